@@ -1,0 +1,73 @@
+"""Every exception and warning of parfocal, as one tree.
+
+A message says what could not be done and to which thing, what was found, what is expected and what to do.
+Wrong arguments from a caller stay `ValueError` and `TypeError`.
+"""
+
+__all__ = [
+    "CalibrationError",
+    "ClosedSlideError",
+    "ConfigError",
+    "EncoderError",
+    "FormatVersionError",
+    "MismatchError",
+    "ParfocalDeprecationWarning",
+    "ParfocalError",
+    "ParfocalWarning",
+    "ResolutionError",
+    "SlideError",
+    "StoreError",
+    "UnreadableSlideError",
+]
+
+
+class ParfocalError(Exception):
+    """Anything that parfocal itself refuses; its text is one message for a person."""
+
+
+class SlideError(ParfocalError):
+    """A slide cannot be used."""
+
+
+class UnreadableSlideError(SlideError):
+    """The file is missing, is not a slide, or fails while its pixels are read."""
+
+
+class CalibrationError(SlideError):
+    """The slide's microns per pixel are missing or implausible."""
+
+
+class ResolutionError(SlideError):
+    """A magnification was asked that the slide does not hold."""
+
+
+class ClosedSlideError(SlideError):
+    """The slide was used after it had been closed."""
+
+
+class EncoderError(ParfocalError):
+    """A tile encoder cannot be loaded or run."""
+
+
+class StoreError(ParfocalError):
+    """A store, an index or a checkpoint cannot be used."""
+
+
+class FormatVersionError(StoreError):
+    """The file was written by a newer version of the format."""
+
+
+class MismatchError(StoreError):
+    """Two things that must belong together do not: encoder and model, settings and store, slide and features."""
+
+
+class ConfigError(ParfocalError):
+    """The settings contradict each other or the data."""
+
+
+class ParfocalWarning(UserWarning):
+    """Something was dropped, clipped, resampled or looks wrong; said once per run, with a count."""
+
+
+class ParfocalDeprecationWarning(DeprecationWarning):
+    """A public name will go; the text names its replacement and the version of removal."""

@@ -1,0 +1,32 @@
+"""Shared by all tests: shapes are checked at every call, torch keeps to one thread, and where the real slides lie."""
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook("parfocal", "beartype.beartype")
+
+# A checkout may have test material beside it; it is never part of the project (see CONTRIBUTING.md).
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real slides; a test that asks for it is skipped where it is absent."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"the real slides are not here ({REAL_DATA} is absent)")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def colon(real_data: Path) -> Path:
+    """A real H&E colon section, 15,360 x 30,976 px, 0.5 mpp."""
+    return real_data / "slides" / "colon-he-section.tif"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
