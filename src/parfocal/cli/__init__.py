@@ -1,0 +1,87 @@
+"""The command line: every command parses, calls the public function of the same name, and prints.
+
+Data goes to stdout, progress and warnings to stderr. Exit status: 0 done, 1 nothing could be done, 2 wrong usage,
+3 some slides failed and the rest is done. A command's module is imported only when it is called, so that
+`parfocal --help` answers at once and the steps that need no torch never import it.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
+from parfocal.version import __version__
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "inspect": "Show what a slide is and what the grid would take from it.",
+    "embed": "Embed the tiles of SLIDES at every magnification into a store.",
+    "index": "Make a store of features that TRIDENT has extracted at several magnifications.",
+    "pretrain": "Pretrain a region encoder on a STORE by masked embedding modelling.",
+    "represent": "Turn the tile embeddings of a STORE into region embeddings.",
+    "evaluate": "Compare magnifications, mixtures and poolings on a labelled cohort.",
+    "encoders": "List the tile encoders, what each needs and whether it is installed.",
+    "demo": "Render a small cohort, run the whole chain on it and write a report.",
+}
+"""The commands, in the order of a datum's path, with the first line of their help."""
+
+_OVERVIEW = """\
+parfocal {version}: whole-slide images at several magnifications at once.
+
+Usage: parfocal COMMAND ...
+
+{commands}
+
+parfocal COMMAND --help shows its options and an example.
+--traceback, anywhere, shows where an error came from.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; what comes back is the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    show_traceback = "--traceback" in arguments
+    arguments = [argument for argument in arguments if argument != "--traceback"]
+    if arguments[:1] == ["--version"]:
+        print(__version__)
+        return 0
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        width = max(map(len, COMMANDS))
+        listing = "\n".join(f"  {name:<{width}}  {line}" for name, line in COMMANDS.items())
+        print(_OVERVIEW.format(version=__version__, commands=listing), end="")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"parfocal: there is no command {name!r}. Choose one of: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", ParfocalWarning)
+        warnings.showwarning = _show_warning
+        try:
+            return int(importlib.import_module(f"parfocal.cli.{name}").run(rest))
+        except ParfocalError as error:
+            if show_traceback:
+                raise
+            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+            print(f"parfocal {name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+            return 2 if isinstance(error, ConfigError) else 1
+        except KeyboardInterrupt:
+            print(f"parfocal {name}: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
+            return 130
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of ours as one line; a library's with the place that it speaks of."""
+    ours = issubclass(category, ParfocalWarning)
+    place = "" if ours else f" ({category.__name__}, {filename}:{lineno})"
+    print(f"parfocal: warning: {message}{place}", file=file or sys.stderr)
