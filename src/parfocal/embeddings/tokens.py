@@ -1,0 +1,85 @@
+"""What is known of one slide: its tile embeddings by region and magnification, or its region embeddings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int32
+
+__all__ = ["SlideRegions", "SlideTokens"]
+
+
+@dataclass(frozen=True, eq=False)
+class SlideTokens:
+    """The tile embeddings of one slide. Ragged: an absent tile has no row.
+
+    Attributes:
+        slide: the slide's id.
+        region_um: side of a region, in micrometres.
+        slide_mpp: micrometres per pixel of level 0.
+        region_xy_um: top left of each region in the slide's frame, in micrometres.
+        features: per magnification, one row per tile as stored, in region order.
+        region: per magnification, the region's number of each row; never falling.
+        center_um: per magnification, each tile's centre about its region's centre, in micrometres.
+    """
+
+    slide: str
+    region_um: float
+    slide_mpp: float
+    region_xy_um: Float64[np.ndarray, "region 2"]
+    features: Mapping[float, Float[np.ndarray, "_tile _dim"]]
+    region: Mapping[float, Int32[np.ndarray, " _tile"]]
+    center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]]
+
+    def __post_init__(self) -> None:
+        order = sorted(self.features, reverse=True)
+        if not set(order) == set(self.region) == set(self.center_um):
+            raise ValueError(f"features, region and center_um of {self.slide} name different magnifications")
+        for name in ("features", "region", "center_um"):
+            # One order everywhere, coarse to fine, whatever the caller's.
+            object.__setattr__(self, name, _ordered(getattr(self, name), order))
+        for mpp in order:
+            region = self.region[mpp]
+            if not len(region) == len(self.features[mpp]) == len(self.center_um[mpp]):
+                raise ValueError(f"features, region and center_um of {self.slide} at {mpp:g} mpp differ in length")
+            if len(region) and (region[0] < 0 or region[-1] >= self.n_regions or np.any(np.diff(region) < 0)):
+                raise ValueError(f"the rows of {self.slide} at {mpp:g} mpp are not in the order of its regions")
+
+    @property
+    def mpps(self) -> tuple[float, ...]:
+        """The magnifications, coarse to fine."""
+        return tuple(self.features)
+
+    @property
+    def n_regions(self) -> int:
+        """How many regions the slide has; one without any tile counts."""
+        return len(self.region_xy_um)
+
+
+@dataclass(frozen=True, eq=False)
+class SlideRegions:
+    """The region embeddings of one slide, one row per region.
+
+    Attributes:
+        slide: the slide's id.
+        region_um: side of a region, in micrometres.
+        slide_mpp: micrometres per pixel of level 0.
+        region_xy_um: top left of each region in the slide's frame, in micrometres.
+        features: one row per region.
+    """
+
+    slide: str
+    region_um: float
+    slide_mpp: float
+    region_xy_um: Float64[np.ndarray, "region 2"]
+    features: Float[np.ndarray, "region dim"]
+
+    @property
+    def n_regions(self) -> int:
+        """How many regions the slide has."""
+        return len(self.region_xy_um)
+
+
+def _ordered(mapping: Mapping[float, Any], order: list[float]) -> dict[float, Any]:
+    return {mpp: mapping[mpp] for mpp in order}
