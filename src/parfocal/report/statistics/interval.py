@@ -1,0 +1,64 @@
+"""An estimate with its interval, the one result that every statistic of this folder gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+__all__ = ["Interval", "Numbers", "finite_numbers"]
+
+# A short list written by hand or an array; integers are welcome.
+Numbers = Sequence[float | int] | Shaped[np.ndarray, "_"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the range that holds the true value with probability `level`, by `method`."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float = 0.95
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.estimate <= self.high:
+            raise ValueError(f"an interval holds its estimate; got {self.low} to {self.high} about {self.estimate}")
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    @property
+    def half_width(self) -> float:
+        """Half of the distance between the two ends."""
+        return (self.high - self.low) / 2
+
+    def clipped(self, lowest: float, highest: float) -> "Interval":
+        """The same interval with its ends moved into the range that the quantity can have."""
+        return Interval(self.estimate, max(self.low, lowest), min(self.high, highest), self.level, self.method)
+
+    def to_dict(self) -> dict[str, float | str]:
+        """The five fields, for JSON and CSV."""
+        return {
+            "estimate": self.estimate,
+            "low": self.low,
+            "high": self.high,
+            "level": self.level,
+            "method": self.method,
+        }
+
+
+def finite_numbers(values: Numbers, what: str, at_least: int = 1) -> Float64[np.ndarray, "_"]:
+    """The values as a float64 vector.
+
+    Raises:
+        ValueError: fewer than `at_least` values, or one that is not finite: a fold without an AUC has to be left out,
+            and counted, by whoever made the folds.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or len(array) < at_least:
+        raise ValueError(f"{what}: a vector of at least {at_least} values is needed, got the shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{what}: {int((~np.isfinite(array)).sum())} of {len(array)} values are not finite")
+    return array
