@@ -1,0 +1,20 @@
+"""Step 2 of the path: from an open slide to its tissue, its regions and the places of their tiles.
+
+In goes a `Slide` and a `GridConfig`, out comes a `RegionPlan`: the lattice of regions in micrometres and, for every
+magnification, which tiles are kept. Only the tissue raster is read here, no tile.
+"""
+
+from parfocal.regions.plan import PlannedTiles, RegionPlan, plan_regions
+from parfocal.regions.report import SlideReport, inspect_slide
+from parfocal.regions.tissue import TissueMask, find_tissue, read_thumbnail
+
+__all__ = [
+    "PlannedTiles",
+    "RegionPlan",
+    "SlideReport",
+    "TissueMask",
+    "find_tissue",
+    "inspect_slide",
+    "plan_regions",
+    "read_thumbnail",
+]

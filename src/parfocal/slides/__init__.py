@@ -1,0 +1,25 @@
+"""Step 1 of the path: from a file to calibrated pixels.
+
+In goes a path (or folders and manifests), out comes an open `Slide`: its levels, its micrometres per pixel with their
+source, and RGB windows of any level, white beyond the edge. Nothing here knows of regions or tiles.
+"""
+
+from parfocal.slides.calibration import Calibration
+from parfocal.slides.opening import open_slide
+from parfocal.slides.reading import MAX_ENLARGEMENT, check_resolution, read_tile, resample
+from parfocal.slides.slide import Level, Slide
+from parfocal.slides.sources import SlideSource, find_slides, read_manifest
+
+__all__ = [
+    "MAX_ENLARGEMENT",
+    "Calibration",
+    "Level",
+    "Slide",
+    "SlideSource",
+    "check_resolution",
+    "find_slides",
+    "open_slide",
+    "read_manifest",
+    "read_tile",
+    "resample",
+]

@@ -1,0 +1,158 @@
+"""An open slide: calibrated, and white beyond its edges."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+import numpy as np
+from jaxtyping import UInt8
+
+from parfocal.errors import CalibrationError, ClosedSlideError, UnreadableSlideError
+from parfocal.slides.calibration import Calibration
+from parfocal.slides.reader import PixelReader
+
+__all__ = ["Level", "Slide"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution that a slide holds: its size in its own pixels, and how many level-0 pixels one of them has."""
+
+    width_px: int
+    height_px: int
+    downsample: float
+
+
+@final
+class Slide:
+    """An open slide. Use it in a `with` statement, or call `close()`.
+
+    It may be used from several threads. In a forked process it opens its file again by itself: two processes that
+    share one file handle would move each other's place in the file.
+    """
+
+    def __init__(
+        self,
+        reader: PixelReader,
+        open_reader: Callable[[], PixelReader],
+        calibration: Calibration | CalibrationError,
+        name: str,
+    ) -> None:
+        """Take over an open file.
+
+        Args:
+            reader: the file, opened in this process.
+            open_reader: opens it again in another process.
+            calibration: the resolution, or the reason why there is none.
+            name: how messages call the slide.
+        """
+        self._open_reader = open_reader
+        self._reader: PixelReader | None = reader
+        self._pid = os.getpid()
+        self._calibration = calibration
+        self.name = name
+        self.path: Path = reader.path
+        self.format: str = reader.format
+        self.objective_power: float | None = reader.objective_power
+        self.levels: tuple[Level, ...] = tuple(
+            Level(width, height, _downsample(reader.level_sizes[0], (width, height)))
+            for width, height in reader.level_sizes
+        )
+
+    @property
+    def width_px(self) -> int:
+        """The width of level 0, in pixels."""
+        return self.levels[0].width_px
+
+    @property
+    def height_px(self) -> int:
+        """The height of level 0, in pixels."""
+        return self.levels[0].height_px
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The resolution of level 0 and its source; None where it is not known."""
+        return self._calibration if isinstance(self._calibration, Calibration) else None
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per level-0 pixel.
+
+        Raises:
+            CalibrationError: it is not known; the text is the reason.
+        """
+        if isinstance(self._calibration, Calibration):
+            return self._calibration.mpp
+        raise CalibrationError(str(self._calibration))
+
+    def read_level(self, level: int, x_px: int, y_px: int, width_px: int, height_px: int) -> UInt8[np.ndarray, "y x 3"]:
+        """Read a window of one level as RGB.
+
+        Args:
+            level: number of the level, 0 is the finest.
+            x_px: left edge, in pixels of that level; may lie outside.
+            y_px: upper edge, in pixels of that level; may lie outside.
+            width_px: width in pixels of that level.
+            height_px: height in pixels of that level.
+
+        Returns:
+            `height_px` rows of `width_px` pixels; white outside the slide.
+
+        Raises:
+            UnreadableSlideError: the file's data are broken there.
+            ClosedSlideError: the slide has been closed.
+        """
+        if width_px <= 0 or height_px <= 0:
+            raise ValueError(f"a window of {width_px} x {height_px} px has no pixels; both sides must be above 0")
+        reader = self._reader_here()
+        size = self.levels[level]
+        left, top = max(x_px, 0), max(y_px, 0)
+        right, bottom = min(x_px + width_px, size.width_px), min(y_px + height_px, size.height_px)
+        if left >= right or top >= bottom:
+            return np.full((height_px, width_px, 3), 255, np.uint8)
+        inside = reader.read(level, left, top, right - left, bottom - top)
+        if inside.shape[:2] == (height_px, width_px):
+            return inside
+        window = np.full((height_px, width_px, 3), 255, np.uint8)
+        window[top - y_px : bottom - y_px, left - x_px : right - x_px] = inside
+        return window
+
+    def close(self) -> None:
+        """Close the file; reading afterwards is a ClosedSlideError."""
+        if self._reader is not None and self._pid == os.getpid():
+            self._reader.close()
+        self._reader = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _reader_here(self) -> PixelReader:
+        if self._reader is None:
+            raise ClosedSlideError(f"cannot read {self.name}: it has been closed. Open it again with open_slide.")
+        if self._pid != os.getpid():
+            fresh = self._open_reader()
+            if fresh.level_sizes != self._reader.level_sizes:
+                raise UnreadableSlideError(f"cannot read {self.name}: the file changed while it was open.")
+            self._reader, self._pid = fresh, os.getpid()
+        return self._reader
+
+
+def _downsample(level_0: tuple[int, int], level: tuple[int, int]) -> float:
+    """How many level-0 pixels a pixel of a level has.
+
+    Sizes are rounded when a pyramid is written: 1783 rows under 3567 are a factor 2, not 2.0005, and taking the latter
+    would move the far edge by a pixel. So a whole factor is taken where flooring or ceiling by it gives the size.
+    """
+    mean = (level_0[0] / level[0] + level_0[1] / level[1]) / 2
+    whole = max(round(mean), 1)
+    if all(full // whole <= part <= -(-full // whole) for full, part in zip(level_0, level, strict=True)):
+        return float(whole)
+    return mean
