@@ -114,7 +114,7 @@ def _looks_like_tissue(rgb: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x
 def _absorbance(rgb: UInt8[np.ndarray, "y x 3"], glass: Float[np.ndarray, "3"]) -> Float[np.ndarray, "y x"]:
     table = -np.log((np.arange(256)[:, None] + 1) / (glass + 1)) / 3  # (grey level, colour)
     total = sum(table[:, colour].astype(np.float32)[rgb[..., colour]] for colour in range(3))
-    return np.maximum(total, np.float32(0))
+    return np.asarray(np.maximum(total, np.float32(0)))
 
 
 def _glass(rgb: UInt8[np.ndarray, "y x 3"], chroma: UInt8[np.ndarray, "y x"]) -> Float[np.ndarray, "3"]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final
+from typing import final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -126,7 +126,7 @@ class Slide:
             self._reader.close()
         self._reader = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Slide":
         return self
 
     def __exit__(
