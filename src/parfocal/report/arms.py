@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from parfocal.report.page import Column, Row, Table
-from parfocal.report.statistics import FoldTest, Interval
+from parfocal.report.statistics import FoldTest, Interval, holm
+from parfocal.report.statistics.interval import Number
 
 __all__ = ["ArmResult", "Reference", "arms_sentences", "arms_table", "show_interval", "show_p", "show_signed"]
 
@@ -13,7 +16,7 @@ __all__ = ["ArmResult", "Reference", "arms_sentences", "arms_table", "show_inter
 class Reference:
     """A number to hold beside an arm's AUC: a ceiling that no reader of the same input passes, or another reader."""
 
-    value: float
+    value: Number
     label: str
     is_ceiling: bool = True
 
@@ -39,7 +42,7 @@ class ArmResult:
     family: str
     pooling: str
     auc: Interval
-    instances_per_slide: float | None = None
+    instances_per_slide: Number | None = None
     references: tuple[Reference, ...] = ()
     against_best_single: FoldTest | None = None
     is_single_magnification: bool = False
@@ -67,10 +70,11 @@ def arms_table(target: str, arms: Sequence[ArmResult], *, footnotes: tuple[str, 
             Column("Known", "left", "A ceiling by theorem, or what another reader of the same input reaches.")
         )
     if with_difference:
-        columns.append(Column("Against the best single magnification", "right", "Paired over the same folds."))
-        columns.append(Column("p", "right", "Nadeau-Bengio, two-sided, not corrected for the number of arms."))
+        columns.append(Column("Gain over best single (interval)", "right", "Paired over the same folds."))
+        columns.append(Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the arms of this table."))
     if with_instances:
         columns.append(Column("Instances per slide", "right", "Mean number of vectors that the pooling sees."))
+    adjusted = _holm_over(arms)
     rows: list[Row] = []
     family = None
     for arm in arms:
@@ -79,10 +83,10 @@ def arms_table(target: str, arms: Sequence[ArmResult], *, footnotes: tuple[str, 
             family = arm.family
         cells = [arm.name, arm.pooling, f"{arm.auc.estimate:.2f}", show_interval(arm.auc)]
         if with_reference:
-            cells.append("; ".join(f"{one.label} {one.value:.2f}" for one in arm.references) or "–")
+            cells.append("; ".join(_show_reference(one) for one in arm.references) or "–")
         if with_difference:
             test = arm.against_best_single
-            cells += ["–", "–"] if test is None else [_difference(test.difference), show_p(test.p_value)]
+            cells += ["–", "–"] if test is None else [_difference(test.difference), show_p(adjusted[arm])]
         if with_instances:
             cells.append("–" if arm.instances_per_slide is None else f"{arm.instances_per_slide:,.0f}")
         rows.append(Row(tuple(cells), "highlight" if arm.highlight else "plain"))
@@ -90,7 +94,8 @@ def arms_table(target: str, arms: Sequence[ArmResult], *, footnotes: tuple[str, 
     if with_difference:
         notes.append(
             "The best single magnification is the one with the highest AUC in this very table: that choice favours it, "
-            "so a gain over it is understated rather than overstated."
+            "so a gain over it is understated rather than overstated. The p-values are corrected for the number of "
+            "arms (Holm); the intervals are not."
         )
     return Table(f"{target}: every arm on the same folds", tuple(columns), tuple(rows), tuple(notes))
 
@@ -104,7 +109,8 @@ def arms_sentences(
         target: the label's name.
         arms: as in the table.
         n_patients: number of distinct patients.
-        detectable: the difference that this cohort would have shown with 80 % power (`detectable_difference`).
+        detectable: the difference that this cohort would have shown with 80 % power (`detectable_difference`); None or
+            NaN where that is not known.
     """
     singles = [arm for arm in arms if arm.is_single_magnification]
     others = [arm for arm in arms if not arm.is_single_magnification]
@@ -121,12 +127,15 @@ def arms_sentences(
             f"The best arm that reads several is {best.name} ({best.pooling}) with "
             f"{best.auc.estimate:.2f} ({show_interval(best.auc)})"
         )
-        test = best.against_best_single
-        if test is not None:
-            verdict = (
-                "a difference beyond chance" if 0.0 not in test.difference else "a difference that chance can explain"
+        if best.against_best_single is not None:
+            difference, p_value = best.against_best_single.difference, _holm_over(arms)[best]
+            # A constant difference has no p-value; its interval decides.
+            shown = p_value < 1 - difference.level if p_value == p_value else 0.0 not in difference
+            verdict = "more than chance gives" if shown else "which chance can explain"
+            text += (
+                f"; against the best single magnification that is {_difference(difference)}, {verdict} "
+                f"(p {show_p(p_value)} after Holm's correction)"
             )
-            text += f", {show_signed(test.difference.estimate)} against it: {verdict} (p {show_p(test.p_value)})"
         said.append(text + ".")
     if detectable is not None and detectable == detectable:
         said.append(
@@ -141,13 +150,13 @@ def show_interval(interval: Interval) -> str:
     return f"{interval.low:.2f} to {interval.high:.2f}"
 
 
-def show_signed(value: float) -> str:
+def show_signed(value: Number) -> str:
     """A difference with its sign; the minus is the typographic one, as wide as the plus."""
     text = f"{abs(value):.2f}"
     return text if float(text) == 0 else ("+" if value > 0 else "\u2212") + text
 
 
-def show_p(value: float) -> str:
+def show_p(value: Number) -> str:
     """A p-value with two figures, "< 0.001" below that, and a dash where no test could be made."""
     if value != value:
         return "–"
@@ -156,3 +165,16 @@ def show_p(value: float) -> str:
 
 def _difference(interval: Interval) -> str:
     return f"{show_signed(interval.estimate)} ({show_signed(interval.low)} to {show_signed(interval.high)})"
+
+
+def _holm_over(arms: Sequence[ArmResult]) -> dict[ArmResult, float]:
+    """The corrected p-value of each arm that was compared."""
+    compared = [(arm, arm.against_best_single.p_value) for arm in arms if arm.against_best_single is not None]
+    adjusted = holm(np.array([p_value for _, p_value in compared]))
+    return {arm: float(p_value) for (arm, _), p_value in zip(compared, adjusted, strict=True)}
+
+
+def _show_reference(reference: Reference) -> str:
+    """Label and number; only a long label may be broken, and never before its number."""
+    label = reference.label if len(reference.label) > 14 else reference.label.replace(" ", "\u00a0")
+    return f"{label}\u00a0{reference.value:.2f}"

@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from parfocal.report.statistics.interval import Numbers
+from parfocal.report.statistics.interval import Number, Numbers
 
 __all__ = ["DASHES", "N_COLOURS", "Plot", "nice_ticks", "shorten"]
 
@@ -23,29 +23,29 @@ class Plot:
         width: int,
         height: int,
         *,
-        x: tuple[float, float],
-        y: tuple[float, float],
-        left: float = 52,
-        right: float = 12,
-        top: float = 12,
-        bottom: float = 44,
+        x: tuple[Number, Number],
+        y: tuple[Number, Number],
+        left: Number = 52,
+        right: Number = 12,
+        top: Number = 12,
+        bottom: Number = 44,
     ) -> None:
         self._width, self._height = width, height
         self._x, self._y = x, y
         self._box = (left, top, width - right, height - bottom)
         self._marks: list[str] = []
 
-    def px(self, x: float) -> float:
+    def px(self, x: Number) -> float:
         """The canvas position of a data value along x."""
         left, _, right, _ = self._box
         return left + (x - self._x[0]) / (self._x[1] - self._x[0]) * (right - left)
 
-    def py(self, y: float) -> float:
+    def py(self, y: Number) -> float:
         """The canvas position of a data value along y, which rises upwards."""
         _, top, _, bottom = self._box
         return bottom - (y - self._y[0]) / (self._y[1] - self._y[0]) * (bottom - top)
 
-    def axes(self, x_label: str, y_label: str, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> None:
+    def axes(self, x_label: str, y_label: str, x_ticks: Sequence[Number], y_ticks: Sequence[Number]) -> None:
         """Grid lines, numbers and names of both axes."""
         left, top, right, bottom = self._box
         for tick, text in zip(x_ticks, _tick_texts(x_ticks), strict=True):
@@ -77,39 +77,39 @@ class Plot:
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in there + back)
         self._marks.append(f'<polygon class="band f{series % N_COLOURS}" points="{points}"/>')
 
-    def dot(self, x: float, y: float, series: int, radius: float = 4) -> None:
+    def dot(self, x: Number, y: Number, series: int, radius: Number = 4) -> None:
         """A filled circle, in canvas coordinates."""
         self._marks.append(f'<circle class="f{series % N_COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>')
 
-    def diamond(self, x: float, y: float, radius: float = 5.5) -> None:
+    def diamond(self, x: Number, y: Number, radius: Number = 7) -> None:
         """A hollow diamond, in canvas coordinates."""
         points = f"{x:.1f},{y - radius:.1f} {x + radius:.1f},{y:.1f} {x:.1f},{y + radius:.1f} {x - radius:.1f},{y:.1f}"
         self._marks.append(f'<polygon class="hollow" points="{points}"/>')
 
-    def cross(self, x: float, y: float, radius: float = 4.5) -> None:
+    def cross(self, x: Number, y: Number, radius: Number = 4.5) -> None:
         """A cross, in canvas coordinates."""
         self._marks.append(
             f'<path class="cross" d="M{x - radius:.1f} {y - radius:.1f}L{x + radius:.1f} {y + radius:.1f}'
             f'M{x - radius:.1f} {y + radius:.1f}L{x + radius:.1f} {y - radius:.1f}"/>'
         )
 
-    def segment(self, x1: float, y1: float, x2: float, y2: float, css: str, width: float | None = None) -> None:
+    def segment(self, x1: Number, y1: Number, x2: Number, y2: Number, css: str, width: Number | None = None) -> None:
         """A straight line, in canvas coordinates."""
         stroke = f' style="stroke-width:{width}"' if width else ""
         self._marks.append(f'<line class="{css}"{stroke} x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
 
-    def stripe(self, y: float, height: float) -> None:
+    def stripe(self, y: Number, height: Number) -> None:
         """A pale stripe over the whole width, in canvas coordinates."""
         self._marks.append(f'<rect class="stripe" x="0" y="{y:.1f}" width="{self._width}" height="{height:.1f}"/>')
 
-    def text(self, x: float, y: float, text: str, css: str = "", *, anchor: str = "start", size: float = 12) -> None:
+    def text(self, x: Number, y: Number, text: str, css: str = "", *, anchor: str = "start", size: Number = 12) -> None:
         """One line of text, in canvas coordinates."""
         self._marks.append(
             f'<text class="{css}" font-size="{size}" text-anchor="{anchor}" x="{x:.1f}" y="{y:.1f}">'
             f"{escape(text)}</text>"
         )
 
-    def legend_key(self, x: float, y: float, series: int) -> None:
+    def legend_key(self, x: Number, y: Number, series: int) -> None:
         """A short piece of a curve, for a legend."""
         dash = DASHES[(series // N_COLOURS) % len(DASHES)]
         stroke = f' stroke-dasharray="{dash}"' if dash else ""
@@ -122,13 +122,13 @@ class Plot:
         return (head + 'aria-hidden="true">' + "".join(self._marks) + "</svg>").encode()
 
 
-def nice_ticks(low: float, high: float, about: int = 5) -> tuple[float, ...]:
+def nice_ticks(low: Number, high: Number, about: int = 5) -> tuple[float, ...]:
     """Round numbers (1, 2 or 5 times a power of ten apart) inside the range."""
     if not high > low:
         return (low,)
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.8)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return tuple(round(one * step, 12) for one in range(first, last + 1))
@@ -139,7 +139,7 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def _tick_texts(ticks: Sequence[float]) -> list[str]:
+def _tick_texts(ticks: Sequence[Number]) -> list[str]:
     """All ticks with as many decimals as the finest needs; thousands with a k."""
     if ticks and max(abs(tick) for tick in ticks) >= 10_000:
         return [f"{tick / 1000:g}k" for tick in ticks]

@@ -12,15 +12,15 @@ from parfocal.report.arms import ArmResult
 from parfocal.report.drawing import Plot, nice_ticks, shorten
 from parfocal.report.page import Figure, Panel
 from parfocal.report.statistics import ReliabilityBin, RocCurve
-from parfocal.report.statistics.interval import Numbers
+from parfocal.report.statistics.interval import Number, Numbers
 
 __all__ = ["curves_panel", "forest_figure", "reliability_figure", "roc_figure", "training_figure"]
 
-_LABEL = 300  # width of the arms' names, px
-_VALUE = 132  # width of the numbers at the right, px
+_LABEL = 312  # width of the arms' names, px
+_VALUE = 150  # width of the numbers at the right, px
 
 
-def forest_figure(target: str, arms: Sequence[ArmResult], *, width: int = 900) -> Figure:
+def forest_figure(target: str, arms: Sequence[ArmResult], *, width: int = 1000) -> Figure:
     """Every arm as a dot with its interval, in its family, with chance as a dashed line.
 
     A hollow diamond is a known ceiling, a cross another reference (the caption says which).
@@ -198,7 +198,7 @@ def _wrapped(arm: ArmResult) -> list[str]:
     return [*lines, shorten(arm.pooling, 46)] if arm.pooling else lines
 
 
-def _legend(plot: Plot, names: Sequence[str], *, x: float, y: float) -> None:
+def _legend(plot: Plot, names: Sequence[str], *, x: Number, y: Number) -> None:
     for series, name in enumerate(names):
         lines = textwrap.wrap(name, 38, max_lines=2, placeholder=" …") or [name]
         plot.legend_key(x, y - 4, series)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from parfocal.report.page import Figure, Panel
+from parfocal.report.statistics.interval import Number
 
 __all__ = ["png", "slide_map_figure", "tile_gallery", "tile_strip"]
 
@@ -23,7 +24,7 @@ def png(pixels: UInt8[np.ndarray, "y x channel"]) -> bytes:
     return buffer.getvalue()
 
 
-def tile_strip(tiles: Sequence[UInt8[np.ndarray, "y x 3"]], *, gap_px: int = 6) -> bytes:
+def tile_strip(tiles: Sequence[UInt8[np.ndarray, "_ _ 3"]], *, gap_px: int = 6) -> bytes:
     """Tiles of one height side by side with transparent gaps, as a PNG.
 
     Raises:
@@ -41,7 +42,7 @@ def tile_strip(tiles: Sequence[UInt8[np.ndarray, "y x 3"]], *, gap_px: int = 6) 
     return png(strip)
 
 
-def tile_gallery(rows: Mapping[str, Sequence[UInt8[np.ndarray, "y x 3"]]], caption: str) -> Figure:
+def tile_gallery(rows: Mapping[str, Sequence[UInt8[np.ndarray, "_ _ 3"]]], caption: str) -> Figure:
     """One strip of tiles for each label, under each other."""
     panels = tuple(Panel(tile_strip(tiles), f"{len(tiles)} tiles: {label}", label) for label, tiles in rows.items())
     return Figure(panels, caption, "stack")
@@ -49,9 +50,9 @@ def tile_gallery(rows: Mapping[str, Sequence[UInt8[np.ndarray, "y x 3"]]], capti
 
 def slide_map_figure(
     thumbnail: UInt8[np.ndarray, "y x 3"],
-    thumbnail_mpp: float,
+    thumbnail_mpp: Number,
     region_xy_um: Float[np.ndarray, "region 2"],
-    region_um: float,
+    region_um: Number,
     maps: Mapping[str, Shaped[np.ndarray, "region"]],
     caption: str,
     *,
@@ -79,9 +80,9 @@ def slide_map_figure(
 
 def _overlay(
     thumbnail: UInt8[np.ndarray, "y x 3"],
-    thumbnail_mpp: float,
+    thumbnail_mpp: Number,
     region_xy_um: Float[np.ndarray, "region 2"],
-    region_um: float,
+    region_um: Number,
     values: Float[np.ndarray, "region"],
 ) -> UInt8[np.ndarray, "y x 3"]:
     finite = np.abs(values[np.isfinite(values)])

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 from scipy import optimize, special, stats
 
-from parfocal.report.statistics.interval import Interval
+from parfocal.report.statistics.interval import Interval, Number
 
 __all__ = [
     "AucTest",
@@ -113,7 +113,7 @@ def delong_test(
     return AucTest(float(values[0]), float(values[1]), interval, z, float(2 * stats.norm.sf(abs(z))))
 
 
-def hanley_mcneil_se(value: float, n_positive: int, n_negative: int) -> float:
+def hanley_mcneil_se(value: Number, n_positive: int, n_negative: int) -> float:
     """The standard error of an AUC from its value and the numbers of cases alone (Hanley and McNeil 1982)."""
     q1 = value / (2 - value)
     q2 = 2 * value**2 / (1 + value)
@@ -121,7 +121,7 @@ def hanley_mcneil_se(value: float, n_positive: int, n_negative: int) -> float:
     return float(np.sqrt(max(variance, 0.0) / (n_positive * n_negative)))
 
 
-def newcombe_interval(value: float, n_positive: int, n_negative: int, level: float = 0.95) -> Interval:
+def newcombe_interval(value: Number, n_positive: int, n_negative: int, level: float = 0.95) -> Interval:
     """The values of the true AUC that would not be surprised by `value` (Newcombe 2006, method 5).
 
     As Wilson's interval does for a proportion, the standard error is taken at the bound and not at the estimate, so

@@ -6,27 +6,28 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-__all__ = ["Interval", "Numbers", "finite_numbers"]
+__all__ = ["Interval", "Number", "Numbers", "finite_numbers"]
 
-# A short list written by hand or an array; integers are welcome.
-Numbers = Sequence[float | int] | Shaped[np.ndarray, "_"]
+# Where people write 1 for 1.0; and a short list written by hand, or an array.
+Number = float | int
+Numbers = Sequence[Number] | Shaped[np.ndarray, "_"]
 
 
 @dataclass(frozen=True)
 class Interval:
     """An estimate and the range that holds the true value with probability `level`, by `method`."""
 
-    estimate: float
-    low: float
-    high: float
-    level: float = 0.95
+    estimate: Number
+    low: Number
+    high: Number
+    level: Number = 0.95
     method: str = ""
 
     def __post_init__(self) -> None:
         if not self.low <= self.estimate <= self.high:
             raise ValueError(f"an interval holds its estimate; got {self.low} to {self.high} about {self.estimate}")
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Number) -> bool:
         return self.low <= value <= self.high
 
     @property
@@ -34,11 +35,11 @@ class Interval:
         """Half of the distance between the two ends."""
         return (self.high - self.low) / 2
 
-    def clipped(self, lowest: float, highest: float) -> "Interval":
+    def clipped(self, lowest: Number, highest: Number) -> "Interval":
         """The same interval with its ends moved into the range that the quantity can have."""
         return Interval(self.estimate, max(self.low, lowest), min(self.high, highest), self.level, self.method)
 
-    def to_dict(self) -> dict[str, float | str]:
+    def to_dict(self) -> dict[str, Number | str]:
         """The five fields, for JSON and CSV."""
         return {
             "estimate": self.estimate,

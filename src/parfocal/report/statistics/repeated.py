@@ -12,7 +12,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from parfocal.report.statistics.auc import newcombe_interval
-from parfocal.report.statistics.interval import Interval, Numbers, finite_numbers
+from parfocal.report.statistics.interval import Interval, Number, Numbers, finite_numbers
 
 __all__ = [
     "FoldTest",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def nadeau_bengio_se(values: Numbers, test_over_train: float) -> float:
+def nadeau_bengio_se(values: Numbers, test_over_train: Number) -> float:
     """The standard error of the mean of `values`, one value for each fold of a repeated cross-validation.
 
     Args:
@@ -43,7 +43,7 @@ def nadeau_bengio_se(values: Numbers, test_over_train: float) -> float:
     return float(np.sqrt((1 / len(array) + test_over_train) * variance))
 
 
-def nadeau_bengio_interval(values: Numbers, test_over_train: float, level: float = 0.95) -> Interval:
+def nadeau_bengio_interval(values: Numbers, test_over_train: Number, level: float = 0.95) -> Interval:
     """The mean of the folds with the corrected t interval.
 
     It is not clipped, and folds that all agree make it a point: for an AUC use `auc_interval`, for a difference
@@ -61,7 +61,7 @@ def nadeau_bengio_interval(values: Numbers, test_over_train: float, level: float
 
 
 def auc_interval(
-    values: Numbers, test_over_train: float, *, n_positive: int, n_negative: int, level: float = 0.95
+    values: Numbers, test_over_train: Number, *, n_positive: int, n_negative: int, level: float = 0.95
 ) -> Interval:
     """The mean AUC over folds with an interval inside 0 to 1 that is never narrower than the patients allow.
 
@@ -97,7 +97,7 @@ class FoldTest:
 def nadeau_bengio_test(
     first: Numbers,
     second: Numbers,
-    test_over_train: float,
+    test_over_train: Number,
     *,
     n_patients: int | None = None,
     level: float = 0.95,
@@ -145,7 +145,7 @@ def rule_of_three(n_patients: int, level: float = 0.95) -> float:
 
 
 def detectable_difference(
-    differences: Numbers, test_over_train: float, *, power: float = 0.8, level: float = 0.95
+    differences: Numbers, test_over_train: Number, *, power: float = 0.8, level: float = 0.95
 ) -> float:
     """The true difference that this cohort would have shown with the given power, whatever it did show.
 
