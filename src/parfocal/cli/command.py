@@ -1,27 +1,33 @@
-"""What all commands share: flags made from a function's signature, and its docstring as the help text."""
+"""What all commands share: flags made from a function's signature, its docstring as the help text, and tables."""
 
 import inspect
-import textwrap
+import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from rich.console import Console
+from rich.table import Table
 
-__all__ = ["Output", "help_text", "parse_and_call"]
+__all__ = ["Output", "help_text", "parse_and_call", "print_json", "print_table"]
 
 Output = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="PATH")]
 """Where a command writes: `-o PATH` or `--output PATH`."""
 
+_SECTIONS = {"Args:", "Returns:", "Raises:"}
+_PIPE_WIDTH = 200
+
 
 def help_text(function: Callable[..., int]) -> str:
-    """The docstring of a command without its `Args`, which stand beside the options already."""
+    """The docstring of a command without the sections that stand beside the options already."""
     lines = []
     for line in inspect.cleandoc(function.__doc__ or "").splitlines():
-        if line in {"Args:", "Returns:", "Raises:"}:
+        if line in _SECTIONS:
             break
         lines.append(line)
-    return textwrap.dedent("\n".join(lines)).strip()
+    return "\n".join(lines).strip()
 
 
 def parse_and_call(name: str, function: Callable[..., int], argv: Sequence[str]) -> int:
@@ -38,3 +44,15 @@ def parse_and_call(name: str, function: Callable[..., int], argv: Sequence[str])
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
     )
+
+
+def print_table(table: Table, *, to_stderr: bool = False) -> None:
+    """Print a table; into a file or a pipe at a width that cuts nothing off."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    # Without markup: names such as case[1] and extras such as parfocal[onnx] stand as they are.
+    Console(file=stream, width=None if stream.isatty() else _PIPE_WIDTH, markup=False).print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print plain values as JSON for another program."""
+    print(json.dumps(value, indent=2))

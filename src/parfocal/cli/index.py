@@ -1,0 +1,92 @@
+"""`parfocal index`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.embeddings import IndexSummary, index_features
+from parfocal.errors import ConfigError
+from parfocal.geometry import format_mpp
+
+__all__ = ["index", "run"]
+
+
+def index(
+    features: Positional[tuple[Path, ...]],
+    output: Output,
+    slides: tuple[Path, ...] = (),
+    slide_mpp: float | None = None,
+    mpp_from_objective: bool = False,
+    encoder: str | None = None,
+    region_um: float | None = None,
+    max_misalignment: float = 0.05,
+    json: bool = False,
+) -> int:
+    """Make a store of FEATURES that TRIDENT has extracted at several magnifications.
+
+    Only an index is written; the features stay where they are. Tiles are joined into regions by where they lie in
+    micrometres, so each slide's true resolution is needed: from the slide files, a manifest, or one value for all.
+
+    Example:
+        parfocal index trident_jobs/ -o store --slides scans/
+
+    Args:
+        features: TRIDENT job folders, or one folder of HDF5 files for each magnification.
+        output: the store to write to.
+        slides: the slide files, folders of them or manifests, for their true resolution.
+        slide_mpp: micrometres per pixel of every slide that --slides does not hold.
+        mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
+        encoder: name of the encoder, where a job folder holds the features of several.
+        region_um: side of a region, in micrometres; a whole number of coarsest tiles, one by default.
+        max_misalignment: how far a tile may lie from where it would nest, as a share of the finest tile's side.
+        json: print JSON in place of a table.
+    """
+    if not features:
+        raise ConfigError("no folder of features is named: parfocal index trident_jobs/ -o store --slides scans/")
+    summary = index_features(
+        features,
+        output,
+        slides=slides,
+        slide_mpp=slide_mpp,
+        mpp_from_objective=mpp_from_objective,
+        encoder=encoder,
+        region_um=region_um,
+        max_misalignment=max_misalignment,
+    )
+    if json:
+        print_json(summary.describe())
+    else:
+        print_table(_table(summary))
+        for one in summary.failed:
+            print(f"{one.slide}: {one.error}: {one.message}", file=sys.stderr)
+    return summary.exit_status
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("index", index, argv)
+
+
+def _table(summary: IndexSummary) -> Table:
+    mpps = summary.embeddings.mpps
+    table = Table(title=str(summary.embeddings.path), title_justify="left")
+    table.add_column("slide", overflow="fold")
+    for name in ("mpp", "mpp from", "regions", *(f"tiles at {format_mpp(mpp)}" for mpp in mpps)):
+        table.add_column(name, justify="right")
+    table.add_column("left out", justify="right")
+    table.add_column("misaligned by (um)", justify="right")
+    for one in summary.slides:
+        table.add_row(
+            one.slide,
+            f"{one.slide_mpp:.4g}",
+            one.mpp_source,
+            str(one.n_regions),
+            *(str(one.n_tiles[mpp]) for mpp in mpps),
+            str(sum(one.n_left_out.values())),
+            f"{one.misalignment_um:.2f}",
+        )
+    return table

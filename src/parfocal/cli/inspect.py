@@ -1,0 +1,86 @@
+"""`parfocal inspect`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from parfocal.cli.command import parse_and_call, print_json, print_table
+from parfocal.config import GridConfig
+from parfocal.errors import ConfigError
+from parfocal.geometry import format_mpp
+from parfocal.regions import SlideReport, inspect_slide
+from parfocal.slides import find_slides
+
+__all__ = ["inspect", "run"]
+
+_GRID = GridConfig()
+
+
+def inspect(
+    slides: Positional[tuple[Path, ...]],
+    grid: GridConfig = _GRID,
+    slide_mpp: float | None = None,
+    mpp_from_objective: bool = False,
+    json: bool = False,
+) -> int:
+    """Show what each of SLIDES is, and how many regions and tiles the grid would take from it.
+
+    A slide that cannot be used is shown with the reason in one line; the others are shown all the same.
+
+    Example:
+        parfocal inspect case1.svs scans/ --mpps 2 1 0.5
+
+    Args:
+        slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
+        grid: how a slide is cut into regions and tiles.
+        slide_mpp: micrometres per pixel of every given slide, in place of what its file says.
+        mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
+        json: print JSON in place of a table.
+    """
+    if not slides:
+        raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal inspect case1.svs")
+    reports = [
+        inspect_slide(source.path, grid, slide_mpp=source.slide_mpp or slide_mpp, mpp_from_objective=mpp_from_objective)
+        for source in find_slides(slides)
+    ]
+    if json:
+        print_json([report.to_dict() for report in reports])
+    else:
+        print_table(_table(reports, grid))
+        for report in reports:
+            if report.problem:
+                print(report.problem, file=sys.stderr)
+    bad = sum(report.problem is not None for report in reports)
+    return 0 if not bad else 1 if bad == len(reports) else 3
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("inspect", inspect, argv)
+
+
+def _table(reports: list[SlideReport], grid: GridConfig) -> Table:
+    table = Table(title=f"regions of {grid.region_um:g} um, tiles of {grid.tile_px} px")
+    table.add_column("slide", overflow="fold")
+    for name in ("format", "size (px)", "levels", "mpp", "mpp from", "objective", "tissue", "regions"):
+        table.add_column(name, justify="left" if name in {"format", "mpp from"} else "right")
+    for mpp in grid.mpps:
+        table.add_column(f"tiles at {format_mpp(mpp)}", justify="right")
+    for report in reports:
+        tiles = report.n_tiles or {}
+        table.add_row(
+            Path(report.path).name,
+            report.format or "-",
+            "-" if report.width_px is None else f"{report.width_px:,} x {report.height_px:,}",
+            " ".join(f"{level:g}" for level in (round(level, 2) for level in report.levels)) or "-",
+            "-" if report.mpp is None else f"{report.mpp:.4g}",
+            report.mpp_source or "-",
+            "-" if report.objective_power is None else f"{report.objective_power:g}x",
+            "-" if report.tissue_share is None else f"{report.tissue_share:.1%}",
+            "-" if report.n_regions is None else f"{report.n_regions:,}",
+            *(f"{tiles[format_mpp(mpp)]:,}" if tiles else "-" for mpp in grid.mpps),
+        )
+    return table
