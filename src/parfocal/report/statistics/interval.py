@@ -28,7 +28,7 @@ class Interval:
             raise ValueError(f"an interval holds its estimate; got {self.low} to {self.high} about {self.estimate}")
 
     def __contains__(self, value: Number) -> bool:
-        return self.low <= value <= self.high
+        return bool(self.low <= value <= self.high)
 
     @property
     def half_width(self) -> float:
