@@ -6,10 +6,10 @@ A plain t test over folds takes each fold for a new experiment and finds differe
     se^2 = (1/J + n_test/n_train) * variance of the J values,    J - 1 degrees of freedom.
 
 It is a correction, not a proof: no unbiased variance of a cross-validation exists (Bengio and Grandvalet 2004).
-Simulated with a mean-difference classifier (4 folds x 5, 48 cases, 300 to 400 cohorts each), the 95 % interval holds the
-true value in 92 to 96 % where there is a signal and in about 90 % where there is none and 16 features to overfit; the
-paired test of two equal arms rejects in 7 to 9 % and 10 to 11 %. So a p-value near .05 from one small cohort is weak
-evidence.
+Simulated with a mean-difference classifier (4 folds x 5, 48 cases, 300 to 400 cohorts each), the 95 % interval holds
+the true value in 92 to 96 % where there is a signal and in about 90 % where there is none and 16 features to overfit;
+the paired test of two equal arms rejects in 7 to 9 % and 10 to 11 %. So a p-value near .05 from one small cohort is
+weak evidence.
 """
 
 from dataclasses import dataclass
