@@ -70,8 +70,8 @@ class TiledTiffReader(PixelReader):
             except BROKEN_DATA as error:
                 raise NotMineError(_one_line(error)) from error
             try:
+                _refuse(path, tiff.pages.first)
                 self._pages = _level_pages(tiff)
-                _check_orientation(path, self._pages[0])
                 self._jpegtables = [page.jpegtables for page in self._pages]
                 # tifffile makes the decoder when it is first asked for, and looks into the file for that.
                 self._decoders = [page.decode for page in self._pages]
@@ -224,7 +224,7 @@ def _check_page(page: Any) -> None:
     if page.compression not in _COMPRESSIONS:
         raise NotMineError(f"compression {int(page.compression)} is none of {sorted(set(_COMPRESSIONS.values()))}")
     if page.dtype != np.uint8 or page.bitspersample != 8:
-        raise NotMineError(f"its pixels are {page.dtype}, not 8 bit")
+        raise NotMineError(f"a level of {page.dtype} pixels")
     photometric = int(page.photometric)
     colour = page.samplesperpixel == 3 and page.planarconfig == 1 and photometric in {2, 6}
     grey = page.samplesperpixel == 1 and photometric == 1
@@ -244,13 +244,24 @@ def _check_page(page: Any) -> None:
         raise NotMineError("a coarser level has tiles without data")
 
 
-def _check_orientation(path: Path, page: Any) -> None:
-    """Refuse a turned slide: OpenSlide ignores the tag and viewers honour it, so coordinates would not agree."""
+def _refuse(path: Path, page: Any) -> None:
+    """Refuse what no reader shows right.
+
+    OpenSlide ignores the orientation tag where viewers honour it, so coordinates would not agree; and of deep pixels
+    it keeps the upper eight bits, which turns a camera's twelve bits black.
+    """
+    if not page.is_tiled:
+        return
     tag = page.tags.get(274)
     if tag is not None and int(tag.value) != 1:
         raise UnreadableSlideError(
             f"cannot read {path.name}: its orientation tag says {int(tag.value)} (turned or mirrored), slides have 1. "
             "Write it again upright, for example with `vips autorot`."
+        )
+    if page.bitspersample != 8:
+        raise UnreadableSlideError(
+            f"cannot read {path.name}: its pixels are {page.dtype}, not 8 bit. Expected is 8-bit RGB; convert it with "
+            "the contrast that you mean."
         )
 
 

@@ -1,0 +1,61 @@
+import pytest
+
+from parfocal.errors import CalibrationError, ParfocalWarning
+from parfocal.slides.calibration import Calibration, MppClaim, calibrate
+
+
+def settle(
+    claim: MppClaim | None, power: float | None = None, *, slide_mpp: float | None = None, ask_power: bool = False
+) -> Calibration:
+    return calibrate("scan7.tif", claim, power, slide_mpp=slide_mpp, mpp_from_objective=ask_power)
+
+
+def test_a_plausible_claim_is_taken_with_its_source() -> None:
+    assert settle(MppClaim(0.25, 0.26, "OME PhysicalSize")) == Calibration(0.255, "OME PhysicalSize")
+
+
+def test_a_screen_resolution_is_refused_and_recognised() -> None:
+    with pytest.raises(CalibrationError, match=r"scan7.tif claims 352.8 .* 72-dpi tag.* 0.05 to 20\. Pass --slide-mpp"):
+        settle(MppClaim(25400 / 72, 25400 / 72, "TIFF resolution tag"))
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5, 0.049, 20.1, float("nan"), float("inf")])
+def test_values_no_slide_has_are_refused_from_the_file_and_from_the_caller(value: float) -> None:
+    with pytest.raises(CalibrationError, match="--slide-mpp"):
+        settle(MppClaim(value, value, "openslide.mpp-x"))
+    with pytest.raises(CalibrationError, match=r"0\.05 to 20"):
+        settle(None, slide_mpp=value)
+
+
+def test_pixels_that_are_not_square_are_refused() -> None:
+    with pytest.raises(CalibrationError, match=r"0\.5 microns per pixel along x and 0\.55 along y"):
+        settle(MppClaim(0.5, 0.55, "TIFF resolution tag"))
+
+
+def test_a_missing_claim_names_the_remedy_and_never_takes_the_objective_unasked() -> None:
+    with pytest.raises(CalibrationError, match=r"power is 20x.*--slide-mpp \(slide_mpp=\.\.\.\)"):
+        settle(None, 20.0)
+    assert settle(None, 20.0, ask_power=True).mpp == 0.5
+    with pytest.raises(CalibrationError):
+        settle(None, None, ask_power=True)
+
+
+def test_the_file_wins_over_the_objective_and_the_caller_over_both() -> None:
+    claim = MppClaim(0.46, 0.46, "TIFF resolution tag")
+
+    assert settle(claim, 20.0, ask_power=True).mpp == 0.46
+    assert settle(claim, slide_mpp=0.47) == Calibration(0.47, "--slide-mpp")
+
+
+def test_an_override_warns_only_where_it_contradicts_a_plausible_claim() -> None:
+    with pytest.warns(ParfocalWarning, match=r"given 0.25 .* says 0.5"):
+        assert settle(MppClaim(0.5, 0.5, "TIFF resolution tag"), slide_mpp=0.25).mpp == 0.25
+    # Warnings are errors here, so that a silent return is the test.
+    assert settle(MppClaim(352.8, 352.8, "TIFF resolution tag"), slide_mpp=0.25).mpp == 0.25
+
+
+def test_every_refusal_is_one_line() -> None:
+    for claim in (None, MppClaim(352.8, 352.8, "tag"), MppClaim(0.5, 1.0, "tag")):
+        with pytest.raises(CalibrationError) as caught:
+            settle(claim)
+        assert "\n" not in str(caught.value)
