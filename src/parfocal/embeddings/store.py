@@ -80,7 +80,7 @@ class EmbeddingSet:
 
     @property
     def region_um(self) -> float:
-        """Side of a region, in micrometres."""
+        """Side of a region, in micrometres; a slide of an indexed set may have a slightly other one (`SlideTokens`)."""
         return float(self.content["region_um"])
 
     @property
@@ -128,7 +128,7 @@ class EmbeddingSet:
         self._must_be("tiles")
         with self._open_index(slide) as index:
             groups = {mpp: _group(index, mpp) for mpp in self.mpps}
-            slide_mpp = float(index.attrs["slide_mpp"])
+            slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
             region_xy_um = index["region_xy_um"][...]
         features = {}
         for mpp, (region, _, row, file) in groups.items():
@@ -136,7 +136,7 @@ class EmbeddingSet:
             features[mpp] = self._read_features(path, rows=row, expected=len(region), dim=self.dims[mpp])
         return SlideTokens(
             slide=slide,
-            region_um=self.region_um,
+            region_um=region_um,
             slide_mpp=slide_mpp,
             region_xy_um=region_xy_um,
             features=features,
@@ -152,12 +152,12 @@ class EmbeddingSet:
         """
         self._must_be("regions")
         with self._open_index(slide) as index:
-            slide_mpp = float(index.attrs["slide_mpp"])
+            slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
             region_xy_um = index["region_xy_um"][...]
         path = features_path(self.path, slide, None)
         return SlideRegions(
             slide=slide,
-            region_um=self.region_um,
+            region_um=region_um,
             slide_mpp=slide_mpp,
             region_xy_um=region_xy_um,
             features=self._read_features(path, rows=None, expected=len(region_xy_um), dim=self.dim),

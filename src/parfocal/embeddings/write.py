@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int, Int32
+from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 
 from parfocal.embeddings.layout import (
     FORMAT_VERSION,
@@ -147,17 +147,36 @@ class SlideWriter:
         region_xy_um: Float64[np.ndarray, "region 2"],
         region: Mapping[float, Int32[np.ndarray, " _tile"]],
         center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]],
+        coords_l0px: Mapping[float, Int64[np.ndarray, "_tile 2"]] | None = None,
+        region_um: float | None = None,
         origin: SlideOrigin | None = None,
     ) -> None:
-        """Prepare to write the rows that `region` and `center_um` announce; see `SlideTokens` for both."""
+        """Prepare to write the rows that are announced.
+
+        Args:
+            set_path: the set, of tiles.
+            slide: the slide's id.
+            slide_mpp: micrometres per pixel of level 0.
+            region_xy_um: top left of each region, in micrometres.
+            region: per magnification, the region's number of each row that will come.
+            center_um: per magnification, the tile's centre about its region's, in micrometres.
+            coords_l0px: per magnification, the tile's top left as the slide was read; computed where it is not given.
+            region_um: side of this slide's regions, where it is not exactly the set's (see `index_features`).
+            origin: what is known of the slide file.
+
+        Raises:
+            StoreError: this is no set of tiles.
+        """
         self._set_path = set_path
         self._slide = slide
         self._slide_mpp = slide_mpp
         self._region_xy_um = region_xy_um
         self._region = region
         self._center_um = center_um
+        self._coords_l0px = coords_l0px
         self._origin = origin or SlideOrigin()
         self._settings = read_settings(set_path)
+        self._region_um = region_um or float(self._settings["region_um"])
         if self._settings["kind"] != "tiles":
             raise StoreError(f"cannot write tile embeddings to {set_path}: it is a set of regions.")
         self._stack = ExitStack()
@@ -205,6 +224,7 @@ class SlideWriter:
                 region_xy_um=self._region_xy_um,
                 region=self._region,
                 center_um=self._center_um,
+                region_um=self._region_um,
                 origin=self._origin,
             )
 
@@ -217,23 +237,24 @@ class SlideWriter:
             self._settings,
             self._slide,
             path.parent,
-            xy_um=self._xy_um(mpp),
+            coords_l0px=self._coords(mpp),
             dim=self._settings["dims"][format_mpp(mpp)],
             tile_um=tile_px * mpp,
             tile_px=tile_px,
             slide_mpp=self._slide_mpp,
             origin=self._origin,
         )
-        low, high = realised_mpp(self._region_xy_um, self._settings["region_um"], self._slide_mpp, mpp)
+        low, high = realised_mpp(self._region_xy_um, self._region_um, self._slide_mpp, mpp)
         digest = self._settings["encoder_digests"][format_mpp(mpp)]
         set_attributes(file, {"mpp": mpp, "realised_mpp_min": low, "realised_mpp_max": high, "encoder_digest": digest})
         return dataset
 
-    def _xy_um(self, mpp: float) -> Float64[np.ndarray, "tile 2"]:
-        region_um, tile_um = self._settings["region_um"], self._settings["tile_px"] * mpp
-        in_region = self._center_um[mpp].astype(np.float64) + (region_um - tile_um) / 2
-        xy_um: Float64[np.ndarray, "tile 2"] = self._region_xy_um[self._region[mpp]] + in_region
-        return xy_um
+    def _coords(self, mpp: float) -> Int64[np.ndarray, "tile 2"]:
+        if self._coords_l0px is not None:
+            return self._coords_l0px[mpp]
+        tile_um = self._settings["tile_px"] * mpp * self._region_um / self._settings["region_um"]
+        in_region = self._center_um[mpp].astype(np.float64) + (self._region_um - tile_um) / 2
+        return to_l0px(self._region_xy_um[self._region[mpp]] + in_region, self._slide_mpp)
 
 
 def write_tokens(set_path: Path, tokens: SlideTokens, *, origin: SlideOrigin | None = None) -> None:
@@ -249,6 +270,7 @@ def write_tokens(set_path: Path, tokens: SlideTokens, *, origin: SlideOrigin | N
         region_xy_um=tokens.region_xy_um,
         region=tokens.region,
         center_um=tokens.center_um,
+        region_um=tokens.region_um,
         origin=origin,
     ) as writer:
         for mpp in tokens.mpps:
@@ -273,7 +295,7 @@ def write_regions(set_path: Path, regions: SlideRegions, *, origin: SlideOrigin 
             settings,
             regions.slide,
             path.parent,
-            xy_um=regions.region_xy_um,
+            coords_l0px=to_l0px(regions.region_xy_um, regions.slide_mpp),
             dim=regions.features.shape[1],
             tile_um=regions.region_um,
             tile_px=round(regions.region_um / finest),
@@ -287,6 +309,7 @@ def write_regions(set_path: Path, regions: SlideRegions, *, origin: SlideOrigin 
         regions.slide,
         slide_mpp=regions.slide_mpp,
         region_xy_um=regions.region_xy_um,
+        region_um=regions.region_um,
         origin=origin,
     )
 
@@ -301,6 +324,7 @@ def write_index(
     center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]] | None = None,
     row: Mapping[float, Int[np.ndarray, " _tile"]] | None = None,
     files: Mapping[float, str] | None = None,
+    region_um: float | None = None,
     origin: SlideOrigin | None = None,
     **attributes: Any,
 ) -> None:
@@ -316,6 +340,7 @@ def write_index(
         row: per magnification, which rows of the features file are meant, in the order of `region`; None where all
             of them are, in their own order.
         files: per magnification, the features file relative to the set, where it is not the set's own.
+        region_um: side of this slide's regions, where it is not exactly the set's.
         origin: what is known of the slide file.
         attributes: further attributes of the index.
     """
@@ -329,7 +354,7 @@ def write_index(
                 settings=settings["settings"],
                 kind=settings["kind"],
                 slide=slide,
-                region_um=settings["region_um"],
+                region_um=region_um or settings["region_um"],
                 slide_mpp=slide_mpp,
                 encoder_digest=settings["encoder_digest"],
                 **(origin or SlideOrigin()).attributes(),
@@ -367,7 +392,7 @@ def _write_layout(
     slide: str,
     folder: Path,
     *,
-    xy_um: Float64[np.ndarray, "tile 2"],
+    coords_l0px: Int64[np.ndarray, "tile 2"],
     dim: int,
     tile_um: float,
     tile_px: int,
@@ -379,7 +404,7 @@ def _write_layout(
         file, file_attributes(settings=settings["settings"], slide=slide, slide_mpp=slide_mpp, **origin.attributes())
     )
     dtype = np.dtype(settings["dtype"])
-    rows = len(xy_um)
+    rows = len(coords_l0px)
     features = file.create_dataset(
         "features",
         shape=(rows, dim),
@@ -390,9 +415,7 @@ def _write_layout(
     set_attributes(
         features, {"encoder": settings["settings"].get("encoder", ""), "name": slide, "savetodir": str(folder)}
     )
-    coords = file.create_dataset(
-        "coords", data=to_l0px(xy_um, slide_mpp), maxshape=(None, 2), chunks=(max(1, min(rows, 65536)), 2)
-    )
+    coords = file.create_dataset("coords", data=coords_l0px, maxshape=(None, 2), chunks=(max(1, min(rows, 65536)), 2))
     set_attributes(
         coords,
         coords_attributes(

@@ -1,0 +1,185 @@
+"""One slide, one job: from the slide's file to its files in the store."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from jaxtyping import UInt8
+
+from parfocal.embeddings.layout import VERSION_ATTRIBUTE, check_version, index_path
+from parfocal.embeddings.prefetch import prefetched
+from parfocal.embeddings.settings import EmbedSettings
+from parfocal.embeddings.write import SlideOrigin, SlideWriter
+from parfocal.encoders import TileEncoder
+from parfocal.errors import MismatchError, StoreError
+from parfocal.geometry import format_mpp
+from parfocal.provenance import file_fingerprint
+from parfocal.regions import plan_regions
+from parfocal.slides import Slide, SlideSource, open_slide
+from parfocal.tiles import RegionTiles, iter_tiles
+
+__all__ = ["EmbeddedSlide", "OnTiles", "batches", "embed_slide", "kept_slide", "open_source"]
+
+OnTiles = Callable[[int, int], None]
+"""Told how many tiles of the slide are done, and how many it has."""
+
+
+@dataclass(frozen=True)
+class EmbeddedSlide:
+    """What came of a slide's job.
+
+    Attributes:
+        slide: the slide's id.
+        path: its file.
+        kept: whether it was done before, so that nothing was computed.
+        n_regions: how many regions hold tissue.
+        n_tiles: how many tiles, per magnification.
+        seconds: wall-clock time of the job.
+    """
+
+    slide: str
+    path: Path
+    kept: bool
+    n_regions: int
+    n_tiles: Mapping[float, int]
+    seconds: float
+
+
+def embed_slide(
+    source: SlideSource,
+    encoders: Mapping[float, TileEncoder],
+    settings: EmbedSettings,
+    set_path: Path,
+    *,
+    on_tiles: OnTiles | None = None,
+) -> EmbeddedSlide:
+    """Embed the tiles of one slide at every magnification and write its files, whole or not at all.
+
+    A slide that is done is not touched. Memory does not grow with the slide: tiles live for one batch, rows go to the
+    file as they come.
+
+    Args:
+        source: the slide and its id.
+        encoders: the encoder of each magnification.
+        settings: the settings that the set was made with.
+        set_path: the set's folder.
+        on_tiles: told of the progress after every batch; what it raises ends the job with nothing written.
+
+    Raises:
+        SlideError: the slide cannot be read, or its resolution is not known.
+        MismatchError: it is done, and its file or its resolution has changed since.
+        StoreError: a row cannot be stored.
+    """
+    kept = kept_slide(source, settings, set_path)
+    if kept is not None:
+        return kept
+    started = time.monotonic()
+    with open_source(source, settings) as slide:
+        plan = plan_regions(slide, settings.grid)
+        planned = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
+        n_tiles = {mpp: len(tiles.region) for mpp, tiles in planned.items()}
+        total, done = sum(n_tiles.values()), 0
+        if on_tiles:
+            on_tiles(0, total)
+        writer = SlideWriter(
+            set_path,
+            source.slide,
+            slide_mpp=slide.mpp,
+            region_xy_um=plan.region_xy_um(),
+            region={mpp: tiles.region for mpp, tiles in planned.items()},
+            center_um={mpp: tiles.center_um for mpp, tiles in planned.items()},
+            coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
+            origin=_origin(slide, source),
+        )
+        regions = iter_tiles(slide, plan, coarse=settings.coarse)
+        with writer, prefetched(batches(regions, settings.batch)) as ready:
+            for mpp, tiles in ready:
+                writer.append(mpp, encoders[mpp].encode(tiles))
+                done += len(tiles)
+                if on_tiles:
+                    on_tiles(done, total)
+    return EmbeddedSlide(source.slide, source.path, False, plan.n_regions, n_tiles, time.monotonic() - started)
+
+
+def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
+    """What the store has of a slide that is done; None for one that is not.
+
+    A changed slide is refused and not redone: the rows in the store may be the ones that a model was trained on, and
+    a finished file is never written again.
+
+    Raises:
+        MismatchError: the file of the slide, or the resolution asked for it, is not the one that was embedded.
+    """
+    started = time.monotonic()
+    path = index_path(set_path, source.slide)
+    if not path.is_file():
+        return None
+    try:
+        with h5py.File(path, "r") as index:
+            check_version(index.attrs.get(VERSION_ATTRIBUTE), path)
+            fingerprint = str(index.attrs["slide_fingerprint"])
+            slide_mpp = float(index.attrs["slide_mpp"])
+            n_regions = int(index["region_xy_um"].shape[0])
+            n_tiles = {mpp: int(index[format_mpp(mpp)]["region"].shape[0]) for mpp in settings.grid.mpps}
+    except (OSError, KeyError) as error:
+        raise StoreError(
+            f"cannot tell whether {source.slide} is done: {path} is damaged ({error}). "
+            "Remove it to embed the slide anew."
+        ) from error
+    if source.path.exists() and file_fingerprint(source.path) != fingerprint:
+        raise MismatchError(
+            f"{source.slide} is in the store, but {source.path} is another file than the one that was embedded. "
+            f"Remove {path} to embed it anew, or give the slide another name."
+        )
+    asked_mpp = source.slide_mpp or settings.slide_mpp
+    if asked_mpp is not None and abs(asked_mpp - slide_mpp) > 1e-6 * slide_mpp:
+        raise MismatchError(
+            f"{source.slide} is in the store with {slide_mpp:g} um per pixel, and {asked_mpp:g} is asked now. "
+            f"Remove {path} to embed it anew."
+        )
+    return EmbeddedSlide(source.slide, source.path, True, n_regions, n_tiles, time.monotonic() - started)
+
+
+def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
+    """Open a slide with its own resolution from the manifest, else the one given for all, else its file's.
+
+    Raises:
+        SlideError: see `parfocal.slides.open_slide`.
+    """
+    return open_slide(
+        source.path, slide_mpp=source.slide_mpp or settings.slide_mpp, mpp_from_objective=settings.mpp_from_objective
+    )
+
+
+def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, UInt8[np.ndarray, "tile y x 3"]]]:
+    """Tiles of consecutive regions as batches of one magnification: `size` tiles each, the last ones fewer.
+
+    Batches cross the borders of regions: a region has one coarse tile only, and an encoder is slow on one tile.
+    """
+    waiting: dict[float, list[np.ndarray]] = {}
+    for region in regions:
+        for mpp, tiles in region.tiles.items():
+            held = waiting.setdefault(mpp, [])
+            if len(tiles):
+                held.append(tiles)
+            while sum(map(len, held)) >= size:
+                joined = np.concatenate(held)
+                yield mpp, joined[:size]
+                held[:] = [joined[size:]] if len(joined) > size else []
+    for mpp, held in waiting.items():
+        if held:
+            yield mpp, np.concatenate(held)
+
+
+def _origin(slide: Slide, source: SlideSource) -> SlideOrigin:
+    calibration = slide.calibration
+    return SlideOrigin(
+        path=str(source.path),
+        fingerprint=file_fingerprint(source.path),
+        size_l0px=(slide.width_px, slide.height_px),
+        objective_power=slide.objective_power,
+        mpp_source=calibration.source if calibration else None,
+    )

@@ -1,0 +1,186 @@
+"""What a run would cost, before anything is written: tiles, bytes and time."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parfocal.embeddings.embed import open_source
+from parfocal.embeddings.events import tile_counts
+from parfocal.embeddings.layout import index_path
+from parfocal.embeddings.settings import EmbedSettings, load_encoders, row_settings, set_name
+from parfocal.encoders import TileEncoder
+from parfocal.errors import ParfocalError
+from parfocal.regions import RegionPlan, plan_regions
+from parfocal.slides import Slide, SlideSource, find_slides
+from parfocal.tiles import iter_tiles
+
+__all__ = ["RunEstimate", "SlideEstimate", "estimate_run"]
+
+# Bytes of a tile beside its row: coords, region number, centre.
+_PLACE_BYTES = 16 + 4 + 8
+# Empty HDF5 structures and attributes of a file.
+_FILE_BYTES = 8192
+# A clock needs about this much work to say something; regions of one slide differ little.
+_SAMPLE_TILES = 32
+_SAMPLE_REGIONS = 4
+
+
+@dataclass(frozen=True)
+class SlideEstimate:
+    """What one slide would cost.
+
+    Attributes:
+        slide: the slide's id.
+        path: its file.
+        done: whether the store has it already.
+        n_regions: how many regions hold tissue.
+        n_tiles: how many tiles, per magnification.
+        n_bytes: what its files would take on disk.
+        problem: why it would fail; None where it would not.
+    """
+
+    slide: str
+    path: Path
+    done: bool
+    n_regions: int
+    n_tiles: Mapping[float, int]
+    n_bytes: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run would cost.
+
+    Attributes:
+        set_path: where it would write.
+        slides: one entry for each slide.
+        read_seconds: reading one region of tiles, on average; None where nothing could be measured.
+        encode_seconds: encoding one tile, per magnification; empty where nothing could be measured.
+        seconds: the whole run without the slides that are done; None where nothing could be measured.
+    """
+
+    set_path: Path
+    slides: tuple[SlideEstimate, ...]
+    read_seconds: float | None
+    encode_seconds: Mapping[float, float]
+    seconds: float | None
+
+    @property
+    def n_tiles(self) -> dict[float, int]:
+        """Tiles that would be encoded, per magnification."""
+        return {
+            mpp: sum(one.n_tiles[mpp] for one in self.slides if not one.done and mpp in one.n_tiles)
+            for mpp in sorted({mpp for one in self.slides for mpp in one.n_tiles}, reverse=True)
+        }
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that would be written."""
+        return sum(one.n_bytes for one in self.slides if not one.done)
+
+    def describe(self) -> dict[str, Any]:
+        """The estimate as plain values."""
+        return {
+            "set": str(self.set_path),
+            "tiles": tile_counts(self.n_tiles),
+            "bytes": self.n_bytes,
+            "seconds": self.seconds,
+            "slides": [
+                {
+                    "slide": one.slide,
+                    "path": str(one.path),
+                    "done": one.done,
+                    "regions": one.n_regions,
+                    "tiles": tile_counts(one.n_tiles),
+                    "bytes": one.n_bytes,
+                    "problem": one.problem,
+                }
+                for one in self.slides
+            ],
+        }
+
+
+def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSettings) -> RunEstimate:
+    """Plan every slide and time a few tiles with the real encoder; nothing is written.
+
+    The time is that of reading or of encoding, whichever is longer, because they overlap; it is divided by the workers,
+    which is right only where they do not wait for one device.
+
+    Args:
+        inputs: as for `embed_slides`.
+        store: where the run would write.
+        settings: how.
+
+    Raises:
+        ConfigError: no slide is found, two have one id, or no encoder is named.
+        EncoderError: an encoder cannot be loaded.
+    """
+    sources = find_slides(inputs)
+    encoders = load_encoders(settings)
+    set_path = store / set_name(row_settings(settings, encoders))
+    slides = []
+    read_seconds: float | None = None
+    encode_seconds: dict[float, float] = {}
+    for source in sources:
+        try:
+            with open_source(source, settings) as slide:
+                plan = plan_regions(slide, settings.grid)
+                slides.append(_slide_estimate(source, plan, encoders, settings, set_path))
+                if read_seconds is None and plan.n_regions and not slides[-1].done:
+                    read_seconds, encode_seconds = _measure(slide, plan, encoders, settings)
+        except ParfocalError as error:
+            slides.append(SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=str(error)))
+    todo = [one for one in slides if not one.done]
+    seconds = None
+    if read_seconds is not None:
+        reading = read_seconds * sum(one.n_regions for one in todo)
+        encoding = sum(encode_seconds[mpp] * count for one in todo for mpp, count in one.n_tiles.items())
+        seconds = max(reading, encoding) / max(1, min(settings.workers, len(todo)))
+    return RunEstimate(set_path, tuple(slides), read_seconds, encode_seconds, seconds)
+
+
+def _slide_estimate(
+    source: SlideSource,
+    plan: RegionPlan,
+    encoders: Mapping[float, TileEncoder],
+    settings: EmbedSettings,
+    set_path: Path,
+) -> SlideEstimate:
+    n_tiles = {mpp: plan.n_tiles(mpp) for mpp in settings.grid.mpps}
+    row_bytes = {mpp: encoder.dim * np.dtype(settings.dtype).itemsize for mpp, encoder in encoders.items()}
+    n_bytes = sum(count * (row_bytes[mpp] + _PLACE_BYTES) for mpp, count in n_tiles.items())
+    return SlideEstimate(
+        source.slide,
+        source.path,
+        index_path(set_path, source.slide).is_file(),
+        plan.n_regions,
+        n_tiles,
+        n_bytes + plan.n_regions * 16 + _FILE_BYTES * (len(n_tiles) + 1),
+    )
+
+
+def _measure(
+    slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncoder], settings: EmbedSettings
+) -> tuple[float, dict[float, float]]:
+    """Seconds for reading a region, and for encoding a tile of each magnification, on a few regions of this slide."""
+    start = max(0, (plan.n_regions - _SAMPLE_REGIONS) // 2)
+    started = time.monotonic()
+    regions = list(islice(iter_tiles(slide, plan, coarse=settings.coarse, start=start), _SAMPLE_REGIONS))
+    read_seconds = (time.monotonic() - started) / len(regions)
+    per_tile = {}
+    for mpp, encoder in encoders.items():
+        tiles = np.concatenate([region.tiles[mpp] for region in regions])[:_SAMPLE_TILES]
+        if not len(tiles):
+            per_tile[mpp] = 0.0
+            continue
+        encoder.encode(tiles[:1])  # the first call loads kernels and does not count
+        started = time.monotonic()
+        encoder.encode(tiles)
+        per_tile[mpp] = (time.monotonic() - started) / len(tiles)
+    return read_seconds, per_tile

@@ -1,0 +1,141 @@
+"""What a run of `embed_slides` tells while it goes on, and what comes of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parfocal.embeddings.embed import EmbeddedSlide
+from parfocal.geometry import format_mpp
+
+__all__ = [
+    "EmbedSummary",
+    "Event",
+    "FailedSlide",
+    "Notice",
+    "OnEvent",
+    "RunStarted",
+    "SlideFinished",
+    "TilesDone",
+]
+
+
+@dataclass(frozen=True)
+class FailedSlide:
+    """A slide that could not be embedded: which, and why in one line.
+
+    Attributes:
+        slide: the slide's id.
+        path: its file.
+        error: the name of the exception.
+        message: its text, with the notes that it gathered.
+        traceback: where it came from, for the log.
+    """
+
+    slide: str
+    path: Path
+    error: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The run begins: where it writes, and how many slides it was given."""
+
+    set_path: Path
+    n_slides: int
+
+
+@dataclass(frozen=True)
+class TilesDone:
+    """A slide has `done` of its `total` tiles encoded."""
+
+    slide: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class SlideFinished:
+    """A slide is embedded, kept or failed."""
+
+    outcome: EmbeddedSlide | FailedSlide
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something was resampled, dropped or looks wrong; one line, once."""
+
+    text: str
+
+
+Event = RunStarted | TilesDone | SlideFinished | Notice
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """What came of a run.
+
+    Attributes:
+        set_path: the set that was written.
+        outcomes: one for each slide, in the order of the input.
+        seconds: wall-clock time of the run.
+        log: the log file of the run.
+    """
+
+    set_path: Path
+    outcomes: tuple[EmbeddedSlide | FailedSlide, ...]
+    seconds: float
+    log: Path
+
+    @property
+    def done(self) -> tuple[EmbeddedSlide, ...]:
+        """The slides that are in the store now, the kept ones included."""
+        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, EmbeddedSlide))
+
+    @property
+    def failed(self) -> tuple[FailedSlide, ...]:
+        """The slides that could not be embedded."""
+        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, FailedSlide))
+
+    @property
+    def exit_status(self) -> int:
+        """0 when all slides are in the store, 1 when none is, 3 when some are."""
+        if not self.failed:
+            return 0
+        return 3 if self.done else 1
+
+    def describe(self) -> dict[str, Any]:
+        """The summary as plain values."""
+        return {
+            "set": str(self.set_path),
+            "seconds": round(self.seconds, 3),
+            "log": str(self.log),
+            "slides": [_row(outcome) for outcome in self.outcomes],
+        }
+
+
+def slide_status(outcome: EmbeddedSlide | FailedSlide) -> str:
+    """`done`, `kept` or `failed`; with a remark where a slide has no tissue."""
+    if isinstance(outcome, FailedSlide):
+        return "failed"
+    status = "kept" if outcome.kept else "done"
+    return status if outcome.n_regions else f"{status} (no tissue)"
+
+
+def tile_counts(n_tiles: Mapping[float, int]) -> dict[str, int]:
+    """Tiles by the name of the magnification."""
+    return {format_mpp(mpp): count for mpp, count in n_tiles.items()}
+
+
+def _row(outcome: EmbeddedSlide | FailedSlide) -> dict[str, Any]:
+    row: dict[str, Any] = {"slide": outcome.slide, "path": str(outcome.path), "status": slide_status(outcome)}
+    if isinstance(outcome, FailedSlide):
+        return row | {"error": outcome.error, "message": outcome.message}
+    return row | {
+        "regions": outcome.n_regions,
+        "tiles": tile_counts(outcome.n_tiles),
+        "seconds": round(outcome.seconds, 3),
+    }

@@ -1,0 +1,153 @@
+"""Events and summaries for a person: bars on a terminal, lines elsewhere, and tables."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from parfocal.embeddings.embed import EmbeddedSlide
+from parfocal.embeddings.estimate import RunEstimate
+from parfocal.embeddings.events import (
+    EmbedSummary,
+    Event,
+    FailedSlide,
+    Notice,
+    RunStarted,
+    SlideFinished,
+    TilesDone,
+    slide_status,
+    tile_counts,
+)
+
+__all__ = ["RunProgress", "estimate_table", "summary_table"]
+
+
+class RunProgress:
+    """Shows the events of a run on stderr: two bars on a terminal, one line per slide in a log or a pipe.
+
+    Use it in a `with` statement and pass it as `on_event`.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Show on `console`; by default stderr, so that stdout stays for data."""
+        self._console = console or Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._slides = self._bars.add_task("slides", total=None)
+        self._tiles = self._bars.add_task("tiles", total=None)
+        self._n_slides = 0
+        self._finished = 0
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case RunStarted(n_slides=n_slides):
+                self._n_slides = n_slides
+                self._bars.update(self._slides, total=n_slides)
+            case TilesDone(slide=slide, done=done, total=total):
+                self._known[slide] = (done, total)
+                self._show_tiles()
+            case Notice(text=text):
+                self._line(f"warning: {text}")
+            case SlideFinished(outcome=outcome):
+                self._finished += 1
+                self._bars.update(self._slides, completed=self._finished)
+                self._finish(outcome)
+
+    def __enter__(self) -> "RunProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def _finish(self, outcome: EmbeddedSlide | FailedSlide) -> None:
+        if isinstance(outcome, FailedSlide):
+            # What it will never encode must not stay in the estimate.
+            done, _ = self._known.get(outcome.slide, (0, 0))
+            self._known[outcome.slide] = (done, done)
+            self._line(f"{outcome.slide} failed: {outcome.error}: {outcome.message}")
+        elif outcome.kept:
+            self._known[outcome.slide] = (0, 0)
+            self._line(f"{outcome.slide} kept")
+        else:
+            total = sum(outcome.n_tiles.values())
+            self._known[outcome.slide] = (total, total)
+            self._line(f"{outcome.slide} {slide_status(outcome)}: {total} tiles in {outcome.seconds:.1f} s")
+        self._show_tiles()
+
+    def _show_tiles(self) -> None:
+        done = sum(done for done, _ in self._known.values())
+        planned = sum(total for _, total in self._known.values())
+        counted = [total for _, total in self._known.values() if total]
+        # Slides that nobody has opened yet are taken to be like those that have been.
+        unknown = max(0, self._n_slides - len(self._known))
+        expected = planned + (round(planned / len(counted) * unknown) if counted else 0)
+        self._bars.update(self._tiles, completed=done, total=expected or None)
+
+    def _line(self, text: str) -> None:
+        count = f"[{self._finished}/{self._n_slides}] " if not self._console.is_terminal else ""
+        self._console.print(Text(count + text), soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    """Steps per second."""
+
+    def render(self, task: Task) -> Text:
+        """The speed of the last moments; empty while it is not known."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+def summary_table(summary: EmbedSummary) -> Table:
+    """One row per slide: status, regions, tiles at each magnification, seconds; for a failure its reason."""
+    mpps = sorted({mpp for outcome in summary.done for mpp in outcome.n_tiles}, reverse=True)
+    table = Table(title=f"{summary.set_path}", title_justify="left")
+    table.add_column("slide", overflow="fold")
+    table.add_column("status", overflow="fold")
+    for name in ["regions", *(f"tiles at {mpp:g}" for mpp in mpps), "seconds"]:
+        table.add_column(name, justify="right")
+    for outcome in summary.outcomes:
+        if isinstance(outcome, FailedSlide):
+            table.add_row(outcome.slide, f"failed: {outcome.error}", *[""] * (len(mpps) + 2))
+            continue
+        counts = tile_counts(outcome.n_tiles)
+        table.add_row(
+            outcome.slide,
+            slide_status(outcome),
+            str(outcome.n_regions),
+            *(str(counts.get(f"{mpp:g}", "")) for mpp in mpps),
+            f"{outcome.seconds:.1f}",
+        )
+    return table
+
+
+def estimate_table(estimate: RunEstimate) -> Table:
+    """One row per slide and the sum: regions, tiles at each magnification, MB on disk; for a problem its reason."""
+    total = estimate.n_tiles
+    table = Table(title=f"{estimate.set_path} (nothing is written)", title_justify="left")
+    table.add_column("slide", overflow="fold")
+    table.add_column("status", overflow="fold")
+    for name in ["regions", *(f"tiles at {mpp:g}" for mpp in total), "MB"]:
+        table.add_column(name, justify="right")
+    for one in estimate.slides:
+        status = f"would fail: {one.problem}" if one.problem else "in the store" if one.done else "to do"
+        counts = [str(one.n_tiles[mpp]) if one.n_tiles else "" for mpp in total]
+        table.add_row(one.slide, status, str(one.n_regions), *counts, f"{one.n_bytes / 1e6:.1f}")
+    seconds = "time unknown" if estimate.seconds is None else f"about {estimate.seconds:.0f} s"
+    todo = sum(one.n_regions for one in estimate.slides if not one.done)
+    table.add_section()
+    table.add_row("to do", seconds, str(todo), *map(str, total.values()), f"{estimate.n_bytes / 1e6:.1f}")
+    return table

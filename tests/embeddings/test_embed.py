@@ -1,0 +1,183 @@
+"""One slide, one job: what is stored is what the encoder says of the tiles that the plan names."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from parfocal.embeddings import EmbedSettings, create_embedding_set, embed_slide, load_encoders, open_set
+from parfocal.embeddings.embed import batches
+from parfocal.embeddings.prefetch import prefetched
+from parfocal.encoders import TileEncoder
+from parfocal.errors import ConfigError, MismatchError, StoreError
+from parfocal.regions import plan_regions
+from parfocal.slides import SlideSource, open_slide
+from parfocal.tiles import RegionTiles, iter_tiles
+
+
+def test_the_store_holds_the_rows_of_the_planned_tiles(tmp_path: Path, make_slide, small_settings) -> None:
+    path = make_slide()
+    encoders = load_encoders(small_settings)
+    set_path = create_embedding_set(tmp_path / "store", small_settings, encoders)
+    told: list[tuple[int, int]] = []
+
+    embedded = embed_slide(
+        SlideSource("one", path), encoders, small_settings, set_path, on_tiles=lambda *counts: told.append(counts)
+    )
+
+    with open_slide(path) as slide:
+        plan = plan_regions(slide, small_settings.grid)
+        regions = list(iter_tiles(slide, plan))
+    tokens = open_set(set_path).read("one")
+    assert embedded.n_regions == plan.n_regions == tokens.n_regions >= 20
+    assert told[0] == (0, sum(embedded.n_tiles.values())) == (0, told[-1][1])
+    assert told[-1][0] == told[-1][1]
+    assert np.array_equal(tokens.region_xy_um, plan.region_xy_um())
+    for mpp in (2.0, 1.0, 0.5):
+        # One tile at a time, whatever the batches were.
+        rows = [encoders[mpp].encode(tile[None])[0] for region in regions for tile in region.tiles[mpp]]
+        assert np.array_equal(tokens.features[mpp], np.stack(rows))
+        planned = plan.tiles(mpp)
+        assert np.array_equal(tokens.region[mpp], planned.region)
+        assert np.array_equal(tokens.center_um[mpp], planned.center_um)
+        with h5py.File(set_path / f"{mpp:g}" / "one.h5") as file:
+            assert np.array_equal(file["coords"][:], planned.coords_l0px)
+            assert file["coords"].attrs["level0_width"] == 1900
+            assert file["coords"].attrs["level0_height"] == 1130
+            assert abs(file.attrs["slide_mpp"] - 0.4985) < 1e-6
+            assert file.attrs["realised_mpp_min"] < mpp < file.attrs["realised_mpp_max"]
+    assert 0 < embedded.n_tiles[0.5] < 16 * embedded.n_regions
+
+
+def test_a_finished_slide_is_not_touched(tmp_path: Path, make_slide, small_settings) -> None:
+    path = make_slide()
+    encoders = load_encoders(small_settings)
+    set_path = create_embedding_set(tmp_path / "store", small_settings, encoders)
+    first = embed_slide(SlideSource("one", path), encoders, small_settings, set_path)
+    before = {file: file.stat().st_mtime_ns for file in set_path.rglob("*.h5")}
+
+    again = embed_slide(SlideSource("one", path), {}, small_settings, set_path)
+
+    assert again.kept
+    assert not first.kept
+    assert (again.n_regions, again.n_tiles) == (first.n_regions, first.n_tiles)
+    assert {file: file.stat().st_mtime_ns for file in set_path.rglob("*.h5")} == before
+
+
+def test_another_slide_under_the_same_id_is_refused(tmp_path: Path, make_slide, small_settings) -> None:
+    encoders = load_encoders(small_settings)
+    set_path = create_embedding_set(tmp_path / "store", small_settings, encoders)
+    embed_slide(SlideSource("one", make_slide()), encoders, small_settings, set_path)
+
+    with pytest.raises(MismatchError, match=r"another file .* Remove .*index/one\.h5"):
+        embed_slide(SlideSource("one", make_slide(seed=1)), encoders, small_settings, set_path)
+    with pytest.raises(MismatchError, match=r"with 0\.4985 um per pixel, and 0\.25 is asked now"):
+        embed_slide(SlideSource("one", make_slide(), 0.25), encoders, small_settings, set_path)
+
+
+def test_glass_is_a_finished_slide_without_regions(tmp_path: Path, make_slide, small_settings) -> None:
+    encoders = load_encoders(small_settings)
+    set_path = create_embedding_set(tmp_path / "store", small_settings, encoders)
+
+    embedded = embed_slide(SlideSource("glass", make_slide(tissue=False)), encoders, small_settings, set_path)
+
+    assert embedded.n_regions == 0
+    assert open_set(set_path).read("glass").features[0.5].shape == (0, encoders[0.5].dim)
+
+
+def test_rows_that_fail_leave_no_file(tmp_path: Path, make_slide, small_settings: EmbedSettings) -> None:
+    settings = small_settings.model_copy(update={"dtype": "float16"})
+    real = load_encoders(settings)
+    set_path = create_embedding_set(tmp_path / "store", settings, real)
+    huge = {mpp: _Wide(encoder, after=3) for mpp, encoder in real.items()}
+    threads = threading.active_count()
+
+    with pytest.raises(StoreError, match="does not fit float16"):
+        embed_slide(SlideSource("one", make_slide()), huge, settings, set_path)
+
+    assert not list(set_path.rglob("*.h5"))
+    assert threading.active_count() == threads
+
+
+def test_settings_decide_the_set_and_the_batch_does_not(tmp_path: Path, small_settings: EmbedSettings) -> None:
+    def name(**changes: object) -> str:
+        settings = small_settings.model_copy(update=changes)
+        return create_embedding_set(tmp_path, settings, load_encoders(settings)).name
+
+    assert name() == name(batch=3, workers=2, device="cpu")
+    grids = [small_settings.grid.model_copy(update=change) for change in ({"min_tissue": 0.2}, {"mpps": (2.0, 1.0)})]
+    assert len({name(), name(dtype="float16"), name(coarse="native"), *(name(grid=grid) for grid in grids)}) == 5
+
+
+def test_no_encoder_is_no_silent_default(small_settings: EmbedSettings) -> None:
+    with pytest.raises(ConfigError, match="filterbank"):
+        load_encoders(EmbedSettings())
+    with pytest.raises(ConfigError, match="--tile-px 224"):
+        load_encoders(small_settings.model_copy(update={"encoder": "filterbank"}))
+
+
+def test_batches_cross_regions_and_lose_nothing() -> None:
+    rng = np.random.default_rng(0)
+    regions = [
+        RegionTiles(
+            number,
+            {mpp: rng.integers(0, 255, (count, 2, 2, 3), dtype=np.uint8) for mpp, count in ((2.0, 1), (0.5, fine))},
+        )
+        for number, fine in enumerate([5, 0, 9, 2])
+    ]
+    found: dict[float, list[np.ndarray]] = {2.0: [], 0.5: []}
+    for mpp, tiles in batches(regions, 4):
+        found[mpp].append(tiles)
+
+    assert [len(tiles) for tiles in found[0.5]] == [4, 4, 4, 4]
+    assert [len(tiles) for tiles in found[2.0]] == [4]
+    for mpp, tiles in found.items():
+        assert np.array_equal(np.concatenate(tiles), np.concatenate([region.tiles[mpp] for region in regions]))
+
+
+def test_reading_ahead_keeps_order_and_passes_errors_on() -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("the disk is gone")
+
+    seen: list[int] = []
+    with pytest.raises(OSError, match="disk is gone"), prefetched(numbers()) as ready:
+        seen.extend(ready)
+
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_reading_ahead_is_bounded_and_ends_with_its_reader() -> None:
+    made = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(1000):
+            made.append(number)
+            yield number
+
+    threads = threading.active_count()
+    with prefetched(numbers(), depth=2) as ready:
+        assert next(ready) == 0
+
+    assert threading.active_count() == threads
+    assert len(made) < 10
+
+
+class _Wide(TileEncoder):
+    """An encoder whose rows grow beyond float16 after some batches."""
+
+    def __init__(self, encoder: TileEncoder, *, after: int) -> None:
+        self.encoder, self.after = encoder, after
+        self.name, self.spec, self.dim, self.tile_px = "wide", "wide", encoder.dim, encoder.tile_px
+        self.trained_mpps, self.symmetry = None, encoder.symmetry
+
+    def describe(self) -> dict[str, object]:
+        return {}
+
+    def encode(self, tiles: np.ndarray) -> np.ndarray:
+        self.after -= 1
+        rows = self.encoder.encode(tiles)
+        return rows if self.after > 0 else rows + np.float32(1e6)
