@@ -1,0 +1,236 @@
+"""`file:PATH`: a network that was exported elsewhere; nothing of its training code is needed.
+
+| suffix | what | run by |
+|---|---|---|
+| `.onnx` | ONNX | onnxruntime, or OpenVINO with `runtime=openvino` |
+| `.xml` | OpenVINO | OpenVINO |
+| `.pt2` | exported program (`torch.export.save`) | torch |
+| `.pt`, `.pth`, `.ts` | TorchScript (`torch.jit.save`) | torch |
+
+It takes float32 images (tile, 3, y, x), normalised as `norm=` says, or with `input=uint8` the tiles as they are
+(tile, y, x, 3); its first output is (tile, dim).
+"""
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles
+from parfocal.encoders.normalisation import NORMALISATIONS, Normalisation, read_normalisation
+from parfocal.encoders.spec import EncoderSpec
+from parfocal.errors import EncoderError
+
+__all__ = ["FileEncoder", "load_file_encoder"]
+
+# The images of one call, in the file's own layout, to its first output.
+Run = Callable[[np.ndarray], np.ndarray]
+CHUNK = 64
+RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "export", ".pt": "torchscript", ".ts": "torchscript"}
+RUNTIMES[".pth"] = RUNTIMES[".pt"]
+
+
+class FileEncoder(TileEncoder):
+    """An exported network behind one function."""
+
+    def __init__(
+        self,
+        run: Run,
+        spec: EncoderSpec,
+        *,
+        tile_px: int,
+        batch: int | None,
+        normalisation: Normalisation | None,
+        description: dict[str, Any],
+    ) -> None:
+        """Find the width of a row by encoding one white tile.
+
+        Args:
+            run: the network.
+            spec: what it was loaded from.
+            tile_px: side of the tiles it takes.
+            batch: how many tiles it takes at once, where that number is fixed in the file.
+            normalisation: of the float input; None where it takes bytes.
+            description: what the file is.
+
+        Raises:
+            EncoderError: the network does not give one row for each tile.
+        """
+        self.name = f"file-{Path(spec.target).stem}"
+        self.spec = spec.text
+        self.tile_px = tile_px
+        self.trained_mpps = None
+        self.symmetry = Symmetry("unknown")
+        self._run = run
+        self._batch = batch
+        self._normalisation = normalisation
+        self._description = description
+        self.dim = self._call(np.full((1, tile_px, tile_px, 3), 255, dtype=np.uint8)).shape[1]
+
+    def describe(self) -> dict[str, Any]:
+        """A digest of the file, what runs it, its input and its normalisation."""
+        scale = None if self._normalisation is None else [list(part) for part in self._normalisation]
+        return {**self._description, "encoder": self.name, "tile_px": self.tile_px, "normalisation": scale}
+
+    def encode(self, tiles: UInt8[np.ndarray, "tile y x 3"]) -> Float32[np.ndarray, "tile dim"]:
+        """One row for each tile, in calls of the size the file wants."""
+        check_tiles(self, tiles)
+        rows = np.empty((len(tiles), self.dim), dtype=np.float32)
+        chunk = self._batch or CHUNK
+        for start in range(0, len(tiles), chunk):
+            rows[start : start + chunk] = self._call(tiles[start : start + chunk])
+        return check_rows(self, rows)
+
+    def _call(self, tiles: np.ndarray) -> np.ndarray:
+        count = len(tiles)
+        if self._batch is not None and count < self._batch:
+            # A file of fixed batch: filled up with the last tile, whose extra rows are dropped.
+            tiles = np.concatenate([tiles, np.repeat(tiles[-1:], self._batch - count, axis=0)])
+        images = tiles
+        if self._normalisation is not None:
+            mean, std = (np.array(part, dtype=np.float32) * 255 for part in self._normalisation)
+            images = np.ascontiguousarray(((tiles - mean) / std).transpose(0, 3, 1, 2))
+        try:
+            rows = np.asarray(self._run(images), dtype=np.float32)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise EncoderError(
+                f"{self.spec} does not run on {len(tiles)} tiles of {self.tile_px} px ({reason}). A file exported for "
+                f"another side or a fixed batch needs tile_px=... or batch=...; one that takes bytes, input=uint8."
+            ) from error
+        if rows.ndim != 2 or len(rows) != len(tiles):
+            raise EncoderError(
+                f"{self.spec} gives an output of shape {rows.shape} for {len(tiles)} tiles; it should be (tile, dim). "
+                f"Export it with its pooling."
+            )
+        return rows[:count]
+
+
+def load_file_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEncoder:
+    """The encoder of a `file:` spec.
+
+    Raises:
+        EncoderError: the file is absent, of an unknown kind, or what runs it is not installed.
+    """
+    path = Path(spec.target)
+    if not path.is_file():
+        raise EncoderError(f"cannot load {spec.text}: there is no file {path}.")
+    runtime = RUNTIMES.get(path.suffix.lower())
+    if runtime is None:
+        raise EncoderError(f"cannot load {path}: its suffix is none of {', '.join(RUNTIMES)}. Rename or export it.")
+    asked = spec.options.get("runtime", runtime)
+    if asked != runtime and (runtime, asked) != ("onnxruntime", "openvino"):
+        raise EncoderError(f"cannot load {spec.text}: a {path.suffix} file is run by {runtime}, not by {asked}.")
+    if asked != "openvino" and dtype not in ("auto", "float32"):
+        raise EncoderError(f"cannot load {spec.text} in {dtype}: an exported file keeps the precision it was made in.")
+    kind = spec.options.get("input", "float")
+    if kind not in ("float", "uint8"):
+        raise EncoderError(f"cannot load {spec.text}: input={kind} is neither float nor uint8.")
+    if kind == "uint8" and "norm" in spec.options:
+        raise EncoderError(f"cannot load {spec.text}: norm= scales a float input, and this one takes bytes. Drop one.")
+    normalisation = None if kind == "uint8" else read_normalisation(spec) or NORMALISATIONS["imagenet"]
+    loaders = {"onnxruntime": _load_onnx, "openvino": _load_openvino, "export": _load_torch, "torchscript": _load_torch}
+    run, shape = loaders[asked](path, device, dtype)
+    # A fixed input shape in the file is (tile, 3, y, x) or (tile, y, x, 3).
+    fixed_batch, fixed_side = (shape[0], shape[2]) if len(shape) == 4 else (None, None)
+    return FileEncoder(
+        run,
+        spec,
+        tile_px=spec.whole_number("tile_px") or fixed_side or 224,
+        batch=spec.whole_number("batch") or fixed_batch,
+        normalisation=normalisation,
+        description={
+            "file": _digest(path),
+            "runtime": asked,
+            "input": kind,
+            "dtype": "bfloat16" if dtype == "bfloat16" else "float32",
+        },
+    )
+
+
+def _load_onnx(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | None, ...]]:
+    ort: Any = _need("onnxruntime", path, "pip install 'parfocal[onnx]'")
+    provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
+    if provider not in ort.get_available_providers():
+        raise EncoderError(f"cannot run {path} on {device}: onnxruntime has no {provider}. Install onnxruntime-gpu.")
+    try:
+        session = ort.InferenceSession(str(path), providers=[provider])
+    except ort.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
+        raise EncoderError(f"cannot load {path}: it is not an ONNX file.") from error
+    entry = session.get_inputs()[0]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        if (entry.type == "tensor(uint8)") != (images.dtype == np.uint8):
+            raise EncoderError(f"cannot run {path}: its input is {entry.type}. Add or drop input=uint8.")
+        if entry.type == "tensor(float16)":
+            images = images.astype(np.float16)
+        return np.asarray(session.run(None, {entry.name: images})[0])
+
+    return run, tuple(side if isinstance(side, int) else None for side in entry.shape)
+
+
+def _load_openvino(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | None, ...]]:
+    openvino: Any = _need("openvino", path, "pip install openvino")
+    if device != "cpu":
+        raise EncoderError(f"cannot run {path} on {device}: through OpenVINO it runs on the CPU. Use --device cpu.")
+    if dtype == "float16":
+        raise EncoderError(f"cannot run {path} in float16: OpenVINO computes in float32 or bfloat16 on a CPU.")
+    precision = "bf16" if dtype == "bfloat16" else "f32"
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    shape = compiled.input(0).get_partial_shape()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.asarray(compiled(images)[compiled.output(0)])
+
+    return run, tuple(side.get_length() if side.is_static else None for side in shape)
+
+
+def _load_torch(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | None, ...]]:
+    import torch
+
+    from parfocal.encoders.network import choose_device
+
+    place = choose_device(device)
+    try:
+        if path.suffix == ".pt2":
+            module: Any = torch.export.load(path).module().to(place)
+        else:
+            load: Any = torch.jit.load
+            module = load(str(path), map_location=place).eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise EncoderError(
+            f"cannot load {path}: torch cannot read it as an exported network ({reason}). A state_dict is no network: "
+            f"use timm:NAME,checkpoint={path}."
+        ) from error
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            rows = module(torch.from_numpy(np.require(images, requirements=["C", "W"])).to(place))
+            return np.asarray(rows.float().cpu().numpy())
+
+    return run, ()
+
+
+def _need(package: str, path: Path, install: str) -> Any:
+    if importlib.util.find_spec(package) is None:
+        raise EncoderError(
+            f"cannot load {path}: it needs the package {package}, which is not installed. Run: {install}."
+        )
+    return importlib.import_module(package)
+
+
+def _digest(path: Path) -> str:
+    """Sixteen hexadecimal digits over the file and the file of weights that some formats keep beside it."""
+    digest = hashlib.sha256()
+    beside = (path, path.with_name(path.name + ".data"), path.with_suffix(".bin"))
+    for part in beside[: 3 if path.suffix == ".xml" else 2]:
+        if part.is_file():
+            with part.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

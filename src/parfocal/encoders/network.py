@@ -1,0 +1,167 @@
+"""Every encoder that is a torch network: device, precision, normalisation and readout, in one place."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+
+from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles, symmetries_of_square
+from parfocal.errors import EncoderError
+
+__all__ = ["Backbone", "NetworkEncoder", "NetworkSettings", "choose_device", "choose_dtype", "grid_symmetry"]
+
+# More tiles than this in one call go through the network in parts, so that a caller's batch cannot exhaust the memory.
+CHUNK = 256
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Backbone(nn.Module, ABC):
+    """A network whose inside can be read: its feature map or tokens, and the vector that it pools them to."""
+
+    prefix_tokens: int
+    """How many tokens (class token, registers) stand before the patches."""
+    width: int
+
+    @abstractmethod
+    def features(self, images: Float[Tensor, "tile 3 y x"]) -> Float[Tensor, "tile ..."]:
+        """Tokens (tile token dim) or a map (tile dim y x), after the last normalisation."""
+
+    @abstractmethod
+    def pooled(self, images: Float[Tensor, "tile 3 y x"]) -> Float[Tensor, "tile dim"]:
+        """The network's own vector."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What an encoder is beside its backbone."""
+
+    name: str
+    spec: str
+    readout: str
+    """`pooled`, `cls`, `cls+mean` or `grid2`."""
+    dim: int
+    tile_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    trained_mpps: tuple[float, ...] | None
+    symmetry: Symmetry
+    description: dict[str, Any]
+    """What of the architecture and its weights changes a row; joins `describe`."""
+
+
+class NetworkEncoder(TileEncoder):
+    """A backbone with its readout. Tiles travel to the device as bytes and are normalised there, in float32."""
+
+    def __init__(self, backbone: Backbone, settings: NetworkSettings, *, device: str, dtype: str) -> None:
+        """Move the backbone to the device, in the precision and memory layout that are fast there."""
+        self.name = settings.name
+        self.spec = settings.spec
+        self.dim = settings.dim
+        self.tile_px = settings.tile_px
+        self.trained_mpps = settings.trained_mpps
+        self.symmetry = settings.symmetry
+        self._settings = settings
+        self._device = choose_device(device)
+        self._dtype = choose_dtype(dtype, self._device)
+        backbone = backbone.eval().requires_grad_(False)
+        self._backbone = backbone.to(self._device, self._dtype).to(memory_format=torch.channels_last)
+        self._mean = 255 * torch.tensor(settings.mean, device=self._device).view(1, 3, 1, 1)
+        self._scale = 1 / (255 * torch.tensor(settings.std, device=self._device)).view(1, 3, 1, 1)
+
+    def describe(self) -> dict[str, Any]:
+        """Architecture, weights digest, readout, normalisation and precision; not the device."""
+        return {
+            **self._settings.description,
+            "encoder": self.name,
+            "readout": self._settings.readout,
+            "tile_px": self.tile_px,
+            "mean": list(self._settings.mean),
+            "std": list(self._settings.std),
+            "dtype": str(self._dtype).removeprefix("torch."),
+        }
+
+    def encode(self, tiles: UInt8[np.ndarray, "tile y x 3"]) -> Float32[np.ndarray, "tile dim"]:
+        """One row for each tile; the precision of the products is `describe()["dtype"]`, the row is float32."""
+        check_tiles(self, tiles)
+        rows = np.empty((len(tiles), self.dim), dtype=np.float32)
+        for start in range(0, len(tiles), CHUNK):
+            rows[start : start + CHUNK] = self._encode_chunk(tiles[start : start + CHUNK])
+        return check_rows(self, rows)
+
+    @torch.inference_mode()
+    def _encode_chunk(self, tiles: UInt8[np.ndarray, "tile y x 3"]) -> np.ndarray:
+        # A copy where torch would warn that it cannot promise not to write.
+        tiles = np.require(tiles, requirements=["C", "W"])
+        # (tile, y, x, 3) seen as (tile, 3, y, x) is already the channels-last layout.
+        images = torch.from_numpy(tiles).to(self._device).permute(0, 3, 1, 2).float()
+        images = images.sub_(self._mean).mul_(self._scale).to(self._dtype)
+        return np.asarray(self._read(images).float().cpu().numpy())
+
+    def _read(self, images: Float[Tensor, "tile 3 y x"]) -> Float[Tensor, "tile dim"]:
+        if self._settings.readout == "pooled":
+            pooled: Tensor = self._backbone.pooled(images)
+            return pooled
+        features: Tensor = self._backbone.features(images)
+        if self._settings.readout == "grid2":
+            return pool_grid2(features, self._backbone)
+        class_token: Tensor = features[:, 0]
+        if self._settings.readout == "cls":
+            return class_token
+        return torch.cat([class_token, features[:, self._backbone.prefix_tokens :].mean(dim=1)], dim=1)
+
+
+def pool_grid2(features: Float[Tensor, "tile ..."], backbone: Backbone) -> Float[Tensor, "tile dim"]:
+    """Means over the four quarters of the tile, upper left first, then along the rows: four times the width.
+
+    A map of odd side shares its middle row and column between neighbours, so the quarters stay mirror images.
+    """
+    if features.ndim == 3:
+        patches = features[:, backbone.prefix_tokens :]
+        side = round(patches.shape[1] ** 0.5)
+        features = patches.transpose(1, 2).reshape(len(patches), -1, side, side)  # (tile, dim, y, x)
+    elif features.shape[1] != backbone.width:
+        features = features.permute(0, 3, 1, 2)  # some networks keep their channels last
+    cells = nn.functional.adaptive_avg_pool2d(features, 2)  # (tile, dim, 2, 2)
+    return cells.flatten(2).transpose(1, 2).flatten(1)  # (tile, 4 * dim)
+
+
+def grid_symmetry(width: int) -> Symmetry:
+    """The symmetry of a 2 x 2 grid of vectors that do not change themselves: the cells change places."""
+    cells = np.arange(4).reshape(2, 2)
+    moved = np.stack([symmetries_of_square(cells, element).ravel() for element in range(8)])
+    places = moved[:, :, None] * width + np.arange(width)
+    return Symmetry("permutation", places.reshape(8, 4 * width))
+
+
+def choose_device(device: str) -> torch.device:
+    """The device, if this machine has it.
+
+    Raises:
+        EncoderError: the name is unknown or the device is absent.
+    """
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise EncoderError(f"there is no device {device!r}: use cpu, cuda, cuda:1 or mps.") from error
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(chosen.type, False) or (chosen.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise EncoderError(f"this machine has no device {device!r} that torch can use. Use --device cpu.")
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The precision of the products: what was asked, or with `auto` the fast one that is safe there.
+
+    On a CPU bfloat16 only where it has instructions for it (elsewhere it is emulated and slow); on CUDA float16, which
+    most pathology encoders were published with and which keeps three more bits than bfloat16.
+    """
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.float16

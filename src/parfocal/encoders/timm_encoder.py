@@ -1,0 +1,144 @@
+"""`timm:NAME`: any network of timm, with weights that are named: never random ones by accident."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from parfocal.encoders.base import Symmetry, TileEncoder
+from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings
+from parfocal.encoders.normalisation import read_normalisation
+from parfocal.encoders.spec import EncoderSpec
+from parfocal.encoders.weights import download_weights, load_weights, read_tensors, weights_digest
+from parfocal.errors import EncoderError
+
+__all__ = ["TimmBackbone", "build_timm", "load_timm_encoder"]
+
+
+class TimmBackbone(Backbone):
+    """A network of timm."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.width = int(network.num_features)
+        # Networks without tokens have no such attribute; timm documents it for those that have.
+        self.prefix_tokens = int(getattr(network, "num_prefix_tokens", 0))
+
+    def features(self, images: Float[Tensor, "tile 3 y x"]) -> Float[Tensor, "tile ..."]:
+        """What timm calls `forward_features`."""
+        return self.network.forward_features(images)  # type: ignore[no-any-return]
+
+    def pooled(self, images: Float[Tensor, "tile 3 y x"]) -> Float[Tensor, "tile dim"]:
+        """What the network gives without its classifier."""
+        return self.network(images)  # type: ignore[no-any-return]
+
+
+def build_timm(architecture: str, arguments: dict[str, Any], *, pretrained: bool = False) -> TimmBackbone:
+    """Build a network of timm; the names of layers among the arguments become the layers."""
+    layers = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
+    named = {key: layers.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
+    return TimmBackbone(timm.create_model(architecture, pretrained=pretrained, **named))
+
+
+def load_timm_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEncoder:
+    """The encoder of a `timm:` spec.
+
+    Raises:
+        EncoderError: timm has no such network, or it is not said which weights it gets.
+    """
+    name = spec.target
+    given = [option for option in ("checkpoint", "pretrained", "random") if option in spec.options]
+    if len(given) != 1:
+        raise EncoderError(
+            f"cannot load {spec.text}: say once which weights it gets (found: {', '.join(given) or 'nothing'}). "
+            f"Write timm:{name},pretrained or timm:{name},checkpoint=PATH, or timm:{name},random=0 for random ones."
+        )
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name.split('.')[0][:12]}*")[:3])
+        raise EncoderError(f"cannot load {spec.text}: timm {timm.__version__} has no {name}. Close: {close or 'none'}.")
+    config = timm.get_pretrained_cfg(name)
+    tile_px, arguments = _tile_side(spec, config)
+    network = _with_weights(spec, arguments)
+    mean, std = read_normalisation(spec) or (tuple(config.mean), tuple(config.std))
+    readout = "grid2" if spec.grid2 else "pooled"
+    width = _check_tile(network, readout, tile_px, spec)
+    description: dict[str, Any] = {
+        "library": "timm",
+        "architecture": name,
+        "arguments": arguments,
+        "weights": weights_digest(network),
+    }
+    if "random" in spec.options:
+        description["random"] = spec.whole_number("random")
+    settings = NetworkSettings(
+        name=f"timm-{name}" + ("-grid2" if spec.grid2 else ""),
+        spec=spec.text,
+        readout=readout,
+        dim=width,
+        tile_px=tile_px,
+        mean=mean,
+        std=std,
+        trained_mpps=None,
+        symmetry=Symmetry("unknown"),
+        description=description,
+    )
+    return NetworkEncoder(network, settings, device=device, dtype=dtype)
+
+
+def _tile_side(spec: EncoderSpec, config: Any) -> tuple[int, dict[str, Any]]:
+    """Tile side, and the arguments that make the network take it."""
+    arguments: dict[str, Any] = {"num_classes": 0}
+    asked = spec.whole_number("tile_px")
+    if config.fixed_input_size:
+        tile_px = config.input_size[1] if asked is None else asked
+        return tile_px, {**arguments, "img_size": tile_px}
+    return 224 if asked is None else asked, arguments
+
+
+def _with_weights(spec: EncoderSpec, arguments: dict[str, Any]) -> TimmBackbone:
+    if "pretrained" in spec.options:
+        return build_timm(spec.target, {**arguments, **_hub_file(spec)}, pretrained=True)
+    seed = spec.whole_number("random")
+    if seed is not None:
+        # timm draws from torch's global generator; what it was is put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_timm(spec.target, arguments)
+    network = build_timm(spec.target, arguments)
+    path = Path(spec.options["checkpoint"])
+    load_weights(network.network, read_tensors(path, spec.text), source=str(path), encoder=spec.text)
+    return network
+
+
+def _hub_file(spec: EncoderSpec) -> dict[str, Any]:
+    """The argument that hands timm its weights as a file; timm still adapts them to the network's arguments."""
+    config = timm.get_pretrained_cfg(spec.target)
+    if not config.hf_hub_id:
+        raise EncoderError(
+            f"cannot load {spec.text}: timm has no weights for it on the hub. Name some, checkpoint=PATH."
+        )
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
+    path = download_weights(config.hf_hub_id, files, encoder=f"timm:{spec.target}", gated=False)
+    return {"pretrained_cfg_overlay": {"file": str(path)}}
+
+
+def _check_tile(network: TimmBackbone, readout: str, tile_px: int, spec: EncoderSpec) -> int:
+    """Width of the row, found by one blank tile, so that a wrong side or a missing map is said at once."""
+    blank = torch.zeros(1, 3, tile_px, tile_px)
+    try:
+        with torch.inference_mode():
+            network.eval()
+            features = network.features(blank)
+            width = network.pooled(blank).shape[-1]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise EncoderError(f"cannot load {spec.text}: it does not take tiles of {tile_px} px ({error}).") from error
+    if readout != "grid2":
+        return int(width)
+    patches = features.shape[1] - network.prefix_tokens
+    if features.ndim not in (3, 4) or (features.ndim == 3 and round(patches**0.5) ** 2 != patches):
+        raise EncoderError(f"cannot load {spec.text}: it has no square map of features for +grid2.")
+    return 4 * network.width
