@@ -1,5 +1,6 @@
 """What every written file carries, and how a file is written whole or not at all."""
 
+import glob
 import hashlib
 import json
 import os
@@ -67,5 +68,5 @@ def writing(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that killed writers of `path` left beside it."""
-    for leftover in path.parent.glob(f".{path.stem}{_TEMPORARY}*{path.suffix}"):
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}{_TEMPORARY}*{path.suffix}"):
         leftover.unlink(missing_ok=True)
