@@ -16,6 +16,7 @@ __all__ = ["PlannedTiles", "RegionPlan", "plan_regions"]
 # Regions are read in vertical bands of so many columns, row by row: what one row shares with the next is then small
 # enough to stay decoded, however wide the slide is.
 BAND_COLUMNS = 16
+_BOXES_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +105,10 @@ def plan_regions(slide: Slide, grid: GridConfig, *, tissue: TissueMask | None = 
     if tissue is None:
         tissue = find_tissue(slide)
     size_um = (slide.width_px * slide.mpp, slide.height_px * slide.mpp)
+    enough = grid.min_tissue - 1e-9  # a share is a quotient of areas; one that is whole may come out a hair below
     lattice = _lattice(size_um, grid.region_um)
     share = _tissue_shares(tissue, lattice, 1, grid.region_um)[:, 0, 0]
-    chosen = share >= grid.min_tissue
+    chosen = share >= enough
     lattice, share = lattice[chosen], share[chosen]
     kept = {}
     for mpp in grid.mpps:
@@ -119,7 +121,7 @@ def plan_regions(slide: Slide, grid: GridConfig, *, tissue: TissueMask | None = 
             ((lattice[:, axis, None] * side + within) * grid.region_um / side) < size_um[axis] for axis in (0, 1)
         ]
         on_slide = touches[1][:, :, None] & touches[0][:, None, :]
-        kept[mpp] = on_slide & (_tissue_shares(tissue, lattice, side, grid.region_um) >= grid.min_tissue)
+        kept[mpp] = on_slide & (_tissue_shares(tissue, lattice, side, grid.region_um) >= enough)
     return RegionPlan(grid, slide.mpp, lattice, kept, share)
 
 
@@ -137,6 +139,12 @@ def _tissue_shares(
 ) -> Float[np.ndarray, "region side side"]:
     """The share of tissue in each slot (row, column) of each region."""
     row, column = np.mgrid[:side, :side]
-    start = lattice[:, None, None, :] * side + np.stack([column, row], axis=-1)  # (region, row, column, xy)
-    edges = np.concatenate([start, start + 1], axis=-1) * region_um / side
-    return tissue.shares(edges.reshape(-1, 4)).reshape(len(lattice), side, side)
+    within = np.stack([column, row], axis=-1)
+    shares = np.empty((len(lattice), side, side))
+    # In portions: the corners of all tiles of a large slide would be its largest array.
+    step = max(_BOXES_AT_ONCE // side**2, 1)
+    for first in range(0, len(lattice), step):
+        start = lattice[first : first + step, None, None, :] * side + within  # (region, row, column, xy)
+        edges = np.concatenate([start, start + 1], axis=-1) * region_um / side
+        shares[first : first + step] = tissue.shares(edges.reshape(-1, 4)).reshape(-1, side, side)
+    return shares

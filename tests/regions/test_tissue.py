@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parfocal.errors import UnreadableSlideError
+from parfocal.geometry import Box
+from parfocal.regions import TissueMask, find_tissue, read_thumbnail
+from parfocal.slides import Calibration, Slide, open_slide
+from parfocal.slides.reader import PixelReader
+
+GLASS = (243, 243, 243)
+PINK = (224, 176, 208)
+PALE = (226, 205, 222)
+
+
+class ArrayReader(PixelReader):
+    """A picture in memory; remembers the largest window that was read."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.path = Path("array.tif")
+        self.format = "array"
+        self.pixels = pixels
+        self.level_sizes = ((pixels.shape[1], pixels.shape[0]),)
+        self.mpp_claim = None
+        self.objective_power = None
+        self.largest = 0
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        self.largest = max(self.largest, width * height)
+        return self.pixels[y : y + height, x : x + width].copy()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def slide_of(pixels: np.ndarray, mpp: float = 8.0) -> Slide:
+    reader = ArrayReader(pixels)
+    return Slide(reader, lambda: reader, Calibration(mpp, "test"), "array.tif")
+
+
+def picture(background: tuple[int, int, int], tissue: tuple[int, int, int] | None, noise: float = 1.5) -> np.ndarray:
+    """A disc of tissue, 120 px in diameter about (90, 110), on 230 rows of 310 columns."""
+    pixels = np.empty((230, 310, 3))
+    pixels[:] = background
+    if tissue is not None:
+        y, x = np.mgrid[:230, :310]
+        pixels[(x - 90) ** 2 + (y - 110) ** 2 < 60**2] = tissue
+    # One number for the three colours of a pixel: a scanner's noise is mostly in brightness.
+    pixels += np.random.default_rng(0).normal(0, noise, (230, 310, 1))
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("background", [GLASS, (255, 255, 255), (236, 231, 235)])
+@pytest.mark.parametrize("tissue", [PINK, PALE])
+def test_tissue_is_found_on_glass_on_white_and_on_a_tint(
+    background: tuple[int, int, int], tissue: tuple[int, int, int]
+) -> None:
+    mask = find_tissue(slide_of(picture(background, tissue)))
+
+    y, x = np.mgrid[:230, :310]
+    distance = np.hypot(x - 90, y - 110)
+    assert mask.is_tissue[distance < 57].all()
+    assert not mask.is_tissue[distance > 64].any()
+
+
+@pytest.mark.parametrize("background", [GLASS, (255, 255, 255), (212, 212, 212)])
+def test_an_empty_slide_has_no_tissue(background: tuple[int, int, int]) -> None:
+    assert find_tissue(slide_of(picture(background, None))).tissue_share == 0
+
+
+def test_a_slide_full_of_tissue_is_all_tissue() -> None:
+    assert find_tissue(slide_of(picture(PINK, (150, 80, 150)))).tissue_share == 1
+
+
+def test_grey_shadows_and_padding_are_not_tissue() -> None:
+    pixels = picture(GLASS, PINK)
+    pixels[:, 250:] = 255  # white padding of a scanner
+    pixels[10:40, 170:240] = 190  # a shadow
+    mask = find_tissue(slide_of(pixels))
+
+    assert not mask.is_tissue[:, 160:].any()
+    assert mask.is_tissue[110, 90]
+
+
+def test_specks_go_and_small_holes_close_and_large_ones_stay() -> None:
+    pixels = picture(GLASS, PINK)
+    pixels[200:205, 250:255] = PINK  # 40 um square
+    pixels[100:108, 60:68] = GLASS  # 64 um square
+    pixels[80:140, 95:130] = GLASS  # 480 x 280 um
+    mask = find_tissue(slide_of(pixels))
+
+    assert not mask.is_tissue[190:215, 240:265].any()
+    assert mask.is_tissue[104, 64]
+    assert not mask.is_tissue[110, 112]
+
+
+def test_a_greyscale_slide_is_judged_by_its_darkness() -> None:
+    mask = find_tissue(slide_of(picture(GLASS, (150, 150, 150))))
+
+    assert mask.is_tissue[110, 90]
+    assert not mask.is_tissue[10, 300]
+
+
+def test_a_slide_of_one_level_is_read_in_pieces_and_by_area() -> None:
+    """Memory must not grow with the slide: no window has more than the block, and the raster is bounded."""
+    pixels = cv2.resize(picture(GLASS, PINK), (9300, 5003), interpolation=cv2.INTER_NEAREST)
+    slide = slide_of(pixels, mpp=0.25)
+
+    thumbnail = read_thumbnail(slide)
+
+    assert thumbnail.shape == (156, 291, 3)
+    edges_y, edges_x = (np.rint(np.arange(n + 1) * (full / n)).astype(int) for n, full in ((156, 5003), (291, 9300)))
+    for row, column in [(0, 0), (77, 84), (155, 290), (64, 63), (63, 64)]:
+        cell = pixels[edges_y[row] : edges_y[row + 1], edges_x[column] : edges_x[column + 1]].mean(axis=(0, 1))
+        assert np.abs(thumbnail[row, column] - cell).max() <= 8  # cell edges are whole pixels, cv2's are fractions
+    reader = slide._reader
+    assert isinstance(reader, ArrayReader)
+    assert reader.largest <= 2100**2
+
+
+@given(st.data())
+def test_the_share_of_a_box_is_its_area_of_tissue(data: st.DataObject) -> None:
+    """Against a count on a raster sixteen times as fine, where every drawn edge falls on a cell's edge."""
+    is_tissue = np.random.default_rng(7).random((11, 17)) < 0.4
+    mask = TissueMask(is_tissue, 8.0, 8.0)
+    fine = np.kron(np.pad(is_tissue, 4), np.ones((16, 16)))
+    x, y = (data.draw(st.integers(-64, limit)) for limit in (17 * 16, 11 * 16))
+    width, height = (data.draw(st.integers(1, 200)) for _ in range(2))
+    expected = fine[y + 64 : y + 64 + height, x + 64 : x + 64 + width].sum() / (width * height)
+
+    share = mask.share([Box(x / 2, y / 2, width / 2, height / 2)])
+
+    assert share[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_no_boxes_have_no_shares() -> None:
+    assert TissueMask(np.ones((3, 4), bool), 8.0, 8.0).share([]).shape == (0,)
+
+
+def test_a_broken_slide_says_so(real_data: Path) -> None:
+    with (
+        open_slide(real_data / "odd-slides" / "unreadable.svs") as slide,
+        pytest.raises(UnreadableSlideError, match=r"unreadable\.svs"),
+    ):
+        find_tissue(slide)
+
+
+def test_the_colon_section_is_outlined(colon: Path) -> None:
+    """Places that a look at the section settles: glands, the lumen between the parts, blank tiles."""
+    with open_slide(colon) as slide:
+        mask = find_tissue(slide)
+        thumbnail = read_thumbnail(slide)
+
+    assert 0.28 < mask.tissue_share < 0.38
+    assert mask.is_tissue.shape == (1936, 960)
+    for x, y in [(250, 400), (500, 1100), (800, 700), (640, 1350)]:
+        assert mask.is_tissue[y, x]
+    for x, y in [(100, 100), (900, 1500), (100, 1100), (660, 1210)]:
+        assert not mask.is_tissue[y, x]
+    assert thumbnail[mask.is_tissue].mean() < 215 < 235 < thumbnail[~mask.is_tissue].mean()
