@@ -10,7 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["balanced_labels", "deal_pairing", "overlap_law"]
+__all__ = ["balanced_labels", "deal_overlap", "deal_pairing", "overlap_law"]
 
 
 def overlap_law(size: int, n_a: int, n_c: int, omega: float) -> Float[np.ndarray, "overlap"]:
@@ -58,15 +58,25 @@ def deal_pairing(
     """
     a, c = np.zeros(len(strata), dtype=bool), np.zeros(len(strata), dtype=bool)
     for stratum in np.unique(strata):
-        regions = rng.permutation(np.flatnonzero(strata == stratum))
+        regions = np.flatnonzero(strata == stratum)
         if len(regions) % 2:
             raise ValueError(f"stratum {stratum} has {len(regions)} regions; half of them needs an even number")
         half = len(regions) // 2
-        law = overlap_law(len(regions), half, half, omega if positive else 1 / omega)
-        overlap = int(rng.choice(half + 1, p=law))
-        a[regions[:half]] = True
-        c[regions[:overlap]] = True
-        c[regions[half : 2 * half - overlap]] = True
+        a[regions], c[regions] = deal_overlap(len(regions), half, half, omega if positive else 1 / omega, rng)
+    return a, c
+
+
+def deal_overlap(
+    size: int, n_a: int, n_c: int, odds: float, rng: np.random.Generator
+) -> tuple[Bool[np.ndarray, "region"], Bool[np.ndarray, "region"]]:
+    """Deal A to `n_a` and C to `n_c` regions of one stratum, with an overlap drawn from `overlap_law`."""
+    law = overlap_law(size, n_a, n_c, odds)
+    overlap = int(rng.choice(len(law), p=law))
+    regions = rng.permutation(size)
+    a, c = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    a[regions[:n_a]] = True
+    c[regions[:overlap]] = True
+    c[regions[n_a : n_a + n_c - overlap]] = True
     return a, c
 
 
