@@ -118,7 +118,7 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
     if not path.is_file():
         return None
     try:
-        with h5py.File(path, "r") as index:
+        with h5py.File(path, "r", locking="best-effort") as index:
             check_version(index.attrs.get(VERSION_ATTRIBUTE), path)
             fingerprint = str(index.attrs["slide_fingerprint"])
             slide_mpp = float(index.attrs["slide_mpp"])

@@ -134,7 +134,7 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
                 slides.append(_slide_estimate(source, plan, encoders, settings, set_path))
                 if read_seconds is None and plan.n_regions and not slides[-1].done:
                     read_seconds, encode_seconds = _measure(slide, plan, encoders, settings)
-        except ParfocalError as error:
+        except (ParfocalError, OSError) as error:
             slides.append(SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=str(error)))
     todo = [one for one in slides if not one.done]
     seconds = None

@@ -96,7 +96,7 @@ def read_feature_file(path: Path) -> FeatureFile:
         StoreError: it is no file in TRIDENT's layout, or its tiles overlap.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking="best-effort") as file:
             shape, dtype = file["features"].shape, file["features"].dtype
             coords, attributes = file["coords"][...], dict(file["coords"].attrs)
             slide_mpp = file.attrs.get("slide_mpp")

@@ -112,12 +112,12 @@ class _Rate(ProgressColumn):
 
 
 def summary_table(summary: EmbedSummary) -> Table:
-    """One row per slide: status, regions, tiles at each magnification, seconds; for a failure its reason."""
+    """One row per slide: status, regions, tiles at each magnification, seconds; the reasons of failures below."""
     mpps = sorted({mpp for outcome in summary.done for mpp in outcome.n_tiles}, reverse=True)
     table = Table(title=f"{summary.set_path}", title_justify="left")
-    table.add_column("slide", overflow="fold")
-    table.add_column("status", overflow="fold")
-    for name in ["regions", *(f"tiles at {mpp:g}" for mpp in mpps), "seconds"]:
+    table.add_column("slide", overflow="fold", min_width=16)
+    table.add_column("status", overflow="fold", min_width=8)
+    for name in ["regions", *(f"tiles {mpp:g}" for mpp in mpps), "seconds"]:
         table.add_column(name, justify="right")
     for outcome in summary.outcomes:
         if isinstance(outcome, FailedSlide):
@@ -131,23 +131,27 @@ def summary_table(summary: EmbedSummary) -> Table:
             *(str(counts.get(f"{mpp:g}", "")) for mpp in mpps),
             f"{outcome.seconds:.1f}",
         )
+    table.caption = "\n".join(f"{one.slide}: {one.message}" for one in summary.failed) or None
+    table.caption_justify = "left"
     return table
 
 
 def estimate_table(estimate: RunEstimate) -> Table:
-    """One row per slide and the sum: regions, tiles at each magnification, MB on disk; for a problem its reason."""
+    """One row per slide and the sum: regions, tiles at each magnification, MB on disk; the problems below."""
     total = estimate.n_tiles
     table = Table(title=f"{estimate.set_path} (nothing is written)", title_justify="left")
-    table.add_column("slide", overflow="fold")
-    table.add_column("status", overflow="fold")
-    for name in ["regions", *(f"tiles at {mpp:g}" for mpp in total), "MB"]:
+    table.add_column("slide", overflow="fold", min_width=16)
+    table.add_column("status", overflow="fold", min_width=8)
+    for name in ["regions", *(f"tiles {mpp:g}" for mpp in total), "MB"]:
         table.add_column(name, justify="right")
     for one in estimate.slides:
-        status = f"would fail: {one.problem}" if one.problem else "in the store" if one.done else "to do"
+        status = "would fail" if one.problem else "in the store" if one.done else "to do"
         counts = [str(one.n_tiles[mpp]) if one.n_tiles else "" for mpp in total]
         table.add_row(one.slide, status, str(one.n_regions), *counts, f"{one.n_bytes / 1e6:.1f}")
     seconds = "time unknown" if estimate.seconds is None else f"about {estimate.seconds:.0f} s"
     todo = sum(one.n_regions for one in estimate.slides if not one.done)
     table.add_section()
     table.add_row("to do", seconds, str(todo), *map(str, total.values()), f"{estimate.n_bytes / 1e6:.1f}")
+    table.caption = "\n".join(f"{one.slide}: {one.problem}" for one in estimate.slides if one.problem) or None
+    table.caption_justify = "left"
     return table

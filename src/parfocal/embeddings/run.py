@@ -65,6 +65,8 @@ def embed_slides(
         for text in _encoder_notices(encoders):
             log.line(f"warning: {text}")
             tell(Notice(text))
+        if settings.workers > 1:
+            encoders = {}  # the workers load their own, and a device should not hold a network that nobody uses
         outcomes: dict[str, EmbeddedSlide | FailedSlide] = {}
         said: Counter[str] = Counter()
         for result in _results(sources, encoders, settings, set_path, tell):
@@ -126,7 +128,7 @@ def _results(
             yield run_job(source, encoders, settings, set_path)
         else:
             missing.append(source)
-    if settings.workers > 1 and len(missing) > 1:
+    if settings.workers > 1:
         yield from run_in_processes(
             missing, settings, set_path, lambda source, done, total: tell(TilesDone(source.slide, done, total))
         )

@@ -252,9 +252,12 @@ def _group(index: h5py.File, mpp: float) -> tuple[np.ndarray, np.ndarray, np.nda
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file for reading; damage of any kind, a missing dataset included, is one StoreError."""
+    """An HDF5 file for reading; damage of any kind, a missing dataset included, is one StoreError.
+
+    Files never change once they have their name, so a file system that has no locks is no reason to fail.
+    """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking="best-effort") as file:
             yield file
     except (OSError, KeyError, RuntimeError) as error:
         raise StoreError(f"cannot read {path}: it is damaged or not what it should be ({error}).") from error
