@@ -4,6 +4,7 @@ A pixel is tissue when it is both darker than the glass and more coloured than i
 cover slip are dark but grey; blank tiles and white padding are neither.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +26,8 @@ _BLOCK_PX = 2048
 # Absorbance is the mean over colours of -ln(pixel / glass); 0.05 is a grey level of 231 on glass of 243.
 _ABSORBANCE = (0.05, 0.10)
 _CHROMA = (6.0, 14.0)
+_DARKNESS_SCALE = 600.0
+_STRIP_ROWS = 256
 _CLOSE_UM = 24.0
 _MIN_OBJECT_UM2 = 10_000.0
 _MAX_HOLE_UM2 = 40_000.0
@@ -72,49 +75,66 @@ def find_tissue(slide: Slide) -> TissueMask:
         CalibrationError: the slide's resolution is not known.
         UnreadableSlideError: the file's data are broken.
     """
-    thumbnail = read_thumbnail(slide)
-    height, width = thumbnail.shape[:2]
-    x_mpp = slide.width_px * slide.mpp / width
-    y_mpp = slide.height_px * slide.mpp / height
-    return TissueMask(_clean(_looks_like_tissue(thumbnail), (x_mpp + y_mpp) / 2), x_mpp, y_mpp)
+    thumbnail, downsample = _read_raster(slide)
+    mpp = downsample * slide.mpp
+    return TissueMask(_clean(_looks_like_tissue(thumbnail), mpp), mpp, mpp)
 
 
 def read_thumbnail(slide: Slide) -> UInt8[np.ndarray, "y x 3"]:
-    """The whole slide as a small picture of about 8 microns per pixel, at most 2048 px along a side."""
-    wanted = max(_RASTER_MPP / slide.mpp, max(slide.width_px, slide.height_px) / _MAX_RASTER_SIDE, 1.0)
+    """The whole slide as a small picture of about 8 microns per pixel, at most 2048 px along a side.
+
+    Its pixels are those of the tissue mask. The last row and column may reach over the edge, into white.
+    """
+    return _read_raster(slide)[0]
+
+
+def _read_raster(slide: Slide) -> tuple[UInt8[np.ndarray, "y x 3"], float]:
+    """The thumbnail, and how many level-0 pixels one of its pixels has along each side."""
+    longest = max(slide.width_px, slide.height_px)
+    wanted = max(_RASTER_MPP / slide.mpp, longest / _MAX_RASTER_SIDE, 1.0)
     sharp = [n for n, level in enumerate(slide.levels) if level.downsample <= wanted]
     number = max(sharp, key=lambda n: slide.levels[n].downsample, default=0)
     level = slide.levels[number]
-    width, height = (max(round(side / wanted), 1) for side in (slide.width_px, slide.height_px))
-    x_edges = np.rint(np.arange(width + 1) * (level.width_px / width)).astype(int)
-    y_edges = np.rint(np.arange(height + 1) * (level.height_px / height)).astype(int)
+    # A whole number of the level's pixels each: exact averages, and four times as fast as a fraction.
+    factor = max(round(wanted / level.downsample), 1)
+    if longest > _MAX_RASTER_SIDE * factor * level.downsample:
+        factor += 1
+    width, height = -(-level.width_px // factor), -(-level.height_px // factor)
     raster = np.empty((height, width, 3), np.uint8)
-    step = max(int(_BLOCK_PX * wanted / max(wanted, 1) / (wanted / level.downsample)), 1)
-    for top in range(0, height, step):
-        bottom = min(top + step, height)
-        for left in range(0, width, step):
-            right = min(left + step, width)
-            x, y = int(x_edges[left]), int(y_edges[top])
-            block = slide.read_level(number, x, y, max(int(x_edges[right]) - x, 1), max(int(y_edges[bottom]) - y, 1))
-            raster[top:bottom, left:right] = resample(block, right - left, bottom - top)
-    return raster
+    step = max(_BLOCK_PX // factor, 1)
+    # Bands of four blocks, for the reason that regions come in bands: few tiles stay decoded for the next row.
+    for band in range(0, width, 4 * step):
+        for top in range(0, height, step):
+            for left in range(band, min(band + 4 * step, width), step):
+                rows, columns = min(step, height - top), min(step, width - left)
+                block = slide.read_level(number, left * factor, top * factor, columns * factor, rows * factor)
+                raster[top : top + rows, left : left + columns] = resample(block, columns, rows)
+    return raster, factor * level.downsample
 
 
 def _looks_like_tissue(rgb: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x"]:
     """Darker than the glass and more coloured than it, pixel by pixel."""
     smooth = cv2.GaussianBlur(rgb, (3, 3), 0)
-    chroma = smooth.max(axis=2) - smooth.min(axis=2)
-    absorbance = _absorbance(smooth, _glass(smooth, chroma))
-    is_dark = absorbance > _threshold(absorbance, _ABSORBANCE)
+    chroma = np.asarray(smooth.max(axis=2) - smooth.min(axis=2))
+    glass = _glass(smooth, chroma)
+    # In strips, each kept as 8 bits: the numbers in between would be the largest arrays of a run.
+    darkness = np.concatenate([_darkness(strip, glass) for strip in _strips(smooth)])
+    is_dark = _above_otsu(darkness, *(bound * _DARKNESS_SCALE for bound in _ABSORBANCE))
     if not chroma.any():
-        return np.asarray(is_dark)  # a greyscale slide has only its darkness
-    return np.asarray(is_dark & (chroma > _threshold(chroma.astype(np.float32), _CHROMA)))
+        return is_dark  # a greyscale slide has only its darkness
+    return np.asarray(is_dark & _above_otsu(chroma, *_CHROMA))
 
 
-def _absorbance(rgb: UInt8[np.ndarray, "y x 3"], glass: Float[np.ndarray, "3"]) -> Float[np.ndarray, "y x"]:
-    table = -np.log((np.arange(256)[:, None] + 1) / (glass + 1)) / 3  # (grey level, colour)
-    total = sum(table[:, colour].astype(np.float32)[rgb[..., colour]] for colour in range(3))
-    return np.asarray(np.maximum(total, np.float32(0)))
+def _strips(pixels: UInt8[np.ndarray, "_y _x 3"]) -> Iterator[UInt8[np.ndarray, "_strip _x 3"]]:
+    for top in range(0, len(pixels), _STRIP_ROWS):
+        yield pixels[top : top + _STRIP_ROWS]
+
+
+def _darkness(rgb: UInt8[np.ndarray, "y x 3"], glass: Float[np.ndarray, "3"]) -> UInt8[np.ndarray, "y x"]:
+    """The absorbance over the glass's, in units of 1 / 600, up to .42: beyond that everything is tissue."""
+    table = (-np.log((np.arange(256)[:, None] + 1) / (glass + 1)) / 3 * _DARKNESS_SCALE).astype(np.float32)
+    total = table[:, 0][rgb[..., 0]] + table[:, 1][rgb[..., 1]] + table[:, 2][rgb[..., 2]]
+    return np.asarray(np.rint(np.clip(total, 0, 255)).astype(np.uint8))
 
 
 def _glass(rgb: UInt8[np.ndarray, "y x 3"], chroma: UInt8[np.ndarray, "y x"]) -> Float[np.ndarray, "3"]:
@@ -131,12 +151,11 @@ def _glass(rgb: UInt8[np.ndarray, "y x 3"], chroma: UInt8[np.ndarray, "y x"]) ->
     return np.asarray(rgb[near].mean(axis=0))
 
 
-def _threshold(values: Float[np.ndarray, "y x"], bounds: tuple[float, float]) -> float:
-    """Otsu's threshold, held inside the bounds."""
-    top = 4 * bounds[1]  # beyond that everything is tissue, and a few black pixels must not stretch the scale
-    scaled = np.clip(values * (255 / top), 0, 255).astype(np.uint8)
-    otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return float(np.clip(otsu * top / 255, *bounds))
+def _above_otsu(values: UInt8[np.ndarray, "y x"], lowest: float, highest: float) -> Bool[np.ndarray, "y x"]:
+    """Where the values are above Otsu's threshold, which is held inside the bounds."""
+    # A few black or glaring pixels must not stretch the scale.
+    otsu, _ = cv2.threshold(np.minimum(values, np.uint8(4 * highest)), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return np.asarray(values > np.clip(otsu, lowest, highest))
 
 
 def _clean(is_tissue: Bool[np.ndarray, "y x"], mpp: float) -> Bool[np.ndarray, "y x"]:
