@@ -1,0 +1,45 @@
+"""What the probes may choose among, and how they are fitted; and what every probe gives back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import Field
+
+from parfocal.config import Settings
+
+__all__ = ["FoldPrediction", "ProbeSettings"]
+
+
+class ProbeSettings(Settings):
+    """The choices that every arm is offered inside its training fold, four strengths for each preparation."""
+
+    components: tuple[int, ...] = Field(
+        (16, 32), min_length=1, description="Numbers of whitened components to choose among."
+    )
+    widest: int = Field(64, ge=1, description="Principal components kept where vectors are used as they are.")
+    inner_folds: int = Field(5, ge=2, description="Folds inside a training fold, for every choice.")
+    attention_validation: int = Field(
+        2, ge=1, description="How many of the inner folds attention is validated on; it is fitted once for each."
+    )
+    attention_width: int = Field(32, ge=1, description="Width of the attention network.")
+    attention_instances: int = Field(16, ge=1, description="Instances drawn from a slide at every training step.")
+    attention_steps: int = Field(
+        40, ge=4, description="Most training steps; a quarter, half, three quarters are tried."
+    )
+    attention_rate: float = Field(0.003, gt=0, description="Learning rate of the attention network.")
+    device: str = Field("cpu", description="Where attention is trained: cpu, cuda, cuda:1, mps.")
+    seed: int = Field(0, ge=0, description="Seed of inner folds and of the attention networks.")
+
+
+@dataclass(frozen=True, eq=False)
+class FoldPrediction:
+    """What an arm says about the test slides of one fold.
+
+    Attributes:
+        logit: log odds of the positive class, in the order of the fold's test slides.
+        chosen: the candidate that the inner folds preferred.
+    """
+
+    logit: Float64[np.ndarray, " test"]
+    chosen: str

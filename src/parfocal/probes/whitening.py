@@ -1,0 +1,129 @@
+"""The same preparation of vectors for every arm: as they are, or whitened to a few components, fitted on training rows.
+
+Every arm chooses, inside its training fold, among the same list: **as it is** (each column z-scored; where that is
+wider than `widest`, its leading principal components, which keep their scale) and **whitened** to k components for
+each k of a small grid. What the vectors are centred on follows from what the pooling does with them:
+
+- attention: as they are, rows are centred on the training mean; whitened, on their own slide's mean and by the
+  covariance within slides, which takes out stain and everything else that moves a whole slide;
+- contrast: always on the slide's mean. Where part of a magnification's regions was not read, that magnification is
+  centred on the training mean instead: the mean of the regions that were read depends on which they were;
+- mean pooling: the mean of a slide after centring within the slide is zero by construction, so slide means are centred
+  on the training mean and whitened by the covariance between slides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+__all__ = ["Preparation", "Whitening", "fit_whitening", "preparations"]
+
+_MOST_ROWS = 8192  # for the covariance; its error at 64 components is then far below the noise between slides
+_ITERATIONS = 8
+_SMALLEST = 1e-8  # variance of a component over that of the leading one
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """One way to prepare vectors: `components` whitened, or None for as they are."""
+
+    components: int | None
+
+    @property
+    def label(self) -> str:
+        """How a report names it."""
+        return "as is" if self.components is None else f"{self.components} whitened"
+
+
+def preparations(components: Sequence[int]) -> tuple[Preparation, ...]:
+    """What every arm is offered: as they are, and each number of whitened components."""
+    return (Preparation(None), *(Preparation(k) for k in sorted(set(components))))
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """Leading principal components of z-scored training rows.
+
+    Attributes:
+        mean: of the training rows; zero where they had been centred within slides.
+        scale: spread of each column.
+        basis: components of the scaled columns, the leading one first, orthonormal.
+        spread: of the training rows along each component.
+    """
+
+    mean: Float64[np.ndarray, " dim"]
+    scale: Float64[np.ndarray, " dim"]
+    basis: Float64[np.ndarray, "dim component"]
+    spread: Float64[np.ndarray, " component"]
+
+    def map_of(self, preparation: Preparation) -> Float64[np.ndarray, "dim kept"]:
+        """The matrix that prepares centred rows: whitened, or rotated with one common scale (mean square one).
+
+        Fewer components than asked come back where the training rows span no more.
+        """
+        if preparation.components is None:
+            common = np.sqrt((self.spread**2).mean())
+            return np.asarray(self.basis / (common * self.scale[:, None]))
+        k = min(preparation.components, self.basis.shape[1])
+        return np.asarray(self.basis[:, :k] / (self.spread[:k] * self.scale[:, None]))
+
+
+def fit_whitening(
+    rows: Float[np.ndarray, "row dim"],
+    weight: Float64[np.ndarray, " row"],
+    *,
+    widest: int,
+    centred: bool,
+    seed: int,
+) -> Whitening:
+    """Fit on training rows; a row's weight makes slides count alike whatever their number of rows.
+
+    Args:
+        rows: of training slides only.
+        weight: at least 0; only ratios matter.
+        widest: the most components that are kept.
+        centred: whether the rows are centred already (within slides); their mean is then zero and not estimated.
+        seed: of the random start, and of the sample where there are more rows than the covariance needs.
+    """
+    rng = np.random.default_rng([seed, 2])
+    if len(rows) > _MOST_ROWS:
+        picked = np.sort(rng.choice(len(rows), _MOST_ROWS, replace=False))
+        rows, weight = rows[picked], weight[picked]
+    share = weight / weight.sum()
+    mean = np.zeros(rows.shape[1]) if centred else share @ rows.astype(np.float64)
+    x = rows.astype(np.float64) - mean
+    scale = np.sqrt(share @ x**2)
+    # A column that never changes carries nothing; dividing by its rounding error would make noise of it.
+    constant = scale <= 1e-6 * max(float(scale.max()), 1e-300)
+    scale = np.where(constant, 1.0, scale)
+    x = np.where(constant, 0.0, x / scale) * np.sqrt(share)[:, None]
+    basis, variance = _leading(x, widest, rng)
+    kept = variance > _SMALLEST * max(float(variance[0]), 1e-300)
+    kept[0] = True
+    return Whitening(mean, scale, basis[:, kept], np.sqrt(np.maximum(variance[kept], 1e-300)))
+
+
+def _leading(
+    x: Float64[np.ndarray, "row dim"], widest: int, rng: np.random.Generator
+) -> tuple[Float64[np.ndarray, "dim component"], Float64[np.ndarray, " component"]]:
+    """Leading eigenvectors and eigenvalues of x^T x.
+
+    Few rows: exactly, from the small side. Few columns: exactly. Else by subspace iteration, which for 64 of 2,560
+    components is a hundred times faster than a full decomposition and differs only inside the last components.
+    """
+    n_rows, dim = x.shape
+    if n_rows < dim and n_rows <= 512:
+        _, singular, transposed = np.linalg.svd(x, full_matrices=False)
+        return transposed[:widest].T, singular[:widest] ** 2
+    if dim <= 2 * widest:
+        variance, vectors = np.linalg.eigh(x.T @ x)
+        return vectors[:, ::-1][:, :widest], np.maximum(variance[::-1][:widest], 0)
+    covariance = x.T @ x if dim <= n_rows // 2 else None
+    q = rng.standard_normal((dim, min(widest + 8, dim, n_rows)))
+    for _ in range(_ITERATIONS):
+        q, _ = np.linalg.qr(covariance @ q if covariance is not None else x.T @ (x @ q))
+    small = x @ q
+    variance, vectors = np.linalg.eigh(small.T @ small)
+    return (q @ vectors[:, ::-1])[:, :widest], np.maximum(variance[::-1][:widest], 0)

@@ -1,0 +1,22 @@
+"""Step 11: whole questions, composed of the steps before; one function each, and one command each.
+
+`evaluate` asks which arm predicts a label best.
+"""
+
+from parfocal.studies.arms import Arm, table_of_arms
+from parfocal.studies.evaluate import EvaluateSettings, cross_validate, evaluate
+from parfocal.studies.evaluation import ArmRun, EvaluateResult, TargetResult
+from parfocal.studies.evaluation_page import arm_results, evaluation_page
+
+__all__ = [
+    "Arm",
+    "ArmRun",
+    "EvaluateResult",
+    "EvaluateSettings",
+    "TargetResult",
+    "arm_results",
+    "cross_validate",
+    "evaluate",
+    "evaluation_page",
+    "table_of_arms",
+]
