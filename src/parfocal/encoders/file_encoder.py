@@ -14,6 +14,7 @@ It takes float32 images (tile, 3, y, x), normalised as `norm=` says, or with `in
 import hashlib
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from jaxtyping import Float32, UInt8
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles
 from parfocal.encoders.normalisation import NORMALISATIONS, Normalisation, read_normalisation
 from parfocal.encoders.spec import EncoderSpec
+from parfocal.encoders.spec_errors import first_line
 from parfocal.errors import EncoderError
 
 __all__ = ["FileEncoder", "load_file_encoder"]
@@ -98,10 +100,10 @@ class FileEncoder(TileEncoder):
         try:
             rows = np.asarray(self._run(images), dtype=np.float32)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0][:200]
             raise EncoderError(
-                f"{self.spec} does not run on {len(tiles)} tiles of {self.tile_px} px ({reason}). A file exported for "
-                f"another side or a fixed batch needs tile_px=... or batch=...; one that takes bytes, input=uint8."
+                f"{self.spec} does not run on {len(tiles)} tiles of {self.tile_px} px ({first_line(error)}). "
+                f"A file exported for another side or a fixed batch needs tile_px=... or batch=...; "
+                f"one that takes bytes, input=uint8."
             ) from error
         if rows.ndim != 2 or len(rows) != len(tiles):
             raise EncoderError(
@@ -158,10 +160,11 @@ def _load_onnx(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | No
     provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         raise EncoderError(f"cannot run {path} on {device}: onnxruntime has no {provider}. Install onnxruntime-gpu.")
+    failures: Any = ort.capi.onnxruntime_pybind11_state
     try:
         session = ort.InferenceSession(str(path), providers=[provider])
-    except ort.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
-        raise EncoderError(f"cannot load {path}: it is not an ONNX file.") from error
+    except (failures.InvalidProtobuf, failures.InvalidGraph, failures.Fail, failures.NotImplemented) as error:
+        raise EncoderError(f"cannot load {path}: onnxruntime cannot read it ({first_line(error)}).") from error
     entry = session.get_inputs()[0]
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -169,7 +172,11 @@ def _load_onnx(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | No
             raise EncoderError(f"cannot run {path}: its input is {entry.type}. Add or drop input=uint8.")
         if entry.type == "tensor(float16)":
             images = images.astype(np.float16)
-        return np.asarray(session.run(None, {entry.name: images})[0])
+        try:
+            return np.asarray(session.run(None, {entry.name: images})[0])
+        except (failures.InvalidArgument, failures.RuntimeException, failures.Fail) as error:
+            # These are no RuntimeError of Python's, which is what the caller explains.
+            raise RuntimeError(" ".join(str(error).split())) from error
 
     return run, tuple(side if isinstance(side, int) else None for side in entry.shape)
 
@@ -201,12 +208,15 @@ def _load_torch(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | N
             module: Any = torch.export.load(path).module().to(place)
         else:
             load: Any = torch.jit.load
-            module = load(str(path), map_location=place).eval()
+            with warnings.catch_warnings():
+                # torch announces the end of TorchScript; the files that people have must load until it is there.
+                warnings.simplefilter("ignore", FutureWarning)
+                warnings.simplefilter("ignore", DeprecationWarning)
+                module = load(str(path), map_location=place).eval()
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise EncoderError(
-            f"cannot load {path}: torch cannot read it as an exported network ({reason}). A state_dict is no network: "
-            f"use timm:NAME,checkpoint={path}."
+            f"cannot load {path}: torch cannot read it as an exported network ({first_line(error)}). "
+            f"A state_dict is no network: use timm:NAME,checkpoint={path}."
         ) from error
 
     def run(images: np.ndarray) -> np.ndarray:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from parfocal.encoders.base import Symmetry, TileEncoder
 from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings, grid_symmetry
-from parfocal.encoders.presets import Preset, find_preset
+from parfocal.encoders.preset import Preset
+from parfocal.encoders.presets import find_preset
 from parfocal.encoders.spec import EncoderSpec
+from parfocal.encoders.spec_errors import first_line
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.encoders.weights import (
     UNREACHABLE,
     download_weights,
-    first_line,
     hub_error,
     hub_is_reachable,
     load_weights,

@@ -4,14 +4,11 @@ Only facts stand here, so that listing the presets imports neither torch nor tim
 published or follow from the architecture; a test builds every timm architecture without memory and compares.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
-
+from parfocal.encoders.preset import HUB, Preset, Readout
 from parfocal.encoders.spec_errors import unknown_encoder
 
-__all__ = ["PRESETS", "Preset", "find_preset"]
+__all__ = ["PRESETS", "find_preset"]
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 H_OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
 HIBOU = ((0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816))
@@ -19,63 +16,8 @@ LUNIT = ((0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.26081574, 0.207234
 # (pixel - 127) / 128, as TensorFlow's EfficientNet-Lite was trained.
 LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
 
-HUB = "https://huggingface.co/"
 NON_COMMERCIAL = "CC-BY-NC-ND-4.0"
 FOUR_MAGNIFICATIONS = (0.25, 0.5, 1.0, 2.0)
-
-Readout = Literal["pooled", "cls", "cls+mean"]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One public encoder. The names of layers in `arguments` are looked up in timm and torch when it is built."""
-
-    name: str
-    dim: int
-    hub: str
-    """Repository on the Hugging Face hub; empty where the weights come from a package."""
-    licence: str
-    gated: bool
-    source: str
-    """Where the arguments are written."""
-    architecture: str = ""
-    """timm's name; empty where another library builds the model."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    readout: Readout = "pooled"
-    tile_px: int = 224
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
-    trained_mpps: tuple[float, ...] | None = (0.5,)
-    loader: Literal["timm", "transformers", "titan", "package"] = "timm"
-    files: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
-    """Names of the weights in the hub's repository, in the order they are tried."""
-    packages: tuple[str, ...] = ()
-    """Modules that must be importable beyond parfocal's own dependencies."""
-    install: str = ""
-    remote_code: bool = False
-    """Loading runs Python code of the hub's repository; it must be allowed explicitly."""
-    turn_invariant: bool = True
-    """Taken not to change under turns and mirror images, as the field does for encoders trained with them."""
-    tokens: int | None = None
-    """Length of the token sequence, prefix included; None for a convolutional network."""
-    parameters_m: float | None = None
-    """Published number of parameters, in millions."""
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def page(self) -> str:
-        """The web page where the weights, or the package, are found."""
-        return HUB + self.hub if self.hub else self.source
-
-    @property
-    def needs(self) -> str:
-        """What has to be there before it loads, in words for a table."""
-        parts = [self.install] if self.install else []
-        if self.hub:
-            parts.append(
-                "access to the hub" + (" and its terms accepted" if self.gated else "") + ", or checkpoint=PATH"
-            )
-        return "; ".join(parts)
-
 
 _VIRCHOW = {
     "img_size": 224,
@@ -147,7 +89,8 @@ def _kaiko(name: str, dim: int, architecture: str, patch_px: int, registers: int
     return Preset(
         f"kaiko-{name}",
         dim,
-        f"1aurent/{architecture}.kaiko_ai_towards_large_pathology_fms",
+        # The hub's page was renamed after the tile side; the architecture is still timm's.
+        f"1aurent/{architecture.replace('_dinov2', '_224')}.kaiko_ai_towards_large_pathology_fms",
         "Kaiko non-commercial",
         False,
         "https://github.com/kaiko-ai/towards_large_pathology_fms",
@@ -365,7 +308,7 @@ _ALL = (
         3072,
         "kaiko-ai/midnight",
         "MIT",
-        False,
+        True,
         HUB + "kaiko-ai/midnight",
         readout="cls+mean",
         normalisation=HALF,

@@ -1,11 +1,11 @@
-"""The error for an encoder name that means nothing, for the spec and for the presets alike."""
+"""The words of errors that several kinds of encoders share."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 from parfocal.errors import EncoderError
 
-__all__ = ["WHAT_THERE_IS", "unknown_encoder"]
+__all__ = ["WHAT_THERE_IS", "first_line", "unknown_encoder"]
 
 WHAT_THERE_IS = (
     "Use filterbank (needs nothing), a preset such as virchow2, timm:NAME, file:PATH or python:MODULE:FUNCTION; "
@@ -18,3 +18,8 @@ def unknown_encoder(name: str, names: Sequence[str]) -> EncoderError:
     close = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"Close: {', '.join(close)}. " if close else ""
     return EncoderError(f"there is no tile encoder {name!r}. {hint}{WHAT_THERE_IS}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library, short enough for one message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

@@ -1,5 +1,6 @@
 """`timm:NAME`: any network of timm, with weights that are named: never random ones by accident."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,7 @@ def load_timm_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEnco
             f"cannot load {spec.text}: say once which weights it gets (found: {', '.join(given) or 'nothing'}). "
             f"Write timm:{name},pretrained or timm:{name},checkpoint=PATH, or timm:{name},random=0 for random ones."
         )
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.split('.')[0][:12]}*")[:3])
-        raise EncoderError(f"cannot load {spec.text}: timm {timm.__version__} has no {name}. Close: {close or 'none'}.")
-    config = timm.get_pretrained_cfg(name)
+    config = _configuration(spec)
     tile_px, arguments = _tile_side(spec, config)
     network = _with_weights(spec, arguments)
     mean, std = read_normalisation(spec) or (tuple(config.mean), tuple(config.std))
@@ -87,6 +85,20 @@ def load_timm_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEnco
         description=description,
     )
     return NetworkEncoder(network, settings, device=device, dtype=dtype)
+
+
+def _configuration(spec: EncoderSpec) -> Any:
+    """What timm knows of the network: mean, deviation, side, hub."""
+    name = spec.target
+    try:
+        if timm.is_model(name):
+            return timm.get_pretrained_cfg(name)
+        reason = f"timm {timm.__version__} has no network {name}"
+    except RuntimeError as error:
+        reason = f"timm {timm.__version__}: {error}"
+    plain = name.split(".")[0]
+    close = get_close_matches(plain, timm.list_models(), n=3, cutoff=0.6)
+    raise EncoderError(f"cannot load {spec.text}: {reason.rstrip('.')}. Close: {', '.join(close) or 'none'}.")
 
 
 def _tile_side(spec: EncoderSpec, config: Any) -> tuple[int, dict[str, Any]]:
@@ -128,6 +140,13 @@ def _hub_file(spec: EncoderSpec) -> dict[str, Any]:
 
 def _check_tile(network: TimmBackbone, readout: str, tile_px: int, spec: EncoderSpec) -> int:
     """Width of the row, found by one blank tile, so that a wrong side or a missing map is said at once."""
+    if isinstance(network.network, timm.models.VisionTransformer):
+        patch_px = network.network.patch_embed.patch_size[0]
+        if tile_px % patch_px:
+            raise EncoderError(
+                f"cannot load {spec.text}: {tile_px} px are not a whole number of its {patch_px}-px patches, and it "
+                f"would cut off the rest. Use tile_px={tile_px // patch_px * patch_px}."
+            )
     blank = torch.zeros(1, 3, tile_px, tile_px)
     try:
         with torch.inference_mode():

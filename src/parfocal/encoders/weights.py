@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from parfocal.encoders.spec_errors import first_line
 from parfocal.errors import EncoderError
 
 __all__ = [
     "UNREACHABLE",
     "download_weights",
-    "first_line",
     "hub_error",
     "hub_is_reachable",
     "load_weights",
@@ -164,8 +164,3 @@ def hub_error(hub: str, *, encoder: str, gated: bool, reason: str) -> EncoderErr
         f"cannot load {encoder}: its weights did not come from {hub} ({reason}). With a network: {access}. "
         f"Without one: copy the weights here and name them, {encoder},checkpoint=PATH."
     )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of another library, short enough for one message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
