@@ -101,9 +101,8 @@ def main() -> None:
     least = best["floor (decode only)"]
     print(f"{arguments.slide.name}: {plan.n_regions} of {whole.n_regions} regions, one thread, best of 3")
     for name, seconds in best.items():
-        print(
-            f"{name:24} {tiles[name]:6} tiles  {tiles[name] / seconds:7.0f} per CPU second  {seconds / least:5.2f} x floor"
-        )
+        rate = tiles[name] / seconds
+        print(f"{name:24} {tiles[name]:6} tiles  {rate:7.0f} per CPU second  {seconds / least:5.2f} x floor")
 
 
 if __name__ == "__main__":

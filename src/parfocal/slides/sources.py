@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,11 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
         raise ConfigError(f"cannot read the manifest {csv_path}: {error}.") from error
     if not sources:
         raise ConfigError(f"{csv_path} lists no slide. Expected is one line per slide under slide,path[,mpp].")
-    return _checked(sources)
+    for what, values in (("slide", [s.slide for s in sources]), ("path", [str(s.path) for s in sources])):
+        twice = sorted(value for value, count in Counter(values).items() if count > 1)
+        if twice:
+            raise ConfigError(f"{csv_path} has the {what} {twice[0]!r} on several lines; each must stand there once.")
+    return sources
 
 
 def _row(csv_path: Path, line: int, row: dict[str, str | None]) -> SlideSource:
@@ -153,16 +158,18 @@ def _dicom_series(path: Path) -> bytes | None:
     return header[match.end() : match.end() + length].strip(b"\0 ")
 
 
-def _checked(sources: list[SlideSource]) -> list[SlideSource]:
-    """Without repeated mentions of one file; two files under one id are refused."""
+def _checked(sources: Iterable[SlideSource]) -> list[SlideSource]:
+    """Each file once, under the id of its first mention; two files under one id are refused."""
     by_file: dict[Path, SlideSource] = {}
     by_id: dict[str, SlideSource] = {}
     for source in sources:
-        if source == by_file.setdefault(source.path.resolve(), source) or source.slide in by_id:
-            other = by_id.setdefault(source.slide, source)
-            if other.path.resolve() != source.path.resolve():
-                raise ConfigError(
-                    f"two slides have the id {source.slide!r}: {other.path} and {source.path}. "
-                    "Give one folder above both, or a manifest with ids of your own."
-                )
-    return list(by_id.values())
+        if source.path.resolve() in by_file:
+            continue
+        by_file[source.path.resolve()] = source
+        other = by_id.setdefault(source.slide, source)
+        if other is not source:
+            raise ConfigError(
+                f"two slides have the id {source.slide!r}: {other.path} and {source.path}. "
+                "Give one folder above both, or a manifest with ids of your own."
+            )
+    return list(by_file.values())
