@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parfocal.embeddings import index_features, open_set
+from parfocal.embeddings import EmbedSettings, embed_slides, index_features, open_set
 from parfocal.embeddings.foreign import FeatureFile
 from parfocal.embeddings.join import join_tiles
 from parfocal.errors import CalibrationError, MismatchError, StoreError
@@ -183,6 +183,23 @@ def test_what_is_not_in_the_layout_is_named(tmp_path: Path) -> None:
         del file["coords"].attrs["patch_size_level0"]
     with pytest.raises(StoreError, match=r"s\.h5: coords have no attribute patch_size_level0"):
         index_features([tmp_path / "job"], tmp_path / "store", slide_mpp=0.25, encoder="toy")
+
+
+def test_folders_of_any_name_and_our_own_files_are_indexed(
+    tmp_path: Path, make_slide, small_settings: EmbedSettings
+) -> None:
+    ours = embed_slides([make_slide()], tmp_path / "ours", small_settings).set_path
+
+    # No resolution is given: parfocal's own files carry it.
+    summary = index_features([ours / "0.5", ours / "2", ours / "1"], tmp_path / "store", encoder="bank")
+
+    first, second = open_set(ours).read("one"), summary.embeddings.read("one")
+    assert summary.embeddings.name.startswith("bank-")
+    assert summary.embeddings.slides == ("one",)
+    # Our tiles lie on whole level-0 pixels, so theirs are half a pixel off at most, plus that of the tile's side.
+    assert 0 < summary.slides[0].misalignment_um < 1.0
+    for mpp in first.mpps:
+        assert sorted(map(tuple, first.features[mpp].tolist())) == sorted(map(tuple, second.features[mpp].tolist()))
 
 
 def test_features_that_changed_after_indexing_are_noticed(tmp_path: Path) -> None:

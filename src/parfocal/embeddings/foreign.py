@@ -22,12 +22,12 @@ class FeatureFolder:
 
     Attributes:
         path: the folder.
-        encoder: the encoder's name: what follows `features_` in the folder's name, else the folder's name.
+        encoder: the encoder's name, what follows `features_` in the folder's name; None in a folder of another name.
         files: the file of each slide, by the slide's id.
     """
 
     path: Path
-    encoder: str
+    encoder: str | None
     files: dict[str, Path]
 
 
@@ -78,13 +78,14 @@ def find_feature_folders(sources: Sequence[Path], encoder: str | None = None) ->
                 f"{source} holds no features: expected are HDF5 files in it, or folders {_PREFIX}NAME below it."
             )
         found += with_files
-    names = list(dict.fromkeys(folder.encoder for folder in found))
+    names = list(dict.fromkeys(folder.encoder for folder in found if folder.encoder is not None))
     if encoder is not None:
-        chosen = [folder for folder in found if folder.encoder == encoder]
+        # A folder without an encoder in its name is taken at the caller's word.
+        chosen = [folder for folder in found if folder.encoder in {encoder, None}]
         if not chosen:
             raise StoreError(f"there are no features of {encoder!r}: found are {', '.join(names)}.")
         return chosen
-    if len(names) > 1 and any(folder.path.name.startswith(_PREFIX) for folder in found):
+    if len(names) > 1:
         raise StoreError(f"the features of several encoders are there: {', '.join(names)}. Name one (--encoder NAME).")
     return found
 
@@ -132,7 +133,7 @@ def _folder(path: Path) -> FeatureFolder:
     files = sorted(file for file in path.rglob("*.h5") if not file.name.startswith("."))
     return FeatureFolder(
         path,
-        path.name.removeprefix(_PREFIX),
+        path.name.removeprefix(_PREFIX) if path.name.startswith(_PREFIX) else None,
         {file.relative_to(path).as_posix().removesuffix(".h5"): file for file in files},
     )
 

@@ -120,7 +120,8 @@ def index_features(
         slides: the slide files, folders of them or manifests, for their true resolution.
         slide_mpp: the resolution of every slide that `slides` does not hold.
         mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
-        encoder: name of the encoder; needed where a job folder holds the features of several.
+        encoder: name of the encoder; needed where a job folder holds the features of several, or where the folders'
+            names do not say it.
         region_um: side of a region; a whole number of coarsest tiles, one when None.
         max_misalignment: how far a tile may lie from where it would nest, as a share of the finest tile's side.
 
@@ -147,7 +148,8 @@ def index_features(
     mpps = _magnifications(list(opened.values()))
     tile_px = opened[next(iter(opened))][1][0].tile_px
     per_side = _tiles_per_side(region_um, max(mpps) * tile_px)
-    set_path = _create(store, encoder or folders[0].encoder, mpps, tile_px, per_side, next(iter(opened.values()))[1])
+    name = encoder or next((folder.encoder for folder in folders if folder.encoder), "features")
+    set_path = _create(store, name, mpps, tile_px, per_side, next(iter(opened.values()))[1])
     indexed = []
     for slide, (known, files) in opened.items():
         try:

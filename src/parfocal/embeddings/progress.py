@@ -2,6 +2,7 @@
 
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -114,14 +115,14 @@ class _Rate(ProgressColumn):
 def summary_table(summary: EmbedSummary) -> Table:
     """One row per slide: status, regions, tiles at each magnification, seconds; the reasons of failures below."""
     mpps = sorted({mpp for outcome in summary.done for mpp in outcome.n_tiles}, reverse=True)
-    table = Table(title=f"{summary.set_path}", title_justify="left")
-    table.add_column("slide", overflow="fold", min_width=16)
-    table.add_column("status", overflow="fold", min_width=8)
+    table = Table(title=f"{summary.set_path}", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("slide", overflow="fold", min_width=12)
+    table.add_column("status", overflow="fold", min_width=6)
     for name in ["regions", *(f"tiles {mpp:g}" for mpp in mpps), "seconds"]:
         table.add_column(name, justify="right")
     for outcome in summary.outcomes:
         if isinstance(outcome, FailedSlide):
-            table.add_row(outcome.slide, f"failed: {outcome.error}", *[""] * (len(mpps) + 2))
+            table.add_row(outcome.slide, "failed", *[""] * (len(mpps) + 2))
             continue
         counts = tile_counts(outcome.n_tiles)
         table.add_row(
@@ -139,9 +140,9 @@ def summary_table(summary: EmbedSummary) -> Table:
 def estimate_table(estimate: RunEstimate) -> Table:
     """One row per slide and the sum: regions, tiles at each magnification, MB on disk; the problems below."""
     total = estimate.n_tiles
-    table = Table(title=f"{estimate.set_path} (nothing is written)", title_justify="left")
-    table.add_column("slide", overflow="fold", min_width=16)
-    table.add_column("status", overflow="fold", min_width=8)
+    table = Table(title=f"{estimate.set_path} (nothing is written)", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("slide", overflow="fold", min_width=12)
+    table.add_column("status", overflow="fold", min_width=6)
     for name in ["regions", *(f"tiles {mpp:g}" for mpp in total), "MB"]:
         table.add_column(name, justify="right")
     for one in estimate.slides:
