@@ -23,9 +23,9 @@ _MAX_RASTER_SIDE = 2048
 # Pixels of a level that are read at once to make the raster, along each side.
 _BLOCK_PX = 2048
 # Otsu's threshold is kept between these: without glass or without tissue on the slide it would split noise.
-# Absorbance is the mean over colours of -ln(pixel / glass); 0.05 is a grey level of 231 on glass of 243.
-_ABSORBANCE = (0.05, 0.10)
-_CHROMA = (6.0, 14.0)
+# Absorbance is the mean over colours of -ln(pixel / glass); 0.035 is a grey level of 234 on glass of 243.
+_ABSORBANCE = (0.035, 0.06)
+_CHROMA = (6.0, 10.0)
 _DARKNESS_SCALE = 600.0
 _STRIP_ROWS = 256
 _CLOSE_UM = 24.0
