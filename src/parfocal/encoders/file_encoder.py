@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
@@ -160,9 +161,13 @@ def _load_onnx(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | No
     provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         raise EncoderError(f"cannot run {path} on {device}: onnxruntime has no {provider}. Install onnxruntime-gpu.")
+    options = ort.SessionOptions()
+    # onnxruntime takes every core by itself; the number that OpenCV may use is what this process was given, and a
+    # worker that shares the machine with others has set it.
+    options.intra_op_num_threads = max(cv2.getNumThreads(), 1)
     failures: Any = ort.capi.onnxruntime_pybind11_state
     try:
-        session = ort.InferenceSession(str(path), providers=[provider])
+        session = ort.InferenceSession(str(path), options, providers=[provider])
     except (failures.InvalidProtobuf, failures.InvalidGraph, failures.Fail, failures.NotImplemented) as error:
         raise EncoderError(f"cannot load {path}: onnxruntime cannot read it ({first_line(error)}).") from error
     entry = session.get_inputs()[0]
