@@ -1,9 +1,17 @@
 """Shared by all tests: shapes are checked at every call, torch keeps to one thread, and where the real slides lie."""
 
+import os
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from threadpoolctl import threadpool_limits
+
+# Tests run in several processes, and threads that wait for each other make small matrix products ten times slower (85 s
+# to 14 s for the cohorts in feature space). A plugin has loaded numpy already, so its pool is told; libraries that are
+# loaded later, and child processes, read the variable.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+threadpool_limits(1)
 
 _hook = install_import_hook("parfocal", "beartype.beartype")
 
