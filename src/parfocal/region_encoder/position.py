@@ -1,0 +1,104 @@
+"""Where a tile lies and how sharp it is, in micrometres, as numbers that a network can use.
+
+Nothing here knows a raster: any layout, any magnification and any missing tile are the same formula.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["PositionEmbedding", "RelativeBias", "fourier_features", "pair_features"]
+
+# Wavelengths of 56 to 1,792 um: from half a 20x tile to four regions of 448 um.
+_SHORTEST_UM = 56.0
+_OCTAVES = 6
+# Periods of log2(mpp / 0.5): one octave tells 20x from 15x, eight octaves order everything a scanner gives.
+_PERIODS = (1.0, 2.0, 4.0, 8.0)
+N_FOURIER = 4 * _OCTAVES + 2 * len(_PERIODS)
+N_PAIR = 4
+_BIAS_HIDDEN = 32
+
+
+def fourier_features(xy_um: Float[Tensor, "*batch 2"], mpp: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch fourier"]:
+    """Sines and cosines of the position about the region's centre and of log2(mpp / 0.5).
+
+    Args:
+        xy_um: the tile's centre about the region's centre, in micrometres.
+        mpp: micrometres per pixel of the tile.
+    """
+    octaves = torch.arange(_OCTAVES, dtype=xy_um.dtype, device=xy_um.device)
+    space = xy_um[..., None] * (2 * math.pi / (_SHORTEST_UM * 2**octaves))  # (*batch, 2, octave)
+    periods = torch.tensor(_PERIODS, dtype=xy_um.dtype, device=xy_um.device)
+    scale = torch.log2(mpp / 0.5)[..., None] * (2 * math.pi / periods)  # (*batch, period)
+    angles = torch.cat([space.flatten(-2), scale], dim=-1)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class PositionEmbedding(nn.Module):
+    """A vector for a place: Fourier features through an MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(N_FOURIER, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, xy_um: Float[Tensor, "*batch 2"], mpp: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
+        """One vector for each place, in the precision of the weights; the angles are computed in that of `xy_um`."""
+        features = fourier_features(xy_um, mpp)
+        return self.mlp(features.to(self.mlp[0].weight.dtype))
+
+
+def pair_features(
+    xy_um: Float[Tensor, "*batch token 2"], mpp: Float[Tensor, "*batch token"], *, tile_px: int, unit_um: float
+) -> Float[Tensor, "*batch token token 4"]:
+    """What a tile (second to last axis but one) sees of another (last axis but one): offset, scale and containment.
+
+    Args:
+        xy_um: the tiles' centres about the region's centre, in micrometres.
+        mpp: micrometres per pixel of the tiles.
+        tile_px: side of a tile in pixels, at every magnification.
+        unit_um: the distance that counts as one, in micrometres.
+
+    Returns:
+        sgn(dx) log2(1 + |dx| / unit), the same of dy, log2(mpp_i / mpp_j), and the overlap of the two footprints as a
+        share of the smaller one: 1 for a parent and its child, 0 for neighbours.
+    """
+    offset = xy_um[..., None, :, :] - xy_um[..., :, None, :]  # (*batch, i, j, 2): j about i
+    log_offset = offset.sign() * torch.log2(1 + offset.abs() / unit_um)
+    log_scale = torch.log2(mpp)[..., :, None] - torch.log2(mpp)[..., None, :]  # (*batch, i, j)
+    half_um = tile_px * mpp / 2
+    reach = half_um[..., :, None] + half_um[..., None, :]
+    smaller = 2 * torch.minimum(half_um[..., :, None], half_um[..., None, :])
+    shared = (reach[..., None] - offset.abs()).clamp(min=0).minimum(smaller[..., None])  # (*batch, i, j, 2)
+    containment = shared.prod(dim=-1) / smaller.square()
+    return torch.cat([log_offset, log_scale[..., None], containment[..., None]], dim=-1)
+
+
+class RelativeBias(nn.Module):
+    """What is added to the attention scores of each head: an MLP of the pair's geometry, constants for CLS and registers.
+
+    One bias serves all blocks. A constant that is the same for all keys of a query would change nothing, so CLS and
+    registers as queries have constants for each other only, and every tile has one for each of them as a key.
+    """
+
+    def __init__(self, heads: int, specials: int, *, tile_px: int, unit_um: float) -> None:
+        super().__init__()
+        self.tile_px, self.unit_um, self.specials = tile_px, unit_um, specials
+        self.mlp = nn.Sequential(nn.Linear(N_PAIR, _BIAS_HIDDEN), nn.SiLU(), nn.Linear(_BIAS_HIDDEN, heads))
+        self.special_to_special = nn.Parameter(torch.zeros(specials, specials, heads))
+        self.tile_to_special = nn.Parameter(torch.zeros(specials, heads))
+
+    def forward(
+        self, xy_um: Float[Tensor, "region tile 2"], mpp: Float[Tensor, "region tile"]
+    ) -> Float[Tensor, "region token token head"]:
+        """The bias from each query (second axis) to each key (third axis); tokens are CLS, registers, then the tiles."""
+        regions, tiles = mpp.shape
+        pairs = pair_features(xy_um, mpp, tile_px=self.tile_px, unit_um=self.unit_um)
+        between = self.mlp(pairs.to(self.mlp[0].weight.dtype))  # (region, tile, tile, head)
+        heads = between.shape[-1]
+        special = torch.cat(
+            [self.special_to_special, self.special_to_special.new_zeros(self.specials, tiles, heads)], dim=1
+        )  # (special, token, head)
+        to_special = self.tile_to_special.expand(regions, tiles, self.specials, heads)
+        return torch.cat([special.expand(regions, -1, -1, -1), torch.cat([to_special, between], dim=2)], dim=1)
