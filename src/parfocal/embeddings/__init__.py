@@ -16,23 +16,17 @@ from parfocal.embeddings.events import (
     SlideFinished,
     TilesDone,
 )
+from parfocal.embeddings.files import RowDtype, SlideOrigin
 from parfocal.embeddings.index import IndexedSlide, IndexSummary, index_features
 from parfocal.embeddings.normalise import SetStatistics, compute_statistics
 from parfocal.embeddings.progress import RunProgress, estimate_table, summary_table
 from parfocal.embeddings.records import Failure, read_failures
 from parfocal.embeddings.run import create_embedding_set, embed_slides
+from parfocal.embeddings.sets import create_set, settings_digest
 from parfocal.embeddings.settings import EmbedSettings, load_encoders
 from parfocal.embeddings.store import EmbeddingSet, open_set, open_sets
 from parfocal.embeddings.tokens import SlideRegions, SlideTokens
-from parfocal.embeddings.write import (
-    RowDtype,
-    SlideOrigin,
-    SlideWriter,
-    create_set,
-    settings_digest,
-    write_regions,
-    write_tokens,
-)
+from parfocal.embeddings.write import SlideWriter, write_regions, write_tokens
 
 __all__ = [
     "EmbedSettings",

@@ -9,10 +9,11 @@ import h5py
 import numpy as np
 from jaxtyping import UInt8
 
+from parfocal.embeddings.files import SlideOrigin
 from parfocal.embeddings.layout import VERSION_ATTRIBUTE, check_version, index_path
 from parfocal.embeddings.prefetch import prefetched
 from parfocal.embeddings.settings import EmbedSettings
-from parfocal.embeddings.write import SlideOrigin, SlideWriter
+from parfocal.embeddings.write import SlideWriter
 from parfocal.encoders import TileEncoder
 from parfocal.errors import MismatchError, StoreError
 from parfocal.geometry import format_mpp

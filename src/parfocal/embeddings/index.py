@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.embeddings.events import FailedSlide
+from parfocal.embeddings.files import SlideOrigin, write_index
 from parfocal.embeddings.foreign import FeatureFile, FeatureFolder, find_feature_folders, read_feature_file
 from parfocal.embeddings.job import failure
 from parfocal.embeddings.join import JoinedTiles, join_tiles
 from parfocal.embeddings.records import update_failures
+from parfocal.embeddings.sets import create_set
 from parfocal.embeddings.store import EmbeddingSet, open_set
-from parfocal.embeddings.write import SlideOrigin, create_set, write_index
 from parfocal.errors import CalibrationError, ConfigError, MismatchError, ParfocalError, StoreError
 from parfocal.geometry import format_mpp, whole_ratio
 from parfocal.provenance import digest8, file_fingerprint

@@ -22,9 +22,9 @@ from parfocal.embeddings.events import (
 from parfocal.embeddings.job import JobResult, run_job
 from parfocal.embeddings.layout import index_path
 from parfocal.embeddings.records import RunLog, update_failures
+from parfocal.embeddings.sets import create_set
 from parfocal.embeddings.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embeddings.workers import run_in_processes
-from parfocal.embeddings.write import create_set
 from parfocal.encoders import TileEncoder, check_trained_mpps
 from parfocal.errors import ParfocalWarning
 from parfocal.provenance import canonical_json

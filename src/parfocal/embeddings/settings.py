@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from parfocal.config import GridConfig, Settings
-from parfocal.embeddings.write import RowDtype
+from parfocal.embeddings.files import RowDtype
 from parfocal.encoders import TileEncoder, available_encoders, load_tile_encoder, parse_encoder_specs
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp

@@ -1,0 +1,187 @@
+"""One file of a store: how it begins, what it carries, and what its rows may hold."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
+
+from parfocal.embeddings.layout import (
+    chunk_rows,
+    coords_attributes,
+    file_attributes,
+    index_path,
+    read_settings,
+    set_attributes,
+)
+from parfocal.errors import StoreError
+from parfocal.geometry import format_mpp
+from parfocal.provenance import remove_leftovers, writing
+
+__all__ = ["RowDtype", "SlideOrigin", "as_stored", "new_file", "write_index", "write_layout"]
+
+RowDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class SlideOrigin:
+    """What a store keeps of the slide file that its rows come from; all of it may be unknown.
+
+    Attributes:
+        path: the slide file, as text.
+        fingerprint: `provenance.file_fingerprint` of it.
+        size_l0px: width and height of level 0, in pixels.
+        objective_power: what the slide says of its objective.
+        mpp_source: where the slide's mpp came from.
+    """
+
+    path: str | None = None
+    fingerprint: str | None = None
+    size_l0px: tuple[int, int] = (0, 0)
+    objective_power: float | None = None
+    mpp_source: str | None = None
+
+    def attributes(self) -> dict[str, Any]:
+        """As attributes of a file; None where nothing is known."""
+        return {
+            "slide_path": self.path,
+            "slide_fingerprint": self.fingerprint,
+            "slide_mpp_source": self.mpp_source,
+            "level0_width": self.size_l0px[0] or None,
+            "level0_height": self.size_l0px[1] or None,
+        }
+
+
+def new_file(stack: ExitStack, path: Path) -> h5py.File:
+    """A new HDF5 file that becomes `path` when the stack is left well; what killed writers left is removed."""
+    remove_leftovers(path)
+    temporary = stack.enter_context(writing(path))
+    # The default chunk cache of 1 MiB would write a chunk of that size once per batch instead of once.
+    return stack.enter_context(h5py.File(temporary, "w", rdcc_nbytes=4 * (1 << 20)))
+
+
+def write_layout(
+    file: h5py.File,
+    settings: Mapping[str, Any],
+    slide: str,
+    folder: Path,
+    *,
+    coords_l0px: Int64[np.ndarray, "tile 2"],
+    dim: int,
+    tile_um: float,
+    tile_px: int,
+    slide_mpp: float,
+    origin: SlideOrigin,
+) -> h5py.Dataset:
+    """Everything of a features file except the values of `features`, which are zero until written."""
+    set_attributes(
+        file, file_attributes(settings=settings["settings"], slide=slide, slide_mpp=slide_mpp, **origin.attributes())
+    )
+    dtype = np.dtype(settings["dtype"])
+    rows = len(coords_l0px)
+    features = file.create_dataset(
+        "features",
+        shape=(rows, dim),
+        maxshape=(None, dim),
+        dtype=dtype,
+        chunks=(chunk_rows(rows, dim, dtype.itemsize), dim),
+    )
+    set_attributes(
+        features, {"encoder": settings["settings"].get("encoder", ""), "name": slide, "savetodir": str(folder)}
+    )
+    coords = file.create_dataset("coords", data=coords_l0px, maxshape=(None, 2), chunks=(max(1, min(rows, 65536)), 2))
+    set_attributes(
+        coords,
+        coords_attributes(
+            slide=slide,
+            folder=folder,
+            tile_px=tile_px,
+            mpp=tile_um / tile_px,
+            slide_mpp=slide_mpp,
+            size_l0px=origin.size_l0px,
+            objective_power=origin.objective_power,
+        ),
+    )
+    return features
+
+
+def as_stored(rows: Float[np.ndarray, "tile dim"], dtype: np.dtype, where: str) -> Float[np.ndarray, "tile dim"]:
+    """The rows in the type of the file; `where` names them in the error.
+
+    Raises:
+        StoreError: a value is not finite or does not fit; clipping it would be silent damage.
+    """
+    if len(rows) == 0:
+        return rows.astype(dtype)
+    largest = float(np.max(np.abs(rows)))
+    if not np.isfinite(largest):
+        raise StoreError(f"cannot store {where}: a value is not finite. The encoder failed on these tiles.")
+    if largest > float(np.finfo(dtype).max):
+        raise StoreError(
+            f"cannot store {where}: the value {largest:.4g} does not fit {dtype.name} "
+            f"(up to {float(np.finfo(dtype).max):.6g}). Use float32 rows (--dtype float32)."
+        )
+    return rows.astype(dtype)
+
+
+def write_index(
+    set_path: Path,
+    slide: str,
+    *,
+    slide_mpp: float,
+    region_xy_um: Float64[np.ndarray, "region 2"],
+    region: Mapping[float, Int32[np.ndarray, " _tile"]] | None = None,
+    center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]] | None = None,
+    row: Mapping[float, Int[np.ndarray, " _tile"]] | None = None,
+    files: Mapping[float, str] | None = None,
+    region_um: float | None = None,
+    origin: SlideOrigin | None = None,
+    **attributes: Any,
+) -> None:
+    """Write a slide's index: where its regions are and which rows are theirs. From then on the slide is done.
+
+    Args:
+        set_path: the set.
+        slide: the slide's id.
+        slide_mpp: micrometres per pixel of level 0.
+        region_xy_um: top left of each region, in micrometres.
+        region: per magnification, the region's number of each row; None for a set of regions.
+        center_um: per magnification, the tile's centre about the region's, in micrometres.
+        row: per magnification, which rows of the features file are meant, in the order of `region`; None where all
+            of them are, in their own order.
+        files: per magnification, the features file relative to the set, where it is not the set's own.
+        region_um: side of this slide's regions, where it is not exactly the set's.
+        origin: what is known of the slide file.
+        attributes: further attributes of the index.
+    """
+    settings = read_settings(set_path)
+    path = index_path(set_path, slide)
+    with ExitStack() as stack:
+        file = new_file(stack, path)
+        set_attributes(
+            file,
+            file_attributes(
+                settings=settings["settings"],
+                kind=settings["kind"],
+                slide=slide,
+                region_um=region_um or settings["region_um"],
+                slide_mpp=slide_mpp,
+                encoder_digest=settings["encoder_digest"],
+                **(origin or SlideOrigin()).attributes(),
+                **attributes,
+            ),
+        )
+        file.create_dataset("region_xy_um", data=region_xy_um)
+        for mpp in sorted(region or {}, reverse=True):
+            group = file.create_group(format_mpp(mpp))
+            group.attrs["mpp"] = mpp
+            if files is not None:
+                group.attrs["features_file"] = files[mpp]
+            group.create_dataset("region", data=(region or {})[mpp])
+            group.create_dataset("center_um", data=(center_um or {})[mpp])
+            if row is not None:
+                group.create_dataset("row", data=row[mpp])
