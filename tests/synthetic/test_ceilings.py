@@ -110,7 +110,7 @@ def test_strat_ceiling_is_the_quoted_one(omega: float, quoted: float) -> None:
 
 @pytest.mark.parametrize(("omega", "quoted"), [(1.25, 0.736), (1.5, 0.874), (2.0, 0.975), (3.0, 0.999)])
 def test_one_stratum_of_64_regions(omega: float, quoted: float) -> None:
-    assert ceilings.strat_perfect_auc(omega, n_strata=1, stratum=64) == pytest.approx(quoted, abs=6e-4)
+    assert ceilings.strat_perfect_auc(omega, (64,)) == pytest.approx(quoted, abs=6e-4)
 
 
 def _strat(omega: float, n_slides: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

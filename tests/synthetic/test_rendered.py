@@ -11,6 +11,7 @@ import pytest
 from parfocal.errors import MismatchError
 from parfocal.synthetic import rendered
 from parfocal.synthetic.rendered import RenderedCohort, RenderSettings, design_cohort, render_cohort, render_slide
+from parfocal.synthetic.scoring import auc
 
 
 def test_the_label_is_in_the_pairing_alone() -> None:
@@ -48,6 +49,20 @@ def test_finite_odds_grade_the_pairing() -> None:
     # (2 * 1.3636 + 2 * 3.8776) / 16 = .655. The tolerance is three standard errors of 100 slides of 16 regions.
     assert math.isclose(share_equal(3.0, True), 0.655, abs_tol=0.04)
     assert math.isclose(share_equal(3.0, False), 1 - 0.655, abs_tol=0.04)
+
+
+def test_the_ceiling_of_pairing_is_that_of_its_designs() -> None:
+    settings = RenderSettings(n_slides=1500, seed=3, omega=2.0)
+    designs = design_cohort(settings)
+    agreement = [
+        float(np.mean([region.attributes.diagonal == region.attributes.checkerboard for region in design.regions]))
+        for design in designs
+    ]
+
+    reached = auc(np.array(agreement), np.array([design.pairing for design in designs]))
+
+    assert settings.pairing_ceiling == pytest.approx(reached, abs=0.04)  # three standard errors
+    assert RenderSettings().pairing_ceiling == 1.0
 
 
 def test_slides_are_calibrated_pyramids_with_tissue_on_the_lattice(small_cohort: RenderedCohort) -> None:

@@ -1,9 +1,15 @@
 """Cohorts whose ceilings are known: rendered slides for the whole path, and tile embeddings for its later half.
 
-In: settings and a seed. Out: slides with labels (`render_cohort`), embeddings with labels (`draw_cohort`), the exact
-AUC that each kind of observer can reach, and the adversaries that look for leaks.
+In: settings and a seed. Out: slides with labels (`render_cohort`) or embeddings with labels (`draw_cohort`), the exact
+AUC that each kind of observer can reach (`ceilings`), what an encoder reads of the attributes
+(`attribute_readability`), and the adversaries that look for leaks (`pixel_adversary`, `FourierAdversary`).
 """
 
+from parfocal.synthetic import ceilings
+from parfocal.synthetic.adversary import FourierAdversary, UnorderedBags, fourier_score, match_bags, repairing_auc
+from parfocal.synthetic.density import PixelAdversary, measure_densities, pixel_adversary
+from parfocal.synthetic.feature_model import FeatureModel, FeatureSpace, RegionFactors
+from parfocal.synthetic.readability import AttributeReading, attribute_readability, read_attribute
 from parfocal.synthetic.rendered import (
     RegionTruth,
     RenderedCohort,
@@ -13,13 +19,48 @@ from parfocal.synthetic.rendered import (
     render_cohort,
     render_slide,
 )
+from parfocal.synthetic.tissue import RegionAttributes
+from parfocal.synthetic.xscale import (
+    FeatureCohort,
+    IidSettings,
+    PanelSettings,
+    StratSettings,
+    draw_cohort,
+    hetero_settings,
+    rare_settings,
+    write_cohort,
+)
 
 __all__ = [
+    "AttributeReading",
+    "FeatureCohort",
+    "FeatureModel",
+    "FeatureSpace",
+    "FourierAdversary",
+    "IidSettings",
+    "PanelSettings",
+    "PixelAdversary",
+    "RegionAttributes",
+    "RegionFactors",
     "RegionTruth",
     "RenderSettings",
     "RenderedCohort",
     "SlideDesign",
+    "StratSettings",
+    "UnorderedBags",
+    "attribute_readability",
+    "ceilings",
     "design_cohort",
+    "draw_cohort",
+    "fourier_score",
+    "hetero_settings",
+    "match_bags",
+    "measure_densities",
+    "pixel_adversary",
+    "rare_settings",
+    "read_attribute",
     "render_cohort",
     "render_slide",
+    "repairing_auc",
+    "write_cohort",
 ]

@@ -5,6 +5,7 @@ by its *reliability* eta = E[m^2], m the posterior mean of the sign: 0 knows not
 """
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -153,22 +154,21 @@ def with_label_noise(auc: float, flipped: float) -> float:
     return 0.5 + (1 - 2 * flipped) * (auc - 0.5)
 
 
-def strat_perfect_auc(omega: float, *, n_strata: int = 8, stratum: int = 8) -> float:
+def strat_perfect_auc(omega: float, strata: Sequence[int] = (8,) * 8) -> float:
     """XScale-strat, perfect reading, exactly: .748, .888, .981, .9995 for omega = 1.25, 1.5, 2, 3.
 
-    The likelihood ratio is a function of the total overlap of A and C, whose law is that of a stratum convolved with
-    itself. Late fusion and single magnifications are at 1/2.
+    The likelihood ratio is a function of the total overlap of A and C, whose law is the convolution of the strata's.
+    Late fusion and single magnifications are at 1/2.
 
     Args:
         omega: odds of the positive class; 1 / omega in the negative one.
-        n_strata: strata of a slide.
-        stratum: regions of a stratum, an even number; half have A=1, half have C=1.
+        strata: regions of each stratum, even numbers; half have A=1, half have C=1.
     """
     laws = []
     for odds in (omega, 1 / omega):
         total = np.ones(1)
-        for _ in range(n_strata):
-            total = np.convolve(total, overlap_law(stratum, stratum // 2, stratum // 2, odds))
+        for size in strata:
+            total = np.convolve(total, overlap_law(size, size // 2, size // 2, odds))
         laws.append(total)
     return auc_of_laws(laws[0], laws[1])
 

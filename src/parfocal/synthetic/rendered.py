@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 from parfocal.config import Settings
 from parfocal.errors import MismatchError
 from parfocal.provenance import canonical_json, provenance, writing
+from parfocal.synthetic.ceilings import strat_perfect_auc
 from parfocal.synthetic.design import balanced_labels, deal_pairing
 from parfocal.synthetic.pyramid import write_pyramid
 from parfocal.synthetic.stains import draw_stain
@@ -65,6 +66,12 @@ class RenderSettings(Settings):
         if side % 4:
             raise ValueError(f"regions_per_side={side}: a quarter of the regions must be an even number. Use 4 or 8.")
         return side
+
+    @property
+    def pairing_ceiling(self) -> float:
+        """The AUC for `pairing` of an observer that reads A and C perfectly and knows which tiles belong together."""
+        quarter = self.regions_per_side**2 // 4
+        return 1.0 if self.omega is None else strat_perfect_auc(self.omega, (quarter, 3 * quarter))
 
 
 @dataclass(frozen=True)
