@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.job import JobResult, run_job
