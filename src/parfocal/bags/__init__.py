@@ -4,5 +4,6 @@
 """
 
 from parfocal.bags.bag import Bag, read_bags
+from parfocal.bags.represent import RepresentSettings, RepresentSummary, represent
 
-__all__ = ["Bag", "read_bags"]
+__all__ = ["Bag", "RepresentSettings", "RepresentSummary", "read_bags", "represent"]

@@ -1,9 +1,10 @@
 """Step 11: whole questions, composed of the steps before; one function each, and one command each.
 
-`evaluate` asks which arm predicts a label best.
+`evaluate` asks which arm predicts a label best; `demo` runs the whole chain on a cohort whose answer is known.
 """
 
 from parfocal.studies.arms import Arm, table_of_arms
+from parfocal.studies.demo import DemoResult, DemoSettings, demo
 from parfocal.studies.evaluate import EvaluateSettings, cross_validate, evaluate
 from parfocal.studies.evaluation import ArmRun, EvaluateResult, TargetResult
 from parfocal.studies.evaluation_page import arm_results, evaluation_page
@@ -11,11 +12,14 @@ from parfocal.studies.evaluation_page import arm_results, evaluation_page
 __all__ = [
     "Arm",
     "ArmRun",
+    "DemoResult",
+    "DemoSettings",
     "EvaluateResult",
     "EvaluateSettings",
     "TargetResult",
     "arm_results",
     "cross_validate",
+    "demo",
     "evaluate",
     "evaluation_page",
     "table_of_arms",

@@ -3,31 +3,34 @@
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+import torch
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag, read_bags
-from parfocal.cohort import Cohort, Fold, Splits, make_splits, read_cohort, read_splits
+from parfocal.cohort import Cohort, Splits, make_splits, read_cohort, read_splits
 from parfocal.config import Settings
 from parfocal.embeddings import EmbeddingSet, open_sets
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.probes import FoldPrediction, ProbeSettings, average_predictions
 from parfocal.provenance import digest8
 from parfocal.report import Reference, Section
-from parfocal.studies.arms import Arm, set_label, table_of_arms
+from parfocal.studies.arms import Arm, Pool, set_label, table_of_arms
 from parfocal.studies.evaluation import EvaluateResult, TargetResult, compare_arms
 from parfocal.studies.evaluation_files import write_evaluation
 
 __all__ = ["EvaluateSettings", "cross_validate", "evaluate"]
 
 Progress = Callable[[int, int, str], None]
-"""Told how many fits of arms are done, how many there are, and which one comes next."""
+"""Told how many arms are done, how many there are, and which one was just finished."""
 
 
 class EvaluateSettings(Settings):
@@ -38,6 +41,7 @@ class EvaluateSettings(Settings):
     most_instances: int = Field(
         1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
     )
+    arms_at_a_time: int = Field(2, ge=1, description="Arms that are fitted side by side, each on one core.")
     probes: ProbeSettings = ProbeSettings()
 
 
@@ -69,7 +73,7 @@ def evaluate(
         references: for each target, what to print beside arms of a kind (`single`, `late`, `mixed`): ceilings,
             adversaries.
         sections: further parts of the page, after the results.
-        progress: is told of every arm.
+        progress: is told of every arm that is done.
 
     Raises:
         ConfigError: labels, targets, splits and sets do not fit together.
@@ -91,11 +95,13 @@ def evaluate(
         for bag in read_bags(one, used, most_instances=settings.most_instances, seed=settings.probes.seed)
     }
     results: dict[str, TargetResult] = {}
-    done, total = 0, len(arms) * len(cohorts)
+    done, total = 0, sum(arm.pool is not None for arm in arms) * len(cohorts)
 
     def report(target: str, arm: Arm) -> None:
+        nonlocal done
+        done += 1
         if progress:
-            progress(done + arms.index(arm), total, f"{target}, {arm.label}")
+            progress(done, total, f"{target}, {arm.label}")
 
     for target, cohort in cohorts.items():
         split = dealt.get(target) or make_splits(
@@ -103,11 +109,10 @@ def evaluate(
         )
         numbers = [used.index(slide) for slide in cohort.slides]
         own = {key: bag.of_slides(numbers) for key, bag in bags.items()}
-        result = cross_validate(arms, own, cohort, split, settings.probes, on_arm=partial(report, target))
+        result = cross_validate(
+            arms, own, cohort, split, settings.probes, workers=settings.arms_at_a_time, on_arm=partial(report, target)
+        )
         results[target] = replace(result, references=(references or {}).get(target, {}), notes=(*notes, *result.notes))
-        done += len(arms)
-    if progress:
-        progress(total, total, "report")
     return write_evaluation(
         results,
         out,
@@ -125,6 +130,7 @@ def cross_validate(
     splits: Splits,
     settings: ProbeSettings,
     *,
+    workers: int = 1,
     on_arm: Callable[[Arm], None] | None = None,
 ) -> TargetResult:
     """All arms on one target, on the same folds; labels of a test fold have no say in its predictions.
@@ -135,19 +141,35 @@ def cross_validate(
         cohort: labels and groups.
         splits: the outer folds.
         settings: what every arm chooses among.
-        on_arm: told of an arm before it is run.
+        workers: arms that run at a time; the results do not depend on it.
+        on_arm: told of every arm that is done.
     """
     folds = splits.folds(cohort, inner=settings.inner_folds, seed=settings.seed)
-    predictions: list[list[FoldPrediction]] = []
-    instances, seconds = [], []
-    for arm in arms:
-        if on_arm:
-            on_arm(arm)
+    instances = [float(sum(bags[key].n_instances.mean() for key in arm.bags)) for arm in arms]
+
+    def run(pool: Pool, arm: Arm) -> tuple[list[FoldPrediction], float]:
         started = time.monotonic()
-        own = [bags[key] for key in arm.bags]
-        predictions.append(_predict(arm, own, predictions, cohort.is_positive, folds, settings))
-        seconds.append(time.monotonic() - started)
-        instances.append(float(sum(bag.n_instances.mean() for bag in own)))
+        found = pool([bags[key] for key in arm.bags], cohort.is_positive, folds, settings)
+        return found, time.monotonic() - started
+
+    done: dict[int, tuple[list[FoldPrediction], float]] = {}
+    with _one_thread_each(), ThreadPoolExecutor(workers) as executor:
+        try:
+            waiting = {
+                executor.submit(run, arm.pool, arm): place for place, arm in enumerate(arms) if arm.pool is not None
+            }
+            for one in as_completed(waiting):
+                done[waiting[one]] = one.result()
+                if on_arm:
+                    on_arm(arms[waiting[one]])
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+    predictions, seconds = [], []
+    for place, arm in enumerate(arms):
+        found, took = done.get(place) or (average_predictions([done[one][0] for one in arm.average_of]), 0.0)
+        predictions.append(found)
+        seconds.append(took)
     runs, best, detectable, ratio = compare_arms(arms, predictions, cohort, folds, instances=instances, seconds=seconds)
     notes = list(cohort.notes)
     one_class = sum(len(np.unique(cohort.is_positive[fold.test])) < 2 for fold in folds)
@@ -157,17 +179,20 @@ def cross_validate(
     return TargetResult(cohort, splits, tuple(folds), runs, best, detectable, ratio, {}, tuple(notes))
 
 
-def _predict(
-    arm: Arm,
-    bags: Sequence[Bag],
-    before: Sequence[list[FoldPrediction]],
-    is_positive: Bool[np.ndarray, " slide"],
-    folds: Sequence[Fold],
-    settings: ProbeSettings,
-) -> list[FoldPrediction]:
-    if arm.pool is None:
-        return average_predictions([before[place] for place in arm.average_of])
-    return arm.pool(bags, is_positive, folds, settings)
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Arms run side by side, each on one core: their matrices are too small to be shared out among threads.
+
+    Measured on two cores that others use too: with two threads inside every product the same work took seven times
+    as long, spent on threads that wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _open_all(inputs: Sequence[Path]) -> list[EmbeddingSet]:

@@ -1,0 +1,141 @@
+"""Region embeddings are those of the encoder, slide by slide; killed runs go on, wrong models are refused."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from parfocal.bags import RepresentSettings, represent
+from parfocal.embeddings import EmbeddingSet, SlideTokens, create_set, open_set, open_sets, write_tokens
+from parfocal.embeddings.layout import features_path, index_path
+from parfocal.embeddings.records import read_failures
+from parfocal.errors import MismatchError
+from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig, collate_regions
+
+DIMS = {2.0: 6, 0.5: 6}
+EVERYTHING = RepresentSettings(readouts=("cls", "tokens", "attention"), batch=2, dtype="float32")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> EmbeddingSet:
+    """Two slides of 3 regions; the second region of each has no fine tile, the third one no tile at all."""
+    rng = np.random.default_rng(0)
+    path = create_set(
+        tmp_path / "store", "toy", "tiles", region_um=448.0, dims=DIMS, settings={"encoder": "toy"},
+        encoder_digests={2.0: "aa", 0.5: "aa"}, tile_px=224, dtype="float32",
+    )  # fmt: skip
+    for slide in ("a", "b/c"):
+        region = {2.0: np.array([0, 1], dtype=np.int32), 0.5: np.array([0, 0, 0], dtype=np.int32)}
+        center = {2.0: np.zeros((2, 2)), 0.5: np.array([[-168, -168], [56, -56], [168, 168]])}
+        write_tokens(
+            path,
+            SlideTokens(
+                slide, 448.0, 0.5, np.array([[0.0, 0.0], [448.0, 0.0], [896.0, 0.0]]),
+                {mpp: rng.standard_normal((len(rows), 6)).astype(np.float32) for mpp, rows in region.items()},
+                region, {mpp: rows.astype(np.float32) for mpp, rows in center.items()},
+            ),
+        )  # fmt: skip
+    return open_set(path)
+
+
+def model(folder: Path, **changes: object) -> Path:
+    torch.manual_seed(0)
+    settings = {"width": 8, "depth": 1, "heads": 2, "mpps": (2.0, 0.5), "dims": (6, 6), "encoders": ("aa", "aa")}
+    RegionEncoder(RegionEncoderConfig(**{**settings, **changes})).save_pretrained(folder)
+    return folder
+
+
+def test_rows_are_what_the_encoder_says(source: EmbeddingSet, tmp_path: Path) -> None:
+    folder = model(tmp_path / "mem")
+    encoder = RegionEncoder.from_pretrained(folder)
+    batch = collate_regions([(source.read("a"), [0, 1])])
+    encoded = encoder.encode(batch.tokens, batch.xy_um, batch.mpp, batch.present)
+
+    summary = represent(source, folder, tmp_path / "out", EVERYTHING)
+
+    assert summary.failed == ()
+    cls, tokens, attention = summary.sets
+    assert [one.name.rsplit("-", 1)[1] for one in summary.sets] == ["cls", "tokens", "attention"]
+    # 2e-6: the encoder may put regions of other lengths into one product.
+    np.testing.assert_allclose(cls.read_regions("a").features, encoded.cls.numpy(), atol=2e-6)
+    assert attention.read_regions("a").features.shape == (2, 8 * 3)
+    back, own = tokens.read("a"), source.read("a")
+    np.testing.assert_array_equal(back.region[0.5], own.region[0.5])
+    np.testing.assert_array_equal(back.center_um[0.5], own.center_um[0.5])
+    fine = batch.mpp[0] == 0.5
+    np.testing.assert_allclose(back.features[0.5], encoded.tokens[0][fine & batch.present[0]].numpy(), atol=2e-6)
+
+
+def test_a_region_without_a_tile_gets_no_row(source: EmbeddingSet, tmp_path: Path) -> None:
+    summary = represent(source, model(tmp_path / "mem"), tmp_path / "out", EVERYTHING)
+
+    assert summary.sets[0].read_regions("a").region_xy_um.tolist() == [[0.0, 0.0], [448.0, 0.0]]
+    assert summary.sets[1].n_regions("a") == 3
+
+
+def test_a_stopped_run_is_continued_and_what_is_done_is_kept(source: EmbeddingSet, tmp_path: Path) -> None:
+    folder = model(tmp_path / "mem")
+
+    def stop(done: int, total: int, slide: str) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        represent(source, folder, tmp_path / "out", EVERYTHING, progress=stop)
+    (first,) = {one.slides for one in open_sets(tmp_path / "out")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("a.h5")}
+    summary = represent(source, folder, tmp_path / "out", EVERYTHING)
+
+    assert first == ("a",)
+    assert summary.done == ("a", "b/c")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    whole = represent(source, folder, tmp_path / "whole", EVERYTHING)
+    for one, other in zip(summary.sets, whole.sets, strict=True):
+        assert one.name == other.name
+        with h5py.File(_first_features(one)) as a, h5py.File(_first_features(other)) as b:
+            np.testing.assert_array_equal(a["features"][...], b["features"][...])
+
+
+def _first_features(one: EmbeddingSet) -> Path:
+    return features_path(one.path, "b/c", 2.0 if one.kind == "tiles" else None)
+
+
+def test_a_damaged_slide_is_recorded_and_the_rest_is_done(source: EmbeddingSet, tmp_path: Path) -> None:
+    features_path(source.path, "a", 0.5).write_bytes(b"nothing")
+    folder, out = model(tmp_path / "mem"), tmp_path / "out"
+
+    summary = represent(source, folder, out)
+
+    assert (summary.done, [one.slide for one in summary.failed]) == (("b/c",), ["a"])
+    assert summary.exit_status == 3
+    assert [one.slide for one in read_failures(out)] == ["a"]
+    assert not index_path(summary.sets[0].path, "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoders": ("bb", "bb")}, "trained on the tile encoder bb and toy was embedded by aa"),
+        ({"dims": (5, 5)}, "takes vectors of width 5"),
+        ({"mpps": (2.0, 1.0)}, "trained at 2, 1 mpp and toy has 0.5"),
+        ({"region_um": 896.0}, "regions of 896 um"),
+    ],
+)
+def test_a_model_of_something_else_is_refused(
+    source: EmbeddingSet, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(MismatchError, match=message) as caught:
+        represent(source, model(tmp_path / "mem", **changes), tmp_path / "out")
+
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_magnifications_are_interpolated_when_asked(source: EmbeddingSet, tmp_path: Path) -> None:
+    folder = model(tmp_path / "mem", mpps=(2.0, 1.0))
+
+    summary = represent(source, folder, tmp_path / "out", RepresentSettings(other_mpps=True))
+
+    assert summary.done == source.slides
