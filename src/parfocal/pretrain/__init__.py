@@ -1,0 +1,29 @@
+"""Step 7: a set of tile embeddings in, a pretrained region encoder out.
+
+Tokens of a region are hidden, and the model is trained to say what their embeddings were (masked embedding modelling).
+`masks` says what is hidden, `objectives` what is minimised, `order` and `data` where the regions come from, `monitors`
+whether the representation is sound, `loop` how it all runs.
+"""
+
+from parfocal.pretrain.events import OnPretrainEvent, PretrainProgress, StepsDone, TrainingStarted
+from parfocal.pretrain.loop import PretrainResult, pretrain
+from parfocal.pretrain.masks import PATTERNS, Masks, MaskSettings, draw_masks
+from parfocal.pretrain.metrics import read_metrics
+from parfocal.pretrain.monitors import R2Sums
+from parfocal.pretrain.settings import PretrainSettings
+
+__all__ = [
+    "PATTERNS",
+    "MaskSettings",
+    "Masks",
+    "OnPretrainEvent",
+    "PretrainProgress",
+    "PretrainResult",
+    "PretrainSettings",
+    "R2Sums",
+    "StepsDone",
+    "TrainingStarted",
+    "draw_masks",
+    "pretrain",
+    "read_metrics",
+]

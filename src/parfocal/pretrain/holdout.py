@@ -1,0 +1,140 @@
+"""Which regions training never sees: whole slides, or whole tissue fragments where there is one slide only.
+
+Random regions of a slide are never held out: their neighbours share cells, stain and scanner focus with them, and a
+score on them says next to nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from parfocal.embeddings import EmbeddingSet
+from parfocal.errors import ConfigError
+
+__all__ = ["SlidePart", "Split", "split_set", "tissue_fragments"]
+
+
+@dataclass(frozen=True, eq=False)
+class SlidePart:
+    """Some regions of a slide, in the slide's order."""
+
+    slide: str
+    regions: Int64[np.ndarray, " region"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What is trained on and what is held out, with one sentence about it."""
+
+    training: tuple[SlidePart, ...]
+    held_out: tuple[SlidePart, ...]
+    sentence: str
+
+
+def split_set(tiles: EmbeddingSet, *, share: float, slides: Sequence[str] = (), seed: int) -> Split:
+    """Hold out the named slides, or a share of the slides, or fragments of the only one.
+
+    Args:
+        tiles: a set of tile embeddings.
+        share: the share to hold out, of slides (rounded, at least one) or of the only slide's regions.
+        slides: the slides to hold out; then `share` is not used.
+        seed: which slides or fragments.
+
+    Raises:
+        ConfigError: a named slide is not in the set, or nothing is left to train on or to hold out.
+    """
+    unknown = sorted(set(slides) - set(tiles.slides))
+    if unknown:
+        raise ConfigError(f"cannot hold out {', '.join(unknown)}: {tiles.path} has no such slide, done.")
+    counts = {slide: tiles.n_regions(slide) for slide in tiles.slides}
+    usable = [slide for slide in tiles.slides if counts[slide] > 0]
+    if not usable:
+        raise ConfigError(
+            f"cannot pretrain on {tiles.path}: none of its {len(counts)} slides has a region with tissue."
+        )
+    empty = len(counts) - len(usable)
+    without = f"; {empty} without tissue" if empty else ""
+    rng = np.random.default_rng([seed, 0])
+    if len(usable) == 1 and not slides:
+        return _split_slide(tiles, usable[0], share, rng)
+    if slides:
+        chosen = set(slides)
+    else:
+        n_held = min(max(1, round(share * len(usable))), len(usable) - 1)
+        chosen = set(rng.choice(np.array(usable, dtype=object), size=n_held, replace=False).tolist())
+    held = [slide for slide in usable if slide in chosen]
+    kept = [slide for slide in usable if slide not in chosen]
+    if not held or not kept:
+        raise ConfigError(
+            f"cannot pretrain on {tiles.path}: {len(kept)} slides with tissue are left to train on and {len(held)} are "
+            "held out; both need at least one. Change the held-out slides."
+        )
+    return Split(
+        tuple(SlidePart(slide, np.arange(counts[slide])) for slide in kept),
+        tuple(SlidePart(slide, np.arange(counts[slide])) for slide in held),
+        f"held out: {len(held)} of {len(usable)} slides{without}",
+    )
+
+
+def tissue_fragments(region_xy_um: Float64[np.ndarray, "region 2"], region_um: float) -> Int64[np.ndarray, " region"]:
+    """The number of the fragment of each region: regions that touch, at a side or a corner, are one fragment.
+
+    Regions need not lie on one lattice: two touch when both their offsets are at most one side (and a thousandth).
+    """
+    n = len(region_xy_um)
+    pairs = cKDTree(region_xy_um).query_pairs(region_um * 1.001, p=np.inf, output_type="ndarray")
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    numbers: np.ndarray = connected_components(graph, directed=False)[1]
+    return numbers.astype(np.int64)
+
+
+def _split_slide(tiles: EmbeddingSet, slide: str, share: float, rng: np.random.Generator) -> Split:
+    xy_um = tiles.read(slide).region_xy_um
+    n = len(xy_um)
+    if n < 4:
+        raise ConfigError(
+            f"cannot pretrain on {tiles.path}: its only slide, {slide}, has {n} regions; nothing can be held out. "
+            "Embed more slides."
+        )
+    fragment = tissue_fragments(xy_um, tiles.region_um)
+    sizes = np.bincount(fragment)
+    wanted = max(1.0, share * n)
+    # Whole fragments in random order while they fit into the wanted number, or one and a half times it for the first.
+    held: list[int] = []
+    for one in rng.permutation(len(sizes)):
+        total = sizes[held].sum() + sizes[one]
+        if total <= wanted or (not held and total <= 1.5 * wanted):
+            held.append(int(one))
+    is_held = np.isin(fragment, held)
+    if is_held.sum() >= 0.5 * wanted:
+        sentence = (
+            f"held out: {len(held)} of {len(sizes)} tissue fragments of the only slide "
+            f"({is_held.sum()} of {n} regions); one slide says nothing about other slides"
+        )
+        return Split(
+            (SlidePart(slide, np.flatnonzero(~is_held)),), (SlidePart(slide, np.flatnonzero(is_held)),), sentence
+        )
+    # One fragment holds nearly everything: its end along the longer axis, with a gap so that no two regions touch.
+    axis = int(np.argmax(np.ptp(xy_um, axis=0)))
+    position = xy_um[:, axis]
+    border = np.sort(position)[max(n - 1 - int(wanted), 0)]
+    is_held = position > border
+    first_held = position[is_held].min(initial=np.inf)
+    in_gap = (position > first_held - 1.001 * tiles.region_um) & ~is_held
+    kept = ~is_held & ~in_gap
+    if not is_held.any() or not kept.any():
+        raise ConfigError(
+            f"cannot pretrain on {tiles.path}: its only slide, {slide}, has {n} regions that lie too close together to "
+            "hold some out. Embed more slides."
+        )
+    sentence = (
+        f"held out: one end of the only slide ({is_held.sum()} of {n} regions, {in_gap.sum()} more left out as a gap), "
+        f"as its {len(sizes)} tissue fragment{'s are' if len(sizes) > 1 else ' is'} too large to hold out; "
+        "one slide says nothing about other slides"
+    )
+    return Split((SlidePart(slide, np.flatnonzero(kept)),), (SlidePart(slide, np.flatnonzero(is_held)),), sentence)

@@ -1,0 +1,364 @@
+"""The pretraining loop: many processes, exact resume, metrics, and the model's folder at the end."""
+
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from parfocal.embeddings import EmbeddingSet, Notice
+from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning
+from parfocal.geometry import format_mpp
+from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
+from parfocal.pretrain.data import Regions, RegionStream, SlideCache
+from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
+from parfocal.pretrain.events import OnPretrainEvent, PretrainEvent, StepsDone, TrainingStarted
+from parfocal.pretrain.folder import RunFolder
+from parfocal.pretrain.holdout import Split, split_set
+from parfocal.pretrain.masks import draw_masks
+from parfocal.pretrain.metrics import MetricsFile, metric_columns, read_metrics
+from parfocal.pretrain.monitors import CollapseWatch
+from parfocal.pretrain.precision import choose_autocast
+from parfocal.pretrain.settings import PretrainSettings
+from parfocal.pretrain.setup import (
+    derived_seed,
+    describe_set,
+    launch,
+    learning_rate,
+    new_model,
+    new_order,
+    parameter_groups,
+    take_statistics,
+)
+from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
+
+__all__ = ["PretrainResult", "pretrain"]
+
+# Each kind of draw has its own stream of random numbers, so that a step can be repeated without those before it.
+_STEP, _SHARED, _DROP_PATH, _HELD_OUT, _MODEL = 11, 12, 13, 14, 15
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What came of a run.
+
+    Attributes:
+        model: the model's folder.
+        was_finished: the same run had been finished before, so nothing was done.
+        steps: steps in all.
+        metrics: the last value of each column of metrics.csv.
+        holdout: one sentence about what was held out.
+    """
+
+    model: Path
+    was_finished: bool
+    steps: int
+    metrics: dict[str, float]
+    holdout: str
+
+
+def pretrain(
+    tiles: EmbeddingSet,
+    out: Path,
+    settings: PretrainSettings | None = None,
+    *,
+    on_event: OnPretrainEvent | None = None,
+) -> PretrainResult:
+    """Pretrain a region encoder on a set of tile embeddings, and leave the model in the folder `out`.
+
+    A killed run goes on from its last point when it is called again, and on the CPU its curve is that of a run that
+    was never killed. A finished run is not repeated. Under torchrun every process calls this function; `batch` is
+    that of one process.
+
+    Args:
+        tiles: a set of tile embeddings.
+        out: the model's folder; made when absent.
+        settings: how; the defaults when None.
+        on_event: told of the progress, in the first process only; what it raises ends the run.
+
+    Raises:
+        ConfigError: the set cannot be split, or the settings do not fit the machine.
+        MismatchError: the folder holds another run, or the run was begun with another number of processes.
+        StoreError: a file of the set or of the folder cannot be read.
+        ParfocalError: the loss is no longer finite.
+    """
+    settings = settings or PretrainSettings()
+    fabric = launch(settings)
+    split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
+    folder = RunFolder(out, {"settings": settings.identity(), "set": describe_set(tiles)})
+    finished = fabric.broadcast(folder.claim() if fabric.is_global_zero else None)
+    if not finished:
+        # The caller's random state is left as it was.
+        with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+            _Run(fabric, folder, tiles, split, settings, on_event if fabric.is_global_zero else None).train()
+    metrics: dict[str, float] = {}
+    for row in read_metrics(folder.metrics):
+        metrics |= row
+    return PretrainResult(out, bool(finished), int(metrics["step"]), metrics, split.sentence)
+
+
+class _Run:
+    """One call of `pretrain` in one process."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        folder: RunFolder,
+        tiles: EmbeddingSet,
+        split: Split,
+        settings: PretrainSettings,
+        on_event: OnPretrainEvent | None,
+    ) -> None:
+        self.fabric, self.folder, self.tiles, self.split, self.settings = fabric, folder, tiles, split, settings
+        self.on_event = on_event
+        self.cache = SlideCache(tiles, max_bytes=settings.cache_mib << 20)
+        model = new_model(tiles, settings, seed=derived_seed(settings.seed, _MODEL))
+        self.trainee = Trainee(model, settings)
+        self.order = new_order(tiles, split, settings, rank=fabric.global_rank, world=fabric.world_size)
+        n_regions = sum(len(part.regions) for part in split.training)
+        per_step = settings.batch * fabric.world_size
+        self.n_steps = settings.steps or max(1, math.ceil(settings.epochs * n_regions / per_step))
+        self.tile_px = model.encoder.config.tile_px
+        self.symmetries = self._symmetries()
+        self.watch = CollapseWatch()
+        self.metrics = MetricsFile(folder.metrics, metric_columns(tiles.mpps))
+        self.logged = 0
+        self.autocast = False
+
+    def train(self) -> None:
+        """Run the steps that are left, and leave the finished folder."""
+        fabric, settings = self.fabric, self.settings
+        state = fabric.broadcast(self.folder.load() if fabric.is_global_zero else None)
+        if state is not None:
+            self._check(state)
+            self.trainee.load_state_dict(state["trainee"])
+        else:
+            take_statistics(self.trainee, self.split, self.cache)
+        held_out = self._held_out()
+        reason = self._choose_precision(state, held_out)
+        self.trainee.to(fabric.device)
+        groups = parameter_groups(self.trainee, settings.weight_decay)
+        module, optimizer = fabric.setup(
+            self.trainee, torch.optim.AdamW(groups, lr=settings.lr, fused=fabric.device.type != "mps")
+        )
+        first = 0
+        sums = torch.zeros(len(LOSS_PARTS) + 1, device=fabric.device)
+        if state is not None:
+            optimizer.load_state_dict(state["optimizer"])
+            first, self.logged = state["step"], state["logged"]
+            sums = state["sums"].to(fabric.device)
+            self.watch = CollapseWatch(dict(state["peak"]), list(state["said"]))
+        if fabric.is_global_zero:
+            self.metrics.cut(first)
+        self._tell(TrainingStarted(first, self.n_steps, self.tiles.mpps, self._sentences(reason)))
+        clock = _Clock()
+        with RegionStream(self.order, self.cache, workers=settings.workers) as stream:
+            for step, regions in enumerate(stream.batches(first, self.n_steps), start=first):
+                rate = learning_rate(step, self.n_steps, settings)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                sums += self._step(step, module, optimizer, regions)
+                clock.regions += len(regions) * fabric.world_size
+                done, last = step + 1, step + 1 == self.n_steps
+                if last or done % settings.log_every == 0 or done % settings.monitor_every == 0:
+                    self._log(done, rate, sums, clock, held_out)
+                    sums = torch.zeros_like(sums)
+                if last or done % settings.checkpoint_every == 0:
+                    self._save(done, optimizer, sums)
+        if fabric.is_global_zero:
+            self._finish(reason)
+        fabric.barrier()
+
+    def _step(self, step: int, module: Any, optimizer: Any, regions: Regions) -> Float[Tensor, " part"]:
+        """One step; the parts of the loss, and how many regions had nothing to hide."""
+        settings, device, rank = self.settings, self.fabric.device, self.fabric.global_rank
+        generator = torch.Generator().manual_seed(derived_seed(settings.seed, _STEP, step, rank))
+        # Dropped paths draw from torch's own state.
+        torch.manual_seed(derived_seed(settings.seed, _DROP_PATH, step, rank))
+        # One draw for all processes: a step is a bottleneck step or it is not.
+        shared = torch.Generator().manual_seed(derived_seed(settings.seed, _SHARED, step))
+        bottleneck = bool(torch.rand((), generator=shared) < settings.bottleneck)
+        regions = self.symmetries.apply(regions, generator)
+        masks = [
+            draw_masks(regions.xy_um, regions.mpp, regions.present, settings, tile_px=self.tile_px, generator=generator)
+            for _ in range(self.trainee.n_views)
+        ]
+        hidden = torch.stack([one.hidden for one in masks]).to(device, non_blocking=True)
+        visible = torch.stack([one.visible(regions.present) for one in masks]).to(device, non_blocking=True)
+        regions = regions.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+            parts = module(
+                regions.tokens,
+                regions.xy_um,
+                regions.mpp,
+                regions.present,
+                regions.slide,
+                regions.region,
+                hidden,
+                visible,
+                bottleneck,
+                step >= settings.variance_from * self.n_steps,
+            )
+        self.fabric.backward(parts[0])
+        self.fabric.clip_gradients(module, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.trainee.follow(step / self.n_steps)
+        skipped = parts.new_tensor([float(sum(one.n_skipped for one in masks))])
+        return torch.cat([parts.detach(), skipped])
+
+    def _log(
+        self, step: int, rate: float, sums: Float[Tensor, " part"], clock: "_Clock", held_out: HeldOut | None
+    ) -> None:
+        """Write a row; with a look at the held-out regions where it is time for one.
+
+        Raises:
+            ParfocalError: the loss is not finite, in all processes at once.
+        """
+        settings, world = self.settings, self.fabric.world_size
+        if world > 1:
+            sums = self.fabric.all_reduce(sums, reduce_op="sum")
+        *means, skipped = sums.tolist()
+        means = [value / ((step - self.logged) * world) for value in means]
+        self.logged = step
+        if not math.isfinite(means[0]):
+            raise ParfocalError(
+                f"pretraining stopped at step {step}: the loss is {means[0]}. "
+                "Begin again in another folder with a smaller lr or precision=float32."
+            )
+        if held_out is not None:
+            row = {"step": float(step), "lr": rate, "regions_per_s": clock.rate(), "skipped_regions": skipped}
+            row |= dict(zip(LOSS_PARTS, means, strict=True))
+            looks = step % settings.monitor_every == 0 or step == self.n_steps
+            said = self._look(step, held_out, row) if looks else []
+            self.metrics.append(row)
+            self._tell(StepsDone(row))
+            for sentence in said:
+                self._tell(Notice(f"warning: {sentence}"))
+                warnings.warn(sentence, ParfocalWarning, stacklevel=4)
+        self.fabric.barrier()
+        clock.restart()
+
+    def _look(self, step: int, held_out: HeldOut, row: dict[str, float]) -> list[str]:
+        """Add the held-out numbers to the row; what they warn of."""
+        seed = derived_seed(self.settings.seed, _HELD_OUT, 1)
+        values, most = look(self.trainee, held_out, device=self.fabric.device, autocast=self.autocast, seed=seed)
+        row |= values
+        # Before the end of the warm-up the numbers are those of random weights.
+        return self.watch.look(step, values, most) if step >= self.settings.warmup * self.n_steps else []
+
+    def _held_out(self) -> HeldOut | None:
+        """What the first process looks at."""
+        if not self.fabric.is_global_zero:
+            return None
+        return choose_held_out(
+            self.split.held_out,
+            self.cache,
+            most=self.settings.monitor_regions,
+            masks=self.settings,
+            tile_px=self.tile_px,
+            seed=derived_seed(self.settings.seed, _HELD_OUT),
+        )
+
+    def _choose_precision(self, state: dict[str, Any] | None, held_out: HeldOut | None) -> str:
+        """Decide once in a run, so that resuming goes on as it began; why, in a few words."""
+        if state is not None:
+            self.autocast = state["autocast"]
+            return "as it began"
+        choice = None
+        if held_out is not None:
+            regions = held_out.regions.take(torch.arange(self.settings.batch) % len(held_out.regions))
+            # Processes that share a processor measure each other.
+            wanted = self.settings.precision
+            if wanted == "auto" and self.fabric.device.type == "cpu" and self.fabric.world_size > 1:
+                wanted = "float32"
+            choice = choose_autocast(wanted, self.trainee, regions, device=self.fabric.device)
+        self.autocast, reason = self.fabric.broadcast(choice)
+        return str(reason)
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Refuse to go on with another number of processes: each would see other regions."""
+        if state["world"] != self.fabric.world_size:
+            raise MismatchError(
+                f"cannot resume {self.folder.path}: it was begun with {state['world']} processes, now there are "
+                f"{self.fabric.world_size}. Use {state['world']}, or another folder."
+            )
+
+    def _save(self, step: int, optimizer: Any, sums: Float[Tensor, " part"]) -> None:
+        """Keep a point to go on from. Sums of other processes are lost, so it lies at a row where there are many."""
+        if self.fabric.world_size > 1 and self.logged != step:
+            sums = self.fabric.all_reduce(sums, reduce_op="sum") / self.fabric.world_size
+        if self.fabric.is_global_zero:
+            self.folder.save(
+                {
+                    "step": step,
+                    "logged": self.logged,
+                    "world": self.fabric.world_size,
+                    "autocast": self.autocast,
+                    "trainee": self.trainee.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "sums": sums,
+                    "peak": self.watch.peak,
+                    "said": self.watch.said,
+                }
+            )
+
+    def _finish(self, precision: str) -> None:
+        """Write the model; its config.json comes last."""
+        self.trainee.model.save_pretrained(self.folder.path)
+        self.folder.finish(
+            {
+                **self.folder.identity,
+                "steps": self.n_steps,
+                "processes": self.fabric.world_size,
+                "precision": precision,
+                "device": str(self.fabric.device),
+                "holdout": self.split.sentence,
+                "held_out_slides": [part.slide for part in self.split.held_out],
+                "r2_space": "latent" if self.settings.targets == "latent" else "standardised",
+            }
+        )
+
+    def _symmetries(self) -> SquareSymmetries:
+        config = self.trainee.model.encoder.config
+        declared = declared_symmetries(self.tiles)
+        return SquareSymmetries.chosen(self.settings.symmetry, declared, dim=config.dim)
+
+    def _sentences(self, precision: str) -> tuple[str, ...]:
+        """What is trained on what, in a few lines."""
+        n_regions = sum(len(part.regions) for part in self.split.training)
+        mpps = ", ".join(map(format_mpp, self.tiles.mpps))
+        parameters = sum(p.numel() for p in self.trainee.parameters() if p.requires_grad)
+        return (
+            f"pretraining size {self.settings.size} ({parameters / 1e6:.1f} M parameters) on {self.tiles.name}: "
+            f"{n_regions} regions of {len(self.split.training)} slides at {mpps} mpp, {self.n_steps} steps",
+            self.split.sentence,
+            f"{self.fabric.world_size} process{'es' if self.fabric.world_size > 1 else ''} on "
+            f"{self.fabric.device.type}; precision {precision}; {self.symmetries.sentence}; "
+            f"the set is {'kept in memory' if self.cache.keeps else 'read again in each pass'}",
+        )
+
+    def _tell(self, event: PretrainEvent) -> None:
+        if self.on_event is not None:
+            self.on_event(event)
+
+
+class _Clock:
+    """Regions per second since the last row; time for looks at held-out regions and for files does not count."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from here."""
+        self.regions, self._since = 0, time.perf_counter()
+
+    def rate(self) -> float:
+        """Regions per second; call it before anything else is done."""
+        return self.regions / max(time.perf_counter() - self._since, 1e-9)

@@ -1,0 +1,96 @@
+"""The settings of `pretrain`, and which of them make another model."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from parfocal.pretrain.masks import MaskSettings
+from parfocal.region_encoder import Size
+
+__all__ = ["PretrainSettings"]
+
+# They decide where and how fast a run goes, not what comes of it (up to rounding): a run may go on with others.
+_EXECUTION = frozenset({"device", "devices", "workers", "cache_mib", "checkpoint_every"})
+
+
+class PretrainSettings(MaskSettings):
+    """How a region encoder is pretrained."""
+
+    size: Size = Field("S", description="Size of the region encoder: T 128 wide x 4, S 384 x 6, B 768 x 6.")
+    projector: Literal["shared", "separate"] = Field(
+        "shared", description="One projector for each tile encoder (shared), or for each magnification (separate)."
+    )
+    trunk: Literal["shared", "separate"] = Field(
+        "shared", description="Whether norms and MLPs of the blocks are shared by all magnifications."
+    )
+    objective: Literal["mem", "cmem", "contrastive"] = Field(
+        "mem", description="Predict hidden tokens (mem), that and tell regions apart (cmem), or only the latter."
+    )
+    targets: Literal["standardised", "whitened", "latent"] = Field(
+        "standardised",
+        description="What is predicted: standardised tile embeddings, whitened ones, or tokens of an averaged teacher.",
+    )
+    whiten_shrinkage: float = Field(
+        0.1, gt=0, le=1, description="Share of the identity in the correlation matrix that whitened targets use."
+    )
+    contrast_weight: float = Field(0.25, ge=0, description="Weight of telling regions apart in cmem.")
+    temperature: float = Field(0.2, gt=0, description="Temperature of telling regions apart.")
+    same_slide_negatives: bool = Field(
+        True, description="Whether regions must be told from others of their own slide too."
+    )
+    bottleneck: float = Field(
+        0.5, ge=0, le=1, description="Share of the steps where the decoder sees only CLS and the registers."
+    )
+    variance_from: float = Field(
+        0.5, ge=0, le=1, description="Share of the steps after which the predicted variance is trained."
+    )
+    variance_weight: float = Field(0.1, ge=0, description="Weight of the predicted variance's loss.")
+    symmetry: Literal["declared", "invariant", "off"] = Field(
+        "declared",
+        description="Turn and mirror regions where the tile encoder declares how its rows change (declared), "
+        "always, with rows taken as unchanged (invariant), or never (off).",
+    )
+    steps: int | None = Field(None, gt=0, description="Number of steps; in place of epochs.")
+    epochs: float = Field(20.0, gt=0, description="Times that as many regions are seen as there are to train on.")
+    batch: int = Field(256, gt=1, description="Regions of a step, of each process.")
+    lr: float = Field(3e-4, gt=0, description="Largest learning rate.")
+    weight_decay: float = Field(0.05, ge=0, description="Weight decay of matrices.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    seed: int = Field(0, ge=0, description="Of everything random.")
+    holdout: float = Field(
+        0.1, gt=0, lt=1, description="Share of the slides that is held out, or of the only slide's regions."
+    )
+    holdout_slides: tuple[str, ...] = Field((), description="Slides to hold out, in place of a share.")
+    per_visit: int = Field(64, gt=0, description="Regions that are taken from a slide at a time.")
+    buffer_mib: int = Field(256, gt=0, description="Size of the shuffled buffer, in MiB.")
+    monitor_every: int = Field(500, gt=0, description="Steps from one look at the held-out regions to the next.")
+    monitor_regions: int = Field(2048, gt=1, description="Most held-out regions that are looked at.")
+    log_every: int = Field(10, gt=0, description="Steps from one row of metrics.csv to the next.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of products. Auto: bfloat16 on a GPU, and on a CPU that has it where it measures faster.",
+    )
+    device: str = Field("auto", description="Where to train: auto, cpu, gpu (or cuda), mps.")
+    devices: int = Field(1, gt=0, description="Number of processes, one for each GPU; ignored under torchrun.")
+    workers: int = Field(1, ge=0, description="Threads that read ahead.")
+    cache_mib: int = Field(512, ge=0, description="A set of at most this size is kept in memory, in MiB.")
+    checkpoint_every: int = Field(500, gt=0, description="Steps from one point to resume from to the next.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "PretrainSettings":
+        if self.objective == "contrastive" and self.targets != "standardised":
+            raise ValueError(
+                f"objective=contrastive predicts no tokens, so targets={self.targets} would do nothing. "
+                "Leave targets at standardised, or use cmem."
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that another value of would give another model."""
+        return {key: value for key, value in self.model_dump(mode="json").items() if key not in _EXECUTION}
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether two views of each region are needed."""
+        return self.objective == "contrastive" or (self.objective == "cmem" and self.contrast_weight > 0)

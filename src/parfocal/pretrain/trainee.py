@@ -1,0 +1,214 @@
+"""One training step as a function of a batch: what the encoder sees, what the decoder is asked, what it costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from parfocal.pretrain.data import Regions
+from parfocal.pretrain.moments import Whitening
+from parfocal.pretrain.objectives import beta_nll, masked_embedding_loss, region_contrast, variance_covariance
+from parfocal.pretrain.settings import PretrainSettings
+from parfocal.pretrain.teacher import Teacher
+from parfocal.region_encoder import EncodedRegions, RegionModel
+
+__all__ = ["LOSS_PARTS", "HiddenTokens", "Trainee"]
+
+LOSS_PARTS = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "loss_guard")
+"""The columns that a step fills, in the order of what `Trainee.forward` returns."""
+
+GUARD_WEIGHT = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenTokens:
+    """The hidden tokens of a batch as rows, in the space of the targets.
+
+    Attributes:
+        predicted: what the decoder says.
+        log_variance: its logarithm of the variance of each number.
+        target: what there was.
+        level: magnification of each row, as a place in `Trainee.mpps`.
+    """
+
+    predicted: Float[Tensor, "token dim"]
+    log_variance: Float[Tensor, "token dim"]
+    target: Float[Tensor, "token dim"]
+    level: Int[Tensor, " token"]
+
+
+class Trainee(nn.Module):
+    """The model with what only training needs: target transform, teacher, loss."""
+
+    used: Tensor
+    whiten: Tensor
+    unwhiten: Tensor
+
+    def __init__(self, model: RegionModel, settings: PretrainSettings) -> None:
+        """Wrap a model; whitening starts as the identity, a teacher as a copy of the encoder."""
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        config = model.encoder.config
+        self.mpps: tuple[float, ...] = config.mpps
+        used = torch.zeros(len(config.mpps), config.dim, dtype=torch.bool)
+        for k, dim in enumerate(config.dims):
+            used[k, :dim] = True
+        self.register_buffer("used", used, persistent=False)
+        whitens = settings.targets == "whitened"
+        eye = torch.eye(config.dim).repeat(len(config.mpps), 1, 1) if whitens else torch.empty(0, 0, 0)
+        self.register_buffer("whiten", eye.clone())
+        self.register_buffer("unwhiten", eye.clone())
+        self.teacher = Teacher(model.encoder) if settings.targets == "latent" else None
+        self.to_latent = nn.Linear(config.dim, config.width) if settings.targets == "latent" else None
+
+    @property
+    def n_views(self) -> int:
+        """How many masks of each region a step needs."""
+        return 2 if self.settings.contrasts else 1
+
+    def set_whitening(self, whitening: Mapping[float, Whitening]) -> None:
+        """Take over the whitening of each magnification."""
+        for k, mpp in enumerate(self.mpps):
+            dim = len(whitening[mpp].matrix)
+            for buffer, values in ((self.whiten, whitening[mpp].matrix), (self.unwhiten, whitening[mpp].inverse)):
+                buffer[k, :dim, :dim] = torch.from_numpy(values.copy())
+
+    def level_of(self, mpp: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+        """The place of each token's magnification in `mpps`; 0 at absent tokens."""
+        level = torch.zeros_like(mpp, dtype=torch.long)
+        for k, one in enumerate(self.mpps):
+            level = torch.where(mpp == one, k, level)
+        return level
+
+    def standardise(self, regions: Regions) -> Float[Tensor, "region token dim"]:
+        """The standardised tile embeddings."""
+        return self.model.encoder.standardise(regions.tokens.float(), regions.mpp)
+
+    def encode(self, regions: Regions, visible: Bool[Tensor, "region token"]) -> EncodedRegions:
+        """What the encoder makes of the visible tokens."""
+        encoded: EncodedRegions = self.model.encoder(regions.tokens.float(), regions.xy_um, regions.mpp, visible)
+        return encoded
+
+    def predict(
+        self,
+        regions: Regions,
+        encoded: EncodedRegions,
+        visible: Bool[Tensor, "region token"],
+        hidden: Bool[Tensor, "region token"],
+        *,
+        bottleneck: bool,
+    ) -> HiddenTokens:
+        """Ask the decoder for the hidden tokens; with `bottleneck` it sees only CLS and the registers."""
+        # The hidden tokens of a region side by side; regions with fewer ask about some other token too, unread.
+        n_queries = max(1, int(hidden.sum(dim=1).max()))
+        place = hidden.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :n_queries]
+        asked = hidden.gather(1, place)
+        mpp = torch.where(asked, regions.mpp.gather(1, place), self.mpps[0])
+        xy_um = regions.xy_um.gather(1, place[..., None].expand(-1, -1, 2))
+        decoded = self.model.decode(encoded, visible, xy_um, mpp, bottleneck=bottleneck)
+        level = self.level_of(mpp)[asked]
+        predicted, log_variance = decoded.mean[asked], decoded.log_variance[asked]
+        if self.teacher is None or self.to_latent is None:
+            standardised = self.standardise(regions).gather(
+                1, place[..., None].expand(-1, -1, regions.tokens.shape[-1])
+            )[asked]
+            return HiddenTokens(predicted, log_variance, self._as_target(standardised, level), level)
+        latent = self.teacher(regions.tokens.float(), regions.xy_um, regions.mpp, regions.present)
+        target = latent.gather(1, place[..., None].expand(-1, -1, latent.shape[-1]))[asked]
+        return HiddenTokens(self.to_latent(predicted), torch.zeros_like(target), target, level)
+
+    def in_standard_space(self, tokens: HiddenTokens) -> tuple[Float[Tensor, "token dim"], Float[Tensor, "token dim"]]:
+        """Predictions and targets as standardised embeddings; latent ones stay latent, about each level's mean."""
+        if self.settings.targets == "whitened":
+            return _by_level(self.unwhiten, tokens.predicted, tokens.level), _by_level(
+                self.unwhiten, tokens.target, tokens.level
+            )
+        return tokens.predicted.float(), tokens.target.float()
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "region token dim"],
+        xy_um: Float[Tensor, "region token 2"],
+        mpp: Float[Tensor, "region token"],
+        present: Bool[Tensor, "region token"],
+        slide: Int[Tensor, " region"],
+        region: Int[Tensor, " region"],
+        hidden: Bool[Tensor, "view region token"],
+        visible: Bool[Tensor, "view region token"],
+        bottleneck: bool,
+        with_variance: bool,
+    ) -> Float[Tensor, " part"]:
+        """The parts of the loss (`LOSS_PARTS`) of a batch; the first is what is minimised.
+
+        Tensors one by one, as wrappers for many processes do not look into our dataclasses.
+        """
+        settings, views = self.settings, len(hidden)
+        regions = Regions(tokens, xy_um, mpp, present, slide, region)
+        if views > 1:
+            regions = regions.take(torch.arange(len(present), device=present.device).repeat(views))
+        hidden, visible = hidden.flatten(0, 1), visible.flatten(0, 1)
+        encoded = self.encode(regions, visible)
+        zero = encoded.cls.new_zeros((), dtype=torch.float32)
+        for_tokens = for_variance = for_contrast = for_guard = zero
+        if settings.objective != "contrastive":
+            found = self.predict(regions, encoded, visible, hidden, bottleneck=bottleneck)
+            predicted, target = found.predicted.float(), found.target.float()
+            if self.teacher is not None:
+                every_dim = torch.ones(len(self.mpps), target.shape[1], dtype=torch.bool, device=target.device)
+                for_tokens = masked_embedding_loss(predicted, target, found.level, every_dim)
+                for_guard = variance_covariance(encoded.cls.float()) + variance_covariance(
+                    encoded.tokens[visible].float()
+                )
+            else:
+                for_tokens = masked_embedding_loss(predicted, target, found.level, self.used)
+                if with_variance:
+                    # The mean is a constant here: the variance learns from its errors and does not move it.
+                    for_variance = beta_nll(
+                        predicted.detach(), found.log_variance.float(), target, found.level, self.used
+                    )
+        if settings.contrasts:
+            first, second = encoded.cls.float().chunk(2)
+            for_contrast = region_contrast(
+                first,
+                second,
+                slide,
+                region,
+                temperature=settings.temperature,
+                same_slide=settings.same_slide_negatives,
+            )
+        contrast_weight = 1.0 if settings.objective == "contrastive" else settings.contrast_weight
+        loss = (
+            for_tokens
+            + settings.variance_weight * for_variance
+            + (contrast_weight * for_contrast if settings.contrasts else 0.0)
+            + GUARD_WEIGHT * for_guard
+        )
+        return torch.stack([loss, for_tokens, for_variance, for_contrast, for_guard])
+
+    def follow(self, share_done: float) -> None:
+        """Let the teacher, if there is one, move towards the encoder."""
+        if self.teacher is not None:
+            self.teacher.follow(self.model.encoder, share_done)
+
+    def _as_target(
+        self, standardised: Float[Tensor, "token dim"], level: Int[Tensor, " token"]
+    ) -> Float[Tensor, "token dim"]:
+        if self.settings.targets != "whitened":
+            return standardised
+        return _by_level(self.whiten, standardised, level)
+
+
+def _by_level(
+    matrices: Float[Tensor, "level dim dim"], rows: Float[Tensor, "token dim"], level: Int[Tensor, " token"]
+) -> Float[Tensor, "token dim"]:
+    """Each row times the matrix of its magnification, in float32."""
+    rows = rows.float()
+    result = torch.zeros_like(rows)
+    with torch.autocast(rows.device.type, enabled=False):
+        for k, matrix in enumerate(matrices):
+            mine = level == k
+            result[mine] = rows[mine] @ matrix.T
+    return result

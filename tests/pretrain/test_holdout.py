@@ -1,0 +1,63 @@
+"""Whole slides are held out; of a single slide, whole fragments; never random regions."""
+
+import numpy as np
+import pytest
+
+from parfocal.errors import ConfigError
+from parfocal.pretrain.holdout import split_set, tissue_fragments
+
+from .conftest import MakeSet
+
+
+def test_a_share_of_the_slides_is_held_out_whole(make_set: MakeSet) -> None:
+    split = split_set(make_set((5, 6, 7, 8, 9)), share=0.4, seed=0)
+
+    training = {part.slide: len(part.regions) for part in split.training}
+    held = {part.slide: len(part.regions) for part in split.held_out}
+    assert len(held) == 2
+    assert training | held == {"s0": 5, "s1": 6, "s2": 7, "s3": 8, "s4": 9}
+    assert training.keys().isdisjoint(held)
+    assert split.sentence == "held out: 2 of 5 slides"
+
+
+def test_named_slides_are_held_out(make_set: MakeSet) -> None:
+    tiles = make_set((5, 6, 7))
+
+    assert [part.slide for part in split_set(tiles, share=0.1, slides=("s1",), seed=0).held_out] == ["s1"]
+    with pytest.raises(ConfigError, match="no such slide"):
+        split_set(tiles, share=0.1, slides=("s9",), seed=0)
+    with pytest.raises(ConfigError, match="both need at least one"):
+        split_set(tiles, share=0.1, slides=("s0", "s1", "s2"), seed=0)
+
+
+def test_fragments_touch_at_corners_too() -> None:
+    xy_um = np.array([[0, 0], [448, 448], [1344, 0], [1344, 448], [448, 0], [3000.0, 3000.0]])
+
+    assert len(set(tissue_fragments(xy_um, 448.0).tolist())) == 3
+    assert tissue_fragments(np.array([[0.0, 0.0]]), 448.0).tolist() == [0]
+
+
+def test_of_a_single_slide_whole_fragments_are_held_out(make_set: MakeSet) -> None:
+    tiles = make_set((30,), gap=True)
+    split = split_set(tiles, share=0.3, seed=0)
+
+    assert split.held_out[0].regions.tolist() == list(range(20, 30))
+    assert split.training[0].regions.tolist() == list(range(20))
+    assert "1 of 2 tissue fragments of the only slide (10 of 30 regions)" in split.sentence
+
+
+def test_a_single_fragment_loses_one_end_with_a_gap(make_set: MakeSet) -> None:
+    split = split_set(make_set((30,)), share=0.2, seed=0)
+
+    training, held = split.training[0].regions, split.held_out[0].regions
+    assert len(held) == 6
+    assert held.min() - training.max() == 2
+    assert "one end of the only slide" in split.sentence
+    assert "1 more left out as a gap" in split.sentence
+
+
+def test_a_set_without_tissue_is_refused(make_set: MakeSet) -> None:
+    with pytest.raises(ConfigError, match="none of its 1 slides has a region"):
+        split_set(make_set((0,)), share=0.2, seed=0)
+    with pytest.raises(ConfigError, match="Embed more slides"):
+        split_set(make_set((2,), name="other"), share=0.2, seed=0)

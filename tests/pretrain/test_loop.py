@@ -1,0 +1,183 @@
+"""A run learns what is there to learn, can be killed at any time, and is the same on any number of threads."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from parfocal.embeddings import EmbeddingSet, Notice
+from parfocal.errors import MismatchError, ParfocalWarning
+from parfocal.pretrain import PretrainSettings, StepsDone, TrainingStarted, pretrain, read_metrics
+from parfocal.pretrain.events import PretrainEvent
+from parfocal.region_encoder import RegionEncoder
+
+from .conftest import MakeSet
+
+SMALL = PretrainSettings(
+    size="T", steps=12, batch=8, log_every=1, monitor_every=6, checkpoint_every=4, precision="float32", warmup=0.9
+)
+CURVE = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "lr", "r2", "r2_whole_0.5", "rank_me_cls")
+RUN = """
+import sys, torch
+from pathlib import Path
+from parfocal.embeddings import open_set
+from parfocal.pretrain import PretrainSettings, pretrain
+torch.set_num_threads(1)
+settings = PretrainSettings.model_validate_json(sys.argv[3])
+pretrain(open_set(Path(sys.argv[1])), Path(sys.argv[2]), settings)
+"""
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    return [{key: row[key] for key in ("step", *CURVE) if key in row} for row in read_metrics(folder / "metrics.csv")]
+
+
+def start(tiles: EmbeddingSet, out: Path, settings: PretrainSettings, **environment: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", RUN, str(tiles.path), str(out), settings.model_dump_json()],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(make_set: MakeSet, tmp_path: Path) -> None:
+    tiles = make_set((60,) * 12, dim=24, noise=0.1, mpps=(2.0, 1.0))
+    settings = PretrainSettings(
+        size="T", steps=50, batch=64, lr=2e-3, precision="float32", monitor_every=200, log_every=200, seed=1
+    )
+    result = pretrain(tiles, tmp_path / "model", settings)
+
+    # Noise of .1 in every tile leaves 1 / 1.01 of the variance to explain; the training mean scores 0.
+    assert result.metrics["r2_whole_1"] > 0.5
+    assert result.metrics["r2_whole"] > 0.5
+    assert result.metrics["r2_bottleneck_1"] > 0.5
+    assert result.holdout == "held out: 1 of 12 slides"
+
+
+def test_a_killed_run_goes_on_to_the_curve_of_one_that_was_not(make_set: MakeSet, tmp_path: Path) -> None:
+    tiles = make_set((6, 9, 5, 7), absent=0.3)
+    settings = SMALL.model_copy(update={"steps": 18, "log_every": 2, "checkpoint_every": 3, "objective": "cmem"})
+    pretrain(tiles, tmp_path / "whole", settings)
+
+    process = start(tiles, tmp_path / "killed", settings)
+    metrics = tmp_path / "killed" / "metrics.csv"
+    while process.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) > 4):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert (tmp_path / "killed" / "resume.pt").is_file()
+    pretrain(tiles, tmp_path / "killed", settings)
+
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    ours, theirs = (RegionEncoder.from_pretrained(tmp_path / name).state_dict() for name in ("killed", "whole"))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("changes", [{"workers": 0}, {"workers": 3, "cache_mib": 0}])
+def test_threads_and_memory_do_not_change_the_curve(make_set: MakeSet, tmp_path: Path, changes: dict[str, int]) -> None:
+    tiles = make_set((6, 9, 5, 7), absent=0.3)
+    pretrain(tiles, tmp_path / "a", SMALL)
+    pretrain(tiles, tmp_path / "b", SMALL.model_copy(update=changes))
+
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+
+
+def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet, tmp_path: Path) -> None:
+    tiles = make_set((6, 9, 5, 7))
+    events: list[PretrainEvent] = []
+    first = pretrain(tiles, tmp_path / "m", SMALL, on_event=events.append)
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()}
+    again = pretrain(tiles, tmp_path / "m", SMALL.model_copy(update={"workers": 0}))
+
+    assert (first.was_finished, again.was_finished) == (False, True)
+    assert again.metrics == first.metrics
+    assert again.steps == 12
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()} == files
+    assert files.keys() == {"model.safetensors", "config.json", "metrics.csv", "run.json"}
+    with pytest.raises(MismatchError, match=r"settings lr=0\.0003, now it is 0\.01"):
+        pretrain(tiles, tmp_path / "m", SMALL.model_copy(update={"lr": 0.01}))
+
+    assert isinstance(events[0], TrainingStarted)
+    assert events[0].n_steps == 12
+    rows = [event.values for event in events if isinstance(event, StepsDone)]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert [row["step"] for row in rows if "r2_whole_0.5" in row] == [6, 12]
+    kept = json.loads((tmp_path / "m" / "config.json").read_text())["pretraining"]
+    assert kept["settings"]["lr"] == 3e-4
+    assert kept["set"]["encoder_digests"] == ["aa"] * 3
+    assert kept["holdout"] == "held out: 1 of 4 slides"
+
+
+@pytest.mark.parametrize(
+    ("changes", "filled", "empty"),
+    [
+        ({"objective": "cmem"}, ("loss_tokens", "loss_contrast", "r2", "contrast_top1_same_slide"), ("x",)),
+        ({"objective": "contrastive"}, ("loss_contrast", "contrast_top1"), ("r2", "r2_whole_2")),
+        ({"targets": "whitened"}, ("loss_tokens", "loss_variance", "r2"), ("contrast_top1",)),
+        ({"targets": "latent"}, ("loss_tokens", "loss_guard", "r2"), ("contrast_top1",)),
+    ],
+)
+def test_every_objective_trains_what_it_says(
+    make_set: MakeSet, tmp_path: Path, changes: dict[str, str], filled: tuple[str, ...], empty: tuple[str, ...]
+) -> None:
+    settings = SMALL.model_copy(update={"steps": 6, **changes})
+    before = [parameter.clone() for parameter in torch.get_rng_state()[None]]
+    metrics = pretrain(make_set((6, 9, 5, 7)), tmp_path / "m", settings).metrics
+
+    assert all(metrics[name] != 0 for name in filled)
+    assert all(name not in metrics for name in empty)
+    assert torch.equal(torch.get_rng_state(), before[0])
+
+
+def test_a_collapsed_representation_is_warned_of(
+    make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parfocal.pretrain.evaluation.rank_me", lambda rows: 0.1)
+    events: list[PretrainEvent] = []
+    with pytest.warns(ParfocalWarning, match="may be collapsing"):
+        pretrain(make_set((6, 9, 5, 7)), tmp_path / "m", SMALL.model_copy(update={"steps": 6}), on_event=events.append)
+
+    said = [event.text for event in events if isinstance(event, Notice)]
+    # CLS and the tokens of three magnifications, once each.
+    assert len(said) == 4
+    assert "may be collapsing" in said[0]
+
+
+def test_regions_with_a_single_tile_are_skipped_and_counted(make_set: MakeSet, tmp_path: Path) -> None:
+    tiles = make_set((6, 9, 5, 7), absent=0.95)
+    pretrain(tiles, tmp_path / "m", SMALL)
+
+    assert sum(row["skipped_regions"] for row in read_metrics(tmp_path / "m" / "metrics.csv")) > 0
+
+
+def test_two_processes_train_one_model(make_set: MakeSet, tmp_path: Path) -> None:
+    tiles = make_set((6, 9, 5, 7), absent=0.3)
+    settings = SMALL.model_copy(update={"batch": 4})
+    shared = {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20000 + os.getpid() % 20000),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    processes = [
+        start(tiles, tmp_path / "two", settings, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=60)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    pretrain(tiles, tmp_path / "one", SMALL)
+
+    rows = curve(tmp_path / "two")
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    # The same columns from the same held-out regions; the batches are others, so the losses agree in their mean only.
+    reference = curve(tmp_path / "one")
+    assert rows[-1].keys() == reference[-1].keys()
+    assert sum(row["loss"] for row in rows) == pytest.approx(sum(row["loss"] for row in reference), rel=0.15)
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["pretraining"]["processes"] == 2
