@@ -179,6 +179,24 @@ def test_the_teacher_has_no_gradient_and_follows_slowly() -> None:
     assert not any(module.training for module in trainee.teacher.modules())  # type: ignore[union-attr]
 
 
+def test_latent_targets_are_the_mean_of_the_last_three_blocks() -> None:
+    trainee, regions = trainee_of(targets="latent"), some_regions(absent=0.0)
+    given = regions.tokens.float(), regions.xy_um, regions.mpp, regions.present
+    seen: list[Tensor] = []
+    encoder = trainee.model.encoder.eval()
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda module, inputs, output: seen.append(output[0].detach()))
+    with torch.no_grad():
+        encoder(*given)
+        found = trainee.teacher(*given)  # type: ignore[misc]
+
+    # The model has two blocks, so both count. All tokens are present: a region's rows are CLS, registers, then tiles.
+    assert len(seen) == 2
+    norm = torch.nn.functional.layer_norm
+    mean = torch.stack([norm(rows[: 5 * 26], (16,)) for rows in seen]).mean(dim=0).view(5, 26, 16)[:, 5:]
+    assert torch.allclose(found, norm(encoder.norm(mean), (16,)), atol=1e-5)
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     chosen = PretrainSettings(lr=1.0, warmup=0.1)
     rates = [learning_rate(step, 100, chosen) for step in range(100)]

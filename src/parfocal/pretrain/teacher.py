@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,19 +14,27 @@ from parfocal.region_encoder import RegionEncoder
 __all__ = ["Teacher"]
 
 _FIRST_MOMENTUM = 0.996
+_LAYERS = 3
 
 
 class Teacher(nn.Module):
     """An exponential average of the encoder, which sees all present tokens.
 
-    Its targets are layer-normalised tokens, so that no dim can grow, and constants to the gradient. The average moves
-    ever more slowly, from 0.996 to 1 along half a cosine (as in BYOL and DINO).
+    Its targets are the mean of what the three last blocks give, each layer-normalised (data2vec), and normalised once
+    more, so that no dim can grow; they are constants to the gradient. The average moves ever more slowly, from 0.996
+    to 1 along half a cosine (as in BYOL and DINO).
     """
 
     def __init__(self, encoder: RegionEncoder) -> None:
         """Start as a copy."""
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self._layers: list[Tensor] = []
+        # The encoder's packing of rows is its own affair: the last block hands on the mean in place of its rows.
+        *before, last = list(self.encoder.blocks)[-_LAYERS:]
+        for block in before:
+            block.register_forward_hook(self._keep)
+        last.register_forward_hook(self._average)
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation: a teacher drops no paths."""
@@ -40,8 +49,16 @@ class Teacher(nn.Module):
         present: Bool[Tensor, "region token"],
     ) -> Float[Tensor, "region token width"]:
         """The target of every token."""
-        encoded = self.encoder(tokens, xy_um, mpp, present).tokens.float()
-        return functional.layer_norm(encoded, encoded.shape[-1:])
+        return _normalised(self.encoder(tokens, xy_um, mpp, present).tokens)
+
+    def _keep(self, block: nn.Module, inputs: Any, output: Any) -> None:
+        self._layers.append(_normalised(output[0]))
+
+    def _average(self, block: nn.Module, inputs: Any, output: Any) -> Any:
+        rows, *rest = output
+        mean = torch.stack([*self._layers, _normalised(rows)]).mean(dim=0)
+        self._layers.clear()
+        return (mean.to(rows.dtype), *rest)
 
     @torch.no_grad()
     def follow(self, encoder: RegionEncoder, share_done: float) -> None:
@@ -49,3 +66,7 @@ class Teacher(nn.Module):
         momentum = 1 - (1 - _FIRST_MOMENTUM) * (1 + math.cos(math.pi * share_done)) / 2
         for mine, its in zip(self.encoder.parameters(), encoder.parameters(), strict=True):
             mine.lerp_(its, 1 - momentum)
+
+
+def _normalised(rows: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+    return functional.layer_norm(rows.float(), rows.shape[-1:])
