@@ -21,8 +21,11 @@ COMMANDS = {
     "embed": "Embed the tiles of SLIDES at every magnification into a store.",
     "index": "Make a store of features that TRIDENT has extracted at several magnifications.",
     "pretrain": "Pretrain a region encoder on a STORE by masked embedding modelling.",
+    "prove": "Compare the predictions of a MODEL with baselines and controls on regions it never saw.",
     "represent": "Turn the tile embeddings of a STORE into region embeddings.",
+    "explore": "Pretrain every cell of a design space and rank the cells by one protocol.",
     "evaluate": "Compare magnifications, mixtures and poolings on a labelled cohort.",
+    "synergy": "Test, before any training, whether pairing the magnifications of STORE knows a label.",
     "encoders": "List the tile encoders, what each needs and whether it is installed.",
     "demo": "Render a small cohort, run the whole chain on it and write a report.",
 }

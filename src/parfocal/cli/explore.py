@@ -1,0 +1,81 @@
+"""`parfocal explore`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from parfocal.cli.command import Output, parse_and_call, print_table
+from parfocal.studies.exploration.page import show
+from parfocal.studies.explore import ExploreResult, ExploreSettings
+from parfocal.studies.explore import explore as run_explore
+
+__all__ = ["explore", "run"]
+
+_SETTINGS = ExploreSettings()
+
+
+def explore(
+    design: Positional[Path],
+    store: Positional[Path],
+    output: Output,
+    labels: Path | None = None,
+    target: str | None = None,
+    group: str | None = None,
+    positive: str | None = None,
+    settings: ExploreSettings = _SETTINGS,
+) -> int:
+    """Pretrain every cell of DESIGN on STORE, score all by one protocol, and rank them.
+
+    DESIGN is a YAML file with axes, their values and seeds. Each cell is scored by how well hidden tiles of held-out
+    slides are predicted from it and, with labels, by what slide classifiers get out of it. What is done is kept, a
+    cell that fails is recorded and the rest goes on, and the same call continues a run that was stopped.
+
+    Example:
+        parfocal explore studies/design-quick.yaml store -o explored
+
+    Args:
+        design: a YAML file: mode, seeds, base, axes, cells (see docs/explore.md).
+        store: a store, or the folder of one of its sets.
+        output: the folder of cells, tables and report.
+        labels: a CSV with a column slide and the target.
+        target: a column with two classes.
+        group: column of what must stay in one fold, such as patient.
+        positive: the class that counts as positive, where it is not the later of two.
+        settings: how.
+    """
+    console = Console(stderr=True)
+
+    def tell(done: int, total: int, last: str) -> None:
+        console.print(f"{done} of {total} runs are done{'; ' + last if last else ''}", highlight=False, soft_wrap=True)
+
+    result = run_explore(
+        design, store, output, settings, labels=labels, target=target, group=group, positive=positive, progress=tell
+    )
+    print_table(_table(result))
+    print(f"report: {result.report}", file=sys.stderr)
+    return result.exit_status
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("explore", explore, argv)
+
+
+def _table(result: ExploreResult) -> Table:
+    found = result.exploration
+    table = Table()
+    table.add_column("cell", overflow="fold")
+    table.add_column("held-out R2", justify="right")
+    if found.has_auc:
+        table.add_column("AUC, mean", justify="right")
+    table.add_column("training, s", justify="right")
+    for one in (*found.cells, *found.controls):
+        cells = [one.cell.name, show(one.r2)]
+        if found.has_auc:
+            cells.append(show(one.auc) if one.cell.kind != "tiles" else "–")
+        table.add_row(*cells, f"{one.training_seconds.mean:,.0f}")
+    return table

@@ -1,0 +1,61 @@
+"""`parfocal prove`."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.studies.proof.result import summary_table
+from parfocal.studies.prove import ProveSettings
+from parfocal.studies.prove import prove as run_prove
+
+__all__ = ["prove", "run"]
+
+_SETTINGS = ProveSettings()
+
+
+def prove(
+    model: Positional[Path],
+    store: Positional[Path],
+    output: Output,
+    settings: ProveSettings = _SETTINGS,
+    json: bool = False,
+) -> int:
+    """Compare the predictions of MODEL with baselines and controls on the regions of STORE that it never saw.
+
+    Says whether the region encoder has learnt how magnifications belong together, or only what a linear map, a Gaussian
+    field or the slide's mean knows too. Writes OUTPUT/report.html and OUTPUT/prove.json.
+
+    Example:
+        parfocal prove model store -o proof
+
+    Args:
+        model: the folder that pretrain wrote.
+        store: the store that it was pretrained on.
+        output: the folder to write to.
+        settings: how much is looked at.
+        json: print JSON in place of a table.
+    """
+    started = time.monotonic()
+    result = run_prove(
+        model,
+        store,
+        output,
+        settings,
+        tell=lambda what: print(f"{time.monotonic() - started:6.0f} s  {what}", file=sys.stderr),
+    )
+    if json:
+        print_json(result.describe())
+    else:
+        print_table(summary_table(result))
+        print("\n".join(result.sentences))
+        print(f"report: {result.report}", file=sys.stderr)
+    return 0
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("prove", prove, argv)

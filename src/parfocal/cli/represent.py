@@ -1,0 +1,55 @@
+"""`parfocal represent`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.conf import Positional
+
+from parfocal.bags import RepresentSettings
+from parfocal.bags import represent as run_represent
+from parfocal.cli.command import Output, parse_and_call
+from parfocal.embeddings import open_set
+
+__all__ = ["represent", "run"]
+
+_SETTINGS = RepresentSettings()
+
+
+def represent(store: Positional[Path], model: str, output: Output, settings: RepresentSettings = _SETTINGS) -> int:
+    """Turn the tile embeddings of STORE into region embeddings, in the store's layout.
+
+    A slide that fails gets one line and a row in OUTPUT/failures.csv, and the rest goes on; what is done is kept.
+
+    Example:
+        parfocal represent store --model model -o regions --readouts cls tokens
+
+    Args:
+        store: a store, or the folder of one of its sets.
+        model: the folder of a pretrained region encoder, or its id on the hub.
+        output: the store to write region embeddings to.
+        settings: how.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task("slides", total=None)
+        summary = run_represent(
+            open_set(store),
+            model,
+            output,
+            settings,
+            progress=lambda done, total, slide: bars.update(task, completed=done, total=total),
+        )
+    for failed in summary.failed:
+        print(f"{failed.slide} failed: {failed.error}: {failed.message}", file=sys.stderr)
+    for written in summary.sets:
+        print(f"{written.path}: {len(summary.done)} slides")
+    return summary.exit_status
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("represent", represent, argv)

@@ -1,0 +1,83 @@
+"""`parfocal synergy`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from parfocal.cli.command import Output, parse_and_call, print_json
+from parfocal.studies.pairing.labels import LabelKind
+from parfocal.studies.synergy import SynergySettings
+from parfocal.studies.synergy import synergy as run_synergy
+
+__all__ = ["run", "synergy"]
+
+_SETTINGS = SynergySettings()
+
+
+def synergy(
+    store: Positional[Path],
+    labels: Path,
+    target: str,
+    output: Output,
+    settings: SynergySettings = _SETTINGS,
+    group: str | None = None,
+    site: str | None = None,
+    kind: LabelKind = "auto",
+    positive: str | None = None,
+    mpps: tuple[float, ...] = (),
+    slides: tuple[Path, ...] = (),
+    json: bool = False,
+) -> int:
+    """Test, before any training, whether pairing the magnifications of STORE knows a label.
+
+    A permutation test of what only the pairing of coarse and fine tiles within regions knows, beyond slide means; the
+    effect, what this cohort could have shown, main effects, and a page with the tiles at both ends of each direction.
+
+    Example:
+        parfocal synergy store --labels labels.csv --target msi --group patient --site hospital -o synergy
+
+    Args:
+        store: a store, or the folder of one set of tile embeddings at two magnifications or more.
+        labels: CSV with a column slide, the target, and the patient and the site where they are named.
+        target: column of classes or of numbers.
+        output: folder of report.html and synergy.json.
+        settings: how.
+        group: column of the patient; patients are permuted. Without it slides are taken for independent.
+        site: column of the site; patients are permuted within it.
+        kind: class or number, where it cannot be seen from the values.
+        positive: the only class to test, against the rest.
+        mpps: magnifications to use, in micrometres per pixel; none uses all.
+        slides: slide files or folders for the pictures, where slides have moved since they were embedded.
+        json: print JSON in place of sentences.
+    """
+    result = run_synergy(
+        store,
+        labels,
+        target,
+        output,
+        settings,
+        group=group,
+        site=site,
+        kind=kind,
+        positive=positive,
+        mpps=mpps,
+        slides=slides,
+        progress=_progress if sys.stderr.isatty() else None,
+    )
+    if json:
+        print_json(result.describe())
+    else:
+        print("\n".join(result.answer))
+        print(f"report: {result.report}", file=sys.stderr)
+    return 0
+
+
+def _progress(done: int, total: int, what: str) -> None:
+    print(f"\r\033[K{done}/{total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("synergy", synergy, argv)
