@@ -8,6 +8,7 @@ from parfocal.region_encoder.batch import RegionBatch, collate_regions
 from parfocal.region_encoder.config import SIZES, RegionEncoderConfig, Size
 from parfocal.region_encoder.decoder import Decoded, EmbeddingDecoder
 from parfocal.region_encoder.encoder import RegionEncoder
+from parfocal.region_encoder.export import export_encoder
 from parfocal.region_encoder.model import RegionModel
 from parfocal.region_encoder.readout import READOUTS, EncodedRegions, Readout
 
@@ -24,4 +25,5 @@ __all__ = [
     "RegionModel",
     "Size",
     "collate_regions",
+    "export_encoder",
 ]

@@ -1,17 +1,18 @@
 """The transformer block of the trunk: pre-norm, attention with a geometric bias, LayerScale and drop path."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from parfocal.region_encoder.config import RegionEncoderConfig
-from parfocal.region_encoder.packing import Span
+from parfocal.region_encoder.linear import linear
+from parfocal.region_encoder.packing import Chunk
+from parfocal.region_encoder.plan import ChunkPlan
 
-__all__ = ["Attended", "Attention", "Block", "FeedForward", "attend"]
+__all__ = ["Attended", "Attention", "Block", "FeedForward", "attend", "attend_fused", "attend_stepwise"]
 
 MLP_RATIO = 4
 
@@ -28,24 +29,50 @@ def attend(
     query: Float[Tensor, "region query head dim"],
     key: Float[Tensor, "region key head dim"],
     value: Float[Tensor, "region key head dim"],
-    bias: Float[Tensor, "#region head #query key"] | None,
+    bias: Float[Tensor, "_region head _query key"] | None,
 ) -> Attended:
-    """Softmax attention with an additive bias, all in the precision of the inputs.
+    """Softmax attention with an additive bias, by the way that is faster on the device."""
+    way = attend_stepwise if query.device.type == "cpu" else attend_fused
+    return way(query, key, value, bias)
 
-    With a few dozen tokens the three steps written out are faster than a fused kernel on a CPU, and the weights of CLS
-    come for free.
-    """
+
+def attend_stepwise(
+    query: Float[Tensor, "region query head dim"],
+    key: Float[Tensor, "region key head dim"],
+    value: Float[Tensor, "region key head dim"],
+    bias: Float[Tensor, "_region head _query key"] | None,
+) -> Attended:
+    """Attention in three steps: with a few dozen tokens they are faster on a CPU than torch's fused kernel."""
     regions, queries, heads, dim = query.shape
     q, k, v = (one.transpose(1, 2).reshape(regions * heads, -1, dim) for one in (query, key, value))
     if bias is None:
         scores = torch.bmm(q * dim**-0.5, k.transpose(1, 2))
     else:
-        added = bias.expand(regions, heads, queries, k.shape[1]).reshape(regions * heads, queries, -1)
-        scores = torch.baddbmm(added.to(q.dtype), q, k.transpose(1, 2), alpha=dim**-0.5)
-    weights = scores.softmax(dim=-1)  # (region * head, query, key)
+        added = bias.to(q.dtype).expand(regions, heads, queries, -1).reshape(regions * heads, queries, -1)
+        scores = torch.baddbmm(added, q, k.transpose(1, 2), alpha=dim**-0.5)
+    # In float32 whatever the inputs are: half precision softmax of short rows takes four times as long on a CPU.
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    weights = scores.softmax(dim=-1, dtype=wide)  # (region * head, query, key)
     mixed = torch.bmm(weights.to(v.dtype), v).view(regions, heads, queries, dim)
     cls_weights = weights.view(regions, heads, queries, -1)[:, :, 0].mean(dim=1)
     return Attended(mixed.transpose(1, 2).reshape(regions, queries, heads * dim), cls_weights)
+
+
+def attend_fused(
+    query: Float[Tensor, "region query head dim"],
+    key: Float[Tensor, "region key head dim"],
+    value: Float[Tensor, "region key head dim"],
+    bias: Float[Tensor, "_region head _query key"] | None,
+) -> Attended:
+    """Attention by torch's fused kernel, which keeps the weights to itself: those of CLS are computed once more."""
+    regions, queries, heads, dim = query.shape
+    q, k, v = (one.transpose(1, 2) for one in (query, key, value))  # (region, head, token, dim)
+    if bias is not None:
+        bias = bias.to(q.dtype).expand(regions, heads, queries, -1)
+    mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    scores = torch.einsum("rhd,rhkd->rhk", q[:, :, 0] * dim**-0.5, k)
+    scores = scores if bias is None else scores + bias[:, :, 0]
+    return Attended(mixed.transpose(1, 2).reshape(regions, queries, heads * dim), scores.softmax(dim=-1).mean(dim=1))
 
 
 class Attention(nn.Module):
@@ -58,16 +85,19 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, rows: Float[Tensor, "row width"], spans: Sequence[Span], biases: Sequence[Tensor]
-    ) -> tuple[Float[Tensor, "row width"], list[Float[Tensor, "region key"]]]:
+        self, rows: Float[Tensor, "row width"], part: ChunkPlan
+    ) -> tuple[Float[Tensor, "row width"], list[Float[Tensor, "_region _key"]]]:
         """The mixed rows, and for each span how much CLS looked at each token of its region."""
-        qkv = self.qkv(rows)
-        attended = []
-        for span, bias in zip(spans, biases, strict=True):
-            parts = qkv[span.start : span.stop].view(span.regions, span.length, 3, self.heads, -1)
-            attended.append(attend(*parts.unbind(dim=2), bias))
-        mixed = [one.values.flatten(0, 1) for one in attended]
-        return self.out(mixed[0] if len(mixed) == 1 else torch.cat(mixed)), [one.cls_weights for one in attended]
+        qkv = linear(self.qkv, rows)
+        mixed, cls_weights = [], []
+        for span, bias in zip(part.chunk.spans, part.biases, strict=True):
+            own = qkv[span.start : span.stop].view(span.regions, span.length, 3, self.heads, -1)
+            attended = attend(own[:, :, 0], own[:, :, 1], own[:, :, 2], bias)
+            mixed.append(attended.values.flatten(0, 1))
+            cls_weights.append(attended.cls_weights)
+        if part.chunk.filling:
+            mixed.append(mixed[0].new_zeros(part.chunk.filling, rows.shape[1]))
+        return linear(self.out, mixed[0] if len(mixed) == 1 else torch.cat(mixed)), cls_weights
 
 
 class FeedForward(nn.Module):
@@ -81,11 +111,11 @@ class FeedForward(nn.Module):
 
     def forward(self, rows: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """The branch's addition, without the residual."""
-        return self.down(F.gelu(self.up(self.norm(rows))))
+        return linear(self.down, functional.gelu(linear(self.up, self.norm(rows))))
 
 
 class Block(nn.Module):
-    """One block of the trunk. It never sees which rows are missing: they are not there."""
+    """One block of the trunk. It never sees which tokens are absent: they are not there."""
 
     def __init__(self, config: RegionEncoderConfig, *, drop_path: float) -> None:
         super().__init__()
@@ -100,46 +130,42 @@ class Block(nn.Module):
         self.mlp_scale = nn.Parameter(torch.full((config.width,), config.layer_scale))
 
     def forward(
-        self,
-        rows: Float[Tensor, "row width"],
-        spans: Sequence[Span],
-        biases: Sequence[Tensor],
-        expert_rows: Sequence[Int64[Tensor, " _row"]],
-        generator: torch.Generator | None,
+        self, rows: Float[Tensor, "row width"], part: ChunkPlan, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, "row width"], list[Float[Tensor, "_region _key"]]]:
         """The rows after the block, and for each span how much CLS looked at each token.
 
         Args:
             rows: the tokens of a chunk.
-            spans: which rows make a region.
-            biases: for each span what is added to the scores.
-            expert_rows: for a separate trunk, the rows of each expert; else nothing.
+            part: which rows make a region, and what follows from their places.
             generator: for drop path, which is active in training only.
         """
-        mixed, cls_weights = self.attention(self.norm(rows), spans, biases)
-        rows = self._add(rows, mixed, self.attention_scale, spans, generator)
-        if len(self.experts) == 1:
-            lifted = self.experts[0](rows)
+        mixed, cls_weights = self.attention(self.norm(rows), part)
+        rows = self._add(rows, mixed, self.attention_scale, part.chunk, generator)
+        if part.expert_rows:
+            lifted = torch.cat(
+                [expert(rows.index_select(0, own)) for expert, own in zip(self.experts, part.expert_rows, strict=True)]
+            ).index_select(0, torch.argsort(torch.cat(list(part.expert_rows))))
         else:
-            lifted = torch.empty_like(rows)
-            for expert, own in zip(self.experts, expert_rows, strict=True):
-                added = expert(rows.index_select(0, own))
-                lifted = lifted.to(added.dtype).index_copy(0, own, added)
-        return self._add(rows, lifted, self.mlp_scale, spans, generator), cls_weights
+            lifted = self.experts[0](rows)
+        return self._add(rows, lifted, self.mlp_scale, part.chunk, generator), cls_weights
 
     def _add(
         self,
         rows: Float[Tensor, "row width"],
         branch: Float[Tensor, "row width"],
         scale: Float[Tensor, " width"],
-        spans: Sequence[Span],
+        chunk: Chunk,
         generator: torch.Generator | None,
     ) -> Float[Tensor, "row width"]:
-        """Residual connection: scale, drop path and addition in one pass."""
-        if not self.training or self.drop_path == 0:
-            return torch.addcmul(rows, branch, scale.to(branch.dtype))
-        regions = sum(span.regions for span in spans)
-        drawn = torch.rand(regions, generator=generator, device=rows.device) >= self.drop_path
-        lengths = torch.tensor([span.length for span in spans for _ in range(span.regions)], device=rows.device)
-        kept = (drawn.to(branch.dtype) / (1 - self.drop_path)).repeat_interleave(lengths)
-        return torch.addcmul(rows, branch * kept[:, None], scale.to(branch.dtype))
+        """The residual connection with LayerScale, in one pass; in training some regions skip the branch."""
+        if self.training and self.drop_path:
+            branch = branch * self._kept(chunk, generator, like=branch)
+        return torch.addcmul(rows, branch, scale.to(branch.dtype))
+
+    def _kept(self, chunk: Chunk, generator: torch.Generator | None, *, like: Tensor) -> Float[Tensor, "row 1"]:
+        regions = sum(span.regions for span in chunk.spans)
+        kept = torch.rand(regions, generator=generator, device=like.device) >= self.drop_path
+        factor = kept.to(like.dtype) / (1 - self.drop_path)
+        parts = torch.split(factor, [span.regions for span in chunk.spans])
+        rows = [one.repeat_interleave(span.length) for one, span in zip(parts, chunk.spans, strict=True)]
+        return functional.pad(torch.cat(rows), (0, chunk.filling))[:, None]

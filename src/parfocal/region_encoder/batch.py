@@ -38,9 +38,14 @@ class RegionBatch:
 
     def to(self, device: torch.device | str) -> "RegionBatch":
         """The same on a device."""
-        tensors = (self.tokens, self.xy_um, self.mpp, self.present)
-        moved = (one.to(device, non_blocking=True) for one in tensors)
-        return RegionBatch(*moved, slide=self.slide, region=self.region.to(device, non_blocking=True))
+        return RegionBatch(
+            tokens=self.tokens.to(device, non_blocking=True),
+            xy_um=self.xy_um.to(device, non_blocking=True),
+            mpp=self.mpp.to(device, non_blocking=True),
+            present=self.present.to(device, non_blocking=True),
+            slide=self.slide,
+            region=self.region.to(device, non_blocking=True),
+        )
 
 
 def collate_regions(parts: Iterable[tuple[SlideTokens, Sequence[int] | Int[np.ndarray, " _region"]]]) -> RegionBatch:

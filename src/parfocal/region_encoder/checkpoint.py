@@ -85,7 +85,8 @@ def read_config(folder: Path) -> RegionEncoderConfig:
         ) from error
     if version > _FORMAT_VERSION:
         raise FormatVersionError(
-            f"{file} has format {version}; this parfocal ({__version__}) reads up to {_FORMAT_VERSION}. Update parfocal."
+            f"{file} has format {version}; this parfocal ({__version__}) reads up to {_FORMAT_VERSION}. "
+            "Update parfocal."
         )
     try:
         return RegionEncoderConfig.model_validate(settings)
@@ -119,7 +120,8 @@ def load_weights(module: nn.Module, folder: Path, *, prefix: str) -> None:
             else ""
         )
         raise StoreError(
-            f"{file} does not fit its {CONFIG_FILE}: {len(wrong)} of {len(expected)} tensors differ, first {wrong[0]}.{alone}"
+            f"{file} does not fit its {CONFIG_FILE}: {len(wrong)} of {len(expected)} tensors differ, "
+            f"first {wrong[0]}.{alone}"
         )
     module.load_state_dict(found)
 

@@ -1,6 +1,6 @@
 """Settings of a region encoder: its size, the tiles it takes, and what its magnifications share."""
 
-import math
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -64,7 +64,7 @@ class RegionEncoderConfig(Settings):
     @classmethod
     def _coarse_to_fine(cls, mpps: tuple[float, ...]) -> tuple[float, ...]:
         # Not sorted here, as a grid does it: dims and encoders are given in the same order.
-        if any(not mpp > 0 for mpp in mpps) or any(a <= b for a, b in zip(mpps, mpps[1:], strict=False)):
+        if any(not mpp > 0 for mpp in mpps) or any(a <= b for a, b in pairwise(mpps)):
             raise ValueError(f"mpps={mpps} is not a falling row of values above 0; write the coarsest first.")
         return mpps
 
@@ -112,7 +112,3 @@ class RegionEncoderConfig(Settings):
     def finest_tile_um(self) -> float:
         """Side of a tile of the finest magnification, in micrometres: the unit of distance between tiles."""
         return self.tile_px * min(self.mpps)
-
-    def nearest(self, mpp: float) -> int:
-        """The place in `mpps` of the magnification that is nearest in log2; the coarser one of two equally near."""
-        return min(range(len(self.mpps)), key=lambda k: round(abs(math.log2(self.mpps[k] / mpp)), 9))

@@ -1,14 +1,18 @@
 """The query decoder: what a tile at any place and any magnification should look like, given an encoded region."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from parfocal.region_encoder.attention import FeedForward, attend
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.encoder import initialise
+from parfocal.region_encoder.levels import nearest_levels
+from parfocal.region_encoder.linear import linear
 from parfocal.region_encoder.position import PositionEmbedding
 
 __all__ = ["Decoded", "EmbeddingDecoder"]
@@ -48,6 +52,7 @@ class EmbeddingDecoder(nn.Module):
         memory_present: Bool[Tensor, "region slot"],
         xy_um: Float[Tensor, "region query 2"],
         mpp: Float[Tensor, "region query"],
+        query_present: Bool[Tensor, "region query"] | None = None,
     ) -> Decoded:
         """Ask for embeddings.
 
@@ -56,40 +61,64 @@ class EmbeddingDecoder(nn.Module):
             memory_present: which of it there is; at least one slot of each region. Other values are never read.
             xy_um: centres of the asked tiles about the region's centre, in micrometres.
             mpp: micrometres per pixel of the asked tiles; the output layer is that of the nearest magnification.
+            query_present: which queries there are, where regions are asked about different numbers of tiles; the
+                answers at the others are 0. All of them when None.
         """
-        x = self.position(xy_um, mpp)
-        is_full = bool(memory_present.all())
-        if not is_full:
-            memory = torch.where(memory_present[..., None], memory, 0.0)
+        queries = _Cells.of(torch.ones_like(mpp, dtype=torch.bool) if query_present is None else query_present)
+        slots = _Cells.of(memory_present)
+        x = self.position(queries.rows(xy_um), queries.rows(mpp))
+        seen = self.memory_norm(slots.rows(memory))
         bias = None
-        if not is_full:
-            bias = torch.zeros_like(memory_present, dtype=memory.dtype).masked_fill(~memory_present, float("-inf"))
-            bias = bias[:, None, None, :].expand(-1, self.config.heads, -1, -1)
-        seen = self.memory_norm(memory)
+        if slots.index is not None:
+            absent = torch.zeros_like(memory_present, dtype=seen.dtype).masked_fill(~memory_present, float("-inf"))
+            bias = absent[:, None, None].expand(-1, self.config.heads, -1, -1)
         for block in self.blocks:
-            x = block(x, seen, bias)
-        return self._answer(self.norm(x), mpp)
-
-    def _answer(self, x: Float[Tensor, "region query width"], mpp: Float[Tensor, "region query"]) -> Decoded:
-        dim, flat = self.config.dim, x.flatten(0, 1)
-        values, index = torch.unique(mpp.flatten(), return_inverse=True)
-        levels = torch.tensor(
-            [self.config.nearest(value) for value in values.tolist()], device=x.device, dtype=torch.long
-        )
-        level = levels[index]
-        answers = None
-        for k, output in enumerate(self.outputs):
-            own = (level == k).nonzero().flatten()
-            answer = output(flat.index_select(0, own)).unflatten(1, (2, -1))
-            answer = nn.functional.pad(answer, (0, dim - answer.shape[-1]))
-            answers = answer.new_zeros(len(flat), 2, dim) if answers is None else answers
-            answers = answers.index_copy(0, own, answer)
-        assert answers is not None
-        mean, log_variance = answers.view(*x.shape[:2], 2, dim).unbind(dim=2)
+            x = block(x, seen, queries, slots, bias)
+        answers = self._answer(self.norm(x), nearest_levels(queries.rows(mpp), self.config))
+        mean, log_variance = queries.grid(answers).chunk(2, dim=-1)
         return Decoded(mean, log_variance.clamp(*_LOG_VARIANCE))
+
+    def _answer(
+        self, x: Float[Tensor, "query width"], level: Int64[Tensor, " query"]
+    ) -> Float[Tensor, "query both_dims"]:
+        """Mean and log-variance of each query, by the output layer of its magnification."""
+        owns, answers = [], []
+        for k, (dim, output) in enumerate(zip(self.config.dims, self.outputs, strict=True)):
+            own = (level == k).nonzero().flatten()
+            answer = linear(cast(nn.Linear, output), x.index_select(0, own)).view(len(own), 2, dim)
+            owns.append(own)
+            answers.append(functional.pad(answer, (0, self.config.dim - dim)).flatten(1))
+        return torch.cat(answers).index_select(0, torch.argsort(torch.cat(owns)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """The way between a (region, cell) grid and rows of its present cells; `index` is None when all are there."""
+
+    regions: int
+    width: int
+    index: Int64[Tensor, " cell"] | None
+
+    @classmethod
+    def of(cls, present: Bool[Tensor, "region cell"]) -> "_Cells":
+        index = None if bool(present.all()) else present.flatten().nonzero().flatten()
+        return cls(present.shape[0], present.shape[1], index)
+
+    def rows(self, grid: Float[Tensor, "region cell *rest"]) -> Float[Tensor, "row *rest"]:
+        """The present cells as rows."""
+        flat = grid.flatten(0, 1)
+        return flat if self.index is None else flat.index_select(0, self.index)
+
+    def grid(self, rows: Float[Tensor, "row dim"]) -> Float[Tensor, "region cell dim"]:
+        """The rows at their cells, 0 at absent ones."""
+        if self.index is not None:
+            rows = rows.new_zeros(self.regions * self.width, rows.shape[1]).index_copy(0, self.index, rows)
+        return rows.view(self.regions, self.width, -1)
 
 
 class _CrossBlock(nn.Module):
+    """Queries look at the memory, then think for themselves."""
+
     def __init__(self, config: RegionEncoderConfig) -> None:
         super().__init__()
         self.heads = config.heads
@@ -101,11 +130,18 @@ class _CrossBlock(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "region query width"],
-        memory: Float[Tensor, "region slot width"],
-        bias: Float[Tensor, "region head 1 slot"] | None,
-    ) -> Float[Tensor, "region query width"]:
-        query = self.query(self.norm(x)).unflatten(-1, (self.heads, -1))
-        key, value = self.key_value(memory).unflatten(-1, (2, self.heads, -1)).unbind(dim=2)
-        x = x + self.out(attend(query, key, value, bias).values)
-        return x + self.mlp(x)
+        x: Float[Tensor, "query width"],
+        memory: Float[Tensor, "slot width"],
+        queries: _Cells,
+        slots: _Cells,
+        bias: Float[Tensor, "region head 1 cell"] | None,
+    ) -> Float[Tensor, "query width"]:
+        """The queries after the block."""
+        query = queries.grid(linear(self.query, self.norm(x)))
+        both = slots.grid(linear(self.key_value, memory))
+        query = query.view(*query.shape[:2], self.heads, -1)
+        both = both.view(*both.shape[:2], 2, self.heads, -1)
+        attended = attend(query, both[:, :, 0], both[:, :, 1], bias)
+        x = x + linear(self.out, queries.rows(attended.values))
+        added: Tensor = self.mlp(x)
+        return x + added

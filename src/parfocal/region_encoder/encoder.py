@@ -5,18 +5,19 @@ on the geometry (positions, relative bias) is computed once for each distinct pl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from parfocal.region_encoder.attention import Block
 from parfocal.region_encoder.checkpoint import load_weights, read_config, resolve, weights_digest, write_checkpoint
 from parfocal.region_encoder.config import RegionEncoderConfig
-from parfocal.region_encoder.packing import Chunk, Packing, Places, Span, find_places, pack
+from parfocal.region_encoder.linear import linear
+from parfocal.region_encoder.packing import Packing, find_places, pack, split_by_span
+from parfocal.region_encoder.plan import ChunkPlan, Plan
 from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
 from parfocal.region_encoder.readout import EncodedRegions, Readout, read_out
 from parfocal.region_encoder.standardise import Standardiser
@@ -74,43 +75,50 @@ class RegionEncoder(nn.Module):
         on_cpu = tokens.device.type == "cpu"
         max_rows = (_CPU_TRAINING_ROWS if torch.is_grad_enabled() else _CPU_ROWS) if on_cpu else _GPU_ROWS
         packing = pack(present, specials=self.config.specials, max_rows=max_rows)
-        places = find_places(xy_um, mpp, packing)
         if not packing.chunks:
-            return _empty(tokens, slots, self.config)
-        plan = _Plan.of(self, packing, places)
+            return _nothing(tokens, slots, self.config)
+        plan = Plan.of(
+            packing,
+            find_places(xy_um, mpp, packing),
+            config=self.config,
+            standardiser=self.standardiser,
+            position=self.position,
+            relative=self.relative,
+        )
         flat = tokens.flatten(0, 1)
         rows, weights = [], []
         for chunk in packing.chunks:
-            tiles = self._project(flat, packing, places, plan, chunk)
-            x = _with_specials(self.specials.to(tiles.dtype), tiles, chunk)
-            biases = [plan.bias(span, chunk, places) for span in chunk.spans]
-            expert_rows = plan.expert_rows(chunk, places)
+            part = plan.of_chunk(chunk)
+            x = self._embed(flat[chunk.tiles] if packing.is_dense else flat[packing.source[chunk.tiles]], plan, part)
             for block in self.blocks:
-                x, cls_weights = block(x, chunk.spans, biases, expert_rows, generator)
-            rows.append(self.norm(x))
+                x, cls_weights = block(x, part, generator)
+            rows.append(self.norm(x)[: len(x) - chunk.filling])
             weights += cls_weights
-        return _unpack(rows, weights, packing, self.config, shape=(regions, slots))
+        return _unpack(rows, weights, packing, specials=self.config.specials, shape=(regions, slots))
 
-    def _project(
-        self, flat: Float[Tensor, "slot dim"], packing: Packing, places: Places, plan: "_Plan", chunk: Chunk
-    ) -> Float[Tensor, "tile width"]:
-        """Standardise and project the tiles of a chunk, and add what their places say."""
-        raw = flat[chunk.tiles] if packing.is_dense else flat.index_select(0, packing.source[chunk.tiles])
-        place = places.index[chunk.tiles]
-        magnification = plan.magnification[place]
-        # In a dense chunk the tokens of all regions have one pattern of places, so statistics broadcast.
-        z = self.standardiser.apply_affine(raw, plan.scale[magnification], plan.shift[magnification])
-        projected = None
-        for projector, group in zip(self.projectors, self.config.projector_groups, strict=True):
-            if len(self.projectors) == 1:
-                projected = projector(z)
-                break
-            own = torch.isin(plan.level[place], torch.tensor(group, device=z.device)).nonzero().flatten()
-            part = projector(z.index_select(0, own)[:, : self.config.dims[group[0]]])
-            projected = part.new_zeros(len(z), part.shape[1]) if projected is None else projected
-            projected = projected.index_copy(0, own, part)
-        assert projected is not None
-        return projected + plan.position[place]
+    def _embed(self, raw: Float[Tensor, "tile dim"], plan: Plan, part: ChunkPlan) -> Float[Tensor, "row width"]:
+        """The rows that enter the trunk: CLS and registers, and the tiles standardised, projected and put in place."""
+        z = self.standardiser.apply_affine(raw, plan.scale, plan.shift, plan.magnification[part.place])
+        groups = self.config.projector_groups
+        if len(groups) == 1:
+            tiles = self.projectors[0](z)
+        else:
+            level = plan.level[part.place]
+            owns = [torch.isin(level, torch.tensor(group, device=z.device)).nonzero().flatten() for group in groups]
+            projected = [
+                projector(z.index_select(0, own)[:, : self.config.dims[group[0]]])
+                for projector, group, own in zip(self.projectors, groups, owns, strict=True)
+            ]
+            tiles = torch.cat(projected).index_select(0, torch.argsort(torch.cat(owns)))
+        tiles = tiles + plan.position[part.place]
+        specials = self.specials.to(tiles.dtype)
+        rows = [
+            torch.cat([specials.expand(len(one), -1, -1), one], dim=1).flatten(0, 1)
+            for one in split_by_span(tiles, part.chunk, specials=len(specials))
+        ]
+        if part.chunk.filling:
+            rows.append(tiles.new_zeros(part.chunk.filling, tiles.shape[1]))
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     @torch.inference_mode()
     def encode(
@@ -127,7 +135,7 @@ class RegionEncoder(nn.Module):
         was_training, device = self.training, self.specials.device
         self.eval()
         try:
-            encoded = self(tokens.to(device), xy_um.to(device), mpp.to(device), present.to(device))
+            encoded: EncodedRegions = self(tokens.to(device), xy_um.to(device), mpp.to(device), present.to(device))
         finally:
             self.train(was_training)
         return encoded.to(tokens.device, torch.float32)
@@ -136,7 +144,8 @@ class RegionEncoder(nn.Module):
         self, tokens: Float[Tensor, "*batch dim"], mpp: Float[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch dim"]:
         """The tokens as z-scores of their magnification, clipped; see `Standardiser`."""
-        return self.standardiser(tokens, mpp)
+        z: Tensor = self.standardiser(tokens, mpp)
+        return z
 
     def readout(
         self,
@@ -178,130 +187,26 @@ class RegionEncoder(nn.Module):
         return encoder.to(device=device, dtype=getattr(torch, dtype)).eval()
 
 
-class _Projector(nn.Sequential):
+class _Projector(nn.Module):
     """LN-Linear-SiLU-Linear from one tile encoder's width to the trunk's."""
 
     def __init__(self, dim: int, width: int) -> None:
-        super().__init__(nn.LayerNorm(dim), nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width))
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.into = nn.Linear(dim, width)
+        self.out = nn.Linear(width, width)
 
     def forward(self, z: Float[Tensor, "tile dim"]) -> Float[Tensor, "tile width"]:
         """Standardised embeddings come in float32 and are rounded to the precision of the weights here."""
-        return super().forward(z.to(self[1].weight.dtype))
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What depends on the places alone: computed once for a call.
-
-    Attributes:
-        scale, shift: standardisation of each distinct mpp.
-        magnification: the distinct mpp of each place.
-        level: the nearest magnification of the model of each place.
-        position: the position embedding of each place.
-        bias_table: the bias between all tokens of a region that had every place, flattened; None where computing
-            each region's own pairs is less work.
-    """
-
-    relative: RelativeBias
-    n_places: int
-    specials: int
-    scale: Float[Tensor, "mpp dim"]
-    shift: Float[Tensor, "mpp dim"]
-    magnification: Int64[Tensor, " place"]
-    level: Int64[Tensor, " place"]
-    position: Float[Tensor, "place width"]
-    bias_table: Float[Tensor, "pair head"] | None
-    n_experts: int
-
-    @classmethod
-    def of(cls, encoder: RegionEncoder, packing: Packing, places: Places) -> "_Plan":
-        """Evaluate positions, statistics and pairs of a batch."""
-        mpps, magnification = torch.unique(places.mpp, return_inverse=True)
-        scale, shift = encoder.standardiser.affine(mpps.tolist())
-        levels = torch.tensor(
-            [encoder.config.nearest(mpp) for mpp in mpps.tolist()], dtype=torch.long, device=places.mpp.device
-        )
-        specials = encoder.config.specials
-        pairs = sum(span.regions * (span.length - specials) ** 2 for chunk in packing.chunks for span in chunk.spans)
-        table = None
-        if len(places.mpp) ** 2 <= pairs:
-            table = encoder.relative(places.xy_um[None], places.mpp[None])[0].flatten(0, 1)
-        return cls(
-            relative=encoder.relative,
-            n_places=len(places.mpp),
-            specials=specials,
-            scale=scale,
-            shift=shift,
-            magnification=magnification,
-            level=levels[magnification],
-            position=encoder.position(places.xy_um, places.mpp),
-            bias_table=table,
-            n_experts=len(encoder.blocks[0].experts),
-        )
-
-    def bias(self, span: Span, chunk: Chunk, places: Places) -> Float[Tensor, "#region head token token"]:
-        """The bias of a span's regions; one for all of them where they have the same tiles."""
-        tiles = span.length - self.specials
-        before = sum(one.regions * (one.length - self.specials) for one in chunk.spans if one.start < span.start)
-        first = chunk.tiles.start + before
-        place = places.index[first : first + span.regions * tiles].view(span.regions, tiles)
-        if span.regions > 1 and bool((place == place[:1]).all()):
-            place = place[:1]
-        if self.bias_table is None:
-            bias = self.relative(places.xy_um[place], places.mpp[place])
-            return bias.permute(0, 3, 1, 2).contiguous()
-        special = torch.arange(self.specials, device=place.device).expand(len(place), -1)
-        token = torch.cat([special, place + self.specials], dim=1)  # (region, token)
-        pair = token[:, :, None] * (self.specials + self.n_places) + token[:, None, :]
-        bias = self.bias_table.index_select(0, pair.flatten()).view(*pair.shape, -1)
-        return bias.permute(0, 3, 1, 2).contiguous()
-
-    def expert_rows(self, chunk: Chunk, places: Places) -> list[Int64[Tensor, " _row"]]:
-        """The rows of each expert of a separate trunk; nothing for a shared one."""
-        if self.n_experts == 1:
-            return []
-        level = self.level[places.index[chunk.tiles]]
-        of_row = torch.cat(
-            [
-                torch.cat([part.new_full((len(part), self.specials), -1), part], dim=1).flatten()
-                for part in _by_span(level, chunk, self.specials)
-            ]
-        )
-        return [(of_row == expert - 1).nonzero().flatten() for expert in range(self.n_experts)]
-
-
-def _by_span(tiles: Tensor, chunk: Chunk, specials: int) -> list[Tensor]:
-    """The tiles of a chunk (first axis) as one (region, tile, ...) for each span."""
-    lengths = [span.length - specials for span in chunk.spans]
-    parts = tiles.split([span.regions * length for span, length in zip(chunk.spans, lengths, strict=True)])
-    return [
-        part.view(span.regions, length, *tiles.shape[1:])
-        for part, span, length in zip(parts, chunk.spans, lengths, strict=True)
-    ]
-
-
-def _with_specials(
-    specials: Float[Tensor, "special width"], tiles: Float[Tensor, "tile width"], chunk: Chunk
-) -> Float[Tensor, "row width"]:
-    """The rows of a chunk: for each region CLS and registers, then its tiles."""
-    parts = [
-        torch.cat([specials.expand(len(part), -1, -1), part], dim=1).flatten(0, 1)
-        for part in _by_span(tiles, chunk, len(specials))
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        hidden = linear(self.into, self.norm(z.to(self.into.weight.dtype)))
+        return linear(self.out, nn.functional.silu(hidden))
 
 
 def _unpack(
-    rows: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    packing: Packing,
-    config: RegionEncoderConfig,
-    *,
-    shape: tuple[int, int],
+    rows: Sequence[Tensor], weights: Sequence[Tensor], packing: Packing, *, specials: int, shape: tuple[int, int]
 ) -> EncodedRegions:
     """Bring the rows back to the axes of the batch; absent tokens become 0."""
     regions, slots = shape
-    specials = config.specials
     spans = [span for chunk in packing.chunks for span in chunk.spans]
     flat = rows[0] if len(rows) == 1 else torch.cat(list(rows))
     if packing.is_dense:
@@ -310,22 +215,20 @@ def _unpack(
         return EncodedRegions(grid[:, 0], grid[:, 1:specials], grid[:, specials:], cls_weights)
     parts = [
         part.view(span.regions, span.length, -1)
-        for part, span in zip(flat.split([span.regions * span.length for span in spans]), spans, strict=True)
+        for part, span in zip(torch.split(flat, [span.regions * span.length for span in spans]), spans, strict=True)
     ]
-    heads = torch.cat([part[:, :specials] for part in parts])
+    heads = torch.cat([part[:, :specials] for part in parts]).index_select(0, torch.argsort(packing.order))
     tiles = torch.cat([part[:, specials:].flatten(0, 1) for part in parts])
     tile_weights = torch.cat([weight[:, specials:].flatten() for weight in weights])
-    back = torch.argsort(packing.order)
-    heads = heads.index_select(0, back)
     tokens = tiles.new_zeros(regions * slots, tiles.shape[1]).index_copy(0, packing.source, tiles)
     cls_weights = tile_weights.new_zeros(regions * slots).index_copy(0, packing.source, tile_weights)
     return EncodedRegions(heads[:, 0], heads[:, 1:], tokens.view(regions, slots, -1), cls_weights.view(regions, slots))
 
 
-def _empty(tokens: Tensor, slots: int, config: RegionEncoderConfig) -> EncodedRegions:
-    nothing = tokens.new_zeros(0, slots, config.width)
+def _nothing(tokens: Tensor, slots: int, config: RegionEncoderConfig) -> EncodedRegions:
+    empty = tokens.new_zeros(0, slots, config.width)
     return EncodedRegions(
-        tokens.new_zeros(0, config.width), tokens.new_zeros(0, config.registers, config.width), nothing, nothing[..., 0]
+        tokens.new_zeros(0, config.width), tokens.new_zeros(0, config.registers, config.width), empty, empty[..., 0]
     )
 
 

@@ -35,6 +35,7 @@ class RegionModel(nn.Module):
         xy_um: Float[Tensor, "region query 2"],
         mpp: Float[Tensor, "region query"],
         *,
+        query_present: Bool[Tensor, "region query"] | None = None,
         bottleneck: bool = False,
     ) -> Decoded:
         """Ask an encoded region about tiles.
@@ -44,6 +45,7 @@ class RegionModel(nn.Module):
             present: which tokens it was given.
             xy_um: centres of the asked tiles about the region's centre, in micrometres.
             mpp: their micrometres per pixel.
+            query_present: which of the questions are asked; all when None.
             bottleneck: look at CLS and the registers only; what CLS must then carry makes it the region's vector.
         """
         memory = torch.cat([encoded.cls[:, None], encoded.registers], dim=1)
@@ -51,7 +53,8 @@ class RegionModel(nn.Module):
         if not bottleneck:
             memory = torch.cat([memory, encoded.tokens], dim=1)
             memory_present = torch.cat([memory_present, present], dim=1)
-        return self.decoder(memory, memory_present, xy_um, mpp)
+        decoded: Decoded = self.decoder(memory, memory_present, xy_um, mpp, query_present)
+        return decoded
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 __all__ = ["PositionEmbedding", "RelativeBias", "fourier_features", "pair_features"]
 
@@ -41,12 +42,14 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(N_FOURIER, width), nn.SiLU(), nn.Linear(width, width))
+        self.into = nn.Linear(N_FOURIER, width)
+        self.out = nn.Linear(width, width)
 
     def forward(self, xy_um: Float[Tensor, "*batch 2"], mpp: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
         """One vector for each place, in the precision of the weights; the angles are computed in that of `xy_um`."""
         features = fourier_features(xy_um, mpp)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))
+        vector: Tensor = self.out(functional.silu(self.into(features.to(self.into.weight.dtype))))
+        return vector
 
 
 def pair_features(
@@ -76,7 +79,7 @@ def pair_features(
 
 
 class RelativeBias(nn.Module):
-    """What is added to the attention scores of each head: an MLP of the pair's geometry, constants for CLS and registers.
+    """What is added to the scores of each head: an MLP of the pair's geometry, and constants for CLS and registers.
 
     One bias serves all blocks. A constant that is the same for all keys of a query would change nothing, so CLS and
     registers as queries have constants for each other only, and every tile has one for each of them as a key.
@@ -85,17 +88,19 @@ class RelativeBias(nn.Module):
     def __init__(self, heads: int, specials: int, *, tile_px: int, unit_um: float) -> None:
         super().__init__()
         self.tile_px, self.unit_um, self.specials = tile_px, unit_um, specials
-        self.mlp = nn.Sequential(nn.Linear(N_PAIR, _BIAS_HIDDEN), nn.SiLU(), nn.Linear(_BIAS_HIDDEN, heads))
+        self.into = nn.Linear(N_PAIR, _BIAS_HIDDEN)
+        self.out = nn.Linear(_BIAS_HIDDEN, heads)
         self.special_to_special = nn.Parameter(torch.zeros(specials, specials, heads))
         self.tile_to_special = nn.Parameter(torch.zeros(specials, heads))
 
     def forward(
         self, xy_um: Float[Tensor, "region tile 2"], mpp: Float[Tensor, "region tile"]
     ) -> Float[Tensor, "region token token head"]:
-        """The bias from each query (second axis) to each key (third axis); tokens are CLS, registers, then the tiles."""
+        """The bias of each query (second axis) to each key (third): CLS, registers, then the tiles."""
         regions, tiles = mpp.shape
         pairs = pair_features(xy_um, mpp, tile_px=self.tile_px, unit_um=self.unit_um)
-        between = self.mlp(pairs.to(self.mlp[0].weight.dtype))  # (region, tile, tile, head)
+        hidden = functional.silu(self.into(pairs.to(self.into.weight.dtype)))
+        between: Tensor = self.out(hidden)  # (region, tile, tile, head)
         heads = between.shape[-1]
         special = torch.cat(
             [self.special_to_special, self.special_to_special.new_zeros(self.specials, tiles, heads)], dim=1

@@ -1,4 +1,4 @@
-"""What represents a region: its CLS, its contextual tokens, or CLS with one attention-weighted mean per magnification."""
+"""What represents a region: its CLS, its contextual tokens, or CLS with a weighted mean per magnification."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from parfocal.region_encoder.config import RegionEncoderConfig
+from parfocal.region_encoder.levels import nearest_levels
 
 __all__ = ["READOUTS", "EncodedRegions", "Readout", "read_out"]
 
@@ -64,7 +65,7 @@ def read_out(
         empty = (~present.any(dim=1)).nonzero().flatten().tolist()
         raise ValueError(f"regions {empty} have no tile present; drop them before reading out by attention")
     everything = _weighted_mean(encoded, present)
-    level = _levels(mpp, config)
+    level = nearest_levels(mpp, config)
     parts = [encoded.cls]
     for k in range(len(config.mpps)):
         own = present & (level == k)
@@ -81,10 +82,3 @@ def _weighted_mean(encoded: EncodedRegions, chosen: Bool[Tensor, "region token"]
     share = weights / weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     tokens = torch.where(chosen[..., None], encoded.tokens, 0.0)
     return torch.einsum("rt,rtw->rw", share.to(tokens.dtype), tokens)
-
-
-def _levels(mpp: Float[Tensor, "region token"], config: RegionEncoderConfig) -> Tensor:
-    """The place in `config.mpps` of each token's nearest magnification; anything at absent tokens."""
-    values, index = torch.unique(mpp, return_inverse=True)
-    nearest = [config.nearest(value) if value > 0 else 0 for value in values.tolist()]
-    return torch.tensor(nearest, dtype=torch.long, device=mpp.device)[index]

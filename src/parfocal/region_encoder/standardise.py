@@ -1,17 +1,19 @@
 """Tile embeddings to mean 0 and standard deviation 1 per magnification, with the statistics kept in the checkpoint."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from parfocal.region_encoder.config import RegionEncoderConfig
+from parfocal.region_encoder.levels import level_shares, nearest_levels
 
 __all__ = ["Standardiser"]
+
+_ROWS = 64
 
 
 class Standardiser(nn.Module):
@@ -33,7 +35,7 @@ class Standardiser(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Standardiser":
         # A model cast to half precision must not round its statistics: a mean of 100 sd would be off by 0.4 sd.
         kept = {name: buffer for name, buffer in self.named_buffers() if buffer.dtype in (torch.float32, torch.float64)}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in kept.items():
             moved = getattr(self, name)
             if moved.dtype not in (torch.float32, torch.float64):
@@ -55,7 +57,8 @@ class Standardiser(nn.Module):
                 row = torch.as_tensor(np.asarray(values, dtype=np.float64))
                 if row.shape != (self.config.dims[k],):
                     raise ValueError(
-                        f"statistics at {mpp:g} mpp have shape {tuple(row.shape)}; the model has {self.config.dims[k]} features"
+                        f"statistics at {mpp:g} mpp have shape {tuple(row.shape)}; "
+                        f"the model has {self.config.dims[k]} features"
                     )
                 if not bool(torch.isfinite(row).all()) or (buffer is self.sd and bool((row < 0).any())):
                     raise ValueError(f"statistics at {mpp:g} mpp hold a value that is not finite, or a negative sd")
@@ -63,49 +66,43 @@ class Standardiser(nn.Module):
                     row = torch.where(row > 1e-6 * row.max(), row, 1.0)
                 buffer[k, : len(row)] = row.to(buffer)
 
-    def at(self, mpp: float) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-        """Mean and standard deviation at any mpp.
-
-        Between two magnifications of one tile encoder they are interpolated linearly in log2 mpp; outside them the
-        nearest counts. Encoders are never mixed: the nearest magnification says whose statistics are used.
-        """
-        nearest = self.config.nearest(mpp)
-        group = next(group for group in self.config.encoder_groups if nearest in group)
-        coarser = max((k for k in group if self.config.mpps[k] >= mpp), default=group[0])
-        finer = min((k for k in group if self.config.mpps[k] <= mpp), default=group[-1])
-        if coarser == finer:
-            return self.mean[coarser], self.sd[coarser]
-        span = math.log2(self.config.mpps[coarser] / self.config.mpps[finer])
-        share = math.log2(self.config.mpps[coarser] / mpp) / span
-        return torch.lerp(self.mean[coarser], self.mean[finer], share), torch.lerp(
-            self.sd[coarser], self.sd[finer], share
-        )
-
     def forward(self, tokens: Float[Tensor, "*batch dim"], mpp: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
-        """The z-scores, clipped to `clip_sd`, in float32 (float64 stays); features beyond a magnification's width are 0.
+        """The z-scores, clipped to `clip_sd`, in the statistics' precision; 0 beyond a magnification's width.
 
         Values at absent tokens become some number or stay NaN; whoever reads them makes a mistake.
         """
         magnifications, index = torch.unique(mpp, return_inverse=True)
-        scale, shift = self.affine(magnifications.tolist())
-        return self.apply_affine(tokens, scale[index], shift[index])
+        scale, shift = self.affine(magnifications)
+        return self.apply_affine(tokens.flatten(0, -2), scale, shift, index.flatten()).view(tokens.shape)
 
-    def affine(self, mpps: list[float]) -> tuple[Float[Tensor, "mpp dim"], Float[Tensor, "mpp dim"]]:
-        """Scale and shift of each magnification: z = scale * token + shift, 0 beyond a magnification's width."""
-        scales, shifts = [], []
-        # The mpp of an absent token may be anything, NaN included.
-        for mpp in (mpp if mpp > 0 else self.config.mpps[0] for mpp in mpps):
-            mean, sd = self.at(mpp)
-            is_feature = torch.arange(self.config.dim, device=mean.device) < self.config.dims[self.config.nearest(mpp)]
-            scales.append(torch.where(is_feature, 1 / sd, 0.0))
-            shifts.append(torch.where(is_feature, -mean / sd, 0.0))
-        return torch.stack(scales), torch.stack(shifts)
+    def affine(self, mpp: Float[Tensor, " mpp"]) -> tuple[Float[Tensor, "mpp dim"], Float[Tensor, "mpp dim"]]:
+        """Scale and shift of each magnification: z = scale * token + shift, 0 beyond a magnification's width.
+
+        Between two magnifications of one tile encoder, mean and standard deviation are interpolated linearly in
+        log2 mpp; outside them the nearest counts. Encoders are never mixed: the nearest magnification says whose
+        statistics are used.
+        """
+        share = level_shares(mpp, self.config).to(self.mean.dtype)
+        mean, sd = share @ self.mean, share @ self.sd
+        dims = torch.tensor(self.config.dims, device=mpp.device)[nearest_levels(mpp, self.config)]
+        is_feature = torch.arange(self.config.dim, device=mpp.device) < dims[:, None]
+        return torch.where(is_feature, 1 / sd, 0.0), torch.where(is_feature, -mean / sd, 0.0)
 
     def apply_affine(
         self,
-        tokens: Float[Tensor, "*batch dim"],
-        scale: Float[Tensor, "*#batch dim"],
-        shift: Float[Tensor, "*#batch dim"],
-    ) -> Float[Tensor, "*batch dim"]:
-        """One fused pass of scale and shift, and the clip."""
-        return torch.addcmul(shift, tokens.to(shift.dtype), scale).clamp(-self.config.clip_sd, self.config.clip_sd)
+        tokens: Float[Tensor, "token dim"],
+        scale: Float[Tensor, "mpp dim"],
+        shift: Float[Tensor, "mpp dim"],
+        index: Int64[Tensor, " token"],
+    ) -> Float[Tensor, "token dim"]:
+        """Scale and shift each token by the row of its magnification, and clip."""
+        if tokens.requires_grad or torch.compiler.is_exporting():
+            z = torch.addcmul(shift[index], tokens.to(shift.dtype), scale[index])
+            return z.clamp(-self.config.clip_sd, self.config.clip_sd)
+        # Embeddings are wide: a few rows at a time stay in the cache between the passes.
+        z = torch.empty_like(tokens, dtype=shift.dtype)
+        for rows in range(0, len(tokens), _ROWS):
+            part, own = slice(rows, rows + _ROWS), index[rows : rows + _ROWS]
+            torch.addcmul(shift[own], tokens[part].to(shift.dtype), scale[own], out=z[part])
+            z[part].clamp_(-self.config.clip_sd, self.config.clip_sd)
+        return z
