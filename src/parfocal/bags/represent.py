@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int
 from pydantic import Field, field_validator
 
@@ -27,6 +28,7 @@ from parfocal.embeddings.records import update_failures
 from parfocal.errors import MismatchError, ParfocalError
 from parfocal.geometry import format_mpp
 from parfocal.region_encoder import Readout, RegionEncoder, collate_regions
+from parfocal.region_encoder.levels import nearest_levels
 
 __all__ = ["RepresentSettings", "RepresentSummary", "represent"]
 
@@ -143,7 +145,7 @@ def _check(source: EmbeddingSet, encoder: RegionEncoder, model: str, *, other_mp
             "Pass --other-mpps (other_mpps=True) to interpolate."
         )
     for mpp in source.mpps:
-        nearest = config.nearest(mpp)
+        nearest = int(nearest_levels(torch.tensor(mpp), config))
         if source.dims[mpp] != config.dims[nearest]:
             raise MismatchError(
                 f"{model} takes vectors of width {config.dims[nearest]} at {format_mpp(mpp)} mpp and {source.name} has "
