@@ -20,6 +20,7 @@ LOSS_PARTS = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "loss_gua
 """The columns that a step fills, in the order of what `Trainee.forward` returns."""
 
 GUARD_WEIGHT = 0.1
+_QUERY_GROUPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,23 +103,39 @@ class Trainee(nn.Module):
         bottleneck: bool,
     ) -> HiddenTokens:
         """Ask the decoder for the hidden tokens; with `bottleneck` it sees only CLS and the registers."""
-        # The hidden tokens of a region side by side; regions with fewer ask about some other token too, unread.
-        n_queries = max(1, int(hidden.sum(dim=1).max()))
-        place = hidden.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :n_queries]
-        asked = hidden.gather(1, place)
-        mpp = torch.where(asked, regions.mpp.gather(1, place), self.mpps[0])
-        xy_um = regions.xy_um.gather(1, place[..., None].expand(-1, -1, 2))
-        decoded = self.model.decode(encoded, visible, xy_um, mpp, bottleneck=bottleneck)
-        level = self.level_of(mpp)[asked]
-        predicted, log_variance = decoded.mean[asked], decoded.log_variance[asked]
-        if self.teacher is None or self.to_latent is None:
-            standardised = self.standardise(regions).gather(
-                1, place[..., None].expand(-1, -1, regions.tokens.shape[-1])
-            )[asked]
-            return HiddenTokens(predicted, log_variance, self._as_target(standardised, level), level)
-        latent = self.teacher(regions.tokens.float(), regions.xy_um, regions.mpp, regions.present)
-        target = latent.gather(1, place[..., None].expand(-1, -1, latent.shape[-1]))[asked]
-        return HiddenTokens(self.to_latent(predicted), torch.zeros_like(target), target, level)
+        standardised, latent = None, None
+        if self.teacher is None:
+            standardised = self.standardise(regions)
+        else:
+            latent = self.teacher(regions.tokens.float(), regions.xy_um, regions.mpp, regions.present)
+        # The hidden tokens of a region side by side. Regions with about as many are asked together: a quarter of the
+        # batch each, since with one width for all nearly half of the queries would be filling.
+        count = hidden.sum(dim=1)
+        found: list[HiddenTokens] = []
+        for rows in count.argsort(descending=True, stable=True).chunk(_QUERY_GROUPS):
+            n_queries = int(count[rows[0]])
+            if n_queries == 0 and found:
+                break
+            place = hidden[rows].to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : max(1, n_queries)]
+            asked = hidden[rows].gather(1, place)
+            # What fills up a region's queries is some other token, with a magnification that exists; it is not read.
+            mpp = torch.where(asked, regions.mpp[rows].gather(1, place), self.mpps[0])
+            xy_um = regions.xy_um[rows].gather(1, place[..., None].expand(-1, -1, 2))
+            decoded = self.model.decode(_some(encoded, rows), visible[rows], xy_um, mpp, bottleneck=bottleneck)
+            level = self.level_of(mpp)[asked]
+            predicted, log_variance = decoded.mean[asked], decoded.log_variance[asked]
+            at = rows[:, None].expand_as(place)[asked], place[asked]
+            if latent is not None and self.to_latent is not None:
+                target = latent[at]
+                found.append(HiddenTokens(self.to_latent(predicted), torch.zeros_like(target), target, level))
+            elif standardised is not None:
+                found.append(HiddenTokens(predicted, log_variance, self._as_target(standardised[at], level), level))
+        return HiddenTokens(
+            torch.cat([one.predicted for one in found]),
+            torch.cat([one.log_variance for one in found]),
+            torch.cat([one.target for one in found]),
+            torch.cat([one.level for one in found]),
+        )
 
     def in_standard_space(self, tokens: HiddenTokens) -> tuple[Float[Tensor, "token dim"], Float[Tensor, "token dim"]]:
         """Predictions and targets as standardised embeddings; latent ones stay latent, about each level's mean."""
@@ -199,6 +216,10 @@ class Trainee(nn.Module):
         if self.settings.targets != "whitened":
             return standardised
         return _by_level(self.whiten, standardised, level)
+
+
+def _some(encoded: EncodedRegions, rows: Int[Tensor, " row"]) -> EncodedRegions:
+    return EncodedRegions(encoded.cls[rows], encoded.registers[rows], encoded.tokens[rows], encoded.cls_weights[rows])
 
 
 def _by_level(
