@@ -46,6 +46,12 @@ def test_of_a_single_slide_whole_fragments_are_held_out(make_set: MakeSet) -> No
     assert "1 of 2 tissue fragments of the only slide (10 of 30 regions)" in split.sentence
 
 
+def test_a_fragment_larger_than_the_share_is_held_out_whole(make_set: MakeSet) -> None:
+    split = split_set(make_set((30,), gap=True), share=0.1, seed=0)
+
+    assert split.held_out[0].regions.tolist() == list(range(20, 30))
+
+
 def test_a_single_fragment_loses_one_end_with_a_gap(make_set: MakeSet) -> None:
     split = split_set(make_set((30,)), share=0.2, seed=0)
 

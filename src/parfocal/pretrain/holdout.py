@@ -104,12 +104,14 @@ def _split_slide(tiles: EmbeddingSet, slide: str, share: float, rng: np.random.G
     fragment = tissue_fragments(xy_um, tiles.region_um)
     sizes = np.bincount(fragment)
     wanted = max(1.0, share * n)
-    # Whole fragments in random order while they fit into the wanted number, or one and a half times it for the first.
+    # Whole fragments in random order while they fit; where these are crumbs, one larger fragment, up to half of it all.
     held: list[int] = []
     for one in rng.permutation(len(sizes)):
-        total = sizes[held].sum() + sizes[one]
-        if total <= wanted or (not held and total <= 1.5 * wanted):
+        if sizes[held].sum() + sizes[one] <= wanted:
             held.append(int(one))
+    if sizes[held].sum() < 0.5 * wanted:
+        larger = [int(one) for one in np.argsort(sizes, kind="stable") if 0.5 * wanted <= sizes[one] <= n / 2]
+        held = larger[:1] or held
     is_held = np.isin(fragment, held)
     if is_held.sum() >= 0.5 * wanted:
         sentence = (
