@@ -247,8 +247,9 @@ class _Networks:
 
     def _score(self, hidden: Float[Tensor, "model row width"]) -> Float[Tensor, "model row 1"]:
         gates = torch.baddbmm(self.gate_bias, hidden, self.gate)
-        half = gates.shape[2] // 2
-        return torch.bmm(torch.tanh(gates[..., :half]) * torch.sigmoid(gates[..., half:]), self.attention)
+        # Not two slices: the gradient of each would be a whole tensor of zeros first.
+        value, gate = gates.chunk(2, dim=2)
+        return torch.bmm(torch.tanh(value) * torch.sigmoid(gate), self.attention)
 
     @torch.no_grad()
     def predict(

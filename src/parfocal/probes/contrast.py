@@ -49,7 +49,12 @@ def fit_contrast(
         is_positive: the label of each slide.
         folds: the outer folds.
         settings: what to choose among.
+
+    Raises:
+        ValueError: the bags are not of the same regions.
     """
+    if any(not np.array_equal(bag.region_start, bags[0].region_start) for bag in bags):
+        raise ValueError(f"bags {[bag.name for bag in bags]} are not of the same regions")
     regions = [centred_regions(bag) for bag in bags]
     return [_fit_fold(bags, regions, is_positive, fold, settings) for fold in folds]
 
@@ -206,8 +211,6 @@ def _with_means(scores: np.ndarray, logit: np.ndarray) -> np.ndarray:
 
 def _pairs(bags: Sequence[Bag], regions: Sequence[np.ndarray], fold: Fold, settings: ProbeSettings) -> list[_Pair]:
     bounds = [(int(a), int(b)) for a, b in zip(bags[0].region_start[:-1], bags[0].region_start[1:], strict=True)]
-    if any(not np.array_equal(bag.region_start, bags[0].region_start) for bag in bags):
-        raise ValueError(f"bags {[bag.name for bag in bags]} are not of the same regions")
     whitened, spreads = [], []
     for bag, rows in zip(bags, regions, strict=True):
         whitening, centre = _whitening(bag, rows, fold, settings)

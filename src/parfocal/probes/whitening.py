@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64
 
 __all__ = ["Preparation", "Whitening", "fit_whitening", "preparations"]
 
-_MOST_ROWS = 8192  # for the covariance; its error at 64 components is then far below the noise between slides
+_MOST_ROWS = 4096  # for the covariance; its error at 64 components is then far below the noise between slides
 _ITERATIONS = 8
 _SMALLEST = 1e-8  # variance of a component over that of the leading one
 

@@ -1,0 +1,103 @@
+"""Contrast is the class difference of cross-moments, absent regions add nothing, and what is unread is never read."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parfocal.probes import ProbeSettings, contrast_matrices, cross_moments, fit_contrast
+from parfocal.probes.contrast import RANKS, centred_regions
+from parfocal.report.statistics import auc
+
+SETTINGS = ProbeSettings(components=(4, 8), inner_folds=3)
+
+
+def test_moments_are_sums_over_common_regions_by_all_regions() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
+    present = np.array([True, True, False, True, True])
+    a[2], b[2] = np.nan, np.nan
+
+    found = cross_moments(a, b, present, [(0, 3), (3, 5), (5, 5)])
+
+    np.testing.assert_allclose(found[0], (np.outer(a[0], b[0]) + np.outer(a[1], b[1])) / 3)
+    np.testing.assert_allclose(found[1], (np.outer(a[3], b[3]) + np.outer(a[4], b[4])) / 2)
+    np.testing.assert_array_equal(found[2], np.zeros((3, 2)))
+
+
+def test_a_planted_pair_is_the_leading_direction() -> None:
+    rng = np.random.default_rng(0)
+    u, v = np.linalg.qr(rng.standard_normal((6, 1)))[0], np.linalg.qr(rng.standard_normal((5, 1)))[0]
+    label = np.arange(400) % 2 == 0
+    moments = rng.standard_normal((400, 6, 5)) * 0.3 + np.where(label, 1, -1)[:, None, None] * (u @ v.T)
+
+    (matrices,) = contrast_matrices(moments, label.astype(float), np.ones((1, 400)))
+
+    for number, rank in enumerate(RANKS):
+        np.testing.assert_allclose(np.linalg.norm(matrices[number]), 1)
+        assert np.vdot(matrices[number], u @ v.T) > 0.98
+        assert rank is None or np.linalg.matrix_rank(matrices[number], tol=1e-9) == rank
+    # Nothing but the planted pair stands above the noise, so the shrunk matrix has rank one.
+    assert np.linalg.matrix_rank(matrices[RANKS.index(None)], tol=1e-9) == 1
+
+
+def test_slides_of_weight_zero_have_no_say() -> None:
+    rng = np.random.default_rng(1)
+    moments, label = rng.standard_normal((12, 4, 4)), (np.arange(12) % 2).astype(float)
+    weight = np.ones((1, 12))
+    weight[0, :4] = 0
+    other = moments.copy()
+    other[:4] = 100
+
+    np.testing.assert_allclose(
+        contrast_matrices(moments, label, weight), contrast_matrices(other, label, weight), atol=1e-9
+    )
+    with pytest.raises(ValueError, match="both classes"):
+        contrast_matrices(moments, np.ones(12), np.ones((1, 12)))
+
+
+def test_unread_fine_regions_are_never_read_and_pairing_is_still_found(draw_numbers: Callable[..., Any]) -> None:
+    partial = draw_numbers(n=48, unread=0.5)
+    fine = partial.fine
+    label, folds = partial.pairing, partial.folds(partial.pairing)
+    assert 0.4 < fine.region_present.mean() < 0.6
+    assert np.isnan(fine.region_mean[~fine.region_present]).all()
+    filled = fine.region_mean.copy()
+    filled[~fine.region_present] = 1e6
+
+    poisoned = fit_contrast([partial.coarse, fine], label, folds, SETTINGS)
+    other = fit_contrast([partial.coarse, replace(fine, region_mean=filled)], label, folds, SETTINGS)
+
+    for one, same, fold in zip(poisoned, other, folds, strict=True):
+        assert np.isfinite(one.logit).all()
+        np.testing.assert_array_equal(one.logit, same.logit)
+        assert auc(label[fold.test], one.logit) > 0.85
+
+
+def test_regions_are_centred_within_slides_unless_they_are_partly_read(draw_numbers: Callable[..., Any]) -> None:
+    whole, partial = draw_numbers(n=8), draw_numbers(n=8, unread=0.5)
+
+    centred = centred_regions(whole.fine)
+
+    np.testing.assert_allclose(centred[whole.fine.regions_of(3)].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_array_equal(centred_regions(partial.fine), partial.fine.region_mean)
+    np.testing.assert_allclose(centred_regions(partial.coarse)[partial.coarse.regions_of(3)].mean(axis=0), 0, atol=1e-6)
+
+
+def test_a_constant_shift_of_a_slide_changes_no_pairing(numbers: Any) -> None:
+    fine = numbers.fine
+    moved = fine.region_mean.copy()
+    moved[fine.regions_of(0)] += 10
+
+    np.testing.assert_allclose(
+        centred_regions(replace(fine, region_mean=moved)), centred_regions(fine), atol=1e-5
+    )  # 1e-5: the shift is added in float32
+
+
+def test_bags_of_other_regions_are_refused(numbers: Any) -> None:
+    few = numbers.fine.of_slides(range(39))
+
+    with pytest.raises(ValueError, match="not of the same regions"):
+        fit_contrast([numbers.coarse, few], numbers.pairing, numbers.folds(numbers.pairing), SETTINGS)
