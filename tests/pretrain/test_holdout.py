@@ -1,5 +1,7 @@
 """Whole slides are held out; of a single slide, whole fragments; never random regions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,16 @@ def test_a_set_without_tissue_is_refused(make_set: MakeSet) -> None:
         split_set(make_set((0,)), share=0.2, seed=0)
     with pytest.raises(ConfigError, match="Embed more slides"):
         split_set(make_set((2,), name="other"), share=0.2, seed=0)
+
+
+def test_the_last_row_of_a_compact_fragment_can_be_held_out(make_set: MakeSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Four rows of five: no row holds as few regions as are wanted, so the nearest number of whole rows is taken.
+    tiles = make_set((20,))
+    tokens = tiles.read("s0")
+    compact = np.array([[448.0 * (k // 5), 448.0 * (k % 5) * 0.1] for k in range(20)])
+    monkeypatch.setattr(type(tiles), "read", lambda self, slide: replace(tokens, region_xy_um=compact))
+
+    split = split_set(tiles, share=0.1, seed=0)
+
+    assert split.held_out[0].regions.tolist() == [15, 16, 17, 18, 19]
+    assert split.training[0].regions.tolist() == list(range(10))

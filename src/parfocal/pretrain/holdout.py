@@ -124,8 +124,10 @@ def _split_slide(tiles: EmbeddingSet, slide: str, share: float, rng: np.random.G
     # One fragment holds nearly everything: its end along the longer axis, with a gap so that no two regions touch.
     axis = int(np.argmax(np.ptp(xy_um, axis=0)))
     position = xy_um[:, axis]
-    border = np.sort(position)[max(n - 1 - int(wanted), 0)]
-    is_held = position > border
+    # Regions lie in rows: the number of whole rows that comes nearest to what is wanted, one at least.
+    rows = np.unique(position)[1:]
+    n_beyond = np.array([(position >= row).sum() for row in rows], dtype=np.int64)
+    is_held = position >= rows[np.abs(n_beyond - wanted).argmin()] if len(rows) else np.zeros(n, dtype=bool)
     first_held = position[is_held].min(initial=np.inf)
     in_gap = (position > first_held - 1.001 * tiles.region_um) & ~is_held
     kept = ~is_held & ~in_gap
