@@ -82,6 +82,8 @@ class NetworkEncoder(TileEncoder):
             "mean": list(self._settings.mean),
             "std": list(self._settings.std),
             "dtype": str(self._dtype).removeprefix("torch."),
+            # Not a cause of the row, but pretraining must know it when only the rows are left.
+            "symmetry": self.symmetry.kind,
         }
 
     def encode(self, tiles: UInt8[np.ndarray, "tile y x 3"]) -> Float32[np.ndarray, "tile dim"]:
