@@ -119,7 +119,7 @@ def test_no_single_magnification_knows_the_pairing_and_contrast_does(result: Eva
 def test_the_region_encoder_that_knows_the_pairing_is_found(result: EvaluateResult) -> None:
     mixed = {run.arm.label: run for run in result.targets["pairing"].runs if run.arm.family == "Region encoder oracle"}
 
-    assert mixed["cls of regions: mean, logistic regression"].interval.estimate > 0.9
+    assert mixed["CLS of regions: mean, logistic regression"].interval.estimate > 0.9
 
 
 def test_one_magnification_is_as_good_as_the_mix_for_the_gland_type(result: EvaluateResult) -> None:

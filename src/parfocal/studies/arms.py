@@ -98,7 +98,7 @@ def _single_arms(number: int, one: EmbeddingSet, suffix: str) -> list[Arm]:
 def _late_arms(number: int, one: EmbeddingSet, suffix: str, arms: Sequence[Arm]) -> list[Arm]:
     if len(one.mpps) < 2:
         return []
-    family, bags = "Late fusion: unordered bags of all magnifications", _all(number, one)
+    family, bags = "Late fusion of unordered bags", _all(number, one)
     name = f"{_listed(one)}{suffix}"
     branches = tuple(place for place, arm in enumerate(arms) if arm.pooling == ATTENTION and arm.bags[0][0] == number)
     return [
@@ -111,7 +111,8 @@ def _late_arms(number: int, one: EmbeddingSet, suffix: str, arms: Sequence[Arm])
 def _region_encoder_arms(number: int, one: EmbeddingSet) -> list[Arm]:
     family = f"Region encoder {one.settings['model']}"
     if one.kind == "regions":
-        name = f"{_readout(one)} of regions"
+        readout = _readout(one)
+        name = "CLS of regions" if readout == "cls" else f"{readout} readout of regions"
         bags: tuple[tuple[int, str], ...] = ((number, "region"),)
         pools: tuple[tuple[str, Pool], ...] = (
             (MEAN, fit_mean),
