@@ -1,0 +1,263 @@
+"""One label against the pairing of magnifications: test, effect, power, second opinion, main effects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from pydantic import Field
+
+from parfocal.config import Settings
+from parfocal.geometry import format_mpp
+from parfocal.studies.pairing.covariates import ResidualBasis, design, residual_basis
+from parfocal.studies.pairing.effect import Power, debiased_effect, measure_power, slides_needed
+from parfocal.studies.pairing.main_effects import MainEffect, main_effects
+from parfocal.studies.pairing.moments import CohortRows, PairMoments, pair_moments, units_of
+from parfocal.studies.pairing.permutation import PairingTest, draw_permutations, pairing_test, residuals_of
+from parfocal.studies.pairing.type_centring import centre_within_types, cluster_types
+
+__all__ = ["LabelResult", "SynergySettings", "TypeOpinion", "Units", "analyse_label"]
+
+
+class SynergySettings(Settings):
+    """How the pairing of magnifications is tested."""
+
+    components: tuple[int, ...] = Field(
+        (8, 16, 32), min_length=1, description="Numbers of whitened components to try; all count in the one p-value."
+    )
+    permutations: int = Field(999, ge=99, description="Permutations of the labels; 1 / (this + 1) is the smallest p.")
+    types: tuple[int, ...] = Field(
+        (4, 8, 16),
+        description="Numbers of tissue types for the second opinion, centred within types; none turns it off.",
+    )
+    power: float = Field(0.8, gt=0, lt=1, description="The power that the detectable effect is found with.")
+    level: float = Field(0.05, gt=0, lt=1, description="Level of the test, for the power line.")
+    power_permutations: int = Field(
+        200, ge=0, description="Cohorts that pairs are planted into at each strength; 0 leaves the power line out."
+    )
+    main_repeats: int = Field(
+        4, ge=0, description="Five-fold cross-validations of the slide means; 0 leaves main effects out."
+    )
+    tiles: int = Field(8, ge=0, description="Tiles shown at each end of each direction; 0 shows none.")
+    maps: int = Field(4, ge=0, description="Slides shown as maps; 0 shows none.")
+    seed: int = Field(0, ge=0, description="Seed of permutations, planted pairs, types and folds.")
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Who is permuted: patients, each with the mean of its slides.
+
+    Attributes:
+        names: of the units.
+        of_slide: the unit of each slide, from 0.
+        site: the site of each unit, from 0; None where no sites are known.
+    """
+
+    names: tuple[str, ...]
+    of_slide: Int64[np.ndarray, " slide"]
+    site: Int64[np.ndarray, " unit"] | None = None
+
+
+@dataclass(frozen=True)
+class TypeOpinion:
+    """The p-value of the test on embeddings centred within slide and one of `n_types` types."""
+
+    n_types: int
+    p_value: float
+
+
+@dataclass(frozen=True, eq=False)
+class LabelResult:
+    """Everything about one label.
+
+    Attributes:
+        label: the class, or the target's name for a number.
+        is_class: whether the label is a class against the rest.
+        values: of every unit.
+        test: of the pairing.
+        effect: debiased strength of the best candidate; 0 where none is visible.
+        power: what this cohort could have shown; None where it was not asked for.
+        needed: units that would show this effect with the asked power; None where no effect is visible.
+        opinions: the second opinions.
+        main: main effects of each magnification and of all together.
+        n_covariates: how many were taken out.
+    """
+
+    label: str
+    is_class: bool
+    values: Float64[np.ndarray, " unit"]
+    test: PairingTest
+    effect: float
+    power: Power | None
+    needed: int | None
+    opinions: tuple[TypeOpinion, ...]
+    main: tuple[MainEffect, ...]
+    n_covariates: int
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        best, power = self.test.best, self.power
+        return {
+            "label": self.label,
+            "is_class": self.is_class,
+            "units": len(self.values),
+            "p_value": self.test.p_value,
+            "best": {"mpps": list(best.mpps), "components": best.components, "z": best.z},
+            "effect": self.effect,
+            "units_needed": self.needed,
+            "power": None
+            if power is None
+            else {
+                "asked": power.asked,
+                "level": power.level,
+                "detectable_effect": power.detectable,
+                "visible_from": power.edge,
+                "planted": list(power.strength),
+                "found": list(power.power),
+            },
+            "covariates": self.n_covariates,
+            "candidates": [
+                {
+                    "mpps": list(one.mpps),
+                    "components": one.components,
+                    "singular_value": one.singular_value,
+                    "noise_variance": one.noise_variance,
+                    "z": one.z,
+                    "p_value": one.p_value,
+                }
+                for one in self.test.candidates
+            ],
+            "within_types": [{"types": one.n_types, "p_value": one.p_value} for one in self.opinions],
+            "main_effects": [{"name": one.name, "measure": one.measure, **one.value.to_dict()} for one in self.main],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Label-free parts that all labels share: residual moments, as they are and for each number of types."""
+
+    basis: ResidualBasis
+    pairs: tuple[PairMoments, ...]
+
+
+def analyse_label(
+    rows: CohortRows,
+    units: Units,
+    labels: Mapping[str, Float64[np.ndarray, " unit"]],
+    settings: SynergySettings,
+    *,
+    is_class: bool,
+) -> list[LabelResult]:
+    """Test every label (one class against the rest each, or one number).
+
+    Args:
+        rows: of the cohort.
+        units: who is permuted.
+        labels: name -> 0 and 1 for a class; for a number its values, which are standardised.
+        settings: how.
+        is_class: whether labels are classes.
+
+    Raises:
+        ConfigError: too few units.
+    """
+    components = _usable(settings.components, rows.components)
+    means = {format_mpp(mpp): units_of(rows.means[mpp], units.of_slide) for mpp in rows.mpps}
+    prepared = {0: _prepare(rows, units, list(means.values()), None)}
+    for n_types in settings.types:
+        types = cluster_types(rows, n_types, seed=settings.seed)
+        prepared[n_types] = _prepare(rows, units, list(means.values()), centre_within_types(rows, types))
+    shown = dict(means)
+    if len(means) > 1:
+        shown["all together"] = np.concatenate([_unit_variance(one) for one in means.values()], axis=1)
+    results = []
+    for number, (name, given) in enumerate(labels.items()):
+        values = given if is_class else (given - given.mean()) / given.std()
+        rng = np.random.default_rng([settings.seed, 19, number])
+        tests = {
+            n_types: _test(one, values, units.site, components, settings, rng) for n_types, one in prepared.items()
+        }
+        test = tests[0]
+        best = test.best
+        effect = debiased_effect(best.singular_value, best.noise_variance, best.components)
+        power = _power(prepared[0], values, units.site, components, test, settings, rng)
+        results.append(
+            LabelResult(
+                label=name,
+                is_class=is_class,
+                values=values,
+                test=test,
+                effect=effect,
+                power=power,
+                needed=None if power is None else slides_needed(len(values), effect, power.detectable),
+                opinions=tuple(TypeOpinion(n, tests[n].p_value) for n in settings.types),
+                main=tuple(
+                    main_effects(shown, values, is_class=is_class, repeats=settings.main_repeats, seed=settings.seed)
+                ),
+                n_covariates=prepared[0].basis.n_covariates,
+            )
+        )
+    return results
+
+
+def _prepare(
+    rows: CohortRows,
+    units: Units,
+    means: Sequence[Float64[np.ndarray, "unit _dim"]],
+    prepared: Mapping[float, np.ndarray] | None,
+) -> _Prepared:
+    pairs = tuple(pair_moments(rows, a, b, units.of_slide, prepared=prepared) for a, b in combinations(rows.mpps, 2))
+    second = [pairs[0].first, *(pair.second for pair in pairs[: len(rows.mpps) - 1])]
+    return _Prepared(residual_basis(design(means, second, units.site)), pairs)
+
+
+def _test(
+    prepared: _Prepared,
+    values: Float64[np.ndarray, " unit"],
+    site: Int64[np.ndarray, " unit"] | None,
+    components: Sequence[int],
+    settings: SynergySettings,
+    rng: np.random.Generator,
+) -> PairingTest:
+    basis = prepared.basis
+    orders = draw_permutations(settings.permutations, None if site is None else site[basis.kept], len(basis.kept), rng)
+    pairs = [residuals_of(pair, basis) for pair in prepared.pairs]
+    return pairing_test(pairs, basis.columns.T @ values, orders, components)
+
+
+def _power(
+    prepared: _Prepared,
+    values: Float64[np.ndarray, " unit"],
+    site: Int64[np.ndarray, " unit"] | None,
+    components: Sequence[int],
+    test: PairingTest,
+    settings: SynergySettings,
+    rng: np.random.Generator,
+) -> Power | None:
+    if not settings.power_permutations:
+        return None
+    basis = prepared.basis
+    orders = draw_permutations(
+        settings.power_permutations, None if site is None else site[basis.kept], len(basis.kept), rng
+    )
+    return measure_power(
+        [residuals_of(pair, basis) for pair in prepared.pairs],
+        basis.columns.T @ values,
+        orders[1:],
+        components,
+        test,
+        asked=settings.power,
+        level=settings.level,
+        rng=rng,
+    )
+
+
+def _usable(components: Sequence[int], most: int) -> tuple[int, ...]:
+    """The numbers of components that the embeddings have, at least one of them."""
+    return tuple(sorted({min(k, most) for k in components}))
+
+
+def _unit_variance(means: np.ndarray) -> np.ndarray:
+    scale = means.std(axis=0)
+    return np.asarray(means / np.where(scale > 1e-6 * max(float(scale.max()), 1e-300), scale, np.inf))

@@ -1,0 +1,196 @@
+"""The two directions of a pairing, to be looked at: the tiles at both of their ends, and maps of a few slides."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from parfocal.embeddings import EmbeddingSet, SlideTokens
+from parfocal.geometry import Box, format_mpp
+from parfocal.report import Figure, slide_map_figure, tile_gallery
+from parfocal.slides import Slide, SlideSource, open_slide, read_tile
+from parfocal.studies.pairing.moments import CohortRows, region_means
+from parfocal.studies.pairing.permutation import Candidate
+
+__all__ = ["DirectionScores", "ends", "gallery", "map_figure", "score_directions", "slide_files", "slides_to_map"]
+
+_MAP_PX = 420
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionScores:
+    """Every region of the cohort along both directions of one candidate; NaN where a magnification is absent.
+
+    Attributes:
+        candidate: the pair of magnifications, the components and the directions.
+        first: u^T x of the coarser magnification.
+        second: v^T x of the finer one.
+        slide: number of each region's slide.
+    """
+
+    candidate: Candidate
+    first: Float64[np.ndarray, " region"]
+    second: Float64[np.ndarray, " region"]
+    slide: Int64[np.ndarray, " region"]
+
+    def of_slides(self) -> Float64[np.ndarray, " slide"]:
+        """u^T F_i v of every slide: the mean of the product over its regions, an absent one counting as nothing."""
+        product = np.nan_to_num(self.first * self.second)
+        number = int(self.slide.max()) + 1
+        total = np.bincount(self.slide, product, minlength=number)
+        score: Float64[np.ndarray, " slide"] = total / np.maximum(np.bincount(self.slide, minlength=number), 1)
+        return score
+
+
+def score_directions(rows: CohortRows, candidate: Candidate) -> DirectionScores:
+    """Project every region on the candidate's directions."""
+    a, b = candidate.mpps
+    k = candidate.components
+    return DirectionScores(
+        candidate,
+        rows.rows[a][:, :k].astype(np.float64) @ candidate.first,
+        rows.rows[b][:, :k].astype(np.float64) @ candidate.second,
+        np.repeat(np.arange(len(rows.slides), dtype=np.int64), np.diff(rows.start)),
+    )
+
+
+def ends(
+    score: Float64[np.ndarray, " region"], slide: Int64[np.ndarray, " region"], number: int
+) -> tuple[list[int], list[int]]:
+    """The regions with the highest and with the lowest scores, from as many slides as there are."""
+    order = np.argsort(score, kind="stable")
+    order = order[np.isfinite(score[order])]
+    return _spread(order[::-1], slide, number), _spread(order, slide, number)
+
+
+def gallery(
+    source: EmbeddingSet,
+    rows: CohortRows,
+    scores: DirectionScores,
+    files: Mapping[str, Path],
+    number: int,
+) -> tuple[Figure | None, Figure | None]:
+    """Tiles at both ends of both directions; None where a slide's file is not at hand for any of them.
+
+    Of a region with several tiles the one that lies furthest along the direction is shown.
+    """
+    figures: list[Figure | None] = []
+    for mpp, along, score, letter in (
+        (scores.candidate.mpps[0], scores.candidate.first, scores.first, "u"),
+        (scores.candidate.mpps[1], scores.candidate.second, scores.second, "v"),
+    ):
+        high, low = ends(score, scores.slide, number)
+        direction = rows.mapping[mpp][:, : scores.candidate.components] @ along
+        strips = {
+            f"{title} of {letter}": _tiles(source, rows, mpp, direction * sign, regions, scores.slide, files)
+            for title, sign, regions in (("high end", 1.0, high), ("low end", -1.0, low))
+        }
+        strips = {label: tiles for label, tiles in strips.items() if tiles}
+        caption = (
+            f"Tiles at {format_mpp(mpp)} um per pixel at both ends of {letter}: the regions with the highest and the "
+            "lowest score in the cohort, at most one of a slide as far as there are enough."
+        )
+        figures.append(tile_gallery(strips, caption) if strips else None)
+    return figures[0], figures[1]
+
+
+def slides_to_map(
+    scores: DirectionScores, values: Float64[np.ndarray, " slide"], number: int, available: Sequence[bool]
+) -> list[int]:
+    """Slides that show the effect best: the highest scores above the median label, the lowest ones below."""
+    of_slide = scores.of_slides()
+    usable = np.array(available, dtype=bool)
+    above = values > np.median(values) if (values > np.median(values)).any() else values >= np.median(values)
+    high = [int(one) for one in np.argsort(-of_slide) if above[one] and usable[one]]
+    low = [int(one) for one in np.argsort(of_slide) if not above[one] and usable[one]]
+    return high[: (number + 1) // 2] + low[: number // 2]
+
+
+def map_figure(
+    source: EmbeddingSet,
+    rows: CohortRows,
+    scores: DirectionScores,
+    slide: int,
+    file: Path,
+    caption: str,
+) -> Figure:
+    """One slide with u^T x, v^T x and their product laid over it."""
+    name = rows.slides[slide]
+    tokens = source.read(name)
+    here = slice(int(rows.start[slide]), int(rows.start[slide + 1]))
+    with open_slide(file, slide_mpp=tokens.slide_mpp) as opened:
+        width_um, height_um = opened.width_px * opened.mpp, opened.height_px * opened.mpp
+        mpp = max(width_um, height_um) / _MAP_PX
+        thumbnail = read_tile(opened, Box(0.0, 0.0, width_um, height_um), mpp=mpp)
+    first, second = (format_mpp(mpp) for mpp in scores.candidate.mpps)
+    return slide_map_figure(
+        thumbnail,
+        mpp,
+        tokens.region_xy_um,
+        tokens.region_um,
+        {
+            f"u at {first}": scores.first[here],
+            f"v at {second}": scores.second[here],
+            "product": scores.first[here] * scores.second[here],
+        },
+        caption,
+        slide=name,
+    )
+
+
+def slide_files(source: EmbeddingSet, slides: Sequence[str], given: Sequence[SlideSource]) -> dict[str, Path]:
+    """Where each slide's file is: as given, else where it was when it was embedded; only files that exist."""
+    asked = {one.slide: one.path for one in given}
+    found = {}
+    for slide in slides:
+        known = source.attributes(slide).get("slide_path")
+        path = asked.get(slide) or (Path(str(known)) if known else None)
+        if path is not None and path.exists():
+            found[slide] = path
+    return found
+
+
+def _spread(order: np.ndarray, slide: np.ndarray, number: int) -> list[int]:
+    """The first regions of the order with one of each slide before a second of any."""
+    seen: dict[int, int] = {}
+    turns = []
+    for place, region in enumerate(order[: 50 * number]):
+        turn = seen.get(int(slide[region]), 0)
+        seen[int(slide[region])] = turn + 1
+        turns.append((turn, place, int(region)))
+    return [region for _, _, region in sorted(turns)[:number]]
+
+
+def _tiles(
+    source: EmbeddingSet,
+    rows: CohortRows,
+    mpp: float,
+    direction: Float64[np.ndarray, " dim"],
+    regions: Sequence[int],
+    slide_of: Int64[np.ndarray, " region"],
+    files: Mapping[str, Path],
+) -> list[UInt8[np.ndarray, "y x 3"]]:
+    tiles = []
+    for region in regions:
+        number = int(slide_of[region])
+        name = rows.slides[number]
+        if name not in files:
+            continue
+        tokens = source.read(name)
+        centre = rows.centre.get(mpp)
+        if centre is None:
+            centre = np.nanmean(region_means(tokens, mpp), axis=0)
+        own = np.flatnonzero(tokens.region[mpp] == region - int(rows.start[number]))
+        along = (tokens.features[mpp][own].astype(np.float64) - centre) @ direction
+        with open_slide(files[name], slide_mpp=tokens.slide_mpp) as opened:
+            tiles.append(_tile(opened, source, tokens, mpp, int(own[along.argmax()])))
+    return tiles
+
+
+def _tile(slide: Slide, source: EmbeddingSet, tokens: SlideTokens, mpp: float, row: int) -> UInt8[np.ndarray, "y x 3"]:
+    """The pixels of one tile, by its row."""
+    side = (source.tile_px or 224) * mpp
+    corner = tokens.region_xy_um[tokens.region[mpp][row]] + tokens.region_um / 2 + tokens.center_um[mpp][row] - side / 2
+    return read_tile(slide, Box(float(corner[0]), float(corner[1]), side, side), mpp=mpp)

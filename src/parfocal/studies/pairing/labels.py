@@ -1,0 +1,252 @@
+"""The labels of a synergy study: classes or a number, patients, sites; whatever cannot be used is said, with counts."""
+
+import csv
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.studies.pairing.analysis import Units
+
+__all__ = ["LabelKind", "LabelledSlides", "StudyLabels", "read_labels", "study_labels"]
+
+LabelKind = Literal["auto", "class", "number"]
+
+_MISSING = {"", "na", "n/a", "nan", "none", "null"}
+_FEWEST_UNITS = 3
+_MOST_CLASSES = 6  # of whole numbers; more distinct ones are a number
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSlides:
+    """Slides with the text of their label.
+
+    Attributes:
+        target: the column.
+        slides: ids, sorted.
+        groups: patient of each slide, or the slide itself.
+        sites: site of each slide; None where no column was named.
+        values: the label as text.
+        notes: what was left out or is remarkable.
+    """
+
+    target: str
+    slides: tuple[str, ...]
+    groups: tuple[str, ...]
+    sites: tuple[str, ...] | None
+    values: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def restricted_to(self, available: Iterable[str], source: str) -> "LabelledSlides":
+        """Only the slides that have embeddings; what is missing on either side is a warning.
+
+        Raises:
+            ConfigError: no slide is left.
+        """
+        there = set(available)
+        keep = [number for number, slide in enumerate(self.slides) if slide in there]
+        unknown = [slide for slide in self.slides if slide not in there]
+        unlabelled = sorted(there - set(self.slides))
+        if not keep:
+            raise ConfigError(
+                f"no slide with a label in {self.target!r} has embeddings in {source}: the labels name "
+                f"{_some(unknown)}, the embeddings {_some(unlabelled)}. Use the ids of the embeddings."
+            )
+        notes = list(self.notes)
+        if unknown:
+            notes.append(f"{len(unknown)} slides with a label have no embeddings in {source}: {_some(unknown)}.")
+        if unlabelled:
+            notes.append(f"{len(unlabelled)} slides in {source} have no label in {self.target!r}: {_some(unlabelled)}.")
+        for note in notes[len(self.notes) :]:
+            warnings.warn(note, ParfocalWarning, stacklevel=2)
+        return replace(
+            self,
+            slides=tuple(self.slides[number] for number in keep),
+            groups=tuple(self.groups[number] for number in keep),
+            sites=None if self.sites is None else tuple(self.sites[number] for number in keep),
+            values=tuple(self.values[number] for number in keep),
+            notes=tuple(notes),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StudyLabels:
+    """What is tested: units, and one vector of numbers for each class or for the number.
+
+    Attributes:
+        units: patients, each with its slides.
+        labels: name -> 0 and 1 for each class against the rest, or a number's values.
+        is_class: whether they are classes.
+        notes: what was left out or is remarkable.
+    """
+
+    units: Units
+    labels: dict[str, Float64[np.ndarray, " unit"]]
+    is_class: bool
+    notes: tuple[str, ...]
+
+
+def read_labels(path: Path, target: str, *, group: str | None = None, site: str | None = None) -> LabelledSlides:
+    """Read a CSV with the columns `slide`, the target, and where named the group and the site.
+
+    Raises:
+        ConfigError: the file or a column is absent, a slide is named twice, or one has no group or site.
+    """
+    rows, columns = _rows(path)
+    for column in ["slide", target, *filter(None, [group, site])]:
+        if column not in columns:
+            raise ConfigError(f"{path} has no column {column!r}; it has {', '.join(columns)}.")
+    first: dict[str, int] = {}
+    for line, row in enumerate(rows, start=2):
+        if not row["slide"]:
+            raise ConfigError(f"line {line} of {path} names no slide.")
+        if row["slide"] in first:
+            raise ConfigError(
+                f"{path} names the slide {row['slide']} twice, in lines {first[row['slide']]} and {line}. Keep one."
+            )
+        first[row["slide"]] = line
+    labelled = sorted((row for row in rows if row[target].lower() not in _MISSING), key=lambda row: row["slide"])
+    notes = []
+    if len(labelled) < len(rows):
+        gone = sorted(row["slide"] for row in rows if row[target].lower() in _MISSING)
+        notes.append(f"{len(gone)} of {len(rows)} slides have no value in {target!r} and are left out: {_some(gone)}.")
+        warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
+    if not labelled:
+        raise ConfigError(f"no slide in {path} has a value in {target!r}.")
+    for column in filter(None, [group, site]):
+        homeless = [row["slide"] for row in labelled if row[column].lower() in _MISSING]
+        if homeless:
+            raise ConfigError(f"{len(homeless)} slides in {path} have no value in {column!r}: {_some(homeless)}.")
+    return LabelledSlides(
+        target=target,
+        slides=tuple(row["slide"] for row in labelled),
+        groups=tuple(row[group or "slide"] for row in labelled),
+        sites=tuple(row[site] for row in labelled) if site else None,
+        values=tuple(row[target] for row in labelled),
+        notes=tuple(notes),
+    )
+
+
+def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: str | None = None) -> StudyLabels:
+    """Turn text into what is tested, one value for each patient: the mean over its slides.
+
+    Numbers with more than six distinct values, or that are not whole, are a number; everything else is classes. Of two
+    classes the later one (by number or alphabet) is set against the other, of several each against the rest.
+
+    Args:
+        given: slides and their labels.
+        kind: `class` or `number` overrides that.
+        positive: the only class to test.
+
+    Raises:
+        ConfigError: one class or value only, a class with too few patients, a patient at two sites.
+    """
+    names, of_slide = np.unique(np.array(given.groups), return_inverse=True)
+    of_slide = of_slide.reshape(-1).astype(np.int64)
+    units = Units(tuple(names.tolist()), of_slide, _sites(given, of_slide, names.tolist()))
+    numbers = [_number(value) for value in given.values]
+    as_number = kind == "number" or (kind == "auto" and positive is None and _is_number(numbers))
+    notes = list(given.notes)
+    if as_number:
+        bad = [value for value, number in zip(given.values, numbers, strict=True) if number is None]
+        if bad:
+            raise ConfigError(f"{given.target!r} is to be a number, and {_some(bad)} is none. Use kind class.")
+        values = _unit_means(np.array(numbers, dtype=np.float64), of_slide)
+        if not values.std() > 0:
+            raise ConfigError(f"every patient has the same value in {given.target!r}; there is nothing to explain.")
+        return StudyLabels(units, {given.target: values}, False, tuple(notes))
+    classes = [
+        f"{number:g}" if number is not None else text for number, text in zip(numbers, given.values, strict=True)
+    ]
+    tested = _classes_to_test(given.target, classes, positive)
+    labels: dict[str, Float64[np.ndarray, " unit"]] = {}
+    for name in tested:
+        values = _unit_means(np.array([one == name for one in classes], dtype=np.float64), of_slide)
+        fewest = int(min((values > 0.5).sum(), (values <= 0.5).sum()))
+        if fewest >= _FEWEST_UNITS:
+            labels[name] = values
+        elif len(tested) > 1:
+            notes.append(f"the class {name!r} has {fewest} patients; it is not tested ({_FEWEST_UNITS} are needed).")
+            warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
+        else:
+            raise ConfigError(
+                f"{given.target!r} has {fewest} patients in one of its classes; {_FEWEST_UNITS} in each are needed."
+            )
+    if not labels:
+        raise ConfigError(f"no class of {given.target!r} has {_FEWEST_UNITS} patients on either side.")
+    torn = sum(
+        len({one for one, unit in zip(classes, of_slide, strict=True) if unit == u}) > 1 for u in range(len(names))
+    )
+    if torn:
+        notes.append(f"{torn} of {len(names)} patients have slides of several classes and count by their share.")
+        warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
+    return StudyLabels(units, labels, True, tuple(notes))
+
+
+def _classes_to_test(target: str, classes: Sequence[str], positive: str | None) -> list[str]:
+    found = sorted(set(classes), key=lambda name: (_number(name) is None, _number(name) or 0.0, name))
+    if len(found) < 2:
+        raise ConfigError(f"{target!r} has one class only ({found[0]}); two are needed to tell apart.")
+    if positive is not None:
+        number = _number(positive)
+        name = f"{number:g}" if number is not None else positive
+        if name not in found:
+            raise ConfigError(f"{target!r} has no class {positive!r}; it has {', '.join(found[:8])}.")
+        return [name]
+    return found[1:] if len(found) == 2 else found
+
+
+def _sites(given: LabelledSlides, of_slide: np.ndarray, names: Sequence[str]) -> np.ndarray | None:
+    if given.sites is None:
+        return None
+    number = np.unique(np.array(given.sites), return_inverse=True)[1].reshape(-1)
+    of_unit = np.zeros(len(names), dtype=np.int64)
+    of_unit[of_slide] = number
+    torn = sorted({given.groups[slide] for slide in np.flatnonzero(of_unit[of_slide] != number)})
+    if torn:
+        raise ConfigError(f"{len(torn)} patients have slides from two sites: {_some(torn)}. A patient has one site.")
+    return of_unit
+
+
+def _unit_means(values: np.ndarray, of_slide: np.ndarray) -> Float64[np.ndarray, " unit"]:
+    return np.asarray(np.bincount(of_slide, values) / np.bincount(of_slide))
+
+
+def _is_number(numbers: Sequence[float | None]) -> bool:
+    there = [number for number in numbers if number is not None]
+    if len(there) < len(numbers) or len(set(there)) < 3:
+        return False
+    return len(set(there)) > _MOST_CLASSES or any(number != round(number) for number in there)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    if not path.is_file():
+        raise ConfigError(f"cannot read {path}: there is no such file.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        columns = [name.strip() for name in table.fieldnames or []]
+        rows = [
+            {name.strip(): (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+            for row in table
+        ]
+    if not rows:
+        raise ConfigError(f"{path} has no rows below its header.")
+    return rows, columns
+
+
+def _some(names: Collection[str], most: int = 3) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
