@@ -1,6 +1,7 @@
 """Step 11: whole questions, composed of the steps before; one function each, and one command each.
 
-`evaluate` asks which arm predicts a label best; `demo` runs the whole chain on a cohort whose answer is known.
+`evaluate` asks which arm predicts a label best; `demo` runs the whole chain on a cohort whose answer is known;
+`synergy` asks, before any training, whether pairing magnifications can help on a label at all.
 """
 
 from parfocal.studies.arms import Arm, table_of_arms
@@ -8,6 +9,7 @@ from parfocal.studies.demo import DemoResult, DemoSettings, demo
 from parfocal.studies.evaluate import EvaluateSettings, cross_validate, evaluate
 from parfocal.studies.evaluation import ArmRun, EvaluateResult, TargetResult
 from parfocal.studies.evaluation_page import arm_results, evaluation_page
+from parfocal.studies.synergy import SynergyResult, SynergySettings, synergy
 
 __all__ = [
     "Arm",
@@ -16,11 +18,14 @@ __all__ = [
     "DemoSettings",
     "EvaluateResult",
     "EvaluateSettings",
+    "SynergyResult",
+    "SynergySettings",
     "TargetResult",
     "arm_results",
     "cross_validate",
     "demo",
     "evaluate",
     "evaluation_page",
+    "synergy",
     "table_of_arms",
 ]
