@@ -118,6 +118,23 @@ def test_composition_is_not_called_pairing() -> None:
     assert min(one.value.estimate for one in shown.main) > 0.65
 
 
+def test_a_site_that_explains_it_is_taken_out() -> None:
+    rng = np.random.default_rng(2)
+    world = rng.standard_normal((8, 10))
+    site = np.arange(80) % 2
+    slides = [draw_slide(rng, world, f"s{n:03d}", pairing=0.8 * (2 * s - 1))[0] for n, s in enumerate(site)]
+    label = (rng.random(80) < np.where(site == 1, 0.8, 0.2)).astype(float)
+    rows, alone = rows_of(slides), each_alone(80)
+    settings = FAST.model_copy(update={"types": ()})
+    known = Units(alone.names, alone.of_slide, site)
+    without, within = (
+        analyse_label(rows, units, {"y": label}, settings, is_class=True)[0].test.p_value for units in (alone, known)
+    )
+
+    assert without == 1 / 200
+    assert within > 0.05
+
+
 def test_the_p_value_is_uniform_when_labels_mean_nothing() -> None:
     slides, label, _ = draw("pairing", n=48)
     rng = np.random.default_rng(5)

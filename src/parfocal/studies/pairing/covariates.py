@@ -46,9 +46,10 @@ def design(
 ) -> Float64[np.ndarray, "unit covariate"]:
     """The constant, the sites, and leading components of slide means and of second moments.
 
-    A seventh of the units' number goes to each kind, at most 64 and 32: with less, labels that depend on a component
-    that was left out look as if pairing knew them (33 % instead of 5 % of null cohorts with 8 components at 120
-    slides); with more, the power is gone.
+    A seventh of the units' number goes to each kind, at most 64 and 32. With fewer, a label that depends on a component
+    which was left out looks as if pairing knew it: with 8 and 4 components a third of null cohorts of 120 slides with
+    main effects was rejected before the second moments along the directions were taken out too. With more, there are
+    no residuals left to test.
 
     Args:
         means: of each magnification.

@@ -56,7 +56,7 @@ def sentences(target: str, result: LabelResult, adjusted_p: float, settings: Syn
         else f"{name}: no association of the pairing of magnifications with the label was found beyond slide means and "
         f"the moments of each magnification ({_equals(result.test.p_value)}{holm})."
     ]
-    lines.append(_power_sentence(result, settings))
+    lines.append(_power_sentence(result, settings, found=found))
     opinions = ", ".join(f"{one.p_value:.3f} with {one.n_types} types" for one in result.opinions)
     if opinions:
         lines.append(f"Second opinion, centred within tissue types: p = {opinions}.")
@@ -110,24 +110,26 @@ def _title(target: str, result: LabelResult) -> str:
     return target if result.label == target or not result.is_class else f"{target} = {result.label}, against the rest"
 
 
-def _power_sentence(result: LabelResult, settings: SynergySettings) -> str:
-    seen = (
-        f"The observed effect is {result.effect:.3f} with the noise taken off"
-        if result.effect
-        else ("Above the noise no effect is visible")
-    )
-    if result.power is None:
-        return f"{seen}."
-    share = f"{settings.power:.0%}".replace("%", " %")
-    if result.power.detectable is None:
-        return (
-            f"{seen}; none of the planted effects, up to {result.power.strength[-1]:.2f}, was found with {share} power."
+def _power_sentence(result: LabelResult, settings: SynergySettings, *, found: bool) -> str:
+    parts = [f"The effect is {result.effect:.3f}, its inflation by noise taken off" if found else _not_found(result)]
+    if result.power is not None:
+        share = f"{settings.power:.0%}".replace("%", " %")
+        n = len(result.values)
+        parts.append(
+            f"this cohort of {n} could have shown one of {result.power.detectable:.3f} with {share} power"
+            if result.power.detectable is not None
+            else f"no planted effect up to {result.power.strength[-1]:.2f} is found with {share} power in these {n}"
         )
-    shown = f"this cohort of {len(result.values)} could have shown one of {result.power.detectable:.3f}"
-    text = f"{seen}; {shown} with {share} power"
-    if result.needed is None:
-        return f"{text}."
-    return f"{text}, and one as large as the observed one needs about {result.needed} patients."
+        if result.needed is not None:
+            size = "one as large as the observed one" if found else "the observed one, if it is real,"
+            parts.append(f"{size} needs about {result.needed} patients")
+    return "; ".join(parts) + "."
+
+
+def _not_found(result: LabelResult) -> str:
+    if not result.effect:
+        return "No effect is visible above the noise"
+    return f"The largest contrast seen, {result.effect:.3f}, cannot be told from chance"
 
 
 def _blocks(result: LabelResult, pictures: LabelPictures) -> tuple[Block, ...]:
