@@ -90,9 +90,12 @@ class Attention(nn.Module):
         """The mixed rows, and for each span how much CLS looked at each token of its region."""
         qkv = linear(self.qkv, rows)
         mixed, cls_weights = [], []
-        for span, bias in zip(part.chunk.spans, part.biases, strict=True):
-            own = qkv[span.start : span.stop].view(span.regions, span.length, 3, self.heads, -1)
-            attended = attend(own[:, :, 0], own[:, :, 1], own[:, :, 2], bias)
+        spans = part.chunk.spans
+        # Split and unbind, not slices: the gradient of a slice is a whole tensor of zeros.
+        owns = torch.split(qkv, [span.regions * span.length for span in spans] + [part.chunk.filling])
+        for span, own, bias in zip(spans, owns[:-1], part.biases, strict=True):
+            query, key, value = torch.unbind(own.view(span.regions, span.length, 3, self.heads, -1), dim=2)
+            attended = attend(query, key, value, bias)
             mixed.append(attended.values.flatten(0, 1))
             cls_weights.append(attended.cls_weights)
         if part.chunk.filling:

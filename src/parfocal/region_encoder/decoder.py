@@ -13,6 +13,7 @@ from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.encoder import initialise
 from parfocal.region_encoder.levels import nearest_levels
 from parfocal.region_encoder.linear import linear
+from parfocal.region_encoder.packing import ROW_MULTIPLE
 from parfocal.region_encoder.position import PositionEmbedding
 
 __all__ = ["Decoded", "EmbeddingDecoder"]
@@ -69,7 +70,7 @@ class EmbeddingDecoder(nn.Module):
         x = self.position(queries.rows(xy_um), queries.rows(mpp))
         seen = self.memory_norm(slots.rows(memory))
         bias = None
-        if slots.index is not None:
+        if not bool(memory_present.all()):
             absent = torch.zeros_like(memory_present, dtype=seen.dtype).masked_fill(~memory_present, float("-inf"))
             bias = absent[:, None, None].expand(-1, self.config.heads, -1, -1)
         for block in self.blocks:
@@ -87,32 +88,47 @@ class EmbeddingDecoder(nn.Module):
             own = (level == k).nonzero().flatten()
             answer = linear(cast(nn.Linear, output), x.index_select(0, own)).view(len(own), 2, dim)
             owns.append(own)
-            answers.append(functional.pad(answer, (0, self.config.dim - dim)).flatten(1))
+            if dim < self.config.dim:
+                answer = functional.pad(answer, (0, self.config.dim - dim))
+            answers.append(answer.flatten(1))
         return torch.cat(answers).index_select(0, torch.argsort(torch.cat(owns)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Cells:
-    """The way between a (region, cell) grid and rows of its present cells; `index` is None when all are there."""
+    """The way between a (region, cell) grid and rows of its present cells.
+
+    Attributes:
+        index: the cell of each row; None when all are there. Some copies of the first follow, to fill up to a whole
+            number of `ROW_MULTIPLE`; what becomes of them is dropped.
+        n_rows: the rows without those.
+    """
 
     regions: int
     width: int
-    index: Int64[Tensor, " cell"] | None
+    index: Int64[Tensor, " row"] | None
+    n_rows: int
 
     @classmethod
     def of(cls, present: Bool[Tensor, "region cell"]) -> "_Cells":
-        index = None if bool(present.all()) else present.flatten().nonzero().flatten()
-        return cls(present.shape[0], present.shape[1], index)
+        """The cells of a grid."""
+        regions, width = present.shape
+        if bool(present.all()) and regions * width % ROW_MULTIPLE == 0:
+            return cls(regions, width, None, regions * width)
+        index = present.flatten().nonzero().flatten()
+        filling = -len(index) % ROW_MULTIPLE if len(index) else 0
+        return cls(regions, width, torch.cat([index, index[:1].expand(filling)]), len(index))
 
     def rows(self, grid: Float[Tensor, "region cell *rest"]) -> Float[Tensor, "row *rest"]:
-        """The present cells as rows."""
+        """The present cells as rows, and the filling."""
         flat = grid.flatten(0, 1)
         return flat if self.index is None else flat.index_select(0, self.index)
 
     def grid(self, rows: Float[Tensor, "row dim"]) -> Float[Tensor, "region cell dim"]:
         """The rows at their cells, 0 at absent ones."""
         if self.index is not None:
-            rows = rows.new_zeros(self.regions * self.width, rows.shape[1]).index_copy(0, self.index, rows)
+            blank = rows.new_zeros(self.regions * self.width, rows.shape[1])
+            rows = blank.index_copy(0, self.index[: self.n_rows], rows[: self.n_rows])
         return rows.view(self.regions, self.width, -1)
 
 
@@ -141,7 +157,8 @@ class _CrossBlock(nn.Module):
         both = slots.grid(linear(self.key_value, memory))
         query = query.view(*query.shape[:2], self.heads, -1)
         both = both.view(*both.shape[:2], 2, self.heads, -1)
-        attended = attend(query, both[:, :, 0], both[:, :, 1], bias)
+        key, value = torch.unbind(both, dim=2)
+        attended = attend(query, key, value, bias)
         x = x + linear(self.out, queries.rows(attended.values))
         added: Tensor = self.mlp(x)
         return x + added

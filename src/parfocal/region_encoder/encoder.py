@@ -26,7 +26,7 @@ __all__ = ["RegionEncoder", "initialise"]
 
 # Rows of a chunk. On a CPU the widest activations of size S must stay in the cache, and below the size from which the
 # allocator asks the system for fresh pages at every layer; with gradients a few large products beat many small ones.
-_CPU_ROWS, _CPU_TRAINING_ROWS, _GPU_ROWS = 832, 4096, 1 << 20
+_CPU_ROWS, _CPU_TRAINING_ROWS, _GPU_ROWS = 1664, 4096, 1 << 20
 
 
 class RegionEncoder(nn.Module):

@@ -13,7 +13,7 @@ from parfocal.region_encoder.levels import level_shares, nearest_levels
 
 __all__ = ["Standardiser"]
 
-_ROWS = 64
+_ROWS = 128
 
 
 class Standardiser(nn.Module):
