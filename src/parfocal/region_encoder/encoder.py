@@ -196,7 +196,7 @@ class _Projector(nn.Module):
         self.into = nn.Linear(dim, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, z: Float[Tensor, "tile dim"]) -> Float[Tensor, "tile width"]:
+    def forward(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch width"]:
         """Standardised embeddings come in float32 and are rounded to the precision of the weights here."""
         hidden = linear(self.into, self.norm(z.to(self.into.weight.dtype)))
         return linear(self.out, nn.functional.silu(hidden))

@@ -1,0 +1,111 @@
+"""The decoder: each question is answered for itself, and only from what is there."""
+
+import pytest
+import torch
+
+from parfocal.region_encoder.attention import attend_fused, attend_stepwise
+
+from .toy import DIM, batch_of, model_of
+
+
+def test_the_answer_does_not_depend_on_what_else_is_asked() -> None:
+    model = model_of()
+    tokens, xy, mpp, present = batch_of(4, absent=0.4)
+    encoded = model.encoder.encode(tokens, xy, mpp, present)
+
+    everything = model.decode(encoded, present, xy, mpp)
+    one = model.decode(encoded, present, xy[:, 6:7], mpp[:, 6:7])
+
+    torch.testing.assert_close(one.mean, everything.mean[:, 6:7], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one.log_variance, everything.log_variance[:, 6:7], atol=1e-5, rtol=1e-5)
+
+
+def test_questions_that_are_not_asked_have_no_answer_and_no_influence() -> None:
+    model = model_of()
+    tokens, xy, mpp, present = batch_of(4, absent=0.4)
+    encoded = model.encoder.encode(tokens, xy, mpp, present)
+    asked = torch.rand(4, 21, generator=torch.Generator().manual_seed(5)) < 0.4
+    nan = float("nan")
+    poisoned = xy.masked_fill(~asked[..., None], nan), mpp.masked_fill(~asked, nan)
+
+    some = model.decode(encoded, present, *poisoned, query_present=asked)
+    everything = model.decode(encoded, present, xy, mpp)
+
+    torch.testing.assert_close(some.mean[asked], everything.mean[asked], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(some.log_variance[asked], everything.log_variance[asked], atol=1e-5, rtol=1e-5)
+    assert not some.mean[~asked].any()
+
+
+def test_absent_memory_is_not_read() -> None:
+    model = model_of()
+    tokens, xy, mpp, present = batch_of(4, absent=0.4)
+    encoded = model.encoder.encode(tokens, xy, mpp, present)
+    memory = torch.cat([encoded.cls[:, None], encoded.tokens], dim=1)
+    there = torch.cat([torch.ones(4, 1, dtype=torch.bool), present], dim=1)
+
+    poisoned = memory.masked_fill(~there[..., None], float("nan"))
+
+    assert torch.equal(model.decoder(poisoned, there, xy, mpp).mean, model.decoder(memory, there, xy, mpp).mean)
+
+
+def test_the_bottleneck_sees_the_region_only_through_cls_and_registers() -> None:
+    model = model_of()
+    tokens, xy, mpp, present = batch_of(2)
+    encoded = model.encoder.encode(tokens, xy, mpp, present)
+    blank = type(encoded)(encoded.cls, encoded.registers, torch.zeros_like(encoded.tokens), encoded.cls_weights)
+
+    through = model.decode(encoded, present, xy, mpp, bottleneck=True)
+
+    assert torch.equal(model.decode(blank, present, xy, mpp, bottleneck=True).mean, through.mean)
+    assert not torch.allclose(model.decode(encoded, present, xy, mpp).mean, through.mean)
+
+
+def test_each_magnification_is_answered_in_its_own_width() -> None:
+    model = model_of(encoders=("coarse", "fine", "fine"), dims=(17, DIM, DIM))
+    tokens, xy, mpp, present = batch_of(2)
+    decoded = model.decode(model.encoder.encode(tokens, xy, mpp, present), present, xy, mpp)
+
+    assert not decoded.mean[:, 0, 17:].any()
+    assert decoded.mean[:, 0, :17].all()
+    assert decoded.mean[:, 1:].all()
+
+
+def test_a_magnification_between_two_is_answered_by_the_nearest() -> None:
+    model = model_of()
+    with torch.no_grad():
+        for k, output in enumerate(model.decoder.outputs):
+            output.weight.zero_()
+            output.bias.fill_(float(k))
+    encoded = model.encoder.encode(*batch_of(1))
+    asked = torch.tensor([[3.0, 1.5, 1.4, 0.75, 0.6]])
+
+    decoded = model.decode(encoded, torch.ones(1, 21, dtype=torch.bool), torch.zeros(1, 5, 2), asked)
+
+    assert decoded.mean[0, :, 0].tolist() == [0.0, 0.0, 1.0, 1.0, 2.0]
+
+
+def test_gradients_are_right() -> None:
+    model = model_of(width=8, depth=1, heads=2, dims=(3, 3, 3), registers=1, decoder_depth=1).double()
+    _, xy, mpp, present = batch_of(2, absent=0.7)
+    memory = torch.randn(2, 21, 8, dtype=torch.float64, requires_grad=True)
+    asked = ~present
+
+    def run(memory: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        decoded = model.decoder(memory, present, xy.double(), mpp.double(), asked)
+        return decoded.mean, decoded.log_variance
+
+    assert torch.autograd.gradcheck(run, (memory,), fast_mode=True)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_both_ways_of_attention_are_the_same_function(with_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 5, 2, 8, generator=generator, dtype=torch.float64)
+    key, value = torch.randn(2, 3, 7, 2, 8, generator=generator, dtype=torch.float64).unbind(0)
+    bias = torch.randn(3, 2, 5, 7, generator=generator, dtype=torch.float64) if with_bias else None
+
+    stepwise, fused = attend_stepwise(query, key, value, bias), attend_fused(query, key, value, bias)
+
+    torch.testing.assert_close(stepwise.values, fused.values)
+    torch.testing.assert_close(stepwise.cls_weights, fused.cls_weights)
+    torch.testing.assert_close(fused.cls_weights.sum(dim=1), torch.ones(3, dtype=torch.float64))

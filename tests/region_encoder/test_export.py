@@ -1,0 +1,63 @@
+"""The exported file: the same numbers, for any number of regions and tokens, where parfocal cannot be imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from parfocal.region_encoder import RegionEncoder
+from parfocal.region_encoder.export import DenseEncoder
+
+from .toy import batch_of, model_of
+
+# In processes of their own: the shape checks of the tests would turn traced sizes into constants.
+EXPORT = """
+import sys
+from parfocal.region_encoder import RegionEncoder, export_encoder
+export_encoder(RegionEncoder.from_pretrained(sys.argv[1]), sys.argv[2])
+"""
+RUN = """
+import sys
+sys.modules["parfocal"] = None  # importing it is an error from here on
+import torch
+program = torch.export.load(sys.argv[1]).module()
+torch.save([program(*batch) for batch in torch.load(sys.argv[2])], sys.argv[3])
+"""
+
+
+def run(code: str, *arguments: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_dense_form_is_the_same_function() -> None:
+    # A second way to the same numbers: absent tokens are hidden by -inf instead of left out.
+    for settings in ({}, {"trunk": "separate", "encoders": ("a", "b", "b"), "dims": (9, 24, 24)}):
+        encoder = model_of(**settings).encoder
+        batch = batch_of(5, absent=0.5)
+        encoded = encoder.encode(*batch)
+        with torch.no_grad():
+            dense = DenseEncoder(encoder)(*batch)
+
+        for ours, theirs in zip(
+            (encoded.cls, encoded.registers, encoded.tokens, encoded.cls_weights), dense, strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_exported_file_gives_the_same_numbers_without_parfocal(tmp_path: Path) -> None:
+    model_of(depth=1).encoder.save_pretrained(tmp_path / "model")
+    encoder = RegionEncoder.from_pretrained(tmp_path / "model")
+    batches = [batch_of(2, absent=0.4), tuple(part[:, :4] for part in batch_of(7, absent=0.2))]
+    torch.save(batches, tmp_path / "in.pt")
+
+    run(EXPORT, tmp_path / "model", tmp_path / "encoder.pt2")
+    run(RUN, tmp_path / "encoder.pt2", tmp_path / "in.pt", tmp_path / "out.pt")
+
+    for batch, (cls, registers, tokens, cls_weights) in zip(batches, torch.load(tmp_path / "out.pt"), strict=True):
+        expected = encoder.encode(*batch)
+        torch.testing.assert_close(cls, expected.cls, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(registers, expected.registers, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(tokens, expected.tokens, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(cls_weights, expected.cls_weights, atol=1e-5, rtol=1e-5)
