@@ -33,8 +33,9 @@ def colon(real_data: Path) -> Path:
     return real_data / "slides" / "colon-he-section.tif"
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _one_thread() -> None:
+    """Every test begins with one thread, whatever the one before it has set: sums of floats depend on their number."""
     import torch
 
     torch.set_num_threads(1)
