@@ -1,0 +1,87 @@
+"""The design space explored: on XScale-strat with labels, and on the embeddings of one real slide by held-out R2.
+
+    python benchmarks/explore_xscale.py work docs/explore-xscale --workers 2
+    python benchmarks/explore_xscale.py work docs/explore-colon --slide colon-he-section.tif
+
+The first runs studies/design-xscale.yaml: 14 cells and their controls with 3 seeds, size T, 200 steps of 24 regions.
+Both continue what was stopped, and copy page and tables (not the models) into the second folder.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from parfocal.embeddings import EmbedSettings, embed_slides
+from parfocal.probes import ProbeSettings
+from parfocal.studies.explore import ExploreSettings, explore
+from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
+
+DESIGNS = Path(__file__).resolve().parents[1] / "studies"
+# Smaller than the default cohort, for two cores: 32 features in place of 128, 32 regions a slide in place of 64. The
+# product and its two factors are further apart (5 and 4 in place of 3), so that 200 small steps can learn it.
+COHORT = StratSettings(
+    n_slides=72, n_types=1, omega=4.0, model=FeatureModel(dim=32, separation_h=4.0, size_product=5.0)
+)
+PROBES = ProbeSettings(inner_folds=3, attention_validation=1)
+KEPT = ("report.html", "results.csv", "cells.csv", "effects.csv", "results.json")
+
+
+def tell(done: int, total: int, last: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {done} of {total} runs are done; {last}", file=sys.stderr, flush=True)
+
+
+def on_xscale(work: Path, workers: int) -> Path:
+    store = work / "xscale"
+    if not (store / "labels.csv").is_file():
+        write_cohort(draw_cohort(COHORT), store)
+    settings = ExploreSettings(workers=workers, devices=("cpu",), regions=384, probes=PROBES)
+    out = work / "explored-xscale"
+    explore(
+        DESIGNS / "design-xscale.yaml",
+        store,
+        out,
+        settings,
+        labels=store / "labels.csv",
+        target="pairing",
+        group="patient",
+        progress=tell,
+    )
+    return out
+
+
+def on_slide(work: Path, slide: Path, encoder: str, workers: int) -> Path:
+    store = work / f"slide-{encoder}"
+    embed_slides([slide], store, EmbedSettings(encoder=encoder))
+    settings = ExploreSettings(workers=workers, devices=("cpu",))
+    out = work / f"explored-{encoder}"
+    explore(DESIGNS / "design-colon.yaml", store, out, settings, progress=tell)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder of stores and cells")
+    parser.add_argument("page", type=Path, help="folder that page and tables are copied to")
+    parser.add_argument("--slide", type=Path, help="explore on this slide and not on XScale-strat")
+    parser.add_argument("--encoder", default="efficientnet-lite0", help="tile encoder of the slide")
+    parser.add_argument("--workers", type=int, default=1, help="cells that run at a time")
+    given = parser.parse_args()
+    if given.workers == 1:
+        torch.set_num_threads(1)
+    started = time.monotonic()
+    if given.slide:
+        out = on_slide(given.work, given.slide, given.encoder, given.workers)
+    else:
+        out = on_xscale(given.work, given.workers)
+    given.page.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        shutil.copy(out / name, given.page / name)
+    print(f"{time.monotonic() - started:.0f} s; {given.page / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

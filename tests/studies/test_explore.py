@@ -1,0 +1,125 @@
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parfocal.errors import ConfigError
+from parfocal.probes import ProbeSettings
+from parfocal.studies.exploration.design import Design, plan_cells
+from parfocal.studies.explore import ExploreResult, ExploreSettings, explore
+from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
+
+BASE = {"size": "T", "steps": 2, "batch": 16, "precision": "float32"}
+PROBES = ProbeSettings(components=(4,), inner_folds=3, attention_validation=1, attention_steps=4)
+SETTINGS = ExploreSettings(devices=("cpu",), regions=48, folds=3, holdout=0.25, probes=PROBES)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve slides of eight regions, with a label."""
+    root = tmp_path_factory.mktemp("xscale")
+    model = FeatureModel(dim=32)
+    write_cohort(draw_cohort(StratSettings(n_slides=12, n_types=1, product=False, model=model)), root)
+    return root
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as text:
+        return list(csv.DictReader(text))
+
+
+@dataclass(frozen=True)
+class Explored:
+    """A finished exploration with labels, stopped once after two runs, and what the second call ran."""
+
+    out: Path
+    result: ExploreResult
+    runs: list[str]
+
+
+@pytest.fixture(scope="module")
+def explored(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Explored:
+    out = tmp_path_factory.mktemp("explored")
+    design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem", "latent"]})
+    labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "group": "patient"}
+    runs: list[str] = []
+
+    class StopError(Exception):
+        pass
+
+    def stop_after_two(done: int, total: int, last: str) -> None:
+        if done == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        explore(design, store, out, SETTINGS, **labels, progress=stop_after_two)
+    result = explore(design, store, out, SETTINGS, **labels, progress=lambda done, total, last: runs.append(last))
+    return Explored(out, result, runs)
+
+
+def test_a_stopped_exploration_goes_on_where_it_was(explored: Explored) -> None:
+    assert explored.runs == ["", "base, seed 0", "objective=latent, seed 0"]
+    assert explored.result.exit_status == 0
+
+
+def test_every_cell_and_its_controls_are_scored_by_the_same_numbers(explored: Explored) -> None:
+    rows = {row["cell"]: row for row in rows_of(explored.out / "results.csv")}
+    assert set(rows) == {"base", "objective=latent", "random weights", "no region encoder"}
+    for name in ("base", "objective=latent", "random weights"):
+        assert float(rows[name]["r2 whole 0.5"]) < 1
+        for pooling in ("mean, logistic regression", "gated attention", "cross-scale contrast"):
+            assert 0 <= float(rows[name][f"auc contextual tokens: {pooling}"]) <= 1
+    # Only the decoder of the base cell was trained to predict embeddings.
+    assert [name for name, row in rows.items() if row["r2_decoder"]] == ["base"]
+    content = json.loads((explored.out / "results.json").read_text())
+    arms = next(one["arms"] for one in content["controls"] if one["kind"] == "tiles")
+    assert "5x + 10x + 20x, tile embeddings: cross-scale contrast" in arms
+
+
+def test_models_are_kept_and_region_embeddings_are_not(explored: Explored) -> None:
+    assert len(list(explored.out.glob("cells/*/*/model/config.json"))) == 3
+    assert not list(explored.out.glob("cells/*/*/regions-*"))
+    assert "objective=latent" in (explored.out / "report.html").read_text()
+
+
+def test_in_two_processes_a_cell_fails_and_the_rest_comes_out_as_in_one(
+    explored: Explored, store: Path, tmp_path: Path
+) -> None:
+    design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem", "cmem"]})
+    cmem = plan_cells(design).cells[1]
+    spoilt = tmp_path / "cells" / f"objective-cmem-{cmem.digest}" / "seed-0" / "model"
+    spoilt.mkdir(parents=True)
+    (spoilt / "run.json").write_text('{"identity": {"settings": {"batch": 77}}}')
+    result = explore(design, store, tmp_path, SETTINGS.model_copy(update={"workers": 2}))
+
+    assert result.exit_status == 3
+    assert [one.cell.name for one in result.exploration.cells] == ["base"]
+    (failure,) = rows_of(tmp_path / "failures.csv")
+    assert (failure["cell"], failure["error"]) == ("objective=cmem", "MismatchError")
+    assert "Runs that failed" in (tmp_path / "report.html").read_text()
+    # Labels have no say in R2; products in another order may differ in the last digits.
+    one, two = ({row["cell"]: row for row in rows_of(out / "results.csv")} for out in (explored.out, tmp_path))
+    for name in ("base", "random weights", "no region encoder"):
+        assert float(two[name]["r2"]) == pytest.approx(float(one[name]["r2"]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"target": "pairing"}, "belong together"),
+        ({"settings": SETTINGS.model_copy(update={"rank_by": "auc"})}, "needs labels"),
+        ({"design": Design(axes={"region_um": [448, 700]})}, "whole multiple of the 448 um"),
+        ({"design": Design(axes={"tiles": ["virchow2"]})}, "tiles=virchow2 must fit one of them"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(
+    store: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    given: dict[str, Any] = {"design": Design(axes={"objective": ["mem"]}), "settings": SETTINGS} | changes
+
+    with pytest.raises(ConfigError, match=says):
+        explore(given.pop("design"), store, tmp_path, given.pop("settings"), **given)
+    assert not list(tmp_path.iterdir())
