@@ -1,7 +1,8 @@
 """Step 11: whole questions, composed of the steps before; one function each, and one command each.
 
 `evaluate` asks which arm predicts a label best; `demo` runs the whole chain on a cohort whose answer is known;
-`synergy` asks, before any training, whether pairing magnifications can help on a label at all.
+`synergy` asks, before any training, whether pairing magnifications can help on a label at all; `prove` whether a
+checkpoint has learnt how magnifications belong together, or only what simpler explanations know too.
 """
 
 from parfocal.studies.arms import Arm, table_of_arms
@@ -9,6 +10,8 @@ from parfocal.studies.demo import DemoResult, DemoSettings, demo
 from parfocal.studies.evaluate import EvaluateSettings, cross_validate, evaluate
 from parfocal.studies.evaluation import ArmRun, EvaluateResult, TargetResult
 from parfocal.studies.evaluation_page import arm_results, evaluation_page
+from parfocal.studies.proof import ProofResult
+from parfocal.studies.prove import ProveSettings, prove
 from parfocal.studies.synergy import SynergyResult, SynergySettings, synergy
 
 __all__ = [
@@ -18,6 +21,8 @@ __all__ = [
     "DemoSettings",
     "EvaluateResult",
     "EvaluateSettings",
+    "ProofResult",
+    "ProveSettings",
     "SynergyResult",
     "SynergySettings",
     "TargetResult",
@@ -26,6 +31,7 @@ __all__ = [
     "demo",
     "evaluate",
     "evaluation_page",
+    "prove",
     "synergy",
     "table_of_arms",
 ]

@@ -1,0 +1,94 @@
+"""What is hidden in a proof: the mask patterns of pretraining, and each whole magnification by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from parfocal.geometry import format_mpp
+from parfocal.pretrain.masks import hide
+from parfocal.studies.proof.layout import Layout
+
+__all__ = ["Pattern", "draw_hidden", "patterns_of"]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One way to hide tiles.
+
+    Attributes:
+        name: as in tables and files.
+        sentence: what it hides.
+        mask: the pattern of pretraining that it is, or `whole`.
+        level: the magnification that `whole` hides, as a place in the layout's.
+    """
+
+    name: str
+    sentence: str
+    mask: str
+    level: int | None = None
+
+    @property
+    def is_cross_scale(self) -> bool:
+        """Whether everything visible is of other magnifications than everything hidden."""
+        return self.mask == "whole"
+
+
+def patterns_of(layout: Layout) -> tuple[Pattern, ...]:
+    """The patterns that say something for these magnifications."""
+    found = [Pattern("random", "Tiles drawn at random, of all magnifications.", "random")]
+    if len(layout.mpps) > 1:
+        for level, mpp in enumerate(layout.mpps):
+            name = format_mpp(mpp)
+            found.append(Pattern(f"whole {name}", f"All tiles at {name} mpp; the others are visible.", "whole", level))
+        found.append(
+            Pattern("subtree", "A tile and all finer tiles inside it, sometimes also the one over it.", "subtree")
+        )
+    if len(layout.mpps) > 2:
+        found.append(Pattern("coarse only", "Everything but the coarsest magnification.", "coarse_only"))
+    return tuple(found)
+
+
+def draw_hidden(
+    pattern: Pattern,
+    layout: Layout,
+    present: Bool[np.ndarray, "region slot"],
+    *,
+    rate: Sequence[float],
+    most: int | None = None,
+    seed: int,
+) -> Bool[np.ndarray, "region slot"]:
+    """The hidden tiles of each region; none where the pattern is impossible or nothing would stay visible.
+
+    Args:
+        pattern: the way to hide.
+        layout: where slots lie.
+        present: which tiles there are.
+        rate: smallest and largest share that the random pattern hides.
+        most: in at most so many regions something is hidden, drawn at random; None for all.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if pattern.mask == "whole":
+        hidden = present & (layout.level == pattern.level)
+    else:
+        n = len(present)
+        hidden = hide(
+            pattern.mask,
+            torch.from_numpy(np.tile(layout.xy_um, (n, 1, 1))),
+            torch.from_numpy(np.tile(layout.mpp, (n, 1))),
+            torch.from_numpy(present),
+            tile_px=layout.tile_px,
+            rate=(float(rate[0]), float(rate[1])),
+            generator=generator,
+        ).numpy()
+    possible = hidden.any(axis=1) & (present & ~hidden).any(axis=1)
+    if most is not None and possible.sum() > most:
+        chosen = torch.randperm(int(possible.sum()), generator=generator)[:most].numpy()
+        kept = np.zeros_like(possible)
+        kept[np.flatnonzero(possible)[chosen]] = True
+        possible = kept
+    drawn: Bool[np.ndarray, "region slot"] = hidden & possible[:, None]
+    return drawn

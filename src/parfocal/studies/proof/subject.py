@@ -1,0 +1,280 @@
+"""The checkpoint that is to be proven, with the training run that made it: its data, its split, its targets."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32
+from pydantic import ValidationError
+from torch import Tensor
+
+from parfocal.embeddings import EmbeddingSet, open_sets
+from parfocal.errors import ConfigError, MismatchError, StoreError
+from parfocal.pretrain import PretrainSettings
+from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
+from parfocal.pretrain.data import Regions, RegionStream, SlideCache
+from parfocal.pretrain.folder import FINISHED
+from parfocal.pretrain.holdout import Split, split_set
+from parfocal.pretrain.masks import draw_masks
+from parfocal.pretrain.setup import (
+    derived_seed,
+    describe_set,
+    learning_rate,
+    new_model,
+    new_order,
+    parameter_groups,
+    take_statistics,
+)
+from parfocal.pretrain.trainee import Trainee
+from parfocal.region_encoder import RegionModel
+from parfocal.studies.proof.layout import Layout
+
+__all__ = ["Asked", "Predictor", "Subject", "open_subject", "tiles_of", "train_random_control"]
+
+_CACHE_MIB = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is proven.
+
+    Attributes:
+        path: the checkpoint.
+        digest: of its weights.
+        trainee: the model with its target transform.
+        settings: how it was trained.
+        steps: for how long.
+        tiles: the set it was trained on, as it was then.
+        split: which of its regions were training regions.
+        n_later: slides that came into the store since, and are left out.
+    """
+
+    path: Path
+    digest: str
+    trainee: Trainee
+    settings: PretrainSettings
+    steps: int
+    tiles: EmbeddingSet
+    split: Split
+    cache: SlideCache
+    n_later: int
+
+
+def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
+    """Load a checkpoint of `pretrain` and find out what it was trained on.
+
+    Raises:
+        ConfigError: it was not pretrained, or predicts nothing that a baseline could be compared with.
+        MismatchError: the store is not what it was trained on.
+        StoreError: the folder cannot be read.
+    """
+    entries = _pretraining_of(model)
+    settings = _settings_of(model, entries)
+    if settings.objective == "contrastive":
+        raise ConfigError(
+            f"cannot prove {model}: it was trained to tell regions apart (contrastive) and predicts no tile."
+        )
+    if settings.targets == "latent":
+        raise ConfigError(
+            f"cannot prove {model}: it predicts tokens of its own teacher (targets=latent), which no baseline can "
+            "know. Pretrain with targets=standardised or whitened."
+        )
+    then = entries["set"]
+    missing = sorted(set(then["slides"]) - set(tiles.slides))
+    if missing:
+        raise MismatchError(
+            f"cannot prove {model} on {tiles.path}: {len(missing)} of the {len(then['slides'])} slides that it was "
+            f"pretrained with are not there ({', '.join(missing[:3])}). Give the store that it was pretrained on."
+        )
+    n_later = len(tiles.slides) - len(then["slides"])
+    tiles = replace(tiles, slides=tuple(slide for slide in tiles.slides if slide in then["slides"]))
+    now = json.loads(json.dumps(describe_set(tiles)))
+    differing = [name for name in now if name != "name" and now[name] != then.get(name)]
+    if differing:
+        raise MismatchError(
+            f"cannot prove {model} on {tiles.path}: the store has other {', '.join(differing)} than the one that the "
+            "model was pretrained on. Give that one."
+        )
+    split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
+    held_out = [part.slide for part in split.held_out]
+    if held_out != list(entries["held_out_slides"]):
+        raise MismatchError(f"cannot prove {model}: another version of parfocal held out other slides. Pretrain again.")
+    region_model = RegionModel.from_pretrained(model)
+    trainee = Trainee(region_model, settings)
+    cache = SlideCache(tiles, max_bytes=_CACHE_MIB << 20)
+    if settings.targets == "whitened":
+        # The checkpoint does not hold what whitens: it is a function of the training regions.
+        mean, sd = region_model.encoder.standardiser.mean.clone(), region_model.encoder.standardiser.sd.clone()
+        take_statistics(trainee, split, cache)
+        region_model.encoder.standardiser.mean.copy_(mean)
+        region_model.encoder.standardiser.sd.copy_(sd)
+    trainee.eval()
+    return Subject(model, region_model.digest, trainee, settings, int(entries["steps"]), tiles, split, cache, n_later)
+
+
+def tiles_of(model: Path, store: Path) -> EmbeddingSet:
+    """The set of a store that a checkpoint was pretrained on; the only set of tiles where none has its name.
+
+    Raises:
+        MismatchError: there are several sets of tiles, and none of them has that name.
+        StoreError: the store or the model cannot be read.
+    """
+    name = _pretraining_of(model)["set"]["name"]
+    sets = [one for one in open_sets(store) if one.kind == "tiles"]
+    named = [one for one in sets if one.name == name] or sets
+    if len(named) != 1:
+        raise MismatchError(
+            f"cannot prove {model} on {store}: it was pretrained on {name}, and there are "
+            f"{', '.join(one.name for one in sets) or 'no tile embeddings'}. Give the store that it was pretrained on."
+        )
+    return named[0]
+
+
+def _pretraining_of(model: Path) -> dict[str, Any]:
+    file = model / "config.json"
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read the model {model}: {error}. Give the folder that pretrain wrote.") from error
+    entries = content.get(FINISHED) if isinstance(content, dict) else None
+    if not isinstance(entries, dict):
+        raise ConfigError(
+            f"cannot prove {model}: its config.json does not say what it was pretrained on, so nothing is known to be "
+            "held out. Give the folder of a finished `parfocal pretrain`."
+        )
+    return entries
+
+
+def _settings_of(model: Path, entries: dict[str, Any]) -> PretrainSettings:
+    try:
+        return PretrainSettings(**entries["settings"])
+    except ValidationError as error:
+        raise StoreError(f"cannot prove {model}: its training settings are not understood: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a model is shown, and what it is asked: tokens as stored."""
+
+    tokens: Float32[np.ndarray, "region slot dim"]
+    xy_um: Float32[np.ndarray, "region slot 2"]
+    visible: Bool[np.ndarray, "region slot"]
+    hidden: Bool[np.ndarray, "region slot"]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A model that fills in hidden tiles, in standardised numbers."""
+
+    trainee: Trainee
+    layout: Layout
+    device: torch.device
+    batch: int
+
+    def standardise(
+        self, tokens: Float32[np.ndarray, "region slot dim"], layout: Layout
+    ) -> Float32[np.ndarray, "region slot dim"]:
+        """Tiles as the model standardises (and clips) them."""
+        mpp = torch.from_numpy(np.tile(layout.mpp, (len(tokens), 1)))
+        with torch.inference_mode():
+            encoder = self.trainee.model.encoder
+            found = encoder.standardise(torch.from_numpy(tokens).to(self.device), mpp.to(self.device))
+        standardised: Float32[np.ndarray, "region slot dim"] = found.float().cpu().numpy()
+        return standardised
+
+    @torch.inference_mode()
+    def predict(
+        self, asked: Asked
+    ) -> tuple[Float32[np.ndarray, "region slot dim"], Float32[np.ndarray, "region slot dim"]]:
+        """Mean and variance of the hidden tiles; 0 at all others, and where nothing is visible."""
+        mean, variance = np.zeros_like(asked.tokens), np.zeros_like(asked.tokens)
+        useful = np.flatnonzero(asked.hidden.any(axis=1) & asked.visible.any(axis=1))
+        for start in range(0, len(useful), self.batch):
+            rows = useful[start : start + self.batch]
+            n = len(rows)
+            regions = Regions(
+                torch.from_numpy(np.where(asked.visible[rows, :, None], asked.tokens[rows], np.float32(0))),
+                torch.from_numpy(asked.xy_um[rows]),
+                torch.from_numpy(np.tile(self.layout.mpp, (n, 1))),
+                torch.from_numpy(asked.visible[rows] | asked.hidden[rows]),
+                torch.zeros(n, dtype=torch.int64),
+                torch.arange(n),
+            ).to(self.device)
+            visible = torch.from_numpy(asked.visible[rows]).to(self.device)
+            encoded = self.trainee.encode(regions, visible)
+            # Every slot is asked, hidden or not: one width for all regions, and no order to get wrong.
+            decoded = self.trainee.model.decode(encoded, visible, regions.xy_um, regions.mpp)
+            predicted, spread = self._in_standard_space(decoded.mean.float(), decoded.log_variance.float().exp())
+            asked_for = asked.hidden[rows][..., None]
+            mean[rows] = np.where(asked_for, predicted.cpu().numpy(), np.float32(0))
+            variance[rows] = np.where(asked_for, spread.cpu().numpy(), np.float32(0))
+        return mean, variance
+
+    def _in_standard_space(
+        self, mean: Float[Tensor, "region slot dim"], variance: Float[Tensor, "region slot dim"]
+    ) -> tuple[Float[Tensor, "region slot dim"], Float[Tensor, "region slot dim"]]:
+        """Whitened predictions as standardised ones; their variances are taken as those of independent numbers."""
+        if self.trainee.settings.targets != "whitened":
+            return mean, variance
+        mean, variance = mean.clone(), variance.clone()
+        for k, matrix in enumerate(self.trainee.unwhiten):
+            mine = torch.from_numpy(np.flatnonzero(self.layout.level == k)).to(mean.device)
+            mean[:, mine] = mean[:, mine] @ matrix.T
+            variance[:, mine] = variance[:, mine] @ matrix.square().T
+        return mean, variance
+
+
+def train_random_control(subject: Subject, *, steps: int, seed: int, device: torch.device) -> Trainee:
+    """C3: a region encoder with random weights, and a decoder trained on it as the model's own was.
+
+    What it reaches is what mixing tiles at random allows; the rest is what pretraining of the encoder has brought.
+    """
+    settings = subject.settings.model_copy(update={"objective": "mem"})
+    model = new_model(subject.tiles, settings, seed=derived_seed(seed, 3))
+    trainee = Trainee(model, settings)
+    take_statistics(trainee, subject.split, subject.cache)
+    model.encoder.requires_grad_(False)
+    trainee.to(device).train()
+    model.encoder.eval()
+    declared = declared_symmetries(subject.tiles)
+    symmetries = SquareSymmetries.chosen(settings.symmetry, declared, dim=max(subject.tiles.dims.values()))
+    order = new_order(subject.tiles, subject.split, settings, rank=0, world=1)
+    optimizer = torch.optim.AdamW(parameter_groups(trainee, settings.weight_decay), lr=settings.lr)
+    trained: Sequence[torch.nn.Parameter] = [one for one in trainee.parameters() if one.requires_grad]
+    with RegionStream(order, subject.cache, workers=0) as stream:
+        for step, regions in enumerate(stream.batches(0, steps)):
+            generator = torch.Generator().manual_seed(derived_seed(seed, 4, step))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, settings)
+            moved = symmetries.apply(regions, generator)
+            masks = draw_masks(
+                moved.xy_um,
+                moved.mpp,
+                moved.present,
+                settings,
+                tile_px=model.encoder.config.tile_px,
+                generator=generator,
+            )
+            visible = masks.visible(moved.present)
+            here = moved.to(device)
+            parts = trainee(
+                here.tokens,
+                here.xy_um,
+                here.mpp,
+                here.present,
+                here.slide,
+                here.region,
+                masks.hidden[None].to(device),
+                visible[None].to(device),
+                bool(torch.rand((), generator=generator) < settings.bottleneck),
+                step >= settings.variance_from * steps,
+            )
+            parts[0].backward()
+            torch.nn.utils.clip_grad_norm_(trained, settings.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return trainee.eval()

@@ -1,0 +1,128 @@
+"""What the scores allow to be said: the rule, applied to each pattern, and the sentences of the page."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parfocal.geometry import format_mpp
+from parfocal.report.statistics import Interval
+from parfocal.studies.proof.layout import Layout
+from parfocal.studies.proof.patterns import Pattern
+from parfocal.studies.proof.scores import ScoreTable
+
+__all__ = ["RIVALS", "PatternVerdict", "judge", "verdict_sentences"]
+
+RIVALS = ("B5", "B9")
+"""What a model must beat: everything linear, and everything Gaussian, that the visible tiles say of the hidden ones."""
+
+
+@dataclass(frozen=True)
+class PatternVerdict:
+    """The rule applied to one pattern.
+
+    Attributes:
+        pattern: what was hidden.
+        r2: of the model, with its interval where there is one.
+        minus: the model's R2 minus that of a rival, over the same slides; None where no interval can be given.
+        gain: the model's R2 minus that of B1, the mean of the slide.
+        lost: the share of the gain that is gone when the model is shown another region of the same slide (C1); NaN
+            where there is no gain. Above 1 the wrong context misleads.
+        foreign_lost: the same when only the other magnifications are another region's (C1x).
+    """
+
+    pattern: Pattern
+    r2: float
+    interval: Interval | None
+    minus: dict[str, Interval | None]
+    gain: float
+    lost: float
+    foreign_lost: float
+
+    @property
+    def beats_rivals(self) -> bool:
+        """Whether the lower ends of both differences are above 0."""
+        return all(one is not None and one.low > 0 for one in self.minus.values())
+
+    @property
+    def holds(self) -> bool:
+        """Whether the model beats its rivals and more than half of its gain over B1 hangs on the region's context."""
+        return self.beats_rivals and self.gain > 0 and self.lost > 0.5
+
+
+def judge(scores: ScoreTable, pattern: Pattern, *, draws: int, seed: int) -> PatternVerdict:
+    """Apply the rule to a pattern."""
+    name = pattern.name
+    r2 = scores.r2("model", name)
+    gain = r2 - scores.r2("B1", name)
+
+    def lost(control: str) -> float:
+        return (r2 - scores.r2(control, name)) / gain if gain > 0 else math.nan
+
+    minus = {rival: scores.interval("model", name, minus=(rival,), draws=draws, seed=seed) for rival in RIVALS}
+    interval = scores.interval("model", name, draws=draws, seed=seed)
+    return PatternVerdict(pattern, r2, interval, minus, gain, lost("C1"), lost("C1x"))
+
+
+def verdict_sentences(
+    verdicts: Sequence[PatternVerdict], layout: Layout, *, clusters: str, n_clusters: int, one_slide: bool
+) -> tuple[str, ...]:
+    """The answer in words. Only patterns that hide a whole magnification count: there nothing else can be at work."""
+    deciding = [one for one in verdicts if one.pattern.is_cross_scale]
+    if not deciding:
+        return (
+            f"The set has one magnification, {format_mpp(layout.mpps[0])} mpp: there is nothing cross-scale to show.",
+        )
+    if any(one is None for verdict in deciding for one in verdict.minus.values()):
+        return (
+            f"No verdict: only {n_clusters} of the {clusters} were held out, and a difference needs at least two to "
+            "have an interval. Hold out more, or embed more slides.",
+        )
+    yes = [one for one in deciding if one.holds]
+    no = [one for one in deciding if not one.holds]
+    where = "Within this one slide, cross-scale structure" if one_slide else "Cross-scale structure"
+    if not yes:
+        first = f"{where} is not shown to be learnt."
+    else:
+        first = f"{where} is learnt: tiles at {_names(yes, layout)} mpp are predicted from the other magnifications."
+        if no:
+            first += f" For {_names(no, layout)} mpp it is not shown."
+    sentences = [first]
+    sentences += [_because(one, layout, one_slide) for one in deciding]
+    if one_slide:
+        sentences.append(
+            f"One slide says nothing about other slides: the intervals draw {n_clusters} {clusters} again, which share "
+            "stain, scanner and patient."
+        )
+    return tuple(sentences)
+
+
+def _names(verdicts: Sequence[PatternVerdict], layout: Layout) -> str:
+    names = [format_mpp(layout.mpps[one.pattern.level or 0]) for one in verdicts]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _because(verdict: PatternVerdict, layout: Layout, one_slide: bool) -> str:
+    mpp = format_mpp(layout.mpps[verdict.pattern.level or 0])
+    parts = []
+    for rival, interval in verdict.minus.items():
+        if interval is not None:
+            word = "beats" if interval.low > 0 else "loses to" if interval.high < 0 else "is level with"
+            parts.append(f"{word} {rival} ({show_signed3(interval)})")
+    text = f"Hidden {mpp} mpp: the model explains {verdict.r2:.3f} of the variance, " + " and ".join(parts)
+    if not verdict.gain > 0:
+        return text + "; it is no better than the mean of the slide (B1)."
+    if verdict.lost >= 1:
+        kept = "nothing of its gain over the slide's mean is left"
+    else:
+        kept = f"{verdict.lost:.0%} of its gain over the slide's mean are gone".replace("%", " %")
+    return text + f"; shown another region of the {'' if one_slide else 'same '}slide, {kept}."
+
+
+def show_signed3(interval: Interval) -> str:
+    """A difference of R2 with its interval, three decimals."""
+    return f"{_signed3(interval.estimate)} ({_signed3(interval.low)} to {_signed3(interval.high)})"
+
+
+def _signed3(value: float) -> str:
+    text = f"{abs(value):.3f}"
+    return text if float(text) == 0 else ("+" if value > 0 else "\u2212") + text
