@@ -14,7 +14,9 @@ MEAN = "mean, logistic regression"
 def result(seed: int, r2: float, auc: float | None = None, label: str = f"cls of regions: {MEAN}") -> dict[str, Any]:
     scores: dict[str, Any] = {"seed": seed, "r2": {"random": {"2": r2 + 0.1}, "whole": {"2": r2 - 0.1}}}
     return (
-        scores | {"parameters": 10, "training_seconds": 2.0} | ({} if auc is None else {"auc": {label: {"auc": auc}}})
+        scores
+        | {"parameters": 10, "training_seconds": 2.0}
+        | ({} if auc is None else {"auc": {label: {"auc": auc, "low": auc - 0.02, "high": auc + 0.02}}})
     )
 
 
@@ -81,6 +83,13 @@ def test_the_share_of_training_is_counted_from_the_reference() -> None:
     assert gain.share == pytest.approx(32 / 39, abs=1e-6)
 
 
+def test_a_gain_inside_its_interval_has_no_share() -> None:
+    trained, random = Spread({0: 0.75, 1: 0.75}), Spread({0: 0.7, 1: 0.7})
+
+    assert Gain("base", "AUC", "20x", 0.7, random, trained, interval=0.04).share == pytest.approx(1.0)
+    assert math.isnan(Gain("base", "AUC", "20x", 0.7, random, trained, interval=0.06).share)
+
+
 @pytest.mark.parametrize("trained", [{0: 0.70, 1: 0.702}, {0: 0.5, 1: 0.95}])
 def test_there_is_no_share_without_a_gain_that_stands_out(trained: dict[int, float]) -> None:
     assert math.isnan(Gain("base", "AUC", "20x", 0.7, Spread({0: 0.6, 1: 0.6}), Spread(trained)).share)
@@ -105,4 +114,4 @@ def test_the_page_names_the_best_cell_and_what_cannot_be_told_from_it() -> None:
     page = exploration_page(found, (), settings={}, inputs={}, seed=0, holdout="held out: 1 of 5 slides")
 
     assert "The best is objective=cmem" in page.lead[0]
-    assert "1 cells cannot be told from it by these seeds: base." in page.lead[1]
+    assert "1 cell cannot be told from it by these seeds: base." in page.lead[1]

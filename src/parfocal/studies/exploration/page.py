@@ -78,7 +78,8 @@ def _lead(found: Exploration, failures: Sequence[Failure]) -> tuple[str, ...]:
     close = [one for one in found.cells[1:] if _is_close(best.score(metric), one.score(metric))]
     if close:
         names = ", ".join(one.cell.name for one in close[:4]) + (" and others" if len(close) > 4 else "")
-        sentences.append(f"{len(close)} cells cannot be told from it by these seeds: {names}.")
+        count = "1 cell" if len(close) == 1 else f"{len(close)} cells"
+        sentences.append(f"{count} cannot be told from it by these seeds: {names}.")
     other = AUC if metric == R2 else R2
     if found.has_auc:
         second = min(found.cells, key=lambda one: one.rank.get(other, (n + 1,))[0])
@@ -246,7 +247,7 @@ def _gain_text() -> Text:
             "A region encoder with random weights mixes tokens too, and a readout can use that. The share of training "
             "is (trained - random weights) / (trained - reference): 1 when random weights bring nothing over the "
             "reference, 0 when they bring all, above 1 when they are worse than the reference. There is no share where "
-            "the total gain does not stand out from its spread over seeds.",
+            "the total gain stays within its spread over seeds or, for an AUC, within its interval over folds.",
         )
     )
 
@@ -268,7 +269,8 @@ def _gain_tables(found: Exploration) -> list[Table]:
 
 
 def _gain_row(one: Gain) -> Row:
-    share = "no gain" if math.isnan(one.share) else f"{one.share:.0%}".replace("%", " %")
+    # Adding 0 turns a rounded -0 into 0.
+    share = "no gain" if math.isnan(one.share) else f"{round(100 * one.share) + 0} %"
     return Row((one.metric, one.reference, f"{one.reference_value:.3f}", show(one.random), show(one.trained), share))
 
 

@@ -1,6 +1,7 @@
 """One cell with one seed: pretrain it, freeze it, and score it as all others; a job that can be run twice."""
 
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -316,8 +317,8 @@ def _slide_aucs(job: CellJob, sets: Any) -> dict[str, dict[str, Any]]:
     return {
         run.arm.label: {
             "auc": float(run.interval.estimate),
-            "low": float(run.interval.low),
-            "high": float(run.interval.high),
+            "low": _known(run.interval.low),
+            "high": _known(run.interval.high),
             "kind": run.arm.kind,
             "pooling": run.arm.pooling,
         }
@@ -329,6 +330,10 @@ def _by_pattern(sums: R2Sums, mpps: Any) -> dict[str, dict[str, float]]:
     return {
         pattern: _finite({format_mpp(mpp): sums.of(pattern=pattern, mpp=mpp) for mpp in mpps}) for pattern in PATTERNS
     }
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

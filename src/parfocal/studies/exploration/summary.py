@@ -52,6 +52,7 @@ class CellSummary:
         r2_parts: R2 of the linear readout, by (pattern, magnification).
         auc: the mean AUC over readouts and poolings; empty without labels.
         arms: AUC by readout and pooling.
+        intervals: half of the width of their 95 % intervals over folds, the mean over seeds.
         monitors: numbers that warn of collapse.
         training_seconds: of the training steps.
         parameters: of the encoder.
@@ -66,11 +67,16 @@ class CellSummary:
     r2_parts: Mapping[tuple[str, str], Spread]
     auc: Spread
     arms: Mapping[str, Spread]
+    intervals: Mapping[str, float]
     monitors: Mapping[str, Spread]
     training_seconds: Spread
     parameters: int
     rank: Mapping[str, tuple[int, int, int]]
     warnings: Mapping[str, int]
+
+    def of_pattern(self, pattern: str) -> Spread:
+        """Held-out R2 of one mask pattern, the mean over magnifications."""
+        return _averaged([spread for (own, _), spread in self.r2_parts.items() if own == pattern])
 
     def score(self, metric: str) -> Spread:
         """The number that `metric` names."""
@@ -109,6 +115,7 @@ class Gain:
         reference_value: its number, the mean over seeds.
         random: the same architecture with random weights.
         trained: the cell.
+        interval: half of the width of the trained arm's 95 % interval over folds; 0 for an R2.
     """
 
     cell: str
@@ -117,17 +124,18 @@ class Gain:
     reference_value: float
     random: Spread
     trained: Spread
+    interval: float = 0.0
 
     @property
     def share(self) -> float:
         """The share, of the means over seeds; NaN where there is no gain to be shared.
 
-        A total gain that is not above twice its standard error over seeds, or above .005, is none.
+        A total gain is none when it is not above .005, twice its standard error over seeds, and the interval.
         """
         total = self.trained.mean - self.reference_value
         n = len(self.trained.by_seed)
         noise = 2 * self.trained.sd / math.sqrt(n) if n > 1 else 0.0
-        if not total > max(0.005, noise):
+        if not total > max(0.005, noise, self.interval):
             return math.nan
         return (self.trained.mean - self.random.mean) / total
 
@@ -218,6 +226,7 @@ def summarise(
 def _summary(cell: Cell, results: Sequence[Mapping[str, Any]], rank: Mapping[str, tuple[int, int, int]]) -> CellSummary:
     parts: dict[tuple[str, str], dict[int, float]] = {}
     arms: dict[str, dict[int, float]] = {}
+    halves: dict[str, list[float]] = {}
     monitors: dict[str, dict[int, float]] = {}
     warnings: dict[str, int] = {}
     for result in results:
@@ -227,6 +236,8 @@ def _summary(cell: Cell, results: Sequence[Mapping[str, Any]], rank: Mapping[str
                 parts.setdefault((pattern, mpp), {})[seed] = value
         for label, arm in result.get("auc", {}).items():
             arms.setdefault(label, {})[seed] = arm["auc"]
+            known = arm["high"] is not None and arm["low"] is not None
+            halves.setdefault(label, []).append((arm["high"] - arm["low"]) / 2 if known else math.inf)
         for name, value in result.get("monitors", {}).items():
             monitors.setdefault(name, {})[seed] = value
         for sentence in result.get("warnings", ()):
@@ -239,6 +250,7 @@ def _summary(cell: Cell, results: Sequence[Mapping[str, Any]], rank: Mapping[str
         r2_parts={key: Spread(values) for key, values in parts.items()},
         auc=Spread({int(one["seed"]): _mean_auc(one["auc"]) for one in results if one.get("auc")}),
         arms={label: Spread(values) for label, values in arms.items()},
+        intervals={label: float(np.mean(values)) for label, values in halves.items()},
         monitors={name: Spread(values) for name, values in monitors.items()},
         training_seconds=Spread({int(one["seed"]): one["training_seconds"] for one in results}),
         parameters=int(results[0]["parameters"]),
@@ -323,12 +335,16 @@ def _gains(one: CellSummary, controls: Sequence[CellSummary]) -> Iterable[Gain]:
     if tiles is not None:
         reference = "a linear reader of the tile embeddings"
         yield Gain(name, R2, reference, tiles.r2.mean, random.r2, one.r2)
+        for pattern in dict.fromkeys(pattern for pattern, _ in one.r2_parts):
+            known, of_random = tiles.of_pattern(pattern).mean, random.of_pattern(pattern)
+            yield Gain(name, f"{R2}, {pattern}", reference, known, of_random, one.of_pattern(pattern))
     for label, spread in one.arms.items():
         if tiles is None or label not in random.arms:
             continue
         same = _finest_alone(label, tiles.arms)
         if same is not None:
-            yield Gain(name, f"AUC, {label}", same, tiles.arms[same].mean, random.arms[label], spread)
+            known, interval = tiles.arms[same].mean, one.intervals[label]
+            yield Gain(name, f"AUC, {label}", same, known, random.arms[label], spread, interval)
 
 
 def _finest_alone(label: str, arms: Mapping[str, Spread]) -> str | None:
