@@ -97,12 +97,13 @@ def test_gradients_are_right() -> None:
     assert torch.autograd.gradcheck(run, (memory,), fast_mode=True)
 
 
+@pytest.mark.parametrize("keys", [7, 19])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_both_ways_of_attention_are_the_same_function(with_bias: bool) -> None:
+def test_both_ways_of_attention_are_the_same_function(with_bias: bool, keys: int) -> None:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(3, 5, 2, 8, generator=generator, dtype=torch.float64)
-    key, value = torch.randn(2, 3, 7, 2, 8, generator=generator, dtype=torch.float64).unbind(0)
-    bias = torch.randn(3, 2, 5, 7, generator=generator, dtype=torch.float64) if with_bias else None
+    key, value = torch.randn(2, 3, keys, 2, 8, generator=generator, dtype=torch.float64).unbind(0)
+    bias = torch.randn(3, 2, 5, keys, generator=generator, dtype=torch.float64) if with_bias else None
 
     stepwise, fused = attend_stepwise(query, key, value, bias), attend_fused(query, key, value, bias)
 

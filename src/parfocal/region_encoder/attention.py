@@ -15,6 +15,7 @@ from parfocal.region_encoder.plan import ChunkPlan
 __all__ = ["Attended", "Attention", "Block", "FeedForward", "attend", "attend_fused", "attend_stepwise"]
 
 MLP_RATIO = 4
+_VECTOR = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +46,20 @@ def attend_stepwise(
     """Attention in three steps: with a few dozen tokens they are faster on a CPU than torch's fused kernel."""
     regions, queries, heads, dim = query.shape
     q, k, v = (one.transpose(1, 2).reshape(regions * heads, -1, dim) for one in (query, key, value))
-    if bias is None:
-        scores = torch.bmm(q * dim**-0.5, k.transpose(1, 2))
+    keys = k.shape[1]
+    added = q.new_zeros(()) if bias is None else bias.to(q.dtype)
+    added = added.expand(regions, heads, queries, keys).reshape(regions * heads, queries, keys)
+    # In float32 whatever the inputs are, and over the leading axis when rows are shorter than a vector register:
+    # both are several times faster on a CPU, where the softmax of short rows would otherwise cost a tenth of a block.
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    if keys < _VECTOR:
+        scores = torch.baddbmm(added.transpose(1, 2), k, q.transpose(1, 2), alpha=dim**-0.5)
+        weights = scores.softmax(dim=1, dtype=wide).transpose(1, 2)
     else:
-        added = bias.to(q.dtype).expand(regions, heads, queries, -1).reshape(regions * heads, queries, -1)
         scores = torch.baddbmm(added, q, k.transpose(1, 2), alpha=dim**-0.5)
-    # In float32 whatever the inputs are: half precision softmax of short rows takes four times as long on a CPU.
-    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
-    weights = scores.softmax(dim=-1, dtype=wide)  # (region * head, query, key)
+        weights = scores.softmax(dim=2, dtype=wide)  # (region * head, query, key)
     mixed = torch.bmm(weights.to(v.dtype), v).view(regions, heads, queries, dim)
-    cls_weights = weights.view(regions, heads, queries, -1)[:, :, 0].mean(dim=1)
+    cls_weights = weights[:, 0].reshape(regions, heads, keys).mean(dim=1)
     return Attended(mixed.transpose(1, 2).reshape(regions, queries, heads * dim), cls_weights)
 
 

@@ -103,13 +103,13 @@ class Plan:
             place = place[:1]
         if self.bias_table is None:
             direct: Tensor = self.relative(self.places.xy_um[place], self.places.mpp[place])
-            return direct.permute(0, 3, 1, 2)
+            return direct.permute(0, 3, 1, 2).contiguous()
         specials = self.config.specials
         special = torch.arange(specials, device=place.device).expand(len(place), -1)
         token = torch.cat([special, place + specials], dim=1)  # (region, token)
         pair = token[:, :, None] * (specials + len(self.places.mpp)) + token[:, None, :]
         bias = self.bias_table.index_select(0, pair.flatten()).view(*pair.shape, -1)
-        return bias.permute(0, 3, 1, 2)
+        return bias.permute(0, 3, 1, 2).contiguous()
 
     def _expert_rows(self, place: Int64[Tensor, " tile"], chunk: Chunk) -> list[Int64[Tensor, " _row"]]:
         if self.config.trunk == "shared":
