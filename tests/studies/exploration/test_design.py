@@ -123,6 +123,15 @@ def test_there_is_one_control_for_each_architecture_and_one_reference_for_each_s
     ]
 
 
+def test_the_design_in_the_documents_is_possible(tmp_path: Path) -> None:
+    page = (DESIGNS.parent / "docs" / "explore.md").read_text()
+    file = tmp_path / "design.yaml"
+    file.write_text(page.split("```yaml\n")[1].split("```")[0])
+
+    both = next(cell for cell in plan_cells(read_design(file)).cells if cell.name == "both")
+    assert (both.settings.objective, both.settings.mask_rate) == ("cmem", (0.9, 0.9))
+
+
 @pytest.mark.parametrize("file", sorted(DESIGNS.glob("*.yaml")), ids=lambda file: file.name)
 def test_shipped_designs_are_possible(file: Path) -> None:
     assert not plan_cells(read_design(file)).impossible

@@ -8,7 +8,7 @@ from typing import Any
 from parfocal.errors import ConfigError
 from parfocal.pretrain import MaskSettings, PretrainSettings
 
-__all__ = ["AXES", "REGION", "SHARED_BY_ALL", "TILES", "Level", "levels_of"]
+__all__ = ["AXES", "REGION", "SHARED_BY_ALL", "TILES", "Level", "label_of", "levels_of"]
 
 REGION, TILES = "region_um", "tiles"
 """The two axes that change the data and not the training: the side of a region, and the set of tile embeddings."""
@@ -76,9 +76,9 @@ def levels_of(axis: str, values: Any) -> tuple[Level, ...]:
         ConfigError: pretraining has no such axis, or a value that it does not take.
     """
     _check_axis(axis)
-    named = dict(values) if isinstance(values, Mapping) else {_label(value): value for value in _listed(axis, values)}
+    named = dict(values) if isinstance(values, Mapping) else {label_of(value): value for value in _listed(axis, values)}
     if not isinstance(values, Mapping) and len(named) < len(values):
-        raise ConfigError(f"the axis {axis} names a value twice: {', '.join(map(_label, values))}. Keep one.")
+        raise ConfigError(f"the axis {axis} names a value twice: {', '.join(map(label_of, values))}. Keep one.")
     if not named:
         raise ConfigError(f"the axis {axis} has no value. Give it some, or leave it out.")
     return tuple(Level(str(label), _changes(axis, value)) for label, value in named.items())
@@ -135,9 +135,10 @@ def _listed(axis: str, values: Any) -> list[Any]:
     return list(values)
 
 
-def _label(value: Any) -> str:
+def label_of(value: Any) -> str:
+    """How a value is called where its axis gives it no name of its own."""
     if isinstance(value, list | tuple):
-        return " to ".join(map(_label, value))
+        return " to ".join(map(label_of, value))
     if isinstance(value, Mapping):
-        return " ".join(f"{key} {_label(one)}" for key, one in value.items())
+        return " ".join(f"{key} {label_of(one)}" for key, one in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from parfocal.config import Settings
 from parfocal.errors import ConfigError
 from parfocal.pretrain import PretrainSettings
-from parfocal.studies.exploration.axes import REGION, SHARED_BY_ALL, TILES, Level, levels_of
+from parfocal.studies.exploration.axes import REGION, SHARED_BY_ALL, TILES, Level, label_of, levels_of
 from parfocal.studies.exploration.cells import Cell
 
 __all__ = ["CellPlan", "Design", "plan_cells", "read_design"]
@@ -27,7 +27,7 @@ class Design(Settings):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds that every cell is run with.")
     base: dict[str, Any] = Field({}, description="Pretraining settings that all cells share.")
     axes: dict[str, Any] = Field(description="Values of each axis; the first of each makes the base cell.")
-    cells: dict[str, dict[str, str]] = Field(
+    cells: dict[str, dict[str, Any]] = Field(
         {}, description="Further cells: a name, and the label of each axis that differs from the base cell."
     )
 
@@ -117,13 +117,13 @@ def _combinations(
         yield chosen, frozenset(axis for axis, level in chosen.items() if level is not base[axis])
 
 
-def _picked(name: str, labels: Mapping[str, str], levels: Mapping[str, tuple[Level, ...]]) -> dict[str, Level]:
+def _picked(name: str, labels: Mapping[str, Any], levels: Mapping[str, tuple[Level, ...]]) -> dict[str, Level]:
     picked = {}
     for axis, label in labels.items():
-        found = [level for level in levels.get(axis, ()) if level.label == str(label)]
+        found = [level for level in levels.get(axis, ()) if level.label == label_of(label)]
         if not found:
             known = ", ".join(level.label for level in levels.get(axis, ())) or "no such axis"
-            raise ConfigError(f"the cell {name!r} asks for {axis}={label}; the design has {known}.")
+            raise ConfigError(f"the cell {name!r} asks for {axis}={label_of(label)}; the design has {known}.")
         picked[axis] = found[0]
     return picked
 
