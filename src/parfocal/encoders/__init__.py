@@ -7,7 +7,8 @@ it.
 
 from parfocal.encoders.base import EncoderInfo, Symmetry, TileEncoder, check_trained_mpps, symmetries_of_square
 from parfocal.encoders.filterbank import FilterBank
-from parfocal.encoders.spec import available_encoders, load_tile_encoder, parse_encoder_specs
+from parfocal.encoders.loading import available_encoders, load_tile_encoder
+from parfocal.encoders.spec import parse_encoder_specs
 
 __all__ = [
     "EncoderInfo",
