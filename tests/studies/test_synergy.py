@@ -113,6 +113,7 @@ def test_composition_is_not_called_pairing() -> None:
     p_values = [analyse("composition", seed).test.p_value for seed in range(4)]
 
     assert min(p_values) > 0.02
+    assert analyse("composition", 0).label_left < 0.5 < analyse("none", 0).label_left
     # The main effect that it is, is seen where it belongs.
     shown = analyse("composition", 0, FAST.model_copy(update={"main_repeats": 1, "types": ()}))
     assert min(one.value.estimate for one in shown.main) > 0.65

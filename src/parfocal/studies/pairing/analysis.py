@@ -83,6 +83,7 @@ class LabelResult:
         opinions: the second opinions.
         main: main effects of each magnification and of all together.
         n_covariates: how many were taken out.
+        label_left: share of the label's variance that they leave; (n - n_covariates) / (n - 1) where they know nothing.
     """
 
     label: str
@@ -95,6 +96,7 @@ class LabelResult:
     opinions: tuple[TypeOpinion, ...]
     main: tuple[MainEffect, ...]
     n_covariates: int
+    label_left: float
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -118,6 +120,7 @@ class LabelResult:
                 "found": list(power.power),
             },
             "covariates": self.n_covariates,
+            "label_variance_left": self.label_left,
             "candidates": [
                 {
                     "mpps": list(one.mpps),
@@ -196,6 +199,7 @@ def analyse_label(
                     main_effects(shown, values, is_class=is_class, repeats=settings.main_repeats, seed=settings.seed)
                 ),
                 n_covariates=prepared[0].basis.n_covariates,
+                label_left=_share_left(prepared[0].basis, values),
             )
         )
     return results
@@ -251,6 +255,11 @@ def _power(
         level=settings.level,
         rng=rng,
     )
+
+
+def _share_left(basis: ResidualBasis, values: Float64[np.ndarray, " unit"]) -> float:
+    left = float(((basis.columns.T @ values) ** 2).sum())
+    return left / float(((values - values.mean()) ** 2).sum())
 
 
 def _usable(components: Sequence[int], most: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from parfocal.studies.pairing.analysis import LabelResult, SynergySettings
 
 __all__ = ["LabelPictures", "pair_name", "sentences", "synergy_page"]
 
+_LARGEST = 2.0  # the effect of two factors that are read perfectly, always together in one class, never in the other
 _METHOD = (
     "For every slide, the embeddings of each region are averaged at each magnification, centred within the slide and "
     "whitened to k components; the within-region cross-moment of two magnifications is F = mean of x y^T over regions. "
@@ -114,22 +115,31 @@ def _power_sentence(result: LabelResult, settings: SynergySettings, *, found: bo
     parts = [f"The effect is {result.effect:.3f}, its inflation by noise taken off" if found else _not_found(result)]
     if result.power is not None:
         share = f"{settings.power:.0%}".replace("%", " %")
-        n = len(result.values)
-        parts.append(
-            f"this cohort of {n} could have shown one of {result.power.detectable:.3f} with {share} power"
-            if result.power.detectable is not None
-            else f"no planted effect up to {result.power.strength[-1]:.2f} is found with {share} power in these {n}"
-        )
-        if result.needed is not None:
-            size = "one as large as the observed one" if found else "the observed one, if it is real,"
-            parts.append(f"{size} needs about {result.needed} patients")
+        n, detectable = len(result.values), result.power.detectable
+        if detectable is None and (not result.is_class or result.power.strength[-1] < _LARGEST):
+            parts.append(f"no planted effect up to {result.power.strength[-1]:.2f} is found with {share} power")
+        elif detectable is None or (result.is_class and detectable > _LARGEST):
+            parts.append(f"no effect that there can be would be found with {share} power in these {n}")
+        else:
+            parts.append(f"this cohort of {n} could have shown one of {detectable:.3f} with {share} power")
+            if result.needed is not None and not _impossible(result):
+                size = "one as large as the observed one" if found else "the observed one, if it is real,"
+                parts.append(f"{size} needs about {result.needed} patients")
+    if result.label_left < 0.5 * (len(result.values) - result.n_covariates) / (len(result.values) - 1):
+        left = f"{result.label_left:.0%}".replace("%", " %")
+        parts.append(f"slide means and moments leave only {left} of the label's variance for pairing to explain")
     return "; ".join(parts) + "."
 
 
 def _not_found(result: LabelResult) -> str:
-    if not result.effect:
+    if not result.effect or _impossible(result):
         return "No effect is visible above the noise"
     return f"The largest contrast seen, {result.effect:.3f}, cannot be told from chance"
+
+
+def _impossible(result: LabelResult) -> bool:
+    """Whether the contrast is larger than any can be: the covariates leave so little of the label that it is noise."""
+    return result.is_class and result.effect > _LARGEST
 
 
 def _blocks(result: LabelResult, pictures: LabelPictures) -> tuple[Block, ...]:
@@ -178,7 +188,12 @@ def _candidates(result: LabelResult) -> Table:
         for one in result.test.candidates
     ]
     foot = f"One p-value for the maximum over all rows: {show_p(result.test.p_value)}. "
-    foot += f"{result.n_covariates} covariates are taken out of {len(result.values)} patients."
+    n, left = len(result.values), f"{result.label_left:.0%}".replace("%", " %")
+    expected = f"{(n - result.n_covariates) / (n - 1):.0%}".replace("%", " %")
+    foot += (
+        f"{result.n_covariates} covariates are taken out of {n} patients; they leave {left} of the label's variance "
+    )
+    foot += f"({expected} if they knew nothing of it)."
     return Table("Every pair of magnifications and number of components", columns, tuple(rows), (foot,))
 
 
