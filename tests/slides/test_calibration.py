@@ -1,7 +1,7 @@
 import pytest
 
-from parfocal.errors import CalibrationError, ParfocalWarning
-from parfocal.slides.calibration import Calibration, MppClaim, calibrate
+from parfocal.errors import CalibrationError, ConfigError, ParfocalWarning
+from parfocal.slides.calibration import Calibration, MppClaim, calibrate, check_slide_mpp
 
 
 def settle(
@@ -25,6 +25,14 @@ def test_values_no_slide_has_are_refused_from_the_file_and_from_the_caller(value
         settle(MppClaim(value, value, "openslide.mpp-x"))
     with pytest.raises(CalibrationError, match=r"0\.05 to 20"):
         settle(None, slide_mpp=value)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5, 352.8, float("nan"), float("inf")])
+def test_what_a_caller_says_of_all_slides_is_refused_before_one_is_opened(value: float) -> None:
+    with pytest.raises(ConfigError, match=r"--slide-mpp .* cannot be .*0\.05 to 20"):
+        check_slide_mpp(value)
+    check_slide_mpp(None)
+    check_slide_mpp(0.05)
 
 
 def test_pixels_that_are_not_square_are_refused() -> None:

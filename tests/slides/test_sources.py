@@ -39,11 +39,19 @@ def test_pictures_count_only_where_they_cannot_be_thumbnails(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_named_is_always_taken(tmp_path: Path) -> None:
-    touch(tmp_path, ".hidden.svs", "plain", "s.txt")
+    touch(tmp_path, "plain", "s.txt")
 
-    found = find_slides([tmp_path / ".hidden.svs", tmp_path / "plain", tmp_path / "s.txt"])
+    assert ids(find_slides([tmp_path / "plain", tmp_path / "s.txt"])) == ["plain", "s"]
 
-    assert ids(found) == [".hidden", "plain", "s"]
+
+def test_a_hidden_file_needs_an_id_that_a_store_shows(tmp_path: Path) -> None:
+    touch(tmp_path, ".hidden.svs")
+    table = tmp_path / "slides.csv"
+    table.write_text("slide,path\nshown,.hidden.svs\n")
+
+    with pytest.raises(ConfigError, match=r"'\.hidden': no part of it may be empty or start with a dot.*manifest"):
+        find_slides([tmp_path / ".hidden.svs"])
+    assert ids(find_slides([table])) == ["shown"]
 
 
 def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
@@ -81,6 +89,18 @@ def test_a_dicom_series_is_one_slide(real_data: Path) -> None:
     assert "boxes_1" not in found
 
 
+def test_a_resolution_of_one_file_of_a_dicom_series_is_not_lost(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "odd-slides"
+    for name in ("boxes_0", "boxes_1"):
+        table = tmp_path / "slides.csv"
+        table.write_text(f"slide,path,mpp\n{name},{folder / name}.dcm,0.25\n")
+        with pytest.raises(ConfigError, match="one DICOM series"):
+            find_slides([folder / "boxes_0.dcm", table])
+    table.write_text(f"slide,path,mpp\nmine,{folder / 'boxes_0.dcm'},\n")
+    with pytest.raises(ConfigError, match="given twice"):
+        find_slides([folder / "boxes_0.dcm", table])
+
+
 def test_a_manifest_gives_ids_paths_and_resolutions(tmp_path: Path) -> None:
     table = tmp_path / "slides.csv"
     table.write_text("\ufeffpath,slide,mpp,scanner\nsub/a.svs,p1/a,0.25,X\n/data/b.svs,b,,Y\n", encoding="utf-8")
@@ -88,6 +108,38 @@ def test_a_manifest_gives_ids_paths_and_resolutions(tmp_path: Path) -> None:
     expected = [SlideSource("p1/a", tmp_path / "sub/a.svs", 0.25), SlideSource("b", Path("/data/b.svs"), None)]
     assert read_manifest(table) == expected
     assert find_slides([table]) == expected
+
+
+@pytest.mark.parametrize("header", ["slide,path, mpp", "Slide,PATH,MPP", " slide , path ,Mpp "])
+def test_a_header_may_have_spaces_and_capitals(tmp_path: Path, header: str) -> None:
+    table = tmp_path / "slides.csv"
+    table.write_text(f"{header}\na,a.svs,0.25\n")
+
+    assert read_manifest(table) == [SlideSource("a", tmp_path / "a.svs", 0.25)]
+
+
+@pytest.mark.parametrize("mpp", ["0", "nan", "inf", "-1", "352.8", "0.049", "1e-400"])
+def test_a_manifest_with_an_mpp_that_no_slide_has_is_refused_with_its_line(tmp_path: Path, mpp: str) -> None:
+    table = tmp_path / "slides.csv"
+    table.write_text(f"slide,path,mpp\na,a.svs,0.05\nb,b.svs,{mpp}\n")
+
+    with pytest.raises(ConfigError, match=r"line 3: mpp of b cannot be .*0\.05 to 20 microns per pixel.*Correct it"):
+        read_manifest(table)
+
+
+@pytest.mark.parametrize("row", ["p1,s.svs,0.25", "p1,s.svs,", "s,s.svs,0.25"])
+def test_one_file_under_two_ids_or_resolutions_is_refused_with_both(tmp_path: Path, row: str) -> None:
+    touch(tmp_path, "s.svs")
+    table = tmp_path / "slides.csv"
+    table.write_text(f"slide,path,mpp\n{row}\n")
+    slide, _, mpp = row.split(",")
+
+    for inputs in ([tmp_path / "s.svs", table], [table, tmp_path]):
+        with pytest.raises(ConfigError) as caught:
+            find_slides(inputs)
+        assert "s.svs is given twice" in str(caught.value)
+        assert "'s' (no mpp)" in str(caught.value)
+        assert f"{slide!r} ({f'mpp {mpp}' if mpp else 'no mpp'})" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +153,11 @@ def test_a_manifest_gives_ids_paths_and_resolutions(tmp_path: Path) -> None:
         ("slide,path\na,x.svs\na,y.svs\n", "has the slide 'a' on several lines"),
         ("slide,path\na,x.svs\nb,x.svs\n", "x.svs' on several lines"),
         ("slide,path\n../a,x.svs\n", "cannot name a file"),
+        ("slide,path\n.a,x.svs\n", "line 2: the slide id '.a' cannot name a file"),
+        ("slide,path\nb,y.svs\np/.a/b,x.svs\n", "line 3: the slide id 'p/.a/b' cannot name a file"),
+        ("slide,path\n/a,x.svs\n", "cannot name a file"),
+        ("slide,path,mpp\na,x.svs,0,5\n", "line 2: '5' stands beyond the last column"),
+        ("slide,path,mpp,MPP\na,x.svs,0.5,0.25\n", "has the column mpp twice"),
     ],
 )
 def test_a_wrong_manifest_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:

@@ -4,7 +4,7 @@ In goes a path (or folders and manifests), out comes an open `Slide`: its levels
 source, and RGB windows of any level, white beyond the edge. Nothing here knows of regions or tiles.
 """
 
-from parfocal.slides.calibration import Calibration
+from parfocal.slides.calibration import Calibration, check_slide_mpp
 from parfocal.slides.opening import open_slide
 from parfocal.slides.reading import MAX_ENLARGEMENT, check_resolution, read_tile, resample
 from parfocal.slides.slide import Level, Slide
@@ -17,6 +17,7 @@ __all__ = [
     "Slide",
     "SlideSource",
     "check_resolution",
+    "check_slide_mpp",
     "find_slides",
     "open_slide",
     "read_manifest",

@@ -4,9 +4,9 @@ import math
 import warnings
 from dataclasses import dataclass
 
-from parfocal.errors import CalibrationError, ParfocalWarning
+from parfocal.errors import CalibrationError, ConfigError, ParfocalWarning
 
-__all__ = ["COARSEST_MPP", "FINEST_MPP", "Calibration", "MppClaim", "calibrate"]
+__all__ = ["COARSEST_MPP", "FINEST_MPP", "Calibration", "MppClaim", "calibrate", "check_slide_mpp"]
 
 FINEST_MPP = 0.05
 COARSEST_MPP = 20.0
@@ -41,7 +41,7 @@ class MppClaim:
     def problem(self) -> str | None:
         """Why this claim cannot be believed, as the middle of a sentence; None where it can."""
         for value in (self.x, self.y):
-            if not (math.isfinite(value) and FINEST_MPP <= value <= COARSEST_MPP):
+            if not _is_plausible(value):
                 why = f"its {self.source}{_screen_resolution(value)}"
                 return f"claims {value:.4g} microns per pixel ({why}); slides have {FINEST_MPP:g} to {COARSEST_MPP:g}"
         if abs(self.x - self.y) > _AGREEMENT * min(self.x, self.y):
@@ -50,6 +50,23 @@ class MppClaim:
                 f"they must agree within {_AGREEMENT:.0%}"
             )
         return None
+
+
+def check_slide_mpp(slide_mpp: float | None, what: str = "--slide-mpp (slide_mpp=...)") -> None:
+    """Refuse a resolution that no slide has, before any slide is opened; None stands for what the file says.
+
+    Args:
+        slide_mpp: what somebody says of slides, in micrometres per level-0 pixel.
+        what: where it was said, as the beginning of the message.
+
+    Raises:
+        ConfigError: it is not finite, or outside 0.05 to 20.
+    """
+    if slide_mpp is not None and not _is_plausible(slide_mpp):
+        raise ConfigError(
+            f"{what} cannot be {slide_mpp:g}: slides have {FINEST_MPP:g} to {COARSEST_MPP:g} microns per pixel "
+            "(20x is about 0.5, 40x about 0.25). Correct it, or leave it out to use what the file says."
+        )
 
 
 def calibrate(
@@ -70,7 +87,7 @@ def calibrate(
     """
     problem = claim.problem() if claim else None
     if slide_mpp is not None:
-        if not (math.isfinite(slide_mpp) and FINEST_MPP <= slide_mpp <= COARSEST_MPP):
+        if not _is_plausible(slide_mpp):
             raise CalibrationError(
                 f"{name} cannot have {slide_mpp:g} microns per pixel (--slide-mpp, slide_mpp=...): "
                 f"slides have {FINEST_MPP:g} to {COARSEST_MPP:g}. 20x is about 0.5, 40x about 0.25."
@@ -91,6 +108,10 @@ def calibrate(
         raise CalibrationError(f"{name} {problem}. {_REMEDY}")
     hint = f" Its objective power is {objective_power:g}x, which is only a nominal value." if objective_power else ""
     raise CalibrationError(f"{name} does not say how many microns a pixel has.{hint} {_REMEDY}")
+
+
+def _is_plausible(mpp: float) -> bool:
+    return math.isfinite(mpp) and FINEST_MPP <= mpp <= COARSEST_MPP
 
 
 def _screen_resolution(mpp: float) -> str:

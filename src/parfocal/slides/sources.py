@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from parfocal.errors import ConfigError
+from parfocal.slides.calibration import check_slide_mpp
 
 __all__ = ["PICTURE_SUFFIXES", "SLIDE_SUFFIXES", "SlideSource", "find_slides", "read_manifest"]
 
@@ -45,7 +47,8 @@ def find_slides(inputs: Sequence[Path | str]) -> list[SlideSource]:
         without the suffix, for a file its stem.
 
     Raises:
-        ConfigError: an input is absent, a folder holds no slide, or two slides have one id.
+        ConfigError: an input is absent, a folder holds no slide, two slides have one id, or a file is given twice with
+            two ids or two resolutions.
     """
     found: list[SlideSource] = []
     for given in map(Path, inputs):
@@ -70,8 +73,8 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     """Read a table of slides.
 
     Args:
-        csv_path: a CSV with the columns `slide` (id), `path`, and optionally `mpp` (empty: what the file says). Paths
-            are relative to the manifest. Other columns are not read.
+        csv_path: a CSV with the columns `slide` (id), `path`, and optionally `mpp` (empty: what the file says), in
+            any case. Paths are relative to the manifest. Other columns are not read.
 
     Raises:
         ConfigError: it is absent or no such table, or a row of it makes no sense; the text names the line.
@@ -79,8 +82,12 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            missing = [name for name in ("slide", "path") if name not in columns]
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = [name.lower() for name in columns]
+            twice = [name for name in ("slide", "path", "mpp") if reader.fieldnames.count(name) > 1]
+            if twice:
+                raise ConfigError(f"{csv_path} has the column {twice[0]} twice: {', '.join(columns)}. Keep one.")
+            missing = [name for name in ("slide", "path") if name not in reader.fieldnames]
             if missing:
                 raise ConfigError(
                     f"{csv_path} lacks the column {' and '.join(missing)}: it has {', '.join(columns) or 'nothing'}. "
@@ -98,19 +105,37 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     return sources
 
 
-def _row(csv_path: Path, line: int, row: dict[str, str | None]) -> SlideSource:
+def _row(csv_path: Path, line: int, row: dict[str, Any]) -> SlideSource:
+    # What stands beyond the header's columns; a decimal comma ends there too.
+    beyond = row.pop(None, [])  # type: ignore[call-overload]
+    if any(value.strip() for value in beyond):
+        raise ConfigError(
+            f"{csv_path}, line {line}: {','.join(beyond)!r} stands beyond the last column. "
+            "Name the column in the header, or quote a value that holds a comma."
+        )
     slide, path, mpp = ((row.get(name) or "").strip() for name in ("slide", "path", "mpp"))
     if not slide or not path:
         raise ConfigError(f"{csv_path}, line {line}: slide and path must not be empty, found {slide!r} and {path!r}.")
-    if slide.startswith("/") or ".." in slide.split("/") or "\\" in slide:
-        raise ConfigError(f"{csv_path}, line {line}: the slide id {slide!r} cannot name a file; leave out / .. and \\.")
+    problem = _id_problem(slide)
+    if problem:
+        raise ConfigError(f"{csv_path}, line {line}: the slide id {slide!r} cannot name a file: {problem}.")
     try:
         slide_mpp = float(mpp) if mpp else None
     except ValueError as error:
         raise ConfigError(
             f"{csv_path}, line {line}: mpp of {slide} is {mpp!r}; expected is a number such as 0.5, or nothing."
         ) from error
+    check_slide_mpp(slide_mpp, f"{csv_path}, line {line}: mpp of {slide}")
     return SlideSource(slide, csv_path.parent / path, slide_mpp)
+
+
+def _id_problem(slide: str) -> str | None:
+    """Why files of a store cannot be called so; None where they can. Names that begin with a dot are hidden there."""
+    if "\\" in slide:
+        return "leave out \\"
+    if any(not part or part.startswith(".") for part in slide.split("/")):
+        return "no part of it may be empty or start with a dot"
+    return None
 
 
 def _slides_below(folder: Path) -> list[Path]:
@@ -131,15 +156,20 @@ def _id_below(folder: Path, path: Path) -> str:
 
 def _one_per_series(sources: Iterable[SlideSource]) -> list[SlideSource]:
     """Keep the first file of each DICOM series; OpenSlide finds the others beside it."""
-    seen: set[tuple[Path, bytes]] = set()
+    seen: dict[tuple[Path, bytes], SlideSource] = {}
     kept = []
     for source in sources:
         series = _dicom_series(source.path) if source.path.suffix.lower() in {".dcm", ""} else None
         if series is not None:
             key = (source.path.resolve().parent, series)
-            if key in seen:
+            before = seen.setdefault(key, source)
+            if before.slide_mpp != source.slide_mpp:
+                raise ConfigError(
+                    f"{before.path} and {source.path} are one DICOM series and are given as {_mention(before)} and as "
+                    f"{_mention(source)}. Give one file of it."
+                )
+            if before.path.resolve() != source.path.resolve():
                 continue
-            seen.add(key)
         kept.append(source)
     return kept
 
@@ -159,13 +189,23 @@ def _dicom_series(path: Path) -> bytes | None:
 
 
 def _checked(sources: Iterable[SlideSource]) -> list[SlideSource]:
-    """Each file once, under the id of its first mention; two files under one id are refused."""
+    """Each file once; two files under one id, and one file under two ids or resolutions, are refused."""
     by_file: dict[Path, SlideSource] = {}
     by_id: dict[str, SlideSource] = {}
     for source in sources:
-        if source.path.resolve() in by_file:
+        problem = _id_problem(source.slide)
+        if problem:
+            raise ConfigError(
+                f"{source.path} cannot have the id {source.slide!r}: {problem}. "
+                "Name it in a manifest (slide,path) with an id of its own."
+            )
+        before = by_file.setdefault(source.path.resolve(), source)
+        if (before.slide, before.slide_mpp) != (source.slide, source.slide_mpp):
+            raise ConfigError(
+                f"{source.path} is given twice: as {_mention(before)} and as {_mention(source)}. Give it once."
+            )
+        if before is not source:
             continue
-        by_file[source.path.resolve()] = source
         other = by_id.setdefault(source.slide, source)
         if other is not source:
             raise ConfigError(
@@ -173,3 +213,7 @@ def _checked(sources: Iterable[SlideSource]) -> list[SlideSource]:
                 "Give one folder above both, or a manifest with ids of your own."
             )
     return list(by_file.values())
+
+
+def _mention(source: SlideSource) -> str:
+    return f"{source.slide!r} ({'no mpp' if source.slide_mpp is None else f'mpp {source.slide_mpp:g}'})"
