@@ -78,6 +78,57 @@ def test_another_slide_under_the_same_id_is_refused(tmp_path: Path, make_slide, 
         embed_slide(SlideSource("one", make_slide(), 0.25), encoders, small_settings, set_path)
 
 
+@pytest.mark.parametrize("mpp", [0.0, float("nan"), -1.0, 352.8])
+def test_a_resolution_that_no_slide_has_never_touches_a_finished_slide(
+    tmp_path: Path, make_slide, small_settings: EmbedSettings, mpp: float
+) -> None:
+    encoders = load_encoders(small_settings)
+    set_path = create_embedding_set(tmp_path / "store", small_settings, encoders)
+    embed_slide(SlideSource("one", make_slide()), encoders, small_settings, set_path)
+
+    for source, settings in (
+        (SlideSource("one", make_slide(), mpp), small_settings),
+        (SlideSource("one", make_slide()), small_settings.model_copy(update={"slide_mpp": mpp})),
+    ):
+        with pytest.raises(ConfigError, match=r"0\.05 to 20") as caught:
+            embed_slide(source, encoders, settings, set_path)
+        assert "Remove" not in str(caught.value)
+    assert open_set(set_path).slides == ("one",)
+
+
+@pytest.mark.parametrize("damage", ["lost", "truncated", "rows", "other"])
+def test_a_finished_slide_whose_features_are_damaged_is_not_called_kept(
+    tmp_path: Path, make_slide, small_settings: EmbedSettings, damage: str
+) -> None:
+    encoders = load_encoders(small_settings)
+    set_path = create_embedding_set(tmp_path / "store", small_settings, encoders)
+    source = SlideSource("one", make_slide())
+    embed_slide(source, encoders, small_settings, set_path)
+    features = set_path / "1" / "one.h5"
+    whole = features.read_bytes()
+    if damage == "lost":
+        features.unlink()
+    elif damage == "truncated":
+        features.write_bytes(whole[: len(whole) // 2])
+    elif damage == "rows":
+        with h5py.File(features, "r+") as file:
+            file["features"].resize((3, encoders[1.0].dim))
+    else:
+        with h5py.File(features, "w") as file:
+            file["coords"] = np.zeros((3, 2), np.int64)
+    others = {file: file.stat().st_mtime_ns for file in set_path.rglob("*.h5") if file != features}
+
+    with pytest.raises(StoreError, match=r"1/one\.h5.* Put it back, or remove .*index/one\.h5 and embed") as caught:
+        embed_slide(source, encoders, small_settings, set_path)
+
+    assert "\n" not in str(caught.value)
+    assert {file: file.stat().st_mtime_ns for file in others} == others
+    (set_path / "index" / "one.h5").unlink()
+    assert not embed_slide(source, encoders, small_settings, set_path).kept
+    assert features.stat().st_size == len(whole)
+    assert embed_slide(source, encoders, small_settings, set_path).kept
+
+
 def test_glass_is_a_finished_slide_without_regions(tmp_path: Path, make_slide, small_settings) -> None:
     encoders = load_encoders(small_settings)
     set_path = create_embedding_set(tmp_path / "store", small_settings, encoders)

@@ -275,6 +275,35 @@ def test_a_dry_run_counts_what_the_run_does(tmp_path: Path, make_slide, small_se
     assert after.n_bytes == 0
 
 
+def test_a_dry_run_tells_what_the_run_would_say_of_a_finished_slide(
+    tmp_path: Path, make_slide, small_settings: EmbedSettings
+) -> None:
+    one, two = make_slide("a.tif"), make_slide("b.tif", seed=1)
+    store = tmp_path / "store"
+    set_path = embed_slides([one, two], store, small_settings).set_path
+    (set_path / "0.5" / "b.h5").unlink()
+
+    estimate = estimate_run([one, two], store, small_settings)
+
+    assert [slide.done for slide in estimate.slides] == [True, False]
+    assert "index/b.h5 and embed" in (estimate.slides[1].problem or "")
+    assert estimate.exit_status == 3
+    assert estimate_run([one], store, small_settings).exit_status == 0
+    assert estimate_run([two], store, small_settings).exit_status == 1
+    assert embed_slides([one, two], store, small_settings).exit_status == 3
+
+
+@pytest.mark.parametrize("mpp", [0.0, float("nan"), 352.8])
+def test_a_resolution_for_all_slides_that_none_has_is_refused_at_once(
+    tmp_path: Path, make_slide, small_settings: EmbedSettings, mpp: float
+) -> None:
+    settings = small_settings.model_copy(update={"slide_mpp": mpp})
+    for call in (embed_slides, estimate_run):
+        with pytest.raises(ConfigError, match=r"--slide-mpp .* cannot be"):
+            call([make_slide()], tmp_path / "store", settings)
+    assert not (tmp_path / "store").exists()
+
+
 def test_progress_and_tables_say_what_happened(tmp_path: Path) -> None:
     console = Console(file=(tmp_path / "text").open("w"), width=80)
     failed = FailedSlide("b", Path("b.svs"), "CalibrationError", "no mpp")

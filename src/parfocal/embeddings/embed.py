@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from parfocal.embeddings.files import SlideOrigin
-from parfocal.embeddings.layout import VERSION_ATTRIBUTE, check_version, index_path
+from parfocal.embeddings.layout import VERSION_ATTRIBUTE, check_version, features_path, index_path, repair_advice
 from parfocal.embeddings.prefetch import prefetched
 from parfocal.embeddings.settings import EmbedSettings
 from parfocal.embeddings.write import SlideWriter
@@ -19,7 +19,7 @@ from parfocal.errors import MismatchError, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.provenance import file_fingerprint
 from parfocal.regions import plan_regions
-from parfocal.slides import Slide, SlideSource, open_slide
+from parfocal.slides import Slide, SlideSource, check_slide_mpp, open_slide
 from parfocal.tiles import RegionTiles, iter_tiles
 
 __all__ = ["EmbeddedSlide", "OnTiles", "batches", "embed_slide", "kept_slide", "open_source"]
@@ -72,7 +72,7 @@ def embed_slide(
     Raises:
         SlideError: the slide cannot be read, or its resolution is not known.
         MismatchError: it is done, and its file or its resolution has changed since.
-        StoreError: a row cannot be stored.
+        StoreError: a row cannot be stored; or it is done, and its files in the store are lost or damaged.
     """
     kept = kept_slide(source, settings, set_path)
     if kept is not None:
@@ -109,10 +109,13 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
     """What the store has of a slide that is done; None for one that is not.
 
     A changed slide is refused and not redone: the rows in the store may be the ones that a model was trained on, and
-    a finished file is never written again.
+    a finished file is never written again. A slide whose files are lost or damaged is refused for the same reason;
+    removing its index is the word that it shall be embedded anew.
 
     Raises:
         MismatchError: the file of the slide, or the resolution asked for it, is not the one that was embedded.
+        StoreError: its index cannot be read, or a magnification's features are not the rows that it names.
+        ConfigError: the resolution asked for it is one that no slide has.
     """
     started = time.monotonic()
     path = index_path(set_path, source.slide)
@@ -135,13 +138,34 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
             f"{source.slide} is in the store, but {source.path} is another file than the one that was embedded. "
             f"Remove {path} to embed it anew, or give the slide another name."
         )
-    asked_mpp = source.slide_mpp or settings.slide_mpp
+    asked_mpp = _asked_mpp(source, settings)
+    check_slide_mpp(asked_mpp, f"the mpp of {source.slide}")
     if asked_mpp is not None and abs(asked_mpp - slide_mpp) > 1e-6 * slide_mpp:
         raise MismatchError(
             f"{source.slide} is in the store with {slide_mpp:g} um per pixel, and {asked_mpp:g} is asked now. "
-            f"Remove {path} to embed it anew."
+            f"Ask for {slide_mpp:g} or for none to keep it, or remove {path} to embed it anew."
         )
+    for mpp, rows in n_tiles.items():
+        _check_features(set_path, source.slide, mpp, rows)
     return EmbeddedSlide(source.slide, source.path, True, n_regions, n_tiles, time.monotonic() - started)
+
+
+def _check_features(set_path: Path, slide: str, mpp: float, rows: int) -> None:
+    """Refuse a features file that is absent, does not open, or has another number of rows than its index."""
+    path = features_path(set_path, slide, mpp)
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            found = (len(file["features"]), len(file["coords"]))
+    except (OSError, KeyError, RuntimeError) as error:
+        what = f"it is damaged ({error})" if path.exists() else "it is absent"
+        raise StoreError(
+            f"{slide} is in the store, but {path} cannot be read: {what}. {repair_advice(set_path, slide)}"
+        ) from error
+    if found != (rows, rows):
+        raise StoreError(
+            f"{slide} is in the store, but {path} has {found[0]} features and {found[1]} coords where its index has "
+            f"{rows}. {repair_advice(set_path, slide)}"
+        )
 
 
 def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
@@ -151,8 +175,12 @@ def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
         SlideError: see `parfocal.slides.open_slide`.
     """
     return open_slide(
-        source.path, slide_mpp=source.slide_mpp or settings.slide_mpp, mpp_from_objective=settings.mpp_from_objective
+        source.path, slide_mpp=_asked_mpp(source, settings), mpp_from_objective=settings.mpp_from_objective
     )
+
+
+def _asked_mpp(source: SlideSource, settings: EmbedSettings) -> float | None:
+    return settings.slide_mpp if source.slide_mpp is None else source.slide_mpp
 
 
 def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, UInt8[np.ndarray, "tile y x 3"]]]:

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.embeddings.embed import open_source
+from parfocal.embeddings.embed import kept_slide, open_source
 from parfocal.embeddings.events import tile_counts
-from parfocal.embeddings.layout import index_path
 from parfocal.embeddings.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.encoders import TileEncoder
 from parfocal.errors import ParfocalError
 from parfocal.regions import RegionPlan, plan_regions
-from parfocal.slides import Slide, SlideSource, find_slides
+from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
 from parfocal.tiles import iter_tiles
 
 __all__ = ["RunEstimate", "SlideEstimate", "estimate_run"]
@@ -84,6 +83,14 @@ class RunEstimate:
         """Bytes that would be written."""
         return sum(one.n_bytes for one in self.slides if not one.done)
 
+    @property
+    def exit_status(self) -> int:
+        """0 when no slide would fail, 1 when all would, 3 when some would."""
+        problems = sum(one.problem is not None for one in self.slides)
+        if not problems:
+            return 0
+        return 1 if problems == len(self.slides) else 3
+
     def describe(self) -> dict[str, Any]:
         """The estimate as plain values."""
         return {
@@ -118,9 +125,10 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
         settings: how.
 
     Raises:
-        ConfigError: no slide is found, two have one id, or no encoder is named.
+        ConfigError: no slide is found, two have one id, no encoder is named, or no slide has such a `slide_mpp`.
         EncoderError: an encoder cannot be loaded.
     """
+    check_slide_mpp(settings.slide_mpp)
     sources = find_slides(inputs)
     encoders = load_encoders(settings)
     set_path = store / set_name(row_settings(settings, encoders))
@@ -129,10 +137,15 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
     encode_seconds: dict[float, float] = {}
     for source in sources:
         try:
+            kept = kept_slide(source, settings, set_path)
+            if kept is not None:
+                slides.append(_slide_estimate(source, True, kept.n_regions, kept.n_tiles, encoders, settings))
+                continue
             with open_source(source, settings) as slide:
                 plan = plan_regions(slide, settings.grid)
-                slides.append(_slide_estimate(source, plan, encoders, settings, set_path))
-                if read_seconds is None and plan.n_regions and not slides[-1].done:
+                n_tiles = {mpp: plan.n_tiles(mpp) for mpp in settings.grid.mpps}
+                slides.append(_slide_estimate(source, False, plan.n_regions, n_tiles, encoders, settings))
+                if read_seconds is None and plan.n_regions:
                     read_seconds, encode_seconds = _measure(slide, plan, encoders, settings)
         except (ParfocalError, OSError) as error:
             slides.append(SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=str(error)))
@@ -147,21 +160,21 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
 
 def _slide_estimate(
     source: SlideSource,
-    plan: RegionPlan,
+    done: bool,
+    n_regions: int,
+    n_tiles: Mapping[float, int],
     encoders: Mapping[float, TileEncoder],
     settings: EmbedSettings,
-    set_path: Path,
 ) -> SlideEstimate:
-    n_tiles = {mpp: plan.n_tiles(mpp) for mpp in settings.grid.mpps}
     row_bytes = {mpp: encoder.dim * np.dtype(settings.dtype).itemsize for mpp, encoder in encoders.items()}
     n_bytes = sum(count * (row_bytes[mpp] + _PLACE_BYTES) for mpp, count in n_tiles.items())
     return SlideEstimate(
         source.slide,
         source.path,
-        index_path(set_path, source.slide).is_file(),
-        plan.n_regions,
+        done,
+        n_regions,
         n_tiles,
-        n_bytes + plan.n_regions * 16 + _FILE_BYTES * (len(n_tiles) + 1),
+        n_bytes + n_regions * 16 + _FILE_BYTES * (len(n_tiles) + 1),
     )
 
 

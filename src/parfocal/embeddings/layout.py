@@ -30,6 +30,7 @@ __all__ = [
     "index_path",
     "read_settings",
     "realised_mpp",
+    "repair_advice",
 ]
 
 FORMAT_VERSION = 1
@@ -52,6 +53,14 @@ def index_path(set_path: Path, slide: str) -> Path:
 def features_path(set_path: Path, slide: str, mpp: float | None) -> Path:
     """The features of a slide at one magnification, or of its regions where `mpp` is None."""
     return set_path / (REGION_FOLDER if mpp is None else format_mpp(mpp)) / f"{slide}.h5"
+
+
+def repair_advice(set_path: Path, slide: str) -> str:
+    """What to do about a features file of a slide that is lost or damaged; nothing is repaired unasked.
+
+    The rows may be the ones that a model was trained on, and a disk that is not there today may be there tomorrow.
+    """
+    return f"Put it back, or remove {index_path(set_path, slide)} and embed or index the slide again."
 
 
 def chunk_rows(rows: int, dim: int, itemsize: int) -> int:

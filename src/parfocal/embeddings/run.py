@@ -28,7 +28,7 @@ from parfocal.embeddings.workers import run_in_processes
 from parfocal.encoders import TileEncoder, check_trained_mpps
 from parfocal.errors import ParfocalWarning
 from parfocal.provenance import canonical_json
-from parfocal.slides import SlideSource, find_slides
+from parfocal.slides import SlideSource, check_slide_mpp, find_slides
 
 __all__ = ["create_embedding_set", "embed_slides"]
 
@@ -49,11 +49,12 @@ def embed_slides(
             notices are warnings.
 
     Raises:
-        ConfigError: no slide is found, two have one id, or no encoder is named.
+        ConfigError: no slide is found, two have one id, no encoder is named, or no slide has such a `slide_mpp`.
         EncoderError: an encoder cannot be loaded.
         MismatchError: the store holds a set of this name with other settings.
     """
     started = time.monotonic()
+    check_slide_mpp(settings.slide_mpp)
     sources = find_slides(inputs)
     encoders = load_encoders(settings)
     set_path = create_embedding_set(store, settings, encoders)

@@ -27,7 +27,7 @@ class EmbedSettings(Settings):
     )
     dtype: RowDtype = Field("float16", description="Type of the stored rows.")
     slide_mpp: float | None = Field(
-        None, gt=0, description="Micrometres per pixel of every given slide, in place of what its file says."
+        None, description="Micrometres per pixel of every given slide, in place of what its file says."
     )
     mpp_from_objective: bool = Field(
         False, description="Take 10 um / power where a slide has an objective power and no resolution."

@@ -21,6 +21,7 @@ from parfocal.embeddings.layout import (
     features_path,
     index_path,
     read_settings,
+    repair_advice,
 )
 from parfocal.embeddings.tokens import SlideRegions, SlideTokens
 from parfocal.errors import StoreError
@@ -133,7 +134,7 @@ class EmbeddingSet:
         features = {}
         for mpp, (region, _, row, file) in groups.items():
             path = features_path(self.path, slide, mpp) if file is None else Path(os.path.normpath(self.path / file))
-            features[mpp] = self._read_features(path, rows=row, expected=len(region), dim=self.dims[mpp])
+            features[mpp] = self._read_features(slide, path, rows=row, expected=len(region), dim=self.dims[mpp])
         return SlideTokens(
             slide=slide,
             region_um=region_um,
@@ -160,7 +161,7 @@ class EmbeddingSet:
             region_um=region_um,
             slide_mpp=slide_mpp,
             region_xy_um=region_xy_um,
-            features=self._read_features(path, rows=None, expected=len(region_xy_um), dim=self.dim),
+            features=self._read_features(slide, path, rows=None, expected=len(region_xy_um), dim=self.dim),
         )
 
     def _must_be(self, kind: Kind) -> None:
@@ -172,33 +173,34 @@ class EmbeddingSet:
         path = index_path(self.path, slide)
         if not path.is_file():
             raise StoreError(f"{slide} is not done in {self.path}: {path} is absent. Embed it first.")
-        with _opened(path) as file:
+        with _opened(path, f"Remove it and embed or index {slide} again.") as file:
             check_version(file.attrs.get(VERSION_ATTRIBUTE), path)
             yield file
 
     def _read_features(
-        self, path: Path, *, rows: np.ndarray | None, expected: int, dim: int
+        self, slide: str, path: Path, *, rows: np.ndarray | None, expected: int, dim: int
     ) -> Float[np.ndarray, "tile dim"]:
+        remedy = repair_advice(self.path, slide)
         if not path.is_file():
-            raise StoreError(f"cannot read {path}: the index refers to it and it is absent. Embed or index it again.")
-        with _opened(path) as file:
+            raise StoreError(f"cannot read {path}: the index refers to it and it is absent. {remedy}")
+        with _opened(path, remedy) as file:
             if file.attrs.get(VERSION_ATTRIBUTE) is not None:
                 check_version(file.attrs[VERSION_ATTRIBUTE], path)
             features, n_coords = file["features"], file["coords"].shape[-2]
             # Some tools keep a leading axis of one.
             values: np.ndarray = features[0] if features.ndim == 3 and features.shape[0] == 1 else features[...]
         if len(values) != n_coords:
-            raise StoreError(f"cannot use {path}: it has {len(values)} features and {n_coords} coords. Write it again.")
+            raise StoreError(f"cannot use {path}: it has {len(values)} features and {n_coords} coords. {remedy}")
         if rows is not None:
             if len(rows) and rows.max() >= len(values):
                 raise StoreError(
-                    f"cannot use {path}: its index refers to row {rows.max()} and it has {len(values)}. Index it again."
+                    f"cannot use {path}: its index refers to row {rows.max()} and it has {len(values)}. {remedy}"
                 )
             values = values[rows]
         if values.shape != (expected, dim):
             raise StoreError(
                 f"cannot use {path}: it has {len(values)} rows of width {values.shape[-1]}, "
-                f"its index expects {expected} of width {dim}. Remove the slide's index and embed it again."
+                f"its index expects {expected} of width {dim}. {remedy}"
             )
         return values
 
@@ -251,7 +253,7 @@ def _group(index: h5py.File, mpp: float) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _opened(path: Path, remedy: str) -> Iterator[h5py.File]:
     """An HDF5 file for reading; damage of any kind, a missing dataset included, is one StoreError.
 
     Files never change once they have their name, so a file system that has no locks is no reason to fail.
@@ -260,4 +262,4 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
     except (OSError, KeyError, RuntimeError) as error:
-        raise StoreError(f"cannot read {path}: it is damaged or not what it should be ({error}).") from error
+        raise StoreError(f"cannot read {path}: it is damaged or not what it should be ({error}). {remedy}") from error
