@@ -168,5 +168,5 @@ def test_huge_batches_go_through_in_parts_and_in_order() -> None:
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(EncoderError, match=r"not finite for 2 of 2 tiles.*float32"):
+    with pytest.raises(EncoderError, match=r"not finite for 2 of 2 tiles.*--encoder-dtype float32"):
         _probe_encoder(_Probe(float("nan"))).encode(np.zeros((2, 16, 16, 3), dtype=np.uint8))

@@ -115,7 +115,7 @@ def check_rows(encoder: TileEncoder, rows: Float32[np.ndarray, "tile dim"]) -> F
     if broken:
         raise EncoderError(
             f"{encoder.name} gave numbers that are not finite for {broken} of {len(rows)} tiles. "
-            f"Half precision may overflow: try dtype float32 (--dtype float32), and check the weights."
+            f"Half precision may overflow: try dtype float32 (--encoder-dtype float32), and check the weights."
         )
     return rows
 
