@@ -248,7 +248,8 @@ def test_a_folder_is_never_shared_by_two_settings(tmp_path: Path) -> None:
 
 def test_several_sets_must_be_told_apart(tmp_path: Path) -> None:
     first = new_set(tmp_path)
-    new_set(tmp_path, name="other-11111111")
+    for path in (first, new_set(tmp_path, name="other-11111111")):
+        write_tokens(path, tokens_of("s"))
 
     assert [one.name for one in open_sets(tmp_path)] == ["other-11111111", "toy-00000000"]
     assert open_set(first).name == "toy-00000000"
@@ -256,6 +257,26 @@ def test_several_sets_must_be_told_apart(tmp_path: Path) -> None:
         open_set(tmp_path)
     with pytest.raises(StoreError, match="holds no embeddings"):
         open_set(tmp_path / "absent")
+
+
+def test_a_set_that_no_slide_came_into_is_not_in_the_way(tmp_path: Path) -> None:
+    full, empty = new_set(tmp_path), new_set(tmp_path, name="other-11111111")
+    with pytest.raises(StoreError, match=r"no slide is done in any of its 2 sets: other-11111111, toy-00000000\."):
+        open_sets(tmp_path)
+    write_tokens(full, tokens_of("s"))
+
+    assert open_set(tmp_path).path == full
+    assert [one.path for one in open_sets(tmp_path)] == [full]
+    assert open_set(empty).slides == ()
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    write_tokens(new_set(tmp_path), tokens_of("s"))
+
+    assert open_set(str(tmp_path)).read("s").n_regions == 3
+    assert [one.path for one in open_sets(str(tmp_path))] == [tmp_path / "toy-00000000"]
+    with pytest.raises(StoreError, match="holds no embeddings"):
+        open_sets("absent")
 
 
 def test_a_chunk_is_about_a_mebibyte_and_never_larger_than_the_file() -> None:

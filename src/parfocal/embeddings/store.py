@@ -205,23 +205,33 @@ class EmbeddingSet:
         return values
 
 
-def open_sets(path: Path) -> list[EmbeddingSet]:
-    """All sets of a store, sorted by name; `path` is a store or the folder of one set.
+def open_sets(path: Path | str) -> list[EmbeddingSet]:
+    """The sets of a store that hold a slide, sorted by name; or the set whose folder is named, even an empty one.
+
+    A run that failed on every slide leaves its set without any, and that must not stand in the way of the others.
 
     Raises:
-        StoreError: there is no set.
+        StoreError: there is no set, or no slide is done in any.
         FormatVersionError: a newer parfocal wrote a set.
     """
+    path = Path(path)
     if (path / SETTINGS_FILE).is_file():
         return [_open(path)]
     found = [_open(file.parent) for file in sorted(path.glob(f"*/{SETTINGS_FILE}"))] if path.is_dir() else []
     if not found:
         raise StoreError(f"{path} holds no embeddings: there is no {SETTINGS_FILE} in it or in a folder of it.")
-    return found
+    with_slides = [one for one in found if one.slides]
+    if not with_slides:
+        names = ", ".join(one.name for one in found)
+        raise StoreError(
+            f"{path} holds no embeddings: no slide is done in any of its {len(found)} sets: {names}. "
+            "Embed slides first; failures.csv says which ones failed, and why."
+        )
+    return with_slides
 
 
-def open_set(path: Path) -> EmbeddingSet:
-    """The only set of a store, or the set whose folder is named.
+def open_set(path: Path | str) -> EmbeddingSet:
+    """The only set of a store that holds a slide, or the set whose folder is named.
 
     Raises:
         StoreError: there is none, or more than one.
