@@ -158,3 +158,10 @@ def test_inner_folds_do_not_depend_on_test_labels() -> None:
     assert (first.inner == other.inner).all()
     assert set(first.train) | set(first.test) == set(range(30))
     assert not set(first.train) & set(first.test)
+
+
+def test_a_measurement_is_not_taken_for_classes(tmp_path: Path) -> None:
+    path = table(tmp_path / "labels.csv", "".join(f"s{n},p{n},{n / 7},x\n" for n in range(30)))
+
+    with pytest.raises(ConfigError, match=r"30 different numbers.*threshold"):
+        read_cohort(path, "msi")

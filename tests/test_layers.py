@@ -26,9 +26,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"pretrain"}),
     frozenset({"bags", "cohort"}),
     frozenset({"probes"}),
-    frozenset({"zoom", "explain", "synthetic", "report"}),
+    frozenset({"synthetic", "report"}),
     frozenset({"studies"}),
-    frozenset({"viewer", "testing"}),
     frozenset({"cli"}),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

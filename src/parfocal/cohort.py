@@ -21,6 +21,8 @@ __all__ = ["Cohort", "Fold", "Splits", "deal_folds", "make_splits", "read_cohort
 
 _MISSING = {"", "na", "n/a", "nan", "none", "null"}
 _FEWEST_GROUPS = 3
+# More different numbers than this are a measurement, not classes.
+_MOST_CLASSES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class Cohort:
                 hint = " Write the slides without their suffix."
             raise ConfigError(
                 f"no slide with a label in {self.target!r} has embeddings in {source}: the labels name "
-                f"{_some(unknown)}, the embeddings {_some(sorted(there))}.{hint}"
+                f"{_some(unknown)}, the embeddings {_some(sorted(there)) or 'none at all'}.{hint}"
             )
         notes = list(self.notes)
         if unknown:
@@ -344,10 +346,15 @@ def _two_classes(path: Path, target: str, counts: Counter[str], positive: str | 
             raise ConfigError(f"{target!r} in {path} has no class {positive!r}; it has {listed}.")
         others = [name for name in counts if name != chosen]
         return chosen, others[0] if len(others) == 1 else f"not {chosen}"
+    if len(counts) > _MOST_CLASSES and all(_number_then_name(name)[0] == 0 for name in counts):
+        raise ConfigError(
+            f"{target!r} in {path} holds {len(counts)} different numbers, and two classes are needed. "
+            "Make a column of two classes of it, such as above and below a threshold."
+        )
     if len(counts) > 2:
         raise ConfigError(
             f"{target!r} in {path} has {len(counts)} classes ({listed}). "
-            "Name the one to set against the rest (positive)."
+            "Name the one to set against the rest: --positive NAME (positive=...)."
         )
     negative, chosen = sorted(counts, key=_number_then_name)
     return chosen, negative

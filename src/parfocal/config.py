@@ -9,7 +9,7 @@ from parfocal.geometry import format_mpp, whole_ratio
 __all__ = ["GridConfig", "Settings"]
 
 
-class Settings(BaseModel, frozen=True, extra="forbid"):
+class Settings(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """The base of all settings: frozen, and an unknown name is an error."""
 
 
@@ -56,11 +56,6 @@ class GridConfig(Settings):
         if ratio is None:
             raise ValueError(f"{mpp:g} mpp is not one of the magnifications of this grid: {self.mpps}")
         return ratio
-
-    @property
-    def tiles_per_region(self) -> int:
-        """How many tiles a region has when none is absent, over all magnifications."""
-        return sum(self.tiles_per_side(mpp) ** 2 for mpp in self.mpps)
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain values, for attributes of files and for digests."""

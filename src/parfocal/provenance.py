@@ -5,14 +5,24 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from parfocal.errors import StoreError
 from parfocal.version import __version__
 
-__all__ = ["canonical_json", "digest8", "file_fingerprint", "provenance", "remove_leftovers", "writing"]
+__all__ = [
+    "canonical_json",
+    "digest8",
+    "file_fingerprint",
+    "provenance",
+    "remove_leftovers",
+    "writable_folder",
+    "writing",
+]
 
 _TEMPORARY = ".partial-"
 
@@ -45,6 +55,21 @@ def file_fingerprint(path: Path) -> str:
 def provenance(settings: Any) -> dict[str, str]:
     """The two attributes that every file of ours has: the version and the settings that made it."""
     return {"parfocal_version": __version__, "parfocal_settings": canonical_json(settings)}
+
+
+def writable_folder(path: Path) -> Path:
+    """The folder, made where it is absent; asked for before long work, whose result would else have no place.
+
+    Raises:
+        StoreError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StoreError(f"cannot write to {path}: {error.strerror or error}. Name another folder.") from error
+    return path
 
 
 @contextmanager

@@ -124,3 +124,29 @@ def test_the_overview_has_every_command_and_its_first_line(capsys: pytest.Captur
     overview = capsys.readouterr().out
 
     assert all(name in overview and line in overview for name, line in COMMANDS.items())
+
+
+def test_an_output_that_cannot_be_written_is_one_line_before_the_work(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "labels.csv").write_text("slide,y\n" + "".join(f"s{n},{n % 2}\n" for n in range(8)))
+    evaluation = ["evaluate", str(store), "--labels", str(tmp_path / "labels.csv"), "--target", "y", "--group", "slide"]
+    training = ["pretrain", str(store), "--device", "cpu", "--size", "T"]
+    for call in (evaluation, training):
+        capsys.readouterr()
+        assert main([*call, "-o", str(tmp_path / "file")]) == 1
+        told = capsys.readouterr().err.strip().splitlines()
+        assert "file" in told[-1]
+        assert len(told) == 1
+
+
+def test_a_wrong_value_of_a_flag_says_what_would_be_right(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(store), "--mpps", "0.75", "1.5"])
+    told = capsys.readouterr().err
+
+    assert ended.value.code == 2
+    assert "multiple of" in told
+    assert "input_value" not in told
+    assert "errors.pydantic.dev" not in told

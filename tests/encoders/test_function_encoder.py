@@ -78,3 +78,13 @@ def test_rows_that_are_not_finite_are_refused(module: Path, tiles: Tiles) -> Non
 
     with pytest.raises(EncoderError, match="not finite"):
         encoder.encode(tiles(2))
+
+
+def test_what_the_users_own_code_raises_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def bad(tiles):\n    raise KeyError('colour')\n")
+    (tmp_path / "worse.py").write_text("1 / 0\n")
+
+    with pytest.raises(EncoderError, match="failed on 1 tiles: KeyError: 'colour'"):
+        load_tile_encoder(f"python:{tmp_path / 'bad.py'}:bad")
+    with pytest.raises(EncoderError, match=r"importing .*worse.py failed: ZeroDivisionError"):
+        load_tile_encoder(f"python:{tmp_path / 'worse.py'}:bad")

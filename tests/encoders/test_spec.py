@@ -66,3 +66,8 @@ def test_each_magnification_may_have_its_own_spec_with_options() -> None:
 def test_magnifications_without_exactly_one_spec_are_refused(text: str, part: str) -> None:
     with pytest.raises(EncoderError, match=part):
         parse_encoder_specs(text, (2.0, 0.5))
+
+
+def test_an_unknown_device_is_refused_even_where_it_is_not_used() -> None:
+    with pytest.raises(EncoderError, match="none of cpu, cuda"):
+        load_tile_encoder("filterbank", device="foo")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from parfocal.embeddings import EmbeddingSet, Notice
-from parfocal.errors import MismatchError, ParfocalWarning
+from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.pretrain import PretrainSettings, StepsDone, TrainingStarted, pretrain, read_metrics
 from parfocal.pretrain.events import PretrainEvent
 from parfocal.region_encoder import RegionEncoder
@@ -181,3 +181,10 @@ def test_two_processes_train_one_model(make_set: MakeSet, tmp_path: Path) -> Non
     assert rows[-1].keys() == reference[-1].keys()
     assert sum(row["loss"] for row in rows) == pytest.approx(sum(row["loss"] for row in reference), rel=0.15)
     assert json.loads((tmp_path / "two" / "config.json").read_text())["pretraining"]["processes"] == 2
+
+
+def test_regions_of_one_tile_are_refused_because_nothing_can_be_hidden(make_set: MakeSet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one tile each"):
+        pretrain(make_set((6, 6, 6), mpps=(2.0,)), tmp_path / "model", SMALL)
+
+    assert not (tmp_path / "model").exists()

@@ -27,6 +27,7 @@ from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.records import update_failures
 from parfocal.errors import MismatchError, ParfocalError
 from parfocal.geometry import format_mpp
+from parfocal.provenance import writable_folder
 from parfocal.region_encoder import Readout, RegionEncoder, collate_regions
 from parfocal.region_encoder.levels import nearest_levels
 
@@ -109,6 +110,7 @@ def represent(
     settings = settings or RepresentSettings()
     encoder = RegionEncoder.from_pretrained(model, device=settings.device, dtype=settings.precision)
     _check(source, encoder, str(model), other_mpps=settings.other_mpps)
+    writable_folder(out)
     paths = {readout: _create(source, encoder, model, out, readout, settings) for readout in settings.readouts}
     there = {readout: set(open_set(path).slides) for readout, path in paths.items()}
     done: list[str] = []

@@ -6,6 +6,7 @@ Data goes to stdout, progress and warnings to stderr. Exit status: 0 done, 1 not
 """
 
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ COMMANDS = {
     "demo": "Render a small cohort, run the whole chain on it and write a report.",
 }
 """The commands, in the order of a datum's path, with the first line of their help."""
+
+# An address of the validation library in an error about a flag helps nobody; it is read when the first error is shown.
+os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
 _OVERVIEW = """\
 parfocal {version}: whole-slide images at several magnifications at once.
@@ -71,6 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
             print(f"parfocal {name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
             return 2 if isinstance(error, ConfigError) else 1
+        except OSError as error:
+            # A full disk, a folder without permission, a file in a folder's place.
+            if show_traceback:
+                raise
+            where = f" {error.filename}" if error.filename else ""
+            print(f"parfocal {name}: cannot use{where}: {error.strerror or error}.", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             print(f"parfocal {name}: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
             return 130

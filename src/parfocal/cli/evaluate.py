@@ -54,6 +54,8 @@ def evaluate(
         raise ConfigError(
             "no store is named: parfocal evaluate store regions --labels labels.csv --target msi -o report"
         )
+    if group is None:
+        print("no --group is named: slides count as independent patients", file=sys.stderr)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:

@@ -53,7 +53,10 @@ class FunctionEncoder(TileEncoder):
         return check_rows(self, rows)
 
     def _call(self, tiles: np.ndarray) -> np.ndarray:
-        rows = np.asarray(self._function(tiles))
+        try:
+            rows = np.asarray(self._function(tiles))
+        except Exception as error:  # the user's own code may raise anything
+            raise EncoderError(f"{self.spec} failed on {len(tiles)} tiles: {_said(error)}.") from error
         if rows.ndim != 2 or len(rows) != len(tiles):
             raise EncoderError(
                 f"{self.spec} gave an array of shape {rows.shape} for {len(tiles)} tiles; it should be "
@@ -95,8 +98,16 @@ def _import(name: str, spec: EncoderSpec) -> ModuleType:
     module = importlib.util.module_from_spec(found)
     # Registered as an import would do, so that the module's own dataclasses and pickles find it.
     sys.modules.setdefault(path.stem, module)
-    found.loader.exec_module(module)
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:  # the user's own code may raise anything
+        raise EncoderError(f"cannot load {spec.text}: importing {path} failed: {_said(error)}.") from error
     return module
+
+
+def _said(error: Exception) -> str:
+    """The kind of an error and its text, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")
 
 
 def _source_digest(module: ModuleType) -> str:

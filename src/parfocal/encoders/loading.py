@@ -1,6 +1,7 @@
 """From a spec to the encoder that it names, and the table of what there is."""
 
 import importlib.util
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def load_tile_encoder(
     parsed = parse_spec(spec)
     if dtype not in DTYPES:
         raise EncoderError(f"cannot load {spec}: dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise EncoderError(f"cannot load {spec}: device {device!r} is none of cpu, cuda, cuda:1, mps.")
     if weights is not None:
         if "checkpoint" in parsed.options:
             raise EncoderError(f"cannot load {spec}: weights are named twice, in the spec and as {weights}. Drop one.")

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from parfocal.embeddings import EmbeddingSet, Notice
-from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning
+from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
 from parfocal.pretrain.data import Regions, RegionStream, SlideCache
@@ -37,6 +37,7 @@ from parfocal.pretrain.setup import (
     take_statistics,
 )
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
+from parfocal.provenance import writable_folder
 
 __all__ = ["PretrainResult", "pretrain"]
 
@@ -91,6 +92,12 @@ def pretrain(
     settings = settings or PretrainSettings()
     fabric = launch(settings)
     split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
+    if all(sum(tiles.n_tiles(part.slide).values()) <= tiles.n_regions(part.slide) for part in split.training):
+        raise ConfigError(
+            f"cannot pretrain on {tiles.path}: its regions have one tile each, so none can be hidden and predicted "
+            "from another. Embed several magnifications (--mpps 2 1 0.5), or larger regions."
+        )
+    writable_folder(out)
     folder = RunFolder(out, {"settings": settings.identity(), "set": describe_set(tiles)})
     finished = fabric.broadcast(folder.claim() if fabric.is_global_zero else None)
     if not finished:

@@ -88,11 +88,6 @@ class RegionEncoderConfig(Settings):
         return max(self.dims)
 
     @property
-    def head_dim(self) -> int:
-        """Width of one head."""
-        return self.width // self.heads
-
-    @property
     def specials(self) -> int:
         """Tokens that belong to no tile: CLS and the registers."""
         return 1 + self.registers

@@ -46,11 +46,11 @@ _DESIGN = (
     "enough, and mixing should gain nothing.",
 )
 _LIMITS = (
-    "48 slides show large differences only: an interval of .2 to either side is normal here, and a gain of a few "
-    "points cannot be seen. By chance alone about one interval in ten of an arm that knows nothing leaves out 0.5 at "
-    "this number of slides. The filter bank was shaped so that it can see A and C; a real encoder may not. What the "
-    "cohort shows is that the chain works from pixels to prediction, and which poolings can use pairing when there is "
-    "something to use. It says nothing about any biomarker."
+    "So few slides show large differences only; the intervals say how large, and a gain of a few points cannot be "
+    "seen. By chance alone about one interval in ten of an arm that knows nothing leaves out 0.5 at 48 slides. The "
+    "filter bank was shaped so that it can see A and C; a real encoder may not. What the cohort shows is that the chain "
+    "works from pixels to prediction, and which poolings can use pairing when there is something to use. It says "
+    "nothing about any biomarker."
 )
 
 

@@ -21,7 +21,7 @@ from parfocal.config import Settings
 from parfocal.embeddings import EmbeddingSet, open_sets
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.probes import FoldPrediction, ProbeSettings, average_predictions
-from parfocal.provenance import digest8
+from parfocal.provenance import digest8, writable_folder
 from parfocal.report import Reference, Section
 from parfocal.studies.arms import Arm, Pool, set_label, table_of_arms
 from parfocal.studies.evaluation import EvaluateResult, TargetResult, compare_arms
@@ -80,12 +80,12 @@ def evaluate(
         StoreError: a set cannot be read.
     """
     settings = settings or EvaluateSettings()
+    writable_folder(out)
     sets = _open_all(inputs)
+    # Labels before the slides: they are read at once, and a wrong name in them is the most frequent mistake.
+    labelled = {target: read_cohort(labels, target, group=group, positive=positive) for target in targets}
     slides, notes = _common_slides(sets)
-    cohorts = {
-        target: read_cohort(labels, target, group=group, positive=positive).restricted_to(slides, _named(sets))
-        for target in targets
-    }
+    cohorts = {target: cohort.restricted_to(slides, _named(sets)) for target, cohort in labelled.items()}
     used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
     dealt = read_splits(splits) if splits else {}
     arms = table_of_arms(sets)
