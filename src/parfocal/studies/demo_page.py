@@ -48,7 +48,7 @@ _DESIGN = (
 _LIMITS = (
     "So few slides show large differences only; the intervals say how large, and a gain of a few points cannot be "
     "seen. By chance alone about one interval in ten of an arm that knows nothing leaves out 0.5 at 48 slides. The "
-    "filter bank was shaped so that it can see A and C; a real encoder may not. What the cohort shows is that the chain "
+    "filter bank was shaped so that it can see A and C; a real encoder may not. The cohort shows that the chain "
     "works from pixels to prediction, and which poolings can use pairing when there is something to use. It says "
     "nothing about any biomarker."
 )
