@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parfocal.embeddings import EmbedSettings, embed_slides, index_features, open_set
 from parfocal.embeddings.foreign import FeatureFile
 from parfocal.embeddings.join import join_tiles
-from parfocal.errors import CalibrationError, MismatchError, StoreError
+from parfocal.errors import CalibrationError, ConfigError, MismatchError, StoreError
 
 TILE_PX = 224
 # Pixels of a 40x slide under a tile of 224 px at 5x, 10x and 20x, as TRIDENT counts them.
@@ -116,6 +116,14 @@ def test_a_nominal_magnification_is_never_a_length(tmp_path: Path) -> None:
 
     with pytest.raises(CalibrationError, match=r"only carry a nominal magnification.*--slide-mpp"):
         index_features([tmp_path / "job"], tmp_path / "store")
+
+
+@pytest.mark.parametrize("mpp", [0.0, float("nan"), 352.8])
+def test_a_resolution_that_no_slide_has_is_refused(tmp_path: Path, mpp: float) -> None:
+    trident_job(tmp_path / "job", "s")
+    with pytest.raises(ConfigError, match="--slide-mpp"):
+        index_features([tmp_path / "job"], tmp_path / "store", slide_mpp=mpp)
+    assert not (tmp_path / "store").exists()
 
 
 def test_the_resolution_comes_from_the_slide_or_the_manifest(tmp_path: Path, make_slide) -> None:

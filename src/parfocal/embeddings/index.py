@@ -20,7 +20,7 @@ from parfocal.embeddings.store import EmbeddingSet, open_set
 from parfocal.errors import CalibrationError, ConfigError, MismatchError, ParfocalError, StoreError
 from parfocal.geometry import format_mpp, whole_ratio
 from parfocal.provenance import digest8, file_fingerprint
-from parfocal.slides import SlideSource, find_slides, open_slide
+from parfocal.slides import SlideSource, check_slide_mpp, find_slides, open_slide
 
 __all__ = ["IndexSummary", "IndexedSlide", "index_features"]
 
@@ -130,8 +130,9 @@ def index_features(
         StoreError: there are no features, or they are not in the layout.
         CalibrationError: no slide's resolution is known.
         MismatchError: no slide's magnifications nest.
-        ConfigError: `region_um` is no whole number of coarsest tiles.
+        ConfigError: `region_um` is no whole number of coarsest tiles, or no slide has such a `slide_mpp`.
     """
+    check_slide_mpp(slide_mpp)
     folders = find_feature_folders(sources, encoder)
     known_slides = {source.slide: source for source in find_slides(list(slides))} if slides else {}
     ids = sorted({slide for folder in folders for slide in folder.files})
