@@ -52,7 +52,7 @@ class ProveSettings(Settings):
         ge=0,
         description="Most steps of the decoder on a random encoder (C3); the model's own if fewer. 0: no C3.",
     )
-    queries: int = Field(200, ge=1, description="Hidden tiles of a slide that are searched among all of its tiles.")
+    queries: int = Field(100, ge=1, description="Hidden tiles of a slide that are searched among all of its tiles.")
     draws: int = Field(1000, ge=100, description="Draws of a bootstrap interval.")
     batch: int = Field(128, ge=1, description="Regions that the model sees at a time.")
     device: str = Field("cpu", description="Where the model runs: cpu, cuda, mps.")
@@ -208,14 +208,14 @@ class _Run:
         # A variance costs about five times the solve for a mean.
         rows = affordable_rows(query, n_predictors=kriging.bases.n_predictors, most_flops=_VARIANCE_FLOPS / 5)
         of_field = kriging.variance(query.take(rows), layout)
-        target, hidden = held_out.target[rows], hidden[rows]
-        compared = {"B9": (kriged[rows], of_field)}
+        target = held_out.target
+        compared = {"B9": (kriged[rows], of_field, target[rows], hidden[rows])}
         if settings.variance_weight > 0 and settings.variance_from < 1:
-            compared = {"model": (mean[rows], variance[rows]), **compared}
+            compared = {"model": (mean, variance, target, hidden), **compared}
         for level in self.scores.levels(pattern.name):
             found = {}
-            for name, (predicted, spread) in compared.items():
-                one = calibrate(predicted, spread, target, hidden, layout, level)
+            for name, (predicted, spread, truth, asked) in compared.items():
+                one = calibrate(predicted, spread, truth, asked, layout, level)
                 if one is not None:
                     found[name] = one
             if found:

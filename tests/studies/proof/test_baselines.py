@@ -112,10 +112,10 @@ def test_b6_is_rank_limited_and_chooses_the_rank_that_is_there(layout: Layout) -
     moments = JointMoments(layout, bases)
     moments.add(tokens[:150], present[:150])
     query = ask(layout, tokens[150:], list(range(1, 21)))
-    ridge = choose_ridge(bases, moments.covariance(), query, tokens[150:], layout)
+    ridge, _ = choose_ridge(bases, moments.covariance(), query, tokens[150:], layout)
     full = Conditional(bases, moments.covariance(), ridge)
     predicted = full.predict(query, layout)
-    directions = leading_directions(predicted, query.hidden, layout)
+    directions = leading_directions(predicted, query.hidden, layout, bases)
     rank = choose_rank(predicted, directions, tokens[150:], query.hidden, layout)
     reduced = ReducedRank(full, directions, rank).predict(query, layout)
 

@@ -139,3 +139,27 @@ def test_the_linear_r2_of_a_product_is_nothing() -> None:
 
 def _fitted(moments):
     return moments.bases, moments.covariance()
+
+
+def test_symmetrised_moments_are_those_of_all_turned_and_mirrored_regions(world) -> None:
+    layout, tokens = world.layout, world.draw(50, 16)
+    bases = principal_bases(tokens, all_present(tokens), layout, n_predictors=DIM, n_targets=DIM)
+    once, all_eight = JointMoments(layout, bases), JointMoments(layout, bases)
+    once.add(tokens, all_present(tokens))
+    # By raster, so without the layout's own table.
+    rasters = [tokens[:, layout.level == level].reshape(50, 2**level, 2**level, DIM) for level in range(3)]
+    for flip in (False, True):
+        for turns in range(4):
+            moved = [
+                np.rot90(raster[:, :, ::-1] if flip else raster, turns, axes=(1, 2)).reshape(50, -1, DIM)
+                for raster in rasters
+            ]
+            all_eight.add(np.concatenate(moved, axis=1), all_present(tokens))
+    expected, found = all_eight.covariance(), once.covariance()
+    # About zero: the means of the slots differ before, and not after.
+    second = found.matrix + found.mean[:, :, None, None] * found.mean[None, None]
+    symmetrised = type(found)(found.mean, second).symmetrised(layout)
+    np.testing.assert_allclose(
+        symmetrised.matrix, expected.matrix + expected.mean[:, :, None, None] * expected.mean[None, None], atol=1e-4
+    )
+    np.testing.assert_allclose(symmetrised.mean, expected.mean, atol=1e-5)

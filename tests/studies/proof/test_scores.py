@@ -95,7 +95,7 @@ def test_the_verdict_follows_the_rule(layout: Layout, b5: float, c1: float, says
     assert says in sentences[0]
     assert verdict.holds == ("is learnt" in sentences[0])
     if b5 == 0.9:
-        assert "loses to B5" in sentences[1]
+        assert "loses to a linear map (B5)" in sentences[1]
 
 
 def test_one_slide_is_said_to_be_one_slide(layout: Layout) -> None:

@@ -1,6 +1,6 @@
 """All baselines of a proof, fitted on the checkpoint's training regions and asked one pattern at a time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from parfocal.studies.proof.gaussian import (
     principal_bases,
 )
 from parfocal.studies.proof.kriging import separable_covariance
-from parfocal.studies.proof.layout import Layout, Query, join_regions, query_of
+from parfocal.studies.proof.layout import Layout, Query, SlottedRegions, join_regions, query_of
 from parfocal.studies.proof.linear import (
     ReducedRank,
     RelativeRidge,
@@ -53,6 +53,7 @@ BASELINES: Mapping[str, str] = {
 _VALIDATION_FLOPS = 4e9
 _DIRECTION_FLOPS = 6e9
 _VALIDATION_REGIONS = 256
+_MOMENTS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def fit_baselines(
     tell("second moments of training regions")
     fitting, validating = JointMoments(layout, bases), JointMoments(layout, bases)
     chosen = sample_parts(split.training, sampling.train_regions, np.random.default_rng([seed, 2]))
-    for regions in read_regions(cache, split.training, chosen, layout):
+    for regions in _gathered(read_regions(cache, split.training, chosen, layout)):
         tokens = standardise(regions.tokens, layout) * regions.present[..., None]
         is_validation = _is_validation(split, regions.slide, regions.region, seed)
         for moments, mine in ((validating, is_validation), (fitting, ~is_validation)):
@@ -172,14 +173,14 @@ def fit_baselines(
         sample.tokens, sample.present, sample.is_validation, layout, rng=np.random.default_rng([seed, 4])
     )
     partial_kriged, whole_kriged = separable_covariance(partial, layout), separable_covariance(whole, layout)
+    # Each position by itself, or all regions turned and mirrored as well: what predicts validation regions better.
+    choices = [(partial, whole), (partial.symmetrised(layout), whole.symmetrised(layout))]
     linear, reduced, kriging = {}, {}, {}
     for pattern in patterns:
         tell(f"B5, B6 and B9 for {pattern.name}")
-        linear[pattern.name], reduced[pattern.name] = _fit_linear(
-            pattern, sample, layout, bases, partial, whole, sampling
-        )
+        linear[pattern.name], reduced[pattern.name] = _fit_linear(pattern, sample, layout, bases, choices, sampling)
         query, target = _ask(pattern, sample, sample.is_validation, layout, bases, sampling, _VALIDATION_FLOPS)
-        ridge = choose_ridge(bases.truncated(), partial_kriged, query, target, layout)
+        ridge, _ = choose_ridge(bases.truncated(), partial_kriged, query, target, layout)
         kriging[pattern.name] = Conditional(bases.truncated(), whole_kriged, ridge)
     tell("B8")
     network = fit_relative_network(
@@ -195,16 +196,17 @@ def _fit_linear(
     sample: TrainingSample,
     layout: Layout,
     bases: Bases,
-    partial: Covariance,
-    whole: Covariance,
+    choices: Sequence[tuple[Covariance, Covariance]],
     sampling: Sampling,
 ) -> tuple[Conditional, ReducedRank]:
-    """B5 and B6: ridge and rank are chosen with what is fitted without the validation regions."""
+    """B5 and B6: covariance, ridge and rank are chosen with what is fitted without the validation regions."""
     query, target = _ask(pattern, sample, sample.is_validation, layout, bases, sampling, _VALIDATION_FLOPS)
-    ridge = choose_ridge(bases, partial, query, target, layout)
+    found = [choose_ridge(bases, one, query, target, layout) for one, _ in choices]
+    best = max(range(len(choices)), key=lambda number: found[number][1])
+    (partial, whole), (ridge, _) = choices[best], found[best]
     final = Conditional(bases, whole, ridge)
     fitted, _ = _ask(pattern, sample, ~sample.is_validation, layout, bases, sampling, _DIRECTION_FLOPS)
-    directions = leading_directions(final.predict(fitted, layout), fitted.hidden, layout)
+    directions = leading_directions(final.predict(fitted, layout), fitted.hidden, layout, bases)
     predicted = Conditional(bases, partial, ridge).predict(query, layout)
     rank = choose_rank(predicted, directions, target, query.hidden, layout)
     return final, ReducedRank(final, directions, rank)
@@ -228,6 +230,18 @@ def _ask(
     query = query_of(tokens, present, hidden, nothing)
     kept = affordable_rows(query, n_predictors=bases.n_predictors, most_flops=most_flops)
     return query.take(kept), tokens[kept]
+
+
+def _gathered(parts: Iterable[SlottedRegions]) -> Iterator[SlottedRegions]:
+    """A few slides together: each addition to a matrix of joint moments goes through all of it."""
+    waiting: list[SlottedRegions] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= _MOMENTS_AT_ONCE:
+            yield join_regions(waiting)
+            waiting = []
+    if waiting:
+        yield join_regions(waiting)
 
 
 def _is_validation(split: Split, part: np.ndarray, region: np.ndarray, seed: int) -> Bool[np.ndarray, " region"]:

@@ -99,6 +99,18 @@ class Covariance:
     mean: Float32[np.ndarray, "slot target"]
     matrix: Float32[np.ndarray, "slot predictor slot target"]
 
+    def symmetrised(self, layout: Layout) -> "Covariance":
+        """The mean over the eight symmetries of the square, as if every region had been seen in all of them.
+
+        Tissue has no up and no left, so this is right where the tile encoder does not care either, and it spares the
+        linear baselines most of what they would have to learn for each position anew.
+        """
+        mean, matrix = np.zeros_like(self.mean), np.zeros_like(self.matrix)
+        for moved in layout.symmetries:
+            mean += self.mean[moved] / 8
+            matrix += self.matrix[moved][:, :, moved] / 8
+        return Covariance(mean, matrix)
+
 
 class JointMoments:
     """Sums over regions; any two of them add up, and an absent tile counts in no sum."""

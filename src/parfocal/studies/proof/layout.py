@@ -73,6 +73,18 @@ class Layout:
         return of_slot
 
     @property
+    def symmetries(self) -> Int64[np.ndarray, "8 slot"]:
+        """Where each slot comes to lie under the eight symmetries of the square."""
+        moved = []
+        for flip in (1.0, -1.0):
+            x, y = flip * self.xy_um[:, 0], self.xy_um[:, 1]
+            for _ in range(4):
+                x, y = y, -x
+                apart = np.abs(np.stack([x, y], axis=1)[:, None] - self.xy_um[None]).max(axis=2)
+                moved.append(np.where(self.level[:, None] == self.level[None], apart, np.inf).argmin(axis=1))
+        return np.stack(moved)
+
+    @property
     def distance_um(self) -> Float32[np.ndarray, "slot slot"]:
         """Between the centres of two slots."""
         found: Float32[np.ndarray, "slot slot"] = np.linalg.norm(self.xy_um[:, None] - self.xy_um[None], axis=2)

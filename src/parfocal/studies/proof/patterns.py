@@ -20,12 +20,14 @@ class Pattern:
 
     Attributes:
         name: as in tables and files.
+        title: as a heading.
         sentence: what it hides.
         mask: the pattern of pretraining that it is, or `whole`.
         level: the magnification that `whole` hides, as a place in the layout's.
     """
 
     name: str
+    title: str
     sentence: str
     mask: str
     level: int | None = None
@@ -38,16 +40,33 @@ class Pattern:
 
 def patterns_of(layout: Layout) -> tuple[Pattern, ...]:
     """The patterns that say something for these magnifications."""
-    found = [Pattern("random", "Tiles drawn at random, of all magnifications.", "random")]
+    found = [Pattern("random", "Random tiles hidden", "Tiles drawn at random, of all magnifications.", "random")]
     if len(layout.mpps) > 1:
         for level, mpp in enumerate(layout.mpps):
             name = format_mpp(mpp)
-            found.append(Pattern(f"whole {name}", f"All tiles at {name} mpp; the others are visible.", "whole", level))
+            found.append(
+                Pattern(
+                    f"whole {name}",
+                    f"All tiles at {name} mpp hidden",
+                    f"All tiles at {name} mpp; the others are visible.",
+                    "whole",
+                    level,
+                )
+            )
         found.append(
-            Pattern("subtree", "A tile and all finer tiles inside it, sometimes also the one over it.", "subtree")
+            Pattern(
+                "subtree",
+                "A tile hidden with all inside it",
+                "A tile and all finer tiles inside it, sometimes also the one over it.",
+                "subtree",
+            )
         )
     if len(layout.mpps) > 2:
-        found.append(Pattern("coarse only", "Everything but the coarsest magnification.", "coarse_only"))
+        found.append(
+            Pattern(
+                "coarse only", "Only the coarsest visible", "Everything but the coarsest magnification.", "coarse_only"
+            )
+        )
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from parfocal.studies.proof.scores import ScoreTable
 
 __all__ = ["RIVALS", "PatternVerdict", "judge", "verdict_sentences"]
 
-RIVALS = ("B5", "B9")
+RIVALS = {"B5": "a linear map (B5)", "B9": "a Gaussian field (B9)"}
 """What a model must beat: everything linear, and everything Gaussian, that the visible tiles say of the hidden ones."""
 
 
@@ -28,6 +28,8 @@ class PatternVerdict:
         lost: the share of the gain that is gone when the model is shown another region of the same slide (C1); NaN
             where there is no gain. Above 1 the wrong context misleads.
         foreign_lost: the same when only the other magnifications are another region's (C1x).
+        best_baseline: the baseline with the highest R2.
+        best_r2: its R2.
     """
 
     pattern: Pattern
@@ -37,6 +39,8 @@ class PatternVerdict:
     gain: float
     lost: float
     foreign_lost: float
+    best_baseline: str
+    best_r2: float
 
     @property
     def beats_rivals(self) -> bool:
@@ -45,8 +49,11 @@ class PatternVerdict:
 
     @property
     def holds(self) -> bool:
-        """Whether the model beats its rivals and more than half of its gain over B1 hangs on the region's context."""
-        return self.beats_rivals and self.gain > 0 and self.lost > 0.5
+        """Whether the model beats its rivals, no baseline is ahead, and most of its gain over B1 hangs on the region.
+
+        The second condition is for few regions, where a simple baseline can be ahead of what ought to be strongest.
+        """
+        return self.beats_rivals and self.best_r2 < self.r2 and self.gain > 0 and self.lost > 0.5
 
 
 def judge(scores: ScoreTable, pattern: Pattern, *, draws: int, seed: int) -> PatternVerdict:
@@ -60,7 +67,9 @@ def judge(scores: ScoreTable, pattern: Pattern, *, draws: int, seed: int) -> Pat
 
     minus = {rival: scores.interval("model", name, minus=(rival,), draws=draws, seed=seed) for rival in RIVALS}
     interval = scores.interval("model", name, draws=draws, seed=seed)
-    return PatternVerdict(pattern, r2, interval, minus, gain, lost("C1"), lost("C1x"))
+    baselines = [method for method in scores.methods() if method.startswith("B")]
+    best = max(baselines, key=lambda method: scores.r2(method, name))
+    return PatternVerdict(pattern, r2, interval, minus, gain, lost("C1"), lost("C1x"), best, scores.r2(best, name))
 
 
 def verdict_sentences(
@@ -107,8 +116,10 @@ def _because(verdict: PatternVerdict, layout: Layout, one_slide: bool) -> str:
     for rival, interval in verdict.minus.items():
         if interval is not None:
             word = "beats" if interval.low > 0 else "loses to" if interval.high < 0 else "is level with"
-            parts.append(f"{word} {rival} ({show_signed3(interval)})")
-    text = f"Hidden {mpp} mpp: the model explains {verdict.r2:.3f} of the variance, " + " and ".join(parts)
+            parts.append(f"{word} {RIVALS[rival]}, {show_signed3(interval)}")
+    text = f"Hidden {mpp} mpp: the model explains {verdict.r2:.3f} of the variance; it " + ", and ".join(parts)
+    if verdict.best_r2 > verdict.r2 and verdict.best_baseline not in RIVALS:
+        text += f"; {verdict.best_baseline} is ahead of it with {verdict.best_r2:.3f}"
     if not verdict.gain > 0:
         return text + "; it is no better than the mean of the slide (B1)."
     if verdict.lost >= 1:
