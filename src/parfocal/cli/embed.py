@@ -50,7 +50,10 @@ def embed(
             print_json(estimate.describe())
         else:
             print_table(estimate_table(estimate))
-        return 0
+            for one in estimate.slides:
+                if one.problem:
+                    print(f"{one.slide} would fail: {one.problem}", file=sys.stderr)
+        return estimate.exit_status
     with RunProgress() as progress:
         summary = embed_slides(slides, output, settings, on_event=progress)
     if json:

@@ -12,7 +12,7 @@ from parfocal.config import GridConfig
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.regions import SlideReport, inspect_slide
-from parfocal.slides import find_slides
+from parfocal.slides import check_slide_mpp, find_slides
 
 __all__ = ["inspect", "run"]
 
@@ -42,8 +42,15 @@ def inspect(
     """
     if not slides:
         raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal inspect case1.svs")
+    check_slide_mpp(slide_mpp)
     reports = [
-        inspect_slide(source.path, grid, slide_mpp=source.slide_mpp or slide_mpp, mpp_from_objective=mpp_from_objective)
+        inspect_slide(
+            source.path,
+            grid,
+            slide=source.slide,
+            slide_mpp=slide_mpp if source.slide_mpp is None else source.slide_mpp,
+            mpp_from_objective=mpp_from_objective,
+        )
         for source in find_slides(slides)
     ]
     if json:
@@ -52,7 +59,7 @@ def inspect(
         print_table(_table(reports, grid))
         for report in reports:
             if report.problem:
-                print(report.problem, file=sys.stderr)
+                print(f"{report.slide}: {report.problem}", file=sys.stderr)
     bad = sum(report.problem is not None for report in reports)
     return 0 if not bad else 1 if bad == len(reports) else 3
 
@@ -72,7 +79,7 @@ def _table(reports: list[SlideReport], grid: GridConfig) -> Table:
     for report in reports:
         tiles = report.n_tiles or {}
         table.add_row(
-            Path(report.path).name,
+            report.slide,
             report.format or "-",
             "-" if report.width_px is None else f"{report.width_px:,} x {report.height_px:,}",
             " ".join(f"{level:g}" for level in (round(level, 2) for level in report.levels)) or "-",

@@ -113,7 +113,7 @@ class _Rate(ProgressColumn):
 
 
 def summary_table(summary: EmbedSummary) -> Table:
-    """One row per slide: status, regions, tiles at each magnification, seconds; the reasons of failures below."""
+    """One row per slide: status, regions, tiles at each magnification, seconds; the reasons are in the events."""
     mpps = sorted({mpp for outcome in summary.done for mpp in outcome.n_tiles}, reverse=True)
     table = Table(title=f"{summary.set_path}", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("slide", overflow="fold", min_width=12)
@@ -122,7 +122,7 @@ def summary_table(summary: EmbedSummary) -> Table:
         table.add_column(name, justify="right")
     for outcome in summary.outcomes:
         if isinstance(outcome, FailedSlide):
-            table.add_row(outcome.slide, "failed", *[""] * (len(mpps) + 2))
+            table.add_row(outcome.slide, f"failed: {outcome.error}", *[""] * (len(mpps) + 2))
             continue
         counts = tile_counts(outcome.n_tiles)
         table.add_row(
@@ -132,13 +132,11 @@ def summary_table(summary: EmbedSummary) -> Table:
             *(str(counts.get(f"{mpp:g}", "")) for mpp in mpps),
             f"{outcome.seconds:.1f}",
         )
-    table.caption = "\n".join(f"{one.slide}: {one.message}" for one in summary.failed) or None
-    table.caption_justify = "left"
     return table
 
 
 def estimate_table(estimate: RunEstimate) -> Table:
-    """One row per slide and the sum: regions, tiles at each magnification, MB on disk; the problems below."""
+    """One row per slide and the sum: regions, tiles at each magnification, MB on disk."""
     total = estimate.n_tiles
     table = Table(title=f"{estimate.set_path} (nothing is written)", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("slide", overflow="fold", min_width=12)
@@ -153,6 +151,4 @@ def estimate_table(estimate: RunEstimate) -> Table:
     todo = sum(one.n_regions for one in estimate.slides if not one.done)
     table.add_section()
     table.add_row("to do", seconds, str(todo), *map(str, total.values()), f"{estimate.n_bytes / 1e6:.1f}")
-    table.caption = "\n".join(f"{one.slide}: {one.problem}" for one in estimate.slides if one.problem) or None
-    table.caption_justify = "left"
     return table

@@ -18,6 +18,8 @@ __all__ = ["SlideReport", "inspect_slide"]
 class SlideReport:
     """One slide, described; what could not be found out is None, and `problem` says why in one line."""
 
+    slide: str
+    """The id that the slide has in a store."""
     path: str
     format: str | None = None
     width_px: int | None = None
@@ -39,19 +41,31 @@ class SlideReport:
 
 
 def inspect_slide(
-    path: Path | str, grid: GridConfig, *, slide_mpp: float | None = None, mpp_from_objective: bool = False
+    path: Path | str,
+    grid: GridConfig,
+    *,
+    slide: str | None = None,
+    slide_mpp: float | None = None,
+    mpp_from_objective: bool = False,
 ) -> SlideReport:
     """Describe a slide and count its regions and tiles.
 
     A slide that cannot be used is no error here: the record says what was found so far and what the problem is.
+
+    Args:
+        path: the slide's file.
+        grid: how it would be cut.
+        slide: its id; the file's stem when None.
+        slide_mpp: micrometres per level-0 pixel, in place of what the file says.
+        mpp_from_objective: take 10 um / power where the slide has an objective power and no resolution.
     """
-    found: dict[str, Any] = {"path": str(path)}
+    found: dict[str, Any] = {"slide": Path(path).stem if slide is None else slide, "path": str(path)}
     try:
-        with open_slide(path, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective, require_mpp=False) as slide:
-            found |= _header(slide)
-            tissue = find_tissue(slide)
+        with open_slide(path, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective, require_mpp=False) as opened:
+            found |= _header(opened)
+            tissue = find_tissue(opened)
             found["tissue_share"] = tissue.tissue_share
-            plan = plan_regions(slide, grid, tissue=tissue)
+            plan = plan_regions(opened, grid, tissue=tissue)
             found["n_regions"] = plan.n_regions
             found["n_tiles"] = {format_mpp(mpp): plan.n_tiles(mpp) for mpp in grid.mpps}
     except SlideError as error:
