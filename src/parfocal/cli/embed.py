@@ -27,7 +27,8 @@ def embed(
 
     Tissue, regions, aligned tiles at every magnification in one pass, encoder, store. What is done already is kept;
     a slide that fails gets one line and a row in STORE/failures.csv, and the rest goes on. The same call continues a
-    run that was stopped.
+    run that was stopped. A slide that is done and whose stored rows are lost or damaged fails too: its line names the
+    file to remove to embed it anew.
 
     Example:
         parfocal embed scans/ -o store --encoder filterbank --mpps 2 1 0.5
