@@ -7,7 +7,7 @@ keep a group (a patient) together, can be saved, and can be read back.
 import csv
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +17,22 @@ from jaxtyping import Bool, Int64
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.provenance import writing
 
-__all__ = ["Cohort", "Fold", "Splits", "deal_folds", "make_splits", "read_cohort", "read_splits", "write_splits"]
+__all__ = [
+    "MISSING",
+    "Cohort",
+    "Fold",
+    "Splits",
+    "deal_folds",
+    "make_splits",
+    "read_cohort",
+    "read_splits",
+    "read_table",
+    "some_of",
+    "write_splits",
+]
 
-_MISSING = {"", "na", "n/a", "nan", "none", "null"}
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
+"""What a cell says, in lower case, that has no value."""
 _FEWEST_GROUPS = 3
 # More different numbers than this are a measurement, not classes.
 _MOST_CLASSES = 10
@@ -67,14 +80,16 @@ class Cohort:
                 hint = " Write the slides without their suffix."
             raise ConfigError(
                 f"no slide with a label in {self.target!r} has embeddings in {source}: the labels name "
-                f"{_some(unknown)}, the embeddings {_some(sorted(there)) or 'none at all'}.{hint}"
+                f"{some_of(unknown)}, the embeddings {some_of(sorted(there)) or 'none at all'}.{hint}"
             )
         notes = list(self.notes)
         if unknown:
-            notes.append(f"{len(unknown)} slides with a label have no embeddings in {source}: {_some(unknown)}.")
+            notes.append(f"{len(unknown)} slides with a label have no embeddings in {source}: {some_of(unknown)}.")
             warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
         if unlabelled:
-            notes.append(f"{len(unlabelled)} slides in {source} have no label in {self.target!r}: {_some(unlabelled)}.")
+            notes.append(
+                f"{len(unlabelled)} slides in {source} have no label in {self.target!r}: {some_of(unlabelled)}."
+            )
             warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
         result = replace(
             self,
@@ -111,7 +126,7 @@ def read_cohort(
     Raises:
         ConfigError: a column is absent, a slide is named twice or has no group, or the classes do not make two.
     """
-    rows, columns = _read_rows(path)
+    rows, columns = read_table(path)
     for column in [slide, target, *([group] if group else [])]:
         if column not in columns:
             raise ConfigError(f"{path} has no column {column!r}; it has {', '.join(columns)}.")
@@ -124,16 +139,18 @@ def read_cohort(
                 f"{path} names the slide {row[slide]} twice, in lines {first[row[slide]]} and {number}. Keep one."
             )
         first[row[slide]] = number
-    labelled = [row for row in rows if row[target].lower() not in _MISSING]
+    labelled = [row for row in rows if row[target].lower() not in MISSING]
     notes = []
     if len(labelled) < len(rows):
-        gone = [row[slide] for row in rows if row[target].lower() in _MISSING]
-        notes.append(f"{len(gone)} of {len(rows)} slides have no value in {target!r} and are left out: {_some(gone)}.")
+        gone = [row[slide] for row in rows if row[target].lower() in MISSING]
+        notes.append(
+            f"{len(gone)} of {len(rows)} slides have no value in {target!r} and are left out: {some_of(gone)}."
+        )
         warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
     if group:
-        homeless = [row[slide] for row in labelled if row[group].lower() in _MISSING]
+        homeless = [row[slide] for row in labelled if row[group].lower() in MISSING]
         if homeless:
-            raise ConfigError(f"{len(homeless)} slides in {path} have no value in {group!r}: {_some(homeless)}.")
+            raise ConfigError(f"{len(homeless)} slides in {path} have no value in {group!r}: {some_of(homeless)}.")
     values = {row[slide]: _class_name(row[target]) for row in labelled}
     chosen, other = _two_classes(path, target, Counter(values.values()), positive)
     slides = tuple(sorted(values))
@@ -199,7 +216,7 @@ class Splits:
         place = {slide: number for number, slide in enumerate(self.slides)}
         absent = [slide for slide in cohort.slides if slide not in place]
         if absent:
-            raise ConfigError(f"the splits do not name {len(absent)} slides of the cohort: {_some(absent)}.")
+            raise ConfigError(f"the splits do not name {len(absent)} slides of the cohort: {some_of(absent)}.")
         fold = self.fold[:, [place[slide] for slide in cohort.slides]]
         groups = cohort.group_numbers()
         result = []
@@ -207,7 +224,7 @@ class Splits:
             torn = [group for group in np.unique(groups) if len(np.unique(of_slide[groups == group])) > 1]
             if torn:
                 names = sorted({cohort.groups[int(np.flatnonzero(groups == group)[0])] for group in torn})
-                raise ConfigError(f"the splits tear {len(names)} groups apart in repeat {repeat}: {_some(names)}.")
+                raise ConfigError(f"the splits tear {len(names)} groups apart in repeat {repeat}: {some_of(names)}.")
             for number in range(int(of_slide.max()) + 1):
                 train, test = np.flatnonzero(of_slide != number), np.flatnonzero(of_slide == number)
                 label = cohort.is_positive[train]
@@ -287,7 +304,7 @@ def read_splits(path: Path) -> dict[str, Splits]:
     Raises:
         ConfigError: a column is absent, a number is none, or a slide has not exactly one fold in each repeat.
     """
-    rows, columns = _read_rows(path)
+    rows, columns = read_table(path)
     if not {"target", "repeat", "slide", "fold"} <= set(columns):
         raise ConfigError(f"{path} is not a table of splits: it needs the columns target, repeat, slide, fold.")
     table: dict[str, dict[tuple[int, str], int]] = {}
@@ -311,7 +328,12 @@ def read_splits(path: Path) -> dict[str, Splits]:
     return result
 
 
-def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+def read_table(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """The rows of a CSV as text without blanks around it, and its columns.
+
+    Raises:
+        ConfigError: it is absent, or has no row.
+    """
     if not path.is_file():
         raise ConfigError(f"cannot read {path}: there is no such file.")
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -377,5 +399,7 @@ def _check_classes(cohort: Cohort) -> None:
             )
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
+def some_of(names: Collection[str], most: int = 3) -> str:
+    """A few of the names, and how many more there are."""
+    names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,8 +1,7 @@
 """The labels of a synergy study: classes or a number, patients, sites; whatever cannot be used is said, with counts."""
 
-import csv
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
+from parfocal.cohort import MISSING, read_table, some_of
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.studies.pairing.analysis import Units
 
@@ -17,7 +17,6 @@ __all__ = ["LabelKind", "LabelledSlides", "StudyLabels", "read_labels", "study_l
 
 LabelKind = Literal["auto", "class", "number"]
 
-_MISSING = {"", "na", "n/a", "nan", "none", "null"}
 _FEWEST_UNITS = 3
 _MOST_CLASSES = 6  # of whole numbers; more distinct ones are a number
 
@@ -55,13 +54,15 @@ class LabelledSlides:
         if not keep:
             raise ConfigError(
                 f"no slide with a label in {self.target!r} has embeddings in {source}: the labels name "
-                f"{_some(unknown)}, the embeddings {_some(unlabelled)}. Use the ids of the embeddings."
+                f"{some_of(unknown)}, the embeddings {some_of(unlabelled)}. Use the ids of the embeddings."
             )
         notes = list(self.notes)
         if unknown:
-            notes.append(f"{len(unknown)} slides with a label have no embeddings in {source}: {_some(unknown)}.")
+            notes.append(f"{len(unknown)} slides with a label have no embeddings in {source}: {some_of(unknown)}.")
         if unlabelled:
-            notes.append(f"{len(unlabelled)} slides in {source} have no label in {self.target!r}: {_some(unlabelled)}.")
+            notes.append(
+                f"{len(unlabelled)} slides in {source} have no label in {self.target!r}: {some_of(unlabelled)}."
+            )
         for note in notes[len(self.notes) :]:
             warnings.warn(note, ParfocalWarning, stacklevel=2)
         return replace(
@@ -97,7 +98,7 @@ def read_labels(path: Path, target: str, *, group: str | None = None, site: str 
     Raises:
         ConfigError: the file or a column is absent, a slide is named twice, or one has no group or site.
     """
-    rows, columns = _rows(path)
+    rows, columns = read_table(path)
     for column in ["slide", target, *filter(None, [group, site])]:
         if column not in columns:
             raise ConfigError(f"{path} has no column {column!r}; it has {', '.join(columns)}.")
@@ -110,18 +111,20 @@ def read_labels(path: Path, target: str, *, group: str | None = None, site: str 
                 f"{path} names the slide {row['slide']} twice, in lines {first[row['slide']]} and {line}. Keep one."
             )
         first[row["slide"]] = line
-    labelled = sorted((row for row in rows if row[target].lower() not in _MISSING), key=lambda row: row["slide"])
+    labelled = sorted((row for row in rows if row[target].lower() not in MISSING), key=lambda row: row["slide"])
     notes = []
     if len(labelled) < len(rows):
-        gone = sorted(row["slide"] for row in rows if row[target].lower() in _MISSING)
-        notes.append(f"{len(gone)} of {len(rows)} slides have no value in {target!r} and are left out: {_some(gone)}.")
+        gone = sorted(row["slide"] for row in rows if row[target].lower() in MISSING)
+        notes.append(
+            f"{len(gone)} of {len(rows)} slides have no value in {target!r} and are left out: {some_of(gone)}."
+        )
         warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
     if not labelled:
         raise ConfigError(f"no slide in {path} has a value in {target!r}.")
     for column in filter(None, [group, site]):
-        homeless = [row["slide"] for row in labelled if row[column].lower() in _MISSING]
+        homeless = [row["slide"] for row in labelled if row[column].lower() in MISSING]
         if homeless:
-            raise ConfigError(f"{len(homeless)} slides in {path} have no value in {column!r}: {_some(homeless)}.")
+            raise ConfigError(f"{len(homeless)} slides in {path} have no value in {column!r}: {some_of(homeless)}.")
     return LabelledSlides(
         target=target,
         slides=tuple(row["slide"] for row in labelled),
@@ -155,7 +158,7 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
     if as_number:
         bad = [value for value, number in zip(given.values, numbers, strict=True) if number is None]
         if bad:
-            raise ConfigError(f"{given.target!r} is to be a number, and {_some(bad)} is none. Use kind class.")
+            raise ConfigError(f"{given.target!r} is to be a number, and {some_of(bad)} is none. Use kind class.")
         values = _unit_means(np.array(numbers, dtype=np.float64), of_slide)
         if not values.std() > 0:
             raise ConfigError(f"every patient has the same value in {given.target!r}; there is nothing to explain.")
@@ -209,7 +212,7 @@ def _sites(given: LabelledSlides, of_slide: np.ndarray, names: Sequence[str]) ->
     of_unit[of_slide] = number
     torn = sorted({given.groups[slide] for slide in np.flatnonzero(of_unit[of_slide] != number)})
     if torn:
-        raise ConfigError(f"{len(torn)} patients have slides from two sites: {_some(torn)}. A patient has one site.")
+        raise ConfigError(f"{len(torn)} patients have slides from two sites: {some_of(torn)}. A patient has one site.")
     return of_unit
 
 
@@ -230,23 +233,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if np.isfinite(value) else None
-
-
-def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    if not path.is_file():
-        raise ConfigError(f"cannot read {path}: there is no such file.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        columns = [name.strip() for name in table.fieldnames or []]
-        rows = [
-            {name.strip(): (value or "").strip() for name, value in row.items() if isinstance(name, str)}
-            for row in table
-        ]
-    if not rows:
-        raise ConfigError(f"{path} has no rows below its header.")
-    return rows, columns
-
-
-def _some(names: Collection[str], most: int = 3) -> str:
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
