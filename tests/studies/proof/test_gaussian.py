@@ -163,3 +163,17 @@ def test_symmetrised_moments_are_those_of_all_turned_and_mirrored_regions(world)
         symmetrised.matrix, expected.matrix + expected.mean[:, :, None, None] * expected.mean[None, None], atol=1e-4
     )
     np.testing.assert_allclose(symmetrised.mean, expected.mean, atol=1e-5)
+
+
+def test_few_regions_never_give_predictions_of_any_size(field) -> None:
+    layout, tokens = field.layout, field.draw(12, 17)
+    present = np.random.default_rng(1).random(tokens.shape[:2]) > 0.3
+    bases, free = _fitted(moments_of(np.where(present[..., None], tokens, 0).astype(np.float32), present, layout))
+    asked = field.draw(100, 18)
+    random = patterns_of(layout)[0]
+    hidden = draw_hidden(random, layout, all_present(asked), rate=(0.3, 0.75), seed=0)
+    query = query_of(asked, all_present(asked), hidden, nothing(100, layout))
+    for covariance in (free, separable_covariance(free, layout)):
+        own = covariance.matrix.reshape(layout.n_slots * DIM, -1)
+        assert np.linalg.eigvalsh((own + own.T) / 2).min() > -1e-3
+        assert np.abs(Conditional(bases, covariance, 0.3).predict(query, layout)).max() < 10 * np.abs(asked).max()

@@ -99,6 +99,21 @@ class Covariance:
     mean: Float32[np.ndarray, "slot target"]
     matrix: Float32[np.ndarray, "slot predictor slot target"]
 
+    def positive(self) -> "Covariance":
+        """With the nearest matrix that has no negative eigenvalue (Higham 1988) where predictors meet predictors.
+
+        A solve with a negative eigenvalue that the ridge just cancels would give predictions of any size.
+        """
+        n, k = self.matrix.shape[:2]
+        own = self.matrix[..., :k].reshape(n * k, n * k)
+        own = (own + own.T) / 2
+        values, vectors = linalg.eigh(own, subset_by_value=(-np.inf, 0.0), driver="evr", check_finite=False)
+        if not len(values):
+            return self
+        matrix = self.matrix.copy()
+        matrix[..., :k] = (own - (vectors * values) @ vectors.T).reshape(n, k, n, k)
+        return Covariance(self.mean, matrix)
+
     def symmetrised(self, layout: Layout) -> "Covariance":
         """The mean over the eight symmetries of the square, as if every region had been seen in all of them.
 
@@ -140,13 +155,18 @@ class JointMoments:
         return total
 
     def covariance(self) -> Covariance:
-        """About the mean of each slot, each pair of slots over the regions that have both tiles."""
+        """About the mean of each slot, each pair of slots over the regions that have both tiles.
+
+        Where tiles are absent, pairs rest on different regions and the matrix need not be a covariance; the nearest one
+        is taken then.
+        """
         n, k, q = self.layout.n_slots, self.bases.n_predictors, self.bases.directions.shape[2]
         mean = self.first / np.maximum(np.diag(self.count), 1)[:, None]
         pairs = np.maximum(self.count, 1)[:, None, :, None]
         matrix = self.second.reshape(n, k, n, q) / pairs
         matrix -= mean[:, :k, None, None] * mean[None, None] * (self.count > 0)[:, None, :, None]
-        return Covariance(mean.astype(np.float32), matrix.astype(np.float32))
+        found = Covariance(mean.astype(np.float32), matrix.astype(np.float32))
+        return found if np.ptp(self.count) == 0 else found.positive()
 
 
 @dataclass(frozen=True, eq=False)

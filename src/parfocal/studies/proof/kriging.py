@@ -17,7 +17,7 @@ _ROUNDS = 8
 
 
 def separable_covariance(free: Covariance, layout: Layout) -> Covariance:
-    """The nearest covariance of that form, in the least-squares sense over all pairs of slots."""
+    """The covariance of that form that fits best, in the least-squares sense over all pairs of slots."""
     k = free.matrix.shape[1]
     blocks = free.matrix[..., :k]
     matrix = np.zeros_like(blocks)
@@ -40,7 +40,8 @@ def separable_covariance(free: Covariance, layout: Layout) -> Covariance:
     for level in range(n_levels):
         mine = layout.level == level
         mean[mine] = mean[mine].mean(axis=0)
-    return Covariance(mean, matrix)
+    # Pair by pair nothing makes the whole a covariance.
+    return Covariance(mean, matrix).positive()
 
 
 def _rank_one(
