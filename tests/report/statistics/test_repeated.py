@@ -161,3 +161,14 @@ def test_the_interval_covers_over_simulated_cohorts_and_the_uncorrected_one_does
     # 95 % less three standard errors of 120 cohorts; without the correction the interval is too short by 2.8.
     assert np.mean(corrected) > 0.89
     assert np.mean(plain) < 0.75
+
+
+def test_two_folds_have_a_detectable_difference_too() -> None:
+    # One degree of freedom: by scipy's own noncentral t, where it still gives a number, the power there is 80 %.
+    values = [0.1, 0.2]
+    found = detectable_difference(values, 1.0, level=0.8) / nadeau_bengio_se(values, 1.0)
+    critical = stats.t.ppf(0.9, 1)
+    power = stats.nct.sf(critical, 1, found) + stats.nct.cdf(-critical, 1, found)
+
+    assert power == pytest.approx(0.8, abs=2e-3)
+    assert detectable_difference(values, 1.0) > 10 * nadeau_bengio_se(values, 1.0)
