@@ -4,14 +4,12 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for_handles
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.job import JobResult, run_job
+from parfocal.embeddings.parent import end_with_parent
 from parfocal.embeddings.settings import EmbedSettings, load_encoders
 from parfocal.encoders import TileEncoder
 from parfocal.slides import SlideSource
@@ -149,7 +148,7 @@ def _start(settings: EmbedSettings, set_path: Path, board: _Board) -> None:
     global _worker
     # The terminal sends Ctrl-C to every process; the run alone answers it and tells the workers to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="parfocal-parent", daemon=True).start()
+    end_with_parent()
     threads = max(1, (os.cpu_count() or 1) // max(1, settings.workers))
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by libraries that are loaded from here on
     cv2.setNumThreads(threads)
@@ -157,14 +156,6 @@ def _start(settings: EmbedSettings, set_path: Path, board: _Board) -> None:
     threadpool_limits(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-
-
-def _end_with_parent() -> None:
-    """End this process when the run is gone, so that a killed run leaves no workers behind that wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for_handles([parent.sentinel])
-        os._exit(1)
 
 
 def _run(number: int, source: SlideSource) -> JobResult:

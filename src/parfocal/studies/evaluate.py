@@ -162,7 +162,7 @@ def cross_validate(
                 done[waiting[one]] = one.result()
                 if on_arm:
                     on_arm(arms[waiting[one]])
-        except BaseException:
+        except BaseException:  # Ctrl-C too: arms that wait must not be fitted first
             executor.shutdown(cancel_futures=True)
             raise
     predictions, seconds = [], []

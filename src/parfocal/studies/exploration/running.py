@@ -2,18 +2,17 @@
 
 import multiprocessing
 import os
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.connection import wait as wait_for_handles
 
 import torch
 from threadpoolctl import threadpool_limits
 
+from parfocal.embeddings.parent import end_with_parent
 from parfocal.studies.exploration.scoring import CellJob, Failure, attempt_job
 
 __all__ = ["run_jobs"]
@@ -97,15 +96,7 @@ def _pool(places: int) -> Iterator[ProcessPoolExecutor]:
 
 def _start(threads: int) -> None:
     """Prepare a process: its share of the cores, and an end that follows the run's."""
-    threading.Thread(target=_end_with_parent, name="parfocal-parent", daemon=True).start()
+    end_with_parent()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by libraries that are loaded from here on
     threadpool_limits(threads)
     torch.set_num_threads(threads)
-
-
-def _end_with_parent() -> None:
-    """End this process when the run is gone, so that a killed run leaves no cell running that nobody waits for."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for_handles([parent.sentinel])
-        os._exit(1)
