@@ -9,8 +9,7 @@ pretrains every cell of a design space and ranks the cells by one protocol.
 from parfocal.studies.arms import Arm, table_of_arms
 from parfocal.studies.demo import DemoResult, DemoSettings, demo
 from parfocal.studies.evaluate import EvaluateSettings, cross_validate, evaluate
-from parfocal.studies.evaluation import ArmRun, EvaluateResult, TargetResult
-from parfocal.studies.evaluation_page import arm_results, evaluation_page
+from parfocal.studies.evaluation import ArmRun, EvaluateResult, TargetResult, arm_results, evaluation_page
 from parfocal.studies.explore import ExploreResult, ExploreSettings, explore
 from parfocal.studies.proof import ProofResult
 from parfocal.studies.prove import ProveSettings, prove

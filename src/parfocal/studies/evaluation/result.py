@@ -119,7 +119,7 @@ def compare_arms(
     fold_auc = [
         np.array(
             [
-                auc(cohort.is_positive[fold.test], one.logit) if ok else np.nan
+                auc(cohort.is_positive[fold.test], one.score[:, 0]) if ok else np.nan
                 for fold, one, ok in zip(folds, of_arm, usable, strict=True)
             ]
         )

@@ -12,8 +12,8 @@ from parfocal.cohort import write_splits
 from parfocal.provenance import provenance, writing
 from parfocal.report import Section, make_report
 from parfocal.report.statistics import holm
-from parfocal.studies.evaluation import ArmRun, EvaluateResult, TargetResult
-from parfocal.studies.evaluation_page import evaluation_page
+from parfocal.studies.evaluation.result import ArmRun, EvaluateResult, TargetResult
+from parfocal.studies.evaluation.page import evaluation_page
 
 __all__ = ["write_evaluation"]
 
@@ -84,7 +84,7 @@ def _prediction_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[A
         cohort = result.cohort
         for run in result.runs:
             for fold, prediction in zip(result.folds, run.predictions, strict=True):
-                for slide, logit in zip(fold.test, prediction.logit, strict=True):
+                for slide, logit in zip(fold.test, prediction.score[:, 0], strict=True):
                     yield [
                         target, run.arm.name, run.arm.pooling, fold.repeat, fold.number,
                         cohort.slides[slide], int(cohort.is_positive[slide]), f"{logit:.6g}",

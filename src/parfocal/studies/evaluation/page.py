@@ -21,7 +21,7 @@ from parfocal.report import (
 )
 from parfocal.report.page import Block
 from parfocal.report.statistics import RocCurve, mean_roc, roc_curve
-from parfocal.studies.evaluation import ArmRun, TargetResult
+from parfocal.studies.evaluation.result import ArmRun, TargetResult
 
 __all__ = ["arm_results", "evaluation_page"]
 
@@ -128,7 +128,7 @@ def _shown(result: TargetResult) -> list[ArmRun]:
 
 def _curve(result: TargetResult, run: ArmRun) -> RocCurve | None:
     curves = [
-        roc_curve(result.cohort.is_positive[fold.test], prediction.logit)
+        roc_curve(result.cohort.is_positive[fold.test], prediction.score[:, 0])
         for fold, prediction, value in zip(result.folds, run.predictions, run.fold_auc, strict=True)
         if np.isfinite(value)
     ]
