@@ -160,3 +160,23 @@ def test_louder_fine_tiles_show_a_but_leave_c_as_it_was() -> None:
     )
     spread = space.whitened(rows, FINE).reshape(1000, -1).std(axis=1)
     assert auc(spread, factors.a) > 0.99
+
+
+def test_an_xor_is_in_no_mean_and_in_no_single_direction_but_can_be_read_exactly() -> None:
+    model = FeatureModel(dim=32, shift_c=0.75, c_shown_as="xor")
+    space, factors = FeatureSpace(model), _factors(N)
+    tokens = space.draw("slide", factors, np.random.default_rng(3), slide_vector=np.zeros(6))
+    fine = space.whitened(tokens.features[FINE].astype(np.float64), FINE).reshape(N, 16, 32).mean(axis=1)
+    half = N // 2
+
+    linear = LinearRegression().fit(fine[:half], factors.c[:half])
+    assert linear.score(fine[half:], factors.c[half:]) < 0.01
+    posterior = np.tanh(space.log_odds_c(tokens) / 2)
+    # Two signs of sixteen tiles each, both needed: the reliabilities multiply.
+    assert float((posterior**2).mean()) == pytest.approx(reliability(3.0) ** 2, abs=0.025)
+    assert float((posterior * (2.0 * factors.c - 1)).mean()) == pytest.approx(float((posterior**2).mean()), abs=0.04)
+
+
+def test_an_xor_in_a_part_of_the_tiles_is_refused() -> None:
+    with pytest.raises(ValueError, match="Leave tiles_with_c at 16"):
+        FeatureModel(c_shown_as="xor", tiles_with_c=4)

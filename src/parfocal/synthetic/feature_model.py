@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from parfocal.config import GridConfig, Settings
 from parfocal.embeddings import SlideTokens
@@ -52,6 +52,11 @@ class FeatureModel(Settings):
     separation_a: float = Field(3.0, ge=0, description="Distance of A=1 from A=0 in a 5x tile.")
     shift_c: float = Field(0.75, ge=0, description="Shift of a 20x tile that shows C=1.")
     tiles_with_c: int = Field(16, ge=1, le=16, description="How many of the 16 tiles of a region with C=1 show it.")
+    c_shown_as: Literal["shift", "xor"] = Field(
+        "shift",
+        description="Whether C=1 shifts tiles along one direction, or is in which of two signs agree: along each "
+        "direction alone, and in every mean, C is then invisible, and shift_c is the distance of a sign's two states.",
+    )
     separation_h: float = Field(3.0, ge=0, description="Distance of the two states of h1, and of h2, in a 5x tile.")
     size_product: float = Field(3.0, ge=0, description="Distance of the two states of the product in a 20x tile.")
     size_type: float = Field(3.0, ge=0, description="Distance of two tissue types.")
@@ -70,6 +75,15 @@ class FeatureModel(Settings):
         1.0, gt=0, description="Noise of 20x tiles where A=1, except along C: another value lets 20x show A."
     )
     seed: int = Field(0, ge=0, description="Seed of rotations, means and directions.")
+
+    @model_validator(mode="after")
+    def _every_tile_shows_the_signs(self) -> "FeatureModel":
+        if self.c_shown_as == "xor" and self.tiles_with_c != _SIDES[FINE] ** 2:
+            raise ValueError(
+                f"c_shown_as=xor shows both signs in every tile, so tiles_with_c={self.tiles_with_c} would do nothing. "
+                f"Leave tiles_with_c at {_SIDES[FINE] ** 2}."
+            )
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +154,12 @@ class FeatureSpace:
                 region = region + (signs * halves) @ np.concatenate([to["a"], to["h1"], to["h2"]])
             if mpp == FINE:
                 region = region + (model.size_product / 2 * factors.h1 * factors.h2)[:, None] * to["product"]
-                y += model.shift_c * self._shows_c(factors, rng)[..., None] * to["c"][0]
+                if model.c_shown_as == "xor":
+                    region = region + model.shift_c / 2 * self._signs_of_c(factors, rng) @ np.concatenate(
+                        [to["c"], to["c2"]]
+                    )
+                else:
+                    y += model.shift_c * self._shows_c(factors, rng)[..., None] * to["c"][0]
             y += region[:, None, None]
             sign = 1.0 - 2.0 * (np.add.outer(np.arange(side), np.arange(side)) % 2)
             turned = factors.orientation[:, None, None] * sign
@@ -149,7 +168,7 @@ class FeatureSpace:
                 times = side // _SIDES[MIDDLE]
                 below = local.repeat(times, axis=1).repeat(times, axis=2)
                 y += model.size_local * below @ to["local"]
-            x = space.mean + (y.reshape(n * side * side, model.dim) * space.scale) @ space.rotation
+            x = self.embedded(y.reshape(n * side * side, model.dim), mpp)
             rows[mpp] = x.astype(np.float32)
         return SlideTokens(
             slide=slide,
@@ -167,6 +186,16 @@ class FeatureSpace:
         y: Float[np.ndarray, "*batch dim"] = ((rows - space.mean) @ space.rotation.T) / space.scale
         return y
 
+    def embedded(self, y: Float[np.ndarray, "*batch dim"], mpp: float) -> Float[np.ndarray, "*batch dim"]:
+        """The embeddings that have these whitened coordinates."""
+        space = self._spaces[mpp]
+        rows: Float[np.ndarray, "*batch dim"] = space.mean + (y * space.scale) @ space.rotation
+        return rows
+
+    def directions(self, mpp: float) -> Mapping[str, Directions]:
+        """The whitened directions of each factor at a magnification, orthonormal rows, whether used there or not."""
+        return self._spaces[mpp].directions
+
     def component(self, rows: Float[np.ndarray, "*batch dim"], mpp: float, factor: str) -> Float[np.ndarray, "*batch"]:
         """One whitened coordinate of embeddings: along `a`, `c`, `h1`, `h2`, `product` or `orientation`."""
         along: Float[np.ndarray, "*batch"] = self.whitened(rows, mpp) @ self._spaces[mpp].directions[factor][0]
@@ -181,10 +210,24 @@ class FeatureSpace:
 
     def log_odds_c(self, tokens: SlideTokens) -> Float[np.ndarray, "region"]:
         """The whole evidence for C=1 in each region's 20x tiles, which of them show it being unknown."""
-        along = self.component(tokens.features[FINE].astype(np.float64), FINE, "c")
+        fine = tokens.features[FINE].astype(np.float64)
+        along = self.component(fine, FINE, "c")
+        if self.model.c_shown_as == "xor":
+            first, second = (
+                self.model.shift_c * one.reshape(-1, _SIDES[FINE] ** 2).sum(axis=1)
+                for one in (along, self.component(fine, FINE, "c2"))
+            )
+            # log cosh of half the sum minus half the difference: the signs agree, or they do not.
+            agree: Float[np.ndarray, "region"] = np.logaddexp((first + second) / 2, -(first + second) / 2)
+            return agree - np.logaddexp((first - second) / 2, -(first - second) / 2)
         ratio = few_tiles_ratio(along.reshape(-1, _SIDES[FINE] ** 2), self.model.tiles_with_c, self.model.shift_c)
         evidence: Float[np.ndarray, "region"] = np.log(ratio)
         return evidence
+
+    def _signs_of_c(self, factors: RegionFactors, rng: np.random.Generator) -> Float[np.ndarray, "region 2"]:
+        """Two signs for each region, one at random and the other the same where C=1."""
+        first = rng.choice([-1.0, 1.0], len(factors))
+        return np.column_stack([first, np.where(factors.c, first, -first)])
 
     def _shows_c(self, factors: RegionFactors, rng: np.random.Generator) -> Float[np.ndarray, "region row col"]:
         """1 for the tiles of regions with C=1 that show it, drawn anew for each region."""
@@ -197,7 +240,7 @@ class FeatureSpace:
 
 def _draw_space(model: FeatureModel, rng: np.random.Generator) -> _Magnification:
     scale = np.arange(1, model.dim + 1) ** (-model.spectrum / 2)
-    factors = ("a", "c", "h1", "h2", "product")
+    factors = ("a", "c", "h1", "h2", "product", "c2")
     sizes = {"orientation": 1, "type": _MAX_TYPES, "slide": _N_SLIDE, "local": _N_LOCAL, "shared": _MAX_SHARED}
     n_others = sum(sizes.values())
     basis = np.zeros((_N_LEADING + n_others, model.dim))
