@@ -1,12 +1,13 @@
 """Cohorts whose ceilings are known: rendered slides for the whole path, and tile embeddings for its later half.
 
 In: settings and a seed. Out: slides with labels (`render_cohort`) or embeddings with labels (`draw_cohort`), the exact
-AUC that each kind of observer can reach (`ceilings`), what an encoder reads of the attributes
-(`attribute_readability`), and the adversaries that look for leaks (`pixel_adversary`, `FourierAdversary`).
+AUC that each kind of observer can reach (`ceilings`), the best prediction of hidden tiles (`RegionLaw`), what an
+encoder reads of the attributes (`attribute_readability`), and the adversaries that look for leaks (`pixel_adversary`, `FourierAdversary`).
 """
 
 from parfocal.synthetic import ceilings
 from parfocal.synthetic.adversary import FourierAdversary, UnorderedBags, fourier_score, match_bags, repairing_auc
+from parfocal.synthetic.conditional import RegionLaw
 from parfocal.synthetic.density import PixelAdversary, measure_densities, pixel_adversary
 from parfocal.synthetic.feature_model import FeatureModel, FeatureSpace, RegionFactors
 from parfocal.synthetic.readability import AttributeReading, attribute_readability, read_attribute
@@ -42,6 +43,7 @@ __all__ = [
     "PixelAdversary",
     "RegionAttributes",
     "RegionFactors",
+    "RegionLaw",
     "RegionTruth",
     "RenderSettings",
     "RenderedCohort",
