@@ -2,7 +2,8 @@
 
 In: settings and a seed. Out: slides with labels (`render_cohort`) or embeddings with labels (`draw_cohort`), the exact
 AUC that each kind of observer can reach (`ceilings`), the best prediction of hidden tiles (`RegionLaw`), what an
-encoder reads of the attributes (`attribute_readability`), and the adversaries that look for leaks (`pixel_adversary`, `FourierAdversary`).
+encoder reads of the attributes (`attribute_readability`), and the adversaries that look for leaks (`pixel_adversary`,
+`FourierAdversary`).
 """
 
 from parfocal.synthetic import ceilings
