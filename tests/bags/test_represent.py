@@ -1,5 +1,6 @@
 """Region embeddings are those of the encoder, slide by slide; killed runs go on, wrong models are refused."""
 
+import json
 from pathlib import Path
 
 import h5py
@@ -139,3 +140,59 @@ def test_other_magnifications_are_interpolated_when_asked(source: EmbeddingSet, 
     summary = represent(source, folder, tmp_path / "out", RepresentSettings(other_mpps=True))
 
     assert summary.done == source.slides
+
+
+def poison(source: EmbeddingSet, mpp: float) -> None:
+    """Write NaN into every row of one magnification; no embedding can have been stored like that."""
+    for slide in source.slides:
+        with h5py.File(features_path(source.path, slide, mpp), "r+") as file:
+            file["features"][...] = np.nan
+
+
+def seeing(folder: Path, mpps: tuple[float, ...], *, steps: int = 5) -> Path:
+    """A model of the fine magnification alone, as `pretrain` leaves it."""
+    model(folder, mpps=mpps, dims=(6,) * len(mpps), encoders=("aa",) * len(mpps))
+    config = json.loads((folder / "config.json").read_text())
+    config["pretraining"] = {"steps": steps, "settings": {"mpps": list(mpps)}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_model_of_one_magnification_reads_no_other(source: EmbeddingSet, tmp_path: Path) -> None:
+    folder = seeing(tmp_path / "fine", (0.5,))
+
+    clean = represent(source, folder, tmp_path / "clean", EVERYTHING)
+    poison(source, 2.0)
+    dirty = represent(source, folder, tmp_path / "dirty", EVERYTHING)
+
+    assert (clean.failed, dirty.failed) == ((), ())
+    assert [one.mpps for one in clean.sets] == [(0.5,)] * 3
+    for one, other in zip(clean.sets, dirty.sets, strict=True):
+        for slide in source.slides:
+            if one.kind == "regions":
+                # Region 1 has a coarse tile only: for this model it is not there.
+                assert one.n_regions(slide) == 1
+                rows, others = one.read_regions(slide).features, other.read_regions(slide).features
+            else:
+                rows, others = one.read(slide).features[0.5], other.read(slide).features[0.5]
+            assert np.isfinite(rows).all()
+            np.testing.assert_array_equal(rows, others)
+
+
+def test_a_model_of_both_magnifications_does_read_the_poison(source: EmbeddingSet, tmp_path: Path) -> None:
+    """The twin of the test above: its poison is found where there is something to find."""
+    folder = seeing(tmp_path / "both", (2.0, 0.5))
+
+    poison(source, 2.0)
+    dirty = represent(source, folder, tmp_path / "dirty", EVERYTHING)
+
+    assert len(dirty.failed) == len(source.slides)
+
+
+def test_random_weights_are_said_in_the_set(source: EmbeddingSet, tmp_path: Path) -> None:
+    random = represent(source, seeing(tmp_path / "random", (2.0, 0.5), steps=0), tmp_path / "out").sets[0]
+    trained = represent(source, seeing(tmp_path / "trained", (2.0, 0.5)), tmp_path / "out").sets[0]
+
+    assert random.settings["weights"] == "random"
+    assert "weights" not in trained.settings
+    assert random.name != trained.name

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from parfocal.embeddings import EmbeddingSet, Notice
+from parfocal.embeddings.layout import features_path
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.pretrain import PretrainSettings, StepsDone, TrainingStarted, pretrain, read_metrics
 from parfocal.pretrain.events import PretrainEvent
@@ -188,3 +189,42 @@ def test_regions_of_one_tile_are_refused_because_nothing_can_be_hidden(make_set:
         pretrain(make_set((6, 6, 6), mpps=(2.0,)), tmp_path / "model", SMALL)
 
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_of_one_magnification_never_opens_the_others(make_set: MakeSet, tmp_path: Path) -> None:
+    tiles = make_set((6, 7, 5))
+    settings = SMALL.model_copy(update={"mpps": (0.5,), "steps": 3})
+    pretrain(tiles, tmp_path / "fine", settings)
+    for slide in tiles.slides:
+        for mpp in (2.0, 1.0):
+            features_path(tiles.path, slide, mpp).unlink()
+
+    again = pretrain(tiles, tmp_path / "again", settings)
+
+    encoder = RegionEncoder.from_pretrained(tmp_path / "again")
+    assert encoder.config.mpps == (0.5,)
+    assert encoder.digest == RegionEncoder.from_pretrained(tmp_path / "fine").digest
+    assert "r2_0.5" in again.metrics
+    assert "r2_2" not in again.metrics
+
+
+def test_a_magnification_that_the_set_lacks_is_refused(make_set: MakeSet, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match=r"no tiles at 0.25 mpp"):
+        pretrain(make_set((6, 7)), tmp_path / "model", SMALL.model_copy(update={"mpps": (0.25,)}))
+
+
+def test_no_step_leaves_random_weights_with_fitted_statistics(make_set: MakeSet, tmp_path: Path) -> None:
+    tiles = make_set((6, 7, 5))
+    nothing = SMALL.model_copy(update={"steps": 0})
+
+    result = pretrain(tiles, tmp_path / "random", nothing)
+    pretrain(tiles, tmp_path / "trained", SMALL)
+
+    random, trained = (RegionEncoder.from_pretrained(tmp_path / name) for name in ("random", "trained"))
+    said = json.loads((tmp_path / "random" / "config.json").read_text())["pretraining"]
+    assert (result.steps, said["steps"], said["weights"]) == (0, 0, "random")
+    assert random.digest != trained.digest
+    torch.testing.assert_close(random.standardiser.mean, trained.standardiser.mean)
+    assert bool((random.standardiser.mean.abs() > 0.1).all())
+    # A second call finds the run finished.
+    assert pretrain(tiles, tmp_path / "random", nothing).was_finished

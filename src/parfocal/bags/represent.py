@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from parfocal.embeddings import (
     SlideRegions,
     SlideTokens,
     create_set,
+    only_mpps,
     open_set,
     settings_digest,
     write_regions,
@@ -27,8 +28,10 @@ from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.records import update_failures
 from parfocal.errors import MismatchError, ParfocalError
 from parfocal.geometry import format_mpp
+from parfocal.pretrain.folder import read_pretraining
 from parfocal.provenance import writable_folder
 from parfocal.region_encoder import Readout, RegionEncoder, collate_regions
+from parfocal.region_encoder.checkpoint import resolve
 from parfocal.region_encoder.levels import nearest_levels
 
 __all__ = ["RepresentSettings", "RepresentSummary", "represent"]
@@ -93,7 +96,8 @@ def represent(
     """Write region embeddings of every slide of a set; what is done is kept, what fails is recorded, the rest goes on.
 
     Memory holds one slide. A slide's files are renamed into place when they are whole, so a run that was killed is
-    continued by the same call.
+    continued by the same call. A model that was pretrained to see some of the set's magnifications only is shown only
+    these.
 
     Args:
         source: a set of tile embeddings.
@@ -109,9 +113,15 @@ def represent(
     """
     settings = settings or RepresentSettings()
     encoder = RegionEncoder.from_pretrained(model, device=settings.device, dtype=settings.precision)
+    history = read_pretraining(resolve(model))
+    source = _as_seen(source, history)
     _check(source, encoder, str(model), other_mpps=settings.other_mpps)
     writable_folder(out)
-    paths = {readout: _create(source, encoder, model, out, readout, settings) for readout in settings.readouts}
+    is_random = history.get("steps") == 0
+    paths = {
+        readout: _create(source, encoder, model, out, readout, settings, is_random=is_random)
+        for readout in settings.readouts
+    }
     there = {readout: set(open_set(path).slides) for readout, path in paths.items()}
     done: list[str] = []
     failed: list[FailedSlide] = []
@@ -134,6 +144,13 @@ def represent(
     if progress:
         progress(len(source.slides), len(source.slides), "")
     return RepresentSummary(tuple(open_set(path) for path in paths.values()), tuple(done), tuple(failed))
+
+
+def _as_seen(source: EmbeddingSet, history: Mapping[str, Any]) -> EmbeddingSet:
+    """The set with those magnifications that the model was told to see; as it is where it was told none."""
+    told = {format_mpp(float(mpp)) for mpp in history.get("settings", {}).get("mpps", ())}
+    seen = [mpp for mpp in source.mpps if format_mpp(mpp) in told]
+    return only_mpps(source, seen)
 
 
 def _check(source: EmbeddingSet, encoder: RegionEncoder, model: str, *, other_mpps: bool) -> None:
@@ -173,6 +190,8 @@ def _create(
     out: Path,
     readout: Readout,
     settings: RepresentSettings,
+    *,
+    is_random: bool,
 ) -> Path:
     name = str(model).rstrip("/").rsplit("/", 1)[-1]
     described = {
@@ -182,6 +201,7 @@ def _create(
         "source_digest": settings_digest(source.settings),
         "precision": settings.precision,
         "readout": readout,
+        **({"weights": "random"} if is_random else {}),
     }
     width = encoder.config.width
     dims: dict[float, int] | int

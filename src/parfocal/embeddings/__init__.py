@@ -25,6 +25,7 @@ from parfocal.embeddings.run import create_embedding_set, embed_slides
 from parfocal.embeddings.sets import create_set, settings_digest
 from parfocal.embeddings.settings import EmbedSettings, load_encoders
 from parfocal.embeddings.store import EmbeddingSet, open_set, open_sets
+from parfocal.embeddings.subset import only_mpps
 from parfocal.embeddings.tokens import SlideRegions, SlideTokens
 from parfocal.embeddings.write import SlideWriter, write_regions, write_tokens
 
@@ -61,6 +62,7 @@ __all__ = [
     "estimate_table",
     "index_features",
     "load_encoders",
+    "only_mpps",
     "open_set",
     "open_sets",
     "read_failures",

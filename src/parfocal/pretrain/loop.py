@@ -12,7 +12,7 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from parfocal.embeddings import EmbeddingSet, Notice
+from parfocal.embeddings import EmbeddingSet, Notice, only_mpps
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
@@ -85,11 +85,13 @@ def pretrain(
 
     Raises:
         ConfigError: the set cannot be split, or the settings do not fit the machine.
-        MismatchError: the folder holds another run, or the run was begun with another number of processes.
+        MismatchError: the folder holds another run, the run was begun with another number of processes, or the set
+            lacks a magnification that the settings name.
         StoreError: a file of the set or of the folder cannot be read.
         ParfocalError: the loss is no longer finite.
     """
     settings = settings or PretrainSettings()
+    tiles = only_mpps(tiles, settings.mpps)
     fabric = launch(settings)
     split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
     if all(sum(tiles.n_tiles(part.slide).values()) <= tiles.n_regions(part.slide) for part in split.training):
@@ -107,7 +109,7 @@ def pretrain(
     metrics: dict[str, float] = {}
     for row in read_metrics(folder.metrics):
         metrics |= row
-    return PretrainResult(out, bool(finished), int(metrics["step"]), metrics, split.sentence)
+    return PretrainResult(out, bool(finished), int(metrics.get("step", 0)), metrics, split.sentence)
 
 
 class _Run:
@@ -130,7 +132,8 @@ class _Run:
         self.order = new_order(tiles, split, settings, rank=fabric.global_rank, world=fabric.world_size)
         n_regions = sum(len(part.regions) for part in split.training)
         per_step = settings.batch * fabric.world_size
-        self.n_steps = settings.steps or max(1, math.ceil(settings.epochs * n_regions / per_step))
+        from_epochs = max(1, math.ceil(settings.epochs * n_regions / per_step))
+        self.n_steps = from_epochs if settings.steps is None else settings.steps
         self.tile_px = model.encoder.config.tile_px
         self.symmetries = self._symmetries()
         self.watch = CollapseWatch()
@@ -147,8 +150,8 @@ class _Run:
             self.trainee.load_state_dict(state["trainee"])
         else:
             take_statistics(self.trainee, self.split, self.cache)
-        held_out = self._held_out()
-        reason = self._choose_precision(state, held_out)
+        held_out = self._held_out() if self.n_steps else None
+        reason = self._choose_precision(state, held_out) if self.n_steps else "not used"
         self.trainee.to(fabric.device)
         groups = parameter_groups(self.trainee, settings.weight_decay)
         module, optimizer = fabric.setup(
@@ -323,6 +326,7 @@ class _Run:
             {
                 **self.folder.identity,
                 "steps": self.n_steps,
+                "weights": "trained" if self.n_steps else "random",
                 "processes": self.fabric.world_size,
                 "precision": precision,
                 "device": str(self.fabric.device),
@@ -346,6 +350,7 @@ class _Run:
             f"pretraining size {self.settings.size} ({parameters / 1e6:.1f} M parameters) on {self.tiles.name}: "
             f"{n_regions} regions of {len(self.split.training)} slides at {mpps} mpp, {self.n_steps} steps",
             self.split.sentence,
+            *(() if self.n_steps else ("no step: the model keeps its random weights, as a control",)),
             f"{self.fabric.world_size} process{'es' if self.fabric.world_size > 1 else ''} on "
             f"{self.fabric.device.type}; precision {precision}; {self.symmetries.sentence}; "
             f"the set is {'kept in memory' if self.cache.keeps else 'read again in each pass'}",

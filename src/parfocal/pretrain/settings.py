@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from parfocal.pretrain.masks import MaskSettings
 from parfocal.region_encoder import Size
@@ -50,7 +50,12 @@ class PretrainSettings(MaskSettings):
         description="Turn and mirror regions where the tile encoder declares how its rows change (declared), "
         "always, with rows taken as unchanged (invariant), or never (off).",
     )
-    steps: int | None = Field(None, gt=0, description="Number of steps; in place of epochs.")
+    mpps: tuple[float, ...] = Field(
+        (), description="Magnifications of the set that the model sees, in micrometres per pixel; all when empty."
+    )
+    steps: int | None = Field(
+        None, ge=0, description="Number of steps, in place of epochs; 0 leaves random weights, as a control."
+    )
     epochs: float = Field(20.0, gt=0, description="Times that as many regions are seen as there are to train on.")
     batch: int = Field(256, gt=1, description="Regions of a step, of each process.")
     lr: float = Field(3e-4, gt=0, description="Largest learning rate.")
@@ -77,6 +82,13 @@ class PretrainSettings(MaskSettings):
     cache_mib: int = Field(512, ge=0, description="A set of at most this size is kept in memory, in MiB.")
     checkpoint_every: int = Field(500, gt=0, description="Steps from one point to resume from to the next.")
 
+    @field_validator("mpps")
+    @classmethod
+    def _coarse_to_fine(cls, mpps: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not mpp > 0 for mpp in mpps):
+            raise ValueError(f"mpps={mpps} holds a value that is not above 0.")
+        return tuple(sorted(set(mpps), reverse=True))
+
     @model_validator(mode="after")
     def _fit_together(self) -> "PretrainSettings":
         if self.objective == "contrastive" and self.targets != "standardised":
@@ -88,7 +100,8 @@ class PretrainSettings(MaskSettings):
 
     def identity(self) -> dict[str, Any]:
         """The settings that another value of would give another model."""
-        return {key: value for key, value in self.model_dump(mode="json").items() if key not in _EXECUTION}
+        unchanged = _EXECUTION if self.mpps else {*_EXECUTION, "mpps"}  # runs begun before there was a choice go on
+        return {key: value for key, value in self.model_dump(mode="json").items() if key not in unchanged}
 
     @property
     def contrasts(self) -> bool:

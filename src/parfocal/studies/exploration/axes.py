@@ -18,6 +18,7 @@ SHARED_BY_ALL = frozenset(
         "seed",
         "holdout",
         "holdout_slides",
+        "mpps",
         "device",
         "devices",
         "workers",

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32
 from pydantic import ValidationError
 from torch import Tensor
 
-from parfocal.embeddings import EmbeddingSet, open_sets
+from parfocal.embeddings import EmbeddingSet, only_mpps, open_sets
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.pretrain import PretrainSettings
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
@@ -90,6 +90,7 @@ def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
             f"cannot prove {model} on {tiles.path}: {len(missing)} of the {len(then['slides'])} slides that it was "
             f"pretrained with are not there ({', '.join(missing[:3])}). Give the store that it was pretrained on."
         )
+    tiles = only_mpps(tiles, settings.mpps)
     n_later = len(tiles.slides) - len(then["slides"])
     tiles = replace(tiles, slides=tuple(slide for slide in tiles.slides if slide in then["slides"]))
     now = json.loads(json.dumps(describe_set(tiles)))
