@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parfocal.bags import Bag
-from parfocal.cohort import Cohort, Fold, make_splits
+from parfocal.cohort import Cohort, Fold, Outcome, make_splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +23,10 @@ class Numbers:
     pairing: np.ndarray
     kind: np.ndarray
 
-    def folds(self, label: np.ndarray, *, folds: int = 4, repeats: int = 1) -> list[Fold]:
+    def folds(self, label: np.ndarray | Outcome, *, folds: int = 4, repeats: int = 1) -> list[Fold]:
         slides = self.coarse.slides
-        cohort = Cohort("t", "1", "0", slides, slides, label)
+        outcome = label if isinstance(label, Outcome) else Outcome.binary(label)
+        cohort = Cohort(slides, slides, outcome)
         return make_splits(cohort, folds=folds, repeats=repeats).folds(cohort, inner=3, seed=0)
 
 

@@ -7,11 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parfocal.probes import ProbeSettings, contrast_matrices, cross_moments, fit_contrast
-from parfocal.probes.contrast import RANKS, centred_regions
+from parfocal.bags import Bag
+from parfocal.cohort import Column, Outcome
+from parfocal.probes import FoldPrediction, ProbeSettings, contrast_matrices, cross_moments, fit_contrast, predict
+from parfocal.probes.directions import RANKS
+from parfocal.probes.moments import centred_regions, is_partly_read
 from parfocal.report.statistics import auc
 
 SETTINGS = ProbeSettings(components=(4, 8), inner_folds=3)
+
+
+def column_of(label: np.ndarray) -> Column:
+    return Outcome.binary(label).columns[0]
 
 
 def test_moments_are_sums_over_common_regions_by_all_regions() -> None:
@@ -33,7 +40,7 @@ def test_a_planted_pair_is_the_leading_direction() -> None:
     label = np.arange(400) % 2 == 0
     moments = rng.standard_normal((400, 6, 5)) * 0.3 + np.where(label, 1, -1)[:, None, None] * (u @ v.T)
 
-    (matrices,) = contrast_matrices(moments, label.astype(float), np.ones((1, 400)))
+    (matrices,) = contrast_matrices(moments, column_of(label), np.ones((1, 400)))
 
     for number, rank in enumerate(RANKS):
         np.testing.assert_allclose(np.linalg.norm(matrices[number]), 1)
@@ -43,19 +50,34 @@ def test_a_planted_pair_is_the_leading_direction() -> None:
     assert np.linalg.matrix_rank(matrices[RANKS.index(None)], tol=1e-9) == 1
 
 
+def test_two_classes_differ_by_the_difference_of_their_means() -> None:
+    rng = np.random.default_rng(2)
+    moments, label = rng.standard_normal((30, 4, 3)), np.arange(30) % 3 == 0
+    difference = moments[label].mean(axis=0) - moments[~label].mean(axis=0)
+    u, s, vt = np.linalg.svd(difference)
+
+    (found,) = contrast_matrices(moments, column_of(label), np.ones((1, 30)))
+
+    np.testing.assert_allclose(found[RANKS.index(1)], np.outer(u[:, 0], vt[0]))
+    two = (u[:, :2] * s[:2]) @ vt[:2]
+    np.testing.assert_allclose(found[RANKS.index(2)], two / np.linalg.norm(two))
+
+
 def test_slides_of_weight_zero_have_no_say() -> None:
     rng = np.random.default_rng(1)
-    moments, label = rng.standard_normal((12, 4, 4)), (np.arange(12) % 2).astype(float)
+    moments, label = rng.standard_normal((12, 4, 4)), np.arange(12) % 2 == 1
     weight = np.ones((1, 12))
     weight[0, :4] = 0
     other = moments.copy()
     other[:4] = 100
 
     np.testing.assert_allclose(
-        contrast_matrices(moments, label, weight), contrast_matrices(other, label, weight), atol=1e-9
+        contrast_matrices(moments, column_of(label), weight),
+        contrast_matrices(other, column_of(label), weight),
+        atol=1e-9,
     )
-    with pytest.raises(ValueError, match="both classes"):
-        contrast_matrices(moments, np.ones(12), np.ones((1, 12)))
+    with pytest.raises(ValueError, match="two classes"):
+        contrast_matrices(moments, column_of(np.ones(12, dtype=bool)), np.ones((1, 12)))
 
 
 def test_unread_fine_regions_are_never_read_and_pairing_is_still_found(draw_numbers: Callable[..., Any]) -> None:
@@ -67,23 +89,28 @@ def test_unread_fine_regions_are_never_read_and_pairing_is_still_found(draw_numb
     filled = fine.region_mean.copy()
     filled[~fine.region_present] = 1e6
 
-    poisoned = fit_contrast([partial.coarse, fine], label, folds, SETTINGS)
-    other = fit_contrast([partial.coarse, replace(fine, region_mean=filled)], label, folds, SETTINGS)
+    def scores(bags: list[Bag]) -> list[FoldPrediction]:
+        return predict(fit_contrast(bags, Outcome.binary(label), folds, SETTINGS), bags, folds)
+
+    poisoned = scores([partial.coarse, fine])
+    other = scores([partial.coarse, replace(fine, region_mean=filled)])
 
     for one, same, fold in zip(poisoned, other, folds, strict=True):
-        assert np.isfinite(one.logit).all()
-        np.testing.assert_array_equal(one.logit, same.logit)
-        assert auc(label[fold.test], one.logit) > 0.85
+        assert np.isfinite(one.score).all()
+        np.testing.assert_array_equal(one.score, same.score)
+        assert auc(label[fold.test], one.score[:, 0]) > 0.85
 
 
 def test_regions_are_centred_within_slides_unless_they_are_partly_read(draw_numbers: Callable[..., Any]) -> None:
     whole, partial = draw_numbers(n=8), draw_numbers(n=8, unread=0.5)
 
-    centred = centred_regions(whole.fine)
+    every = np.arange(8)
 
+    assert not is_partly_read(whole.fine, every)
+    assert is_partly_read(partial.fine, every)
+    centred = centred_regions(whole.fine, by_slide=True)
     np.testing.assert_allclose(centred[whole.fine.regions_of(3)].mean(axis=0), 0, atol=1e-6)
-    np.testing.assert_array_equal(centred_regions(partial.fine), partial.fine.region_mean)
-    np.testing.assert_allclose(centred_regions(partial.coarse)[partial.coarse.regions_of(3)].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_array_equal(centred_regions(partial.fine, by_slide=False), partial.fine.region_mean)
 
 
 def test_a_constant_shift_of_a_slide_changes_no_pairing(numbers: Any) -> None:
@@ -92,7 +119,9 @@ def test_a_constant_shift_of_a_slide_changes_no_pairing(numbers: Any) -> None:
     moved[fine.regions_of(0)] += 10
 
     np.testing.assert_allclose(
-        centred_regions(replace(fine, region_mean=moved)), centred_regions(fine), atol=1e-5
+        centred_regions(replace(fine, region_mean=moved), by_slide=True),
+        centred_regions(fine, by_slide=True),
+        atol=1e-5,
     )  # 1e-5: the shift is added in float32
 
 
@@ -100,4 +129,4 @@ def test_bags_of_other_regions_are_refused(numbers: Any) -> None:
     few = numbers.fine.of_slides(range(39))
 
     with pytest.raises(ValueError, match="not of the same regions"):
-        fit_contrast([numbers.coarse, few], numbers.pairing, numbers.folds(numbers.pairing), SETTINGS)
+        fit_contrast([numbers.coarse, few], Outcome.binary(numbers.pairing), numbers.folds(numbers.pairing), SETTINGS)

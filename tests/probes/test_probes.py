@@ -1,6 +1,6 @@
 """What holds for every probe: nothing of a test fold leaks, permuted labels teach nothing, and signals are found."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,35 +8,51 @@ import numpy as np
 import pytest
 
 from parfocal.bags import Bag
-from parfocal.cohort import Fold
-from parfocal.probes import FoldPrediction, ProbeSettings, average_predictions, fit_attention, fit_contrast, fit_mean
+from parfocal.cohort import Fold, Outcome
+from parfocal.probes import (
+    Fit,
+    FoldPrediction,
+    ProbeSettings,
+    average_predictions,
+    fit_attention,
+    fit_contrast,
+    fit_mean,
+    load_probe,
+    predict,
+)
 from parfocal.report.statistics import auc
 
 SETTINGS = ProbeSettings(components=(4, 8), inner_folds=3, attention_steps=24)
 PROBES = [fit_mean, fit_attention, fit_contrast]
-Probe = Callable[..., list[FoldPrediction]]
 
 
-def mean_auc(probe: Probe, bags: Sequence[Bag], label: np.ndarray, folds: Sequence[Fold]) -> float:
-    predictions = probe(bags, label, folds, SETTINGS)
-    return float(np.mean([auc(label[fold.test], one.logit) for fold, one in zip(folds, predictions, strict=True)]))
+def scores(probe: Fit, bags: Sequence[Bag], label: np.ndarray | Outcome, folds: Sequence[Fold]) -> list[FoldPrediction]:
+    outcome = label if isinstance(label, Outcome) else Outcome.binary(label)
+    return predict(probe(bags, outcome, folds, SETTINGS), bags, folds)
+
+
+def mean_auc(probe: Fit, bags: Sequence[Bag], label: np.ndarray, folds: Sequence[Fold]) -> float:
+    predictions = scores(probe, bags, label, folds)
+    return float(
+        np.mean([auc(label[fold.test], one.score[:, 0]) for fold, one in zip(folds, predictions, strict=True)])
+    )
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_labels_of_the_test_fold_have_no_say(probe: Probe, numbers: Any) -> None:
+def test_labels_of_the_test_fold_have_no_say(probe: Fit, numbers: Any) -> None:
     folds = numbers.folds(numbers.pairing)[:1]
     flipped = numbers.pairing.copy()
     flipped[folds[0].test] = ~flipped[folds[0].test]
 
-    before = probe([numbers.coarse, numbers.fine], numbers.pairing, folds, SETTINGS)
-    after = probe([numbers.coarse, numbers.fine], flipped, folds, SETTINGS)
+    before = scores(probe, [numbers.coarse, numbers.fine], numbers.pairing, folds)
+    after = scores(probe, [numbers.coarse, numbers.fine], flipped, folds)
 
-    np.testing.assert_array_equal(before[0].logit, after[0].logit)
+    np.testing.assert_array_equal(before[0].score, after[0].score)
     assert before[0].chosen == after[0].chosen
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_vectors_of_the_test_fold_change_only_their_own_prediction(probe: Probe, numbers: Any) -> None:
+def test_vectors_of_the_test_fold_change_only_their_own_prediction(probe: Fit, numbers: Any) -> None:
     folds = numbers.folds(numbers.pairing)[:1]
     moved = int(folds[0].test[0])
     fine = numbers.fine
@@ -46,15 +62,28 @@ def test_vectors_of_the_test_fold_change_only_their_own_prediction(probe: Probe,
     region_mean[fine.regions_of(moved)] *= -3
     other = replace(fine, rows=rows, mean=mean, region_mean=region_mean)
 
-    before = probe([numbers.coarse, fine], numbers.pairing, folds, SETTINGS)[0].logit
-    after = probe([numbers.coarse, other], numbers.pairing, folds, SETTINGS)[0].logit
+    before = scores(probe, [numbers.coarse, fine], numbers.pairing, folds)[0].score
+    after = scores(probe, [numbers.coarse, other], numbers.pairing, folds)[0].score
 
     # 1e-5: float32 products of other blocks.
     np.testing.assert_allclose(before[1:], after[1:], atol=1e-5)
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_permuted_labels_teach_nothing(probe: Probe, numbers: Any) -> None:
+def test_a_slide_scores_the_same_alone_in_a_bag_and_after_a_round_trip(probe: Fit, numbers: Any) -> None:
+    (fold,), both = numbers.folds(numbers.pairing)[:1], [numbers.coarse, numbers.fine]
+    (fit,) = probe(both, Outcome.binary(numbers.pairing), [fold], SETTINGS)
+    slide = int(fold.test[2])
+
+    again = load_probe(fit.state())
+    alone = again.score([bag.of_slides([slide]) for bag in both], np.array([0]))
+
+    assert again.chosen == fit.chosen
+    np.testing.assert_allclose(alone[0], fit.score(both, fold.test)[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_permuted_labels_teach_nothing(probe: Fit, numbers: Any) -> None:
     rng = np.random.default_rng(0)
     found = []
     for _ in range(6 if probe is not fit_attention else 4):
@@ -66,15 +95,15 @@ def test_permuted_labels_teach_nothing(probe: Probe, numbers: Any) -> None:
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_a_fold_does_not_depend_on_which_folds_it_is_fitted_with(probe: Probe, numbers: Any) -> None:
+def test_a_fold_does_not_depend_on_which_folds_it_is_fitted_with(probe: Fit, numbers: Any) -> None:
     folds = numbers.folds(numbers.pairing)[:3]
     bags = [numbers.coarse]
 
-    together = probe(bags, numbers.pairing, folds, SETTINGS)
-    alone = probe(bags, numbers.pairing, folds[2:], SETTINGS)
+    together = scores(probe, bags, numbers.pairing, folds)
+    alone = scores(probe, bags, numbers.pairing, folds[2:])
 
     assert together[2].chosen == alone[0].chosen
-    np.testing.assert_allclose(together[2].logit, alone[0].logit, atol=1e-4)
+    np.testing.assert_allclose(together[2].score, alone[0].score, atol=1e-4)
 
 
 def test_only_contrast_finds_what_only_the_pairing_knows(numbers: Any) -> None:
@@ -98,11 +127,11 @@ def test_main_effects_are_found_by_means_and_kept_by_contrast(numbers: Any) -> N
     assert mean_auc(fit_attention, [numbers.fine], numbers.kind, folds) > 0.75
 
 
-def test_late_fusion_is_the_mean_of_log_odds() -> None:
-    first = [FoldPrediction(np.array([1.0, 2.0]), "a")]
-    second = [FoldPrediction(np.array([3.0, -2.0]), "b")]
+def test_late_fusion_is_the_mean_of_scores() -> None:
+    first = [FoldPrediction(np.array([[1.0, 0.0], [2.0, 4.0]]), "a")]
+    second = [FoldPrediction(np.array([[3.0, 1.0], [-2.0, 0.0]]), "b")]
 
     (both,) = average_predictions([first, second])
 
-    assert both.logit.tolist() == [2.0, 0.0]
+    assert both.score.tolist() == [[2.0, 0.5], [0.0, 2.0]]
     assert both.chosen == "a | b"

@@ -1,19 +1,26 @@
-"""Step 9: bags and labels in, predictions for the slides that a fold holds out.
+"""Step 9: bags and an outcome in, probes out that score the slides a fold holds out, and any slide later.
 
-Three ways to pool, `fit_mean`, `fit_attention` and `fit_contrast`, have one signature: (bags, labels, folds, settings)
-to one `FoldPrediction` for each fold. Everything that is fitted or chosen is so inside the training fold.
+Every way to pool, such as `fit_mean`, `fit_attention` and `fit_contrast`, has one signature: (bags, outcome, folds,
+settings) to one `FittedProbe` for each fold. Everything that is fitted or chosen is so inside the training fold.
 """
 
-from parfocal.probes.attention import average_predictions, fit_attention
-from parfocal.probes.contrast import contrast_matrices, cross_moments, fit_contrast
+from parfocal.probes.attention import fit_attention
+from parfocal.probes.contrast import fit_contrast
+from parfocal.probes.directions import contrast_matrices
+from parfocal.probes.fitted import Fit, FittedProbe, ProbeState, average_predictions, predict
 from parfocal.probes.linear import fit_mean
+from parfocal.probes.loading import load_probe
+from parfocal.probes.moments import cross_moments
 from parfocal.probes.settings import FoldPrediction, ProbeSettings
 from parfocal.probes.whitening import Preparation, Whitening, fit_whitening, preparations
 
 __all__ = [
+    "Fit",
+    "FittedProbe",
     "FoldPrediction",
     "Preparation",
     "ProbeSettings",
+    "ProbeState",
     "Whitening",
     "average_predictions",
     "contrast_matrices",
@@ -22,5 +29,7 @@ __all__ = [
     "fit_contrast",
     "fit_mean",
     "fit_whitening",
+    "load_probe",
+    "predict",
     "preparations",
 ]

@@ -1,7 +1,7 @@
 """What every probe gives back: something that scores slides, inside the evaluation and years later."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from parfocal.bags import Bag
+from parfocal.cohort import Fold, Outcome
+from parfocal.probes.settings import FoldPrediction, ProbeSettings
 
-__all__ = ["FittedProbe", "ProbeState"]
+__all__ = ["Fit", "FittedProbe", "ProbeState", "average_predictions", "predict"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,3 +52,23 @@ class FittedProbe(ABC):
     @abstractmethod
     def state(self) -> ProbeState:
         """All of it as plain data."""
+
+
+Fit = Callable[[Sequence[Bag], Outcome, Sequence[Fold], ProbeSettings], list[FittedProbe]]
+"""What every way to pool is: bags, outcome, folds, settings in; one probe for each fold out, fitted on its training
+slides alone."""
+
+
+def predict(fits: Sequence[FittedProbe], bags: Sequence[Bag], folds: Sequence[Fold]) -> list[FoldPrediction]:
+    """What each fold's probe says about the slides that the fold holds out."""
+    return [FoldPrediction(fit.score(bags, fold.test), fit.chosen) for fit, fold in zip(fits, folds, strict=True)]
+
+
+def average_predictions(of_arms: Sequence[Sequence[FoldPrediction]]) -> list[FoldPrediction]:
+    """Late fusion of several arms over the same folds: the mean of their scores, column by column."""
+    return [
+        FoldPrediction(
+            np.mean([one.score for one in fold], axis=0), " | ".join(dict.fromkeys(one.chosen for one in fold))
+        )
+        for fold in zip(*of_arms, strict=True)
+    ]

@@ -7,7 +7,7 @@ longer than everything else. Here a stack of problems shares each step.
 import numpy as np
 from jaxtyping import Float, Float64
 
-__all__ = ["fit_logistic", "fit_nonnegative", "log_loss", "predict_logit", "row_space"]
+__all__ = ["fit_logistic"]
 
 _STEPS = 50
 _TOLERANCE = 1e-7
@@ -64,61 +64,6 @@ def fit_logistic(
         if np.abs(size * step).max() < _TOLERANCE:
             break
     return coefficient
-
-
-def fit_nonnegative(
-    columns: Float64[np.ndarray, "problem case column"], label: Float64[np.ndarray, " case"], penalty: float
-) -> Float64[np.ndarray, "problem bound"]:
-    """A logistic regression for each problem whose coefficients are not below 0, the intercept last.
-
-    For stacking (Breiman 1996): every column is a score that is meant to rise with the label, so a negative
-    coefficient is noise. Columns are removed one after the other, the most negative first, until none is left.
-    """
-    n_problems, n_cases, n_columns = columns.shape
-    kept = np.ones((n_problems, n_columns), dtype=bool)
-    weight, ridge = np.ones((n_problems, n_cases)), np.full(n_problems, penalty)
-    for _ in range(n_columns + 1):
-        coefficient = fit_logistic(columns * kept[:, None], label, weight, ridge)
-        slope = np.where(kept, coefficient[:, :-1], 0.0)
-        worst = slope.argmin(axis=1)
-        negative = slope.min(axis=1) < 0
-        if not negative.any():
-            break
-        kept[np.flatnonzero(negative), worst[negative]] = False
-    coefficient[:, :-1] = np.where(kept, coefficient[:, :-1], 0.0)
-    return coefficient
-
-
-def predict_logit(
-    features: Float[np.ndarray, "stack case dim"], coefficient: Float64[np.ndarray, "problem bound"]
-) -> Float64[np.ndarray, "problem case"]:
-    """The log odds of every case in every problem."""
-    logit: Float64[np.ndarray, "problem case"] = (
-        np.matmul(features.astype(np.float64), coefficient[:, :-1, None])[:, :, 0] + coefficient[:, -1:]
-    )
-    return logit
-
-
-def log_loss(
-    logit: Float64[np.ndarray, "problem case"], label: Float64[np.ndarray, " case"]
-) -> Float64[np.ndarray, " problem"]:
-    """The mean log loss of each row of logits."""
-    loss: Float64[np.ndarray, " problem"] = (np.logaddexp(0, logit) - logit * label).mean(axis=1)
-    return loss
-
-
-def row_space(
-    train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]
-) -> tuple[Float64[np.ndarray, "train component"], Float64[np.ndarray, "test component"]]:
-    """Training and test cases in the coordinates of the training cases' span; unchanged where that is not smaller.
-
-    A ridge-penalised solution lies in that span, so nothing is lost, and 1,280 features of 38 slides become 38.
-    """
-    if train.shape[1] <= train.shape[0]:
-        return train.astype(np.float64), test.astype(np.float64)
-    _, scale, basis = np.linalg.svd(train.astype(np.float64), full_matrices=False)
-    basis = basis[scale > 1e-10 * max(scale[0], 1e-300)]
-    return train @ basis.T, test @ basis.T
 
 
 def _sigmoid(logit: Float64[np.ndarray, "problem case"]) -> Float64[np.ndarray, "problem case"]:

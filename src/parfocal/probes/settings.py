@@ -28,6 +28,9 @@ class ProbeSettings(Settings):
         40, ge=4, description="Most training steps; a quarter, half, three quarters are tried."
     )
     attention_rate: float = Field(0.003, gt=0, description="Learning rate of the attention network.")
+    balanced: bool = Field(
+        False, description="Weigh both classes alike in every loss, however rare one is; numbers and times unchanged."
+    )
     device: str = Field("cpu", description="Where attention is trained: cpu, cuda, cuda:1, mps.")
     seed: int = Field(0, ge=0, description="Seed of inner folds and of the attention networks.")
 
@@ -37,9 +40,9 @@ class FoldPrediction:
     """What an arm says about the test slides of one fold.
 
     Attributes:
-        logit: log odds of the positive class, in the order of the fold's test slides.
+        score: of each column of the outcome, in the order of the fold's test slides.
         chosen: the candidate that the inner folds preferred.
     """
 
-    logit: Float64[np.ndarray, " test"]
+    score: Float64[np.ndarray, "test column"]
     chosen: str

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from parfocal.embeddings import SlideTokens
-from parfocal.probes.contrast import cross_moments
+from parfocal.probes.moments import cross_moments
 from parfocal.probes.whitening import Preparation, Whitening, fit_whitening
 
 __all__ = ["CohortRows", "PairMoments", "Progress", "Read", "pair_moments", "read_rows", "region_means", "units_of"]

@@ -4,7 +4,9 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from parfocal.probes.logistic import fit_logistic, fit_nonnegative, predict_logit, row_space
+from parfocal.cohort import Outcome
+from parfocal.probes.logistic import fit_logistic
+from parfocal.probes.regression import fit_nonnegative, predict_column, row_space
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((30, 4))
@@ -38,7 +40,7 @@ def test_separated_classes_end_at_a_finite_answer() -> None:
 def test_nonnegative_coefficients_are_the_constrained_optimum() -> None:
     columns = np.stack([X, X * [1, -1, 1, -1]])
 
-    found = fit_nonnegative(columns, Y, 0.01)
+    found = fit_nonnegative(columns, Outcome.binary(Y > 0).columns[0], np.ones(30), 0.01)
 
     for x, coefficient in zip(columns, found, strict=True):
 
@@ -53,9 +55,12 @@ def test_nonnegative_coefficients_are_the_constrained_optimum() -> None:
 
 def test_wide_features_lose_nothing_in_the_span_of_their_cases() -> None:
     wide = RNG.standard_normal((40, 300))
-    train, test = row_space(wide[:30], wide[30:])
+    train, basis = row_space(wide[:30])
+    assert basis is not None
     full = fit_logistic(wide[None, :30], Y, np.ones((1, 30)), np.array([0.1]))
     small = fit_logistic(train[None], Y, np.ones((1, 30)), np.array([0.1]))
 
     assert train.shape == (30, 30)
-    np.testing.assert_allclose(predict_logit(test[None], small), predict_logit(wide[None, 30:], full), atol=1e-6)
+    np.testing.assert_allclose(
+        predict_column(wide[None, 30:] @ basis, small), predict_column(wide[None, 30:], full), atol=1e-6
+    )

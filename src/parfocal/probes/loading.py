@@ -1,0 +1,33 @@
+"""From plain data back to a probe that scores slides."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from parfocal.errors import MismatchError
+from parfocal.probes.attention import AttentionNetwork
+from parfocal.probes.contrast import FittedContrast
+from parfocal.probes.fitted import FittedProbe, ProbeState
+from parfocal.probes.linear import FittedMean
+from parfocal.probes.network import load_network
+
+__all__ = ["load_probe"]
+
+_LOADERS: Mapping[str, Callable[[ProbeState], FittedProbe]] = {
+    "mean": FittedMean.load,
+    "contrast": FittedContrast.load,
+    "attention": partial(load_network, AttentionNetwork()),
+}
+
+
+def load_probe(state: ProbeState) -> FittedProbe:
+    """The probe whose `state()` this is.
+
+    Raises:
+        MismatchError: this version has no probe of that name.
+    """
+    if state.probe not in _LOADERS:
+        raise MismatchError(
+            f"there is no probe {state.probe!r} here, only {', '.join(sorted(_LOADERS))}; "
+            "it was saved by another version of parfocal."
+        )
+    return _LOADERS[state.probe](state)

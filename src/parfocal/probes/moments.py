@@ -1,0 +1,147 @@
+"""Region means as contrast sees them: centred, whitened by the training slides, and multiplied within regions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+
+from parfocal.bags import Bag
+from parfocal.cohort import Fold
+from parfocal.probes.settings import ProbeSettings
+from parfocal.probes.whitening import Preparation, fit_whitening
+
+__all__ = ["Pair", "RegionMap", "centred_regions", "cross_moments", "fit_region_map", "region_numbers", "slide_sums"]
+
+_FEWEST_READ = 0.99
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMap:
+    """How one bag's region means are prepared in one fold.
+
+    Attributes:
+        offset: what is subtracted from every region; None where regions are centred on their own slide's mean.
+        matrix: whitens to the widest number of components.
+        spread: of the training regions along each component before whitening, mean square one.
+    """
+
+    offset: Float64[np.ndarray, " dim"] | None
+    matrix: Float64[np.ndarray, "dim component"]
+    spread: Float64[np.ndarray, " component"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The training slides' cross-moments of two bags, whitened to the widest number of components."""
+
+    first: int
+    second: int
+    moments: Float32[np.ndarray, "train a b"]
+    spread: tuple[Float64[np.ndarray, " a"], Float64[np.ndarray, " b"]]
+
+    def scale_of(self, preparation: Preparation) -> Float64[np.ndarray, "kept_a kept_b"]:
+        """What the corner of the moments is multiplied with: one where whitened, else the components' own spread."""
+        k = preparation.components
+        if k is not None:
+            return np.ones((min(k, len(self.spread[0])), min(k, len(self.spread[1]))))
+        return np.outer(*self.spread)
+
+    def prepared(self, preparation: Preparation) -> Float32[np.ndarray, "train kept_a kept_b"]:
+        """The moments of one preparation: a corner of the whitened ones, or all with their scale."""
+        scale = self.scale_of(preparation)
+        corner = self.moments[:, : scale.shape[0], : scale.shape[1]]
+        return corner if preparation.components is not None else corner * scale.astype(np.float32)
+
+
+def centred_regions(bag: Bag, *, by_slide: bool) -> Float32[np.ndarray, "region dim"]:
+    """The region means about their slide's mean over regions; absent regions stay NaN.
+
+    Not by slide, the rows come back as they are: where a bag is partly read they are centred on the training mean
+    later, because the mean of the regions that were read depends on which they were.
+    """
+    if not by_slide:
+        return bag.region_mean
+    rows = bag.region_mean.copy()
+    for slide in range(len(bag.slides)):
+        there = np.flatnonzero(bag.region_present[bag.regions_of(slide)]) + bag.region_start[slide]
+        if len(there):
+            rows[there] -= rows[there].mean(axis=0, dtype=np.float64)
+    return rows
+
+
+def region_numbers(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> Int64[np.ndarray, " region"]:
+    """The numbers of all regions of some slides, one slide after the other."""
+    begin, end = bag.region_start[slides], bag.region_start[slides + 1]
+    return np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)], dtype=np.int64)
+
+
+def is_partly_read(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> bool:
+    """Whether more than one region in a hundred of these slides has no instance."""
+    present = bag.region_present[region_numbers(bag, slides)]
+    return bool(len(present)) and bool(present.mean() < _FEWEST_READ)
+
+
+def slide_sums(
+    rows: Float[np.ndarray, "region dim"], counts: Int64[np.ndarray, " picked"]
+) -> Float64[np.ndarray, "picked dim"]:
+    """The sum of each slide's rows, which lie one slide after the other; 0 for a slide without any."""
+    total = np.zeros((len(counts), rows.shape[1]))
+    some = np.flatnonzero(counts)
+    if len(some):
+        begin = np.concatenate([[0], np.cumsum(counts)])[some]
+        total[some] = np.add.reduceat(rows, begin, axis=0)
+    return total
+
+
+def cross_moments(
+    first: Float[np.ndarray, "region a"],
+    second: Float[np.ndarray, "region b"],
+    present: Bool[np.ndarray, " region"],
+    bounds: Sequence[tuple[int, int]],
+) -> Float[np.ndarray, "slide a b"]:
+    """F_i of each slide, in the precision of the rows; rows where not both are present are never read and add nothing.
+
+    Args:
+        first: prepared region means of one bag, all slides.
+        second: of the other bag, the same regions.
+        present: whether both have the region.
+        bounds: begin and end of each slide's regions.
+    """
+    moments = np.zeros((len(bounds), first.shape[1], second.shape[1]), dtype=np.result_type(first, second))
+    for number, (begin, end) in enumerate(bounds):
+        if end > begin:
+            there = np.flatnonzero(present[begin:end]) + begin
+            moments[number] = first[there].T @ second[there] / (end - begin)
+    return moments
+
+
+def fit_region_map(
+    bag: Bag, rows: Float32[np.ndarray, "region dim"], fold: Fold, settings: ProbeSettings, *, by_slide: bool
+) -> RegionMap:
+    """Fitted on the regions of the training slides, every slide with the same weight.
+
+    Args:
+        bag: whose regions they are.
+        rows: as `centred_regions` gives them.
+        fold: its training slides are used.
+        settings: how many components are kept.
+        by_slide: whether the rows are centred on their slide's mean.
+    """
+    numbers = region_numbers(bag, fold.train)
+    counts = np.diff(bag.region_start)[fold.train]
+    of_slide = np.repeat(np.arange(len(fold.train)), counts)
+    there = bag.region_present[numbers]
+    weight = 1 / np.bincount(of_slide[there], minlength=len(fold.train))[of_slide[there]]
+    whitening = fit_whitening(
+        rows[numbers[there]],
+        weight,
+        widest=max(settings.widest, *settings.components),
+        centred=by_slide,
+        seed=settings.seed,
+    )
+    return RegionMap(
+        None if by_slide else whitening.mean,
+        whitening.basis / (whitening.scale[:, None] * whitening.spread),
+        whitening.spread / np.sqrt((whitening.spread**2).mean()),
+    )
