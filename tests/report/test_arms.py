@@ -55,10 +55,10 @@ def test_columns_that_no_arm_fills_are_left_out() -> None:
 def test_the_sentences_name_the_winner_and_what_could_be_seen() -> None:
     single, mixed, power = arms_sentences("ER", arms(), n_patients=40, detectable=0.123)
 
-    assert "best single magnification is 20x (mean) with an AUC of 0.52" in single
-    assert "pairs (mean) with 0.83" in mixed
+    assert "best single magnification is 20x (mean): AUC 0.52" in single
+    assert "pairs (mean): AUC 0.83" in mixed
     assert "more than chance gives" in mixed
-    assert "40 patients a true difference of 0.12" in power
+    assert "40 patients a true difference of 0.12 in AUC" in power
 
 
 def test_a_gain_within_the_noise_is_not_sold() -> None:

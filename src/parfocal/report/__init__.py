@@ -4,7 +4,17 @@
 and figures, and `make_report` writes it as one HTML file.
 """
 
-from parfocal.report.arms import ArmResult, Reference, arms_sentences, arms_table, show_interval, show_p, show_signed
+from parfocal.report.arms import (
+    ArmResult,
+    Reference,
+    arms_sentences,
+    arms_table,
+    show_difference,
+    show_interval,
+    show_number,
+    show_p,
+    show_signed,
+)
 from parfocal.report.figures import curves_panel, forest_figure, reliability_figure, roc_figure, training_figure
 from parfocal.report.images import png, slide_map_figure, tile_gallery, tile_strip
 from parfocal.report.page import (
@@ -40,7 +50,9 @@ __all__ = [
     "png",
     "reliability_figure",
     "roc_figure",
+    "show_difference",
     "show_interval",
+    "show_number",
     "show_p",
     "show_signed",
     "slide_map_figure",

@@ -1,7 +1,7 @@
 """The table that compares arms on one target, and the sentences that read it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -9,12 +9,22 @@ from parfocal.report.page import Column, Row, Table
 from parfocal.report.statistics import FoldTest, Interval, holm
 from parfocal.report.statistics.interval import Number
 
-__all__ = ["ArmResult", "Reference", "arms_sentences", "arms_table", "show_interval", "show_p", "show_signed"]
+__all__ = [
+    "ArmResult",
+    "Reference",
+    "arms_sentences",
+    "arms_table",
+    "show_difference",
+    "show_interval",
+    "show_number",
+    "show_p",
+    "show_signed",
+]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A number to hold beside an arm's AUC: a ceiling that no reader of the same input passes, or another reader."""
+    """A number to hold beside an arm's metric: a ceiling that no reader of the same input passes, or another reader."""
 
     value: Number
     label: str
@@ -29,7 +39,9 @@ class ArmResult:
         name: what goes in, "5x" or "5x + 10x + 20x".
         family: the group it is listed under, "One magnification"; arms of a family follow each other.
         pooling: how instances become a prediction.
-        auc: the mean over folds with its interval.
+        value: the metric, such as the AUC: the mean over folds with its interval.
+        beside: second numbers by name, such as the balanced accuracy; the same names in every arm of a table.
+        seed_sd: the sd of the metric over seeds of the fit, where there are several.
         instances_per_slide: mean number of vectors that the pooling sees, where known.
         references: ceilings and other readers to print beside it.
         against_best_single: this arm minus the best single magnification over the same folds; None for that arm itself
@@ -41,7 +53,9 @@ class ArmResult:
     name: str
     family: str
     pooling: str
-    auc: Interval
+    value: Interval
+    beside: Mapping[str, float] = field(default_factory=dict)
+    seed_sd: float | None = None
     instances_per_slide: Number | None = None
     references: tuple[Reference, ...] = ()
     against_best_single: FoldTest | None = None
@@ -49,22 +63,33 @@ class ArmResult:
     highlight: bool = False
 
 
-def arms_table(target: str, arms: Sequence[ArmResult], *, footnotes: tuple[str, ...] = ()) -> Table:
+def arms_table(
+    target: str, arms: Sequence[ArmResult], *, metric: str = "AUC", footnotes: tuple[str, ...] = ()
+) -> Table:
     """One row for each arm under its family, with what is known beside what was measured.
 
-    The columns of references, instances and differences are left out where no arm has them.
+    The columns of references, instances, seeds and differences are left out where no arm has them.
+
+    Args:
+        target: the label's name.
+        arms: those of a family one after the other.
+        metric: what `value` of the arms is called.
+        footnotes: sentences to stand below.
 
     Raises:
         ValueError: no arm, or two levels of interval in one table.
     """
-    levels = {arm.auc.level for arm in arms}
+    levels = {arm.value.level for arm in arms}
     if len(levels) != 1:
         raise ValueError(f"the arms of one table share one level of interval, got {sorted(levels)}")
     level = f"{levels.pop():.0%}".replace("%", " %")
     with_reference = any(arm.references for arm in arms)
     with_instances = any(arm.instances_per_slide is not None for arm in arms)
+    with_seeds = any(arm.seed_sd is not None for arm in arms)
     with_difference = any(arm.against_best_single is not None for arm in arms)
-    columns = [Column("Arm"), Column("Pooling"), Column("AUC", "right"), Column(f"{level} interval", "right")]
+    columns = [Column("Arm"), Column("Pooling"), Column(metric, "right"), Column(f"{level} interval", "right")]
+    second = list(arms[0].beside)
+    columns += [Column(name, "right", "The mean over folds; it does not compare arms.") for name in second]
     if with_reference:
         columns.append(
             Column("Known", "left", "A ceiling by theorem, or what another reader of the same input reaches.")
@@ -72,36 +97,48 @@ def arms_table(target: str, arms: Sequence[ArmResult], *, footnotes: tuple[str, 
     if with_difference:
         columns.append(Column("Gain over best single (interval)", "right", "Paired over the same folds."))
         columns.append(Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the arms of this table."))
+    if with_seeds:
+        columns.append(
+            Column("sd over seeds", "right", "The same patients and folds, fitted from other random numbers.")
+        )
     if with_instances:
         columns.append(Column("Instances per slide", "right", "Mean number of vectors that the pooling sees."))
     adjusted = _holm_over(arms)
     rows: list[Row] = []
     family = None
-    for arm in arms:
+    for arm, p_value in zip(arms, adjusted, strict=True):
         if arm.family != family:
             rows.append(Row((arm.family,), "group"))
             family = arm.family
-        cells = [arm.name, arm.pooling, f"{arm.auc.estimate:.2f}", show_interval(arm.auc)]
+        cells = [arm.name, arm.pooling, f"{arm.value.estimate:.2f}", show_interval(arm.value)]
+        cells += [show_number(arm.beside.get(name, float("nan"))) for name in second]
         if with_reference:
             cells.append("; ".join(_show_reference(one) for one in arm.references) or "–")
         if with_difference:
             test = arm.against_best_single
-            cells += ["–", "–"] if test is None else [_difference(test.difference), show_p(adjusted[arm])]
+            cells += ["–", "–"] if test is None else [show_difference(test.difference), show_p(p_value)]
+        if with_seeds:
+            cells.append("–" if arm.seed_sd is None else f"{arm.seed_sd:.3f}")
         if with_instances:
             cells.append("–" if arm.instances_per_slide is None else f"{arm.instances_per_slide:,.0f}")
         rows.append(Row(tuple(cells), "highlight" if arm.highlight else "plain"))
     notes = list(footnotes)
     if with_difference:
         notes.append(
-            "The best single magnification is the one with the highest AUC in this very table: that choice favours it, "
-            "so a gain over it is understated rather than overstated. The p-values are corrected for the number of "
-            "arms (Holm); the intervals are not."
+            f"The best single magnification is the one with the highest {metric} in this very table: that choice "
+            "favours it, so a gain over it is understated rather than overstated. The p-values are corrected for the "
+            "number of arms (Holm); the intervals are not."
         )
     return Table(f"{target}: every arm on the same folds", tuple(columns), tuple(rows), tuple(notes))
 
 
 def arms_sentences(
-    target: str, arms: Sequence[ArmResult], *, n_patients: int, detectable: float | None = None
+    target: str,
+    arms: Sequence[ArmResult],
+    *,
+    n_patients: int,
+    detectable: float | None = None,
+    metric: str = "AUC",
 ) -> tuple[str, ...]:
     """What the table says, in words: the best single magnification, the best other arm, and what could be seen at all.
 
@@ -111,36 +148,38 @@ def arms_sentences(
         n_patients: number of distinct patients.
         detectable: the difference that this cohort would have shown with 80 % power (`detectable_difference`); None or
             NaN where that is not known.
+        metric: what `value` of the arms is called.
     """
     singles = [arm for arm in arms if arm.is_single_magnification]
-    others = [arm for arm in arms if not arm.is_single_magnification]
+    others = [place for place, arm in enumerate(arms) if not arm.is_single_magnification]
     said = []
     if singles:
-        best = max(singles, key=lambda arm: arm.auc.estimate)
+        best = max(singles, key=lambda arm: arm.value.estimate)
         said.append(
-            f"{target}: the best single magnification is {best.name} ({best.pooling}) with an AUC of "
-            f"{best.auc.estimate:.2f} ({show_interval(best.auc)})."
+            f"{target}: the best single magnification is {best.name} ({best.pooling}): {metric} "
+            f"{best.value.estimate:.2f} ({show_interval(best.value)})."
         )
     if others:
-        best = max(others, key=lambda arm: arm.auc.estimate)
+        place = max(others, key=lambda other: arms[other].value.estimate)
+        best = arms[place]
         text = (
-            f"The best arm that reads several is {best.name} ({best.pooling}) with "
-            f"{best.auc.estimate:.2f} ({show_interval(best.auc)})"
+            f"The best arm that reads several is {best.name} ({best.pooling}): {metric} "
+            f"{best.value.estimate:.2f} ({show_interval(best.value)})"
         )
         if best.against_best_single is not None:
-            difference, p_value = best.against_best_single.difference, _holm_over(arms)[best]
+            difference, p_value = best.against_best_single.difference, _holm_over(arms)[place]
             # A constant difference has no p-value; its interval decides.
             shown = p_value < 1 - difference.level if p_value == p_value else 0.0 not in difference
             verdict = "more than chance gives" if shown else "which chance can explain"
             text += (
-                f"; against the best single magnification that is {_difference(difference)}, {verdict} "
+                f"; against the best single magnification that is {show_difference(difference)}, {verdict} "
                 f"(p {show_p(p_value)} after Holm's correction)"
             )
         said.append(text + ".")
     if detectable is not None and detectable == detectable:
         said.append(
-            f"With {n_patients:,} patients a true difference of {detectable:.2f} would have been seen four times "
-            "in five; smaller ones can be there and not show."
+            f"With {n_patients:,} patients a true difference of {detectable:.2f} in {metric} would have been seen "
+            "four times in five; smaller ones can be there and not show."
         )
     return tuple(said)
 
@@ -156,6 +195,16 @@ def show_signed(value: Number) -> str:
     return text if float(text) == 0 else ("+" if value > 0 else "\u2212") + text
 
 
+def show_number(value: Number) -> str:
+    """Two decimals with a typographic minus, and a dash for what has no value."""
+    return "–" if value != value else f"{value:.2f}".replace("-", "\u2212")
+
+
+def show_difference(interval: Interval) -> str:
+    """A difference with its sign, and the two ends with theirs."""
+    return f"{show_signed(interval.estimate)} ({show_signed(interval.low)} to {show_signed(interval.high)})"
+
+
 def show_p(value: Number) -> str:
     """A p-value with two figures, "< 0.001" below that, and a dash where no test could be made."""
     if value != value:
@@ -163,15 +212,11 @@ def show_p(value: Number) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def _difference(interval: Interval) -> str:
-    return f"{show_signed(interval.estimate)} ({show_signed(interval.low)} to {show_signed(interval.high)})"
-
-
-def _holm_over(arms: Sequence[ArmResult]) -> dict[ArmResult, float]:
-    """The corrected p-value of each arm that was compared."""
-    compared = [(arm, arm.against_best_single.p_value) for arm in arms if arm.against_best_single is not None]
-    adjusted = holm(np.array([p_value for _, p_value in compared]))
-    return {arm: float(p_value) for (arm, _), p_value in zip(compared, adjusted, strict=True)}
+def _holm_over(arms: Sequence[ArmResult]) -> list[float]:
+    """The corrected p-value of each arm; NaN where it was not compared."""
+    tests = [one.against_best_single for one in arms]
+    adjusted = holm(np.array([float("nan") if test is None else test.p_value for test in tests]))
+    return [float(p_value) for p_value in adjusted]
 
 
 def _show_reference(reference: Reference) -> str:

@@ -20,7 +20,7 @@ _LABEL = 312  # width of the arms' names, px
 _VALUE = 150  # width of the numbers at the right, px
 
 
-def forest_figure(target: str, arms: Sequence[ArmResult], *, width: int = 1000) -> Figure:
+def forest_figure(target: str, arms: Sequence[ArmResult], *, metric: str = "AUC", width: int = 1000) -> Figure:
     """Every arm as a dot with its interval, in its family, with chance as a dashed line.
 
     A hollow diamond is a known ceiling, a cross another reference (the caption says which).
@@ -35,7 +35,7 @@ def forest_figure(target: str, arms: Sequence[ArmResult], *, width: int = 1000) 
     families = [arm.family for arm in arms]
     heads = [number == 0 or families[number - 1] != family for number, family in enumerate(families)]
     total = sum(heights) + 30 * sum(heads)
-    lowest = min([arm.auc.low for arm in arms] + [ref.value for arm in arms for ref in arm.references] + [0.45])
+    lowest = min([arm.value.low for arm in arms] + [ref.value for arm in arms for ref in arm.references] + [0.45])
     low = max(0.0, np.floor(lowest * 10) / 10)
     plot = Plot(width, total + 56, x=(low, 1.0), y=(0, 1), left=_LABEL, right=_VALUE, top=8, bottom=48)
 
@@ -54,7 +54,7 @@ def forest_figure(target: str, arms: Sequence[ArmResult], *, width: int = 1000) 
         plot.text(plot.px(tick), y + 18, f"{tick:.1f}", "soft", anchor="middle")
     plot.segment(plot.px(0.5), 8, plot.px(0.5), y, "chance", 1.6)
     plot.segment(plot.px(low), y, plot.px(1.0), y, "axis")
-    plot.text((plot.px(low) + plot.px(1.0)) / 2, y + 37, "AUC (0.5 is chance)", "soft", anchor="middle")
+    plot.text((plot.px(low) + plot.px(1.0)) / 2, y + 37, f"{metric} (0.5 is chance)", "soft", anchor="middle")
     order = list(dict.fromkeys(families))
     for middle, arm, own in rows:
         first = middle + 4.5 - 7.5 * (len(own) - 1)
@@ -62,23 +62,23 @@ def forest_figure(target: str, arms: Sequence[ArmResult], *, width: int = 1000) 
             css = "strong" if arm.highlight and number == 0 else "soft" if number and number == len(own) - 1 else ""
             plot.text(8, first + 15 * number, line, css, size=13 if css != "soft" else 12)
         series = order.index(arm.family)
-        plot.segment(plot.px(arm.auc.low), middle, plot.px(arm.auc.high), middle, f"l{series % 6}", 2.4)
+        plot.segment(plot.px(arm.value.low), middle, plot.px(arm.value.high), middle, f"l{series % 6}", 2.4)
         for reference in arm.references:
             mark = plot.diamond if reference.is_ceiling else plot.cross
             mark(plot.px(reference.value), middle)
-        plot.dot(plot.px(arm.auc.estimate), middle, series)
-        numbers = f"{arm.auc.estimate:.2f}  ({arm.auc.low:.2f} to {arm.auc.high:.2f})"
+        plot.dot(plot.px(arm.value.estimate), middle, series)
+        numbers = f"{arm.value.estimate:.2f}  ({arm.value.low:.2f} to {arm.value.high:.2f})"
         plot.text(width - _VALUE + 12, middle + 4.5, numbers, "strong" if arm.highlight else "", size=12)
 
-    level = f"{arms[0].auc.level:.0%}".replace("%", " %")
-    caption = f"{target}: AUC of every arm with its {level} interval; the dashed line is chance."
+    level = f"{arms[0].value.level:.0%}".replace("%", " %")
+    caption = f"{target}: {metric} of every arm with its {level} interval; the dashed line is chance."
     if any(reference.is_ceiling for arm in arms for reference in arm.references):
         caption += " Hollow diamond: the best that any reader of the same input can reach."
     others = dict.fromkeys(ref.label for arm in arms for ref in arm.references if not ref.is_ceiling)
     if others:
         caption += f" Cross: {', '.join(others)}."
-    alt = f"Forest plot of AUC for {target}. " + "; ".join(
-        f"{arm.name}, {arm.pooling}: {arm.auc.estimate:.2f}" for arm in arms
+    alt = f"Forest plot of {metric} for {target}. " + "; ".join(
+        f"{arm.name}, {arm.pooling}: {arm.value.estimate:.2f}" for arm in arms
     )
     return Figure.of(plot.svg(), caption, alt)
 

@@ -3,10 +3,11 @@
 Which one is right depends on the design, and using the wrong one is the usual mistake:
 
 - one fixed test set: `delong_interval`, `delong_test`, `patient_bootstrap`;
-- repeated cross-validation: `auc_interval`, `nadeau_bengio_test`, `detectable_difference`;
-- several targets: `wilcoxon_signed_rank` over their means, `holm` over their p-values.
+- repeated cross-validation: `auc_interval` or `concordance_interval`, `nadeau_bengio_test`, `detectable_difference`;
+- several targets: `wilcoxon_signed_rank` over their means, `holm` over their p-values, `mean_over_targets`.
 """
 
+from parfocal.report.statistics.agreement import balanced_accuracy, explained_variance, quadratic_kappa, spearman
 from parfocal.report.statistics.auc import (
     AucTest,
     RocCurve,
@@ -21,16 +22,26 @@ from parfocal.report.statistics.auc import (
 )
 from parfocal.report.statistics.bootstrap import bootstrap_auc_difference, patient_bootstrap
 from parfocal.report.statistics.calibration import (
+    CalibrationLine,
     ReliabilityBin,
     brier_score,
+    calibration_line,
     expected_calibration_error,
     reliability_bins,
     wilson_interval,
+)
+from parfocal.report.statistics.concordance import (
+    RankedPairs,
+    concordance,
+    one_against_rest_auc,
+    ordered_pairs,
+    time_pairs,
 )
 from parfocal.report.statistics.interval import Interval
 from parfocal.report.statistics.repeated import (
     FoldTest,
     auc_interval,
+    concordance_interval,
     detectable_difference,
     nadeau_bengio_interval,
     nadeau_bengio_se,
@@ -38,37 +49,50 @@ from parfocal.report.statistics.repeated import (
     rule_of_three,
 )
 from parfocal.report.statistics.survival import Concordance, harrell_concordance
-from parfocal.report.statistics.tasks import SignedRankTest, holm, wilcoxon_signed_rank
+from parfocal.report.statistics.tasks import SignedRankTest, holm, mean_over_targets, wilcoxon_signed_rank
 
 __all__ = [
     "AucTest",
+    "CalibrationLine",
     "Concordance",
     "FoldTest",
     "Interval",
+    "RankedPairs",
     "ReliabilityBin",
     "RocCurve",
     "SignedRankTest",
     "auc",
     "auc_interval",
+    "balanced_accuracy",
     "bootstrap_auc_difference",
     "brier_score",
+    "calibration_line",
+    "concordance",
+    "concordance_interval",
     "delong_covariance",
     "delong_interval",
     "delong_test",
     "detectable_difference",
     "expected_calibration_error",
+    "explained_variance",
     "hanley_mcneil_se",
     "harrell_concordance",
     "holm",
+    "mean_over_targets",
     "mean_roc",
     "nadeau_bengio_interval",
     "nadeau_bengio_se",
     "nadeau_bengio_test",
     "newcombe_interval",
+    "one_against_rest_auc",
+    "ordered_pairs",
     "patient_bootstrap",
+    "quadratic_kappa",
     "reliability_bins",
     "roc_curve",
     "rule_of_three",
+    "spearman",
+    "time_pairs",
     "wilcoxon_signed_rank",
     "wilson_interval",
 ]

@@ -4,11 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Shaped
-from scipy import stats
+from scipy import optimize, special, stats
 
 from parfocal.report.statistics.interval import Interval
 
-__all__ = ["ReliabilityBin", "brier_score", "expected_calibration_error", "reliability_bins", "wilson_interval"]
+__all__ = [
+    "CalibrationLine",
+    "ReliabilityBin",
+    "brier_score",
+    "calibration_line",
+    "expected_calibration_error",
+    "reliability_bins",
+    "wilson_interval",
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,53 @@ def expected_calibration_error(
     """
     groups = reliability_bins(is_positive, probability, bins)
     return sum(one.n * abs(one.mean_prediction - one.observed.estimate) for one in groups) / len(is_positive)
+
+
+@dataclass(frozen=True)
+class CalibrationLine:
+    """How predicted log odds have to be changed to mean what they say (Cox 1958).
+
+    Attributes:
+        slope: of a logistic regression of the outcome on the log odds; 1 is right, below 1 the predictions are too far
+            from one half (overfitting), above 1 too near.
+        intercept: what must be added to the log odds, slope left at 1; 0 is right, below 0 they are too high.
+    """
+
+    slope: float
+    intercept: float
+
+
+def calibration_line(is_positive: Shaped[np.ndarray, "case"], log_odds: Shaped[np.ndarray, "case"]) -> CalibrationLine:
+    """Slope and intercept of the calibration; NaN for a slope that has no finite value.
+
+    That is so where a threshold separates the classes without an error, and where all predictions are the same.
+
+    Raises:
+        ValueError: a class is missing.
+    """
+    truth = np.asarray(is_positive, dtype=np.float64)
+    logit = np.asarray(log_odds, dtype=np.float64)
+    positive, negative = logit[truth == 1], logit[truth == 0]
+    if not len(positive) or not len(negative):
+        raise ValueError(f"calibration needs both classes, got {len(positive)} positive and {len(negative)} negative")
+
+    def excess(shift: float) -> float:
+        return float(special.expit(logit + shift).sum() - truth.sum())
+
+    reach = float(np.abs(logit).max()) + 40.0
+    intercept = float(optimize.brentq(excess, -reach, reach))
+    if positive.min() >= negative.max() or positive.max() <= negative.min() or np.ptp(logit) < 1e-9:
+        return CalibrationLine(float("nan"), intercept)
+    scale = float(logit.std())
+    design = np.column_stack([np.ones_like(logit), (logit - logit.mean()) / scale])
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        score = design @ weights
+        value = np.logaddexp(0.0, score).sum() - truth @ score
+        return float(value), design.T @ (special.expit(score) - truth)
+
+    fit = optimize.minimize(loss, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-8 * len(truth)})
+    return CalibrationLine(float(fit.x[1]) / scale, intercept)
 
 
 def brier_score(is_positive: Shaped[np.ndarray, "case"], probability: Shaped[np.ndarray, "case"]) -> float:

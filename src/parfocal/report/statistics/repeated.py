@@ -23,6 +23,7 @@ from parfocal.report.statistics.interval import Interval, Number, Numbers, finit
 __all__ = [
     "FoldTest",
     "auc_interval",
+    "concordance_interval",
     "detectable_difference",
     "nadeau_bengio_interval",
     "nadeau_bengio_se",
@@ -88,6 +89,26 @@ def auc_interval(
     widened = floor.low < corrected.low - 1e-9 or floor.high > corrected.high + 1e-9
     method = "Nadeau-Bengio, widened to Newcombe" if widened else "Nadeau-Bengio"
     return Interval(mean, min(corrected.low, floor.low), max(corrected.high, floor.high), level, method)
+
+
+def concordance_interval(values: Numbers, test_over_train: Number, *, n_patients: int, level: float = 0.95) -> Interval:
+    """The mean over folds of a concordance between 0 and 1 with the corrected interval, clipped to that range.
+
+    There is no Newcombe interval for labels of more than two values, so nothing widens it but one case: folds that all
+    read the same make the interval a point, and then it reaches as far as the rule of three lets it.
+
+    Args:
+        values: the concordance of each fold and repeat.
+        test_over_train: number of test cases over number of training cases of a fold.
+        n_patients: number of distinct patients; with censored times, of those whose event was seen.
+        level: the share of such intervals that hold the true value.
+    """
+    corrected = nadeau_bengio_interval(values, test_over_train, level).clipped(0.0, 1.0)
+    mean = min(max(corrected.estimate, 0.0), 1.0)
+    if corrected.half_width > 0:
+        return Interval(mean, min(corrected.low, mean), max(corrected.high, mean), level, "Nadeau-Bengio")
+    room = rule_of_three(n_patients, level)
+    return Interval(mean, max(mean - room, 0.0), min(mean + room, 1.0), level, "rule of three")
 
 
 # Midpoints of equal slices of probability: the power is exact to four digits, one degree of freedom included.

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float64
 from scipy import stats
 
-from parfocal.report.statistics.interval import Numbers, finite_numbers
+from parfocal.report.statistics.interval import Interval, Numbers, finite_numbers
 
-__all__ = ["SignedRankTest", "holm", "wilcoxon_signed_rank"]
+__all__ = ["SignedRankTest", "holm", "mean_over_targets", "wilcoxon_signed_rank"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,21 @@ def wilcoxon_signed_rank(differences: Numbers) -> SignedRankTest:
         se = float(np.sqrt((ranks**2).sum() / 4))
         p_value = float(2 * stats.norm.sf(abs(rank_sum - ranks.sum() / 2) / se))
     return SignedRankTest(rank_sum, n, len(array) - n, min(p_value, 1.0), float(2.0 ** (1 - n)))
+
+
+def mean_over_targets(values: Numbers, level: float = 0.95) -> Interval:
+    """The mean of one number for each target, with the t interval that takes the targets as drawn from many.
+
+    It says what a further target of this sort would show on average. Targets that are labels of the same patients are
+    not independent of each other, and then it is too narrow.
+
+    Raises:
+        ValueError: fewer than two targets, or a number that is not finite.
+    """
+    array = finite_numbers(values, "the mean over targets", at_least=2)
+    mean = float(array.mean())
+    reach = float(array.std(ddof=1) / np.sqrt(len(array)) * stats.t.ppf(0.5 + level / 2, len(array) - 1))
+    return Interval(mean, mean - reach, mean + reach, level, "t over targets")
 
 
 def holm(p_values: Numbers) -> Float64[np.ndarray, "test"]:

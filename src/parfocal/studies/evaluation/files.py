@@ -1,4 +1,4 @@
-"""The files of an evaluation: results, predictions and splits as tables, all of it as JSON, and the page."""
+"""The files of an evaluation: its tables, all of it as JSON, and the page."""
 
 import csv
 import json
@@ -8,19 +8,35 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.cohort import write_splits
+from parfocal.cohort import Cohort, write_splits
 from parfocal.provenance import provenance, writing
 from parfocal.report import Section, make_report
-from parfocal.report.statistics import holm
-from parfocal.studies.evaluation.result import ArmRun, EvaluateResult, TargetResult
 from parfocal.studies.evaluation.page import evaluation_page
+from parfocal.studies.evaluation.primary import across_targets
+from parfocal.studies.evaluation.result import (
+    AcrossTargets,
+    ArmRun,
+    Calibration,
+    EvaluateResult,
+    ExternalRun,
+    Subgroup,
+    TargetComparison,
+    TargetResult,
+)
+from parfocal.studies.evaluation.tables import (
+    EXTERNAL_COLUMNS,
+    PREDICTION_COLUMNS,
+    RESULT_COLUMNS,
+    SUBGROUP_COLUMNS,
+    SUMMARY_COLUMNS,
+    external_rows,
+    prediction_rows,
+    result_rows,
+    subgroup_rows,
+    summary_rows,
+)
 
 __all__ = ["write_evaluation"]
-
-_RESULT_COLUMNS = (
-    "target", "arm", "pooling", "family", "kind", "auc", "low", "high", "level", "method", "folds",
-    "gain", "gain_low", "gain_high", "p", "p_holm", "instances_per_slide", "seconds", "chosen",
-)  # fmt: skip
 
 
 def write_evaluation(
@@ -33,12 +49,14 @@ def write_evaluation(
     sections: Sequence[Section] = (),
 ) -> EvaluateResult:
     """Write everything into `out`, each file whole or not at all, the page last."""
-    _write_table(out / "results.csv", _RESULT_COLUMNS, _result_rows(results))
-    _write_table(
-        out / "predictions.csv",
-        ("target", "arm", "pooling", "repeat", "fold", "slide", "is_positive", "logit"),
-        _prediction_rows(results),
-    )
+    primary = across_targets(results, lambda result: result.primary)
+    picked = across_targets(results, lambda result: result.picked)
+    across = {name: one for name, one in (("primary", primary), ("picked", picked)) if one is not None}
+    _write_table(out / "results.csv", RESULT_COLUMNS, result_rows(results))
+    _write_table(out / "summary.csv", SUMMARY_COLUMNS, summary_rows(results, across))
+    _write_table(out / "predictions.csv", PREDICTION_COLUMNS, prediction_rows(results))
+    _write_optional(out / "subgroups.csv", SUBGROUP_COLUMNS, subgroup_rows(results))
+    _write_optional(out / "external.csv", EXTERNAL_COLUMNS, external_rows(results))
     write_splits(out / "splits.csv", {target: result.splits for target, result in results.items()})
     with writing(out / "results.json") as temporary:
         content = {
@@ -46,11 +64,15 @@ def write_evaluation(
             "settings": dict(settings),
             "inputs": dict(inputs),
             "targets": {target: _target_json(result) for target, result in results.items()},
+            "across_targets": {name: _across_json(one) for name, one in across.items()},
         }
         del content["parfocal_settings"]  # `settings` holds the same, readable
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    page = evaluation_page(results, settings=settings, seed=seed, inputs=inputs, sections=sections)
-    return EvaluateResult(results, make_report(page, out / "report.html"), out, inputs, settings)
+    page = evaluation_page(
+        results, primary=primary, picked=picked, settings=settings, seed=seed, inputs=inputs, sections=sections
+    )
+    report = make_report(page, out / "report.html")
+    return EvaluateResult(results, report, out, inputs, settings, primary, picked)
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
@@ -60,56 +82,50 @@ def _write_table(path: Path, columns: Sequence[str], rows: Iterator[Sequence[Any
         table.writerows(rows)
 
 
-def _result_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
-    for target, result in results.items():
-        compared = [run for run in result.runs if run.against_best_single is not None]
-        adjusted = holm(np.array([_p_value(run) for run in compared]))
-        by_arm = {run.arm.label: float(value) for run, value in zip(compared, adjusted, strict=True)}
-        for run in result.runs:
-            test, auc = run.against_best_single, run.interval
-            gain: list[Any] = [""] * 5
-            if test is not None:
-                difference = test.difference
-                gain = [difference.estimate, difference.low, difference.high, test.p_value, by_arm[run.arm.label]]
-            chosen = "; ".join(f"{name} ({count})" for name, count in run.chosen.items())
-            yield [
-                target, run.arm.name, run.arm.pooling, run.arm.family, run.arm.kind,
-                auc.estimate, auc.low, auc.high, auc.level, auc.method, int(np.isfinite(run.fold_auc).sum()),
-                *gain, run.instances_per_slide, round(run.seconds, 3), chosen,
-            ]  # fmt: skip
-
-
-def _prediction_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
-    for target, result in results.items():
-        cohort = result.cohort
-        for run in result.runs:
-            for fold, prediction in zip(result.folds, run.predictions, strict=True):
-                for slide, logit in zip(fold.test, prediction.score[:, 0], strict=True):
-                    yield [
-                        target, run.arm.name, run.arm.pooling, fold.repeat, fold.number,
-                        cohort.slides[slide], int(cohort.is_positive[slide]), f"{logit:.6g}",
-                    ]  # fmt: skip
+def _write_optional(path: Path, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+    """A table that not every evaluation has; one of an earlier run with other settings does not stay."""
+    found = list(rows)
+    path.unlink(missing_ok=True)
+    if found:
+        _write_table(path, columns, iter(found))
 
 
 def _target_json(result: TargetResult) -> dict[str, Any]:
-    cohort = result.cohort
     best = result.best_single
     return {
-        "positive": cohort.positive,
-        "negative": cohort.negative,
-        "slides": len(cohort.slides),
-        "positive_slides": int(cohort.is_positive.sum()),
-        "groups": len(set(cohort.groups)),
+        "metric": result.metric.name,
+        **_cohort_json(result.cohort),
+        "notes": list(result.notes),
         "test_over_train": result.test_over_train,
         "best_single": None if best is None else result.runs[best].arm.label,
+        "primary": _comparison_json(result, result.primary),
+        "picked": _comparison_json(result, result.picked),
         "detectable_difference": _number(result.detectable),
         "references": {
             kind: [{"label": one.label, "value": float(one.value), "is_ceiling": one.is_ceiling} for one in several]
             for kind, several in result.references.items()
         },
-        "notes": list(result.notes),
+        "external_cohort": None if result.external_cohort is None else _cohort_json(result.external_cohort),
+        "subgroups": [_subgroup_json(result, one) for one in result.subgroups],
         "arms": [_run_json(run) for run in result.runs],
     }
+
+
+def _cohort_json(cohort: Cohort) -> dict[str, Any]:
+    outcome = cohort.outcome
+    found: dict[str, Any] = {
+        "outcome": outcome.kind,
+        "slides": len(cohort.slides),
+        "groups": len(set(cohort.groups)),
+        "notes": list(cohort.notes),
+    }
+    if outcome.classes:
+        found["classes"] = {name: int((outcome.value == place).sum()) for place, name in enumerate(outcome.classes)}
+    if outcome.kind == "binary":
+        found.update(positive=cohort.positive, negative=cohort.negative, positive_slides=int(cohort.is_positive.sum()))
+    if outcome.kind == "survival":
+        found["events"] = int(outcome.event.sum())
+    return found
 
 
 def _run_json(run: ArmRun) -> dict[str, Any]:
@@ -119,8 +135,9 @@ def _run_json(run: ArmRun) -> dict[str, Any]:
         "pooling": run.arm.pooling,
         "family": run.arm.family,
         "kind": run.arm.kind,
-        "auc": run.interval.to_dict(),
-        "fold_auc": [_number(value) for value in run.fold_auc],
+        "value": run.interval.to_dict(),
+        "fold_value": [_number(value) for value in run.fold_value],
+        "beside": {name: _number(value) for name, value in run.beside.items()},
         "against_best_single": None
         if test is None
         else {
@@ -129,15 +146,91 @@ def _run_json(run: ArmRun) -> dict[str, Any]:
             "degrees_of_freedom": test.degrees_of_freedom,
             "p": _number(test.p_value),
         },
+        "seed_sd": _number(run.seed_sd),
+        "calibration": _calibration_json(run.calibration),
+        "external": _external_json(run.external),
+        "encodings_per_slide": _number(run.encodings_per_slide),
         "instances_per_slide": run.instances_per_slide,
         "chosen": run.chosen,
         "seconds": run.seconds,
     }
 
 
-def _p_value(run: ArmRun) -> float:
-    return float("nan") if run.against_best_single is None else run.against_best_single.p_value
+def _external_json(one: ExternalRun | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    test = one.against_best_single
+    return {
+        "value": one.interval.to_dict(),
+        "beside": {name: _number(value) for name, value in one.beside.items()},
+        "against_best_single": None
+        if test is None
+        else {
+            "difference": test.difference.to_dict(),
+            "p": _number(test.p_value),
+            "bootstrap": test.bootstrap.to_dict(),
+        },
+        "calibration": _calibration_json(one.calibration),
+    }
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _calibration_json(one: Calibration | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {
+        "slope": _number(one.slope),
+        "intercept": _number(one.intercept),
+        "expected_error": one.expected_error,
+        "brier": one.brier,
+        "bins": [
+            {"low": bin.low, "high": bin.high, "n": bin.n, "mean": bin.mean_prediction, "share": bin.observed.to_dict()}
+            for bin in one.bins
+        ],
+    }
+
+
+def _subgroup_json(result: TargetResult, one: Subgroup) -> dict[str, Any]:
+    return {
+        "column": one.column,
+        "value": one.value,
+        "slides": one.slides,
+        "groups": one.patients,
+        "folds": one.folds,
+        "note": one.note,
+        "arms": {
+            run.arm.label: None if interval is None else interval.to_dict()
+            for run, interval in zip(result.runs, one.intervals, strict=True)
+        },
+    }
+
+
+def _comparison_json(result: TargetResult, one: TargetComparison | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {
+        "mixed": result.runs[one.mixed].arm.label,
+        "single": result.runs[one.single].arm.label,
+        "difference": one.test.difference.to_dict(),
+        "p": _number(one.test.p_value),
+        "detectable_difference": _number(one.detectable),
+    }
+
+
+def _across_json(one: AcrossTargets) -> dict[str, Any]:
+    return {
+        "targets": list(one.targets),
+        "p_holm": {target: _number(value) for target, value in one.p_holm.items()},
+        "single": None if one.single is None else one.single.to_dict(),
+        "mixed": None if one.mixed is None else one.mixed.to_dict(),
+        "difference": None if one.difference is None else one.difference.to_dict(),
+        "wilcoxon": {
+            "rank_sum": one.signed_rank.rank_sum,
+            "p": one.signed_rank.p_value,
+            "smallest_possible_p": one.signed_rank.smallest_p,
+            "targets_without_difference": one.signed_rank.n_zero,
+        },
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None

@@ -3,58 +3,43 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from parfocal.report import Column, ReportPage, Row, Section, Table, Text
+from parfocal.studies.evaluation.page_summary import across_sentences, summary_section
+from parfocal.studies.evaluation.page_target import choices_table, target_blocks, target_sentences
+from parfocal.studies.evaluation.result import AcrossTargets, TargetResult
 
-from parfocal.report import (
-    ArmResult,
-    Column,
-    Note,
-    ReportPage,
-    Row,
-    Section,
-    Table,
-    Text,
-    arms_sentences,
-    arms_table,
-    forest_figure,
-    roc_figure,
+__all__ = ["evaluation_page"]
+
+# More sentences than those of two targets would bury the answer.
+_MOST_IN_LEAD = 2
+
+_WORDS = (
+    "An arm is one way to read a slide: which magnifications go in, and how their tiles become one prediction. A "
+    "single arm sees the tiles of one magnification; a late arm sees several, each as a bag that does not say which "
+    "tiles show the same place; a mixed arm knows which tiles lie in the same region.",
 )
-from parfocal.report.page import Block
-from parfocal.report.statistics import RocCurve, mean_roc, roc_curve
-from parfocal.studies.evaluation.result import ArmRun, TargetResult
-
-__all__ = ["arm_results", "evaluation_page"]
-
 _METHOD = (
     "Every arm is fitted on the same folds and offered the same choices inside each training fold: the vectors as they "
     "are, or centred and whitened to a few components, times four strengths of what keeps its pooling simple (penalty, "
     "training steps, rank). Nothing from a test fold has a say in any of them.",
-    "Mean: the slide's mean vector and a ridge-penalised logistic regression. Gated attention: Ilse, Tomczak and "
-    "Welling (2018). Cross-scale contrast: the class difference of the within-region products of two magnifications, "
-    "its leading directions, stacked with the slide means; with one kind of vector it is the second moment of that.",
-    "The AUC is the mean over folds. Its interval is that of Nadeau and Bengio (2003) for repeated cross-validation, "
-    "never narrower than the number of patients allows.",
+    "Mean: the slide's mean vector and a penalised linear model (logistic, least squares, or Cox). Gated attention: "
+    "Ilse, Tomczak and Welling (2018). Cross-scale contrast: what the within-region products of two magnifications "
+    "have to do with the label, its leading directions, stacked with the slide means; with one kind of vector it is "
+    "the second moment of that.",
+    "A patient counts once in every number: the scores of a patient's slides that have the same label are averaged "
+    "inside a fold. Scores of different folds come from different fits and are never pooled or compared.",
+    "The number of an arm is the mean over folds. Its interval is that of Nadeau and Bengio (2003) for repeated "
+    "cross-validation; of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
 )
-
-
-def arm_results(result: TargetResult) -> list[ArmResult]:
-    """The arms of a target as the report's table and plot take them; the best arm that pairs is highlighted."""
-    mixed = [run for run in result.runs if run.arm.kind == "mixed"]
-    best = max(mixed, key=lambda run: run.interval.estimate) if mixed else None
-    return [
-        ArmResult(
-            name=run.arm.name,
-            family=run.arm.family,
-            pooling=run.arm.pooling,
-            auc=run.interval,
-            instances_per_slide=run.instances_per_slide,
-            references=tuple(result.references.get(run.arm.kind, ())),
-            against_best_single=run.against_best_single,
-            is_single_magnification=run.arm.kind == "single",
-            highlight=run is best,
-        )
-        for run in result.runs
-    ]
+_SEEDS = (
+    "The sd over seeds is how far an arm moves when its fits start from other random numbers, with the same patients "
+    "in the same folds. It is no part of the intervals, which are about other patients: a small sd over seeds says "
+    "that a result repeats, not that it holds elsewhere."
+)
+_BALANCED = (
+    "The two classes weigh alike in every fit, so a probability is that of a cohort with as many positive as negative "
+    "patients; where one class is rarer, the calibration shows it as an intercept."
+)
 
 
 def evaluation_page(
@@ -63,16 +48,43 @@ def evaluation_page(
     settings: Mapping[str, Any],
     seed: int,
     inputs: Mapping[str, str],
+    primary: AcrossTargets | None = None,
+    picked: AcrossTargets | None = None,
     sections: Sequence[Section] = (),
 ) -> ReportPage:
-    """The page; `sections` follow the targets, and what every arm chose comes last."""
+    """The page; `sections` follow the targets, then costs, and what every arm chose comes last.
+
+    Args:
+        results: by target.
+        settings: everything that made them.
+        seed: of splits, inner folds, networks and draws.
+        inputs: the digests of what went in.
+        primary: the comparison named before looking, over the targets.
+        picked: the best against the best, over the targets.
+        sections: further parts.
+    """
+    in_lead = len(results) <= _MOST_IN_LEAD
+    lead = across_sentences(results, primary)[:1] if primary is not None else ()
+    if in_lead:
+        lead += tuple(sentence for target, result in results.items() for sentence in target_sentences(target, result))
+    summary = summary_section(results, primary, picked)
+    method: tuple[str, ...] = _METHOD
+    if any(run.seed_sd is not None for result in results.values() for run in result.runs):
+        method += (_SEEDS,)
+    if settings.get("probes", {}).get("balanced"):
+        method += (_BALANCED,)
     return ReportPage(
         title="Magnifications compared: " + ", ".join(results),
-        lead=tuple(sentence for target, result in results.items() for sentence in _sentences(target, result)),
+        lead=(*lead, *_WORDS),
         sections=(
-            *(Section(target, _target_blocks(target, result)) for target, result in results.items()),
+            *([] if summary is None else [summary]),
+            *(
+                Section(target, target_blocks(target, result, with_sentences=not in_lead))
+                for target, result in results.items()
+            ),
             *sections,
-            Section("How it was measured", (Text(_METHOD), *(_choices(*item) for item in results.items()))),
+            Section("What each arm costs", (_costs(results),)),
+            Section("How it was measured", (Text(method), *(choices_table(*item) for item in results.items()))),
         ),
         settings=settings,
         seeds={"splits, inner folds and networks": seed},
@@ -80,71 +92,32 @@ def evaluation_page(
     )
 
 
-def _sentences(target: str, result: TargetResult) -> tuple[str, ...]:
-    n_groups = len(set(result.cohort.groups))
-    return arms_sentences(target, arm_results(result), n_patients=n_groups, detectable=result.detectable)
-
-
-def _target_blocks(target: str, result: TargetResult) -> tuple[Block, ...]:
-    cohort = result.cohort
-    arms = arm_results(result)
-    positive = int(cohort.is_positive.sum())
-    what = (
-        f"{len(cohort.slides)} slides of {len(set(cohort.groups))} groups (patients): {positive} are "
-        f"{cohort.positive!r} (positive), {len(cohort.slides) - positive} are {cohort.negative!r}. "
-        f"{result.splits.n_folds} folds, {result.splits.n_repeats} times."
-    )
-    blocks: list[Block] = [Text((what,)), arms_table(target, arms), forest_figure(target, arms)]
-    blocks += [Note(note, "Left out or remarkable") for note in result.notes]
-    late = [one for one in result.references.get("late", ()) if not one.is_ceiling]
-    if late:
-        blocks.append(
-            Note(
-                "Late fusion is at chance only as far as nothing else tells which tiles of two bags belong together. "
-                + "; ".join(f"{one.label}: {one.value:.2f}" for one in late)
-                + ".",
-                "Late fusion is measured, not proven",
-            )
-        )
-    curves = {
-        f"{run.arm.name}, {run.arm.pooling}": curve
-        for run in _shown(result)
-        if (curve := _curve(result, run)) is not None
-    }
-    if curves:
-        blocks.append(roc_figure(target, curves))
-    return tuple(blocks)
-
-
-def _shown(result: TargetResult) -> list[ArmRun]:
-    """The best arm of each kind: more curves than three hide each other."""
-    shown = []
-    for kind in ("single", "late", "mixed"):
-        of_kind = [run for run in result.runs if run.arm.kind == kind]
-        if of_kind:
-            shown.append(max(of_kind, key=lambda run: run.interval.estimate))
-    return shown
-
-
-def _curve(result: TargetResult, run: ArmRun) -> RocCurve | None:
-    curves = [
-        roc_curve(result.cohort.is_positive[fold.test], prediction.score[:, 0])
-        for fold, prediction, value in zip(result.folds, run.predictions, run.fold_auc, strict=True)
-        if np.isfinite(value)
+def _costs(results: Mapping[str, TargetResult]) -> Table:
+    """Encodings, instances and seconds of every arm; the first two are the means over targets."""
+    first = next(iter(results.values()))
+    with_encodings = any(run.encodings_per_slide is not None for run in first.runs)
+    columns = [Column("Arm"), Column("Pooling")]
+    if with_encodings:
+        columns.append(Column("Tiles encoded per slide", "right", "Passes through a tile encoder that the arm needs."))
+    columns += [
+        Column("Vectors pooled per slide", "right", "What the pooling sees."),
+        Column("Seconds of fitting", "right", "Wall-clock time of all folds and choices on this machine."),
     ]
-    return mean_roc(curves) if curves else None
-
-
-def _choices(target: str, result: TargetResult) -> Table:
-    rows = []
-    for run in result.runs:
-        most = list(run.chosen.items())[:3]
-        chosen = "; ".join(f"{name} ({count})" for name, count in most)
-        rows.append(Row((run.arm.name, run.arm.pooling, chosen, f"{run.seconds:.1f}")))
-    columns = (
-        Column("Arm"),
-        Column("Pooling"),
-        Column("Chosen most often (folds)"),
-        Column("Seconds", "right", "All fits of the arm, wall-clock time."),
+    rows, family = [], ""
+    for place, run in enumerate(first.runs):
+        if run.arm.family != family:
+            family = run.arm.family
+            rows.append(Row((family,), "group"))
+        same = [result.runs[place] for result in results.values()]
+        cells = [run.arm.name, run.arm.pooling]
+        if with_encodings:
+            known = [one.encodings_per_slide for one in same if one.encodings_per_slide is not None]
+            cells.append(f"{sum(known) / len(known):,.0f}" if known else "–")
+        cells.append(f"{sum(one.instances_per_slide for one in same) / len(same):,.0f}")
+        cells.append(f"{sum(one.seconds for one in same):.1f}")
+        rows.append(Row(tuple(cells)))
+    notes = (
+        "Encoding tiles is nearly all of the cost of a new slide; fitting is paid once. An arm that averages the "
+        "predictions of others has no fit of its own, and its seconds are theirs.",
     )
-    return Table(f"{target}: what every arm chose inside its training folds", columns, tuple(rows))
+    return Table("Cost of every arm, all targets together", tuple(columns), tuple(rows), notes)

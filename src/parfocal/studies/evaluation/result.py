@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,96 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.cohort import Cohort, Fold, Splits
-from parfocal.errors import ConfigError
 from parfocal.probes import FoldPrediction
 from parfocal.report import Reference
-from parfocal.report.statistics import FoldTest, Interval, auc, auc_interval, detectable_difference, nadeau_bengio_test
+from parfocal.report.statistics import FoldTest, Interval, ReliabilityBin, SignedRankTest
 from parfocal.studies.arms import Arm
+from parfocal.studies.evaluation.metric import Metric
 
-__all__ = ["ArmRun", "EvaluateResult", "TargetResult", "compare_arms"]
+__all__ = [
+    "AcrossTargets",
+    "ArmFits",
+    "ArmRun",
+    "Calibration",
+    "Comparison",
+    "EvaluateResult",
+    "ExternalRun",
+    "Subgroup",
+    "TargetComparison",
+    "TargetResult",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class ArmFits:
+    """What the fits of one arm on one target said and cost, before anything is measured.
+
+    Attributes:
+        predictions: one for each outer fold; with several seeds their average.
+        instances_per_slide: the mean number of vectors that are pooled.
+        seconds: how long its fits took.
+        encodings_per_slide: the mean number of tiles that must be embedded for it; None where that is not known.
+        external: scores of all slides of the external cohort, in its order, by a fit on all training slides.
+        by_seed: the same folds for each single seed of the fit, where there are several.
+    """
+
+    predictions: tuple[FoldPrediction, ...]
+    instances_per_slide: float
+    seconds: float
+    encodings_per_slide: float | None = None
+    external: FoldPrediction | None = None
+    by_seed: tuple[tuple[FoldPrediction, ...], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Whether the probabilities of a binary arm mean what they say.
+
+    Attributes:
+        slope: of the outcome on the log odds; 1 is right, below 1 overfitted; NaN where it has no finite value.
+        intercept: what the log odds lack at slope 1; 0 is right.
+        expected_error: the mean distance between probability and observed share over ten bins.
+        brier: the mean squared error of the probability.
+        bins: the curve, each patient once.
+    """
+
+    slope: float
+    intercept: float
+    expected_error: float
+    brier: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The difference of two arms on one fixed test set: first minus second.
+
+    Attributes:
+        difference: with DeLong's paired interval, or that of the bootstrap where the outcome has more than two values.
+        p_value: DeLong's, two-sided; NaN without it.
+        bootstrap: the paired interval that draws patients.
+    """
+
+    difference: Interval
+    p_value: float
+    bootstrap: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalRun:
+    """One arm, fitted on all training slides, on the external cohort.
+
+    Attributes:
+        interval: the metric with DeLong's or the bootstrap's interval.
+        beside: the second numbers.
+        against_best_single: against the best single magnification of the training cohort; None for that one.
+        calibration: where there are two classes.
+    """
+
+    interval: Interval
+    beside: Mapping[str, float]
+    against_best_single: Comparison | None
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +109,75 @@ class ArmRun:
     Attributes:
         arm: what was run.
         predictions: one for each fold.
-        fold_auc: the AUC of each fold; NaN where the fold tests one class only.
-        interval: the mean over folds that have an AUC, with an interval for repeated cross-validation.
+        fold_value: the metric of each fold; NaN where the fold's labels cannot be put in order.
+        interval: the mean over folds that have a value, with an interval for repeated cross-validation.
+        beside: the second numbers of the outcome's kind, the mean over these folds.
         against_best_single: this arm minus the best single magnification; None for that one, or without any.
         instances_per_slide: the mean number of vectors that are pooled.
         seconds: how long its fits took.
+        encodings_per_slide: the mean number of tiles that must be embedded for it.
+        seed_sd: the sd of the metric over seeds of the fit, patients and folds the same; None with one seed.
+        calibration: of the probabilities, where there are two classes.
+        external: on the external cohort, where there is one.
     """
 
     arm: Arm
     predictions: tuple[FoldPrediction, ...]
-    fold_auc: Float64[np.ndarray, " fold"]
+    fold_value: Float64[np.ndarray, " fold"]
     interval: Interval
+    beside: Mapping[str, float]
     against_best_single: FoldTest | None
     instances_per_slide: float
     seconds: float
+    encodings_per_slide: float | None = None
+    seed_sd: float | None = None
+    calibration: Calibration | None = None
+    external: ExternalRun | None = None
 
     @property
     def chosen(self) -> dict[str, int]:
         """In how many folds each candidate was chosen, the most frequent first."""
         return dict(Counter(one.chosen for one in self.predictions).most_common())
+
+
+@dataclass(frozen=True, eq=False)
+class Subgroup:
+    """The arms among the patients that have one value of a column, such as one cancer type or scanner.
+
+    Attributes:
+        column: its name.
+        value: the value.
+        slides: how many slides have it.
+        patients: how many groups (patients).
+        folds: in how many folds the metric could be measured.
+        intervals: of each arm, in the order of the table; None where fewer than two folds could be measured.
+        note: why there is no number; empty where there is.
+    """
+
+    column: str
+    value: str
+    slides: int
+    patients: int
+    folds: int
+    intervals: tuple[Interval | None, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class TargetComparison:
+    """A mixed arm against a single magnification on one target.
+
+    Attributes:
+        mixed: its place among the arms.
+        single: the place of the single magnification.
+        test: mixed minus single over the folds.
+        detectable: the difference that this cohort would have shown with 80 % power; NaN where that is not known.
+    """
+
+    mixed: int
+    single: int
+    test: FoldTest
+    detectable: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +188,16 @@ class TargetResult:
         cohort: slides and labels.
         splits: who was tested when.
         folds: the same with the inner folds.
+        metric: what compares arms.
         runs: the arms, in the order of the table.
-        best_single: place in `runs` of the single magnification with the highest AUC; None without any.
+        best_single: place in `runs` of the single magnification with the highest metric; None without any.
+        primary: the comparison that was named before looking; None where there is no mixed arm or no single one.
+        picked: the best arm that mixes against the best single magnification, both picked after looking.
         detectable: the difference between the best arm that reads several magnifications and the best single one that
             this cohort would have shown with 80 % power; NaN where that is not known.
         test_over_train: size of a test fold over its training set.
+        subgroups: results by a column.
+        external_cohort: slides and labels that no fit has seen.
         references: numbers to print beside arms, by their kind.
         notes: what was dropped or is remarkable.
     """
@@ -67,12 +205,38 @@ class TargetResult:
     cohort: Cohort
     splits: Splits
     folds: tuple[Fold, ...]
+    metric: Metric
     runs: tuple[ArmRun, ...]
     best_single: int | None
+    primary: TargetComparison | None
+    picked: TargetComparison | None
     detectable: float
     test_over_train: float
-    references: Mapping[str, Sequence[Reference]]
-    notes: tuple[str, ...]
+    subgroups: tuple[Subgroup, ...] = ()
+    external_cohort: Cohort | None = None
+    references: Mapping[str, Sequence[Reference]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class AcrossTargets:
+    """One comparison over all targets that have it.
+
+    Attributes:
+        targets: their names.
+        p_holm: the p-value of each after Holm's correction for the number of targets.
+        single: the mean of the single magnification's metric; the interval takes targets as drawn, None with one.
+        mixed: the same for the mixed arm.
+        difference: the same for their difference.
+        signed_rank: Wilcoxon's test of the differences.
+    """
+
+    targets: tuple[str, ...]
+    p_holm: Mapping[str, float]
+    single: Interval | None
+    mixed: Interval | None
+    difference: Interval | None
+    signed_rank: SignedRankTest
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +246,11 @@ class EvaluateResult:
     Attributes:
         targets: the results by target.
         report: the HTML page.
-        out: the folder with results.csv, results.json, predictions.csv and splits.csv.
+        out: the folder with the tables, results.json, predictions.csv and splits.csv.
         inputs: the digests of sets and labels, by name.
         settings: everything that made the results.
+        primary: the comparison named before looking, over all targets; None where no target has it.
+        picked: the best against the best, picked after looking, over all targets.
     """
 
     targets: Mapping[str, TargetResult]
@@ -92,65 +258,5 @@ class EvaluateResult:
     out: Path
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
-
-
-def compare_arms(
-    arms: Sequence[Arm],
-    predictions: Sequence[Sequence[FoldPrediction]],
-    cohort: Cohort,
-    folds: Sequence[Fold],
-    *,
-    instances: Sequence[float],
-    seconds: Sequence[float],
-) -> tuple[tuple[ArmRun, ...], int | None, float, float]:
-    """The runs of all arms, the place of the best single magnification, the detectable difference, and n_test/n_train.
-
-    Raises:
-        ConfigError: fewer than two folds test both classes.
-    """
-    usable = np.array([len(np.unique(cohort.is_positive[fold.test])) == 2 for fold in folds])
-    if usable.sum() < 2:
-        raise ConfigError(
-            f"only {int(usable.sum())} of {len(folds)} folds of {cohort.target!r} test slides of both classes; "
-            "an interval needs two. Use fewer folds."
-        )
-    ratio = float(np.mean([len(fold.test) / len(fold.train) for fold in folds]))
-    n_positive, n_negative = cohort.count_groups(positive=True), cohort.count_groups(positive=False)
-    fold_auc = [
-        np.array(
-            [
-                auc(cohort.is_positive[fold.test], one.score[:, 0]) if ok else np.nan
-                for fold, one, ok in zip(folds, of_arm, usable, strict=True)
-            ]
-        )
-        for of_arm in predictions
-    ]
-    intervals = [
-        auc_interval(values[usable], ratio, n_positive=n_positive, n_negative=n_negative) for values in fold_auc
-    ]
-    singles = [place for place, arm in enumerate(arms) if arm.kind == "single"]
-    best = max(singles, key=lambda place: intervals[place].estimate) if singles else None
-    runs = []
-    for place, arm in enumerate(arms):
-        test = None
-        if best is not None and place != best:
-            test = nadeau_bengio_test(
-                fold_auc[place][usable], fold_auc[best][usable], ratio, n_patients=min(n_positive, n_negative)
-            )
-        runs.append(
-            ArmRun(
-                arm,
-                tuple(predictions[place]),
-                fold_auc[place],
-                intervals[place],
-                test,
-                instances[place],
-                seconds[place],
-            )
-        )
-    others = [place for place, arm in enumerate(arms) if arm.kind != "single"]
-    detectable = float("nan")
-    if best is not None and others:
-        other = max(others, key=lambda place: intervals[place].estimate)
-        detectable = detectable_difference(fold_auc[other][usable] - fold_auc[best][usable], ratio)
-    return tuple(runs), best, detectable, ratio
+    primary: AcrossTargets | None = None
+    picked: AcrossTargets | None = None

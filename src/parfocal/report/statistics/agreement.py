@@ -1,0 +1,47 @@
+"""How near predictions come to labels, beside how well they rank: classes, ordered classes and numbers."""
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+from scipy import stats
+
+__all__ = ["balanced_accuracy", "explained_variance", "quadratic_kappa", "spearman"]
+
+
+def balanced_accuracy(label: Int64[np.ndarray, " case"], predicted: Int64[np.ndarray, " case"]) -> float:
+    """The mean over the classes that are there of the share of their cases that is called right."""
+    if not len(label):
+        raise ValueError("an accuracy needs a case")
+    return float(np.mean([(predicted[label == one] == one).mean() for one in np.unique(label)]))
+
+
+def quadratic_kappa(label: Int64[np.ndarray, " case"], predicted: Int64[np.ndarray, " case"], n_classes: int) -> float:
+    """Cohen's kappa with quadratic weights: 1 - mean squared distance over that of labels and predictions unpaired.
+
+    1 is agreement, 0 what the two margins give by chance. NaN where labels and predictions are one and the same class
+    throughout, which leaves nothing to agree on.
+    """
+    counts = np.zeros((n_classes, n_classes))
+    np.add.at(counts, (label, predicted), 1)
+    distance = (np.arange(n_classes)[:, None] - np.arange(n_classes)) ** 2
+    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    expected = float((distance * by_chance).sum())
+    return 1 - float((distance * counts).sum()) / expected if expected > 0 else float("nan")
+
+
+def explained_variance(
+    value: Shaped[np.ndarray, " case"], predicted: Shaped[np.ndarray, " case"], baseline: float
+) -> float:
+    """R2: 1 - squared error over the squared error of always saying `baseline`; below 0 where that is the better guess.
+
+    The baseline is the mean of the training cases: a mean of the test cases would be known to nobody beforehand.
+    """
+    spread = float(((value - baseline) ** 2).sum())
+    return 1 - float(((value - predicted) ** 2).sum()) / spread if spread > 0 else float("nan")
+
+
+def spearman(value: Shaped[np.ndarray, " case"], predicted: Shaped[np.ndarray, " case"]) -> float:
+    """The correlation of ranks, ties with their mean rank; NaN where either does not vary."""
+    a, b = stats.rankdata(value), stats.rankdata(predicted)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])

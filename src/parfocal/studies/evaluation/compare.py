@@ -1,0 +1,197 @@
+"""Arms that were fitted on the same folds become results: metrics, intervals, and the paired comparisons."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from parfocal.cohort import Cohort, Fold, Splits, Units, units
+from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.probes import FoldPrediction
+from parfocal.report.statistics import (
+    Interval,
+    auc_interval,
+    concordance_interval,
+    detectable_difference,
+    nadeau_bengio_test,
+)
+from parfocal.studies.arms import Arm
+from parfocal.studies.evaluation.calibrated import calibrate_folds
+from parfocal.studies.evaluation.external import compare_externally
+from parfocal.studies.evaluation.metric import METRICS, SECOND, can_be_measured, measure, measure_beside
+from parfocal.studies.evaluation.primary import choose_primary
+from parfocal.studies.evaluation.result import ArmFits, ArmRun, TargetComparison, TargetResult
+from parfocal.studies.evaluation.subgroups import measure_subgroups
+
+__all__ = ["compare_arms"]
+
+
+def compare_arms(
+    arms: Sequence[Arm],
+    fits: Sequence[ArmFits],
+    cohort: Cohort,
+    splits: Splits,
+    folds: Sequence[Fold],
+    *,
+    primary: str | None = None,
+    external: Cohort | None = None,
+    seed: int = 0,
+) -> TargetResult:
+    """Everything that is measured on one target.
+
+    Args:
+        arms: in the order of the table.
+        fits: what the fits of each said and cost.
+        cohort: labels, groups, and the columns to report by.
+        splits: who is tested when.
+        folds: the same with the inner folds.
+        primary: label of the mixed arm that the primary comparison is about, or its beginning; named before looking.
+        external: the cohort of the external scores.
+        seed: decides the bootstrap's draws.
+
+    Raises:
+        ConfigError: fewer than two folds can be measured, or no mixed arm has the primary label.
+    """
+    outcome = cohort.outcome
+    joined = [units(cohort, fold.test) for fold in folds]
+    usable = np.array([can_be_measured(outcome.of(one.slides)) for one in joined])
+    if usable.sum() < 2:
+        raise ConfigError(
+            f"{_cannot(cohort, int(usable.sum()), len(folds))}; an interval needs two folds that do. Use fewer folds."
+        )
+    notes = list(cohort.notes)
+    if not usable.all():
+        notes.append(_left_out(cohort, int((~usable).sum()), len(folds)))
+        warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
+    ratio = float(np.mean([len(fold.test) / len(fold.train) for fold in folds]))
+    values = [_fold_values(cohort, joined, usable, one.predictions) for one in fits]
+    to_interval = _interval_of(cohort, ratio)
+    intervals = [to_interval(one[usable]) for one in values]
+    fewest = _fewest_patients(cohort)
+
+    def against(place: int, other: int) -> TargetComparison:
+        first, second = values[place][usable], values[other][usable]
+        test = nadeau_bengio_test(first, second, ratio, n_patients=fewest)
+        return TargetComparison(place, other, test, detectable_difference(first - second, ratio))
+
+    def best_of(places: Sequence[int]) -> int | None:
+        return max(places, key=lambda place: intervals[place].estimate) if places else None
+
+    by_kind = {kind: [place for place, arm in enumerate(arms) if arm.kind == kind] for kind in ("single", "mixed")}
+    best, best_mixed = best_of(by_kind["single"]), best_of(by_kind["mixed"])
+    best_other = best_of([place for place, arm in enumerate(arms) if arm.kind != "single"])
+    named, rivals = choose_primary(arms, primary)
+    rival = best_of(rivals)
+    outside = compare_externally(fits, external, best, baseline=float(outcome.value.mean()), seed=seed)
+    runs = tuple(
+        ArmRun(
+            arm=arm,
+            predictions=one.predictions,
+            fold_value=values[place],
+            interval=intervals[place],
+            beside=_beside(cohort, joined, usable, folds, one.predictions),
+            against_best_single=None if best is None or place == best else against(place, best).test,
+            instances_per_slide=one.instances_per_slide,
+            seconds=one.seconds,
+            encodings_per_slide=one.encodings_per_slide,
+            seed_sd=_seed_sd(cohort, joined, usable, one),
+            calibration=calibrate_folds(cohort, folds, joined, one.predictions),
+            external=outside[place],
+        )
+        for place, (arm, one) in enumerate(zip(arms, fits, strict=True))
+    )
+    return TargetResult(
+        cohort=cohort,
+        splits=splits,
+        folds=tuple(folds),
+        metric=METRICS[outcome.kind],
+        runs=runs,
+        best_single=best,
+        primary=None if named is None or rival is None else against(named, rival),
+        picked=None if best_mixed is None or best is None else against(best_mixed, best),
+        detectable=float("nan") if best is None or best_other is None else against(best_other, best).detectable,
+        test_over_train=ratio,
+        subgroups=measure_subgroups(cohort, joined, [one.predictions for one in fits], ratio),
+        external_cohort=external,
+        notes=tuple(notes),
+    )
+
+
+def _fold_values(
+    cohort: Cohort, joined: Sequence[Units], usable: Bool[np.ndarray, " fold"], predictions: Sequence[FoldPrediction]
+) -> Float64[np.ndarray, " fold"]:
+    """The metric of each fold, NaN where it has none."""
+    return np.array(
+        [
+            measure(cohort.outcome.of(one.slides), one.mean(prediction.score)) if ok else np.nan
+            for one, prediction, ok in zip(joined, predictions, usable, strict=True)
+        ]
+    )
+
+
+def _beside(
+    cohort: Cohort,
+    joined: Sequence[Units],
+    usable: Bool[np.ndarray, " fold"],
+    folds: Sequence[Fold],
+    predictions: Sequence[FoldPrediction],
+) -> dict[str, float]:
+    """The second numbers, each averaged over the folds where it has a value."""
+    outcome = cohort.outcome
+    found = [
+        measure_beside(
+            outcome.of(one.slides), one.mean(prediction.score), baseline=float(outcome.value[fold.train].mean())
+        )
+        for one, prediction, fold, ok in zip(joined, predictions, folds, usable, strict=True)
+        if ok
+    ]
+    result = {}
+    for name in SECOND[outcome.kind]:
+        own = np.array([one[name] for one in found])
+        result[name] = float(own[np.isfinite(own)].mean()) if np.isfinite(own).any() else float("nan")
+    return result
+
+
+def _seed_sd(cohort: Cohort, joined: Sequence[Units], usable: Bool[np.ndarray, " fold"], fits: ArmFits) -> float | None:
+    """How far the metric moves with the seed of the fit alone: the same patients in the same folds."""
+    if len(fits.by_seed) < 2:
+        return None
+    means = [float(_fold_values(cohort, joined, usable, one)[usable].mean()) for one in fits.by_seed]
+    return float(np.std(means, ddof=1))
+
+
+def _interval_of(cohort: Cohort, ratio: float) -> Callable[[Float64[np.ndarray, " fold"]], Interval]:
+    """How the values of folds become an interval for this kind of outcome."""
+    if cohort.outcome.kind == "binary":
+        n_positive, n_negative = cohort.count_groups(positive=True), cohort.count_groups(positive=False)
+        return lambda values: auc_interval(values, ratio, n_positive=n_positive, n_negative=n_negative)
+    fewest = _fewest_patients(cohort)
+    return lambda values: concordance_interval(values, ratio, n_patients=fewest)
+
+
+def _fewest_patients(cohort: Cohort) -> int:
+    """How many patients carry the evidence: of the smaller class, with an event, or all of them."""
+    outcome, groups = cohort.outcome, np.array(cohort.groups)
+    if outcome.kind == "binary":
+        return min(cohort.count_groups(positive=True), cohort.count_groups(positive=False))
+    if outcome.kind == "survival":
+        return max(len(np.unique(groups[outcome.event])), 1)
+    return len(np.unique(groups))
+
+
+def _left_out(cohort: Cohort, n: int, of: int) -> str:
+    target = cohort.target
+    if cohort.outcome.kind == "survival":
+        return (
+            f"{n} of {of} folds of {target!r} test no two slides of which one is known to come first, and are left out."
+        )
+    if cohort.outcome.kind == "continuous":
+        return f"{n} of {of} folds of {target!r} test one value only and are left out."
+    return f"{n} of {of} folds of {target!r} test one class only and have no {METRICS[cohort.outcome.kind].name}."
+
+
+def _cannot(cohort: Cohort, n: int, of: int) -> str:
+    if cohort.outcome.kind == "binary":
+        return f"only {n} of {of} folds of {cohort.target!r} test slides of both classes"
+    return f"only {n} of {of} folds of {cohort.target!r} test slides whose labels differ"

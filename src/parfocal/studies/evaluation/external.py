@@ -1,0 +1,119 @@
+"""Arms on a cohort that no fit has seen: one fixed test set, so that DeLong's test and the bootstrap are valid."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from parfocal.cohort import Cohort, Outcome, units
+from parfocal.errors import ConfigError
+from parfocal.report.statistics import (
+    Interval,
+    RankedPairs,
+    auc,
+    delong_interval,
+    delong_test,
+    patient_bootstrap,
+)
+from parfocal.studies.evaluation.calibrated import calibrate
+from parfocal.studies.evaluation.metric import can_be_measured, comparable_pairs, measure_beside
+from parfocal.studies.evaluation.result import ArmFits, Comparison, ExternalRun
+
+__all__ = ["compare_externally"]
+
+_DRAWS = 2000
+_FEWEST = 3
+
+_Share = Callable[[Int64[np.ndarray, " draw"]], float]
+
+
+def compare_externally(
+    fits: Sequence[ArmFits], cohort: Cohort | None, best_single: int | None, *, baseline: float, seed: int
+) -> tuple[ExternalRun | None, ...]:
+    """Every arm that has external scores, with its difference to the best single magnification.
+
+    Which single magnification is the best was decided on the training cohort, so nothing is picked on this one.
+
+    Args:
+        fits: of each arm.
+        cohort: the external one; None gives no result.
+        best_single: the place of the best single magnification.
+        baseline: the mean value of the training slides, for R2.
+        seed: decides the bootstrap's draws; every arm meets the same draws.
+
+    Raises:
+        ConfigError: the external cohort is too small or has one class only.
+    """
+    if cohort is None:
+        return (None,) * len(fits)
+    joined = units(cohort, np.arange(len(cohort.slides), dtype=np.int64))
+    outcome = cohort.outcome.of(joined.slides)
+    patients = cohort.group_numbers()[joined.slides]
+    _check(cohort, outcome, patients)
+    scores = [None if one.external is None else joined.mean(one.external.score) for one in fits]
+    pairs = None if outcome.kind == "binary" else comparable_pairs(outcome)
+
+    def share_of(score: Float64[np.ndarray, "unit column"]) -> _Share:
+        """The metric of units as they are drawn; the matrix of pairs spares to compare them again in every draw."""
+        if pairs is None:
+            return lambda drawn: auc(outcome.value[drawn], score[drawn, 0])
+        columns = score.T if outcome.kind == "multiclass" else outcome.rank_score(score)[None]
+        ranked = [RankedPairs.of(one, column) for one, column in zip(pairs, columns, strict=True) if one.any()]
+
+        def share(drawn: Int64[np.ndarray, " draw"]) -> float:
+            weight = np.bincount(drawn, minlength=len(outcome)).astype(np.float64)
+            return float(np.mean([one.share(weight) for one in ranked]))
+
+        return share
+
+    def bootstrap(statistic: _Share) -> Interval:
+        strata = {"continuous": None, "survival": outcome.event}.get(outcome.kind, outcome.value)
+        rng = np.random.default_rng(seed)
+        return patient_bootstrap(statistic, patients, rng=rng, strata=strata, draws=_DRAWS)
+
+    shares = [None if score is None else share_of(score) for score in scores]
+    rival = None if best_single is None else scores[best_single]
+    results: list[ExternalRun | None] = []
+    for place, (score, share) in enumerate(zip(scores, shares, strict=True)):
+        if score is None or share is None:
+            results.append(None)
+            continue
+        comparison = None
+        rival_share = None if best_single is None else shares[best_single]
+        if rival is not None and rival_share is not None and place != best_single:
+            drawn = bootstrap(_difference(share, rival_share))
+            if outcome.kind == "binary":
+                test = delong_test(outcome.value, score[:, 0], rival[:, 0])
+                comparison = Comparison(test.difference, test.p_value, drawn)
+            else:
+                comparison = Comparison(drawn, float("nan"), drawn)
+        binary = outcome.kind == "binary"
+        results.append(
+            ExternalRun(
+                interval=delong_interval(outcome.value, score[:, 0]) if binary else bootstrap(share),
+                beside=measure_beside(outcome, score, baseline),
+                against_best_single=comparison,
+                calibration=calibrate(outcome.value > 0.5, score[:, 0]) if binary else None,
+            )
+        )
+    return tuple(results)
+
+
+def _difference(first: _Share, second: _Share) -> _Share:
+    return lambda drawn: first(drawn) - second(drawn)
+
+
+def _check(cohort: Cohort, outcome: Outcome, patients: Int64[np.ndarray, " unit"]) -> None:
+    if outcome.kind == "binary":
+        for label, name in zip((0, 1), outcome.classes, strict=True):
+            n = len(np.unique(patients[outcome.value == label]))
+            if n < _FEWEST:
+                raise ConfigError(
+                    f"the external cohort has {n} patients of the class {name!r} of {cohort.target!r}; "
+                    f"a comparison needs {_FEWEST} of each. Leave it out, or take a larger one."
+                )
+    elif len(np.unique(patients)) < 2 * _FEWEST or not can_be_measured(outcome):
+        raise ConfigError(
+            f"the external cohort has {len(np.unique(patients))} patients for {cohort.target!r}, or labels that are "
+            f"all alike; a comparison needs {2 * _FEWEST} patients whose labels differ."
+        )

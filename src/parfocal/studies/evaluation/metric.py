@@ -1,0 +1,123 @@
+"""The number that compares arms, for every kind of outcome: 0.5 is nothing, 1 is perfect; and what stands beside it.
+
+What is measured here are units, mostly patients: their slides' scores are averaged before (`parfocal.cohort.units`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from parfocal.cohort import Outcome, OutcomeKind
+from parfocal.report.statistics import (
+    auc,
+    balanced_accuracy,
+    concordance,
+    explained_variance,
+    harrell_concordance,
+    one_against_rest_auc,
+    ordered_pairs,
+    quadratic_kappa,
+    spearman,
+    time_pairs,
+)
+
+__all__ = ["METRICS", "SECOND", "Metric", "can_be_measured", "comparable_pairs", "measure", "measure_beside"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the number of a kind of outcome is called, and what it says in one sentence."""
+
+    name: str
+    meaning: str
+
+
+METRICS: Mapping[OutcomeKind, Metric] = {
+    "binary": Metric(
+        "AUC", "The share of pairs of a positive and a negative patient in which the positive one scores higher."
+    ),
+    "multiclass": Metric(
+        "mean AUC", "For each class the AUC of its own score against all other patients; the mean over classes."
+    ),
+    "ordinal": Metric(
+        "concordance", "The share of pairs of patients of different classes in which the higher class scores higher."
+    ),
+    "continuous": Metric(
+        "concordance", "The share of pairs of patients with different values in which the higher value scores higher."
+    ),
+    "survival": Metric(
+        "Harrell's concordance",
+        "The share of pairs of patients, one known to have had the event first, in which that one scores higher.",
+    ),
+}
+
+SECOND: Mapping[OutcomeKind, tuple[str, ...]] = {
+    "binary": ("balanced accuracy",),
+    "multiclass": ("balanced accuracy",),
+    "ordinal": ("quadratic kappa",),
+    "continuous": ("R2", "Spearman"),
+    "survival": (),
+}
+"""The second numbers of a kind, which do not compare arms but say how near a prediction comes to the label."""
+
+
+def can_be_measured(outcome: Outcome) -> bool:
+    """Whether some two of these labels can be put in order at all."""
+    if outcome.kind == "survival":
+        return bool(time_pairs(outcome.value, outcome.event).any())
+    return len(np.unique(outcome.value)) > 1
+
+
+def measure(outcome: Outcome, score: Float64[np.ndarray, "unit column"]) -> float:
+    """The metric of the outcome's kind.
+
+    Raises:
+        ValueError: no two cases can be put in order by their labels.
+    """
+    if outcome.kind == "multiclass":
+        return one_against_rest_auc(outcome.value.astype(np.int64), score)
+    ranked = outcome.rank_score(score)
+    if outcome.kind == "binary":
+        return auc(outcome.value, ranked)
+    if outcome.kind == "survival":
+        return harrell_concordance(outcome.value, outcome.event, ranked).value
+    return concordance(outcome.value, ranked)
+
+
+def measure_beside(outcome: Outcome, score: Float64[np.ndarray, "unit column"], baseline: float) -> dict[str, float]:
+    """The second numbers of the outcome's kind; NaN where one has no value.
+
+    The class that is called is the one with the highest log odds (of two: where these are above 0); of ordered ones
+    that nearest to the expected class.
+
+    Args:
+        outcome: the labels.
+        score: one score for each column.
+        baseline: the mean value of the training slides, for R2.
+    """
+    if outcome.kind == "survival":
+        return {}
+    if outcome.kind == "multiclass":
+        return {"balanced accuracy": balanced_accuracy(outcome.value.astype(np.int64), score.argmax(axis=1))}
+    ranked = outcome.rank_score(score)
+    if outcome.kind == "binary":
+        return {"balanced accuracy": balanced_accuracy(outcome.value.astype(np.int64), (ranked > 0).astype(np.int64))}
+    if outcome.kind == "ordinal":
+        called = np.rint(ranked).astype(np.int64)
+        return {"quadratic kappa": quadratic_kappa(outcome.value.astype(np.int64), called, len(outcome.classes))}
+    return {
+        "R2": explained_variance(outcome.value, ranked, baseline),
+        "Spearman": spearman(outcome.value, ranked),
+    }
+
+
+def comparable_pairs(outcome: Outcome) -> tuple[Bool[np.ndarray, "unit unit"], ...]:
+    """Which pairs the metric compares: one matrix, or one for each class that some case has and some has not."""
+    if outcome.kind == "multiclass":
+        there = [outcome.value == number for number in range(len(outcome.classes))]
+        return tuple(ordered_pairs(one) for one in there)
+    if outcome.kind == "survival":
+        return (time_pairs(outcome.value, outcome.event),)
+    return (ordered_pairs(outcome.value),)

@@ -1,0 +1,145 @@
+"""The first table of the page, in the form in which papers report a gain: a row for each target, and the mean."""
+
+from collections.abc import Mapping
+
+from parfocal.report import Column, Row, Section, Table, Text, show_difference, show_interval, show_number, show_p
+from parfocal.report.page import Block
+from parfocal.report.statistics import Interval
+from parfocal.studies.evaluation.result import AcrossTargets, TargetComparison, TargetResult
+
+__all__ = ["across_sentences", "summary_section"]
+
+_READING = (
+    "A row is one target, a label to be predicted of every slide. The number is 0.5 for a reader that knows nothing "
+    "and 1 for one that is never wrong. The difference is measured on the same patients in the same folds; its "
+    "interval holds the true difference in 95 of 100 such studies, and an interval on both sides of 0 leaves it open "
+    "which is better. Detectable: a true difference of this size would have been seen four times in five."
+)
+_PRIMARY = (
+    "Primary comparison. The arm that mixes magnifications was named before anything was measured. It stands against "
+    "the best single magnification with the same pooling where there is one; which magnification is the best was "
+    "picked by its result here, which favours it."
+)
+_PICKED = (
+    "Picked after looking: the best arm that mixes against the best single magnification, each the highest of its kind "
+    "in this target. The highest of many is high partly by luck, and more arms mix than not, so these differences are "
+    "too large and these p-values too small. They say where to look next and are no evidence of a gain."
+)
+
+
+def summary_section(
+    results: Mapping[str, TargetResult], primary: AcrossTargets | None, picked: AcrossTargets | None
+) -> Section | None:
+    """Both comparisons as tables; None where there is nothing to compare."""
+    blocks: list[Block] = []
+    if primary is not None:
+        found = {target: one for target in primary.targets if (one := results[target].primary) is not None}
+        mixed = dict.fromkeys(results[target].runs[one.mixed].arm.label for target, one in found.items())
+        title = f"{'; '.join(mixed)}, against the best single magnification"
+        blocks += [Text((_PRIMARY, *across_sentences(results, primary)[1:])), _table(title, results, primary, found)]
+    if picked is not None and (primary is None or _differ(results, primary)):
+        found = {target: one for target in picked.targets if (one := results[target].picked) is not None}
+        blocks += [Text((_PICKED,)), _table("The best of each kind", results, picked, found)]
+    return Section("Single magnifications and mixtures", (Text((_READING,)), *blocks)) if blocks else None
+
+
+def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets) -> tuple[str, ...]:
+    """What the primary comparison says: over one target its difference, over several the mean and the signed-rank test.
+
+    The first sentence is the answer; the others say how far it can be trusted.
+    """
+    found = {target: one for target in across.targets if (one := results[target].primary) is not None}
+    if across.single is None or across.mixed is None or across.difference is None:
+        target, only = next(iter(found.items()))
+        runs, difference = results[target].runs, only.test.difference
+        open_ = "which leaves it open which is better" if 0.0 in difference else "which is more than chance gives"
+        text = (
+            f"Primary comparison for {target}: {runs[only.mixed].arm.label} minus {runs[only.single].arm.label} is "
+            f"{show_difference(difference)}, {open_} (p {show_p(only.test.p_value)})."
+        )
+        return (text,)
+    n, test = len(across.targets), across.signed_rank
+    better = sum(one.test.difference.estimate > 0 for one in found.values())
+    shown = [target for target, p_value in across.p_holm.items() if p_value < 0.05]
+    verdict = "better" if across.difference.estimate > 0 else "worse"
+    answer = (
+        f"Over {n} targets the mixture has {across.mixed.estimate:.2f} on average and the best single magnification "
+        f"{across.single.estimate:.2f}: {show_difference(across.difference)}. The mixture is {verdict} on average, and "
+        f"better in {better} of {n} targets."
+    )
+    floor = f"{test.smallest_p:.2g}"
+    wilcoxon = (
+        f"Wilcoxon's signed-rank test over targets gives p {show_p(test.p_value)}; with {test.n_nonzero} targets that "
+        f"differ it cannot come below {floor}, whatever the differences are."
+    )
+    holm = (
+        f"After Holm's correction for {n} targets a difference is shown in {len(shown)}: {', '.join(shown)}."
+        if shown
+        else f"After Holm's correction for {n} targets no single target shows a difference."
+    )
+    return answer, wilcoxon, holm
+
+
+def _differ(results: Mapping[str, TargetResult], primary: AcrossTargets) -> bool:
+    """Whether picking gives another pair of arms than the primary comparison somewhere."""
+
+    def pair(one: TargetComparison | None) -> tuple[int, int] | None:
+        return None if one is None else (one.mixed, one.single)
+
+    return any(pair(results[target].primary) != pair(results[target].picked) for target in primary.targets)
+
+
+def _table(
+    title: str, results: Mapping[str, TargetResult], across: AcrossTargets, found: Mapping[str, TargetComparison]
+) -> Table:
+    columns = (
+        Column("Target"),
+        Column("Patients", "right"),
+        Column("Measured by"),
+        Column("Single magnification"),
+        Column("", "right", "The mean over folds and its 95 % interval."),
+        Column("Mixed", "right", "The mean over folds and its 95 % interval."),
+        Column("Difference (interval)", "right", "Mixed minus single, paired over the same folds."),
+        Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the number of targets."),
+        Column("Detectable", "right", "A true difference of this size would have been seen with 80 % power."),
+    )
+    rows = []
+    for target, one in found.items():
+        result = results[target]
+        single, mixed = result.runs[one.single], result.runs[one.mixed]
+        picked_name = f"{mixed.arm.label} · " if "best of each" in title else ""
+        cells = (
+            target,
+            f"{len(set(result.cohort.groups)):,}",
+            result.metric.name,
+            single.arm.label,
+            _with_interval(single.interval),
+            f"{picked_name}{_with_interval(mixed.interval)}",
+            show_difference(one.test.difference),
+            show_p(across.p_holm[target]),
+            show_number(one.detectable),
+        )
+        rows.append(Row(cells))
+    notes = ["Intervals of rows are those of Nadeau and Bengio for repeated cross-validation, for one target each."]
+    if across.single is not None and across.mixed is not None and across.difference is not None:
+        cells = (
+            f"Mean of {len(found)} targets",
+            "",
+            "",
+            "",
+            _with_interval(across.single),
+            _with_interval(across.mixed),
+            show_difference(across.difference),
+            f"{show_p(across.signed_rank.p_value)} (Wilcoxon)",
+            "",
+        )
+        rows.append(Row(cells, "highlight"))
+        notes.append(
+            "Intervals of the mean take the targets as drawn from many (t with one value for each target); labels of "
+            "the same patients are not independent, so they are too narrow where targets share patients."
+        )
+    return Table(title, columns, tuple(rows), tuple(notes))
+
+
+def _with_interval(interval: Interval) -> str:
+    return f"{interval.estimate:.2f} ({show_interval(interval)})"

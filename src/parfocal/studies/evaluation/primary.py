@@ -1,0 +1,71 @@
+"""The one comparison that is named before anyone looks, and what it says over several targets."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from parfocal.errors import ConfigError
+from parfocal.report.statistics import Interval, holm, mean_over_targets, wilcoxon_signed_rank
+from parfocal.studies.arms import ATTENTION, Arm
+from parfocal.studies.evaluation.result import AcrossTargets, TargetComparison, TargetResult
+
+__all__ = ["across_targets", "choose_primary"]
+
+
+def choose_primary(arms: Sequence[Arm], named: str | None) -> tuple[int | None, tuple[int, ...]]:
+    """The mixed arm of the primary comparison, and the single magnifications that it has to beat.
+
+    Nothing that was measured has a say in the mixed arm. Where the user names none it is gated attention over the
+    contextual tokens of the first region encoder, else gated attention over what else it reads out, else the first
+    mixed arm of the table. It is set against the best single magnification with gated attention (all singles where
+    none has attention): that one is picked by its results, which favours it.
+
+    Raises:
+        ConfigError: no mixed arm, or several, has a label that begins so.
+    """
+    mixed = [place for place, arm in enumerate(arms) if arm.kind == "mixed"]
+    singles = [place for place, arm in enumerate(arms) if arm.kind == "single"]
+    attentive = tuple(place for place in singles if arms[place].pooling == ATTENTION)
+    rivals = attentive or tuple(singles)
+    if named is not None:
+        exact = [place for place in mixed if arms[place].label == named]
+        found = exact or [place for place in mixed if arms[place].label.startswith(named)]
+        if len(found) != 1:
+            listed = "; ".join(arms[place].label for place in mixed) or "none"
+            raise ConfigError(
+                f"the primary comparison is about {named!r}, and {len(found)} mixed arms are called so. "
+                f"Name one of: {listed}."
+            )
+        return found[0], rivals
+    preferred = [place for place in mixed if arms[place].pooling == ATTENTION]
+    tokens = [place for place in preferred if "tokens" in arms[place].name]
+    return next(iter([*tokens, *preferred, *mixed]), None), rivals
+
+
+def across_targets(
+    results: Mapping[str, TargetResult], which: Callable[[TargetResult], TargetComparison | None]
+) -> AcrossTargets | None:
+    """One comparison over all targets that have it; None where none has.
+
+    Args:
+        results: by target.
+        which: takes the comparison out of a result, such as `lambda result: result.primary`.
+    """
+    found = {target: one for target, result in results.items() if (one := which(result)) is not None}
+    if not found:
+        return None
+    adjusted = holm(np.array([one.test.p_value for one in found.values()]))
+    differences = [one.test.difference.estimate for one in found.values()]
+    runs = {target: results[target].runs for target in found}
+
+    def mean(values: Sequence[float | int]) -> Interval | None:
+        return mean_over_targets(values) if len(values) > 1 else None
+
+    return AcrossTargets(
+        targets=tuple(found),
+        p_holm={target: float(value) for target, value in zip(found, adjusted, strict=True)},
+        single=mean([runs[target][one.single].interval.estimate for target, one in found.items()]),
+        mixed=mean([runs[target][one.mixed].interval.estimate for target, one in found.items()]),
+        difference=mean(differences),
+        signed_rank=wilcoxon_signed_rank(differences),
+    )
