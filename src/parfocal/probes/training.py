@@ -1,0 +1,188 @@
+"""Small networks for all folds of a cross-validation in one computation.
+
+A cross-validation trains hundreds of tiny networks. Each tensor here has a leading axis `model`: one for every column
+of the outcome, every outer fold, and every inner fold that validates it. They share the drawn instances and differ in
+their preparation, their start and the slides they may learn from. Nothing flows between models.
+
+Offered inside the training fold, whatever the network: each preparation x four numbers of training steps, chosen for
+each column by its loss on the inner folds that validate. What scores new slides is a network of the same steps that
+saw the whole training fold.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from parfocal.bags import Bag
+from parfocal.cohort import Fold, Outcome
+from parfocal.probes.drawing import Draw, draw_instances, shares_of
+from parfocal.probes.fitted import FittedProbe
+from parfocal.probes.network import FittedColumn, FittedNetwork, Network
+from parfocal.probes.settings import ProbeSettings
+from parfocal.probes.targets import Targets, targets_of
+from parfocal.probes.whitening import preparations
+
+__all__ = ["fit_network"]
+
+_WEIGHT_DECAY = 1.0
+_CHECKPOINTS = 4
+_MOST_BYTES = 1 << 30  # of prepared vectors and of what a step keeps; folds that do not fit are trained afterwards
+_BYTES_PER_INSTANCE = 1024  # what a step keeps of one drawn instance in one model
+
+
+def fit_network(
+    network: Network, bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
+) -> list[FittedProbe]:
+    """Train one kind of network on every fold.
+
+    Raises:
+        FloatingPointError: training diverged in every preparation.
+    """
+    at_a_time = len(folds)
+    if len(folds) > 1:
+        at_a_time = max(1, _MOST_BYTES // _bytes_per_fold(network, bags, outcome, folds[0], settings))
+    fits: list[FittedProbe] = []
+    for begin in range(0, len(folds), at_a_time):
+        fits += _fit_folds(network, bags, outcome, folds[begin : begin + at_a_time], settings)
+    return fits
+
+
+def _bytes_per_fold(
+    network: Network, bags: Sequence[Bag], outcome: Outcome, fold: Fold, settings: ProbeSettings
+) -> int:
+    all_slides = np.arange(len(outcome))
+    total = 0
+    for preparation in preparations(settings.components)[:: len(settings.components)]:
+        fitted = network.fit_preparation(bags, fold.train, preparation, settings)
+        tables = network.tables(bags, all_slides, fitted)
+        drawn = sum(shares_of([table.start for table in tables], settings)) * len(all_slides)
+        models = len(outcome.columns) * (1 + settings.attention_validation)
+        total = max(total, sum(table.rows.nbytes for table in tables) + models * drawn * _BYTES_PER_INSTANCE)
+    return total
+
+
+def _fit_folds(
+    network: Network, bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
+) -> list[FittedProbe]:
+    device = torch.device(settings.device)
+    columns = outcome.columns
+    learns, judges = _roles(len(outcome), folds, settings.attention_validation)
+    targets = targets_of(columns, learns, judges, balanced=settings.balanced, device=device)
+    most, rate = network.schedule(settings)
+    steps = sorted({max(1, most * part // _CHECKPOINTS) for part in range(1, _CHECKPOINTS + 1)})
+    best = np.full(targets.scale.shape, np.inf)
+    chosen: dict[tuple[int, int], FittedColumn] = {}
+    for preparation in preparations(settings.components):
+        fitted = [network.fit_preparation(bags, fold.train, preparation, settings) for fold in folds]
+        rows, starts = _stacked(network, bags, np.arange(len(outcome)), fitted)
+        on_device = [one.to(device) for one in rows]
+        checking, *draws = draw_instances(starts, settings, steps[-1] + 1)
+        models = _Models(network, _starts(network, fitted, rows, folds, settings, targets, device))
+        for step in models.train(on_device, draws, targets, rate):
+            if step not in steps:
+                continue
+            losses = models.held_out(on_device, checking, targets)
+            for place in map(tuple, np.argwhere(losses < best)):
+                column, fold = int(place[0]), int(place[1])
+                best[column, fold] = losses[column, fold]
+                chosen[column, fold] = FittedColumn(
+                    f"{preparation.label}, {step} steps",
+                    fitted[fold],
+                    models.parameters_of(column * len(learns) * len(folds) + fold),
+                    float(targets.scale[column, fold]),
+                    float(targets.location[column, fold]),
+                )
+    if not np.isfinite(best).all():
+        raise FloatingPointError(f"training of {network.name} diverged in every preparation; lower its learning rate")
+    names = tuple(column.name for column in columns)
+    return [
+        FittedNetwork(network, names, tuple(chosen[column, fold] for column in range(len(columns))))
+        for fold in range(len(folds))
+    ]
+
+
+def _roles(
+    n_slides: int, folds: Sequence[Fold], n_validation: int
+) -> tuple[Float32[np.ndarray, "role fold slide"], Float32[np.ndarray, "role fold slide"]]:
+    """Which slides each model learns from and is judged by; role 0 is the whole training fold, judged by nothing.
+
+    Role `1 + v` leaves out inner fold v. A fold with fewer inner folds than others has no slide to judge it by there.
+    """
+    learns = np.zeros((1 + n_validation, len(folds), n_slides), dtype=np.float32)
+    judges = np.zeros_like(learns)
+    for number, fold in enumerate(folds):
+        learns[0, number, fold.train] = 1
+        for inner in range(n_validation):
+            kept = fold.inner != inner
+            learns[1 + inner, number, fold.train[kept]] = 1
+            judges[1 + inner, number, fold.train[~kept]] = 1
+    return learns, judges
+
+
+def _stacked(
+    network: Network, bags: Sequence[Bag], slides: np.ndarray, fitted: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[list[Float[Tensor, "fold _row _kept"]], list[Int64[np.ndarray, " bound"]]]:
+    """The tables of all slides as each fold prepares them."""
+    of_folds = [network.tables(bags, slides, one) for one in fitted]
+    rows = [torch.from_numpy(np.stack([one.rows for one in tables])) for tables in zip(*of_folds, strict=True)]
+    return rows, [table.start for table in of_folds[0]]
+
+
+def _starts(
+    network: Network,
+    fitted: Sequence[Mapping[str, np.ndarray]],
+    rows: Sequence[Float[Tensor, "fold _row _kept"]],
+    folds: Sequence[Fold],
+    settings: ProbeSettings,
+    targets: Targets,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Random parameters; those of a fold depend on the seed, its repeat and its number alone."""
+    of_folds = [
+        network.start(
+            one,
+            [table.shape[2] for table in rows],
+            settings,
+            np.random.default_rng([settings.seed, 5, fold.repeat, fold.number]),
+        )
+        for one, fold in zip(fitted, folds, strict=True)
+    ]
+    times = len(targets.learns) // len(folds)
+    return {
+        key: torch.from_numpy(np.stack([one[key] for one in of_folds])).to(device).repeat(times, *[1] * array.ndim)
+        for key, array in of_folds[0].items()
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Models:
+    """All models of one preparation."""
+
+    network: Network
+    parameters: Mapping[str, Tensor]
+
+    def train(self, rows: Sequence[Tensor], draws: Sequence[Draw], targets: Targets, rate: float) -> Iterator[int]:
+        """Train all models side by side and yield the number of each finished step."""
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
+        optimiser = torch.optim.AdamW(list(self.parameters.values()), lr=rate, weight_decay=_WEIGHT_DECAY)
+        for step, draw in enumerate(draws, start=1):
+            loss = targets.training_loss(self.network.score(self.parameters, draw.of(rows), draw.real)).sum()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            yield step
+
+    @torch.no_grad()
+    def held_out(self, rows: Sequence[Tensor], draw: Draw, targets: Targets) -> Float[np.ndarray, "column fold"]:
+        """The loss of each column and fold; infinite where it is not a number."""
+        losses = targets.held_out_loss(self.network.score(self.parameters, draw.of(rows), draw.real)).cpu().numpy()
+        return np.where(np.isfinite(losses), losses, np.inf)
+
+    def parameters_of(self, model: int) -> dict[str, np.ndarray]:
+        """A copy of the parameters of one model."""
+        return {key: value[model].detach().cpu().numpy().copy() for key, value in self.parameters.items()}
