@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
+from xscale_bags import NAMES, draw_bags, one_fold
 
 from parfocal.bags import Bag
-from parfocal.cohort import Fold, Outcome, deal_folds
+from parfocal.cohort import Fold, Outcome
 from parfocal.probes import (
     ProbeSettings,
     fit_attention,
@@ -36,13 +37,11 @@ from parfocal.probes import (
 )
 from parfocal.report.statistics import auc, delong_interval, holm
 from parfocal.synthetic.ceilings import strat_log_likelihood_ratio
-from parfocal.synthetic.feature_model import COARSE, FINE, MIDDLE, FeatureModel
+from parfocal.synthetic.feature_model import FeatureModel
 from parfocal.synthetic.xscale import StratSettings, draw_cohort
 
 N_TEST = 2000
-MOST_INSTANCES = 64
 BARS = {200: 0.65, 400: 0.85, 1600: 0.92, 4800: 0.95}
-NAMES = {COARSE: "5x", MIDDLE: "10x", FINE: "20x"}
 # Closed forms get a wider grid than the default, which is meant for dozens of slides.
 CLOSED = ProbeSettings(components=(16, 32, 64, 128))
 NETWORKS = ProbeSettings(components=(32, 64))
@@ -63,55 +62,25 @@ class World:
 
     def fold(self, size: int) -> Fold:
         """The first `size` slides to train on, all test slides to test."""
-        train = np.arange(size)
-        inner = deal_folds(train, self.outcome.value[:size] > 0, 5, np.random.default_rng([size, 1]))
-        return Fold(0, 0, train, np.arange(self.n_train, self.n_train + N_TEST), inner)
+        test = np.arange(self.n_train, self.n_train + N_TEST)
+        return one_fold(self.outcome.value > 0, np.arange(size), test)
 
 
 def draw_world(n_train: int, seed: int, *, instances: bool) -> World:
-    """Draw slides one by one and keep region means, and a part of the tiles where networks need them."""
+    """Draw the slides of one world and what the best observer says about its test slides."""
     n = n_train + N_TEST
     cohort = draw_cohort(StratSettings(n_slides=n, model=FeatureModel(seed=seed), seed=seed))
-    rng = np.random.default_rng([seed, 9])
-    n_regions, dim = len(cohort.factors[0]), cohort.settings.model.dim
-    region = {mpp: np.empty((n, n_regions, dim), dtype=np.float32) for mpp in NAMES}
-    rows: dict[float, list[np.ndarray]] = {mpp: [] for mpp in NAMES}
     evidence = []
-    for number in range(n):
-        tokens = cohort.tokens(number)
-        for mpp in NAMES:
-            tiles = tokens.features[mpp].reshape(n_regions, -1, dim)
-            region[mpp][number] = tiles.mean(axis=1)
-            flat = tokens.features[mpp]
-            rows[mpp].append(rng.choice(flat, MOST_INSTANCES, replace=False) if instances else flat[:1])
-        if number >= n_train:
-            strata = _strata(cohort.factors[number])
-            order = np.argsort(strata, kind="stable").reshape(-1, cohort.settings.stratum)
-            evidence.append((cohort.space.log_odds_a(tokens)[order], cohort.space.log_odds_c(tokens)[order]))
+    for number in range(n_train, n):
+        factors, tokens = cohort.factors[number], cohort.tokens(number)
+        strata = factors.tissue_type + 8 * (factors.h1 > 0) + 16 * (factors.h2 > 0)
+        order = np.argsort(strata, kind="stable").reshape(-1, cohort.settings.stratum)
+        evidence.append((cohort.space.log_odds_a(tokens)[order], cohort.space.log_odds_c(tokens)[order]))
     best = strat_log_likelihood_ratio(
         np.stack([a for a, _ in evidence]), np.stack([c for _, c in evidence]), cohort.settings.omega
     )
-    bags = {NAMES[mpp]: _bag(NAMES[mpp], cohort.slides, region[mpp], rows[mpp]) for mpp in NAMES}
+    bags = draw_bags(cohort, instances=instances, seed=seed)
     return World(bags, Outcome.binary(cohort.labels["pairing"], target="pairing"), best)
-
-
-def _strata(factors) -> np.ndarray:
-    return factors.tissue_type + 8 * (factors.h1 > 0) + 16 * (factors.h2 > 0)
-
-
-def _bag(name: str, slides: Sequence[str], region: np.ndarray, rows: list[np.ndarray]) -> Bag:
-    n, n_regions, dim = region.shape
-    return Bag(
-        name=name,
-        slides=tuple(slides),
-        rows=np.concatenate(rows).astype(np.float32),
-        start=np.cumsum([0, *map(len, rows)]).astype(np.int64),
-        n_instances=np.array([len(one) for one in rows], dtype=np.int64),
-        mean=region.mean(axis=1),
-        region_mean=region.reshape(-1, dim),
-        region_start=np.arange(n + 1, dtype=np.int64) * n_regions,
-        region_present=np.ones(n * n_regions, dtype=bool),
-    )
 
 
 Fit = Callable[..., list]

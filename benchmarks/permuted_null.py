@@ -1,0 +1,73 @@
+"""Whether every arm is at one half when the labels are permuted: on average over many permutations of one cohort.
+
+    python benchmarks/permuted_null.py [--permutations 20] [--slides 60]
+
+A small XScale-strat cohort, a region encoder pretrained on it for a few steps, and every arm that `evaluate` knows for
+them. Patients' labels are permuted; each permutation is a target of one evaluation, five folds once.
+"""
+
+import argparse
+import csv
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from parfocal.bags import RepresentSettings, represent
+from parfocal.embeddings import open_set
+from parfocal.pretrain import PretrainSettings, pretrain
+from parfocal.probes import ProbeSettings
+from parfocal.studies.evaluate import EvaluateSettings, evaluate
+from parfocal.synthetic.feature_model import FeatureModel
+from parfocal.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--permutations", type=int, default=20)
+    parser.add_argument("--slides", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    settings = StratSettings(
+        n_slides=arguments.slides,
+        n_types=1,
+        model=FeatureModel(dim=32, seed=arguments.seed),
+        seed=arguments.seed,
+    )
+    cohort = draw_cohort(settings)
+    rng = np.random.default_rng([arguments.seed, 7])
+    targets = [f"permutation {number + 1}" for number in range(arguments.permutations)]
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary)
+        write_cohort(cohort, out / "store")
+        permuted = [rng.permutation(cohort.labels["pairing"]).astype(int) for _ in targets]
+        with (out / "labels.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["slide", *targets])
+            table.writerows(zip(cohort.slides, *permuted, strict=True))
+        tiles = open_set(out / "store")
+        pretrain(tiles, out / "mem", PretrainSettings(size="T", steps=30, batch=64, device="cpu", seed=arguments.seed))
+        made = represent(tiles, out / "mem", out / "regions", RepresentSettings(readouts=("cls", "tokens")))
+        result = evaluate(
+            [tiles.path, *(one.path for one in made.sets)],
+            out / "labels.csv",
+            targets,
+            out / "report",
+            EvaluateSettings(repeats=1, probes=ProbeSettings(inner_folds=3, attention_validation=1)),
+            progress=lambda done, total, what: print(f"{done} of {total}: {what}", file=sys.stderr, flush=True),
+        )
+    print(f"{arguments.slides} slides, {len(targets)} permutations, five folds; mean AUC over permutations (its s.e.)")
+    worst = 0.0
+    first, *_ = result.targets.values()
+    for place, run in enumerate(first.runs):
+        values = np.array([one.runs[place].interval.estimate for one in result.targets.values()])
+        error = values.std(ddof=1) / np.sqrt(len(values))
+        worst = max(worst, abs(values.mean() - 0.5) / error)
+        print(f"{values.mean():.3f} ({error:.3f})  {run.arm.label}")
+    print(f"farthest from one half: {worst:.1f} standard errors, of {len(first.runs)} arms")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

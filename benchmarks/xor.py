@@ -1,0 +1,118 @@
+"""What masked embedding modelling adds where a factor is not linear in the embedding: contrast before and after.
+
+    python benchmarks/xor.py [--slides 1200] [--steps 1000] [--keep FOLDER]
+
+XScale-strat whose 20x factor C is an XOR: a tile shows two signs along two directions, C is whether they agree. No mean
+and no linear direction of an embedding knows C, so cross-scale contrast of tile embeddings is at one half. Asked is
+whether the tokens of a pretrained region encoder show C linearly, so that contrast on them finds the pairing; beside it
+the same network with random weights, and a region MLP on the tile embeddings, which can learn an XOR from labels.
+Half of the slides is trained on (by the probes and by the pretraining), the other half is tested.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from xscale_bags import one_fold
+
+from parfocal.bags import RepresentSettings, read_bags, represent
+from parfocal.cohort import Outcome
+from parfocal.embeddings import EmbeddingSet, open_set
+from parfocal.pretrain import PretrainSettings, pretrain
+from parfocal.probes import ProbeSettings, fit_contrast, fit_mean, fit_region_mlp
+from parfocal.report.statistics import auc, delong_interval
+from parfocal.synthetic.ceilings import strat_log_likelihood_ratio
+from parfocal.synthetic.feature_model import FeatureModel
+from parfocal.synthetic.xscale import FeatureCohort, StratSettings, draw_cohort, write_cohort
+
+SETTINGS = ProbeSettings(components=(16, 32, 64))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slides", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--separation", type=float, default=3.0, help="of the two states of each sign, in a region")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, default=None, help="keep store, models and regions here")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model = FeatureModel(c_shown_as="xor", shift_c=arguments.separation / 4, seed=arguments.seed)
+    cohort = draw_cohort(StratSettings(n_slides=arguments.slides, model=model, seed=arguments.seed))
+    label = cohort.labels["pairing"]
+    train, test = np.arange(0, len(label), 2), np.arange(1, len(label), 2)
+    started = time.monotonic()
+
+    def tell(what: str) -> None:
+        print(f"{time.monotonic() - started:6.0f} s  {what}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        out = arguments.keep or Path(temporary)
+        if not (out / "store" / "labels.csv").is_file():
+            write_cohort(cohort, out / "store")
+        tiles = open_set(out / "store")
+        tell(f"{len(label)} slides are drawn")
+        held_out = tuple(cohort.slides[number] for number in test)
+        made: dict[str, EmbeddingSet] = {"tile embeddings": tiles}
+        for name, steps in (("random weights", 0), ("MEM", arguments.steps)):
+            folder = out / name.split()[0].lower()
+            pretrain(tiles, folder / "model", _pretraining(steps, held_out, arguments.seed))
+            summary = represent(
+                tiles, folder / "model", folder / "regions", RepresentSettings(readouts=("cls", "tokens"))
+            )
+            made[f"{name}, CLS"], made[f"{name}, tokens"] = summary.sets
+            tell(f"{name}: {steps} steps, represented")
+        print(
+            f"ceiling {auc(label[test], _best(cohort, test)):.3f} on {len(test)} test slides, {len(train)} to train on"
+        )
+        fold = one_fold(label, train, test)
+        for name, one in made.items():
+            bags = read_bags(one, cohort.slides, most_instances=8)
+            fits = [("mean, logistic regression", fit_mean), ("contrast", fit_contrast)]
+            if one is tiles:
+                fits.append(("region MLP, mean", fit_region_mlp))
+            for pooling, fit in fits:
+                (fitted,) = fit(bags, Outcome.binary(label, target="pairing"), [fold], SETTINGS)
+                found = delong_interval(label[test], fitted.score(bags, test)[:, 0])
+                print(
+                    f"{name:<24} {pooling:<26} AUC {found.estimate:.3f} ({found.low:.3f} to {found.high:.3f})  "
+                    f"{fitted.chosen}",
+                    flush=True,
+                )
+
+
+def _pretraining(steps: int, held_out: tuple[str, ...], seed: int) -> PretrainSettings:
+    every = max(steps, 1)
+    return PretrainSettings(
+        size="T",
+        batch=128,
+        steps=steps,
+        lr=1e-3,
+        seed=seed,
+        holdout_slides=held_out,
+        monitor_every=every,
+        log_every=max(1, every // 10),
+        cache_mib=2048,
+        device="cpu",
+    )
+
+
+def _best(cohort: FeatureCohort, test: np.ndarray) -> np.ndarray:
+    """The exact log likelihood ratio of the label for each test slide."""
+    evidence = []
+    for number in test:
+        factors, tokens = cohort.factors[number], cohort.tokens(int(number))
+        strata = factors.tissue_type + 8 * (factors.h1 > 0) + 16 * (factors.h2 > 0)
+        order = np.argsort(strata, kind="stable").reshape(-1, cohort.settings.stratum)
+        evidence.append((cohort.space.log_odds_a(tokens)[order], cohort.space.log_odds_c(tokens)[order]))
+    coarse, fine = np.stack([a for a, _ in evidence]), np.stack([c for _, c in evidence])
+    return strat_log_likelihood_ratio(coarse, fine, cohort.settings.omega)
+
+
+if __name__ == "__main__":
+    main()

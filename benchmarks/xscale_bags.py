@@ -1,0 +1,48 @@
+"""XScale cohorts as bags, without a store between: what the benchmarks of probes have in common."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from parfocal.bags import Bag
+from parfocal.cohort import Fold, deal_folds
+from parfocal.synthetic.feature_model import COARSE, FINE, MIDDLE
+from parfocal.synthetic.xscale import FeatureCohort
+
+NAMES = {COARSE: "5x", MIDDLE: "10x", FINE: "20x"}
+MOST_INSTANCES = 64
+
+
+def draw_bags(cohort: FeatureCohort, *, instances: bool, seed: int) -> dict[str, Bag]:
+    """Draw slides one by one and keep region means, and a part of the tiles where networks need them."""
+    n, n_regions, dim = len(cohort.slides), len(cohort.factors[0]), cohort.settings.model.dim
+    rng = np.random.default_rng([seed, 9])
+    region = {mpp: np.empty((n, n_regions, dim), dtype=np.float32) for mpp in NAMES}
+    rows: dict[float, list[np.ndarray]] = {mpp: [] for mpp in NAMES}
+    for number, tokens in enumerate(cohort):
+        for mpp in NAMES:
+            flat = tokens.features[mpp]
+            region[mpp][number] = flat.reshape(n_regions, -1, dim).mean(axis=1)
+            rows[mpp].append(rng.choice(flat, MOST_INSTANCES, replace=False) if instances else flat[:1])
+    return {NAMES[mpp]: _bag(NAMES[mpp], cohort.slides, region[mpp], rows[mpp]) for mpp in NAMES}
+
+
+def one_fold(label: np.ndarray, train: np.ndarray, test: np.ndarray, *, inner: int = 5) -> Fold:
+    """A training and a test set; every slide is a patient."""
+    dealt = deal_folds(np.arange(len(train)), label[train], inner, np.random.default_rng([len(train), 1]))
+    return Fold(0, 0, train, test, dealt)
+
+
+def _bag(name: str, slides: Sequence[str], region: np.ndarray, rows: list[np.ndarray]) -> Bag:
+    n, n_regions, dim = region.shape
+    return Bag(
+        name=name,
+        slides=tuple(slides),
+        rows=np.concatenate(rows).astype(np.float32),
+        start=np.cumsum([0, *map(len, rows)]).astype(np.int64),
+        n_instances=np.array([len(one) for one in rows], dtype=np.int64),
+        mean=region.mean(axis=1),
+        region_mean=region.reshape(-1, dim),
+        region_start=np.arange(n + 1, dtype=np.int64) * n_regions,
+        region_present=np.ones(n * n_regions, dtype=bool),
+    )
