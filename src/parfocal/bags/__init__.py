@@ -3,7 +3,19 @@
 `represent` writes region embeddings into a store; `read_bags` reads what the probes of the next step pool.
 """
 
-from parfocal.bags.bag import Bag, read_bags
+from parfocal.bags.bag import Bag, own_names, read_bags
+from parfocal.bags.derived import PARENTS, PLACED, derived_names, pseudo_name
 from parfocal.bags.represent import RepresentSettings, RepresentSummary, represent
 
-__all__ = ["Bag", "RepresentSettings", "RepresentSummary", "read_bags", "represent"]
+__all__ = [
+    "PARENTS",
+    "PLACED",
+    "Bag",
+    "RepresentSettings",
+    "RepresentSummary",
+    "derived_names",
+    "own_names",
+    "pseudo_name",
+    "read_bags",
+    "represent",
+]

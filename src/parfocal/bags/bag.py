@@ -1,17 +1,18 @@
 """What probes see of a slide: its instances, their mean, and the mean of each region, read once for all arms."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from parfocal.bags.derived import PARENTS, Derived, derive, derived_names
 from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ParfocalWarning
 from parfocal.geometry import format_mpp
 
-__all__ = ["Bag", "read_bags"]
+__all__ = ["Bag", "own_names", "read_bags"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Bag:
     """The vectors of one kind, such as the tiles of one magnification, of every slide.
 
     Attributes:
-        name: the magnification as text, or `region`.
+        name: the magnification as text, `region`, or one of `derived_names`.
         slides: ids.
         rows: instances of all slides, one slide after the other; a slide with very many keeps a random part.
         start: where the instances of each slide begin in `rows`, and the end.
@@ -29,6 +30,8 @@ class Bag:
             reader who forgets to look at `region_present` is found out.
         region_start: where the regions of each slide begin, and the end.
         region_present: whether the region has any instance.
+        place: of each instance, x and y of the tile's centre about the region's centre in micrometres, its micrometres
+            per pixel, and the number of its region in its slide; only where the bag is `tiles in place`.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Bag:
     region_mean: Float32[np.ndarray, "region dim"]
     region_start: Int64[np.ndarray, " bound"]
     region_present: Bool[np.ndarray, " region"]
+    place: Float32[np.ndarray, "instance 4"] | None = None
 
     @property
     def dim(self) -> int:
@@ -71,6 +75,7 @@ class Bag:
             region_mean=self.region_mean[areas],
             region_start=_bounds([len(one) for one in regions]),
             region_present=self.region_present[areas],
+            place=None if self.place is None else self.place[picked],
         )
 
     @property
@@ -79,10 +84,20 @@ class Bag:
         return bool(self.region_present.mean() < 0.99) if len(self.region_present) else False
 
 
+def own_names(source: EmbeddingSet) -> tuple[str, ...]:
+    """The names of a set's own bags: its magnifications, or `region`."""
+    return tuple(format_mpp(mpp) for mpp in source.mpps) if source.kind == "tiles" else ("region",)
+
+
 def read_bags(
-    source: EmbeddingSet, slides: Sequence[str], *, most_instances: int = 1024, seed: int = 0
+    source: EmbeddingSet,
+    slides: Sequence[str],
+    *,
+    names: Sequence[str] | None = None,
+    most_instances: int = 1024,
+    seed: int = 0,
 ) -> tuple[Bag, ...]:
-    """The bags of a set, one for each magnification or one of regions; each slide is read once.
+    """The bags of a set, one for each magnification or one of regions, or those named; each slide is read once.
 
     Means are over everything that was stored; only the instances kept for attention are limited, so that a cohort of
     large slides fits into memory. A slide without a vector cannot be pooled and must not be asked for.
@@ -90,20 +105,37 @@ def read_bags(
     Args:
         source: a set of tiles or of regions.
         slides: ids, in the order that the numbers of slides shall have.
+        names: which bags, its own or those of `derived_names`, in the order of the result; its own when None.
         most_instances: the most instances kept for each slide and magnification.
         seed: of the choice of instances.
 
     Raises:
+        ConfigError: a slide has no finest tile with all its parents, and `parents` is asked for.
         StoreError: a slide is not done, or a file is damaged.
-        ValueError: a slide has no vector.
+        ValueError: a slide has no vector, or the set has no bag of a name.
     """
-    names = [format_mpp(mpp) for mpp in source.mpps] if source.kind == "tiles" else ["region"]
+    known = (*own_names(source), *derived_names(source))
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ValueError(f"{source.name} has no bag {unknown[0]!r}; it has {', '.join(known)}")
+    names = own_names(source) if names is None else tuple(dict.fromkeys(names))
     parts: dict[str, list[_Part]] = {name: [] for name in names}
+    n_without = n_finest = 0
     for number, slide in enumerate(slides):
-        rng = np.random.default_rng([seed, 3, number])
-        for name, part in _read(source, slide):
-            parts[name].append(part.limited_to(most_instances, rng))
+        for name, n_regions, derived in _read(source, slide, names):
+            # A stream for each bag: what is kept of one does not depend on which others are read.
+            rng = np.random.default_rng([seed, 3, number, known.index(name)])
+            parts[name].append(_part(slide, derived, n_regions).limited_to(most_instances, rng))
+            if name == PARENTS:
+                n_without, n_finest = n_without + derived.n_without, n_finest + derived.n_without + len(derived.rows)
     bags = tuple(_join(name, tuple(slides), parts[name]) for name in names)
+    if n_without:
+        warnings.warn(
+            f"{n_without} of {n_finest} finest tiles in {source.name} lack a tile of a coarser magnification over them "
+            f"and are not in the bag {PARENTS}.",
+            ParfocalWarning,
+            stacklevel=2,
+        )
     for bag in bags:
         cut = int((np.diff(bag.start) < bag.n_instances).sum())
         if cut:
@@ -125,44 +157,54 @@ class _Part:
     mean: Float32[np.ndarray, " dim"]
     region_mean: Float32[np.ndarray, "region dim"]
     region_present: Bool[np.ndarray, " region"]
+    place: Float32[np.ndarray, "instance 4"] | None
 
     def limited_to(self, most: int, rng: np.random.Generator) -> "_Part":
         if len(self.rows) <= most:
             return self
-        picked = np.sort(rng.choice(len(self.rows), most, replace=False))
-        return _Part(self.rows[picked], self.n_instances, self.mean, self.region_mean, self.region_present)
+        if self.place is None:
+            picked = np.sort(rng.choice(len(self.rows), most, replace=False))
+            return replace(self, rows=self.rows[picked])
+        # Whole regions: a region encoder is shown all tiles of a region, and one region at least.
+        present, count = np.unique(self.place[:, 3], return_counts=True)
+        order = rng.permutation(len(present))
+        kept = order[: max(1, int((np.cumsum(count[order]) <= most).sum()))]
+        picked = np.flatnonzero(np.isin(self.place[:, 3], present[kept]))
+        return replace(self, rows=self.rows[picked], place=self.place[picked])
 
 
-def _read(source: EmbeddingSet, slide: str) -> list[tuple[str, _Part]]:
+def _read(source: EmbeddingSet, slide: str, names: Sequence[str]) -> Iterator[tuple[str, int, Derived]]:
+    """Of one slide each named bag with the number of regions, one after the other."""
     if source.kind == "regions":
         rows = source.read_regions(slide).features.astype(np.float32)
-        return [("region", _part(slide, rows, np.arange(len(rows)), len(rows)))]
+        yield "region", len(rows), Derived(rows, np.arange(len(rows)))
+        return
     tokens = source.read(slide)
-    return [
-        (
-            format_mpp(mpp),
-            _part(
-                slide, tokens.features[mpp].astype(np.float32), tokens.region[mpp].astype(np.int64), tokens.n_regions
-            ),
-        )
-        for mpp in source.mpps
-    ]
+    own = {format_mpp(mpp): mpp for mpp in source.mpps}
+    for name in names:
+        if name in own:
+            mpp = own[name]
+            derived = Derived(tokens.features[mpp].astype(np.float32), tokens.region[mpp].astype(np.int64))
+        else:
+            derived = derive(source, tokens, name)
+        yield name, tokens.n_regions, derived
 
 
-def _part(
-    slide: str, rows: Float32[np.ndarray, "instance dim"], region: Int64[np.ndarray, " instance"], n_regions: int
-) -> _Part:
+def _part(slide: str, derived: Derived, n_regions: int) -> _Part:
+    rows = derived.rows
     if not len(rows):
         raise ValueError(f"{slide} has no vector to pool; leave it out")
-    present, first, count = np.unique(region, return_index=True, return_counts=True)
+    present, first, count = np.unique(derived.region, return_index=True, return_counts=True)
     region_mean = np.full((n_regions, rows.shape[1]), np.nan, dtype=np.float32)
     region_mean[present] = np.add.reduceat(rows, first, axis=0) / count[:, None]
     is_present = np.zeros(n_regions, dtype=bool)
     is_present[present] = True
-    return _Part(rows, len(rows), rows.mean(axis=0, dtype=np.float64).astype(np.float32), region_mean, is_present)
+    mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return _Part(rows, len(rows), mean, region_mean, is_present, derived.place)
 
 
 def _join(name: str, slides: tuple[str, ...], parts: Sequence[_Part]) -> Bag:
+    places = [part.place for part in parts if part.place is not None]
     return Bag(
         name=name,
         slides=slides,
@@ -173,6 +215,7 @@ def _join(name: str, slides: tuple[str, ...], parts: Sequence[_Part]) -> Bag:
         region_mean=np.concatenate([part.region_mean for part in parts]),
         region_start=_bounds([len(part.region_present) for part in parts]),
         region_present=np.concatenate([part.region_present for part in parts]),
+        place=np.concatenate(places) if places else None,
     )
 
 

@@ -1,0 +1,190 @@
+"""Vectors that are made of the tiles of several magnifications, or of the finest one alone, while a set is read.
+
+- `parents`: the embedding of each finest tile with those of its parents at every coarser magnification side by side,
+  coarse to fine (the pyramidal concatenation of DSMIL, Li et al. 2021).
+- `pseudo 2`: what stands in for the tiles of 2 mpp when they are not read: means of the finest tiles in each cell of
+  that size (as MSPN, arXiv 2602.01951, makes coarse maps of fine features). Coarser tiles have no say in it, not even
+  by being absent, so whoever pools it knows one magnification.
+- `tiles in place`: all tiles as they are, those of a region together, each with its place; what a region encoder needs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from parfocal.embeddings import EmbeddingSet, SlideTokens
+from parfocal.errors import ConfigError
+from parfocal.geometry import format_mpp
+
+__all__ = ["PARENTS", "PLACED", "Derived", "derive", "derived_names", "find_parents", "mean_of_cells", "pseudo_name"]
+
+PARENTS, PLACED = "parents", "tiles in place"
+# Stored centres are float32, and a tile on the border of two cells belongs to the right or the lower one on every
+# machine.
+_TOLERANCE = 1e-3
+_AT_A_TIME = 1 << 20  # pairs of tiles that are compared
+
+
+def pseudo_name(mpp: float) -> str:
+    """The name of the bag that stands in for the tiles of a magnification."""
+    return f"pseudo {format_mpp(mpp)}"
+
+
+def derived_names(source: EmbeddingSet) -> tuple[str, ...]:
+    """The bags that can be made of a set beside its own."""
+    if source.kind == "regions":
+        return ()
+    more = (PARENTS, *(pseudo_name(mpp) for mpp in source.mpps[:-1])) if len(source.mpps) > 1 else ()
+    return (*more, PLACED)
+
+
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """The derived vectors of one slide.
+
+    Attributes:
+        rows: in region order.
+        region: the region's number of each row.
+        place: of each row, x and y of the tile's centre about the region's centre in micrometres, its micrometres per
+            pixel, and the region's number; None where a row is no tile.
+        n_without: finest tiles that are not in it, because a parent is absent.
+    """
+
+    rows: Float32[np.ndarray, "row dim"]
+    region: Int64[np.ndarray, " row"]
+    place: Float32[np.ndarray, "row 4"] | None = None
+    n_without: int = 0
+
+
+def derive(source: EmbeddingSet, tokens: SlideTokens, name: str) -> Derived:
+    """The rows of one of `derived_names` for one slide.
+
+    Raises:
+        ConfigError: no finest tile of the slide has all its parents.
+        ValueError: the set has no such bag.
+    """
+    if name not in derived_names(source):
+        raise ValueError(f"{source.name} has no bag {name!r}; it has {', '.join(derived_names(source))}")
+    if name == PLACED:
+        return _placed(tokens)
+    # A slide of an indexed set may have slightly larger or smaller tiles than the set says; its regions are as much so.
+    unit_um = int(source.tile_px or 0) * tokens.region_um / source.region_um
+    finest = tokens.mpps[-1]
+    region = tokens.region[finest].astype(np.int64)
+    if name == PARENTS:
+        return _with_parents(tokens, region, unit_um)
+    coarse = next(mpp for mpp in tokens.mpps if pseudo_name(mpp) == name)
+    rows, own = mean_of_cells(
+        tokens.features[finest].astype(np.float32),
+        tokens.center_um[finest],
+        region,
+        cell_um=coarse * unit_um,
+        region_um=tokens.region_um,
+    )
+    return Derived(rows, own)
+
+
+def find_parents(
+    center_um: Float[np.ndarray, "tile 2"],
+    region: Int64[np.ndarray, " tile"],
+    coarse_center_um: Float[np.ndarray, "coarse 2"],
+    coarse_region: Int64[np.ndarray, " coarse"],
+    *,
+    side_um: float,
+) -> Int64[np.ndarray, " tile"]:
+    """For each tile the number of the coarse tile of its region whose footprint holds its centre; -1 where none does.
+
+    A footprint holds its left and its upper border. Of overlapping footprints the one with the nearest centre counts,
+    the first of equally near ones.
+
+    Args:
+        center_um: centres about the region's centre.
+        region: the region's number of each tile, never falling.
+        coarse_center_um: of the coarse tiles.
+        coarse_region: never falling.
+        side_um: side of a coarse tile's footprint.
+    """
+    first = np.searchsorted(coarse_region, region, side="left")
+    count = np.searchsorted(coarse_region, region, side="right") - first
+    most = int(count.max(initial=0))
+    parent = np.full(len(region), -1, dtype=np.int64)
+    if most == 0:
+        return parent
+    order = np.arange(most)
+    step = max(1, _AT_A_TIME // most)
+    for begin in range(0, len(region), step):
+        own = slice(begin, begin + step)
+        there = order < count[own, None]
+        candidate = np.where(there, first[own, None] + order, 0)  # (tile, coarse tile of its region)
+        offset = center_um[own, None].astype(np.float64) - coarse_center_um[candidate]
+        share = offset / side_um + 0.5 + _TOLERANCE
+        holds = there & ((share >= 0) & (share < 1)).all(axis=2)
+        distance = np.where(holds, np.round((offset**2).sum(axis=2) / side_um**2, 6), np.inf)
+        nearest = distance.argmin(axis=1)
+        found = holds[np.arange(len(nearest)), nearest]
+        parent[own] = np.where(found, candidate[np.arange(len(nearest)), nearest], -1)
+    return parent
+
+
+def mean_of_cells(
+    rows: Float32[np.ndarray, "tile dim"],
+    center_um: Float[np.ndarray, "tile 2"],
+    region: Int64[np.ndarray, " tile"],
+    *,
+    cell_um: float,
+    region_um: float,
+) -> tuple[Float32[np.ndarray, "cell dim"], Int64[np.ndarray, " cell"]]:
+    """The mean of the tiles whose centre lies in each cell, row by row inside a region, and each cell's region.
+
+    Cells begin at the upper left corner of the region; a cell without a tile is not there, and the last ones may reach
+    over the region's edge.
+    """
+    n_side = max(1, int(np.ceil(region_um / cell_um - _TOLERANCE)))
+    place = np.floor((center_um.astype(np.float64) + region_um / 2) / cell_um + _TOLERANCE).astype(np.int64)
+    column, row = np.clip(place, 0, n_side - 1).T
+    cell = (region * n_side + row) * n_side + column
+    order = np.argsort(cell, kind="stable")
+    _, first, count = np.unique(cell[order], return_index=True, return_counts=True)
+    if not len(first):
+        return rows[:0], region[:0]
+    means = np.add.reduceat(rows[order], first, axis=0, dtype=np.float64) / count[:, None]
+    return means.astype(np.float32), region[order][first]
+
+
+def _with_parents(tokens: SlideTokens, region: Int64[np.ndarray, " tile"], unit_um: float) -> Derived:
+    *coarser, finest = tokens.mpps
+    parents = {
+        mpp: find_parents(
+            tokens.center_um[finest],
+            region,
+            tokens.center_um[mpp],
+            tokens.region[mpp].astype(np.int64),
+            side_um=mpp * unit_um,
+        )
+        for mpp in coarser
+    }
+    kept = np.flatnonzero(np.all([parent >= 0 for parent in parents.values()], axis=0))
+    if not len(kept):
+        raise ConfigError(
+            f"{tokens.slide} has no tile at {format_mpp(finest)} mpp whose tiles at coarser magnifications are all "
+            "there, so it cannot be pooled with its parents. Leave out the slide, or the arm `parents`."
+        )
+    parts = [tokens.features[mpp][parents[mpp][kept]] for mpp in coarser] + [tokens.features[finest][kept]]
+    rows = np.concatenate([part.astype(np.float32) for part in parts], axis=1)
+    return Derived(rows, region[kept], n_without=len(region) - len(kept))
+
+
+def _placed(tokens: SlideTokens) -> Derived:
+    dim = max(rows.shape[1] for rows in tokens.features.values())
+    parts, places = [], []
+    for mpp in tokens.mpps:
+        rows = tokens.features[mpp].astype(np.float32)
+        parts.append(np.pad(rows, ((0, 0), (0, dim - rows.shape[1]))))
+        own = np.empty((len(rows), 4), np.float32)
+        own[:, :2], own[:, 2], own[:, 3] = tokens.center_um[mpp], mpp, tokens.region[mpp]
+        places.append(own)
+    place = np.concatenate(places)
+    # Coarse to fine inside a region, as in the set.
+    order = np.argsort(place[:, 3], kind="stable")
+    return Derived(np.concatenate(parts)[order], place[order, 3].astype(np.int64), place=place[order])
