@@ -2,11 +2,11 @@
 
 import numpy as np
 from scipy.optimize import minimize
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
-from parfocal.cohort import Outcome
+from parfocal.cohort import Column, Outcome
 from parfocal.probes.logistic import fit_logistic
-from parfocal.probes.regression import fit_nonnegative, predict_column, row_space
+from parfocal.probes.regression import fit_column, fit_nonnegative, predict_column, row_space
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((30, 4))
@@ -26,6 +26,32 @@ def test_each_problem_is_what_scikit_learn_finds() -> None:
         reference = LogisticRegression(C=1 / (n * penalty[number]), tol=1e-10, max_iter=1000).fit(X[keep], Y[keep])
         np.testing.assert_allclose(found[number, :-1], reference.coef_[0], atol=1e-4)
         np.testing.assert_allclose(found[number, -1], reference.intercept_[0], atol=1e-4)
+
+
+def test_numbers_are_fitted_as_scikit_learn_fits_them() -> None:
+    value = 40 + 5 * (X[:, 0] - X[:, 1]) + RNG.standard_normal(30)
+    column = Column("size", "linear", value, np.ones(30, dtype=bool))
+    penalty = np.array([0.5, 0.01])
+    weight = np.stack([np.ones(30), RNG.uniform(0, 2, 30)])
+
+    found = fit_column(X[None], column, weight, penalty)
+
+    for number in range(2):
+        # Theirs is a sum of squares beside alpha, ours half a weighted mean beside penalty / 2; the value's standard
+        # deviation cancels, because both parts of the loss are squares of it.
+        ridge = Ridge(alpha=weight[number].sum() * penalty[number])
+        reference = ridge.fit(X, value, sample_weight=weight[number])
+        np.testing.assert_allclose(found[number, :-1], reference.coef_, rtol=1e-6)
+        np.testing.assert_allclose(found[number, -1], reference.intercept_, rtol=1e-6)
+
+
+def test_a_number_in_other_units_has_the_same_fit() -> None:
+    value = X[:, 0] + RNG.standard_normal(30)
+    one, other = (Column("size", "linear", scale * value, np.ones(30, dtype=bool)) for scale in (1, 1000))
+
+    found = [fit_column(X[None], column, np.ones((1, 30)), np.array([0.1])) for column in (one, other)]
+
+    np.testing.assert_allclose(1000 * found[0], found[1])
 
 
 def test_separated_classes_end_at_a_finite_answer() -> None:

@@ -143,7 +143,8 @@ def _highest(
 ) -> Float64[np.ndarray, "problem 1"]:
     """Of the cases that count; a case that is left out may lie so high that all others would vanish beside it."""
     highest = np.where(share > 0, eta, -np.inf).max(axis=1, keepdims=True)
-    return np.asarray(np.where(np.isfinite(highest), highest, 0.0))
+    finite: Float64[np.ndarray, "problem 1"] = np.where(np.isfinite(highest), highest, 0.0)
+    return finite
 
 
 def _objective(
@@ -154,5 +155,6 @@ def _objective(
     coefficient: np.ndarray,
     penalty: np.ndarray,
 ) -> Float64[np.ndarray, " problem"]:
-    total: Float64[np.ndarray, " problem"] = -_likelihood(eta, share, event, ties)
-    return total + 0.5 * penalty * (coefficient**2).sum(axis=1)
+    ridge = 0.5 * penalty * (coefficient**2).sum(axis=1)
+    total: Float64[np.ndarray, " problem"] = ridge - _likelihood(eta, share, event, ties)
+    return total
