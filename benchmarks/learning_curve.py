@@ -66,10 +66,10 @@ class World:
         return one_fold(self.outcome.value > 0, np.arange(size), test)
 
 
-def draw_world(n_train: int, seed: int, *, instances: bool) -> World:
+def draw_world(n_train: int, seed: int, *, directions: str, instances: bool) -> World:
     """Draw the slides of one world and what the best observer says about its test slides."""
     n = n_train + N_TEST
-    cohort = draw_cohort(StratSettings(n_slides=n, model=FeatureModel(seed=seed), seed=seed))
+    cohort = draw_cohort(StratSettings(n_slides=n, model=FeatureModel(directions=directions, seed=seed), seed=seed))
     evidence = []
     for number in range(n_train, n):
         factors, tokens = cohort.factors[number], cohort.tokens(number)
@@ -105,6 +105,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 200, 400, 1600])
     parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--directions",
+        choices=("leading", "anywhere"),
+        default="anywhere",
+        help="whether the factors lie among the leading components or anywhere in the spectrum",
+    )
     parser.add_argument("--arms", choices=("closed", "networks"), default="closed")
     parser.add_argument("--only", nargs="+", default=None, help="arms whose name contains one of these")
     parser.add_argument("--csv", type=Path, default=None, help="write every number here as well")
@@ -116,7 +122,9 @@ def main() -> int:
     found = []
     with threadpool_limits(1):
         for seed in arguments.worlds:
-            world = draw_world(max(arguments.sizes), seed, instances=arguments.arms == "networks")
+            world = draw_world(
+                max(arguments.sizes), seed, directions=arguments.directions, instances=arguments.arms == "networks"
+            )
             found += _run(world, seed, arms, settings, arguments.sizes)
     if arguments.csv:
         with arguments.csv.open("w", newline="") as file:
