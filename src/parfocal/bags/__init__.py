@@ -6,6 +6,7 @@
 from parfocal.bags.bag import Bag, own_names, read_bags
 from parfocal.bags.derived import PARENTS, PLACED, derived_names, pseudo_name
 from parfocal.bags.represent import RepresentSettings, RepresentSummary, represent
+from parfocal.bags.seen import seen_by
 
 __all__ = [
     "PARENTS",
@@ -18,4 +19,5 @@ __all__ = [
     "pseudo_name",
     "read_bags",
     "represent",
+    "seen_by",
 ]

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int
 from pydantic import Field, field_validator
 
+from parfocal.bags.seen import seen_by
 from parfocal.config import Settings
 from parfocal.embeddings import (
     EmbeddingSet,
@@ -18,7 +18,6 @@ from parfocal.embeddings import (
     SlideRegions,
     SlideTokens,
     create_set,
-    only_mpps,
     open_set,
     settings_digest,
     write_regions,
@@ -26,13 +25,11 @@ from parfocal.embeddings import (
 )
 from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.records import update_failures
-from parfocal.errors import MismatchError, ParfocalError
-from parfocal.geometry import format_mpp
+from parfocal.errors import ParfocalError
 from parfocal.pretrain.folder import read_pretraining
 from parfocal.provenance import writable_folder
 from parfocal.region_encoder import Readout, RegionEncoder, collate_regions
 from parfocal.region_encoder.checkpoint import resolve
-from parfocal.region_encoder.levels import nearest_levels
 
 __all__ = ["RepresentSettings", "RepresentSummary", "represent"]
 
@@ -113,11 +110,9 @@ def represent(
     """
     settings = settings or RepresentSettings()
     encoder = RegionEncoder.from_pretrained(model, device=settings.device, dtype=settings.precision)
-    history = read_pretraining(resolve(model))
-    source = _as_seen(source, history)
-    _check(source, encoder, str(model), other_mpps=settings.other_mpps)
+    source = seen_by(source, model, other_mpps=settings.other_mpps)
     writable_folder(out)
-    is_random = history.get("steps") == 0
+    is_random = read_pretraining(resolve(model)).get("steps") == 0
     paths = {
         readout: _create(source, encoder, model, out, readout, settings, is_random=is_random)
         for readout in settings.readouts
@@ -144,43 +139,6 @@ def represent(
     if progress:
         progress(len(source.slides), len(source.slides), "")
     return RepresentSummary(tuple(open_set(path) for path in paths.values()), tuple(done), tuple(failed))
-
-
-def _as_seen(source: EmbeddingSet, history: Mapping[str, Any]) -> EmbeddingSet:
-    """The set with those magnifications that the model was told to see; as it is where it was told none."""
-    told = {format_mpp(float(mpp)) for mpp in history.get("settings", {}).get("mpps", ())}
-    seen = [mpp for mpp in source.mpps if format_mpp(mpp) in told]
-    return only_mpps(source, seen)
-
-
-def _check(source: EmbeddingSet, encoder: RegionEncoder, model: str, *, other_mpps: bool) -> None:
-    """Refuse a model that was trained on something else than what the set holds."""
-    config = encoder.config
-    names = tuple(format_mpp(mpp) for mpp in config.mpps)
-    unknown = [format_mpp(mpp) for mpp in source.mpps if format_mpp(mpp) not in names]
-    if unknown and not other_mpps:
-        raise MismatchError(
-            f"{model} was trained at {', '.join(names)} mpp and {source.name} has {', '.join(unknown)}. "
-            "Pass --other-mpps (other_mpps=True) to interpolate."
-        )
-    for mpp in source.mpps:
-        nearest = int(nearest_levels(torch.tensor(mpp), config))
-        if source.dims[mpp] != config.dims[nearest]:
-            raise MismatchError(
-                f"{model} takes vectors of width {config.dims[nearest]} at {format_mpp(mpp)} mpp and {source.name} has "
-                f"{source.dims[mpp]}: it was trained on another tile encoder."
-            )
-        if config.encoders and config.encoders[nearest] != source.encoder_digests[mpp]:
-            raise MismatchError(
-                f"{model} was trained on the tile encoder {config.encoders[nearest]} and {source.name} was embedded by "
-                f"{source.encoder_digests[mpp]} (at {format_mpp(mpp)} mpp). Embed with that encoder or train a model."
-            )
-    found = (source.region_um, source.tile_px)
-    if found != (config.region_um, config.tile_px):
-        raise MismatchError(
-            f"{model} was trained on regions of {config.region_um:g} um with tiles of {config.tile_px} px; "
-            f"{source.name} has {found[0]:g} um and {found[1]} px."
-        )
 
 
 def _create(
