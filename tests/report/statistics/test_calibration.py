@@ -2,8 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
-from parfocal.report.statistics import brier_score, expected_calibration_error, reliability_bins, wilson_interval
+from parfocal.report.statistics import (
+    brier_score,
+    calibration_line,
+    expected_calibration_error,
+    reliability_bins,
+    wilson_interval,
+)
 
 
 def test_bins_error_and_brier_are_those_worked_by_hand() -> None:
@@ -48,3 +55,35 @@ def test_wilsons_interval_is_the_published_one() -> None:
 def test_scores_that_are_no_probabilities_are_refused() -> None:
     with pytest.raises(ValueError, match=r"between 0 and 1, got -2 to 0\.5"):
         brier_score(np.array([0, 1]), np.array([-2.0, 0.5]))
+
+
+def test_the_slope_between_two_groups_is_that_of_their_log_odds() -> None:
+    """Log odds -1 for ten cases of which 4 are positive and 2 for ten of which 8 are: a line through two points."""
+    logit = np.repeat([-1.0, 2.0], 10)
+    truth = np.array([1] * 4 + [0] * 6 + [1] * 8 + [0] * 2)
+
+    line = calibration_line(truth, logit)
+
+    assert line.slope == pytest.approx((special.logit(0.8) - special.logit(0.4)) / 3, abs=1e-5)
+    # The intercept makes the mean probability right.
+    assert special.expit(logit + line.intercept).mean() == pytest.approx(0.6)
+
+
+def test_exaggerated_log_odds_have_the_slope_that_undoes_it() -> None:
+    rng = np.random.default_rng(1)
+    logit = rng.normal(size=40_000)
+    truth = (rng.uniform(size=40_000) < special.expit(logit - 0.5)).astype(int)
+
+    honest, tripled = calibration_line(truth, logit), calibration_line(truth, 3 * logit)
+
+    # 40,000 cases: the standard errors are about .013.
+    assert (honest.slope, honest.intercept) == (pytest.approx(1, abs=0.04), pytest.approx(-0.5, abs=0.04))
+    assert tripled.slope == pytest.approx(honest.slope / 3, rel=1e-3)
+
+
+def test_a_slope_without_a_finite_value_is_none() -> None:
+    assert np.isnan(calibration_line(np.array([0, 0, 1, 1]), np.array([-1.0, 0.0, 0.0, 3.0])).slope)
+    assert np.isnan(calibration_line(np.array([0, 1, 1]), np.zeros(3)).slope)
+    assert calibration_line(np.array([0, 1, 1]), np.zeros(3)).intercept == pytest.approx(special.logit(2 / 3))
+    with pytest.raises(ValueError, match="0 negative"):
+        calibration_line(np.array([1, 1]), np.array([0.0, 1.0]))

@@ -7,6 +7,7 @@ from scipy import integrate, stats
 from parfocal.report.statistics import (
     auc,
     auc_interval,
+    concordance_interval,
     detectable_difference,
     nadeau_bengio_interval,
     nadeau_bengio_se,
@@ -172,3 +173,17 @@ def test_two_folds_have_a_detectable_difference_too() -> None:
 
     assert power == pytest.approx(0.8, abs=2e-3)
     assert detectable_difference(values, 1.0) > 10 * nadeau_bengio_se(values, 1.0)
+
+
+def test_a_concordance_has_the_corrected_interval_and_room_where_folds_agree() -> None:
+    values = [0.5, 0.9, 0.7, 0.8]
+
+    varied, perfect = (
+        concordance_interval(values, 0.25, n_patients=24),
+        concordance_interval([1.0] * 5, 0.25, n_patients=24),
+    )
+
+    expected = nadeau_bengio_interval(values, 0.25)
+    assert (varied.low, varied.high) == (pytest.approx(expected.low), min(1.0, expected.high))
+    assert (perfect.low, perfect.high) == (pytest.approx(1 - rule_of_three(24)), 1.0)
+    assert perfect.method == "rule of three"

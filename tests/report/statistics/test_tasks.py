@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from parfocal.report.statistics import holm, wilcoxon_signed_rank
+from parfocal.report.statistics import holm, mean_over_targets, wilcoxon_signed_rank
 
 
 def test_holm_is_the_one_worked_by_hand() -> None:
@@ -68,3 +68,13 @@ def test_nothing_but_zeros_is_no_evidence() -> None:
 def test_an_impossible_p_value_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm([0.2, 1.2])
+
+
+def test_the_mean_over_targets_is_the_t_interval_worked_by_hand() -> None:
+    """.01, .02, .06: mean .03, sd sqrt(.0007) = .0264575; over the root of 3 times t(.975, 2) = 4.302653."""
+    interval = mean_over_targets([0.01, 0.02, 0.06])
+
+    assert interval.estimate == pytest.approx(0.03)
+    assert interval.half_width == pytest.approx(4.302653 * 0.0264575 / np.sqrt(3), abs=1e-6)
+    with pytest.raises(ValueError, match="at least 2 values"):
+        mean_over_targets([0.01])

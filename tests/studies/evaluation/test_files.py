@@ -1,0 +1,122 @@
+"""What an evaluation writes, for all kinds of outcome side by side, and what its page says."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parfocal.report.statistics import holm, wilcoxon_signed_rank
+from parfocal.studies.evaluation import EvaluateResult, TargetResult, across_targets, write_evaluation
+
+from .drawn import ARMS, cohort_of, drawn
+
+KINDS = ("binary", "multiclass", "ordinal", "continuous", "survival")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> EvaluateResult:
+    results: dict[str, TargetResult] = {}
+    for kind in KINDS:
+        outside = cohort_of(kind, n=40, seed=9, target=f"{kind} label")
+        scanner = ["one" if number % 2 else "two" for number in range(60)]
+        cohort = cohort_of(kind, by={"scanner": scanner}, target=f"{kind} label")
+        made = drawn(cohort, external=outside if kind == "binary" else None, seeds=2)
+        results[f"{kind} label"] = made.result(external=outside if kind == "binary" else None)
+    out = tmp_path_factory.mktemp("evaluation")
+    settings = {"probes": {"balanced": True}}
+    return write_evaluation(results, out, settings=settings, seed=0, inputs={"tiles": "abc"})
+
+
+def test_every_table_names_its_metric_and_agrees_with_the_results(written: EvaluateResult) -> None:
+    table = rows(written.out / "results.csv")
+
+    assert len(table) == len(KINDS) * len(ARMS)
+    named = {row["target"]: row["metric"] for row in table}
+    assert named["binary label"] == "AUC"
+    assert named["multiclass label"] == "mean AUC"
+    assert named["survival label"] == "Harrell's concordance"
+    for row in table:
+        assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+        assert bool(row["brier"]) == (row["outcome"] == "binary")
+        assert bool(row["r2"]) == bool(row["spearman"]) == (row["outcome"] == "continuous")
+        assert bool(row["quadratic_kappa"]) == (row["outcome"] == "ordinal")
+        assert float(row["encodings_per_slide"]) == 21
+    predictions = [row for row in rows(written.out / "predictions.csv") if row["target"] == "survival label"]
+    assert {row["event"] for row in predictions} == {"0", "1"}
+    assert len(predictions) == len(ARMS) * 2 * 60
+    assert len(rows(written.out / "subgroups.csv")) == len(KINDS) * 2 * len(ARMS)
+    assert {row["target"] for row in rows(written.out / "external.csv")} == {"binary label"}
+
+
+def test_the_papers_table_has_a_row_for_each_target_the_mean_and_its_tests(written: EvaluateResult) -> None:
+    primary = written.primary
+    assert primary is not None
+    table = [row for row in rows(written.out / "summary.csv") if row["comparison"] == "primary"]
+    differences = [float(row["difference"]) for row in table[:-1]]
+
+    assert [row["target"] for row in table] == [*(f"{kind} label" for kind in KINDS), "mean over targets"]
+    assert {row["mixed"] for row in table[:-1]} == {"contextual tokens: gated attention"}
+    assert float(table[-1]["difference"]) == pytest.approx(np.mean(differences))
+    expected = wilcoxon_signed_rank(differences)
+    assert float(table[-1]["p"]) == expected.p_value
+    assert primary.signed_rank.smallest_p == 0.0625
+    raw = [float(row["p"]) for row in table[:-1]]
+    assert [float(row["p_holm"]) for row in table[:-1]] == pytest.approx(holm(raw).tolist())
+
+
+def test_json_holds_all_of_it(written: EvaluateResult) -> None:
+    content = json.loads((written.out / "results.json").read_text())
+    binary = content["targets"]["binary label"]
+
+    assert content["across_targets"]["primary"]["wilcoxon"]["smallest_possible_p"] == 0.0625
+    assert binary["external_cohort"]["slides"] == 40
+    assert binary["arms"][4]["external"]["against_best_single"]["bootstrap"]["method"].startswith("patient bootstrap")
+    assert sum(one["n"] for one in binary["arms"][4]["calibration"]["bins"]) == 60
+    assert content["targets"]["survival label"]["events"] > 0
+    assert binary["primary"]["mixed"] == "contextual tokens: gated attention"
+
+
+def test_the_page_says_what_was_named_before_and_what_was_picked_after(written: EvaluateResult) -> None:
+    page = written.report.read_text()
+
+    for said in (
+        "named before anything was measured",
+        "Picked after looking",
+        "Mean of 5 targets",
+        "it cannot come below 0.062",
+        "Harrell&#39;s concordance",
+        "By scanner",
+        "The external cohort: 40 slides",
+        "calibration",
+        "sd over seeds",
+        "Tiles encoded per slide",
+        "The two classes weigh alike in every fit",
+    ):
+        assert said in page, said
+    assert not re.search(r"https?://(?!www\.w3\.org)", page)
+    assert re.search(r"\bnan\b", page) is None
+
+
+def test_tables_of_an_earlier_run_with_more_settings_do_not_stay(tmp_path: Path) -> None:
+    for name in ("subgroups.csv", "external.csv"):
+        (tmp_path / name).write_text("old")
+    result = drawn(cohort_of("binary")).result()
+
+    found = write_evaluation({"t": result}, tmp_path, settings={}, seed=0, inputs={})
+
+    assert not (tmp_path / "subgroups.csv").exists()
+    assert not (tmp_path / "external.csv").exists()
+    assert found.primary is not None
+    assert found.primary.difference is None  # one target has no spread over targets
+
+
+def test_without_a_mixed_arm_nothing_is_compared_over_targets() -> None:
+    assert across_targets({}, lambda result: result.primary) is None
