@@ -164,6 +164,9 @@ class _Run:
             first, self.logged = state["step"], state["logged"]
             sums = state["sums"].to(fabric.device)
             self.watch = CollapseWatch(dict(state["peak"]), list(state["said"]))
+        elif self.n_steps:
+            # The precision is measured; a run that is killed early must go on with the one that it began with.
+            self._save(0, optimizer, sums)
         if fabric.is_global_zero:
             self.metrics.cut(first)
         self._tell(TrainingStarted(first, self.n_steps, self.tiles.mpps, self._sentences(reason)))
