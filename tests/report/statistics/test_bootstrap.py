@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parfocal.report.statistics import bootstrap_auc_difference, patient_bootstrap
+from parfocal.report.statistics import bootstrap_auc_difference, patient_bootstrap, patient_draws, weighted_auc
 
 
 def test_it_is_scipys_bca_where_each_patient_has_one_case() -> None:
@@ -73,3 +73,24 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 def test_one_patient_has_no_spread() -> None:
     with pytest.raises(ValueError, match="needs two of them, got 1"):
         patient_bootstrap(lambda drawn: 0.0, np.zeros(5), rng=np.random.default_rng(0))
+
+
+def test_draws_as_weights_give_the_interval_of_drawn_cases() -> None:
+    rng = np.random.default_rng(8)
+    truth = np.repeat([1, 0], [24, 36])
+    first, second = rng.normal(size=60) + truth, rng.normal(size=60) + 0.3 * truth
+    patients = np.arange(60) // 2
+    draws = patient_draws(patients, rng=np.random.default_rng(1), strata=truth, draws=4000)
+
+    weighted = draws.interval(lambda w: weighted_auc(truth, first, w) - weighted_auc(truth, second, w))
+    drawn = bootstrap_auc_difference(truth, first, second, patients, rng=np.random.default_rng(2), draws=4000)
+
+    # Two sets of 4,000 draws, as above.
+    width = drawn.high - drawn.low
+    assert weighted.estimate == pytest.approx(drawn.estimate)
+    assert weighted.low == pytest.approx(drawn.low, abs=0.06 * width)
+    assert weighted.high == pytest.approx(drawn.high, abs=0.06 * width)
+    # Whole patients: both slides of one are there equally often; no draw changes how many of a class there are.
+    assert (draws.weight[:, ::2] == draws.weight[:, 1::2]).all()
+    assert (draws.weight[:, :24].sum(axis=1) == 24).all()
+    assert (draws.left_out.sum(axis=1) == 58).all()

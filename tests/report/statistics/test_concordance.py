@@ -14,6 +14,7 @@ from parfocal.report.statistics import (
     one_against_rest_auc,
     ordered_pairs,
     time_pairs,
+    weighted_auc,
 )
 
 
@@ -67,23 +68,30 @@ def test_every_class_counts_alike_in_the_mean_auc_and_absent_ones_do_not() -> No
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=20, deadline=None)
-def test_weighted_pairs_are_pairs_of_cases_that_are_there_several_times(seed: int) -> None:
+def test_weighted_cases_are_cases_that_are_there_several_times(seed: int) -> None:
     rng = np.random.default_rng(seed)
     value, score = rng.integers(0, 4, 20), rng.integers(0, 5, 20)
     time, event = rng.integers(1, 9, 20), rng.integers(0, 2, 20)
     event[time.argmin()], time[0] = 1, 20  # someone is seen to live longer
+    value[:2], label = (0, 3), value > 1
     drawn = np.concatenate([rng.integers(0, 20, 30), np.arange(20)])
-    weight = np.bincount(drawn, minlength=20).astype(float)
+    weight = np.stack([np.ones(20), np.bincount(drawn, minlength=20)]).astype(np.float32)
 
-    ordered, timed = RankedPairs.of(ordered_pairs(value), score), RankedPairs.of(time_pairs(time, event), score)
+    ordered = RankedPairs.of(ordered_pairs(value), score).share(weight)
+    timed = RankedPairs.of(time_pairs(time, event), score).share(weight)
+    areas = weighted_auc(label, score, weight)
 
-    assert ordered.share() == pytest.approx(concordance(value, score))
-    assert ordered.share(weight) == pytest.approx(concordance(value[drawn], score[drawn]))
-    assert timed.share(weight) == pytest.approx(harrell_concordance(time[drawn], event[drawn], score[drawn]).value)
+    assert ordered.tolist() == pytest.approx([concordance(value, score), concordance(value[drawn], score[drawn])])
+    of_draw = harrell_concordance(time[drawn], event[drawn], score[drawn]).value
+    assert timed.tolist() == pytest.approx([harrell_concordance(time, event, score).value, of_draw])
+    assert areas.tolist() == pytest.approx([auc(label, score), auc(label[drawn], score[drawn])])
 
 
 def test_a_draw_without_any_pair_says_nothing() -> None:
-    assert RankedPairs.of(ordered_pairs(np.array([1, 2])), np.array([0.0, 1.0])).share(np.array([2.0, 0.0])) == 0.5
+    weight = np.array([[2.0, 0.0]], dtype=np.float32)
+
+    assert RankedPairs.of(ordered_pairs(np.array([1, 2])), np.array([0.0, 1.0])).share(weight) == 0.5
+    assert weighted_auc(np.array([0, 1]), np.array([0.0, 1.0]), weight) == 0.5
 
 
 def test_what_has_no_order_is_refused() -> None:

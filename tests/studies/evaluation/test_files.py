@@ -94,7 +94,7 @@ def test_the_page_says_what_was_named_before_and_what_was_picked_after(written: 
         "it cannot come below 0.062",
         "Harrell&#39;s concordance",
         "By scanner",
-        "The external cohort: 40 slides",
+        "External cohort: 40 slides",
         "calibration",
         "sd over seeds",
         "Tiles encoded per slide",

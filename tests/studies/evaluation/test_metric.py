@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from parfocal.report.statistics import RankedPairs
 from parfocal.studies.evaluation.metric import (
     METRICS,
     SECOND,
     can_be_measured,
-    comparable_pairs,
     measure,
     measure_beside,
+    measure_weighted,
 )
 
 from .drawn import outcome_of, score_of
@@ -32,18 +31,16 @@ def test_half_is_nothing_and_one_is_perfect_for_every_kind(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_what_its_pairs_say(kind: str) -> None:
-    """The bootstrap counts pairs, folds are measured by ranks."""
+def test_weights_measure_what_is_drawn(kind: str) -> None:
     rng = np.random.default_rng(1)
     outcome = outcome_of(kind, 40, rng)
     score = score_of(outcome, 0.4, rng).round(1)
-    columns = score.T if kind == "multiclass" else outcome.rank_score(score)[None]
+    drawn = np.concatenate([np.arange(40), rng.integers(0, 40, 30)])
+    weight = np.stack([np.ones(40), np.bincount(drawn)]).astype(np.float32)
 
-    shares = [
-        RankedPairs.of(one, column).share() for one, column in zip(comparable_pairs(outcome), columns, strict=True)
-    ]
+    found = measure_weighted(outcome, score)(weight)
 
-    assert measure(outcome, score) == pytest.approx(np.mean(shares), abs=1e-6)  # pairs are kept in float32
+    assert found.tolist() == pytest.approx([measure(outcome, score), measure(outcome.of(drawn), score[drawn])])
 
 
 @pytest.mark.parametrize("kind", KINDS)

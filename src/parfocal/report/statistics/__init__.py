@@ -2,7 +2,7 @@
 
 Which one is right depends on the design, and using the wrong one is the usual mistake:
 
-- one fixed test set: `delong_interval`, `delong_test`, `patient_bootstrap`;
+- one fixed test set: `delong_interval`, `delong_test`, `patient_bootstrap` (`patient_draws` for many arms);
 - repeated cross-validation: `auc_interval` or `concordance_interval`, `nadeau_bengio_test`, `detectable_difference`;
 - several targets: `wilcoxon_signed_rank` over their means, `holm` over their p-values, `mean_over_targets`.
 """
@@ -19,8 +19,14 @@ from parfocal.report.statistics.auc import (
     mean_roc,
     newcombe_interval,
     roc_curve,
+    weighted_auc,
 )
-from parfocal.report.statistics.bootstrap import bootstrap_auc_difference, patient_bootstrap
+from parfocal.report.statistics.bootstrap import (
+    PatientDraws,
+    bootstrap_auc_difference,
+    patient_bootstrap,
+    patient_draws,
+)
 from parfocal.report.statistics.calibration import (
     CalibrationLine,
     ReliabilityBin,
@@ -57,6 +63,7 @@ __all__ = [
     "Concordance",
     "FoldTest",
     "Interval",
+    "PatientDraws",
     "RankedPairs",
     "ReliabilityBin",
     "RocCurve",
@@ -87,12 +94,14 @@ __all__ = [
     "one_against_rest_auc",
     "ordered_pairs",
     "patient_bootstrap",
+    "patient_draws",
     "quadratic_kappa",
     "reliability_bins",
     "roc_curve",
     "rule_of_three",
     "spearman",
     "time_pairs",
+    "weighted_auc",
     "wilcoxon_signed_rank",
     "wilson_interval",
 ]

@@ -97,9 +97,11 @@ class RankedPairs:
         right = (score[:, None] > score).astype(np.float32) + np.float32(0.5) * (score[:, None] == score)
         return RankedPairs(comparable, comparable * right)
 
-    def share(self, weight: Float64[np.ndarray, " case"] | None = None) -> float:
-        """The share of pairs that stand right, each pair as often as its two cases together; 0.5 without any pair."""
-        counts = np.ones(len(self.won)) if weight is None else weight
-        w = counts.astype(np.float32)
-        pairs = float((self.comparable @ w).astype(np.float64) @ counts)
-        return float((self.won @ w).astype(np.float64) @ counts) / pairs if pairs else 0.5
+    def share(self, weight: Float32[np.ndarray, "draw case"]) -> Float64[np.ndarray, " draw"]:
+        """The share of pairs that stand right for each row of weights, a pair as often as its two cases together.
+
+        0.5 where a row leaves no pair.
+        """
+        pairs = np.einsum("dc,dc->d", weight @ self.comparable, weight, dtype=np.float64)
+        won = np.einsum("dc,dc->d", weight @ self.won, weight, dtype=np.float64)
+        return np.asarray(np.divide(won, pairs, out=np.full_like(won, 0.5), where=pairs > 0))

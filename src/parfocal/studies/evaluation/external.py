@@ -3,28 +3,20 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from parfocal.cohort import Cohort, Outcome, units
 from parfocal.errors import ConfigError
-from parfocal.report.statistics import (
-    Interval,
-    RankedPairs,
-    auc,
-    delong_interval,
-    delong_test,
-    patient_bootstrap,
-)
+from parfocal.report.statistics import delong_interval, delong_test, patient_draws
 from parfocal.studies.evaluation.calibrated import calibrate
-from parfocal.studies.evaluation.metric import can_be_measured, comparable_pairs, measure_beside
+from parfocal.studies.evaluation.metric import can_be_measured, measure_beside, measure_weighted
 from parfocal.studies.evaluation.result import ArmFits, Comparison, ExternalRun
 
 __all__ = ["compare_externally"]
 
-_DRAWS = 2000
 _FEWEST = 3
 
-_Share = Callable[[Int64[np.ndarray, " draw"]], float]
+_Share = Callable[[Float32[np.ndarray, "draw unit"]], Float64[np.ndarray, " draw"]]
 
 
 def compare_externally(
@@ -51,46 +43,27 @@ def compare_externally(
     patients = cohort.group_numbers()[joined.slides]
     _check(cohort, outcome, patients)
     scores = [None if one.external is None else joined.mean(one.external.score) for one in fits]
-    pairs = None if outcome.kind == "binary" else comparable_pairs(outcome)
-
-    def share_of(score: Float64[np.ndarray, "unit column"]) -> _Share:
-        """The metric of units as they are drawn; the matrix of pairs spares to compare them again in every draw."""
-        if pairs is None:
-            return lambda drawn: auc(outcome.value[drawn], score[drawn, 0])
-        columns = score.T if outcome.kind == "multiclass" else outcome.rank_score(score)[None]
-        ranked = [RankedPairs.of(one, column) for one, column in zip(pairs, columns, strict=True) if one.any()]
-
-        def share(drawn: Int64[np.ndarray, " draw"]) -> float:
-            weight = np.bincount(drawn, minlength=len(outcome)).astype(np.float64)
-            return float(np.mean([one.share(weight) for one in ranked]))
-
-        return share
-
-    def bootstrap(statistic: _Share) -> Interval:
-        strata = {"continuous": None, "survival": outcome.event}.get(outcome.kind, outcome.value)
-        rng = np.random.default_rng(seed)
-        return patient_bootstrap(statistic, patients, rng=rng, strata=strata, draws=_DRAWS)
-
-    shares = [None if score is None else share_of(score) for score in scores]
+    shares = [None if score is None else measure_weighted(outcome, score) for score in scores]
+    strata = {"continuous": None, "survival": outcome.event}.get(outcome.kind, outcome.value)
+    draws = patient_draws(patients, rng=np.random.default_rng(seed), strata=strata)
     rival = None if best_single is None else scores[best_single]
+    rival_share = None if best_single is None else shares[best_single]
+    binary = outcome.kind == "binary"
     results: list[ExternalRun | None] = []
     for place, (score, share) in enumerate(zip(scores, shares, strict=True)):
         if score is None or share is None:
             results.append(None)
             continue
         comparison = None
-        rival_share = None if best_single is None else shares[best_single]
         if rival is not None and rival_share is not None and place != best_single:
-            drawn = bootstrap(_difference(share, rival_share))
-            if outcome.kind == "binary":
+            drawn = draws.interval(_difference(share, rival_share))
+            comparison = Comparison(drawn, float("nan"), drawn)
+            if binary:
                 test = delong_test(outcome.value, score[:, 0], rival[:, 0])
                 comparison = Comparison(test.difference, test.p_value, drawn)
-            else:
-                comparison = Comparison(drawn, float("nan"), drawn)
-        binary = outcome.kind == "binary"
         results.append(
             ExternalRun(
-                interval=delong_interval(outcome.value, score[:, 0]) if binary else bootstrap(share),
+                interval=delong_interval(outcome.value, score[:, 0]) if binary else draws.interval(share),
                 beside=measure_beside(outcome, score, baseline),
                 against_best_single=comparison,
                 calibration=calibrate(outcome.value > 0.5, score[:, 0]) if binary else None,
@@ -100,7 +73,7 @@ def compare_externally(
 
 
 def _difference(first: _Share, second: _Share) -> _Share:
-    return lambda drawn: first(drawn) - second(drawn)
+    return lambda weight: first(weight) - second(weight)
 
 
 def _check(cohort: Cohort, outcome: Outcome, patients: Int64[np.ndarray, " unit"]) -> None:

@@ -3,14 +3,15 @@
 What is measured here are units, mostly patients: their slides' scores are averaged before (`parfocal.cohort.units`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float32, Float64
 
 from parfocal.cohort import Outcome, OutcomeKind
 from parfocal.report.statistics import (
+    RankedPairs,
     auc,
     balanced_accuracy,
     concordance,
@@ -21,9 +22,10 @@ from parfocal.report.statistics import (
     quadratic_kappa,
     spearman,
     time_pairs,
+    weighted_auc,
 )
 
-__all__ = ["METRICS", "SECOND", "Metric", "can_be_measured", "comparable_pairs", "measure", "measure_beside"]
+__all__ = ["METRICS", "SECOND", "Metric", "can_be_measured", "measure", "measure_beside", "measure_weighted"]
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,19 @@ def measure_beside(outcome: Outcome, score: Float64[np.ndarray, "unit column"], 
     }
 
 
-def comparable_pairs(outcome: Outcome) -> tuple[Bool[np.ndarray, "unit unit"], ...]:
-    """Which pairs the metric compares: one matrix, or one for each class that some case has and some has not."""
+def measure_weighted(
+    outcome: Outcome, score: Float64[np.ndarray, "unit column"]
+) -> Callable[[Float32[np.ndarray, "draw unit"]], Float64[np.ndarray, " draw"]]:
+    """The metric as a function of how often each unit counts, for a bootstrap; 0.5 where nothing is left to compare."""
     if outcome.kind == "multiclass":
         there = [outcome.value == number for number in range(len(outcome.classes))]
-        return tuple(ordered_pairs(one) for one in there)
-    if outcome.kind == "survival":
-        return (time_pairs(outcome.value, outcome.event),)
-    return (ordered_pairs(outcome.value),)
+        classes = [number for number, own in enumerate(there) if own.any() and not own.all()]
+        return lambda weight: np.asarray(
+            np.mean([weighted_auc(there[number], score[:, number], weight) for number in classes], axis=0)
+        )
+    ranked = outcome.rank_score(score)
+    if outcome.kind == "binary":
+        return lambda weight: weighted_auc(outcome.value, ranked, weight)
+    by_time = outcome.kind == "survival"
+    pairs = time_pairs(outcome.value, outcome.event) if by_time else ordered_pairs(outcome.value)
+    return RankedPairs.of(pairs, ranked).share

@@ -36,10 +36,13 @@ def summary_section(
         found = {target: one for target in primary.targets if (one := results[target].primary) is not None}
         mixed = dict.fromkeys(results[target].runs[one.mixed].arm.label for target, one in found.items())
         title = f"{'; '.join(mixed)}, against the best single magnification"
-        blocks += [Text((_PRIMARY, *across_sentences(results, primary)[1:])), _table(title, results, primary, found)]
+        blocks += [
+            Text((_PRIMARY, *across_sentences(results, primary)[1:])),
+            _table(title, results, primary, found, picked=False),
+        ]
     if picked is not None and (primary is None or _differ(results, primary)):
         found = {target: one for target in picked.targets if (one := results[target].picked) is not None}
-        blocks += [Text((_PICKED,)), _table("The best of each kind", results, picked, found)]
+        blocks += [Text((_PICKED,)), _table("The best of each kind", results, picked, found, picked=True)]
     return Section("Single magnifications and mixtures", (Text((_READING,)), *blocks)) if blocks else None
 
 
@@ -90,55 +93,62 @@ def _differ(results: Mapping[str, TargetResult], primary: AcrossTargets) -> bool
 
 
 def _table(
-    title: str, results: Mapping[str, TargetResult], across: AcrossTargets, found: Mapping[str, TargetComparison]
+    title: str,
+    results: Mapping[str, TargetResult],
+    across: AcrossTargets,
+    found: Mapping[str, TargetComparison],
+    *,
+    picked: bool,
 ) -> Table:
-    columns = (
+    """A row for each target and one for their mean; where arms were picked, each names its mixed arm."""
+    interval = "The mean over folds and its 95 % interval."
+    columns = [
         Column("Target"),
-        Column("Patients", "right"),
         Column("Measured by"),
         Column("Single magnification"),
-        Column("", "right", "The mean over folds and its 95 % interval."),
-        Column("Mixed", "right", "The mean over folds and its 95 % interval."),
+        Column("Its value (interval)", "right", interval),
+        *([Column("Mixed arm")] if picked else []),
+        Column("Mixed (interval)", "right", interval),
         Column("Difference (interval)", "right", "Mixed minus single, paired over the same folds."),
         Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the number of targets."),
-        Column("Detectable", "right", "A true difference of this size would have been seen with 80 % power."),
-    )
+    ]
+    if not picked:
+        help_ = "A true difference of this size would have been seen with 80 % power."
+        columns.append(Column("Detectable", "right", help_))
     rows = []
     for target, one in found.items():
         result = results[target]
         single, mixed = result.runs[one.single], result.runs[one.mixed]
-        picked_name = f"{mixed.arm.label} · " if "best of each" in title else ""
-        cells = (
+        cells = [
             target,
-            f"{len(set(result.cohort.groups)):,}",
-            result.metric.name,
+            f"{result.metric.name}, {len(set(result.cohort.groups)):,} patients",
             single.arm.label,
             _with_interval(single.interval),
-            f"{picked_name}{_with_interval(mixed.interval)}",
+            *([mixed.arm.label] if picked else []),
+            _with_interval(mixed.interval),
             show_difference(one.test.difference),
             show_p(across.p_holm[target]),
-            show_number(one.detectable),
-        )
-        rows.append(Row(cells))
+        ]
+        rows.append(Row((*cells, *([] if picked else [show_number(one.detectable)]))))
     notes = ["Intervals of rows are those of Nadeau and Bengio for repeated cross-validation, for one target each."]
     if across.single is not None and across.mixed is not None and across.difference is not None:
-        cells = (
+        cells = [
             f"Mean of {len(found)} targets",
             "",
             "",
-            "",
             _with_interval(across.single),
+            *([""] if picked else []),
             _with_interval(across.mixed),
             show_difference(across.difference),
-            f"{show_p(across.signed_rank.p_value)} (Wilcoxon)",
-            "",
-        )
-        rows.append(Row(cells, "highlight"))
+            show_p(across.signed_rank.p_value),
+        ]
+        rows.append(Row((*cells, *([] if picked else [""])), "highlight"))
         notes.append(
-            "Intervals of the mean take the targets as drawn from many (t with one value for each target); labels of "
-            "the same patients are not independent, so they are too narrow where targets share patients."
+            "The mean's p-value is Wilcoxon's. Its intervals take the targets as drawn from many (t with one value for "
+            "each target); labels of the same patients are not independent, so they are too narrow where targets share "
+            "patients."
         )
-    return Table(title, columns, tuple(rows), tuple(notes))
+    return Table(title, tuple(columns), tuple(rows), tuple(notes))
 
 
 def _with_interval(interval: Interval) -> str:

@@ -159,9 +159,9 @@ def _calibration_blocks(target: str, result: TargetResult) -> list[Block]:
     if not shown:
         return []
     text = (
-        "Whether a probability means what it says: of the patients to whom an arm gives 0.7, seven in ten should be "
-        "positive. The probabilities are those of fits that had not seen the patient. An arm can rank well and be "
-        "calibrated badly, and the other way round."
+        "Calibration: whether a probability means what it says. Of the patients to whom an arm gives 0.7, seven in ten "
+        "should be positive. The probabilities are those of fits that had not seen the patient. An arm can rank well "
+        "and be calibrated badly, and the other way round."
     )
     rows = tuple(Row(_calibration_cells(run, one)) for run, one in shown)
     notes = ("The numbers are means over repeats; the curve is that of the first repeat, where every patient is once.",)
@@ -225,7 +225,7 @@ def _external_blocks(target: str, result: TargetResult) -> list[Block]:
         return []
     binary = cohort.outcome.kind == "binary"
     text = (
-        f"The external cohort: {_described(cohort)} Every arm was fitted once more on all training slides and read "
+        f"External cohort: {_described(cohort)} Every arm was fitted once more on all training slides and read "
         "these slides once. Which single magnification is the best was decided on the training cohort, so nothing was "
         "picked here."
     )

@@ -58,14 +58,14 @@ def across_targets(
     differences = [one.test.difference.estimate for one in found.values()]
     runs = {target: results[target].runs for target in found}
 
-    def mean(values: Sequence[float | int]) -> Interval | None:
-        return mean_over_targets(values) if len(values) > 1 else None
+    def mean(values: Sequence[float | int], lowest: float = 0.0) -> Interval | None:
+        return mean_over_targets(values).clipped(lowest, 1.0) if len(values) > 1 else None
 
     return AcrossTargets(
         targets=tuple(found),
         p_holm={target: float(value) for target, value in zip(found, adjusted, strict=True)},
         single=mean([runs[target][one.single].interval.estimate for target, one in found.items()]),
         mixed=mean([runs[target][one.mixed].interval.estimate for target, one in found.items()]),
-        difference=mean(differences),
+        difference=mean(differences, -1.0),
         signed_rank=wilcoxon_signed_rank(differences),
     )
