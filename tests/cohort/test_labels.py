@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.cohort import Cohort, deal_folds, make_splits, read_cohort, read_splits, write_splits
+from parfocal.cohort import Cohort, Outcome, deal_folds, make_splits, read_cohort, read_splits, write_splits
 from parfocal.errors import ConfigError, ParfocalWarning
 
 
@@ -22,7 +22,8 @@ def six(path: Path) -> Path:
 
 def cohort_of(groups: list[int], labels: list[bool]) -> Cohort:
     slides = tuple(f"s{n:03d}" for n in range(len(groups)))
-    return Cohort("t", "1", "0", slides, tuple(f"p{g}" for g in groups), np.array(labels, dtype=bool))
+    outcome = Outcome.binary(np.array(labels, dtype=bool), target="t")
+    return Cohort(slides, tuple(f"p{g}" for g in groups), outcome)
 
 
 def test_the_later_of_two_classes_is_positive(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_one_class_can_be_set_against_the_rest(tmp_path: Path) -> None:
     path = table(tmp_path / "labels.csv", rows)
 
     with pytest.raises(ConfigError, match=r"3 classes \(a: 3, b: 3, c: 3\)"):
-        read_cohort(path, "grade")
+        read_cohort(path, "grade", kind="binary")
     cohort = read_cohort(path, "grade", positive="b")
 
     assert cohort.negative == "not b"
@@ -68,6 +69,7 @@ def test_missing_labels_are_dropped_and_counted(tmp_path: Path) -> None:
         ("a,,1,0\nb,p,0,0\n", "msi", "1 slides .* have no value in 'patient': a"),
         ("a,p,1,0\nb,q,0,0\nc,r,0,0\nd,s,0,0\n", "msi", r"1 groups \(patients\) of the class '1'"),
         ("", "msi", "no rows"),
+        (",p,1,0\n", "msi", "line 2 .* names no slide"),
     ],
 )
 def test_labels_that_cannot_be_used_are_one_line(tmp_path: Path, rows: str, target: str, message: str) -> None:
@@ -101,7 +103,8 @@ def test_a_patient_of_both_classes_stays_whole_and_is_noted(tmp_path: Path) -> N
     cohort = read_cohort(table(tmp_path / "labels.csv", rows), "msi", group="patient")
     splits = make_splits(cohort, folds=3, repeats=2)
 
-    assert "6 of 6 groups have slides of both classes" in cohort.notes[0]
+    assert cohort.group_notes()[0].startswith("12 slides come from 6 groups (patients): scores")
+    assert "6 of 6 groups have slides of both classes" in cohort.group_notes()[1]
     assert (splits.fold[:, ::2] == splits.fold[:, 1::2]).all()
 
 
@@ -158,10 +161,3 @@ def test_inner_folds_do_not_depend_on_test_labels() -> None:
     assert (first.inner == other.inner).all()
     assert set(first.train) | set(first.test) == set(range(30))
     assert not set(first.train) & set(first.test)
-
-
-def test_a_measurement_is_not_taken_for_classes(tmp_path: Path) -> None:
-    path = table(tmp_path / "labels.csv", "".join(f"s{n},p{n},{n / 7},x\n" for n in range(30)))
-
-    with pytest.raises(ConfigError, match=r"30 different numbers.*threshold"):
-        read_cohort(path, "msi")

@@ -12,6 +12,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from parfocal.cli.command import Output, parse_and_call, print_table
+from parfocal.cohort import AskedKind, CountedBy, Target
 from parfocal.errors import ConfigError
 from parfocal.report import show_interval
 from parfocal.studies import EvaluateResult, EvaluateSettings
@@ -28,14 +29,24 @@ def evaluate(
     target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")],
     output: Output,
     group: str | None = None,
+    site: str | None = None,
+    by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")] = (),
+    kind: AskedKind = "auto",
     positive: str | None = None,
+    event: str | None = None,
+    order: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...")] = (),
+    count: CountedBy = "group",
+    models: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")] = (),
     splits: Path | None = None,
+    test: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="STORE...")] = (),
+    test_labels: Path | None = None,
     settings: EvaluateSettings = _SETTINGS,
 ) -> int:
     """Compare magnifications, mixtures and poolings on a labelled cohort.
 
     STORES hold tile embeddings, region embeddings, or both. Every arm is fitted on the same patient-grouped folds with
-    the same choices; the table has each arm's AUC with an interval that is right for repeated cross-validation.
+    the same choices; the table has each arm's AUC (concordance for numbers, ordered classes and times) with an interval
+    that is right for repeated cross-validation.
 
     Example:
         parfocal evaluate store regions --labels labels.csv --target msi --group patient -o report
@@ -43,11 +54,20 @@ def evaluate(
     Args:
         stores: stores, or folders of single sets.
         labels: a CSV with a column slide, the targets and the group.
-        target: columns with two classes.
+        target: columns to predict: classes, ordered classes, numbers, or times with --event.
         output: the folder of the report and its tables.
         group: column of what must stay in one fold, such as patient; without it slides count as independent.
-        positive: the class that counts as positive, where it is not the later of two.
+        site: column of the site a slide comes from, for --scheme site-preserved and leave-one-site-out.
+        by: columns by which results are shown too, such as cancer_type or scanner.
+        kind: what the targets are; auto sees it from the values, and takes classes for unordered.
+        positive: the class that counts as positive, against all others, where it is not the later of two.
+        event: column that is 1 where the target is the time of an event, 0 where that of censoring: survival.
+        order: classes of an ordinal target from low to high; numbers need none.
+        count: what a metric counts once: a group's slides with the same label, or every slide.
+        models: region encoders that are trained on in every fold, from tile embeddings; slow.
         splits: folds of an earlier run, to use again (its splits.csv).
+        test: stores of an external cohort, made as STORES; arms are tested on it after a fit on all slides of STORES.
+        test_labels: the labels of the external cohort, in the same columns.
         settings: folds, repeats, and what arms choose among.
     """
     if not stores:
@@ -63,12 +83,17 @@ def evaluate(
         result = run_evaluate(
             stores,
             labels,
-            target,
+            [Target(one, kind, positive, event, order) for one in target],
             output,
             settings,
             group=group,
-            positive=positive,
+            site=site,
+            by=by,
+            count=count,
+            models=models,
             splits=splits,
+            test=test,
+            test_labels=test_labels,
             progress=lambda done, total, arm: bars.update(task, completed=done, total=total, description=arm),
         )
     print_table(_table(result))
@@ -86,11 +111,13 @@ def _table(result: EvaluateResult) -> Table:
     table.add_column("target")
     table.add_column("arm", overflow="fold")
     table.add_column("pooling", overflow="fold")
-    table.add_column("AUC", justify="right")
+    table.add_column("metric", overflow="fold")
+    table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     for target, one in result.targets.items():
         for arm in one.runs:
             interval = arm.interval
-            table.add_row(target, arm.arm.name, arm.arm.pooling, f"{interval.estimate:.2f}", show_interval(interval))
+            value, shown = f"{interval.estimate:.2f}", show_interval(interval)
+            table.add_row(target, arm.arm.name, arm.arm.pooling, one.metric.name, value, shown)
         table.add_section()
     return table

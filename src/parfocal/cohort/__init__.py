@@ -1,27 +1,50 @@
 """Step 8, the labels' half: which slide belongs to whom and has which label, and how slides are dealt to folds.
 
-In: a CSV with a slide column, target columns and a group column. Out: a `Cohort` for one target, and `Splits` that
-keep a group (a patient) together, can be saved, and can be read back.
+In: a CSV with a slide column, target columns and a group column. Out: a `Cohort` for one target, of two classes,
+several, ordered ones, a number or a time; and `Splits` that keep a group (a patient) together, can be saved, and can
+be read back.
 """
 
-from parfocal.cohort.labels import Cohort, read_cohort
+from parfocal.cohort.asked import LabelColumns, Target
+from parfocal.cohort.classes import AskedKind, class_name, number_of, number_then_name
+from parfocal.cohort.labels import Cohort, CountedBy, read_cohort, read_test_cohort
 from parfocal.cohort.outcome import Column, Outcome, OutcomeKind
-from parfocal.cohort.splits import Fold, Splits, deal_folds, make_splits, read_splits, write_splits
+from parfocal.cohort.reading import LabelledSlides, one_site_each, read_labels
+from parfocal.cohort.schemes import Scheme, make_splits
+from parfocal.cohort.splits import Fold, Splits, deal_folds, read_splits, whole_fold, write_splits
+from parfocal.cohort.strata import strata
 from parfocal.cohort.table import MISSING, read_table, some_of
+from parfocal.cohort.units import Units, units
 
 __all__ = [
     "MISSING",
+    "AskedKind",
     "Cohort",
     "Column",
+    "CountedBy",
     "Fold",
+    "LabelColumns",
+    "LabelledSlides",
     "Outcome",
     "OutcomeKind",
+    "Scheme",
     "Splits",
+    "Target",
+    "Units",
+    "class_name",
     "deal_folds",
     "make_splits",
+    "number_of",
+    "number_then_name",
+    "one_site_each",
     "read_cohort",
+    "read_labels",
     "read_splits",
     "read_table",
+    "read_test_cohort",
     "some_of",
+    "strata",
+    "units",
+    "whole_fold",
     "write_splits",
 ]

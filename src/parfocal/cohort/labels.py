@@ -1,22 +1,24 @@
 """Which slide belongs to whom and has which label."""
 
 import warnings
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from parfocal.cohort.table import MISSING, read_table, some_of
+from parfocal.cohort.classes import AskedKind, outcome_as, outcome_of
+from parfocal.cohort.outcome import Outcome
+from parfocal.cohort.reading import LabelledSlides, match_slides, one_site_each, read_labels
 from parfocal.errors import ConfigError, ParfocalWarning
 
-__all__ = ["Cohort", "read_cohort"]
+__all__ = ["Cohort", "CountedBy", "read_cohort", "read_test_cohort"]
+
+CountedBy = Literal["group", "slide"]
 
 _FEWEST_GROUPS = 3
-# More different numbers than this are a measurement, not classes.
-_MOST_CLASSES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,22 +26,53 @@ class Cohort:
     """Slides with the label of one target.
 
     Attributes:
-        target: name of the label's column.
-        positive: the class that counts as positive.
-        negative: the other class, or `not ...` where there are several.
         slides: ids, sorted.
         groups: what stays together in a split, such as the patient; the slide itself where no column was named.
-        is_positive: the label.
+        outcome: the label.
         notes: what was dropped or is remarkable, one sentence each, with counts.
+        sites: site of each slide; None where no column was named.
+        by: further columns by name, by which results are shown; empty text is a missing value.
+        count: what a metric counts once: the slides of a group with the same label, or every slide.
     """
 
-    target: str
-    positive: str
-    negative: str
     slides: tuple[str, ...]
     groups: tuple[str, ...]
-    is_positive: Bool[np.ndarray, " slide"]
+    outcome: Outcome
     notes: tuple[str, ...] = ()
+    sites: tuple[str, ...] | None = None
+    by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    count: CountedBy = "group"
+
+    @property
+    def target(self) -> str:
+        """The name of the label's column."""
+        return self.outcome.target
+
+    @property
+    def is_positive(self) -> Bool[np.ndarray, " slide"]:
+        """The label where there are two classes.
+
+        Raises:
+            ValueError: the outcome is of another kind.
+        """
+        self._must_be_binary()
+        return self.outcome.value > 0.5
+
+    @property
+    def positive(self) -> str:
+        """The name of the positive one of two classes."""
+        self._must_be_binary()
+        return self.outcome.classes[1]
+
+    @property
+    def negative(self) -> str:
+        """The name of the other one of two classes, `not ...` where it holds several."""
+        self._must_be_binary()
+        return self.outcome.classes[0]
+
+    def _must_be_binary(self) -> None:
+        if self.outcome.kind != "binary":
+            raise ValueError(f"{self.target!r} is {self.outcome.kind}; no class of it is the positive one")
 
     def restricted_to(self, available: Iterable[str], source: str) -> "Cohort":
         """The cohort without the slides that have no embeddings; what is missing on either side is a warning.
@@ -49,42 +82,46 @@ class Cohort:
             source: how to call the place they are in.
 
         Raises:
-            ConfigError: no slide is left, or one class or too few groups.
+            ConfigError: no slide is left, or too few groups of a class.
         """
-        there = set(available)
-        keep = np.array([slide in there for slide in self.slides], dtype=bool)
-        unknown = [slide for slide in self.slides if slide not in there]
-        unlabelled = sorted(there - set(self.slides))
-        if not keep.any():
-            hint = ""
-            if any(slide.rsplit(".", 1)[0] in there for slide in unknown):
-                hint = " Write the slides without their suffix."
-            raise ConfigError(
-                f"no slide with a label in {self.target!r} has embeddings in {source}: the labels name "
-                f"{some_of(unknown)}, the embeddings {some_of(sorted(there)) or 'none at all'}.{hint}"
-            )
-        notes = list(self.notes)
-        if unknown:
-            notes.append(f"{len(unknown)} slides with a label have no embeddings in {source}: {some_of(unknown)}.")
-            warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
-        if unlabelled:
-            notes.append(
-                f"{len(unlabelled)} slides in {source} have no label in {self.target!r}: {some_of(unlabelled)}."
-            )
-            warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
-        result = replace(
-            self,
-            slides=tuple(slide for slide in self.slides if slide in there),
-            groups=tuple(group for group, kept in zip(self.groups, keep, strict=True) if kept),
-            is_positive=self.is_positive[keep],
-            notes=tuple(notes),
-        )
-        _check_classes(result)
+        keep, notes = match_slides(self.slides, set(available), self.target, source)
+        result = replace(self.of(keep), notes=(*self.notes, *notes))
+        _check_numbers(result)
         return result
 
+    def of(self, numbers: Sequence[int]) -> "Cohort":
+        """The cohort of some slides, by their numbers and in that order."""
+        return replace(
+            self,
+            slides=tuple(self.slides[number] for number in numbers),
+            groups=tuple(self.groups[number] for number in numbers),
+            outcome=self.outcome.of(np.array(numbers, dtype=np.int64)),
+            sites=None if self.sites is None else tuple(self.sites[number] for number in numbers),
+            by={name: tuple(values[number] for number in numbers) for name, values in self.by.items()},
+        )
+
     def count_groups(self, *, positive: bool) -> int:
-        """How many groups (patients) have a slide of this class."""
+        """How many groups (patients) have a slide of this class, where there are two."""
         return len({group for group, label in zip(self.groups, self.is_positive, strict=True) if label == positive})
+
+    def group_notes(self) -> list[str]:
+        """What is to be known where groups have several slides, in sentences; none where each has one."""
+        labels: dict[str, set[tuple[float, bool]]] = {}
+        for group, value, event in zip(self.groups, self.outcome.value, self.outcome.event, strict=True):
+            labels.setdefault(group, set()).add((float(value), bool(event)))
+        if len(labels) == len(self.slides):
+            return []
+        who = f"{len(self.slides)} slides come from {len(labels)} groups (patients)"
+        if self.count == "group":
+            notes = [f"{who}: scores of a group's slides with the same label are averaged in a fold and count once."]
+        else:
+            notes = [f"{who}, and every slide counts; slides of one group are not independent."]
+        several = sum(len(values) > 1 for values in labels.values())
+        if several:
+            kinds = {"binary": "of both classes", "continuous": "with different values", "survival": "with other times"}
+            what = kinds.get(self.outcome.kind, "of several classes")
+            notes.append(f"{several} of {len(labels)} groups have slides {what} of {self.target!r}; each stays whole.")
+        return notes
 
     def group_numbers(self) -> Int64[np.ndarray, " slide"]:
         """The groups as numbers from 0, in the order of their names."""
@@ -92,115 +129,116 @@ class Cohort:
 
 
 def read_cohort(
-    path: Path, target: str, *, group: str | None = None, slide: str = "slide", positive: str | None = None
+    path: Path,
+    target: str,
+    *,
+    kind: AskedKind = "auto",
+    positive: str | None = None,
+    event: str | None = None,
+    order: Sequence[str] = (),
+    group: str | None = None,
+    site: str | None = None,
+    by: Sequence[str] = (),
+    slide: str = "slide",
+    count: CountedBy = "group",
 ) -> Cohort:
     """Read the labels of one target from a CSV; slides whose label is missing are dropped with a warning that counts.
 
     Args:
         path: the CSV, with a header.
         target: the label's column. `1` and `1.0` are one class; empty, `na`, `nan`, `none`, `null` are missing.
-        group: the column of what stays together in a split; None takes every slide for itself.
-        slide: the column of the slide's id.
+        kind: what the target is. `auto`: with an event survival, with an order ordinal, with a positive class or with
+            two different values binary; three to six whole numbers or texts multiclass; other numbers continuous.
         positive: the class that counts as positive, against all others; of two classes the later one, by number or
             by alphabet, where None.
+        event: the column that is 1 where the target is the time of an event and 0 where that of censoring.
+        order: the classes of an ordinal target from low to high; numbers need none.
+        group: the column of what stays together in a split; None takes every slide for itself.
+        site: the column of the site, for splits that keep sites apart.
+        by: columns by which results are to be shown, such as the scanner; values may be missing.
+        slide: the column of the slide's id.
+        count: whether a metric counts a group's slides of one label once, or every slide.
 
     Raises:
-        ConfigError: a column is absent, a slide is named twice or has no group, or the classes do not make two.
+        ConfigError: a column is absent, a slide is named twice or has no group, a patient comes from two sites, or
+            the labels do not make the kind, or make too few groups of a class.
     """
-    rows, columns = read_table(path)
-    for column in [slide, target, *([group] if group else [])]:
-        if column not in columns:
-            raise ConfigError(f"{path} has no column {column!r}; it has {', '.join(columns)}.")
-    first: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
-        if not row[slide]:
-            raise ConfigError(f"line {number} of {path} names no slide in the column {slide!r}.")
-        if row[slide] in first:
-            raise ConfigError(
-                f"{path} names the slide {row[slide]} twice, in lines {first[row[slide]]} and {number}. Keep one."
-            )
-        first[row[slide]] = number
-    labelled = [row for row in rows if row[target].lower() not in MISSING]
-    notes = []
-    if len(labelled) < len(rows):
-        gone = [row[slide] for row in rows if row[target].lower() in MISSING]
-        notes.append(
-            f"{len(gone)} of {len(rows)} slides have no value in {target!r} and are left out: {some_of(gone)}."
-        )
-        warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
-    if group:
-        homeless = [row[slide] for row in labelled if row[group].lower() in MISSING]
-        if homeless:
-            raise ConfigError(f"{len(homeless)} slides in {path} have no value in {group!r}: {some_of(homeless)}.")
-    values = {row[slide]: _class_name(row[target]) for row in labelled}
-    chosen, other = _two_classes(path, target, Counter(values.values()), positive)
-    slides = tuple(sorted(values))
-    by_slide = {row[slide]: row[group] if group else row[slide] for row in labelled}
-    cohort = Cohort(
-        target=target,
-        positive=chosen,
-        negative=other,
-        slides=slides,
-        groups=tuple(by_slide[name] for name in slides),
-        is_positive=np.array([values[name] == chosen for name in slides], dtype=bool),
-        notes=tuple(notes),
-    )
-    _check_classes(cohort)
-    both = cohort.count_groups(positive=True) + cohort.count_groups(positive=False) - len(set(cohort.groups))
-    if both:
-        note = (
-            f"{both} of {len(set(cohort.groups))} groups have slides of both classes of {target!r}; each stays whole."
-        )
-        cohort = replace(cohort, notes=(*cohort.notes, note))
+    given = read_labels(path, target, slide=slide, group=group, site=site, event=event, by=by)
+    cohort = _cohort(given, outcome_of(given, kind=kind, positive=positive, order=order), count)
+    _check_numbers(cohort)
     return cohort
 
 
-def _class_name(value: str) -> str:
-    try:
-        return f"{float(value):g}"
-    except ValueError:
-        return value
+def read_test_cohort(
+    path: Path,
+    like: Cohort,
+    available: Iterable[str],
+    source: str,
+    *,
+    event: str | None = None,
+    group: str | None = None,
+    site: str | None = None,
+    by: Sequence[str] = (),
+    slide: str = "slide",
+) -> Cohort:
+    """Read the labels of an external cohort that is only tested: the kind and the classes are those of `like`.
 
+    Args:
+        path: the CSV, with a header.
+        like: the cohort that is learnt from.
+        available: the slides that have embeddings.
+        source: how to call the place they are in.
+        event: as in `read_cohort`, and so are `group`, `site`, `by` and `slide`.
+        group: see there.
+        site: see there.
+        by: see there.
+        slide: see there.
 
-def _two_classes(path: Path, target: str, counts: Counter[str], positive: str | None) -> tuple[str, str]:
-    """The names of the positive and of the negative class."""
-    listed = ", ".join(f"{name}: {n}" for name, n in sorted(counts.items())[:8])
-    if len(counts) < 2:
-        raise ConfigError(
-            f"{target!r} in {path} has one class only ({listed or 'no label at all'}); two are needed to tell apart."
-        )
-    if positive is not None:
-        chosen = _class_name(positive)
-        if chosen not in counts:
-            raise ConfigError(f"{target!r} in {path} has no class {positive!r}; it has {listed}.")
-        others = [name for name in counts if name != chosen]
-        return chosen, others[0] if len(others) == 1 else f"not {chosen}"
-    if len(counts) > _MOST_CLASSES and all(_number_then_name(name)[0] == 0 for name in counts):
-        raise ConfigError(
-            f"{target!r} in {path} holds {len(counts)} different numbers, and two classes are needed. "
-            "Make a column of two classes of it, such as above and below a threshold."
-        )
-    if len(counts) > 2:
-        raise ConfigError(
-            f"{target!r} in {path} has {len(counts)} classes ({listed}). "
-            "Name the one to set against the rest: --positive NAME (positive=...)."
-        )
-    negative, chosen = sorted(counts, key=_number_then_name)
-    return chosen, negative
-
-
-def _number_then_name(name: str) -> tuple[int, float, str]:
-    try:
-        return 0, float(name), name
-    except ValueError:
-        return 1, 0.0, name
-
-
-def _check_classes(cohort: Cohort) -> None:
-    for positive, name in ((True, cohort.positive), (False, cohort.negative)):
-        n = cohort.count_groups(positive=positive)
-        if n < _FEWEST_GROUPS:
+    Raises:
+        ConfigError: what `read_cohort` refuses, a class that `like` has not, a slide or patient that `like` has too,
+            or labels that nothing can be measured on.
+    """
+    given = read_labels(path, like.target, slide=slide, group=group, site=site, event=event, by=by)
+    given = given.restricted_to(available, source)
+    for what, own, known in (("slides", given.slides, like.slides), ("patients", given.groups, like.groups)):
+        both = sorted(set(own) & set(known))
+        if both:
             raise ConfigError(
-                f"{cohort.target!r} has {n} groups (patients) of the class {name!r}; "
-                f"cross-validation needs {_FEWEST_GROUPS} of each."
+                f"{len(both)} {what} of the test cohort are in the training cohort too: {', '.join(both[:8])}"
+                f"{' and more' if len(both) > 8 else ''}. Leave them out of one of the two."
             )
+    cohort = _cohort(given, outcome_as(given, like.outcome), like.count)
+    outcome = cohort.outcome
+    if outcome.kind == "survival" and not outcome.event.any():
+        raise ConfigError(f"no slide of the test cohort has an event in {like.target!r}; nothing can be ranked.")
+    if outcome.kind != "survival" and len(np.unique(outcome.value)) < 2:
+        raise ConfigError(f"every slide of the test cohort has the same {like.target!r}; nothing can be told apart.")
+    return cohort
+
+
+def _cohort(given: LabelledSlides, outcome: Outcome, count: CountedBy) -> Cohort:
+    if given.sites is not None:
+        one_site_each(given.groups, given.sites)
+    notes = list(given.notes)
+    for name, values in given.by.items():
+        missing = sum(not value for value in values)
+        if missing:
+            notes.append(f"{missing} of {len(values)} slides have no value in {name!r}; they are in no group of it.")
+            warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
+    return Cohort(given.slides, given.groups, outcome, tuple(notes), given.sites, given.by, count)
+
+
+def _check_numbers(cohort: Cohort) -> None:
+    """Raise where a class, or what takes its place, has too few groups."""
+    outcome, groups = cohort.outcome, np.array(cohort.groups)
+    if outcome.kind == "continuous":
+        parts = {"with a value": np.ones(len(groups), dtype=bool)}
+    elif outcome.kind == "survival":
+        parts = {"with an event": outcome.event}
+    else:
+        parts = {f"of the class {name!r}": outcome.value == number for number, name in enumerate(outcome.classes)}
+    for name, part in parts.items():
+        n = len(set(groups[part]))
+        if n < _FEWEST_GROUPS:
+            each = "; cross-validation needs 3 of each." if outcome.classes else "; cross-validation needs 3."
+            raise ConfigError(f"{cohort.target!r} has {n} groups (patients) {name}{each}")

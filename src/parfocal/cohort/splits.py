@@ -1,4 +1,4 @@
-"""How slides are dealt to folds: groups (patients) stay whole, classes are even; saved as a CSV and read back."""
+"""How slides are dealt to folds: groups (patients) stay whole, labels are even; saved as a CSV and read back."""
 
 import csv
 from collections.abc import Mapping
@@ -9,11 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from parfocal.cohort.labels import Cohort
+from parfocal.cohort.outcome import Outcome
+from parfocal.cohort.strata import strata
 from parfocal.cohort.table import read_table, some_of
 from parfocal.errors import ConfigError
 from parfocal.provenance import writing
 
-__all__ = ["Fold", "Splits", "deal_folds", "make_splits", "read_splits", "write_splits"]
+__all__ = ["Fold", "Splits", "deal_folds", "read_splits", "whole_fold", "write_splits"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class Splits:
             seed: decides the inner folds; the labels of test slides have no say.
 
         Raises:
-            ConfigError: a slide has no fold, a group lies in two folds, or a training set holds one class.
+            ConfigError: a slide has no fold, a group lies in two folds, or a training set has too few of a class.
         """
         place = {slide: number for number, slide in enumerate(self.slides)}
         absent = [slide for slide in cohort.slides if slide not in place]
@@ -67,56 +69,54 @@ class Splits:
             if torn:
                 names = sorted({cohort.groups[int(np.flatnonzero(groups == group)[0])] for group in torn})
                 raise ConfigError(f"the splits tear {len(names)} groups apart in repeat {repeat}: {some_of(names)}.")
-            for number in range(int(of_slide.max()) + 1):
+            for number in np.unique(of_slide).tolist():
                 train, test = np.flatnonzero(of_slide != number), np.flatnonzero(of_slide == number)
-                label = cohort.is_positive[train]
-                fewest = min(len(np.unique(groups[train][label])), len(np.unique(groups[train][~label])))
-                if fewest < 2:
-                    raise ConfigError(
-                        f"the training set of fold {number} of {cohort.target!r} has {fewest} groups of one class; "
-                        "2 are needed. Use more folds."
-                    )
                 rng = np.random.default_rng([seed, 1, repeat, number])
-                dealt = deal_folds(groups[train], label, min(inner, fewest), rng)
+                where = f"the training set of fold {number}"
+                dealt = _inner_folds(groups[train], cohort.outcome.of(train), inner, rng, where)
                 result.append(Fold(repeat, number, train, test, dealt))
         return result
 
 
-def make_splits(cohort: Cohort, *, folds: int = 5, repeats: int = 5, seed: int = 0) -> Splits:
-    """Deal groups to folds at random, classes and numbers of slides as even as the groups allow, `repeats` times.
+def whole_fold(cohort: Cohort, *, inner: int, seed: int) -> Fold:
+    """All slides as one training set with its inner folds, and nothing to test: for a fit that is used elsewhere.
 
     Raises:
-        ConfigError: there are fewer groups than folds.
+        ConfigError: there are too few groups of a class.
     """
-    groups = cohort.group_numbers()
-    n_groups = len(np.unique(groups))
-    if n_groups < folds:
-        raise ConfigError(f"cannot make {folds} folds of {cohort.target!r}: it has {n_groups} groups. Use fewer folds.")
-    dealt = [
-        deal_folds(groups, cohort.is_positive, folds, np.random.default_rng([seed, 0, repeat]))
-        for repeat in range(repeats)
-    ]
-    return Splits(cohort.slides, np.stack(dealt))
+    everything = np.arange(len(cohort.slides))
+    rng = np.random.default_rng([seed, 1])
+    dealt = _inner_folds(cohort.group_numbers(), cohort.outcome, inner, rng, "the training set")
+    return Fold(0, 0, everything, everything[:0], dealt)
 
 
 def deal_folds(
-    groups: Int64[np.ndarray, " slide"], is_positive: Bool[np.ndarray, " slide"], folds: int, rng: np.random.Generator
+    groups: Int64[np.ndarray, " slide"],
+    stratum: Int64[np.ndarray, " slide"] | Bool[np.ndarray, " slide"],
+    folds: int,
+    rng: np.random.Generator,
 ) -> Int64[np.ndarray, " slide"]:
-    """The fold of each slide: groups stay whole, and each goes where it leaves the classes most even.
+    """The fold of each slide: groups stay whole, and each goes where it leaves the strata most even.
 
     Groups come in random order, larger ones first: a large group dealt last could no longer be balanced.
+
+    Args:
+        groups: what stays whole, as numbers.
+        stratum: what is to be even, such as the class, as numbers from 0.
+        folds: how many.
+        rng: decides the order and ties.
     """
     names, member = np.unique(groups, return_inverse=True)
     member = member.reshape(-1)
-    counts = np.zeros((len(names), 2))
-    np.add.at(counts, (member, is_positive.astype(int)), 1)
+    counts = np.zeros((len(names), max(2, int(stratum.max()) + 1)))
+    np.add.at(counts, (member, stratum.astype(int)), 1)
     total = np.maximum(counts.sum(axis=0), 1)
     order = rng.permutation(len(names))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    filled = np.zeros((folds, 2))
+    filled = np.zeros((folds, counts.shape[1]))
     fold_of_group = np.zeros(len(names), dtype=np.int64)
     for group in order:
-        # The sum of squares of the classes' shares is least where they are even; ties are broken at random, else the
+        # The sum of squares of the strata's shares is least where they are even; ties are broken at random, else the
         # first fold would always be the largest.
         after = ((filled + counts[group]) / total) ** 2 - (filled / total) ** 2
         cost = after.sum(axis=1)
@@ -168,3 +168,21 @@ def read_splits(path: Path) -> dict[str, Splits]:
         fold = np.array([[place[repeat, slide] for slide in slides] for repeat in repeats], dtype=np.int64)
         result[target] = Splits(slides, fold)
     return result
+
+
+def _inner_folds(
+    groups: Int64[np.ndarray, " train"], outcome: Outcome, inner: int, rng: np.random.Generator, where: str
+) -> Int64[np.ndarray, " train"]:
+    """Deal a training set to inner folds, no more than the rarest class has groups."""
+    if outcome.kind == "continuous":
+        parts = {"with a value": np.ones(len(groups), dtype=bool)}
+    elif outcome.kind == "survival":
+        parts = {"with an event": outcome.event}
+    else:
+        parts = {f"of the class {name!r}": outcome.value == number for number, name in enumerate(outcome.classes)}
+    fewest, name = min((len(np.unique(groups[part])), name) for name, part in parts.items())
+    if fewest < 2:
+        raise ConfigError(
+            f"{where} of {outcome.target!r} has {fewest} groups {name}; 2 are needed. Use more or other folds."
+        )
+    return deal_folds(groups, strata(outcome), min(inner, fewest), rng)

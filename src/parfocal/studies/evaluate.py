@@ -1,33 +1,43 @@
 """Which arm predicts a label best: every arm on the same folds, with the same choices, and the right interval."""
 
 import hashlib
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
 from pydantic import Field
-from threadpoolctl import threadpool_limits
 
-from parfocal.bags import Bag, read_bags
-from parfocal.cohort import Cohort, Splits, make_splits, read_cohort, read_splits
+from parfocal.cohort import (
+    Cohort,
+    CountedBy,
+    LabelColumns,
+    Scheme,
+    Splits,
+    Target,
+    make_splits,
+    read_cohort,
+    read_splits,
+    read_test_cohort,
+)
 from parfocal.config import Settings
-from parfocal.embeddings import EmbeddingSet, open_sets
-from parfocal.errors import ConfigError, ParfocalWarning
-from parfocal.probes import FoldPrediction, ProbeSettings, average_predictions
+from parfocal.embeddings import EmbeddingSet
+from parfocal.errors import ConfigError
+from parfocal.probes import ProbeSettings
 from parfocal.provenance import digest8, writable_folder
 from parfocal.report import Reference, Section
-from parfocal.studies.arms import Arm, Pool, set_label, table_of_arms
-from parfocal.studies.evaluation import EvaluateResult, TargetResult, compare_arms
-from parfocal.studies.evaluation_files import write_evaluation
+from parfocal.studies.arms import Arm, read_arm_bags, set_label, table_of_arms
+from parfocal.studies.evaluation import EvaluateResult, TargetResult, write_evaluation
+from parfocal.studies.fitting import ExternalBags, FitPlan, cross_validate
+from parfocal.studies.sources import (
+    common_slides,
+    encodings_per_slide,
+    matching_sets,
+    named,
+    open_all,
+)
 
-__all__ = ["EvaluateSettings", "cross_validate", "evaluate"]
+__all__ = ["EvaluateSettings", "evaluate"]
 
 Progress = Callable[[int, int, str], None]
 """Told how many arms are done, how many there are, and which one was just finished."""
@@ -38,6 +48,16 @@ class EvaluateSettings(Settings):
 
     folds: int = Field(5, ge=2, description="Folds of the cross-validation; groups stay whole.")
     repeats: int = Field(5, ge=1, description="How often the cross-validation is repeated with other folds.")
+    scheme: Scheme = Field(
+        "grouped", description="What is tested together: groups at random, whole sites, one site, or one group."
+    )
+    arms: tuple[str, ...] = Field(
+        (), description="Arms to run, by method, magnification or id, such as abmil, 0.5, 0.5/abmil; none runs all."
+    )
+    seeds: int = Field(1, ge=1, description="Seeds that networks are fitted with in every fold; scores are averaged.")
+    primary: str | None = Field(
+        None, description="Label, or its beginning, of the mixed arm that the primary comparison is about."
+    )
     most_instances: int = Field(
         1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
     )
@@ -48,13 +68,20 @@ class EvaluateSettings(Settings):
 def evaluate(
     inputs: Sequence[Path],
     labels: Path,
-    targets: Sequence[str],
+    targets: Sequence[str | Target],
     out: Path,
     settings: EvaluateSettings | None = None,
     *,
     group: str | None = None,
-    positive: str | None = None,
+    site: str | None = None,
+    by: Sequence[str] = (),
+    slide: str = "slide",
+    count: CountedBy = "group",
+    models: Sequence[Path] = (),
     splits: Path | None = None,
+    test: Sequence[Path] = (),
+    test_labels: Path | None = None,
+    keep: Path | None = None,
     references: Mapping[str, Mapping[str, Sequence[Reference]]] | None = None,
     sections: Sequence[Section] = (),
     progress: Progress | None = None,
@@ -64,12 +91,20 @@ def evaluate(
     Args:
         inputs: stores or sets: tile embeddings, and what `represent` made of them.
         labels: a CSV with a column `slide`, the targets and the group.
-        targets: columns with two classes.
+        targets: columns to predict; a text stands for a target whose kind is seen from its values.
         out: folder of `report.html`, `results.csv`, `results.json`, `predictions.csv` and `splits.csv`.
         settings: folds, repeats and what arms choose among.
         group: column of what must stay in one fold, such as the patient; None takes slides for independent.
-        positive: the class that counts as positive, where it is not the later of two.
+        site: column of the site that a slide comes from, for the schemes that keep sites apart.
+        by: columns by which results are shown too, such as the scanner.
+        slide: column of the slide's id.
+        count: what a metric counts once: a group's slides with the same label, or every slide.
+        models: folders of region encoders that are trained on in every fold, from the tile embeddings; slow.
         splits: a CSV to take the folds from, as `splits.csv` of an earlier run.
+        test: stores or sets of an external cohort, made as those of `inputs`; every arm is tested on it after one more
+            fit, on all slides of the training cohort.
+        test_labels: its labels, in the same columns.
+        keep: folder of finished fits, so that a run that was stopped goes on; None keeps nothing.
         references: for each target, what to print beside arms of a kind (`single`, `late`, `mixed`): ceilings,
             adversaries.
         sections: further parts of the page, after the results.
@@ -77,23 +112,26 @@ def evaluate(
 
     Raises:
         ConfigError: labels, targets, splits and sets do not fit together.
+        MismatchError: the sets of the test cohort were made otherwise.
         StoreError: a set cannot be read.
     """
-    settings = settings or EvaluateSettings()
+    settings, columns = settings or EvaluateSettings(), LabelColumns(slide, group, site, tuple(by), count)
+    if bool(test) != (test_labels is not None):
+        raise ConfigError("a test cohort is stores and labels: name both --test STORE... and --test-labels CSV.")
+    asked = [Target(one) if isinstance(one, str) else one for one in targets]
     writable_folder(out)
-    sets = _open_all(inputs)
+    sets = open_all(inputs)
     # Labels before the slides: they are read at once, and a wrong name in them is the most frequent mistake.
-    labelled = {target: read_cohort(labels, target, group=group, positive=positive) for target in targets}
-    slides, notes = _common_slides(sets)
-    cohorts = {target: cohort.restricted_to(slides, _named(sets)) for target, cohort in labelled.items()}
+    labelled = {one.name: _read_target(labels, one, columns) for one in asked}
+    slides, notes = common_slides(sets)
+    cohorts = {target: cohort.restricted_to(slides, named(sets)) for target, cohort in labelled.items()}
+    arms = table_of_arms(sets, only=settings.arms, models=models)
+    outside = {}
+    if test_labels is not None:
+        outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)
     used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
     dealt = read_splits(splits) if splits else {}
-    arms = table_of_arms(sets)
-    bags = {
-        (number, bag.name): bag
-        for number, one in enumerate(sets)
-        for bag in read_bags(one, used, most_instances=settings.most_instances, seed=settings.probes.seed)
-    }
+    bags = read_arm_bags(arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed)
     results: dict[str, TargetResult] = {}
     done, total = 0, sum(arm.pool is not None for arm in arms) * len(cohorts)
 
@@ -104,132 +142,113 @@ def evaluate(
             progress(done, total, f"{target}, {arm.label}")
 
     for target, cohort in cohorts.items():
-        split = dealt.get(target) or make_splits(
-            cohort, folds=settings.folds, repeats=settings.repeats, seed=settings.probes.seed
-        )
         numbers = [used.index(slide) for slide in cohort.slides]
-        own = {key: bag.of_slides(numbers) for key, bag in bags.items()}
         result = cross_validate(
-            arms, own, cohort, split, settings.probes, workers=settings.arms_at_a_time, on_arm=partial(report, target)
+            arms,
+            {key: bag.of_slides(numbers) for key, bag in bags.items()},
+            replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes())),
+            dealt.get(target) or _deal(cohort, settings),
+            settings.probes,
+            FitPlan(settings.seeds, settings.arms_at_a_time, keep, partial(report, target)),
+            external=outside.get(target),
+            encodings=encodings_per_slide(sets, arms, cohort.slides),
+            primary=settings.primary,
         )
-        results[target] = replace(result, references=(references or {}).get(target, {}), notes=(*notes, *result.notes))
+        results[target] = replace(result, references=(references or {}).get(target, {}))
+    digests = {**{set_label(one): digest8(one.settings) for one in sets}, labels.name: _file_digest(labels)}
+    if test_labels is not None:
+        digests[f"test cohort, {test_labels.name}"] = _file_digest(test_labels)
     return write_evaluation(
         results,
         out,
-        settings={**settings.model_dump(mode="json"), "group": group, "positive": positive},
+        settings=_described(settings, columns, asked, splits, test),
         seed=settings.probes.seed,
-        inputs={**{set_label(one): digest8(one.settings) for one in sets}, labels.name: _file_digest(labels)},
+        inputs=digests,
         sections=sections,
     )
 
 
-def cross_validate(
+def _read_target(labels: Path, target: Target, columns: LabelColumns) -> Cohort:
+    return read_cohort(
+        labels,
+        target.name,
+        kind=target.kind,
+        positive=target.positive,
+        event=target.event,
+        order=target.order,
+        group=columns.group,
+        site=columns.site,
+        by=columns.by,
+        slide=columns.slide,
+        count=columns.count,
+    )
+
+
+def _read_test(
+    sets: Sequence[EmbeddingSet],
+    labels: Path,
     arms: Sequence[Arm],
-    bags: Mapping[tuple[int, str], Bag],
-    cohort: Cohort,
-    splits: Splits,
-    settings: ProbeSettings,
-    *,
-    workers: int = 1,
-    on_arm: Callable[[Arm], None] | None = None,
-) -> TargetResult:
-    """All arms on one target, on the same folds; labels of a test fold have no say in its predictions.
-
-    Args:
-        arms: what to run, those that average others after them.
-        bags: what arms name; their slides are the cohort's, in its order.
-        cohort: labels and groups.
-        splits: the outer folds.
-        settings: what every arm chooses among.
-        workers: arms that run at a time; the results do not depend on it.
-        on_arm: told of every arm that is done.
-    """
-    folds = splits.folds(cohort, inner=settings.inner_folds, seed=settings.seed)
-    instances = [float(sum(bags[key].n_instances.mean() for key in arm.bags)) for arm in arms]
-
-    def run(pool: Pool, arm: Arm) -> tuple[list[FoldPrediction], float]:
-        started = time.monotonic()
-        found = pool([bags[key] for key in arm.bags], cohort.is_positive, folds, settings)
-        return found, time.monotonic() - started
-
-    done: dict[int, tuple[list[FoldPrediction], float]] = {}
-    with _one_thread_each(), ThreadPoolExecutor(workers) as executor:
-        try:
-            waiting = {
-                executor.submit(run, arm.pool, arm): place for place, arm in enumerate(arms) if arm.pool is not None
-            }
-            for one in as_completed(waiting):
-                done[waiting[one]] = one.result()
-                if on_arm:
-                    on_arm(arms[waiting[one]])
-        except BaseException:  # Ctrl-C too: arms that wait must not be fitted first
-            executor.shutdown(cancel_futures=True)
-            raise
-    predictions, seconds = [], []
-    for place, arm in enumerate(arms):
-        found, took = done.get(place) or (average_predictions([done[one][0] for one in arm.average_of]), 0.0)
-        predictions.append(found)
-        seconds.append(took)
-    runs, best, detectable, ratio = compare_arms(arms, predictions, cohort, folds, instances=instances, seconds=seconds)
-    notes = list(cohort.notes)
-    one_class = sum(len(np.unique(cohort.is_positive[fold.test])) < 2 for fold in folds)
-    if one_class:
-        notes.append(f"{one_class} of {len(folds)} folds of {cohort.target!r} test one class only and have no AUC.")
-        warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
-    return TargetResult(cohort, splits, tuple(folds), runs, best, detectable, ratio, {}, tuple(notes))
+    asked: Sequence[Target],
+    cohorts: Mapping[str, Cohort],
+    columns: LabelColumns,
+    settings: EvaluateSettings,
+) -> dict[str, ExternalBags]:
+    """The test cohort of each target, with the bags of its slides."""
+    slides, notes = common_slides(sets)
+    read = {
+        one.name: read_test_cohort(
+            labels,
+            cohorts[one.name],
+            slides,
+            "the test cohort",
+            event=one.event,
+            group=columns.group,
+            slide=columns.slide,
+        )
+        for one in asked
+    }
+    used = sorted({slide for cohort in read.values() for slide in cohort.slides})
+    bags = read_arm_bags(arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed)
+    result = {}
+    for target, cohort in read.items():
+        numbers = [used.index(slide) for slide in cohort.slides]
+        own = {key: bag.of_slides(numbers) for key, bag in bags.items()}
+        noted = replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes()))
+        result[target] = ExternalBags(noted, own)
+    return result
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Arms run side by side, each on one core: their matrices are too small to be shared out among threads.
-
-    Measured on two cores that others use too: with two threads inside every product the same work took seven times
-    as long, spent on threads that wait for each other.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+def _deal(cohort: Cohort, settings: EvaluateSettings) -> Splits:
+    return make_splits(
+        cohort,
+        folds=settings.folds,
+        repeats=settings.repeats,
+        seed=settings.probes.seed,
+        scheme=settings.scheme,
+    )
 
 
-def _open_all(inputs: Sequence[Path]) -> list[EmbeddingSet]:
-    found = {one.path.resolve(): one for path in inputs for one in open_sets(path)}
-    sets = list(found.values())
-    labels = [set_label(one) for one in sets]
-    doubled = sorted({label for label in labels if labels.count(label) > 1})
-    if doubled:
-        raise ConfigError(f"two of the sets are called {doubled[0]!r}; their arms could not be told apart. Name one.")
-    if not sets:
-        raise ConfigError("there is nothing to evaluate: name at least one store or set.")
-    return sets
-
-
-def _common_slides(sets: Sequence[EmbeddingSet]) -> tuple[list[str], list[str]]:
-    """Slides that have a vector in every bag of every set, and what had to be left out."""
-    notes = []
-    common = set.intersection(*(set(one.slides) for one in sets))
-    partial = set.union(*(set(one.slides) for one in sets)) - common
-    if partial:
-        notes.append(f"{len(partial)} slides are not in all sets and are left out: {', '.join(sorted(partial)[:3])}.")
-    empty = sorted(slide for slide in common if any(_is_empty(one, slide) for one in sets))
-    if empty:
-        notes.append(f"{len(empty)} slides have no vector in one of the bags and are left out: {', '.join(empty[:3])}.")
-    for note in notes:
-        warnings.warn(note, ParfocalWarning, stacklevel=3)
-    return sorted(common - set(empty)), notes
-
-
-def _is_empty(one: EmbeddingSet, slide: str) -> bool:
-    if one.kind == "regions":
-        return one.n_regions(slide) == 0
-    return min(one.n_tiles(slide).values()) == 0
-
-
-def _named(sets: Sequence[EmbeddingSet]) -> str:
-    return sets[0].name if len(sets) == 1 else f"all {len(sets)} sets"
+def _described(
+    settings: EvaluateSettings,
+    columns: LabelColumns,
+    asked: Sequence[Target],
+    splits: Path | None,
+    test: Sequence[Path],
+) -> dict[str, object]:
+    """All that was asked for, as plain values."""
+    return {
+        **settings.model_dump(mode="json"),
+        "group": columns.group,
+        "site": columns.site,
+        "by": list(columns.by),
+        "count": columns.count,
+        "targets": {
+            one.name: {"kind": one.kind, "positive": one.positive, "event": one.event, "order": list(one.order)}
+            for one in asked
+        },
+        "splits": None if splits is None else splits.name,
+        "test": [path.name for path in test],
+    }
 
 
 def _file_digest(path: Path) -> str:

@@ -190,7 +190,9 @@ def _deal_folds(
     out: Path,
     settings: ExploreSettings,
 ) -> Labels:
-    cohort = read_cohort(labels, target, group=group, positive=positive).restricted_to(slides, "the store")
+    cohort = read_cohort(labels, target, kind="binary", group=group, positive=positive).restricted_to(
+        slides, "the store"
+    )
     splits = make_splits(cohort, folds=settings.folds, repeats=settings.repeats, seed=settings.probes.seed)
     write_splits(out / "splits.csv", {target: splits})
     return Labels(labels.resolve(), target, group, positive, (out / "splits.csv").resolve(), settings.most_instances)

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from parfocal.bags import read_bags
 from parfocal.bags.represent import RepresentSettings, represent
 from parfocal.cohort import read_cohort, read_splits
 from parfocal.embeddings import EmbeddingSet, open_set
@@ -30,10 +29,10 @@ from parfocal.pretrain.trainee import Trainee
 from parfocal.probes import ProbeSettings
 from parfocal.provenance import canonical_json, writing
 from parfocal.region_encoder import RegionModel
-from parfocal.studies.arms import table_of_arms
-from parfocal.studies.evaluate import cross_validate
+from parfocal.studies.arms import read_arm_bags, table_of_arms
 from parfocal.studies.exploration.cells import Cell
 from parfocal.studies.exploration.linear_r2 import Contextualise, linear_r2
+from parfocal.studies.fitting import cross_validate
 
 __all__ = ["CellJob", "Failure", "Labels", "Protocol", "attempt_job", "read_result", "run_job"]
 
@@ -305,15 +304,12 @@ def _slide_aucs(job: CellJob, sets: Any) -> dict[str, dict[str, Any]]:
     labels = job.protocol.labels
     if labels is None:
         return {}
-    cohort = read_cohort(labels.path, labels.target, group=labels.group, positive=labels.positive)
+    cohort = read_cohort(labels.path, labels.target, kind="binary", group=labels.group, positive=labels.positive)
     cohort = cohort.restricted_to(sets[0].slides, sets[0].name)
     splits = read_splits(labels.splits)[labels.target]
-    bags = {
-        (number, bag.name): bag
-        for number, one in enumerate(sets)
-        for bag in read_bags(one, cohort.slides, most_instances=labels.most_instances, seed=job.protocol.probes.seed)
-    }
-    result = cross_validate(table_of_arms(sets), bags, cohort, splits, job.protocol.probes)
+    arms, seed = table_of_arms(sets), job.protocol.probes.seed
+    bags = read_arm_bags(arms, sets, cohort.slides, most_instances=labels.most_instances, seed=seed)
+    result = cross_validate(arms, bags, cohort, splits, job.protocol.probes)
     return {
         run.arm.label: {
             "auc": float(run.interval.estimate),

@@ -1,15 +1,14 @@
 """The labels of a synergy study: classes or a number, patients, sites; whatever cannot be used is said, with counts."""
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.cohort import MISSING, read_table, some_of
+from parfocal.cohort import LabelledSlides, class_name, number_of, number_then_name, one_site_each, read_labels, some_of
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.studies.pairing.analysis import Units
 
@@ -19,60 +18,6 @@ LabelKind = Literal["auto", "class", "number"]
 
 _FEWEST_UNITS = 3
 _MOST_CLASSES = 6  # of whole numbers; more distinct ones are a number
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledSlides:
-    """Slides with the text of their label.
-
-    Attributes:
-        target: the column.
-        slides: ids, sorted.
-        groups: patient of each slide, or the slide itself.
-        sites: site of each slide; None where no column was named.
-        values: the label as text.
-        notes: what was left out or is remarkable.
-    """
-
-    target: str
-    slides: tuple[str, ...]
-    groups: tuple[str, ...]
-    sites: tuple[str, ...] | None
-    values: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    def restricted_to(self, available: Iterable[str], source: str) -> "LabelledSlides":
-        """Only the slides that have embeddings; what is missing on either side is a warning.
-
-        Raises:
-            ConfigError: no slide is left.
-        """
-        there = set(available)
-        keep = [number for number, slide in enumerate(self.slides) if slide in there]
-        unknown = [slide for slide in self.slides if slide not in there]
-        unlabelled = sorted(there - set(self.slides))
-        if not keep:
-            raise ConfigError(
-                f"no slide with a label in {self.target!r} has embeddings in {source}: the labels name "
-                f"{some_of(unknown)}, the embeddings {some_of(unlabelled)}. Use the ids of the embeddings."
-            )
-        notes = list(self.notes)
-        if unknown:
-            notes.append(f"{len(unknown)} slides with a label have no embeddings in {source}: {some_of(unknown)}.")
-        if unlabelled:
-            notes.append(
-                f"{len(unlabelled)} slides in {source} have no label in {self.target!r}: {some_of(unlabelled)}."
-            )
-        for note in notes[len(self.notes) :]:
-            warnings.warn(note, ParfocalWarning, stacklevel=2)
-        return replace(
-            self,
-            slides=tuple(self.slides[number] for number in keep),
-            groups=tuple(self.groups[number] for number in keep),
-            sites=None if self.sites is None else tuple(self.sites[number] for number in keep),
-            values=tuple(self.values[number] for number in keep),
-            notes=tuple(notes),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,49 +37,6 @@ class StudyLabels:
     notes: tuple[str, ...]
 
 
-def read_labels(path: Path, target: str, *, group: str | None = None, site: str | None = None) -> LabelledSlides:
-    """Read a CSV with the columns `slide`, the target, and where named the group and the site.
-
-    Raises:
-        ConfigError: the file or a column is absent, a slide is named twice, or one has no group or site.
-    """
-    rows, columns = read_table(path)
-    for column in ["slide", target, *filter(None, [group, site])]:
-        if column not in columns:
-            raise ConfigError(f"{path} has no column {column!r}; it has {', '.join(columns)}.")
-    first: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
-        if not row["slide"]:
-            raise ConfigError(f"line {line} of {path} names no slide.")
-        if row["slide"] in first:
-            raise ConfigError(
-                f"{path} names the slide {row['slide']} twice, in lines {first[row['slide']]} and {line}. Keep one."
-            )
-        first[row["slide"]] = line
-    labelled = sorted((row for row in rows if row[target].lower() not in MISSING), key=lambda row: row["slide"])
-    notes = []
-    if len(labelled) < len(rows):
-        gone = sorted(row["slide"] for row in rows if row[target].lower() in MISSING)
-        notes.append(
-            f"{len(gone)} of {len(rows)} slides have no value in {target!r} and are left out: {some_of(gone)}."
-        )
-        warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
-    if not labelled:
-        raise ConfigError(f"no slide in {path} has a value in {target!r}.")
-    for column in filter(None, [group, site]):
-        homeless = [row["slide"] for row in labelled if row[column].lower() in MISSING]
-        if homeless:
-            raise ConfigError(f"{len(homeless)} slides in {path} have no value in {column!r}: {some_of(homeless)}.")
-    return LabelledSlides(
-        target=target,
-        slides=tuple(row["slide"] for row in labelled),
-        groups=tuple(row[group or "slide"] for row in labelled),
-        sites=tuple(row[site] for row in labelled) if site else None,
-        values=tuple(row[target] for row in labelled),
-        notes=tuple(notes),
-    )
-
-
 def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: str | None = None) -> StudyLabels:
     """Turn text into what is tested, one value for each patient: the mean over its slides.
 
@@ -152,7 +54,7 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
     names, of_slide = np.unique(np.array(given.groups), return_inverse=True)
     of_slide = of_slide.reshape(-1).astype(np.int64)
     units = Units(tuple(names.tolist()), of_slide, _sites(given, of_slide, names.tolist()))
-    numbers = [_number(value) for value in given.values]
+    numbers = [number_of(value) for value in given.values]
     as_number = kind == "number" or (kind == "auto" and positive is None and _is_number(numbers))
     notes = list(given.notes)
     if as_number:
@@ -163,9 +65,7 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
         if not values.std() > 0:
             raise ConfigError(f"every patient has the same value in {given.target!r}; there is nothing to explain.")
         return StudyLabels(units, {given.target: values}, False, tuple(notes))
-    classes = [
-        f"{number:g}" if number is not None else text for number, text in zip(numbers, given.values, strict=True)
-    ]
+    classes = [class_name(value) for value in given.values]
     tested = _classes_to_test(given.target, classes, positive)
     labels: dict[str, Float64[np.ndarray, " unit"]] = {}
     for name in tested:
@@ -192,12 +92,11 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
 
 
 def _classes_to_test(target: str, classes: Sequence[str], positive: str | None) -> list[str]:
-    found = sorted(set(classes), key=lambda name: (_number(name) is None, _number(name) or 0.0, name))
+    found = sorted(set(classes), key=number_then_name)
     if len(found) < 2:
         raise ConfigError(f"{target!r} has one class only ({found[0]}); two are needed to tell apart.")
     if positive is not None:
-        number = _number(positive)
-        name = f"{number:g}" if number is not None else positive
+        name = class_name(positive)
         if name not in found:
             raise ConfigError(f"{target!r} has no class {positive!r}; it has {', '.join(found[:8])}.")
         return [name]
@@ -207,12 +106,9 @@ def _classes_to_test(target: str, classes: Sequence[str], positive: str | None) 
 def _sites(given: LabelledSlides, of_slide: np.ndarray, names: Sequence[str]) -> np.ndarray | None:
     if given.sites is None:
         return None
-    number = np.unique(np.array(given.sites), return_inverse=True)[1].reshape(-1)
+    one_site_each(given.groups, given.sites)
     of_unit = np.zeros(len(names), dtype=np.int64)
-    of_unit[of_slide] = number
-    torn = sorted({given.groups[slide] for slide in np.flatnonzero(of_unit[of_slide] != number)})
-    if torn:
-        raise ConfigError(f"{len(torn)} patients have slides from two sites: {some_of(torn)}. A patient has one site.")
+    of_unit[of_slide] = np.unique(np.array(given.sites), return_inverse=True)[1].reshape(-1)
     return of_unit
 
 
@@ -225,11 +121,3 @@ def _is_number(numbers: Sequence[float | None]) -> bool:
     if len(there) < len(numbers) or len(set(there)) < 3:
         return False
     return len(set(there)) > _MOST_CLASSES or any(number != round(number) for number in there)
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None

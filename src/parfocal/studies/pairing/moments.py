@@ -174,7 +174,7 @@ def pair_moments(
     )
 
 
-def units_of(values: Float64[np.ndarray, "slide ..."], unit: Int64[np.ndarray, " slide"]) -> Float64[np.ndarray, "..."]:
+def units_of(values: Float[np.ndarray, "slide ..."], unit: Int64[np.ndarray, " slide"]) -> Float64[np.ndarray, "..."]:
     """The mean over the slides of each unit."""
     total = np.zeros((int(unit.max()) + 1, *values.shape[1:]))
     np.add.at(total, unit, values)

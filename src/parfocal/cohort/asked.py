@@ -1,0 +1,46 @@
+"""What a user says of a target and of the other columns of the labels."""
+
+from dataclasses import dataclass
+
+from parfocal.cohort.classes import AskedKind
+from parfocal.cohort.labels import CountedBy
+
+__all__ = ["LabelColumns", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One column that is to be predicted, and what it holds.
+
+    Attributes:
+        name: the column.
+        kind: what it is; see `read_cohort`.
+        positive: the class that counts as positive, where it is not the later of two.
+        event: the column that is 1 where the target is the time of an event and 0 where that of censoring.
+        order: the classes of an ordinal target from low to high.
+    """
+
+    name: str
+    kind: AskedKind = "auto"
+    positive: str | None = None
+    event: str | None = None
+    order: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """The columns beside the targets.
+
+    Attributes:
+        slide: the slide's id.
+        group: what must stay in one fold, such as the patient; None takes slides for independent.
+        site: the site that a slide comes from.
+        by: columns by which results are shown.
+        count: what a metric counts once: a group's slides of one label, or every slide.
+    """
+
+    slide: str = "slide"
+    group: str | None = None
+    site: str | None = None
+    by: tuple[str, ...] = ()
+    count: CountedBy = "group"
