@@ -16,7 +16,7 @@ from parfocal.embeddings.layout import features_path
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.pretrain import PretrainSettings, StepsDone, TrainingStarted, pretrain, read_metrics
 from parfocal.pretrain.events import PretrainEvent
-from parfocal.region_encoder import RegionEncoder
+from parfocal.region_encoder import RegionEncoder, collate_regions
 
 from .conftest import MakeSet
 
@@ -226,5 +226,9 @@ def test_no_step_leaves_random_weights_with_fitted_statistics(make_set: MakeSet,
     assert random.digest != trained.digest
     torch.testing.assert_close(random.standardiser.mean, trained.standardiser.mean)
     assert bool((random.standardiser.mean.abs() > 0.1).all())
+    # It mixes: what CLS says of regions differs by more than float16 rounds away.
+    batch = collate_regions([(tiles.read("s0"), range(6))])
+    cls = random.encode(batch.tokens, batch.xy_um, batch.mpp, batch.present).cls
+    assert float(cls.std(dim=0).mean()) > 0.05
     # A second call finds the run finished.
     assert pretrain(tiles, tmp_path / "random", nothing).was_finished

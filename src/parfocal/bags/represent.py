@@ -26,10 +26,9 @@ from parfocal.embeddings import (
 from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.records import update_failures
 from parfocal.errors import ParfocalError
-from parfocal.pretrain.folder import read_pretraining
 from parfocal.provenance import writable_folder
 from parfocal.region_encoder import Readout, RegionEncoder, collate_regions
-from parfocal.region_encoder.checkpoint import resolve
+from parfocal.region_encoder.checkpoint import read_pretraining, resolve
 
 __all__ = ["RepresentSettings", "RepresentSummary", "represent"]
 

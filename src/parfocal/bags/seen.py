@@ -7,9 +7,8 @@ import torch
 from parfocal.embeddings import EmbeddingSet, only_mpps
 from parfocal.errors import MismatchError
 from parfocal.geometry import format_mpp
-from parfocal.pretrain.folder import read_pretraining
 from parfocal.region_encoder import RegionEncoderConfig
-from parfocal.region_encoder.checkpoint import read_config, resolve
+from parfocal.region_encoder.checkpoint import read_config, read_pretraining, resolve
 from parfocal.region_encoder.levels import nearest_levels
 
 __all__ = ["seen_by"]

@@ -17,12 +17,10 @@ import torch
 
 from parfocal.errors import MismatchError, StoreError
 from parfocal.provenance import canonical_json, writing
+from parfocal.region_encoder.checkpoint import FINISHED
 from parfocal.version import __version__
 
-__all__ = ["FINISHED", "RunFolder", "read_pretraining"]
-
-FINISHED = "pretraining"
-"""The entry of config.json that says how the model came about; it is there when the run is finished."""
+__all__ = ["RunFolder"]
 
 
 @dataclass(frozen=True)
@@ -105,16 +103,6 @@ class RunFolder:
         with writing(file) as temporary:
             temporary.write_text(json.dumps(content, indent=2, sort_keys=True))
         self.resume.unlink(missing_ok=True)
-
-
-def read_pretraining(folder: Path) -> dict[str, Any]:
-    """How a checkpoint came about; empty where it does not say, as when an encoder was saved by hand.
-
-    Raises:
-        StoreError: its config.json cannot be read.
-    """
-    entries = _read_json(folder / "config.json").get(FINISHED)
-    return dict(entries) if isinstance(entries, dict) else {}
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -16,11 +17,21 @@ from parfocal.provenance import canonical_json, writing
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.version import __version__
 
-__all__ = ["load_weights", "read_config", "resolve", "weights_digest", "write_checkpoint"]
+__all__ = [
+    "FINISHED",
+    "load_weights",
+    "read_config",
+    "read_pretraining",
+    "resolve",
+    "weights_digest",
+    "write_checkpoint",
+]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _FORMAT_VERSION = 1
+FINISHED = "pretraining"
+"""The entry of config.json that says how the model came about; it is there when its run is finished."""
 
 
 def write_checkpoint(folder: Path, config: RegionEncoderConfig, weights: Mapping[str, Tensor]) -> None:
@@ -93,6 +104,22 @@ def read_config(folder: Path) -> RegionEncoderConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise StoreError(f"{file} holds settings that make no model ({first['loc']}: {first['msg']}).") from error
+
+
+def read_pretraining(folder: Path) -> dict[str, Any]:
+    """How a checkpoint came about; empty where it does not say, as when an encoder was saved by hand.
+
+    Raises:
+        StoreError: its config.json is absent or damaged.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        entries = json.loads(file.read_text())[FINISHED]
+    except KeyError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"cannot read {file}: {error}. Name a folder that `pretrain` has finished.") from error
+    return dict(entries) if isinstance(entries, dict) else {}
 
 
 def load_weights(module: nn.Module, folder: Path, *, prefix: str) -> None:

@@ -17,20 +17,20 @@ from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.pretrain import PretrainSettings
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
 from parfocal.pretrain.data import Regions, RegionStream, SlideCache
-from parfocal.pretrain.folder import FINISHED
 from parfocal.pretrain.holdout import Split, split_set
 from parfocal.pretrain.masks import draw_masks
+from parfocal.pretrain.optimiser import new_optimizer
 from parfocal.pretrain.setup import (
     derived_seed,
     describe_set,
     learning_rate,
     new_model,
     new_order,
-    parameter_groups,
     take_statistics,
 )
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
+from parfocal.region_encoder.checkpoint import FINISHED
 from parfocal.studies.proof.layout import Layout
 
 __all__ = ["Asked", "Predictor", "Subject", "open_subject", "tiles_of", "train_random_control"]
@@ -244,7 +244,7 @@ def train_random_control(subject: Subject, *, steps: int, seed: int, device: tor
     declared = declared_symmetries(subject.tiles)
     symmetries = SquareSymmetries.chosen(settings.symmetry, declared, dim=max(subject.tiles.dims.values()))
     order = new_order(subject.tiles, subject.split, settings, rank=0, world=1)
-    optimizer = torch.optim.AdamW(parameter_groups(trainee, settings.weight_decay), lr=settings.lr)
+    optimizer = new_optimizer(trainee, settings, device=device)
     trained: Sequence[torch.nn.Parameter] = [one for one in trainee.parameters() if one.requires_grad]
     with RegionStream(order, subject.cache, workers=0) as stream:
         for step, regions in enumerate(stream.batches(0, steps)):
