@@ -11,12 +11,12 @@ from parfocal.studies.arms import Arm
 from parfocal.studies.evaluation import ArmFits, TargetResult, compare_arms
 
 ARMS = (
-    Arm("5x", "One magnification", "gated attention", "single", (), None),
-    Arm("20x", "One magnification", "gated attention", "single", (), None),
-    Arm("20x", "One magnification", "mean", "single", (), None),
-    Arm("5x + 20x", "Late fusion", "gated attention over all tiles", "late", (), None),
-    Arm("contextual tokens", "Region encoder mem", "mean", "mixed", (), None),
-    Arm("contextual tokens", "Region encoder mem", "gated attention", "mixed", (), None),
+    Arm("5x", "One magnification", "gated attention", "single", (), None, id="2/abmil"),
+    Arm("20x", "One magnification", "gated attention", "single", (), None, id="0.5/abmil"),
+    Arm("20x", "One magnification", "mean", "single", (), None, id="0.5/mean"),
+    Arm("5x + 20x", "Late fusion", "gated attention over all tiles", "late", (), None, id="union"),
+    Arm("contextual tokens", "Region encoder mem", "mean", "mixed", (), None, id="mem/tokens/mean"),
+    Arm("contextual tokens", "Region encoder mem", "gated attention", "mixed", (), None, id="mem/tokens/abmil"),
 )
 SIGNAL = (0.2, 0.6, 0.8, 0.7, 1.5, 1.3)
 

@@ -8,6 +8,7 @@ import pytest
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.report.statistics import auc, nadeau_bengio_test
 from parfocal.studies.evaluation.metric import METRICS
+from parfocal.studies.evaluation.primary import arm_label, choose_primary
 
 from .drawn import ARMS, cohort_of, drawn
 
@@ -90,7 +91,10 @@ def test_the_user_may_name_the_primary_arm_and_only_a_mixed_one() -> None:
     assert named.mixed == 4
     with pytest.raises(ConfigError, match="2 mixed arms are called so"):
         made.result(primary="contextual tokens")
-    with pytest.raises(ConfigError, match="Name one of: contextual tokens: mean; contextual tokens: gated attention"):
+    by_id = made.result(primary="mem/tokens/mean").primary
+    assert by_id is not None
+    assert by_id.mixed == 4
+    with pytest.raises(ConfigError, match="Name one of: mem/tokens/mean; mem/tokens/abmil"):
         made.result(primary="20x")
 
 
@@ -158,3 +162,12 @@ def test_folds_without_an_order_are_left_out_counted_and_two_must_remain() -> No
         result = replace(made, cohort=two).result()
     assert np.isnan(result.runs[0].fold_value).sum() >= 1
     assert any("are left out" in note for note in result.notes)
+
+
+def test_a_control_with_random_weights_is_not_what_the_comparison_is_about() -> None:
+    control = [replace(arm, family="Region encoder none, random weights", id=f"none/{arm.id}") for arm in ARMS[4:]]
+    arms = [*ARMS[:4], *control, *ARMS[4:]]
+
+    assert choose_primary(arms, None)[0] == 7
+    assert arm_label(arms, 7) == "Region encoder mem, contextual tokens: gated attention"
+    assert arm_label(arms, 0) == "5x: gated attention"

@@ -12,7 +12,7 @@ from parfocal.cohort import Cohort, write_splits
 from parfocal.provenance import provenance, writing
 from parfocal.report import Section, make_report
 from parfocal.studies.evaluation.page import evaluation_page
-from parfocal.studies.evaluation.primary import across_targets
+from parfocal.studies.evaluation.primary import across_targets, arm_label
 from parfocal.studies.evaluation.result import (
     AcrossTargets,
     ArmRun,
@@ -97,7 +97,7 @@ def _target_json(result: TargetResult) -> dict[str, Any]:
         **_cohort_json(result.cohort),
         "notes": list(result.notes),
         "test_over_train": result.test_over_train,
-        "best_single": None if best is None else result.runs[best].arm.label,
+        "best_single": None if best is None else _label(result, best),
         "primary": _comparison_json(result, result.primary),
         "picked": _comparison_json(result, result.picked),
         "detectable_difference": _number(result.detectable),
@@ -132,6 +132,7 @@ def _run_json(run: ArmRun) -> dict[str, Any]:
     test = run.against_best_single
     return {
         "arm": run.arm.name,
+        "id": run.arm.id,
         "pooling": run.arm.pooling,
         "family": run.arm.family,
         "kind": run.arm.kind,
@@ -198,8 +199,8 @@ def _subgroup_json(result: TargetResult, one: Subgroup) -> dict[str, Any]:
         "folds": one.folds,
         "note": one.note,
         "arms": {
-            run.arm.label: None if interval is None else interval.to_dict()
-            for run, interval in zip(result.runs, one.intervals, strict=True)
+            _label(result, place): None if interval is None else interval.to_dict()
+            for place, interval in enumerate(one.intervals)
         },
     }
 
@@ -208,8 +209,8 @@ def _comparison_json(result: TargetResult, one: TargetComparison | None) -> dict
     if one is None:
         return None
     return {
-        "mixed": result.runs[one.mixed].arm.label,
-        "single": result.runs[one.single].arm.label,
+        "mixed": _label(result, one.mixed),
+        "single": _label(result, one.single),
         "difference": one.test.difference.to_dict(),
         "p": _number(one.test.p_value),
         "detectable_difference": _number(one.detectable),
@@ -230,6 +231,10 @@ def _across_json(one: AcrossTargets) -> dict[str, Any]:
             "targets_without_difference": one.signed_rank.n_zero,
         },
     }
+
+
+def _label(result: TargetResult, place: int) -> str:
+    return arm_label([run.arm for run in result.runs], place)
 
 
 def _number(value: float | None) -> float | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from parfocal.report import Column, Row, Section, Table, Text, show_difference, show_interval, show_number, show_p
 from parfocal.report.page import Block
 from parfocal.report.statistics import Interval
+from parfocal.studies.evaluation.primary import arm_label
 from parfocal.studies.evaluation.result import AcrossTargets, TargetComparison, TargetResult
 
 __all__ = ["across_sentences", "summary_section"]
@@ -34,7 +35,7 @@ def summary_section(
     blocks: list[Block] = []
     if primary is not None:
         found = {target: one for target in primary.targets if (one := results[target].primary) is not None}
-        mixed = dict.fromkeys(results[target].runs[one.mixed].arm.label for target, one in found.items())
+        mixed = dict.fromkeys(_label(results[target], one.mixed) for target, one in found.items())
         title = f"{'; '.join(mixed)}, against the best single magnification"
         blocks += [
             Text((_PRIMARY, *across_sentences(results, primary)[1:])),
@@ -54,10 +55,10 @@ def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets)
     found = {target: one for target in across.targets if (one := results[target].primary) is not None}
     if across.single is None or across.mixed is None or across.difference is None:
         target, only = next(iter(found.items()))
-        runs, difference = results[target].runs, only.test.difference
+        result, difference = results[target], only.test.difference
         open_ = "which leaves it open which is better" if 0.0 in difference else "which is more than chance gives"
         text = (
-            f"Primary comparison for {target}: {runs[only.mixed].arm.label} minus {runs[only.single].arm.label} is "
+            f"Primary comparison for {target}: {_label(result, only.mixed)} minus {_label(result, only.single)} is "
             f"{show_difference(difference)}, {open_} (p {show_p(only.test.p_value)})."
         )
         return (text,)
@@ -105,10 +106,8 @@ def _table(
     columns = [
         Column("Target"),
         Column("Measured by"),
-        Column("Single magnification"),
-        Column("Its value (interval)", "right", interval),
-        *([Column("Mixed arm")] if picked else []),
-        Column("Mixed (interval)", "right", interval),
+        Column("Single magnification (interval)", "left", interval),
+        Column("Mixed (interval)", "left" if picked else "right", interval),
         Column("Difference (interval)", "right", "Mixed minus single, paired over the same folds."),
         Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the number of targets."),
     ]
@@ -122,10 +121,10 @@ def _table(
         cells = [
             target,
             f"{result.metric.name}, {len(set(result.cohort.groups)):,} patients",
-            single.arm.label,
-            _with_interval(single.interval),
-            *([mixed.arm.label] if picked else []),
-            _with_interval(mixed.interval),
+            f"{_label(result, one.single)} {_with_interval(single.interval)}",
+            f"{_label(result, one.mixed)} {_with_interval(mixed.interval)}"
+            if picked
+            else _with_interval(mixed.interval),
             show_difference(one.test.difference),
             show_p(across.p_holm[target]),
         ]
@@ -135,9 +134,7 @@ def _table(
         cells = [
             f"Mean of {len(found)} targets",
             "",
-            "",
             _with_interval(across.single),
-            *([""] if picked else []),
             _with_interval(across.mixed),
             show_difference(across.difference),
             show_p(across.signed_rank.p_value),
@@ -151,5 +148,10 @@ def _table(
     return Table(title, tuple(columns), tuple(rows), tuple(notes))
 
 
+def _label(result: TargetResult, place: int) -> str:
+    return arm_label([run.arm for run in result.runs], place)
+
+
 def _with_interval(interval: Interval) -> str:
-    return f"{interval.estimate:.2f} ({show_interval(interval)})"
+    """The number and its ends, in one piece that no line breaks."""
+    return f"{interval.estimate:.2f} ({show_interval(interval)})".replace(" ", "\u00a0")

@@ -24,6 +24,7 @@ from parfocal.report import (
 )
 from parfocal.report.page import Block
 from parfocal.report.statistics import RocCurve, mean_roc, roc_curve
+from parfocal.studies.evaluation.primary import arm_label
 from parfocal.studies.evaluation.result import ArmRun, Calibration, TargetResult
 from parfocal.studies.evaluation.tables import external_holm
 
@@ -53,7 +54,7 @@ def arm_results(result: TargetResult) -> list[ArmResult]:
             value=run.interval,
             beside=run.beside,
             seed_sd=run.seed_sd,
-            references=tuple(result.references.get(run.arm.kind, ())),
+            references=tuple(result.references.get(run.arm.knows, ())),
             against_best_single=run.against_best_single,
             is_single_magnification=run.arm.kind == "single",
             highlight=run is best,
@@ -92,7 +93,7 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
             )
         )
     if result.cohort.outcome.kind == "binary":
-        curves = {_name(run): curve for run in _shown(result) if (curve := _roc(result, run)) is not None}
+        curves = {_name(result, run): curve for run in _shown(result) if (curve := _roc(result, run)) is not None}
         blocks += [roc_figure(target, curves)] if curves else []
         blocks += _calibration_blocks(target, result)
     blocks += _subgroup_blocks(target, result)
@@ -141,8 +142,8 @@ def _shown(result: TargetResult) -> list[ArmRun]:
     return [result.runs[place] for place in dict.fromkeys(places)]
 
 
-def _name(run: ArmRun) -> str:
-    return f"{run.arm.name}, {run.arm.pooling}"
+def _name(result: TargetResult, run: ArmRun) -> str:
+    return arm_label([one.arm for one in result.runs], result.runs.index(run))
 
 
 def _roc(result: TargetResult, run: ArmRun) -> RocCurve | None:
@@ -175,7 +176,7 @@ def _curves(target: str, result: TargetResult, *, external: bool) -> Figure:
     for run in _shown(result):
         found = (None if run.external is None else run.external.calibration) if external else run.calibration
         if run.arm.kind != "late" and found is not None:
-            bins[_name(run)] = found.bins
+            bins[_name(result, run)] = found.bins
     return reliability_figure(f"{target}, external cohort" if external else target, bins)
 
 
@@ -193,7 +194,7 @@ def _subgroup_blocks(target: str, result: TargetResult) -> list[Block]:
         Column("Value"),
         Column("Patients", "right"),
         Column("Folds", "right", "In how many folds this value had patients that can be put in order by their labels."),
-        *(Column(_name(run), "right") for run in shown),
+        *(Column(_name(result, run), "right") for run in shown),
     )
     rows: list[Row] = []
     for place, group in enumerate(result.subgroups):

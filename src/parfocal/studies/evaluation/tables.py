@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from parfocal.report.statistics import Interval, holm
+from parfocal.studies.evaluation.primary import arm_label
 from parfocal.studies.evaluation.result import AcrossTargets, ArmRun, Calibration, TargetComparison, TargetResult
 
 __all__ = [
@@ -26,12 +27,12 @@ _SECOND_COLUMNS = ("balanced_accuracy", "quadratic_kappa", "r2", "spearman")
 _CALIBRATION_COLUMNS = ("calibration_slope", "calibration_intercept", "calibration_error", "brier")
 
 RESULT_COLUMNS = (
-    "target", "outcome", "arm", "pooling", "family", "kind", "metric", "value", "low", "high", "level", "method",
+    "target", "outcome", "id", "arm", "pooling", "family", "kind", "metric", "value", "low", "high", "level", "method",
     "folds", "gain", "gain_low", "gain_high", "p", "p_holm", *_SECOND_COLUMNS, *_CALIBRATION_COLUMNS, "seed_sd",
     "encodings_per_slide", "instances_per_slide", "seconds", "chosen",
 )  # fmt: skip
 PREDICTION_COLUMNS = (
-    "target", "arm", "pooling", "repeat", "fold", "slide", "label", "event", "column", "score",
+    "target", "id", "arm", "pooling", "repeat", "fold", "slide", "label", "event", "column", "score",
 )  # fmt: skip
 SUMMARY_COLUMNS = (
     "comparison", "target", "metric", "single", "single_value", "single_low", "single_high", "mixed", "mixed_value",
@@ -39,12 +40,13 @@ SUMMARY_COLUMNS = (
     "detectable_difference",
 )  # fmt: skip
 SUBGROUP_COLUMNS = (
-    "target", "column", "value", "slides", "patients", "folds", "arm", "pooling", "metric", "estimate", "low", "high",
-    "method", "note",
+    "target", "column", "value", "slides", "patients", "folds", "id", "arm", "pooling", "metric", "estimate", "low",
+    "high", "method", "note",
 )  # fmt: skip
 EXTERNAL_COLUMNS = (
-    "target", "arm", "pooling", "metric", "value", "low", "high", "level", "method", "gain", "gain_low", "gain_high",
-    "gain_method", "p", "p_holm", "bootstrap_low", "bootstrap_high", *_SECOND_COLUMNS, *_CALIBRATION_COLUMNS,
+    "target", "id", "arm", "pooling", "metric", "value", "low", "high", "level", "method", "gain", "gain_low",
+    "gain_high", "gain_method", "p", "p_holm", "bootstrap_low", "bootstrap_high", *_SECOND_COLUMNS,
+    *_CALIBRATION_COLUMNS,
 )  # fmt: skip
 
 
@@ -59,8 +61,8 @@ def result_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
                 gain = [*_ends(test.difference), _cell(test.p_value), _cell(p_holm)]
             chosen = "; ".join(f"{name} ({count})" for name, count in run.chosen.items())
             yield [
-                target, result.cohort.outcome.kind, run.arm.name, run.arm.pooling, run.arm.family, run.arm.kind,
-                result.metric.name, *_ends(run.interval), run.interval.level, run.interval.method,
+                target, result.cohort.outcome.kind, run.arm.id, run.arm.name, run.arm.pooling, run.arm.family,
+                run.arm.kind, result.metric.name, *_ends(run.interval), run.interval.level, run.interval.method,
                 int(np.isfinite(run.fold_value).sum()), *gain, *_second(run.beside), *_calibration(run.calibration),
                 _cell(run.seed_sd), _cell(run.encodings_per_slide), run.instances_per_slide, round(run.seconds, 3),
                 chosen,
@@ -80,8 +82,8 @@ def prediction_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[An
                     event = int(outcome.event[slide]) if outcome.kind == "survival" else ""
                     for name, score in zip(names, scores, strict=True):
                         yield [
-                            target, run.arm.name, run.arm.pooling, fold.repeat, fold.number, cohort.slides[slide],
-                            label, event, name, f"{score:.6g}",
+                            target, run.arm.id, run.arm.name, run.arm.pooling, fold.repeat, fold.number,
+                            cohort.slides[slide], label, event, name, f"{score:.6g}",
                         ]  # fmt: skip
 
 
@@ -92,10 +94,11 @@ def summary_rows(results: Mapping[str, TargetResult], across: Mapping[str, Acros
             result = results[target]
             found = _comparison(result, name)
             single, mixed = result.runs[found.single], result.runs[found.mixed]
+            arms = [run.arm for run in result.runs]
             yield [
-                name, target, result.metric.name, single.arm.label, *_ends(single.interval), mixed.arm.label,
-                *_ends(mixed.interval), *_ends(found.test.difference), _cell(found.test.p_value),
-                _cell(one.p_holm[target]), _cell(found.detectable),
+                name, target, result.metric.name, arm_label(arms, found.single), *_ends(single.interval),
+                arm_label(arms, found.mixed), *_ends(mixed.interval), *_ends(found.test.difference),
+                _cell(found.test.p_value), _cell(one.p_holm[target]), _cell(found.detectable),
             ]  # fmt: skip
         if one.single is not None and one.mixed is not None and one.difference is not None:
             yield [
@@ -110,11 +113,11 @@ def subgroup_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]
         for group in result.subgroups:
             head = [target, group.column, group.value, group.slides, group.patients, group.folds]
             if group.note:
-                yield [*head, "", "", result.metric.name, "", "", "", "", group.note]
+                yield [*head, "", "", "", result.metric.name, "", "", "", "", group.note]
             for run, interval in zip(result.runs, group.intervals, strict=True):
                 if interval is not None:
                     numbers = [*_ends(interval), interval.method, ""]
-                    yield [*head, run.arm.name, run.arm.pooling, result.metric.name, *numbers]
+                    yield [*head, run.arm.id, run.arm.name, run.arm.pooling, result.metric.name, *numbers]
 
 
 def external_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
@@ -132,8 +135,8 @@ def external_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]
                     test.bootstrap.low, test.bootstrap.high,
                 ]  # fmt: skip
             yield [
-                target, run.arm.name, run.arm.pooling, result.metric.name, *_ends(own.interval), own.interval.level,
-                own.interval.method, *gain, *_second(own.beside), *_calibration(own.calibration),
+                target, run.arm.id, run.arm.name, run.arm.pooling, result.metric.name, *_ends(own.interval),
+                own.interval.level, own.interval.method, *gain, *_second(own.beside), *_calibration(own.calibration),
             ]  # fmt: skip
 
 
