@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from parfocal.bags import RepresentSettings, represent
+from parfocal.cohort import Target
 from parfocal.config import GridConfig
 from parfocal.embeddings import EmbedSettings, embed_slides, open_set
 from parfocal.pretrain import PretrainSettings, pretrain
@@ -68,11 +69,11 @@ def main() -> int:
         result = evaluate(
             inputs,
             out / "labels.csv",
-            [target],
+            [Target(target, positive=positive)],
             out / f"report-{target}",
             EvaluateSettings(scheme="leave-one-group-out"),
             group="case",
-            positive=positive,
+            count="slide",
         )
         for name, one in result.targets.items():
             for run in one.runs:

@@ -234,6 +234,13 @@ def test_nothing_to_evaluate_is_one_line(cohort: Written, tmp_path: Path) -> Non
         evaluate([cohort.regions], cohort.labels, ["stage"], tmp_path)
 
 
+def test_splits_of_another_target_are_not_replaced_by_new_ones(
+    cohort: Written, result: EvaluateResult, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"deals no folds for grade; it does for pairing, gland_type"):
+        evaluate([cohort.regions], cohort.labels, ["grade"], tmp_path, splits=result.out / "splits.csv")
+
+
 @pytest.mark.parametrize(
     ("target", "kind", "event", "order", "least"),
     [

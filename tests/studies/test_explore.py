@@ -70,7 +70,7 @@ def test_every_cell_and_its_controls_are_scored_by_the_same_numbers(explored: Ex
     assert set(rows) == {"base", "objective=latent", "random weights", "no region encoder"}
     for name in ("base", "objective=latent", "random weights"):
         assert float(rows[name]["r2 whole 0.5"]) < 1
-        for pooling in ("mean, logistic regression", "gated attention", "cross-scale contrast"):
+        for pooling in ("mean, linear model", "gated attention", "cross-scale contrast"):
             assert 0 <= float(rows[name][f"auc contextual tokens: {pooling}"]) <= 1
     # Only the decoder of the base cell was trained to predict embeddings.
     assert [name for name, row in rows.items() if row["r2_decoder"]] == ["base"]

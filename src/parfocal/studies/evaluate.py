@@ -1,7 +1,7 @@
 """Which arm predicts a label best: every arm on the same folds, with the same choices, and the right interval."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,6 +84,7 @@ def evaluate(
     keep: Path | None = None,
     references: Mapping[str, Mapping[str, Sequence[Reference]]] | None = None,
     sections: Sequence[Section] = (),
+    described: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> EvaluateResult:
     """Cross-validate every arm that the inputs allow on every target, and write tables and a report.
@@ -108,6 +109,7 @@ def evaluate(
         references: for each target, what to print beside arms of a kind (`single`, `late`, `mixed`): ceilings,
             adversaries.
         sections: further parts of the page, after the results.
+        described: further settings, as plain values, to be written down with the others.
         progress: is told of every arm that is done.
 
     Raises:
@@ -130,7 +132,7 @@ def evaluate(
     if test_labels is not None:
         outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)
     used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
-    dealt = read_splits(splits) if splits else {}
+    dealt = _read_dealt(splits, cohorts) if splits else {}
     bags = read_arm_bags(arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed)
     results: dict[str, TargetResult] = {}
     done, total = 0, sum(arm.pool is not None for arm in arms) * len(cohorts)
@@ -161,7 +163,7 @@ def evaluate(
     return write_evaluation(
         results,
         out,
-        settings=_described(settings, columns, asked, splits, test),
+        settings={**_described(settings, columns, asked, splits, test), **(described or {})},
         seed=settings.probes.seed,
         inputs=digests,
         sections=sections,
@@ -216,6 +218,14 @@ def _read_test(
         noted = replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes()))
         result[target] = ExternalBags(noted, own)
     return result
+
+
+def _read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
+    found = read_splits(splits)
+    absent = [target for target in targets if target not in found]
+    if absent:
+        raise ConfigError(f"{splits} deals no folds for {', '.join(absent)}; it does for {', '.join(found)}.")
+    return found
 
 
 def _deal(cohort: Cohort, settings: EvaluateSettings) -> Splits:
