@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int64
 
 from parfocal.cohort import Column
 
-__all__ = ["fit_cox", "partial_likelihood"]
+__all__ = ["fit_cox", "partial_likelihood", "partial_slope"]
 
 _STEPS = 50
 _TOLERANCE = 1e-8
@@ -45,6 +45,19 @@ def partial_likelihood(
     eta = score[:, ties.order]
     share = np.broadcast_to(weight[:, ties.order], eta.shape)
     return _likelihood(eta, share, column.event[ties.order].astype(np.float64), ties)
+
+
+def partial_slope(
+    score: Float64[np.ndarray, "problem case"], column: Column, weight: Float64[np.ndarray, "stack case"]
+) -> Float64[np.ndarray, "problem case"]:
+    """The derivative of `partial_likelihood` along each log risk."""
+    ties = _Order.of(column)
+    eta = score[:, ties.order]
+    share = np.broadcast_to(weight[:, ties.order], eta.shape)
+    event = column.event[ties.order].astype(np.float64)
+    slope = np.empty(eta.shape)
+    slope[:, ties.order] = share * event - _pull(eta, share, event, ties)
+    return slope
 
 
 def fit_cox(
@@ -126,16 +139,30 @@ def _derivatives(
     risk = share * np.exp(np.minimum(eta - _highest(eta, share), 0))
     at_risk = np.cumsum(risk, axis=1)[:, ties.last]
     dying = share * event
-    rate = np.divide(dying, at_risk, out=np.zeros_like(dying), where=at_risk > 0)
-    # A case is in the risk set of every event at its own time or before: those from its tie's first place on.
-    ahead = np.cumsum(rate[:, ::-1], axis=1)[:, ::-1]
-    first = np.searchsorted(ties.last, ties.last, side="left")
-    pull = risk * ahead[:, first]
+    pull = _pull(eta, share, event, ties)
     gradient = np.matmul((pull - dying)[:, None], x)[:, 0]
     mean = np.cumsum(risk[:, :, None] * x, axis=1)[:, ties.last] / np.where(at_risk > 0, at_risk, 1.0)[:, :, None]
     hessian = np.matmul((x * pull[:, :, None]).transpose(0, 2, 1), x)
     hessian -= np.matmul((mean * dying[:, :, None]).transpose(0, 2, 1), mean)
     return gradient, hessian
+
+
+def _pull(
+    eta: Float64[np.ndarray, "problem case"],
+    share: Float64[np.ndarray, "problem case"],
+    event: Float64[np.ndarray, " case"],
+    ties: _Order,
+) -> Float64[np.ndarray, "problem case"]:
+    """The part of all events that each case answers for, having been at risk."""
+    risk = share * np.exp(np.minimum(eta - _highest(eta, share), 0))
+    at_risk = np.cumsum(risk, axis=1)[:, ties.last]
+    dying = share * event
+    rate = np.divide(dying, at_risk, out=np.zeros_like(dying), where=at_risk > 0)
+    # A case is in the risk set of every event at its own time or before: those from its tie's first place on.
+    ahead = np.cumsum(rate[:, ::-1], axis=1)[:, ::-1]
+    first = np.searchsorted(ties.last, ties.last, side="left")
+    pull: Float64[np.ndarray, "problem case"] = risk * ahead[:, first]
+    return pull
 
 
 def _highest(

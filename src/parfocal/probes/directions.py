@@ -1,11 +1,13 @@
 """The contrast itself: which matrix of cross-moments goes with the outcome, and how many of its directions to trust."""
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 
 from parfocal.cohort import Column
 
-__all__ = ["RANKS", "contrast_matrices", "rank_name"]
+__all__ = ["RANKS", "Contrasts", "contrast_matrices", "find_contrasts", "rank_name"]
 
 RANKS: tuple[int | None, ...] = (1, 2, 4, None)
 """How many leading pairs of directions are used; None shrinks the singular values by the noise of the data."""
@@ -16,15 +18,54 @@ def rank_name(rank: int | None) -> str:
     return "shrunk" if rank is None else f"rank {rank}"
 
 
-def contrast_matrices(
-    moments: Float[np.ndarray, "slide a b"], column: Column, weight: Float64[np.ndarray, "problem slide"]
-) -> Float64[np.ndarray, "problem rank a b"]:
-    """For each problem and rank the matrix of norm one whose score is `<F_i, M>`.
+@dataclass(frozen=True, eq=False)
+class Contrasts:
+    """D of each problem, as its singular value decomposition in units of a rise of the outcome by one.
 
-    It is D = sum_i w_i e_i F_i / sum_i w_i, e the residual of the column. The shrunk one weighs singular values by
-    what is left of them above the noise (Gavish and Donoho 2017), the noise taken from the spread of F that the
-    residual does not explain; where nothing is left, it is the leading pair. A problem without any difference between
-    its slides has matrices of zeros.
+    Attributes:
+        u: directions on the first side, the leading one first.
+        s: how much of the outcome goes with each pair of directions.
+        vt: directions on the second side.
+        noise: variance that chance gives each entry of D.
+        differs: whether the slides of the problem differ at all; if not, D is 0 and nothing is said.
+    """
+
+    u: Float64[np.ndarray, "problem a value"]
+    s: Float64[np.ndarray, "problem value"]
+    vt: Float64[np.ndarray, "problem value b"]
+    noise: Float64[np.ndarray, " problem"]
+    differs: Bool[np.ndarray, " problem"]
+
+    def factors(
+        self, rank: int | None
+    ) -> tuple[Float64[np.ndarray, "problem a value"], Float64[np.ndarray, "problem b value"]]:
+        """U and V of the matrices U V^T of norm one, 0 where nothing differs.
+
+        They hold the leading `rank` pairs of directions, or all of them shrunk by the noise.
+        """
+        shape = self.u.shape[1], self.vt.shape[2]
+        kept = _singular_weights(self.s, self.noise, shape, rank) * self.differs[:, None]
+        norm = np.maximum(np.sqrt((kept**2).sum(axis=1)), 1e-300)
+        root = np.sqrt(kept / norm[:, None])[:, None]
+        return self.u * root, self.vt.transpose(0, 2, 1) * root
+
+    def along(
+        self, u: Float64[np.ndarray, "problem a"], v: Float64[np.ndarray, "problem b"]
+    ) -> Float64[np.ndarray, " problem"]:
+        """u^T D v of each problem."""
+        left = np.einsum("pa,pas->ps", u, self.u)
+        right = np.einsum("psb,pb->ps", self.vt, v)
+        result: Float64[np.ndarray, " problem"] = (left * self.s * right).sum(axis=1)
+        return result
+
+
+def find_contrasts(
+    moments: Float[np.ndarray, "slide a b"], column: Column, weight: Float64[np.ndarray, "problem slide"]
+) -> Contrasts:
+    """D = sum_i w_i e_i F_i / sum_i w_i e_i^2 for each problem, e the residual of the column.
+
+    For two classes it is the difference of their mean F. The noise is taken from the spread of F that the residual
+    does not explain.
 
     Args:
         moments: of the training slides.
@@ -43,19 +84,35 @@ def contrast_matrices(
     power = np.where(differs, power, 1.0)
     # In the precision of the moments: they are the largest thing in memory.
     rise = ((weight * residual / power[:, None]).astype(flat.dtype) @ flat).astype(np.float64)
-    mean = (weight.astype(flat.dtype) @ flat) / weight.sum(axis=1, keepdims=True)
+    mean = (weight.astype(flat.dtype) @ flat).astype(np.float64) / weight.sum(axis=1, keepdims=True)
     squares = np.einsum("ij,ij->i", flat, flat).astype(np.float64) / flat.shape[1]
-    left = weight @ squares - weight.sum(axis=1) * (mean.astype(np.float64) ** 2).mean(axis=1)
-    left -= power * (rise**2).mean(axis=1)
+    left = weight @ squares - weight.sum(axis=1) * (mean**2).mean(axis=1) - power * (rise**2).mean(axis=1)
     n = (weight > 0).sum(axis=1)
     variance = np.maximum(left, 0) / weight.sum(axis=1) * n / np.maximum(n - 2, 1)
     noise = variance * (weight**2 * residual**2).sum(axis=1) / power**2
     u, s, vt = np.linalg.svd(rise.reshape(-1, *moments.shape[1:]), full_matrices=False)
-    kept = np.stack([_singular_weights(s, noise, moments.shape[1:], rank) for rank in RANKS], axis=1)
-    matrices = np.einsum("pas,prs,psb->prab", u, kept, vt, optimize=True)
-    norm = np.sqrt((kept**2).sum(axis=2))[:, :, None, None]
-    result: Float64[np.ndarray, "problem rank a b"] = matrices / np.maximum(norm, 1e-300)
-    return np.where(differs[:, None, None, None], result, 0.0)
+    return Contrasts(u, s, vt, noise, differs)
+
+
+def contrast_matrices(
+    moments: Float[np.ndarray, "slide a b"], column: Column, weight: Float64[np.ndarray, "problem slide"]
+) -> Float64[np.ndarray, "problem rank a b"]:
+    """For each problem and each of `RANKS` the matrix of norm one whose score is `<F_i, M>`.
+
+    The shrunk one weighs singular values by what is left of them above the noise (Gavish and Donoho 2017); where
+    nothing is left, it is the leading pair.
+
+    Args:
+        moments: of the training slides.
+        column: of the same slides.
+        weight: of each slide in each problem; 0 leaves it out.
+
+    Raises:
+        ValueError: no problem has slides that differ.
+    """
+    found = find_contrasts(moments, column, weight)
+    factors = [found.factors(rank) for rank in RANKS]
+    return np.stack([u @ v.transpose(0, 2, 1) for u, v in factors], axis=1)
 
 
 def _singular_weights(

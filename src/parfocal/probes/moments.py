@@ -2,16 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold
+from parfocal.probes.refinement import Along
 from parfocal.probes.settings import ProbeSettings
 from parfocal.probes.whitening import Preparation, fit_whitening
 
-__all__ = ["Pair", "RegionMap", "centred_regions", "cross_moments", "fit_region_map", "region_numbers", "slide_sums"]
+__all__ = [
+    "Pair",
+    "RegionMap",
+    "centred_regions",
+    "cross_moments",
+    "fit_region_map",
+    "is_partly_read",
+    "pair_up",
+    "region_numbers",
+    "slide_sums",
+]
 
 _FEWEST_READ = 0.99
 
@@ -33,25 +45,52 @@ class RegionMap:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The training slides' cross-moments of two bags, whitened to the widest number of components."""
+    """The training slides' regions in two bags, whitened to the widest number of components, and their cross-moments.
+
+    Attributes:
+        first: number of one bag.
+        second: number of the other; the same one for the second moment of a single bag.
+        moments: F of each training slide.
+        spread: of each side's components before whitening, mean square one.
+        rows: the whitened regions of each side; only regions where both are present.
+        of_slide: the place of each such region's slide among the training slides, rising.
+        n_regions: how many regions each training slide has, present or not.
+    """
 
     first: int
     second: int
     moments: Float32[np.ndarray, "train a b"]
     spread: tuple[Float64[np.ndarray, " a"], Float64[np.ndarray, " b"]]
+    rows: tuple[Float32[np.ndarray, "region a"], Float32[np.ndarray, "region b"]]
+    of_slide: Int64[np.ndarray, " region"]
+    n_regions: Int64[np.ndarray, " train"]
 
-    def scale_of(self, preparation: Preparation) -> Float64[np.ndarray, "kept_a kept_b"]:
-        """What the corner of the moments is multiplied with: one where whitened, else the components' own spread."""
+    def scales(self, preparation: Preparation) -> tuple[Float64[np.ndarray, " kept_a"], Float64[np.ndarray, " kept_b"]]:
+        """What each side's components are multiplied with: one where whitened, else their own spread."""
         k = preparation.components
-        if k is not None:
-            return np.ones((min(k, len(self.spread[0])), min(k, len(self.spread[1]))))
-        return np.outer(*self.spread)
+        first, second = (one if k is None else np.ones(min(k, len(one))) for one in self.spread)
+        return first, second
+
+    def held_out_along(
+        self,
+        u: Float64[np.ndarray, "problem kept_a"],
+        v: Float64[np.ndarray, "problem kept_b"],
+        inner: Int64[np.ndarray, " train"],
+    ) -> Along:
+        """The regions along directions of models that had not seen their slide: problem p is without inner fold p."""
+        first, second = np.empty(len(self.of_slide)), np.empty(len(self.of_slide))
+        problem = inner[self.of_slide]
+        for number in range(int(inner.max()) + 1):
+            own = np.flatnonzero(problem == number)
+            for along, rows, onto in ((first, self.rows[0], u[number]), (second, self.rows[1], v[number])):
+                along[own] = rows[own, : len(onto)] @ onto.astype(np.float32)
+        return Along(first, second, self.of_slide, self.n_regions)
 
     def prepared(self, preparation: Preparation) -> Float32[np.ndarray, "train kept_a kept_b"]:
         """The moments of one preparation: a corner of the whitened ones, or all with their scale."""
-        scale = self.scale_of(preparation)
-        corner = self.moments[:, : scale.shape[0], : scale.shape[1]]
-        return corner if preparation.components is not None else corner * scale.astype(np.float32)
+        first, second = self.scales(preparation)
+        corner = self.moments[:, : len(first), : len(second)]
+        return corner if preparation.components is not None else corner * np.outer(first, second).astype(np.float32)
 
 
 def centred_regions(bag: Bag, *, by_slide: bool) -> Float32[np.ndarray, "region dim"]:
@@ -145,3 +184,35 @@ def fit_region_map(
         whitening.basis / (whitening.scale[:, None] * whitening.spread),
         whitening.spread / np.sqrt((whitening.spread**2).mean()),
     )
+
+
+def pair_up(
+    bags: Sequence[Bag], regions: Sequence[Float32[np.ndarray, "region _dim"]], maps: Sequence[RegionMap], fold: Fold
+) -> list[Pair]:
+    """Every pair of bags, or the one bag with itself, of the fold's training slides.
+
+    Args:
+        bags: of the same regions.
+        regions: as `centred_regions` gives them.
+        maps: of each bag.
+        fold: its training slides are used.
+    """
+    numbers = region_numbers(bags[0], fold.train)
+    n_regions = np.diff(bags[0].region_start)[fold.train]
+    of_slide = np.repeat(np.arange(len(fold.train)), n_regions)
+    ends = np.cumsum(n_regions)
+    bounds = [(int(a), int(b)) for a, b in zip(ends - n_regions, ends, strict=True)]
+    whitened = []
+    for bag, rows, one in zip(bags, regions, maps, strict=True):
+        there = bag.region_present[numbers]
+        prepared = np.full((len(numbers), one.matrix.shape[1]), np.nan, dtype=np.float32)
+        offset = 0.0 if one.offset is None else one.offset.astype(np.float32)
+        prepared[there] = (rows[numbers[there]] - offset) @ one.matrix.astype(np.float32)
+        whitened.append(prepared)
+    result = []
+    for a, b in list(combinations(range(len(bags)), 2)) or [(0, 0)]:
+        both = bags[a].region_present[numbers] & bags[b].region_present[numbers]
+        moments = cross_moments(whitened[a], whitened[b], both, bounds)
+        sides = (whitened[a], whitened[b]) if both.all() else (whitened[a][both], whitened[b][both])
+        result.append(Pair(a, b, moments, (maps[a].spread, maps[b].spread), sides, of_slide[both], n_regions))
+    return result
