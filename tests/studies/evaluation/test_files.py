@@ -97,6 +97,7 @@ def test_the_page_says_what_was_named_before_and_what_was_picked_after(written: 
         "External cohort: 40 slides",
         "calibration",
         "sd over seeds",
+        "What each way of pooling does",
         "Tiles encoded per slide",
         "The two classes weigh alike in every fit",
     ):

@@ -16,6 +16,8 @@ from parfocal.report.statistics.interval import Interval
 
 __all__ = ["PatientDraws", "bootstrap_auc_difference", "patient_bootstrap", "patient_draws"]
 
+_BLOCK = 256  # draws at a time
+
 
 def patient_bootstrap(
     statistic: Callable[[Int64[np.ndarray, "draw"]], float],
@@ -63,11 +65,13 @@ class PatientDraws:
 
     Attributes:
         weight: of every case in every draw.
-        left_out: 1 for every case but those of one patient, who takes turns.
+        of_case: the number of each case's patient.
+        spared: the patients that the jackknife leaves out in turn.
     """
 
     weight: Float32[np.ndarray, "draw case"]
-    left_out: Float32[np.ndarray, "patient case"]
+    of_case: Int64[np.ndarray, " case"]
+    spared: Int64[np.ndarray, " patient"]
 
     def interval(
         self,
@@ -81,7 +85,13 @@ class PatientDraws:
             level: the share of such intervals that hold the true value.
         """
         estimate = float(statistic(np.ones((1, self.weight.shape[1]), dtype=np.float32))[0])
-        low, high = _bca_ends(estimate, statistic(self.weight), statistic(self.left_out), level)
+        # In blocks, because a matrix of all patients by all cases would not fit for a large cohort.
+        drawn = [statistic(self.weight[start : start + _BLOCK]) for start in range(0, len(self.weight), _BLOCK)]
+        left_out = [
+            statistic((self.of_case != self.spared[start : start + _BLOCK, None]).astype(np.float32))
+            for start in range(0, len(self.spared), _BLOCK)
+        ]
+        low, high = _bca_ends(estimate, np.concatenate(drawn), np.concatenate([*left_out, np.zeros(0)]), level)
         method = f"patient bootstrap, BCa, {len(self.weight)} draws"
         return Interval(estimate, min(low, estimate), max(high, estimate), level, method)
 
@@ -111,7 +121,7 @@ def patient_draws(
         counts[:, pool] = rng.multinomial(len(pool), np.full(len(pool), 1 / len(pool)), size=draws)
     # A patient who is alone in a class cannot be left out of the jackknife.
     spared = np.concatenate([pool if len(pool) > 1 else pool[:0] for pool in pools])
-    return PatientDraws(counts[:, of_case], (of_case[None] != spared[:, None]).astype(np.float32))
+    return PatientDraws(counts[:, of_case], of_case, spared)
 
 
 def bootstrap_auc_difference(

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parfocal.report import Column, ReportPage, Row, Section, Table, Text
+from parfocal.report.page import Block
+from parfocal.studies.arm import ARM_METHODS
 from parfocal.studies.evaluation.page_summary import across_sentences, summary_section
 from parfocal.studies.evaluation.page_target import choices_table, target_blocks, target_sentences
 from parfocal.studies.evaluation.result import AcrossTargets, TargetResult
@@ -13,23 +15,22 @@ __all__ = ["evaluation_page"]
 # More sentences than those of two targets would bury the answer.
 _MOST_IN_LEAD = 2
 
-_WORDS = (
-    "An arm is one way to read a slide: which magnifications go in, and how their tiles become one prediction. A "
-    "single arm sees the tiles of one magnification; a late arm sees several, each as a bag that does not say which "
-    "tiles show the same place; a mixed arm knows which tiles lie in the same region.",
-)
+_QUESTION = "Is a label predicted better from a slide's magnifications together than from the best of them alone?"
 _METHOD = (
     "Every arm is fitted on the same folds and offered the same choices inside each training fold: the vectors as they "
     "are, or centred and whitened to a few components, times four strengths of what keeps its pooling simple (penalty, "
     "training steps, rank). Nothing from a test fold has a say in any of them.",
-    "Mean: the slide's mean vector and a penalised linear model (logistic, least squares, or Cox). Gated attention: "
-    "Ilse, Tomczak and Welling (2018). Cross-scale contrast: what the within-region products of two magnifications "
-    "have to do with the label, its leading directions, stacked with the slide means; with one kind of vector it is "
-    "the second moment of that.",
-    "A patient counts once in every number: the scores of a patient's slides that have the same label are averaged "
-    "inside a fold. Scores of different folds come from different fits and are never pooled or compared.",
+    "Scores of different folds come from different fits and are never pooled or compared.",
     "The number of an arm is the mean over folds. Its interval is that of Nadeau and Bengio (2003) for repeated "
     "cross-validation; of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
+)
+_BY_PATIENT = (
+    "A patient counts once in every number: the scores of a patient's slides that have the same label are averaged "
+    "inside a fold."
+)
+_BY_SLIDE = (
+    "Every slide counts in every number, so that a patient with many slides weighs more; folds still keep patients "
+    "whole, and intervals are those of the number of patients."
 )
 _SEEDS = (
     "The sd over seeds is how far an arm moves when its fits start from other random numbers, with the same patients "
@@ -68,14 +69,15 @@ def evaluation_page(
     if in_lead:
         lead += tuple(sentence for target, result in results.items() for sentence in target_sentences(target, result))
     summary = summary_section(results, primary, picked)
-    method: tuple[str, ...] = _METHOD
+    by_slide = any(result.cohort.count == "slide" for result in results.values())
+    method: tuple[str, ...] = (*_METHOD, _BY_SLIDE if by_slide else _BY_PATIENT)
     if any(run.seed_sd is not None for result in results.values() for run in result.runs):
         method += (_SEEDS,)
     if settings.get("probes", {}).get("balanced"):
         method += (_BALANCED,)
     return ReportPage(
         title="Magnifications compared: " + ", ".join(results),
-        lead=(*lead, *_WORDS),
+        lead=(_QUESTION, *lead),
         sections=(
             *([] if summary is None else [summary]),
             *(
@@ -84,12 +86,25 @@ def evaluation_page(
             ),
             *sections,
             Section("What each arm costs", (_costs(results),)),
-            Section("How it was measured", (Text(method), *(choices_table(*item) for item in results.items()))),
+            Section(
+                "How it was measured",
+                (Text(method), *_methods(results), *(choices_table(*item) for item in results.items())),
+            ),
         ),
         settings=settings,
         seeds={"splits, inner folds and networks": seed},
         inputs=inputs,
     )
+
+
+def _methods(results: Mapping[str, TargetResult]) -> tuple[Block, ...]:
+    """What each way of pooling in the tables does."""
+    arms = [run.arm for run in next(iter(results.values())).runs]
+    said = {arm.pooling: ARM_METHODS[arm.method] for arm in arms if arm.method in ARM_METHODS}
+    if not said:
+        return ()
+    rows = tuple(Row((pooling, what)) for pooling, what in said.items())
+    return (Table("What each way of pooling does", (Column("Pooling"), Column("What it is")), rows),)
 
 
 def _costs(results: Mapping[str, TargetResult]) -> Table:

@@ -10,6 +10,11 @@ from parfocal.studies.evaluation.result import AcrossTargets, TargetComparison, 
 
 __all__ = ["across_sentences", "summary_section"]
 
+_WORDS = (
+    "An arm is one way to read a slide: which magnifications go in, and how their tiles become one prediction. A "
+    "single arm sees the tiles of one magnification; a late arm sees several, each as a bag that does not say which "
+    "tiles show the same place; a mixed arm knows which tiles lie in the same region."
+)
 _READING = (
     "A row is one target, a label to be predicted of every slide. The number is 0.5 for a reader that knows nothing "
     "and 1 for one that is never wrong. The difference is measured on the same patients in the same folds; its "
@@ -44,7 +49,7 @@ def summary_section(
     if picked is not None and (primary is None or _differ(results, primary)):
         found = {target: one for target in picked.targets if (one := results[target].picked) is not None}
         blocks += [Text((_PICKED,)), _table("The best of each kind", results, picked, found, picked=True)]
-    return Section("Single magnifications and mixtures", (Text((_READING,)), *blocks)) if blocks else None
+    return Section("Single magnifications and mixtures", (Text((_WORDS, _READING)), *blocks)) if blocks else None
 
 
 def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets) -> tuple[str, ...]:
@@ -57,19 +62,21 @@ def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets)
         target, only = next(iter(found.items()))
         result, difference = results[target], only.test.difference
         open_ = "which leaves it open which is better" if 0.0 in difference else "which is more than chance gives"
+        pair = f"\u201c{_label(result, only.mixed)}\u201d against \u201c{_label(result, only.single)}\u201d"
         text = (
-            f"Primary comparison for {target}: {_label(result, only.mixed)} minus {_label(result, only.single)} is "
-            f"{show_difference(difference)}, {open_} (p {show_p(only.test.p_value)})."
+            f"Primary comparison for {target}: {pair}, a difference of {show_difference(difference)}, {open_} "
+            f"(p {show_p(only.test.p_value)})."
         )
         return (text,)
     n, test = len(across.targets), across.signed_rank
     better = sum(one.test.difference.estimate > 0 for one in found.values())
     shown = [target for target, p_value in across.p_holm.items() if p_value < 0.05]
     verdict = "better" if across.difference.estimate > 0 else "worse"
+    doubt = "; the interval leaves it open which is better" if 0.0 in across.difference else ""
     answer = (
         f"Over {n} targets the mixture has {across.mixed.estimate:.2f} on average and the best single magnification "
         f"{across.single.estimate:.2f}: {show_difference(across.difference)}. The mixture is {verdict} on average, and "
-        f"better in {better} of {n} targets."
+        f"better in {better} of {n} targets{doubt}."
     )
     floor = f"{test.smallest_p:.2g}"
     wilcoxon = (

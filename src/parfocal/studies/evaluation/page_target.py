@@ -257,7 +257,7 @@ def _external_blocks(target: str, result: TargetResult) -> list[Block]:
             cells += [show_p(p_value), ends]
         rows.append(Row(tuple(cells)))
     method = next(run.external.interval.method for run in result.runs if run.external is not None)
-    notes = (f"Intervals of the {result.metric.name}: {method}.",)
+    notes = (f"Intervals of the column {result.metric.name}: {method}.",)
     title = f"{target}: every arm on the external cohort"
     blocks: list[Block] = [Text((text,)), Table(title, tuple(columns), tuple(rows), notes)]
     blocks += [Note(note, "External cohort: left out or remarkable") for note in cohort.notes]
