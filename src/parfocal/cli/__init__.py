@@ -27,6 +27,9 @@ COMMANDS = {
     "explore": "Pretrain every cell of a design space and rank the cells by one protocol.",
     "evaluate": "Compare magnifications, mixtures and poolings on a labelled cohort.",
     "synergy": "Test, before any training, whether pairing the magnifications of STORE knows a label.",
+    "study": "Run the whole chain that a FILE describes and write one report.",
+    "fit": "Fit one arm of a STUDY on all of its labelled slides, as a head that predicts new slides.",
+    "predict": "Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.",
     "encoders": "List the tile encoders, what each needs and whether it is installed.",
     "demo": "Render a small cohort, run the whole chain on it and write a report.",
 }

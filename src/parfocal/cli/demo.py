@@ -4,10 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
 from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.stages import Stages
 from parfocal.studies import DemoSettings
 from parfocal.studies import demo as run_demo
 
@@ -30,7 +28,7 @@ def demo(output: Output = Path("demo-output"), settings: DemoSettings = _SETTING
         output: the folder for slides, store, model and report.
         settings: size of the cohort and length of the training.
     """
-    with _Stages() as stages:
+    with Stages() as stages:
         result = run_demo(output, settings, progress=stages)
     for stage, seconds in result.seconds.items():
         print(f"{stage:<26}{seconds:7.1f} s", file=sys.stderr)
@@ -41,26 +39,3 @@ def demo(output: Output = Path("demo-output"), settings: DemoSettings = _SETTING
 def run(argv: Sequence[str]) -> int:
     """Parse and call."""
     return parse_and_call("demo", demo, argv)
-
-
-class _Stages(Progress):
-    """One bar for each stage, on stderr; without a terminal one line when a stage begins."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        super().__init__(
-            TextColumn("{task.description:<26}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._stages: dict[str, TaskID] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._stages:
-            self._stages[stage] = self.add_task(stage, total=total)
-            if self.disable:
-                self.console.print(f"{stage} ...")
-        self.update(self._stages[stage], completed=done, total=total)

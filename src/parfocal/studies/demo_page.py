@@ -1,6 +1,6 @@
-"""What the demo's page says beside the arms: the cohort in pictures, what can be read of it, and the training."""
+"""What the demo's page says beside the arms: the cohort in pictures, and what can be read of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from parfocal.report import (
     Text,
     slide_map_figure,
     tile_gallery,
-    training_figure,
 )
 from parfocal.slides import open_slide, read_tile
 from parfocal.synthetic.density import PixelAdversary
@@ -28,7 +27,7 @@ from parfocal.synthetic.readability import AttributeReading
 from parfocal.synthetic.rendered import RenderedCohort, SlideDesign
 from parfocal.synthetic.tissue import LEVEL0_MPP, REGION_PX
 
-__all__ = ["cohort_section", "known_references", "training_section"]
+__all__ = ["cohort_section", "known_references"]
 
 _N_EXAMPLES = 4
 _COARSE_MPP, _FINE_MPP, _TILE_PX = 2.0, 0.5, 224
@@ -98,27 +97,6 @@ def cohort_section(
                 )
             ),
             Note(_LIMITS, "What so few slides can and cannot show"),
-        ),
-    )
-
-
-def training_section(metrics_csv: Path, mpps: Sequence[float]) -> Section:
-    """How pretraining went: the loss, and R2 of hidden tokens on held-out slides for each magnification."""
-    curves: Mapping[str, Mapping[str, str]] = {
-        "loss": {"loss": "all"},
-        "R2 of hidden tokens, held-out slides": {f"r2_{format_mpp(mpp)}": f"{format_mpp(mpp)} mpp" for mpp in mpps},
-    }
-    return Section(
-        "Masked embedding modelling",
-        (
-            Text(
-                (
-                    "The region encoder saw no label. Some tile embeddings of a region are hidden, and it predicts "
-                    "them from the rest; R2 is 1 - squared error / variance about the mean of the magnification, so 0 "
-                    "is what the mean alone reaches.",
-                )
-            ),
-            training_figure(metrics_csv, curves),
         ),
     )
 

@@ -1,0 +1,122 @@
+"""`parfocal study`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+import yaml
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from tyro.conf import Positional
+
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.cli.stages import Stages
+from parfocal.errors import ConfigError
+from parfocal.studies import StudyPlan, TilesPlan, plan_study, read_study
+from parfocal.studies import study as run_study
+
+__all__ = ["run", "study"]
+
+
+def study(
+    file: Positional[str],
+    output: Output = Path("study-output"),
+    slides: tuple[Path, ...] = (),
+    labels: Path | None = None,
+    changes: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE...")] = (),
+    device: str | None = None,
+    workers: int | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Run the whole chain that FILE describes: tiles, region encoders, region embeddings, the comparison, one report.
+
+    FILE is a YAML file, or the name of one that comes with parfocal: paper (the published design with the controls it
+    lacks) or demo. What is done already is kept; a study that was stopped or killed goes on with the same call.
+
+    Example:
+        parfocal study paper --slides scans/ --labels labels.csv -o study --dry-run
+
+    Args:
+        file: a study file, or paper, or demo.
+        output: the folder of store, models, regions and report.
+        slides: slides, folders or manifests, in place of the file's.
+        labels: a CSV of labels, in place of the file's.
+        changes: values in place of the file's, such as encoder=uni2-h models.mem.epochs=5.
+        device: where networks run, in place of the file's: auto, cpu, cuda, cuda:1, mps.
+        workers: slides that are embedded at a time, in place of the file's.
+        dry_run: show what is done already, tiles, bytes, encodings, steps and fits, and write nothing.
+        json: print JSON in place of a table.
+    """
+    given = {"slides": list(slides) or None, "labels.file": labels, "run.device": device, "run.workers": workers}
+    overrides = {**_parsed(changes), **{place: value for place, value in given.items() if value is not None}}
+    plan = read_study(file, overrides)
+    if dry_run:
+        found = plan_study(plan, output)
+        if json:
+            print_json(found.describe())
+        else:
+            print_table(_table(found))
+            for slide, problem in found.tiles.problems.items():
+                print(f"{slide} would fail: {problem}", file=sys.stderr)
+        return 0
+    with Stages() as stages:
+        result = run_study(plan, output, progress=stages)
+    for failed in result.failed:
+        print(f"{failed.slide} failed: {failed.error}: {failed.message}", file=sys.stderr)
+    if json:
+        print_json({"report": str(result.report), "seconds": dict(result.seconds), "failed": len(result.failed)})
+    else:
+        print(f"report: {result.report}")
+    return result.exit_status
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("study", study, argv)
+
+
+def _parsed(changes: Sequence[str]) -> dict[str, Any]:
+    """`models.mem.steps=4` with the value as YAML reads it."""
+    parsed = {}
+    for change in changes:
+        place, equals, value = change.partition("=")
+        if not equals or not place:
+            raise ConfigError(f"--set {change}: expected is KEY=VALUE, such as models.mem.epochs=5.")
+        try:
+            parsed[place] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {change}: {' '.join(str(error).split())}") from error
+    return parsed
+
+
+def _table(plan: StudyPlan) -> Table:
+    table = Table(title="nothing is written", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("stage", "done", "what", "GiB"):
+        table.add_column(name, justify="right" if name == "GiB" else "left", overflow="fold")
+    _add_tiles(table, "tiles", plan.tiles)
+    if plan.test_tiles is not None:
+        _add_tiles(table, "tiles of the test cohort", plan.test_tiles)
+    for model in plan.models:
+        what = f"size {model.size}, {model.objective}, {', '.join(model.mpps)} mpp, {model.steps:,} steps"
+        if model.steps:
+            what += f" of {model.batch} regions"
+        table.add_row(f"model {model.name}", "yes" if model.done else "no", what, "")
+        table.add_row(f"regions by {model.name}", "", "", f"{model.gib:.2f}")
+    fits = f"{len(plan.arms)} arms x {len(plan.targets)} targets x {plan.folds} folds x {plan.repeats} repeats"
+    table.add_row("evaluation", "", f"{fits} = {plan.fits:,} fits", "")
+    return table
+
+
+def _add_tiles(table: Table, stage: str, tiles: TilesPlan) -> None:
+    counts = ", ".join(f"{count:,} at {place}" for place, count in tiles.tiles.items())
+    table.add_row(stage, f"{tiles.done} of {tiles.slides}", f"{tiles.regions:,} regions; tiles: {counts}", "")
+    encodings = sum(tiles.to_encode.values())
+    if encodings:
+        time = "" if tiles.hours is None else f", about {tiles.hours:.2f} hours on this machine"
+        size = "unknown" if tiles.gib is None else f"{tiles.gib:.2f}"
+        table.add_row("", "", f"{encodings:,} encodings to do{time}", size)
+    if tiles.note:
+        table.add_row("", "", tiles.note, "")

@@ -1,0 +1,73 @@
+"""The arms that a study will have, before there is any set to make them of."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from parfocal.config import GridConfig
+from parfocal.embeddings import EmbeddingSet, only_mpps
+from parfocal.geometry import format_mpp
+from parfocal.studies.arm import Arm, ArmKind, choose_arms
+from parfocal.studies.arms import table_of_arms
+from parfocal.studies.chain.settings import Study
+from parfocal.studies.evaluation.primary import choose_primary
+
+__all__ = ["check_arms", "expected_arms", "pictured_set"]
+
+
+def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
+    """The arms, by the table itself: it looks only at what sets say about themselves.
+
+    Args:
+        study: its models and readouts.
+        tiles: the cohort's set, or one that `pictured_set` gives.
+
+    Raises:
+        ConfigError: the study asks for arms that it cannot have.
+        MismatchError: a model is to see a magnification that the set lacks.
+    """
+    sets = [tiles]
+    tuned = []
+    for name, settings in study.models.items():
+        seen = only_mpps(tiles, settings.mpps)
+        weights = {"weights": "random"} if settings.steps == 0 else {}
+        for readout in study.readouts:
+            kind = "tiles" if readout == "tokens" else "regions"
+            content = {**seen.content, "kind": kind, "settings": {"model": name, "readout": readout, **weights}}
+            sets.append(EmbeddingSet(Path(f"{name}-{readout}"), content, ()))
+        if name in study.finetune:
+            arm_kind: ArmKind = "mixed" if len(seen.mpps) > 1 else "single"
+            tuned.append(Arm("fine-tuned", name, "", arm_kind, (), None, id=f"{name}/finetune"))
+    return choose_arms((*table_of_arms(sets), *tuned), study.evaluation.arms)
+
+
+def check_arms(study: Study, tiles: EmbeddingSet) -> None:
+    """Raise for arms that cannot be had, before hours are spent on models.
+
+    Raises:
+        ConfigError: the study asks for arms that it cannot have, or the primary comparison names none of them.
+        MismatchError: a model is to see a magnification that the set lacks.
+    """
+    choose_primary(expected_arms(study, tiles), study.evaluation.primary)
+
+
+def pictured_set(grid: GridConfig, names: Sequence[str]) -> EmbeddingSet:
+    """A set that is not there yet, as far as a table of arms looks at it.
+
+    Args:
+        grid: what it would be made with.
+        names: its magnifications, as the plan of its tiles names them; folders where features do not say theirs.
+    """
+    try:
+        mpps = sorted(map(float, names), reverse=True)
+    except ValueError:
+        mpps = list(grid.mpps) if len(names) == len(grid.mpps) else [2.0 ** (1 - k) for k in range(len(names))]
+    content = {
+        "kind": "tiles",
+        "mpps": mpps,
+        "dims": {format_mpp(mpp): 1 for mpp in mpps},
+        "encoder_digests": {format_mpp(mpp): "" for mpp in mpps},
+        "region_um": grid.region_um,
+        "tile_px": grid.tile_px,
+        "settings": {},
+    }
+    return EmbeddingSet(Path("tiles"), content, ())

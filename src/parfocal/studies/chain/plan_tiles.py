@@ -1,0 +1,171 @@
+"""The tiles of a cohort before they are embedded: how many, how large on disk, and how long it would take."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from parfocal.embeddings import EmbeddingSet, EmbedSettings, estimate_run, open_set
+from parfocal.embeddings.embed import open_source
+from parfocal.embeddings.foreign import find_feature_folders, read_feature_file
+from parfocal.encoders.presets import find_preset
+from parfocal.encoders.spec import parse_encoder_specs, parse_spec
+from parfocal.errors import ConfigError, EncoderError, ParfocalError
+from parfocal.geometry import format_mpp
+from parfocal.regions import plan_regions
+from parfocal.slides import find_slides
+from parfocal.studies.chain.settings import CohortSource, SlidePaths, Study
+from parfocal.studies.chain.stages import the_set
+
+__all__ = ["TilesPlan", "gib", "plan_tiles"]
+
+
+@dataclass(frozen=True)
+class TilesPlan:
+    """The tile embeddings of a cohort.
+
+    Attributes:
+        source: what they come from: slides, features or a store.
+        path: the set's folder; None where only the run can say.
+        slides: how many slides there are.
+        done: how many are in the set already.
+        problems: slides that would fail, with the reason.
+        regions: of all slides; of features, which are not joined yet, the number of coarsest tiles.
+        tiles: of all slides, per magnification.
+        to_encode: of those that are not done, per magnification.
+        gib: what would be written; None where the width of a row is not known.
+        hours: how long it would take on this machine; None where nothing could be measured.
+        note: what the numbers leave out; empty where nothing.
+    """
+
+    source: str
+    path: str | None
+    slides: int
+    done: int
+    problems: Mapping[str, str]
+    regions: int
+    tiles: Mapping[str, int]
+    to_encode: Mapping[str, int]
+    gib: float | None
+    hours: float | None
+    note: str = ""
+
+
+def plan_tiles(study: Study, source: CohortSource, store: Path, device: str) -> tuple[TilesPlan, EmbeddingSet | None]:
+    """The plan of a cohort's tiles, and its set where there is one.
+
+    Where the encoder cannot be loaded, as gated weights on a laptop, tiles are counted all the same.
+
+    Raises:
+        ConfigError: a slide or a store is not there.
+        StoreError: features or a store cannot be read.
+    """
+    if source.store is not None:
+        found = the_set(source.store)
+        return _of_set(found), found
+    if source.features is not None:
+        return _of_features(source), None
+    slides = source.slides
+    if slides is None:
+        raise ValueError("there is no source of tiles")
+    settings = study.embed_settings(slides, device)
+    try:
+        estimate = estimate_run(slides.paths, store, settings)
+    except EncoderError as error:
+        return _counted(slides, settings, str(error)), None
+    usable = [one for one in estimate.slides if one.problem is None]
+    mpps = sorted({mpp for one in usable for mpp in one.n_tiles}, reverse=True)
+    done = [one.slide for one in usable if one.done]
+    plan = TilesPlan(
+        "slides",
+        str(estimate.set_path),
+        len(usable),
+        len(done),
+        {one.slide: one.problem for one in estimate.slides if one.problem is not None},
+        sum(one.n_regions for one in usable),
+        {format_mpp(mpp): sum(one.n_tiles.get(mpp, 0) for one in usable) for mpp in mpps},
+        {format_mpp(mpp): estimate.n_tiles.get(mpp, 0) for mpp in mpps},
+        gib(estimate.n_bytes),
+        None if estimate.seconds is None else estimate.seconds / 3600,
+    )
+    if not done:
+        return plan, None
+    made = open_set(estimate.set_path)
+    return plan, replace(made, slides=tuple(sorted(done)))
+
+
+def _of_features(source: CohortSource) -> TilesPlan:
+    own = source.features
+    if own is None:
+        raise ValueError("there are no features")
+    folders = find_feature_folders(own.paths, own.encoder)
+    common = sorted(set.intersection(*(set(folder.files) for folder in folders)))
+    if not common:
+        raise ConfigError(f"no slide has features in all of {', '.join(str(folder.path) for folder in folders)}.")
+    files = [[read_feature_file(folder.files[slide]) for slide in common] for folder in folders]
+    powers = [of_folder[0].target_magnification for of_folder in files]
+    # The true resolution is the slide's and found by the run; here the nominal one names a magnification.
+    names = [
+        str(of[0].path.parent) if not power else format_mpp(10 / power) for of, power in zip(files, powers, strict=True)
+    ]
+    tiles = {name: sum(len(file.xy_l0px) for file in of) for name, of in zip(names, files, strict=True)}
+    note = "the number of regions is that of the coarsest tiles, before they are joined"
+    # The index alone is written: a row number and a centre for each tile.
+    size = gib(20 * sum(tiles.values()))
+    return TilesPlan("features", None, len(common), 0, {}, min(tiles.values()), tiles, {}, size, None, note)
+
+
+def _of_set(found: EmbeddingSet) -> TilesPlan:
+    counts = [found.n_tiles(slide) for slide in found.slides]
+    tiles = {format_mpp(mpp): sum(one[mpp] for one in counts) for mpp in found.mpps}
+    regions = sum(found.n_regions(slide) for slide in found.slides)
+    n = len(found.slides)
+    return TilesPlan("a store", str(found.path), n, n, {}, regions, tiles, dict.fromkeys(tiles, 0), 0.0, 0.0)
+
+
+def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> TilesPlan:
+    """The tiles of slides by their tissue alone."""
+    grid = settings.grid
+    n_tiles, regions, problems = dict.fromkeys(grid.mpps, 0), 0, {}
+    sources = find_slides(slides.paths)
+    for source in sources:
+        try:
+            with open_source(source, settings) as slide:
+                plan = plan_regions(slide, grid)
+        except (ParfocalError, OSError) as error:
+            problems[source.slide] = str(error)
+            continue
+        regions += plan.n_regions
+        for mpp in grid.mpps:
+            n_tiles[mpp] += plan.n_tiles(mpp)
+    tiles = {format_mpp(mpp): count for mpp, count in n_tiles.items()}
+    widths = {mpp: _width(spec) for mpp, spec in parse_encoder_specs(settings.encoder, grid.mpps).items()}
+    each = np.dtype(settings.dtype).itemsize
+    n_bytes = sum(n_tiles[mpp] * each * (width or 0) for mpp, width in widths.items())
+    return TilesPlan(
+        "slides",
+        None,
+        len(sources) - len(problems),
+        0,
+        problems,
+        regions,
+        tiles,
+        tiles,
+        None if None in widths.values() else gib(n_bytes),
+        None,
+        f"no time, and nothing is taken for done, because the encoder cannot be loaded here: {reason}",
+    )
+
+
+def _width(spec: str) -> int | None:
+    """The width of a preset's row; None of what only loading can tell."""
+    parsed = parse_spec(spec)
+    if parsed.kind != "preset":
+        return None
+    return find_preset(parsed.target).dim * (4 if parsed.grid2 else 1)
+
+
+def gib(n_bytes: int) -> float:
+    """Bytes in units of 2 ** 30."""
+    return round(n_bytes / 2**30, 4)

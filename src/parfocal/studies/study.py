@@ -1,0 +1,188 @@
+"""The whole chain from one file: tiles, region encoders, region embeddings, the comparison, and one report."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from parfocal.cohort import read_cohort
+from parfocal.embeddings import EmbeddingSet, FailedSlide
+from parfocal.errors import ParfocalWarning
+from parfocal.pretrain import PretrainSettings
+from parfocal.provenance import writable_folder
+from parfocal.report import Reference, Section
+from parfocal.studies.chain.arms import check_arms
+from parfocal.studies.chain.clock import StageClock
+from parfocal.studies.chain.page import stages_section, training_section
+from parfocal.studies.chain.settings import CohortSource, Study
+from parfocal.studies.chain.stages import (
+    Made,
+    Progress,
+    make_model,
+    make_regions,
+    make_tiles,
+    model_folder,
+    resolve_device,
+)
+from parfocal.studies.evaluate import evaluate
+from parfocal.studies.evaluation import EvaluateResult
+
+__all__ = ["Extras", "StudyResult", "study"]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a caller adds to the page who knows more about the cohort than the file does.
+
+    Attributes:
+        references: for each target, what to print beside arms of a kind.
+        sections: further parts of the page.
+    """
+
+    references: Mapping[str, Mapping[str, Sequence[Reference]]] = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """Where everything is.
+
+    Attributes:
+        report: the page to open.
+        tiles: the cohort's tile embeddings.
+        models: the folder of each region encoder.
+        regions: the sets of region embeddings, model by model.
+        evaluation: the arms' results.
+        failed: slides that failed in any stage.
+        seconds: wall-clock time of each stage.
+    """
+
+    report: Path
+    tiles: EmbeddingSet
+    models: Mapping[str, Path]
+    regions: tuple[EmbeddingSet, ...]
+    evaluation: EvaluateResult
+    failed: tuple[FailedSlide, ...]
+    seconds: Mapping[str, float]
+
+    @property
+    def exit_status(self) -> int:
+        """0 when all slides are in, 3 when some failed."""
+        return 3 if self.failed else 0
+
+
+def study(
+    plan: Study,
+    out: Path,
+    *,
+    extras: Callable[[EmbeddingSet], Extras] | None = None,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Run every stage of a study that is not done, compare the arms, and write one report.
+
+    Every stage is the public function of a command, and keeps what is done: a study that was killed anywhere is
+    continued by the same call and gives the same report. A setting that has changed never uses what another one made:
+    sets of embeddings and models lie in folders named by a digest of all that decides them, and finished arms are kept
+    under a digest of the numbers that they were fitted on.
+
+    Args:
+        plan: what to do, from `read_study`.
+        out: folder of `store`, `models`, `regions`, `kept` (finished arms) and `report`.
+        extras: is given the tile embeddings, and gives what to add to the page.
+        progress: is told how far each stage is.
+
+    Raises:
+        ConfigError: the labels, the slides and the settings do not fit together.
+        ParfocalError: a stage failed on every slide.
+    """
+    writable_folder(out)
+    _check_labels(plan)
+    run = _Run(plan, out, progress or (lambda stage, done, total: None))
+    tiles = run.tiles(plan, "store")
+    check_arms(plan, tiles)
+    theirs = run.tiles(plan.test, "test-store", " of the test cohort") if plan.test is not None else None
+    added = extras(tiles) if extras else Extras()
+    sets, test_sets = [tiles], [theirs] if theirs is not None else []
+    models = {name: model_folder(out / "models", name, own, tiles) for name, own in plan.models.items()}
+    for name, folder in models.items():
+        run.model(folder, plan.models[name], tiles)
+        sets += run.regions(folder, tiles, "regions")
+        if theirs is not None:
+            test_sets += run.regions(folder, theirs, "test-regions", " of the test cohort")
+    trained = training_section({name: (folder, plan.models[name]) for name, folder in models.items()}, tiles)
+    started = time.monotonic()
+    evaluation = evaluate(
+        [one.path for one in sets],
+        plan.labels.file,
+        plan.labels.asked,
+        out / "report",
+        plan.evaluation,
+        **plan.labels.columns,
+        splits=plan.labels.splits,
+        test=[one.path for one in test_sets],
+        test_labels=plan.test.labels if plan.test is not None else None,
+        keep=out / "kept",
+        references=added.references,
+        sections=(
+            *added.sections,
+            stages_section(run.clock.seconds, tiles, run.failed, plan.encoder),
+            *([trained] if trained else []),
+        ),
+        models=[models[name] for name in plan.finetune],
+        described={"study": _described(plan, sets, models, out / "report")},
+        progress=lambda done, total, _: run.tell("evaluate", done, total),
+    )
+    seconds = {**run.clock.seconds, "evaluate": time.monotonic() - started}
+    return StudyResult(evaluation.report, tiles, models, tuple(sets[1:]), evaluation, tuple(run.failed), seconds)
+
+
+class _Run:
+    """The stages of one call, each told, timed, and its failed slides gathered."""
+
+    def __init__(self, plan: Study, out: Path, tell: Progress) -> None:
+        self.plan, self.out, self.tell = plan, out, tell
+        self.device = resolve_device(plan.run.device)
+        self.clock = StageClock(out / "stages.json")
+        self.failed: list[FailedSlide] = []
+
+    def tiles(self, source: CohortSource, store: str, whose: str = "") -> EmbeddingSet:
+        """The tile embeddings of a cohort."""
+        verb = "open the store" if source.store is not None else "embed tiles" if source.slides else "index features"
+        return self._stage(f"{verb}{whose}", partial(make_tiles, self.plan, source, self.out / store))[0]
+
+    def model(self, folder: Path, settings: PretrainSettings, tiles: EmbeddingSet) -> None:
+        """A region encoder, trained in its folder."""
+        self._stage(f"pretrain {folder.name}", partial(make_model, folder, settings, tiles, self.device))
+
+    def regions(self, model: Path, tiles: EmbeddingSet, store: str, whose: str = "") -> tuple[EmbeddingSet, ...]:
+        """What a region encoder makes of a cohort."""
+        work = partial(make_regions, self.plan, tiles, model, self.out / store, self.device)
+        return self._stage(f"represent{whose} by {model.name}", work)
+
+    def _stage(self, name: str, work: Callable[[Callable[[int, int], None]], Made]) -> tuple[EmbeddingSet, ...]:
+        made = self.clock.run(name, partial(work, partial(self.tell, name)))
+        self.failed += made.failed
+        return made.sets
+
+
+def _check_labels(plan: Study) -> None:
+    """Raise for labels that cannot be used before hours are spent on slides; what they warn of is said later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParfocalWarning)
+        for name, target in plan.labels.targets.items():
+            read_cohort(plan.labels.file, name, **target.model_dump(), **plan.labels.columns)
+
+
+def _described(plan: Study, sets: Sequence[EmbeddingSet], models: Mapping[str, Path], report: Path) -> dict[str, Any]:
+    """The study in `results.json`, with what is needed to fit one of its arms on all slides; paths are relative."""
+    return {
+        "labels": os.path.relpath(plan.labels.file, report),
+        "sets": [os.path.relpath(one.path.resolve(), report.resolve()) for one in sets],
+        "models": {name: os.path.relpath(folder, report) for name, folder in models.items()},
+        **plan.labels.model_dump(mode="json", include={"group", "site", "slide", "count", "targets"}),
+        "file": plan.described(),
+    }

@@ -1,0 +1,302 @@
+"""A study is the whole chain: once, again, after a kill, with a changed setting, with slides that fail."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.studies import plan_study, read_study, study
+from parfocal.studies.chain.settings import Study
+from parfocal.studies.study import StudyResult
+from parfocal.synthetic.pyramid import write_pyramid
+
+N_SLIDES, REGION_PX = 10, 896
+# What makes a study of an hour one of seconds; everything else is what the file says.
+QUICK: dict[str, Any] = {
+    "encoder": "filterbank",
+    "pretraining.size": "T",
+    "pretraining.batch": 8,
+    "pretraining.epochs": 1,
+    "pretraining.monitor_regions": 4,
+    "pretraining.precision": "float32",
+    "run.device": "cpu",
+    "evaluation.folds": 2,
+    "evaluation.repeats": 1,
+    "evaluation.probes": {"components": [4], "inner_folds": 2, "attention_steps": 4, "attention_instances": 4},
+}
+
+
+def write_slides(root: Path, numbers: range) -> Path:
+    """Slides of two regions, one of whose classes is striped, with their labels; the path is that of the labels."""
+    for number in numbers:
+        rng = np.random.default_rng([5, number])
+        rgb = np.full((REGION_PX + 96, 2 * REGION_PX + 160, 3), 240, np.uint8)
+        rows = np.arange(REGION_PX)[:, None] // 8 % 2 if number % 2 else np.zeros((REGION_PX, 1), np.int64)
+        tissue = np.array([180, 110, 165]) - 40 * rows[..., None] + rng.integers(-9, 9, (REGION_PX, 2 * REGION_PX, 1))
+        rgb[:REGION_PX, : 2 * REGION_PX] = tissue
+        write_pyramid(root / "slides" / f"case-{number:02d}.tif", rgb, mpp=0.5, n_levels=3)
+    with (root / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["slide", "patient", "striped"])
+        table.writerows((f"case-{number:02d}", f"p{number}", number % 2) for number in numbers)
+    return root / "labels.csv"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("study")
+    write_slides(root, range(N_SLIDES))
+    return root
+
+
+def the_paper(place: Path, **changes: Any) -> Study:
+    given = {"labels.file": place / "labels.csv", "labels.targets": ["striped"], **QUICK, **changes}
+    if not {"store", "features"} & given.keys():
+        given = {"slides": place / "slides", **given}
+    return read_study("paper", given)
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> StudyResult:
+    """The paper's own file, end to end."""
+    return study(the_paper(place), place / "out")
+
+
+@pytest.fixture
+def small(finished: StudyResult, place: Path) -> dict[str, Any]:
+    """Changes that make a study of seconds: the tiles that are there already, one model, few arms."""
+    return {
+        "store": finished.tiles.path,
+        "encoder": "",
+        "models": {"mem": {"checkpoint_every": 1}},
+        "readouts": ["cls"],
+    }
+
+
+def files_of(report: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(report.iterdir()) if path.is_file()}
+
+
+def without_times(report: Path) -> dict[str, Any]:
+    """The tables of a report without the seconds in them."""
+    tables = {}
+    for path in sorted(report.glob("*.csv")):
+        with path.open(newline="") as file:
+            tables[path.name] = [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
+    return tables
+
+
+def test_the_papers_file_runs_from_slides_to_a_report_with_every_arm(finished: StudyResult) -> None:
+    page = finished.report.read_text()
+    labels = {run.arm.family for run in finished.evaluation.targets["striped"].runs}
+
+    assert finished.exit_status == 0
+    assert len(finished.tiles.slides) == N_SLIDES
+    assert {f"Region encoder {name}" for name in ("mem", "cmem", "random", "mem-20x")} <= {
+        label.split(",")[0].split(" (")[0] for label in labels
+    }
+    for said in ("none: random weights", "represent by cmem", "R2, held-out slides", "filterbank"):
+        assert said in page
+    assert [one.mpps for one in finished.regions if one.settings["model"] == "mem-20x"] == [(0.5,), (0.5,)]
+
+
+def test_the_results_hold_what_is_needed_to_fit_an_arm_later(finished: StudyResult) -> None:
+    report = finished.report.parent
+    told = json.loads((report / "results.json").read_text())["settings"]["study"]
+
+    assert (report / told["labels"]).is_file()
+    assert len(told["sets"]) == 1 + len(finished.regions)
+    assert all((report / one / "settings.json").is_file() for one in told["sets"])
+    assert set(told["models"]) == {"mem", "cmem", "random", "mem-20x"}
+    assert told["file"]["models"]["random"]["steps"] == 0
+
+
+def test_a_finished_study_run_again_writes_the_same_bytes_and_does_nothing(finished: StudyResult, place: Path) -> None:
+    before = files_of(finished.report.parent)
+    models = {path: path.stat().st_mtime_ns for path in (place / "out" / "models").rglob("*.safetensors")}
+    again = study(the_paper(place), place / "out")
+
+    assert files_of(again.report.parent) == before
+    assert {path: path.stat().st_mtime_ns for path in (place / "out" / "models").rglob("*.safetensors")} == models
+
+
+def test_a_dry_run_counts_what_the_run_will_find_and_writes_nothing(finished: StudyResult, place: Path) -> None:
+    out = place / "nothing"
+    plan = plan_study(the_paper(place), out)
+    tiles = finished.tiles
+    done = plan_study(the_paper(place), place / "out")
+
+    assert not out.exists()
+    assert (plan.tiles.slides, plan.tiles.done, done.tiles.done) == (N_SLIDES, 0, N_SLIDES)
+    for mpp, name in zip(tiles.mpps, ("2", "1", "0.5"), strict=True):
+        assert plan.tiles.tiles[name] == sum(tiles.n_tiles(slide)[mpp] for slide in tiles.slides)
+    assert sum(plan.tiles.to_encode.values()) == 21 * plan.tiles.regions == 21 * 2 * N_SLIDES
+    assert plan.arms == done.arms == tuple(run.arm.id for run in finished.evaluation.targets["striped"].runs)
+    assert plan.fits == len(plan.arms) * 2
+    assert (
+        [one.steps for one in plan.models] == [one.steps for one in done.models] == [3, 3, 0, 3]
+    )  # 9 of 10 slides of 2 regions, 8 a step
+    assert [one.folder for one in done.models] == [str(folder) for folder in finished.models.values()]
+    assert not any(one.done for one in plan.models)
+    assert all(one.done for one in done.models)
+
+
+def test_tiles_are_counted_where_the_encoder_cannot_be_loaded(place: Path) -> None:
+    plan = plan_study(the_paper(place, encoder="virchow2,checkpoint=absent.bin"), place / "nothing")
+
+    assert plan.tiles.tiles == {"2": 20, "1": 80, "0.5": 320}
+    assert plan.tiles.gib == pytest.approx(21 * 20 * 2560 * 2 / 2**30, abs=1e-4)
+    assert "absent.bin" in plan.tiles.note
+
+
+class Stopped(BaseException):
+    """As a person's Ctrl-C, at a place of the test's choice."""
+
+
+def test_a_study_that_is_stopped_in_every_stage_gives_the_report_of_one_that_is_not(
+    small: dict[str, Any], place: Path
+) -> None:
+    whole = study(the_paper(place, **small), place / "whole")
+    stages = [*whole.seconds]
+
+    def stop_in(wanted: str) -> None:
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage == wanted and done > 0:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            study(the_paper(place, **small), place / "stopped", progress=tell)
+
+    for stage in stages[1:]:
+        stop_in(stage)
+    result = study(the_paper(place, **small), place / "stopped")
+
+    assert stages == ["open the store", "pretrain mem", "represent by mem", "evaluate"]
+    assert without_times(result.report.parent) == without_times(whole.report.parent)
+    assert (place / "stopped/report/predictions.csv").read_bytes() == (
+        place / "whole/report/predictions.csv"
+    ).read_bytes()
+
+
+def test_a_study_that_is_killed_while_arms_are_fitted_keeps_those_that_are_done(
+    small: dict[str, Any], place: Path
+) -> None:
+    whole, out = study(the_paper(place, **small), place / "whole"), place / "killed"
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from parfocal.studies import read_study, study\n"
+        "from pathlib import Path\n"
+        "import sys, json\n"
+        "study(read_study('paper', json.loads(sys.argv[1])), Path(sys.argv[2]))\n"
+    )
+    given = {"labels.file": place / "labels.csv", "labels.targets": ["striped"], **QUICK, **small}
+    call = [sys.executable, "-c", code, json.dumps(given, default=str), str(out)]
+    killed = subprocess.Popen(call, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    kept = out / "kept"
+    until = time.monotonic() + 120
+    while time.monotonic() < until and len(list(kept.glob("[!.]*.npz"))) < 2 and killed.poll() is None:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "the study ended before it could be killed"
+    assert not (out / "report" / "report.html").exists()
+    before = {path.name: path.read_bytes() for path in kept.glob("[!.]*.npz")}
+    result = study(the_paper(place, **small), out)
+
+    assert len(before) >= 2
+    assert all((kept / name).read_bytes() == content for name, content in before.items())
+    assert without_times(result.report.parent) == without_times(whole.report.parent)
+    pages = [re.sub(r">[\d,.]+<", "><", one.read_text()) for one in (result.report, whole.report)]
+    assert len(pages[0]) == len(pages[1])
+
+
+def test_a_changed_setting_makes_another_model_and_leaves_the_old_one(small: dict[str, Any], place: Path) -> None:
+    first = study(the_paper(place, **small), place / "changing")
+    weights = (first.models["mem"] / "model.safetensors").read_bytes()
+    second = study(the_paper(place, **small, **{"pretraining.lr": 1e-2}), place / "changing")
+
+    assert second.models["mem"] != first.models["mem"]
+    assert (first.models["mem"] / "model.safetensors").read_bytes() == weights
+    assert {one.name for one in second.regions}.isdisjoint(one.name for one in first.regions)
+    arms = [{run.arm.id: run.predictions for run in one.evaluation.targets["striped"].runs} for one in (first, second)]
+    moved = [arm for arm in arms[0] if not np.array_equal(arms[0][arm][0].score, arms[1][arm][0].score)]
+    assert moved
+    assert all(arm.startswith("mem/") for arm in moved)
+
+
+def test_features_in_tridents_layout_are_a_source_too(
+    finished: StudyResult, small: dict[str, Any], place: Path
+) -> None:
+    tiles = finished.tiles.path
+    small.pop("store")
+    features = {"paths": [tiles / "2", tiles / "0.5"], "slides": [place / "slides"], "encoder": "filterbank"}
+    plan = the_paper(place, **small, features=features)
+    counted = plan_study(plan, place / "indexed").tiles
+    result = study(plan, place / "indexed")
+
+    assert (counted.source, counted.slides, counted.regions) == ("features", N_SLIDES, 2 * N_SLIDES)
+    assert result.tiles.mpps == (2.0, 0.5)
+    assert result.tiles.slides == finished.tiles.slides
+
+
+def test_an_external_cohort_is_embedded_represented_and_tested(small: dict[str, Any], place: Path) -> None:
+    theirs = place / "theirs"
+    labels = write_slides(theirs, range(20, 26))
+    small.pop("store")
+    small["encoder"] = "filterbank"
+    shutil.copytree(place / "out" / "store", place / "external" / "store")
+    result = study(
+        the_paper(place, **small, test={"slides": str(theirs / "slides"), "labels": str(labels)}), place / "external"
+    )
+    found = result.evaluation.targets["striped"]
+
+    assert found.external_cohort is not None
+    assert found.external_cohort.slides == tuple(f"case-{number}" for number in range(20, 26))
+    assert all(run.external is not None for run in found.runs)
+    assert {"embed tiles of the test cohort", "represent of the test cohort by mem"} <= set(result.seconds)
+
+
+def test_a_slide_that_fails_is_named_on_the_page_and_the_rest_goes_on(
+    finished: StudyResult, small: dict[str, Any], place: Path
+) -> None:
+    broken = place / "broken"
+    shutil.copytree(place / "slides", broken / "slides")
+    (broken / "slides" / "case-03.tif").write_bytes(b"not a slide")
+    small.pop("store")
+    with pytest.warns(ParfocalWarning, match="case-03"):
+        result = study(
+            the_paper(place, **{**small, "slides": broken / "slides", "encoder": "filterbank"}), broken / "out"
+        )
+
+    assert result.exit_status == 3
+    assert [one.slide for one in result.failed] == ["case-03"]
+    assert "case-03" in result.report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"labels.targets": ["stripes"]}, "no column 'stripes'"),
+        ({"evaluation.primary": "nothing"}, "the primary comparison is about 'nothing'"),
+        ({"slides": "nowhere"}, "cannot find"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_trained(
+    finished: StudyResult, place: Path, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        study(the_paper(place, **changes), place / "out", progress=_no_training)
+
+
+def _no_training(stage: str, done: int, total: int) -> None:
+    assert not stage.startswith("pretrain")
