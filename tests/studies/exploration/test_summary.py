@@ -8,7 +8,7 @@ from parfocal.studies.exploration.design import Design, plan_cells
 from parfocal.studies.exploration.page import exploration_page
 from parfocal.studies.exploration.summary import AUC, R2, Exploration, Gain, Spread, summarise
 
-MEAN = "mean, logistic regression"
+MEAN = "mean, linear model"
 
 
 def result(seed: int, r2: float, auc: float | None = None, label: str = f"cls of regions: {MEAN}") -> dict[str, Any]:
