@@ -4,4 +4,30 @@ In: sets of embeddings, labels, and the arm that a study has settled on. Out: a 
 new slides, each with a probability that means what it says and a flag where the slide is of a kind never seen.
 """
 
-__all__: list[str] = []
+from parfocal.studies.head.calibration import Calibration, fit_calibration
+from parfocal.studies.head.finished import FinishedStudy, fit_study, is_study, read_finished_study
+from parfocal.studies.head.fit import FitSettings, fit
+from parfocal.studies.head.head import Head, load_head, write_head
+from parfocal.studies.head.outside import Habits, fit_habits
+from parfocal.studies.head.predict import PredictSettings, predict
+from parfocal.studies.head.predictions import PredictSummary, SlidePrediction
+
+__all__ = [
+    "Calibration",
+    "FinishedStudy",
+    "FitSettings",
+    "Habits",
+    "Head",
+    "PredictSettings",
+    "PredictSummary",
+    "SlidePrediction",
+    "fit",
+    "fit_calibration",
+    "fit_habits",
+    "fit_study",
+    "is_study",
+    "load_head",
+    "predict",
+    "read_finished_study",
+    "write_head",
+]

@@ -1,0 +1,113 @@
+"""`parfocal fit`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.conf import Positional
+
+from parfocal.cli.command import Output, parse_and_call
+from parfocal.cohort import AskedKind, LabelColumns, Target
+from parfocal.errors import ConfigError
+from parfocal.studies.head import FitSettings, Head, fit_study, is_study
+from parfocal.studies.head import fit as run_fit
+
+__all__ = ["fit", "run"]
+
+_SETTINGS = FitSettings()
+_EXAMPLE = "parfocal fit store --labels labels.csv --target msi --arm contrast -o head"
+
+
+def fit(
+    inputs: Positional[tuple[Path, ...]],
+    arm: str,
+    output: Output,
+    target: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
+    labels: Path | None = None,
+    group: str | None = None,
+    kind: AskedKind = "auto",
+    positive: str | None = None,
+    order: tuple[str, ...] = (),
+    event: str | None = None,
+    model: tuple[Path, ...] = (),
+    splits: Path | None = None,
+    encoder: str | None = None,
+    settings: FitSettings = _SETTINGS,
+) -> int:
+    """Fit one arm of a STUDY on all of its labelled slides, as a head that predicts new slides.
+
+    STUDY is the output folder of a finished study: its sets, labels, folds and choices are taken. Or name stores of
+    embeddings in its place, with --labels and --target. The head is a folder that is complete in itself: the probe,
+    its calibration on scores of slides it had not seen, what is usual among the training slides, and the region
+    encoder where the arm reads one.
+
+    Example:
+        parfocal fit store --labels labels.csv --target msi --group patient --arm contrast -o head
+
+    Args:
+        inputs: the output folder of a study; or stores, or folders of single sets.
+        arm: the arm's id, such as contrast or 0.5/abmil, or its label in a report; an unknown one lists them all.
+        output: the folder of the head.
+        target: column to predict; of a study one of its targets, not needed where it has one.
+        labels: a CSV with a column slide, the target and the group; not with a study.
+        group: column of what must stay in one fold, such as patient; not with a study.
+        kind: what the target is; auto sees it from the values.
+        positive: the class that counts as positive, where it is not the later of two.
+        order: the classes of an ordinal target from low to high.
+        event: column that is 1 where the target is the time of an event and 0 where that of censoring.
+        model: folders of the region encoders whose embeddings the arm reads; not with a study.
+        splits: folds of an earlier run (its splits.csv), in place of new ones.
+        encoder: how the tile encoder is loaded on new slides, where its name in the store does not say.
+        settings: folds, repeats, and what the arm chooses among.
+    """
+    if not inputs:
+        raise ConfigError(f"no study and no store is named: {_EXAMPLE}")
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task("probes", total=None)
+
+        def tell(done: int, total: int, name: str) -> None:
+            bars.update(task, completed=done, total=total, description=name or "done")
+
+        if len(inputs) == 1 and is_study(inputs[0]):
+            own = None if settings == _SETTINGS else settings
+            head = fit_study(inputs[0], arm, output, own, target=target, progress=tell)
+        elif labels is None or target is None:
+            raise ConfigError(f"{inputs[0]} is no finished study; stores need --labels and --target: {_EXAMPLE}")
+        else:
+            head = run_fit(
+                inputs,
+                labels,
+                Target(target, kind, positive, event, order),
+                arm,
+                output,
+                settings,
+                columns=LabelColumns(group=group),
+                models=model,
+                splits=splits,
+                encoder=encoder,
+                progress=tell,
+            )
+    _print(head)
+    return 0
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("fit", fit, argv)
+
+
+def _print(head: Head) -> None:
+    facts, metric = head.facts, head.facts.metric
+    print(f"{head.path}: {facts.arm_label}, for {facts.target}, head {head.digest}")
+    print(
+        f"{metric.name} {metric.estimate:.2f} ({metric.low:.2f} to {metric.high:.2f}) on slides it had not seen; "
+        f"fitted on {facts.trained_on.slides} slides of {facts.trained_on.patients} patients"
+    )
+    if head.calibration.slope == 0:
+        print("its scores did not rise with the target: every slide will get the same prediction", file=sys.stderr)

@@ -1,0 +1,69 @@
+"""`parfocal predict`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.conf import Positional
+
+from parfocal.cli.command import Output, parse_and_call
+from parfocal.errors import ConfigError
+from parfocal.studies.head import PredictSettings
+from parfocal.studies.head import predict as run_predict
+
+__all__ = ["predict", "run"]
+
+_SETTINGS = PredictSettings()
+
+
+def predict(
+    slides: Positional[tuple[Path, ...]],
+    head: Path,
+    output: Output,
+    store: Path | None = None,
+    settings: PredictSettings = _SETTINGS,
+) -> int:
+    """Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.
+
+    Slides are embedded as the head expects; another encoder, other magnifications or other regions are refused. A slide
+    that fails gets one line and a row with its reason, and the rest goes on. What is embedded is kept: the same call
+    continues a run that was stopped.
+
+    Example:
+        parfocal predict scans/ --head head -o predictions.csv
+
+    Args:
+        slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]); or one store.
+        head: the folder of a head.
+        output: the table to write, a CSV.
+        store: where embeddings are written; by default a folder beside OUTPUT.
+        settings: how slides are embedded.
+    """
+    if not slides:
+        raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task("slides", total=None)
+        summary = run_predict(
+            slides,
+            head,
+            output,
+            settings,
+            store=store,
+            progress=lambda stage, done, total: bars.update(task, completed=done, total=total, description=stage),
+        )
+    for failed in summary.failed:
+        print(f"{failed.slide} failed: {failed.error}: {failed.message}", file=sys.stderr)
+    outside = sum(one.is_outside for one in summary.predicted)
+    if outside:
+        print(f"{outside} of {len(summary.predicted)} slides lie outside of the training slides", file=sys.stderr)
+    print(f"{summary.out}: {len(summary.predicted)} slides")
+    return summary.exit_status
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and call."""
+    return parse_and_call("predict", predict, argv)

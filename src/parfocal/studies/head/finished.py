@@ -1,0 +1,145 @@
+"""A finished study as the input of `fit`: its sets, labels, folds and settings are read from its results."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from parfocal.cohort import LabelColumns, Target
+from parfocal.errors import ConfigError, StoreError
+from parfocal.probes import ProbeSettings
+from parfocal.studies.head.fit import FitSettings, Progress, fit
+from parfocal.studies.head.head import Head
+
+__all__ = ["FinishedStudy", "fit_study", "is_study", "read_finished_study"]
+
+_RESULTS, _SPLITS = "results.json", "splits.csv"
+_REPORT_FOLDER = "report"
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """What a study was about.
+
+    Attributes:
+        folder: where its results lie.
+        inputs: the sets, in the order of its table of arms.
+        labels: the table of labels.
+        targets: by name.
+        columns: the other columns of the table.
+        models: folders of its region encoders.
+        splits: its folds; None where they are gone.
+        encoder: the spec of its tile encoder; None where it had none.
+        settings: folds and what its arms chose among.
+    """
+
+    folder: Path
+    inputs: tuple[Path, ...]
+    labels: Path
+    targets: Mapping[str, Target]
+    columns: LabelColumns
+    models: tuple[Path, ...]
+    splits: Path | None
+    encoder: str | None
+    settings: FitSettings
+
+
+def is_study(path: Path) -> bool:
+    """Whether a folder holds the results of a study."""
+    return any((folder / _RESULTS).is_file() for folder in (path, path / _REPORT_FOLDER))
+
+
+def read_finished_study(path: Path) -> FinishedStudy:
+    """What a study was about, by its results; paths in them are relative to their folder, so a study can be moved.
+
+    Args:
+        path: the study's output folder, or the folder of its report.
+
+    Raises:
+        StoreError: there are no results, they are damaged, or they are those of a plain evaluation.
+    """
+    folder = next((one for one in (path, path / _REPORT_FOLDER) if (one / _RESULTS).is_file()), None)
+    if folder is None:
+        raise StoreError(f"{path} holds no finished study: there is no {_RESULTS} in it or in {_REPORT_FOLDER}.")
+    try:
+        settings = json.loads((folder / _RESULTS).read_text(encoding="utf-8"))["settings"]
+        about = settings.get("study")
+        if about is None:
+            raise StoreError(
+                f"{folder / _RESULTS} is that of an evaluation, which does not say where its sets and labels lie. "
+                "Name them: parfocal fit STORES... --labels CSV --target COLUMN --arm ARM."
+            )
+        return _study(folder, settings, about)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise StoreError(
+            f"cannot read {folder / _RESULTS}: it is damaged ({type(error).__name__}: {error})."
+        ) from error
+
+
+def fit_study(
+    study: Path,
+    arm: str,
+    out: Path,
+    settings: FitSettings | None = None,
+    *,
+    target: str | None = None,
+    progress: Progress | None = None,
+) -> Head:
+    """Fit an arm of a finished study on all of its labelled slides, with its own folds and choices.
+
+    Args:
+        study: its output folder.
+        arm: the arm's id, or its label in the report.
+        out: the folder of the head.
+        settings: in place of the study's own.
+        target: which of its targets; not needed where it has one.
+        progress: told of every probe.
+
+    Raises:
+        ConfigError: the study has no such target or arm, or has several targets and none is named.
+        StoreError: its results, sets or models cannot be read.
+    """
+    found = read_finished_study(study)
+    names = ", ".join(found.targets)
+    if target is None and len(found.targets) > 1:
+        raise ConfigError(f"{study} has {len(found.targets)} targets ({names}). Name one: --target COLUMN.")
+    chosen = found.targets.get(target) if target is not None else next(iter(found.targets.values()))
+    if chosen is None:
+        raise ConfigError(f"{study} has no target {target!r}; it has {names}.")
+    return fit(
+        found.inputs,
+        found.labels,
+        chosen,
+        arm,
+        out,
+        settings or found.settings,
+        columns=found.columns,
+        models=found.models,
+        splits=found.splits,
+        encoder=found.encoder,
+        progress=progress,
+    )
+
+
+def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> FinishedStudy:
+    columns = {name: about[name] for name in ("slide", "group", "site", "count") if about.get(name) is not None}
+    targets = {}
+    for name, own in about["targets"].items():
+        given = {key: own[key] for key in ("kind", "positive", "event") if own.get(key) is not None}
+        targets[name] = Target(name, order=tuple(own.get("order") or ()), **given)
+    splits = folder / _SPLITS
+    known = {name: settings[name] for name in ("folds", "repeats", "seeds", "most_instances") if name in settings}
+    return FinishedStudy(
+        folder=folder,
+        inputs=tuple(folder / one for one in about["sets"]),
+        labels=folder / about["labels"],
+        targets=targets,
+        columns=LabelColumns(**columns),
+        models=tuple(folder / one for one in (about.get("models") or {}).values()),
+        splits=splits if splits.is_file() else None,
+        encoder=(about.get("file") or {}).get("encoder") or None,
+        settings=FitSettings(**known, probes=ProbeSettings.model_validate(settings.get("probes", {}))),
+    )

@@ -1,0 +1,241 @@
+"""Fit one arm on all labelled slides and keep it, with what it takes to use it on slides that nobody has labelled."""
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from parfocal.bags import read_bags
+from parfocal.cohort import (
+    Cohort,
+    Fold,
+    LabelColumns,
+    Splits,
+    Target,
+    make_splits,
+    read_cohort,
+    read_splits,
+    whole_fold,
+)
+from parfocal.config import Settings
+from parfocal.embeddings import EmbeddingSet
+from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.probes import FittedProbe, FoldPrediction, ProbeSettings, average_predictions, predict
+from parfocal.provenance import writable_folder
+from parfocal.studies.arms import Arm, read_arm_bags
+from parfocal.studies.evaluation import ArmFits, ArmRun, compare_arms
+from parfocal.studies.head.calibration import Calibration, fit_calibration
+from parfocal.studies.head.choice import find_arm, model_of, tiles_of
+from parfocal.studies.head.facts import (
+    FORMAT_VERSION,
+    BranchFacts,
+    CalibrationFacts,
+    HeadFacts,
+    MetricFacts,
+    OutsideFacts,
+    TrainedOn,
+)
+from parfocal.studies.head.head import TILES, Head, write_head
+from parfocal.studies.head.outside import Habits, fit_habits
+from parfocal.studies.head.source import describe_tiles, is_made_by_model
+from parfocal.studies.sources import common_slides, named, open_all
+from parfocal.version import __version__
+
+__all__ = ["FitSettings", "fit"]
+
+Progress = Callable[[int, int, str], None]
+"""Told how many probes are fitted, how many there are, and which one comes next (empty at the end)."""
+
+
+class FitSettings(Settings):
+    """How an arm is fitted, and how its scores are calibrated."""
+
+    folds: int = Field(5, ge=2, description="Folds of the cross-validation that gives the scores to calibrate on.")
+    repeats: int = Field(5, ge=1, description="How often the cross-validation is repeated with other folds.")
+    seeds: int = Field(1, ge=1, description="Seeds that a network is fitted with; their scores are averaged.")
+    most_instances: int = Field(
+        1024, ge=1, description="Instances of a slide and magnification that attention is fitted on; means use all."
+    )
+    probes: ProbeSettings = ProbeSettings()
+
+
+def fit(
+    inputs: Sequence[Path],
+    labels: Path,
+    target: str | Target,
+    arm: str,
+    out: Path,
+    settings: FitSettings | None = None,
+    *,
+    columns: LabelColumns | None = None,
+    models: Sequence[Path] = (),
+    splits: Path | None = None,
+    encoder: str | None = None,
+    progress: Progress | None = None,
+) -> Head:
+    """Fit an arm on all labelled slides, calibrate it on out-of-fold scores, and write it as a head.
+
+    Whatever the arm chooses it chooses by inner folds. The scores that the calibration is fitted on are those of a
+    cross-validation, with patients kept together, in which the same choices are made again in every fold.
+
+    Args:
+        inputs: stores or sets: tile embeddings, and what `represent` made of them.
+        labels: a CSV with a slide column and the target.
+        target: the column to predict; a text stands for a target whose kind is seen from its values.
+        arm: the arm's id, or its label in a report.
+        out: the folder of the head.
+        settings: folds, repeats and what the arm chooses among.
+        columns: the columns of slide and group (patient) in `labels`.
+        models: folders of region encoders; needed where the arm reads region embeddings, and then copied into `out`.
+        splits: a CSV of folds, as `splits.csv` of an evaluation, in place of new ones.
+        encoder: how the tile encoder is loaded, where its name is no spec.
+        progress: told of every probe.
+
+    Raises:
+        ConfigError: there is no such arm, or labels, splits, models and sets do not fit together.
+        StoreError: a set cannot be read.
+    """
+    settings = settings or FitSettings()
+    tell = progress or (lambda done, total, name: None)
+    writable_folder(out.absolute().parent)
+    sets = open_all(inputs)
+    asked, columns = Target(target) if isinstance(target, str) else target, columns or LabelColumns()
+    labelled = _read_labels(labels, asked, columns)
+    chosen, branches = find_arm(sets, models, arm)
+    tiles = tiles_of(branches, sets)
+    model = model_of(branches, sets, models)
+    cohort = labelled.restricted_to(common_slides(sets)[0], named(sets))
+    dealt = _splits(splits, cohort, settings)
+    seed = settings.probes.seed
+    folds = dealt.folds(cohort, inner=settings.probes.inner_folds, seed=seed)
+    whole = whole_fold(cohort, inner=settings.probes.inner_folds, seed=seed)
+    bags = read_arm_bags(branches, sets, cohort.slides, most_instances=settings.most_instances, seed=seed)
+    # One probe for each branch and seed. Only fits have another seed; folds stay.
+    jobs = [(branch, seed + more) for branch in branches for more in range(settings.seeds if branch.is_random else 1)]
+    probes: list[FittedProbe] = []
+    predictions: list[list[FoldPrediction]] = []
+    with threadpool_limits(1):
+        for number, (branch, own_seed) in enumerate(jobs):
+            tell(number, len(jobs), branch.label)
+            own = [bags[key] for key in branch.bags]
+            assert branch.pool is not None  # an arm that averages others averages arms with a probe
+            choices = settings.probes.model_copy(update={"seed": own_seed})
+            *held_out, final = branch.pool(own, cohort.outcome, [*folds, whole], choices)
+            predictions.append(predict(held_out, own, folds))
+            probes.append(final)
+        score = average_predictions(predictions) if len(jobs) > 1 else predictions[0]
+        calibration = fit_calibration(cohort.outcome, _by_repeat(score, folds, len(cohort.slides)))
+        # Means of tiles and regions are all that is asked for, so one instance of each slide is enough to keep.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ParfocalWarning)
+            usual = read_bags(tiles, cohort.slides, most_instances=1)
+        habits = fit_habits(usual, [fold for fold in folds if fold.repeat == 0])
+    run = compare_arms([chosen], [ArmFits(tuple(score), 0.0, 0.0)], cohort, dealt, folds, seed=seed)
+    facts = HeadFacts(
+        parfocal_head=FORMAT_VERSION,
+        parfocal_version=__version__,
+        target=cohort.target,
+        kind=cohort.outcome.kind,
+        classes=cohort.outcome.classes,
+        arm=chosen.id,
+        arm_label=chosen.label,
+        branches=tuple(_branch_facts(branch, probe, sets) for (branch, _), probe in zip(jobs, probes, strict=True)),
+        tiles=describe_tiles(tiles, encoder),
+        model=None if model is None else model.facts,
+        trained_on=_trained_on(cohort, labels),
+        metric=_metric_facts(run.metric.name, run.runs[0]),
+        calibration=_calibration_facts(calibration),
+        outside=_outside_facts(habits),
+        settings=settings.model_dump(mode="json"),
+        arrays_digest="",
+    )
+    head = Head(facts, tuple(probes), calibration, habits, None if model is None else model.folder, out)
+    tell(len(jobs), len(jobs), "")
+    return write_head(head, out)
+
+
+def _read_labels(labels: Path, target: Target, columns: LabelColumns) -> Cohort:
+    return read_cohort(
+        labels,
+        target.name,
+        kind=target.kind,
+        positive=target.positive,
+        event=target.event,
+        order=target.order,
+        group=columns.group,
+        site=columns.site,
+        slide=columns.slide,
+        count=columns.count,
+    )
+
+
+def _splits(path: Path | None, cohort: Cohort, settings: FitSettings) -> Splits:
+    if path is None:
+        return make_splits(cohort, folds=settings.folds, repeats=settings.repeats, seed=settings.probes.seed)
+    found = read_splits(path)
+    if cohort.target not in found:
+        raise ConfigError(f"{path} has no folds for {cohort.target!r}; it has them for {', '.join(found) or 'none'}.")
+    return found[cohort.target]
+
+
+def _by_repeat(
+    predictions: Sequence[FoldPrediction], folds: Sequence[Fold], n_slides: int
+) -> Float64[np.ndarray, "repeat slide column"]:
+    """The score of every slide in every repeat, by a probe that had not seen it."""
+    repeats = sorted({fold.repeat for fold in folds})
+    score = np.full((len(repeats), n_slides, predictions[0].score.shape[1]), np.nan)
+    for fold, prediction in zip(folds, predictions, strict=True):
+        score[repeats.index(fold.repeat), fold.test] = prediction.score
+    return score
+
+
+def _branch_facts(branch: Arm, probe: FittedProbe, sets: Sequence[EmbeddingSet]) -> BranchFacts:
+    def source(one: EmbeddingSet) -> str:
+        return str(one.settings["readout"]) if is_made_by_model(one) else TILES
+
+    state = probe.state()
+    bags = tuple((source(sets[number]), name) for number, name in branch.bags)
+    return BranchFacts(bags=bags, probe=state.probe, facts=dict(state.facts))
+
+
+def _trained_on(cohort: Cohort, labels: Path) -> TrainedOn:
+    outcome = cohort.outcome
+    counts = Counter(outcome.value.astype(int).tolist()) if outcome.classes else {}
+    classes: Mapping[str, int] = {name: counts.get(number, 0) for number, name in enumerate(outcome.classes)}
+    return TrainedOn(
+        slides=len(cohort.slides),
+        patients=len(set(cohort.groups)),
+        classes=dict(classes),
+        labels=hashlib.sha256(labels.read_bytes()).hexdigest()[:8],
+    )
+
+
+def _metric_facts(name: str, run: ArmRun) -> MetricFacts:
+    interval = run.interval
+    return MetricFacts(
+        name=name,
+        estimate=float(interval.estimate),
+        low=float(interval.low),
+        high=float(interval.high),
+        level=float(interval.level),
+        method=interval.method,
+    )
+
+
+def _calibration_facts(calibration: Calibration) -> CalibrationFacts:
+    return CalibrationFacts(
+        slope=calibration.slope,
+        intercept=tuple(calibration.intercept.tolist()),
+        spread=calibration.spread,
+        n=calibration.n,
+    )
+
+
+def _outside_facts(habits: Habits) -> OutsideFacts:
+    return OutsideFacts(cut=habits.cut, n=habits.n, bags=tuple(bag.name for bag in habits.bags))

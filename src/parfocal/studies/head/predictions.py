@@ -1,0 +1,123 @@
+"""The table of predictions: what is said of each slide, how much of it that rests on, and whether to trust it."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from parfocal.embeddings import EmbeddingSet, FailedSlide
+from parfocal.geometry import format_mpp
+from parfocal.provenance import writing
+from parfocal.studies.head.head import Head
+from parfocal.studies.head.outside import Distance
+from parfocal.version import __version__
+
+__all__ = ["PredictSummary", "SlidePrediction", "prediction_columns", "write_predictions"]
+
+
+@dataclass(frozen=True, eq=False)
+class SlidePrediction:
+    """What a head says about one slide.
+
+    Attributes:
+        slide: its id.
+        probability: of each class; empty for numbers and times.
+        value: the number, or the percentile of the risk; None for classes.
+        interval: what holds nine of ten new values; None for other kinds than numbers.
+        absent_share: share of the tiles of the slide's regions that are absent, for each magnification.
+        absent_overall: the same over all magnifications.
+        n_regions: regions of the slide.
+        distance: from the training slides.
+        is_outside: whether that is beyond what is usual.
+    """
+
+    slide: str
+    probability: Float64[np.ndarray, " class"]
+    value: float | None
+    interval: tuple[float, float] | None
+    absent_share: Mapping[str, float]
+    absent_overall: float
+    n_regions: int
+    distance: Distance
+    is_outside: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PredictSummary:
+    """What came of a run.
+
+    Attributes:
+        out: the table.
+        head: what predicted.
+        tiles: the tile embeddings that were read.
+        slides: the predictions, and the failures in between, in the order of the input.
+    """
+
+    out: Path
+    head: Head
+    tiles: EmbeddingSet
+    slides: tuple[SlidePrediction | FailedSlide, ...]
+
+    @property
+    def predicted(self) -> tuple[SlidePrediction, ...]:
+        """The slides with a prediction."""
+        return tuple(one for one in self.slides if isinstance(one, SlidePrediction))
+
+    @property
+    def failed(self) -> tuple[FailedSlide, ...]:
+        """The slides without."""
+        return tuple(one for one in self.slides if isinstance(one, FailedSlide))
+
+    @property
+    def exit_status(self) -> int:
+        """0 when all slides are predicted, 1 when none is, 3 when some are."""
+        if not self.failed:
+            return 0
+        return 3 if self.predicted else 1
+
+
+def prediction_columns(head: Head) -> tuple[str, ...]:
+    """The columns of the table: what is said, how much of the slide it rests on, whether to trust it, and by what."""
+    kind, classes = head.facts.kind, head.facts.classes
+    if kind == "binary":
+        said = [f"probability_{classes[1]}"]
+    elif kind == "continuous":
+        said = [head.facts.target, "low", "high"]
+    elif kind == "survival":
+        said = ["risk_percentile"]
+    else:
+        said = [f"probability_{name}" for name in classes]
+    absent = [f"absent_share_{format_mpp(mpp)}" for mpp in head.facts.tiles.mpps]
+    rest = ["n_regions", "outside", "distance", "cut", "furthest", "problem", "parfocal_version", "head", "encoder"]
+    return ("slide", *said, "absent_share", *absent, *rest)
+
+
+def write_predictions(summary: PredictSummary) -> None:
+    """Write the table, whole or not at all."""
+    with writing(summary.out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(prediction_columns(summary.head))
+        table.writerows(_rows(summary))
+
+
+def _rows(summary: PredictSummary) -> Iterator[list[str]]:
+    head = summary.head
+    by = [__version__, head.digest, head.facts.tiles.encoder_digest]
+    empty = len(prediction_columns(head)) - 2 - len(by)
+    for one in summary.slides:
+        if isinstance(one, FailedSlide):
+            yield [one.slide, *[""] * empty, f"{one.error}: {one.message}", *by]
+            continue
+        if head.facts.kind == "binary":
+            said = [float(one.probability[1])]
+        elif head.facts.classes:
+            said = one.probability.tolist()
+        else:
+            said = [float("nan") if one.value is None else one.value, *(one.interval or ())]
+        shares = [one.absent_overall, *one.absent_share.values()]
+        trust = [str(int(one.is_outside)), f"{one.distance.value:.4g}", f"{head.habits.cut:.4g}", one.distance.furthest]
+        numbers = [f"{number:.6g}" for number in (*said, *shares)]
+        yield [one.slide, *numbers, str(one.n_regions), *trust, "", *by]

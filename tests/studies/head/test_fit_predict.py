@@ -1,0 +1,192 @@
+"""From labelled slides to a head, and from new slides to probabilities: every kind of arm, and what may go wrong."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort
+from parfocal.embeddings import open_set
+from parfocal.errors import ConfigError, StoreError
+from parfocal.report.statistics import auc
+from parfocal.studies.arms import read_arm_bags, table_of_arms
+from parfocal.studies.fitting import cross_validate
+from parfocal.studies.head import Head, fit, fit_calibration, fit_study, load_head, predict
+from parfocal.synthetic.pyramid import write_pyramid
+
+from .scans import QUICK, Scanned, draw_slide
+
+PATIENTS = LabelColumns(group="patient")
+
+
+def rows_of(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as file:
+        return {row["slide"]: row for row in csv.DictReader(file)}
+
+
+def fit_red(scanned: Scanned, out: Path, arm: str = "contrast", target: str | Target = "red") -> Head:
+    inputs, models = [scanned.store, scanned.regions], [scanned.model]
+    return fit(inputs, scanned.labels, target, arm, out, QUICK, columns=PATIENTS, models=models)
+
+
+@pytest.fixture(scope="module")
+def head(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit_red(scanned, tmp_path_factory.mktemp("heads") / "head").path
+
+
+@pytest.mark.parametrize("arm", ["late", "mem/tokens/contrast"])
+def test_an_arm_tells_new_slides_as_its_cross_validation_promises(scanned: Scanned, tmp_path: Path, arm: str) -> None:
+    head = fit_red(scanned, tmp_path / "head", arm)
+    again = load_head(tmp_path / "head")
+
+    summary = predict([scanned.new_store], tmp_path / "head", tmp_path / "new.csv")
+
+    probability = np.array([one.probability[1] for one in summary.predicted])
+    is_red = np.array([scanned.new_is_red[one.slide] for one in summary.predicted])
+    assert summary.exit_status == 0
+    assert head.digest == again.digest == summary.head.digest
+    assert head.facts.metric.estimate > 0.8
+    assert auc(is_red, probability) > 0.8
+    assert again.readouts == (("tokens",) if arm.startswith("mem") else ())
+
+
+def test_slides_are_embedded_as_the_head_expects_and_give_what_the_store_gives(
+    scanned: Scanned, head: Path, tmp_path: Path
+) -> None:
+    by_store = predict([scanned.new_store], head, tmp_path / "store.csv")
+    by_slides = predict([scanned.new_slides], head, tmp_path / "slides.csv")
+    embedded = sorted((tmp_path / "slides-store").rglob("n0.h5"))
+    times = [path.stat().st_mtime_ns for path in embedded]
+    again = predict([scanned.new_slides], head, tmp_path / "slides.csv")
+
+    assert (tmp_path / "store.csv").read_text() == (tmp_path / "slides.csv").read_text()
+    assert [path.stat().st_mtime_ns for path in embedded] == times
+    assert len(by_store.predicted) == len(by_slides.predicted) == len(again.predicted) == len(scanned.new_is_red)
+
+
+@pytest.mark.parametrize("arm", ["mem/tokens/abmil"])
+def test_a_prediction_does_not_depend_on_the_other_slides(scanned: Scanned, tmp_path: Path, arm: str) -> None:
+    head = fit_red(scanned, tmp_path / "head", arm).path
+    together = predict([scanned.new_store], head, tmp_path / "together.csv")
+    alone = predict([scanned.new_slides / "n3.tif"], head, tmp_path / "alone.csv")
+
+    assert rows_of(together.out)["n3"] == rows_of(alone.out)["n3"]
+
+
+def test_scores_are_calibrated_on_slides_that_their_probe_had_not_seen(scanned: Scanned, head: Path) -> None:
+    """The same cross-validation, run as an evaluation runs it, gives the same calibration."""
+    tiles = open_set(scanned.store)
+    cohort = read_cohort(scanned.labels, "red", group="patient")
+    splits = make_splits(cohort, folds=QUICK.folds, repeats=QUICK.repeats, seed=0)
+    arms = [arm for arm in table_of_arms([tiles]) if arm.id == "contrast"]
+    bags = read_arm_bags(arms, [tiles], cohort.slides, most_instances=1024, seed=0)
+    run = cross_validate(arms, bags, cohort, splits, QUICK.probes).runs[0]
+    score = np.zeros((QUICK.repeats, len(cohort.slides), 1))
+    for fold, prediction in zip(splits.folds(cohort, inner=3, seed=0), run.predictions, strict=True):
+        score[fold.repeat, fold.test] = prediction.score
+
+    expected = fit_calibration(cohort.outcome, score)
+
+    found = load_head(head)
+    assert found.calibration.slope == pytest.approx(expected.slope)
+    assert found.facts.metric.estimate == pytest.approx(run.interval.estimate)
+
+
+def test_a_broken_slide_has_a_row_with_the_reason_and_stops_nothing(
+    scanned: Scanned, head: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "broken.tif").write_bytes(b"no slide at all")
+    (tmp_path / "scans" / "n0.tif").write_bytes((scanned.new_slides / "n0.tif").read_bytes())
+    write_pyramid(tmp_path / "scans" / "glass.tif", np.full((264, 404, 3), 245, np.uint8), mpp=0.5, n_levels=2)
+
+    summary = predict([tmp_path / "scans"], head, tmp_path / "out.csv")
+
+    rows = rows_of(tmp_path / "out.csv")
+    assert summary.exit_status == 3
+    assert [one.slide for one in summary.failed] == ["broken", "glass"]
+    assert rows["broken"]["probability_1"] == rows["glass"]["probability_1"] == ""
+    assert "broken.tif" in rows["broken"]["problem"]
+    assert "no vector to pool" in rows["glass"]["problem"]
+    assert rows["n0"]["problem"] == ""
+    assert rows["n0"]["probability_1"] != ""
+    assert {row["head"] for row in rows.values()} == {load_head(head).digest}
+    # The store remembers what is missing from it.
+    by_store = predict([tmp_path / "out-store"], head, tmp_path / "again.csv")
+    assert [one.slide for one in by_store.failed] == ["broken", "glass"]
+
+
+def test_absent_tiles_are_counted_and_another_stain_is_outside(scanned: Scanned, head: Path, tmp_path: Path) -> None:
+    picture = draw_slide(np.random.default_rng(9), is_red=True)
+    picture[140:224, 280:336] = 245  # a corner of the last region is glass: its coarse tile stays, some fine ones go
+    write_pyramid(tmp_path / "scans" / "hole.tif", picture, mpp=0.5, n_levels=3)
+    grey = draw_slide(np.random.default_rng(9), is_red=True).mean(axis=2, keepdims=True).repeat(3, axis=2)
+    grey = (grey * np.array([1.0, 0.6, 0.6])).astype(np.uint8)
+    write_pyramid(tmp_path / "scans" / "strange.tif", grey, mpp=0.5, n_levels=3)
+
+    hole, strange = predict([tmp_path / "scans"], head, tmp_path / "out.csv").predicted
+
+    # Six regions of one coarse and sixteen fine tiles each; the store knows how many fine ones are there.
+    fine = open_set(tmp_path / "out-store").n_tiles("hole")[0.5]
+    assert (hole.n_regions, fine < 96) == (6, True)
+    assert hole.absent_share == {"2": 0, "0.5": pytest.approx((96 - fine) / 96)}
+    assert hole.absent_overall == pytest.approx((96 - fine) / 102)
+    assert strange.is_outside
+    assert rows_of(tmp_path / "out.csv")["strange"]["outside"] == "1"
+
+
+def test_a_number_comes_with_its_interval(scanned: Scanned, tmp_path: Path) -> None:
+    head = fit_red(scanned, tmp_path / "head", "2/mean", "amount")
+    summary = predict([scanned.new_store], head.path, tmp_path / "out.csv")
+
+    for one in summary.predicted:
+        row = rows_of(summary.out)[one.slide]
+        assert float(row["low"]) < float(row["amount"]) < float(row["high"])
+    # Red slides have 10 more; nine of ten intervals hold a value, of ten slides at least seven (p < .02 otherwise).
+    held = [one.interval[0] < 10 * scanned.new_is_red[one.slide] < one.interval[1] for one in summary.predicted]  # type: ignore[index]
+    assert sum(held) >= 7
+
+
+def test_a_study_says_itself_what_it_was_about(scanned: Scanned, head: Path, tmp_path: Path) -> None:
+    report = tmp_path / "study" / "report"
+    report.mkdir(parents=True)
+    sets = [open_set(scanned.store).path, *(file.parent for file in scanned.regions.glob("*/settings.json"))]
+    about = {
+        "labels": str(scanned.labels), "sets": [str(one) for one in sets], "models": {"mem": str(scanned.model)},
+        "group": "patient", "site": None, "slide": "slide", "count": "group",
+        "targets": {"red": {"kind": "binary", "positive": "1", "event": None, "order": []}, "amount": {}},
+        "file": {"encoder": scanned.encoder},
+    }  # fmt: skip
+    own = {"folds": QUICK.folds, "repeats": QUICK.repeats, "probes": QUICK.probes.model_dump(mode="json")}
+    (report / "results.json").write_text(json.dumps({"settings": {**own, "study": about}}))
+
+    fitted = fit_study(tmp_path / "study", "contrast", tmp_path / "head", target="red")
+
+    assert fitted.facts.tiles.spec == scanned.encoder
+    assert fitted.calibration.slope == pytest.approx(load_head(head).calibration.slope)
+    with pytest.raises(ConfigError, match=r"2 targets \(red, amount\)"):
+        fit_study(tmp_path / "study", "contrast", tmp_path / "head")
+    with pytest.raises(ConfigError, match="no target 'msi'"):
+        fit_study(tmp_path / "study", "contrast", tmp_path / "head", target="msi")
+
+
+def test_results_of_a_plain_evaluation_are_no_study(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"settings": {}}))
+
+    with pytest.raises(StoreError, match="--labels CSV"):
+        fit_study(tmp_path, "contrast", tmp_path / "head")
+
+
+def test_an_unknown_arm_lists_those_that_there_are(scanned: Scanned, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no arm 'magic'; these sets allow 2/mean, .*contrast"):
+        fit_red(scanned, tmp_path / "head", "magic")
+    assert not (tmp_path / "head").exists()
+
+
+def test_what_a_region_encoder_made_needs_its_tiles_and_its_model(scanned: Scanned, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Name its store too"):
+        fit([scanned.regions], scanned.labels, "red", "mem/cls/mean", tmp_path / "head", QUICK, models=[scanned.model])
+    with pytest.raises(ConfigError, match="--model FOLDER"):
+        fit([scanned.store, scanned.regions], scanned.labels, "red", "mem/cls/mean", tmp_path / "head", QUICK)

@@ -1,0 +1,140 @@
+"""A head takes what it was fitted on and nothing else, and a damaged one is not used; each refusal names both sides."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from parfocal.config import GridConfig
+from parfocal.embeddings import EmbedSettings, embed_slides
+from parfocal.errors import ConfigError, FormatVersionError, MismatchError, StoreError
+from parfocal.studies.head import PredictSettings, fit, load_head, predict
+
+from .scans import ENCODER, GRID, QUICK, Scanned
+
+
+@pytest.fixture(scope="module")
+def head(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("heads") / "head"
+    return fit([scanned.store], scanned.labels, "red", "2/mean", out, QUICK).path
+
+
+def other_grid(**changes: object) -> GridConfig:
+    return GridConfig.model_validate({**GRID.model_dump(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": other_grid(mpps=(2.0, 1.0, 0.5))}, "the magnifications 2, 1, 0.5 mpp, and .* fitted on 2, 0.5 mpp"),
+        ({"grid": other_grid(region_um=112.0)}, "regions of 112 um, and the head was fitted on 56 um"),
+        ({"grid": other_grid(min_tissue=0.1)}, "the tissue share 0.1"),
+        ({"coarse": "native"}, "coarse tiles that are native, and the head was fitted on derived"),
+    ],
+)
+def test_other_embeddings_are_refused(
+    scanned: Scanned, head: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    settings = EmbedSettings.model_validate({"encoder": scanned.encoder, "grid": GRID, "dtype": "float32"} | changes)
+    embed_slides([scanned.new_slides / "n0.tif"], tmp_path / "store", settings)
+
+    with pytest.raises(MismatchError, match=message):
+        predict([tmp_path / "store"], head, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_another_encoder_is_refused_in_a_store_and_for_slides(scanned: Scanned, head: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(ENCODER)
+    spec = f"python:{tmp_path / 'other.py'}:quick,tile_px={GRID.tile_px}"
+    embed_slides([scanned.new_slides / "n0.tif"], tmp_path / "store", EmbedSettings(encoder=spec, grid=GRID))
+    ours = load_head(head).facts.tiles.encoder_digest
+
+    with pytest.raises(MismatchError, match=rf"has embeddings of .*, and the head was fitted on those of .*{ours}"):
+        predict([tmp_path / "store"], head, tmp_path / "out.csv")
+    with pytest.raises(MismatchError, match=rf"fitted on embeddings of .*{ours}.*another encoder"):
+        predict([scanned.new_slides], head, tmp_path / "out.csv", PredictSettings(encoder=spec))
+
+
+def test_an_encoder_that_cannot_be_loaded_is_asked_for(scanned: Scanned, tmp_path: Path) -> None:
+    out = tmp_path / "head"
+    fit([scanned.store], scanned.labels, "red", "2/mean", out, QUICK, encoder="file:gone.onnx,tile_px=28")
+
+    with pytest.raises(ConfigError, match=r"cannot be loaded as 'file:gone\.onnx.*--encoder SPEC"):
+        predict([scanned.new_slides], out, tmp_path / "out.csv")
+    found = predict([scanned.new_slides], out, tmp_path / "out.csv", PredictSettings(encoder=scanned.encoder))
+    assert found.exit_status == 0
+
+
+def flip_a_byte(head: Path) -> None:
+    content = bytearray((head / "head.safetensors").read_bytes())
+    content[-3] ^= 1
+    (head / "head.safetensors").write_bytes(content)
+
+
+def cut_the_json(head: Path) -> None:
+    (head / "head.json").write_text((head / "head.json").read_text()[:100])
+
+
+def change(place: str, value: object) -> Callable[[Path], None]:
+    def edit(head: Path) -> None:
+        content = json.loads((head / "head.json").read_text())
+        content[place] = value
+        (head / "head.json").write_text(json.dumps(content))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_byte, "not the file that head.json names"),
+        (cut_the_json, "is damaged"),
+        (change("kind", "guess"), r"is damaged \(kind"),
+        (change("outside", {"cut": 1.0, "n": 24, "bags": ["2", "0.5", "1"]}), "is damaged"),
+        (lambda head: (head / "head.safetensors").unlink(), "is damaged"),
+        (lambda head: (head / "head.json").unlink(), "no head at"),
+    ],
+)
+def test_a_damaged_head_is_not_used(head: Path, tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(head, copy)
+    assert load_head(copy).digest == load_head(head).digest
+    damage(copy)
+
+    with pytest.raises(StoreError, match=message):
+        load_head(copy)
+
+
+def test_a_newer_head_asks_for_a_newer_parfocal(head: Path, tmp_path: Path) -> None:
+    shutil.copytree(head, tmp_path / "copy")
+    change("parfocal_head", 99)(tmp_path / "copy")
+
+    with pytest.raises(FormatVersionError, match="format 99"):
+        load_head(tmp_path / "copy")
+
+
+def test_a_head_with_another_region_encoder_in_it_is_refused(scanned: Scanned, tmp_path: Path) -> None:
+    from parfocal.region_encoder import RegionEncoder
+
+    inputs, out = [scanned.store, scanned.regions], tmp_path / "head"
+    fit(inputs, scanned.labels, "red", "mem/cls/mean", out, QUICK, models=[scanned.model])
+    encoder = RegionEncoder.from_pretrained(scanned.model)
+    RegionEncoder(encoder.config).save_pretrained(out / "model")  # other random weights
+
+    with pytest.raises(MismatchError, match="damaged: its region encoder is"):
+        predict([scanned.new_store], out, tmp_path / "out.csv")
+
+
+def test_a_head_is_replaced_as_a_whole_and_nothing_else_is(scanned: Scanned, head: Path, tmp_path: Path) -> None:
+    out = tmp_path / "head"
+    shutil.copytree(head, out)
+    (out / "left over").write_text("from before")
+    fit([scanned.store], scanned.labels, "red", "0.5/mean", out, QUICK)
+
+    assert sorted(path.name for path in out.iterdir()) == ["head.json", "head.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["head"]
+    assert load_head(out).facts.arm == "0.5/mean"
+    with pytest.raises(ConfigError, match="is no head"):
+        fit([scanned.store], scanned.labels, "red", "2/mean", scanned.folder / "slides", QUICK)
