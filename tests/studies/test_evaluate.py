@@ -19,6 +19,7 @@ from parfocal.studies.arms import read_arm_bags, table_of_arms
 from parfocal.studies.evaluate import EvaluateSettings, evaluate
 from parfocal.studies.evaluation import EvaluateResult, TargetResult
 from parfocal.studies.fitting import cross_validate
+from parfocal.studies.sources import encodings_per_slide
 
 N_SLIDES, SIDE, DIM = 48, 4, 40
 N_REGIONS = SIDE * SIDE
@@ -362,3 +363,17 @@ def test_a_patient_counts_once_however_many_slides_there_are(cohort: Written, tm
     negative = [value for patient, value in joined.items() if patient.startswith("s")]
     by_hand = np.mean([(a > b) + 0.5 * (a == b) for a in positive for b in negative])
     assert found.runs[0].fold_value[0] == pytest.approx(by_hand)
+
+
+def test_an_arm_costs_the_tiles_that_must_be_embedded_for_it(cohort: Written) -> None:
+    tiles, regions = open_set(cohort.tiles), open_set(cohort.regions)
+    arms = table_of_arms([tiles, regions])
+
+    found = dict(zip([arm.id for arm in arms], encodings_per_slide([tiles, regions], arms, tiles.slides), strict=True))
+
+    coarse, fine = float(N_REGIONS), 4.0 * N_REGIONS
+    assert (found["2/mean"], found["0.5/abmil"]) == (coarse, fine)
+    assert {found[name] for name in ("pseudo-coarse", "pseudo-contrast")} == {fine}  # coarse tiles are not read
+    assert {found[name] for name in ("concat", "parents", "contrast", "oracle/cls/mean")} == {coarse + fine}
+    alone = table_of_arms([regions])
+    assert encodings_per_slide([regions], alone, regions.slides) == [None] * len(alone)

@@ -56,7 +56,8 @@ class EvaluateSettings(Settings):
     )
     seeds: int = Field(1, ge=1, description="Seeds that networks are fitted with in every fold; scores are averaged.")
     primary: str | None = Field(
-        None, description="Label, or its beginning, of the mixed arm that the primary comparison is about."
+        None,
+        description="Mixed arm of the primary comparison: its id such as mem/tokens/abmil, or its label's beginning.",
     )
     most_instances: int = Field(
         1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
