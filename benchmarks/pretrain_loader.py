@@ -21,7 +21,8 @@ from parfocal.pretrain import PretrainSettings, pretrain, read_metrics
 from parfocal.pretrain.data import RegionStream, SlideCache
 from parfocal.pretrain.holdout import split_set
 from parfocal.pretrain.masks import draw_masks
-from parfocal.pretrain.setup import new_model, new_order, parameter_groups, take_statistics
+from parfocal.pretrain.optimiser import new_optimizer
+from parfocal.pretrain.setup import new_model, new_order, take_statistics
 from parfocal.pretrain.trainee import Trainee
 
 MPPS = (2.0, 1.0, 0.5)
@@ -94,7 +95,7 @@ def main() -> None:
             batches = list(stream.batches(0, arguments.steps))
         trainee = Trainee(new_model(tiles, settings, seed=0), settings)
         take_statistics(trainee, split, cache)
-        optimizer = torch.optim.AdamW(parameter_groups(trainee, settings.weight_decay), fused=True)
+        optimizer = new_optimizer(trainee, settings, device=torch.device("cpu"))
 
         def run_steps(first: int, last: int) -> None:
             for step in range(first, last):

@@ -1,9 +1,10 @@
 """Whether masked embedding modelling learns cross-scale structure that is known to be there, and how much of it.
 
-Run: python benchmarks/prove_xscale.py [--directions leading|anywhere] [--targets standardised|whitened] [--steps 1000]
+Run: python benchmarks/prove_xscale.py [--directions leading|anywhere] [--targets standardised|whitened] [--steps 1500]
 Draws XScale-strat (tile embeddings whose 20x tiles carry the product of two states that the 5x tile shows apart, so
 that the best linear R2 of the product is 0), pretrains size T with batch 128, runs `parfocal prove` on held-out slides
-and prints its table, the product component against its Bayes prediction, and whether the bars hold.
+and prints its table, the best that the cohort allows beside it, the product component against its Bayes prediction, and
+whether the bars hold.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.table import Table
 
 from parfocal.cli.command import print_table
 from parfocal.embeddings import open_set
@@ -29,8 +31,9 @@ from parfocal.studies.proof.scores import ScoreTable
 from parfocal.studies.proof.subject import Predictor, open_subject
 from parfocal.studies.proof.verdict import PatternVerdict, judge, show_signed3
 from parfocal.studies.prove import ProveSettings, prove
+from parfocal.synthetic.conditional import RegionLaw
 from parfocal.synthetic.feature_model import COARSE, FINE, FeatureModel
-from parfocal.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+from parfocal.synthetic.xscale import FeatureCohort, StratSettings, draw_cohort, write_cohort
 
 LEAST_OF_BAYES = 0.85
 
@@ -40,8 +43,10 @@ def main() -> int:
     parser.add_argument("--directions", choices=("leading", "anywhere"), default="leading")
     parser.add_argument("--targets", choices=("standardised", "whitened"), default="standardised")
     parser.add_argument("--slides", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="muon")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--bottleneck", type=float, default=0.25)
     parser.add_argument("--control-steps", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -68,7 +73,9 @@ def main() -> int:
             size="T",
             batch=128,
             steps=arguments.steps,
+            optimizer=arguments.optimizer,
             lr=arguments.lr,
+            bottleneck=arguments.bottleneck,
             targets=arguments.targets,
             monitor_every=arguments.steps,
             log_every=max(1, arguments.steps // 10),
@@ -85,11 +92,17 @@ def main() -> int:
             ProveSettings(control_steps=arguments.control_steps, seed=arguments.seed),
             tell=tell,
         )
-        product = _product_r2(out, cohort)
+        view = _HeldOutView(out, ProveSettings(seed=arguments.seed))
+        possible = _possible(view, cohort)
+        product = _product_r2(view, cohort)
         tell("done")
 
-    print(f"XScale-strat, directions {arguments.directions}, targets {arguments.targets}, {arguments.steps} steps")
+    print(
+        f"XScale-strat, directions {arguments.directions}, targets {arguments.targets}, {arguments.steps} steps of "
+        f"{arguments.optimizer} at {arguments.lr:g}"
+    )
     print_table(summary_table(proof))
+    print_table(_ceilings_table(proof, possible))
     print(*proof.sentences, sep="\n")
     share = product["model"] / product["Bayes"]
     print(
@@ -128,16 +141,72 @@ def _all_whole(proof: ProofResult, seed: int) -> PatternVerdict:
     return judge(pooled, pattern, draws=1000, seed=seed)
 
 
-def _product_r2(out: Path, cohort) -> dict[str, float]:
+class _HeldOutView:
+    """The held-out regions of a proof, once more: the same ones, asked the same questions."""
+
+    def __init__(self, out: Path, settings: ProveSettings) -> None:
+        self.settings = settings
+        self.subject = open_subject(out / "model", open_set(out / "store"))
+        self.layout = Layout.of_set(self.subject.tiles)
+        self.predictor = Predictor(self.subject.trainee, self.layout, torch.device("cpu"), 256)
+        self.held_out = held_out_regions(
+            self.subject.cache,
+            self.subject.split.held_out,
+            self.layout,
+            self.predictor.standardise,
+            most=settings.eval_regions,
+            rng=np.random.default_rng([settings.seed, 0]),
+        )
+
+    def hidden(self, number: int, pattern: Pattern) -> np.ndarray:
+        return draw_hidden(
+            pattern,
+            self.layout,
+            self.held_out.present,
+            rate=self.subject.settings.mask_rate,
+            most=self.settings.random_regions if pattern.mask == "random" else None,
+            seed=1000 * self.settings.seed + number,
+        )
+
+
+def _possible(view: _HeldOutView, cohort: FeatureCohort) -> ScoreTable:
+    """R2 of the best possible prediction and of the best linear one: the cohort's own law, nothing estimated."""
+    law, held_out, layout = RegionLaw.of(cohort.settings), view.held_out, view.layout
+    scores = ScoreTable(held_out.n_clusters)
+    for number, pattern in enumerate(patterns_of(layout)):
+        hidden = view.hidden(number, pattern)
+        for name, predict in (("best", law.predict), ("linear", law.predict_linearly)):
+            predicted = view.predictor.standardise(predict(held_out.raw.tokens, ~hidden).astype(np.float32), layout)
+            scores.add(name, pattern.name, predicted, held_out.target, hidden, layout, held_out.cluster)
+    return scores
+
+
+def _ceilings_table(proof: ProofResult, possible: ScoreTable) -> Table:
+    """The model and B5 beside what is possible at all, and what a linear map could reach with endless data."""
+    table = Table(title="R2 beside what the cohort allows")
+    for title in (
+        "hidden",
+        "model",
+        "B5",
+        "linear optimum",
+        "best possible",
+        "best - linear",
+        "best - B5",
+        "model - B5",
+    ):
+        table.add_column(title, justify="left" if title == "hidden" else "right")
+    for verdict in proof.verdicts:
+        name = verdict.pattern.name
+        model, b5 = (proof.scores.r2(one, name) for one in ("model", "B5"))
+        linear, best = (possible.r2(one, name) for one in ("linear", "best"))
+        values = (model, b5, linear, best, best - linear, best - b5, model - b5)
+        table.add_row(name, *(f"{value:.4f}" for value in values))
+    return table
+
+
+def _product_r2(view: _HeldOutView, cohort: FeatureCohort) -> dict[str, float]:
     """R2 of the product's coordinate in hidden 20x tiles, all hidden: model, B5, and the exact Bayes prediction."""
-    store = open_set(out / "store")
-    subject = open_subject(out / "model", store)
-    layout = Layout.of_set(store)
-    predictor = Predictor(subject.trainee, layout, torch.device("cpu"), 256)
-    rng = np.random.default_rng(0)
-    held_out = held_out_regions(
-        subject.cache, subject.split.held_out, layout, predictor.standardise, most=1000, rng=rng
-    )
+    subject, layout, predictor, held_out = view.subject, view.layout, view.predictor, view.held_out
     pattern = next(one for one in patterns_of(layout) if one.name == f"whole {FINE:g}")
     hidden = draw_hidden(pattern, layout, held_out.present, rate=(0.3, 0.75), seed=0)
     mean, _ = predictor.predict(ask(held_out.raw, hidden))

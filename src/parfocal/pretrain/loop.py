@@ -24,6 +24,7 @@ from parfocal.pretrain.holdout import Split, split_set
 from parfocal.pretrain.masks import draw_masks
 from parfocal.pretrain.metrics import MetricsFile, metric_columns, read_metrics
 from parfocal.pretrain.monitors import CollapseWatch
+from parfocal.pretrain.optimiser import new_optimizer
 from parfocal.pretrain.precision import choose_autocast
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.pretrain.setup import (
@@ -33,7 +34,6 @@ from parfocal.pretrain.setup import (
     learning_rate,
     new_model,
     new_order,
-    parameter_groups,
     take_statistics,
 )
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
@@ -153,10 +153,7 @@ class _Run:
         held_out = self._held_out() if self.n_steps else None
         reason = self._choose_precision(state, held_out) if self.n_steps else "not used"
         self.trainee.to(fabric.device)
-        groups = parameter_groups(self.trainee, settings.weight_decay)
-        module, optimizer = fabric.setup(
-            self.trainee, torch.optim.AdamW(groups, lr=settings.lr, fused=fabric.device.type != "mps")
-        )
+        module, optimizer = fabric.setup(self.trainee, new_optimizer(self.trainee, settings, device=fabric.device))
         first = 0
         sums = torch.zeros(len(LOSS_PARTS) + 1, device=fabric.device)
         if state is not None:

@@ -58,6 +58,11 @@ class PretrainSettings(MaskSettings):
     )
     epochs: float = Field(20.0, gt=0, description="Times that as many regions are seen as there are to train on.")
     batch: int = Field(256, gt=1, description="Regions of a step, of each process.")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="AdamW, or Muon for matrices with AdamW for the rest: weak structure is learnt in fewer steps, and "
+        "a step takes longer where the model is wide and the batch small.",
+    )
     lr: float = Field(3e-4, gt=0, description="Largest learning rate.")
     weight_decay: float = Field(0.05, ge=0, description="Weight decay of matrices.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")

@@ -28,7 +28,6 @@ __all__ = [
     "learning_rate",
     "new_model",
     "new_order",
-    "parameter_groups",
     "take_statistics",
 ]
 
@@ -154,15 +153,6 @@ def take_statistics(trainee: Trainee, split: Split, cache: SlideCache) -> None:
                 for mpp in trainee.mpps
             }
         )
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms, scales and learnt tokens do not."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def learning_rate(step: int, n_steps: int, settings: PretrainSettings) -> float:

@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from parfocal.pretrain import PretrainSettings, StepsDone, pretrain, read_metrics
+from parfocal.pretrain.events import PretrainEvent
+from parfocal.pretrain.optimiser import MuonAdamW, new_optimizer, orthogonalised
+
+from .conftest import MakeSet
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_all_singular_values_become_alike_and_the_vectors_stay(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    u, _ = torch.linalg.qr(torch.randn(shape[0], 24, generator=generator, dtype=torch.float64))
+    v, _ = torch.linalg.qr(torch.randn(shape[1], 24, generator=generator, dtype=torch.float64))
+    matrix = (u * torch.logspace(0, -2, 24, dtype=torch.float64)) @ v.T
+
+    found = u.T @ orthogonalised(matrix) @ v
+
+    # The quintic's range; what is left off the diagonal is rounding of float64.
+    assert float(found.diagonal().min()) > 0.65
+    assert float(found.diagonal().max()) < 1.25
+    assert (found - found.diagonal().diag()).abs().max() < 1e-9
+
+
+def test_bfloat16_and_nothing_are_forgiven() -> None:
+    matrix = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
+    exact = orthogonalised(matrix.double())
+
+    assert (orthogonalised(matrix).double() - exact).norm() / exact.norm() < 0.05
+    assert torch.equal(orthogonalised(torch.zeros(16, 20)), torch.zeros(16, 20))
+
+
+def test_a_step_of_a_matrix_has_the_size_that_adamw_would_give_it() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 48)
+    before = layer.weight.detach().clone()
+    optimizer = MuonAdamW(layer, lr=0.01, weight_decay=0.0)
+    layer(torch.randn(100, 64)).square().sum().backward()
+    optimizer.step()
+
+    # Liu et al. 2025: the numbers of AdamW's steps have a root mean square of 0.2 to 0.4 learning rates.
+    moved = (layer.weight.detach() - before).square().mean().sqrt() / 0.01
+    assert 0.14 < float(moved) < 0.25
+
+
+def test_what_is_no_matrix_moves_as_with_adamw() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5)) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    # A map from four numbers is too small to have a spectrum, so all of it is AdamW's; without decay both are one.
+    mine = MuonAdamW(layers[0], lr=0.02, weight_decay=0.3)
+    its = torch.optim.AdamW(layers[1].parameters(), lr=0.02, weight_decay=0.0)
+    rows = torch.randn(30, 4)
+    for _ in range(5):
+        for layer, optimizer in zip(layers, (mine, its), strict=True):
+            optimizer.zero_grad()
+            (layer(rows) - 1).abs().sum().backward()
+            optimizer.step()
+
+    for one, other in zip(layers[0].parameters(), layers[1].parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_matrices_decay_and_a_closure_is_refused() -> None:
+    layer = nn.Linear(32, 32)
+    before = layer.weight.detach().clone()
+    optimizer = MuonAdamW(layer, lr=0.1, weight_decay=0.5)
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer.step()
+
+    assert torch.allclose(layer.weight.detach(), 0.95 * before)
+    with pytest.raises(ValueError, match="no closure"):
+        optimizer.step(lambda: 0.0)
+
+
+def test_weak_directions_are_learnt_sooner_than_with_adamw() -> None:
+    """A linear map of inputs whose variance falls as k^-2, as that of embeddings does; the weakest quarter of them."""
+    generator = torch.Generator().manual_seed(0)
+    rotation, _ = torch.linalg.qr(torch.randn(32, 32, generator=generator))
+    truth, _ = torch.linalg.qr(torch.randn(32, 32, generator=generator))
+    scale = torch.arange(1, 33) ** -1.0
+
+    def left(name: str) -> float:
+        layer = nn.Linear(32, 32, bias=False)
+        nn.init.zeros_(layer.weight)
+        settings = PretrainSettings(optimizer=name, weight_decay=0.0)
+        optimizer = new_optimizer(layer, settings, device=torch.device("cpu"))
+        draws = torch.Generator().manual_seed(1)
+        for step in range(100):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.02 * (1 - step / 100)
+            x = torch.randn(128, 32, generator=draws) * scale @ rotation.T
+            noise = 0.1 * torch.randn(128, 32, generator=draws)
+            optimizer.zero_grad()
+            (layer(x) - x @ truth.T + noise).square().mean().backward()
+            optimizer.step()
+        wrong = ((layer.weight.detach() - truth) @ rotation)[:, 24:]
+        return float(wrong.square().sum() / 8)  # the truth's columns have length 1
+
+    assert left("muon") < 0.3 * left("adamw")
+
+
+def test_a_run_with_muon_learns_and_resumes_exactly(make_set: MakeSet, tmp_path: Path) -> None:
+    tiles = make_set((12,) * 3, dim=24, mpps=(2.0, 1.0))
+    settings = PretrainSettings(
+        size="T",
+        steps=8,
+        batch=8,
+        lr=4e-3,
+        optimizer="muon",
+        precision="float32",
+        monitor_regions=8,
+        log_every=2,
+        monitor_every=8,
+        checkpoint_every=4,
+    )
+    pretrain(tiles, tmp_path / "whole", settings)
+
+    def stop(event: PretrainEvent) -> None:
+        if isinstance(event, StepsDone) and event.values["step"] == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tiles, tmp_path / "parts", settings, on_event=stop)
+    pretrain(tiles, tmp_path / "parts", settings)
+    losses = [[row["loss"] for row in read_metrics(tmp_path / one / "metrics.csv")] for one in ("whole", "parts")]
+
+    assert losses[0] == losses[1]
+    assert losses[0][-1] < losses[0][0]
