@@ -5,11 +5,13 @@ settings) to one `FittedProbe` for each fold. Everything that is fitted or chose
 """
 
 from parfocal.probes.attention import fit_attention
+from parfocal.probes.bilinear import fit_bilinear
 from parfocal.probes.contrast import fit_contrast
 from parfocal.probes.directions import contrast_matrices
 from parfocal.probes.fitted import Fit, FittedProbe, ProbeState, average_predictions, predict
 from parfocal.probes.linear import fit_mean
 from parfocal.probes.loading import load_probe
+from parfocal.probes.mlp import fit_mlp, fit_region_mlp
 from parfocal.probes.moments import cross_moments
 from parfocal.probes.settings import FoldPrediction, ProbeSettings
 from parfocal.probes.whitening import Preparation, Whitening, fit_whitening, preparations
@@ -26,8 +28,11 @@ __all__ = [
     "contrast_matrices",
     "cross_moments",
     "fit_attention",
+    "fit_bilinear",
     "fit_contrast",
     "fit_mean",
+    "fit_mlp",
+    "fit_region_mlp",
     "fit_whitening",
     "load_probe",
     "predict",

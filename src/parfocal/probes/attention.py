@@ -11,7 +11,7 @@ from torch.nn import functional
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.probes.fitted import FittedProbe
-from parfocal.probes.network import Network, by_fold, normal
+from parfocal.probes.network import Network, Schedule, by_fold, normal
 from parfocal.probes.preparing import RowMap, Table, fit_map, gather
 from parfocal.probes.settings import ProbeSettings
 from parfocal.probes.training import fit_network
@@ -39,9 +39,9 @@ class AttentionNetwork(Network):
         """The probe's name."""
         return "attention"
 
-    def schedule(self, settings: ProbeSettings) -> tuple[int, float]:
+    def schedule(self, settings: ProbeSettings) -> Schedule:
         """Attention's own."""
-        return settings.attention_steps, settings.attention_rate
+        return Schedule(settings.attention_steps, settings.attention_rate, decay=1.0)
 
     def fit_preparation(
         self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings

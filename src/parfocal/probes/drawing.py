@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from parfocal.probes.settings import ProbeSettings
-
 __all__ = ["Draw", "draw_instances", "shares_of"]
 
 
@@ -31,30 +29,43 @@ class Draw:
         ]
 
 
-def shares_of(starts: Sequence[Int64[np.ndarray, " bound"]], settings: ProbeSettings) -> list[int]:
+def shares_of(starts: Sequence[Int64[np.ndarray, " bound"]], instances: int) -> list[int]:
     """How many instances of each table are drawn: its share of all, at least one, and no more than a slide has."""
     counts = [np.diff(start) for start in starts]
     sizes = np.array([one.mean() for one in counts])
-    shares = np.maximum(1, np.rint(settings.attention_instances * sizes / max(sizes.sum(), 1e-12)))
+    shares = np.maximum(1, np.rint(instances * sizes / max(sizes.sum(), 1e-12)))
     return [max(1, min(int(share), int(one.max()))) for share, one in zip(shares, counts, strict=True)]
 
 
 def draw_instances(
-    starts: Sequence[Int64[np.ndarray, " bound"]], settings: ProbeSettings, steps: int
+    starts: Sequence[Int64[np.ndarray, " bound"]],
+    slides: Int64[np.ndarray, " slide"],
+    n_slides: int,
+    *,
+    instances: int,
+    rng: np.random.Generator,
+    device: torch.device,
 ) -> Iterator[Draw]:
-    """Draws for every step, from where the rows of each slide begin in each table.
+    """Draws without end.
 
-    A small slide is taken whole, a larger one with repetition: among hundreds, a double changes nothing.
+    A small slide is taken whole, a larger one with repetition: among hundreds, a double changes nothing. What is drawn
+    of a slide does not depend on which other slides are there.
+
+    Args:
+        starts: where the rows of each slide begin in each table, and the end.
+        slides: their numbers.
+        n_slides: how many slides there are in all.
+        instances: how many are drawn of a slide, from all tables together.
+        rng: decides.
+        device: where the networks are.
     """
-    rng = np.random.default_rng([settings.seed, 4])
-    device = torch.device(settings.device)
-    shares = shares_of(starts, settings)
-    for _ in range(steps):
+    shares = shares_of(starts, instances)
+    while True:
         numbers, real = [], []
         for start, share in zip(starts, shares, strict=True):
             counts = np.diff(start)[:, None]
             order = np.arange(share)[None]
-            random = rng.integers(0, np.maximum(counts, 1), (len(counts), share))
+            random = (rng.random((n_slides, share))[slides] * counts).astype(np.int64)
             drawn = start[:-1, None] + np.where(counts <= share, np.minimum(order, counts - 1), random)
             there = (order < counts) | (counts > share)
             single = share == 1 and bool((counts == 1).all())

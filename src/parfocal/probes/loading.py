@@ -5,9 +5,12 @@ from functools import partial
 
 from parfocal.errors import MismatchError
 from parfocal.probes.attention import AttentionNetwork
+from parfocal.probes.bilinear import BilinearNetwork
 from parfocal.probes.contrast import FittedContrast
+from parfocal.probes.finetuned import load_finetuned
 from parfocal.probes.fitted import FittedProbe, ProbeState
 from parfocal.probes.linear import FittedMean
+from parfocal.probes.mlp import MeanNetwork, RegionNetwork
 from parfocal.probes.network import load_network
 
 __all__ = ["load_probe"]
@@ -16,6 +19,10 @@ _LOADERS: Mapping[str, Callable[[ProbeState], FittedProbe]] = {
     "mean": FittedMean.load,
     "contrast": FittedContrast.load,
     "attention": partial(load_network, AttentionNetwork()),
+    "mlp": partial(load_network, MeanNetwork()),
+    "region_mlp": partial(load_network, RegionNetwork()),
+    "bilinear": partial(load_network, BilinearNetwork()),
+    "finetuned": load_finetuned,
 }
 
 

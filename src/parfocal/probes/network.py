@@ -16,7 +16,31 @@ from parfocal.probes.preparing import Table
 from parfocal.probes.settings import ProbeSettings
 from parfocal.probes.whitening import Preparation
 
-__all__ = ["FittedColumn", "FittedNetwork", "Network", "by_fold", "load_network", "normal"]
+__all__ = [
+    "FittedColumn",
+    "FittedNetwork",
+    "Network",
+    "Schedule",
+    "by_fold",
+    "load_network",
+    "normal",
+    "scores_by_fold",
+]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a kind of network is trained.
+
+    Attributes:
+        steps: the most; four numbers up to this one are offered.
+        rate: learning rate of AdamW.
+        decay: its weight decay, which is multiplied with the rate.
+    """
+
+    steps: int
+    rate: float
+    decay: float
 
 
 class Network(ABC):
@@ -31,8 +55,8 @@ class Network(ABC):
         """What `load_probe` knows it by."""
 
     @abstractmethod
-    def schedule(self, settings: ProbeSettings) -> tuple[int, float]:
-        """The most training steps, and the learning rate."""
+    def schedule(self, settings: ProbeSettings) -> Schedule:
+        """How it is trained."""
 
     @abstractmethod
     def fit_preparation(
@@ -77,6 +101,18 @@ def by_fold(rows: Float[Tensor, "fold row kept"], weight: Float[Tensor, "model k
     return product.view(folds, n_rows, roles, out).permute(2, 0, 1, 3).reshape(roles * folds, n_rows, out)
 
 
+def scores_by_fold(
+    rows: Float[Tensor, "fold slide kept"], weight: Float[Tensor, "model kept"]
+) -> Float[Tensor, "model slide"]:
+    """The product of each model's one weight vector with the rows of its fold.
+
+    This way round, with the rows transposed, the product and its gradient take a sixth of the time on a CPU.
+    """
+    side_by_side = weight.view(-1, len(rows), weight.shape[1]).transpose(0, 1)  # (fold, role, kept)
+    product = torch.bmm(side_by_side, rows.transpose(1, 2))  # (fold, role, slide)
+    return product.transpose(0, 1).reshape(len(weight), rows.shape[1])
+
+
 def normal(rng: np.random.Generator, *shape: int) -> Float32[np.ndarray, "..."]:
     """Normal numbers whose variance is one over the last axis but one."""
     drawn: Float32[np.ndarray, "..."] = (rng.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
@@ -91,7 +127,7 @@ class FittedColumn:
         label: the preparation and the number of steps.
         fitted: the preparation, for `Network.tables`.
         parameters: of the network.
-        scale: what its score is multiplied with; 1 but for numbers.
+        scale: what its score is multiplied with.
         location: what is then added; 0 but for numbers.
     """
 

@@ -28,6 +28,13 @@ class ProbeSettings(Settings):
         40, ge=4, description="Most training steps; a quarter, half, three quarters are tried."
     )
     attention_rate: float = Field(0.003, gt=0, description="Learning rate of the attention network.")
+    mlp_width: int = Field(32, ge=1, description="Width of the hidden layer of the networks on means.")
+    mlp_steps: int = Field(80, ge=4, description="Most training steps of the networks on means.")
+    mlp_rate: float = Field(0.02, gt=0, description="Learning rate of the networks on means.")
+    mlp_decay: float = Field(5.0, ge=0, description="Weight decay of the networks on means, times their rate.")
+    bilinear_rank: int = Field(8, ge=1, description="Pairs of directions of the bilinear head.")
+    bilinear_steps: int = Field(40, ge=4, description="Most training steps of the bilinear head.")
+    bilinear_rate: float = Field(0.03, gt=0, description="Learning rate of the bilinear head.")
     balanced: bool = Field(
         False, description="Weigh both classes alike in every loss, however rare one is; numbers and times unchanged."
     )

@@ -9,8 +9,10 @@ each column by its loss on the inner folds that validate. What scores new slides
 saw the whole training fold.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -21,15 +23,15 @@ from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.probes.drawing import Draw, draw_instances, shares_of
 from parfocal.probes.fitted import FittedProbe
-from parfocal.probes.network import FittedColumn, FittedNetwork, Network
+from parfocal.probes.network import FittedColumn, FittedNetwork, Network, Schedule
 from parfocal.probes.settings import ProbeSettings
 from parfocal.probes.targets import Targets, targets_of
 from parfocal.probes.whitening import preparations
 
 __all__ = ["fit_network"]
 
-_WEIGHT_DECAY = 1.0
 _CHECKPOINTS = 4
+_MORE_TO_JUDGE = 4  # times the instances of a step: few of many regions make a noisy choice, and it costs little
 _MOST_BYTES = 1 << 30  # of prepared vectors and of what a step keeps; folds that do not fit are trained afterwards
 _BYTES_PER_INSTANCE = 1024  # what a step keeps of one drawn instance in one model
 
@@ -54,12 +56,11 @@ def fit_network(
 def _bytes_per_fold(
     network: Network, bags: Sequence[Bag], outcome: Outcome, fold: Fold, settings: ProbeSettings
 ) -> int:
-    all_slides = np.arange(len(outcome))
     total = 0
     for preparation in preparations(settings.components)[:: len(settings.components)]:
         fitted = network.fit_preparation(bags, fold.train, preparation, settings)
-        tables = network.tables(bags, all_slides, fitted)
-        drawn = sum(shares_of([table.start for table in tables], settings)) * len(all_slides)
+        tables = network.tables(bags, fold.train, fitted)
+        drawn = sum(shares_of([table.start for table in tables], settings.attention_instances)) * len(fold.train)
         models = len(outcome.columns) * (1 + settings.attention_validation)
         total = max(total, sum(table.rows.nbytes for table in tables) + models * drawn * _BYTES_PER_INSTANCE)
     return total
@@ -69,23 +70,25 @@ def _fit_folds(
     network: Network, bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
 ) -> list[FittedProbe]:
     device = torch.device(settings.device)
-    columns = outcome.columns
-    learns, judges = _roles(len(outcome), folds, settings.attention_validation)
+    # A slide that no fold learns from is not looked at.
+    slides = np.unique(np.concatenate([fold.train for fold in folds]))
+    columns = outcome.of(slides).columns
+    learns, judges = (one[:, :, slides] for one in _roles(len(outcome), folds, settings.attention_validation))
     targets = targets_of(columns, learns, judges, balanced=settings.balanced, device=device)
-    most, rate = network.schedule(settings)
-    steps = sorted({max(1, most * part // _CHECKPOINTS) for part in range(1, _CHECKPOINTS + 1)})
+    schedule = network.schedule(settings)
+    steps = sorted({max(1, schedule.steps * part // _CHECKPOINTS) for part in range(1, _CHECKPOINTS + 1)})
     best = np.full(targets.scale.shape, np.inf)
     chosen: dict[tuple[int, int], FittedColumn] = {}
     for preparation in preparations(settings.components):
         fitted = [network.fit_preparation(bags, fold.train, preparation, settings) for fold in folds]
-        rows, starts = _stacked(network, bags, np.arange(len(outcome)), fitted)
+        rows, starts = _stacked(network, bags, slides, fitted)
         on_device = [one.to(device) for one in rows]
-        checking, *draws = draw_instances(starts, settings, steps[-1] + 1)
+        checking, draws = _draws(starts, slides, len(outcome), settings)
         models = _Models(network, _starts(network, fitted, rows, folds, settings, targets, device))
-        for step in models.train(on_device, draws, targets, rate):
+        for step in models.train(on_device, islice(draws, steps[-1]), targets, schedule):
             if step not in steps:
                 continue
-            losses = models.held_out(on_device, checking, targets)
+            losses, slopes = models.held_out(on_device, checking, targets)
             for place in map(tuple, np.argwhere(losses < best)):
                 column, fold = int(place[0]), int(place[1])
                 best[column, fold] = losses[column, fold]
@@ -93,7 +96,7 @@ def _fit_folds(
                     f"{preparation.label}, {step} steps",
                     fitted[fold],
                     models.parameters_of(column * len(learns) * len(folds) + fold),
-                    float(targets.scale[column, fold]),
+                    float(targets.scale[column, fold] * slopes[column, fold]),
                     float(targets.location[column, fold]),
                 )
     if not np.isfinite(best).all():
@@ -132,6 +135,19 @@ def _stacked(
     return rows, [table.start for table in of_folds[0]]
 
 
+def _draws(
+    starts: Sequence[Int64[np.ndarray, " bound"]],
+    slides: Int64[np.ndarray, " slide"],
+    n_slides: int,
+    settings: ProbeSettings,
+) -> tuple[Draw, Iterator[Draw]]:
+    """The instances that every held-out loss is taken on, and those of the training steps."""
+    rng = np.random.default_rng([settings.seed, 4])
+    device, instances = torch.device(settings.device), settings.attention_instances
+    draw = partial(draw_instances, starts, slides, n_slides, rng=rng, device=device)
+    return next(draw(instances=_MORE_TO_JUDGE * instances)), draw(instances=instances)
+
+
 def _starts(
     network: Network,
     fitted: Sequence[Mapping[str, np.ndarray]],
@@ -165,11 +181,13 @@ class _Models:
     network: Network
     parameters: Mapping[str, Tensor]
 
-    def train(self, rows: Sequence[Tensor], draws: Sequence[Draw], targets: Targets, rate: float) -> Iterator[int]:
+    def train(
+        self, rows: Sequence[Tensor], draws: Iterable[Draw], targets: Targets, schedule: Schedule
+    ) -> Iterator[int]:
         """Train all models side by side and yield the number of each finished step."""
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
-        optimiser = torch.optim.AdamW(list(self.parameters.values()), lr=rate, weight_decay=_WEIGHT_DECAY)
+        optimiser = torch.optim.AdamW(list(self.parameters.values()), lr=schedule.rate, weight_decay=schedule.decay)
         for step, draw in enumerate(draws, start=1):
             loss = targets.training_loss(self.network.score(self.parameters, draw.of(rows), draw.real)).sum()
             optimiser.zero_grad()
@@ -178,10 +196,13 @@ class _Models:
             yield step
 
     @torch.no_grad()
-    def held_out(self, rows: Sequence[Tensor], draw: Draw, targets: Targets) -> Float[np.ndarray, "column fold"]:
-        """The loss of each column and fold; infinite where it is not a number."""
-        losses = targets.held_out_loss(self.network.score(self.parameters, draw.of(rows), draw.real)).cpu().numpy()
-        return np.where(np.isfinite(losses), losses, np.inf)
+    def held_out(
+        self, rows: Sequence[Tensor], draw: Draw, targets: Targets
+    ) -> tuple[Float[np.ndarray, "column fold"], Float[np.ndarray, "column fold"]]:
+        """The loss of each column and fold, infinite where it is not a number; and the slope it is taken with."""
+        loss, slope = targets.best_slope(self.network.score(self.parameters, draw.of(rows), draw.real))
+        losses = loss.cpu().numpy()
+        return np.where(np.isfinite(losses), losses, np.inf), slope.cpu().numpy()
 
     def parameters_of(self, model: int) -> dict[str, np.ndarray]:
         """A copy of the parameters of one model."""
