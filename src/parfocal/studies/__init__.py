@@ -4,6 +4,7 @@
 `synergy` asks, before any training, whether pairing magnifications can help on a label at all; `prove` whether a
 checkpoint has learnt how magnifications belong together, or only what simpler explanations know too; `explore`
 pretrains every cell of a design space and ranks the cells by one protocol; `study` is the whole chain from one file.
+`fit` keeps an arm as a calibrated head, and `predict` applies it to new slides.
 """
 
 from parfocal.studies.arms import Arm, table_of_arms
@@ -16,6 +17,16 @@ from parfocal.studies.evaluate import EvaluateSettings, evaluate
 from parfocal.studies.evaluation import ArmRun, EvaluateResult, TargetResult, arm_results, evaluation_page
 from parfocal.studies.explore import ExploreResult, ExploreSettings, explore
 from parfocal.studies.fitting import cross_validate
+from parfocal.studies.head import (
+    FitSettings,
+    Head,
+    PredictSettings,
+    PredictSummary,
+    fit,
+    fit_study,
+    load_head,
+    predict,
+)
 from parfocal.studies.proof import ProofResult
 from parfocal.studies.prove import ProveSettings, prove
 from parfocal.studies.study import StudyResult, study
@@ -30,6 +41,10 @@ __all__ = [
     "EvaluateSettings",
     "ExploreResult",
     "ExploreSettings",
+    "FitSettings",
+    "Head",
+    "PredictSettings",
+    "PredictSummary",
     "ProofResult",
     "ProveSettings",
     "Study",
@@ -45,7 +60,11 @@ __all__ = [
     "evaluate",
     "evaluation_page",
     "explore",
+    "fit",
+    "fit_study",
+    "load_head",
     "plan_study",
+    "predict",
     "prove",
     "read_study",
     "study",

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort
 from parfocal.embeddings import open_set
 from parfocal.errors import ConfigError, StoreError
 from parfocal.report.statistics import auc
+from parfocal.studies import read_study, study
 from parfocal.studies.arms import read_arm_bags, table_of_arms
 from parfocal.studies.fitting import cross_validate
 from parfocal.studies.head import Head, fit, fit_calibration, fit_study, load_head, predict
@@ -150,26 +152,27 @@ def test_a_number_comes_with_its_interval(scanned: Scanned, tmp_path: Path) -> N
 
 
 def test_a_study_says_itself_what_it_was_about(scanned: Scanned, head: Path, tmp_path: Path) -> None:
-    report = tmp_path / "study" / "report"
-    report.mkdir(parents=True)
-    sets = [open_set(scanned.store).path, *(file.parent for file in scanned.regions.glob("*/settings.json"))]
-    about = {
-        "labels": str(scanned.labels), "sets": [str(one) for one in sets], "models": {"mem": str(scanned.model)},
-        "group": "patient", "site": None, "slide": "slide", "count": "group",
-        "targets": {"red": {"kind": "binary", "positive": "1", "event": None, "order": []}, "amount": {}},
-        "file": {"encoder": scanned.encoder},
+    content = {
+        "store": str(scanned.store),
+        "labels": {"file": str(scanned.labels), "group": "patient", "targets": ["red", "amount"]},
+        "evaluation": {
+            "arms": ["contrast"], "repeats": QUICK.repeats, "probes": QUICK.probes.model_dump(mode="json"),
+        },
     }  # fmt: skip
-    own = {"folds": QUICK.folds, "repeats": QUICK.repeats, "probes": QUICK.probes.model_dump(mode="json")}
-    (report / "results.json").write_text(json.dumps({"settings": {**own, "study": about}}))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    study(read_study(tmp_path / "study.yaml"), tmp_path / "made")
+    promised = json.loads((tmp_path / "made" / "report" / "results.json").read_text())["targets"]["red"]["arms"]
 
-    fitted = fit_study(tmp_path / "study", "contrast", tmp_path / "head", target="red")
+    fitted = fit_study(tmp_path / "made", "contrast", tmp_path / "head", target="red")
 
-    assert fitted.facts.tiles.spec == scanned.encoder
-    assert fitted.calibration.slope == pytest.approx(load_head(head).calibration.slope)
+    by_hand = load_head(head)
+    assert fitted.facts.tiles == by_hand.facts.tiles
+    assert fitted.calibration.slope == pytest.approx(by_hand.calibration.slope)
+    assert [one["value"]["estimate"] for one in promised] == [pytest.approx(fitted.facts.metric.estimate)]
     with pytest.raises(ConfigError, match=r"2 targets \(red, amount\)"):
-        fit_study(tmp_path / "study", "contrast", tmp_path / "head")
+        fit_study(tmp_path / "made", "contrast", tmp_path / "head")
     with pytest.raises(ConfigError, match="no target 'msi'"):
-        fit_study(tmp_path / "study", "contrast", tmp_path / "head", target="msi")
+        fit_study(tmp_path / "made", "contrast", tmp_path / "head", target="msi")
 
 
 def test_results_of_a_plain_evaluation_are_no_study(tmp_path: Path) -> None:
