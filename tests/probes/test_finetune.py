@@ -80,7 +80,6 @@ def test_training_on_lowers_the_training_loss(bag: Bag, model: Path, numbers: An
 
     losses = [log_loss(one.score([bag], fold.train)[:, 0], numbers.kind[fold.train]) for one in (few, many)]
     assert losses[1] < losses[0] < np.log(2)
-    assert losses[1] < 0.5
     encoder = RegionEncoder.from_pretrained(model)
     trained = many.state().arrays["0/encoder/projectors.0.into.weight"]
     assert not np.array_equal(trained, encoder.projectors[0].into.weight.detach().numpy())  # type: ignore[union-attr]

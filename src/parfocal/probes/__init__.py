@@ -8,6 +8,7 @@ from parfocal.probes.attention import fit_attention
 from parfocal.probes.bilinear import fit_bilinear
 from parfocal.probes.contrast import fit_contrast
 from parfocal.probes.directions import contrast_matrices
+from parfocal.probes.finetune import fit_finetuned
 from parfocal.probes.fitted import Fit, FittedProbe, ProbeState, average_predictions, predict
 from parfocal.probes.linear import fit_mean
 from parfocal.probes.loading import load_probe
@@ -30,6 +31,7 @@ __all__ = [
     "fit_attention",
     "fit_bilinear",
     "fit_contrast",
+    "fit_finetuned",
     "fit_mean",
     "fit_mlp",
     "fit_region_mlp",
