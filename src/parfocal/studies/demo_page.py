@@ -40,8 +40,8 @@ _DESIGN = (
     "identical, bit by bit. Gland type (tubular or solid) can be seen at every magnification.",
     "Label pairing: in every slide half of the regions have A and half have C, half of each gland type. In positive "
     "slides they are the same regions, in negative slides the others. So the tiles of one magnification, in any order, "
-    "are distributed alike in both classes: no reader of one magnification can pass 0.5. Only what tells which 5x tile "
-    "and which 20x tiles belong together can. Label gland_type: whether most regions are solid; one magnification is "
+    "are distributed alike in both classes: no reader of unordered tiles of one magnification can pass 0.5. Only what "
+    "tells which tiles belong together can. Label gland_type: whether most regions are solid; one magnification is "
     "enough, and mixing should gain nothing.",
 )
 _LIMITS = (
@@ -61,7 +61,9 @@ def known_references(adversary: PixelAdversary) -> dict[str, dict[str, tuple[Ref
             "late": (Reference(adversary.by_density, "re-pairing adversary", is_ceiling=False),),
             "mixed": (Reference(1.0, "ceiling with perfect reading"),),
         },
-        "gland_type": {kind: (Reference(1.0, "ceiling"),) for kind in ("single", "late", "mixed")},
+        "gland_type": {
+            kind: (Reference(1.0, "ceiling"),) for kind in ("single", "single, with regions", "late", "mixed")
+        },
     }
 
 

@@ -97,6 +97,10 @@ def concordance_interval(values: Numbers, test_over_train: Number, *, n_patients
     There is no Newcombe interval for labels of more than two values, so nothing widens it but one case: folds that all
     read the same make the interval a point, and then it reaches as far as the rule of three lets it.
 
+    Simulated with a covariance classifier (4 folds x 5, 48 cases, 300 cohorts each) the 95 % interval holds the true
+    concordance of a number in 97 % where there is a signal, in 93 % where there is none, with 2 and with 16 features;
+    Harrell's, with 60 % events, in 98 % and 97 %. The paired test of two equal arms rejects in 3 to 6 %.
+
     Args:
         values: the concordance of each fold and repeat.
         test_over_train: number of test cases over number of training cases of a fold.
