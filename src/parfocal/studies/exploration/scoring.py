@@ -29,6 +29,7 @@ from parfocal.pretrain.trainee import Trainee
 from parfocal.probes import ProbeSettings
 from parfocal.provenance import canonical_json, writing
 from parfocal.region_encoder import RegionModel
+from parfocal.studies.arm import choose_arms
 from parfocal.studies.arms import read_arm_bags, table_of_arms
 from parfocal.studies.exploration.cells import Cell
 from parfocal.studies.exploration.linear_r2 import Contextualise, linear_r2
@@ -37,6 +38,8 @@ from parfocal.studies.fitting import cross_validate
 __all__ = ["CellJob", "Failure", "Labels", "Protocol", "attempt_job", "read_result", "run_job"]
 
 RESULT = "result.json"
+# What says most of a cell; the other poolings would take most of the time, cell by cell.
+_METHODS = frozenset({"mean", "abmil", "second-moment", "contrast", "concat", "late", "union"})
 _RANDOM_WEIGHTS, _FIT, _SCORE = 21, 22, 23
 _MONITORS = ("rank_me_cls", "token_cosine", "retention_r2", "slide_probe", "slide_probe_chance")
 
@@ -307,7 +310,8 @@ def _slide_aucs(job: CellJob, sets: Any) -> dict[str, dict[str, Any]]:
     cohort = read_cohort(labels.path, labels.target, kind="binary", group=labels.group, positive=labels.positive)
     cohort = cohort.restricted_to(sets[0].slides, sets[0].name)
     splits = read_splits(labels.splits)[labels.target]
-    arms, seed = table_of_arms(sets), job.protocol.probes.seed
+    found, seed = table_of_arms(sets), job.protocol.probes.seed
+    arms = choose_arms(found, sorted({arm.method for arm in found} & _METHODS))
     bags = read_arm_bags(arms, sets, cohort.slides, most_instances=labels.most_instances, seed=seed)
     result = cross_validate(arms, bags, cohort, splits, job.protocol.probes)
     return {
