@@ -12,7 +12,7 @@ from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.probes.fitted import FittedProbe
 from parfocal.probes.network import Network, Schedule, by_fold, normal
-from parfocal.probes.preparing import RowMap, Table, fit_map, gather
+from parfocal.probes.preparing import RowMap, Table, fit_map, gather, joined
 from parfocal.probes.settings import ProbeSettings
 from parfocal.probes.training import fit_network
 from parfocal.probes.whitening import Preparation
@@ -49,10 +49,11 @@ class AttentionNetwork(Network):
         """A map of each bag; whitened rows are centred on their slide's mean, others on the training mean."""
         arrays: dict[str, np.ndarray] = {}
         for number, bag in enumerate(bags):
-            rows, start = gather(bag, train)
-            of_slide = np.repeat(np.arange(len(train)), np.diff(start))
+            of_slide = np.repeat(np.arange(len(train)), np.diff(bag.start)[train])
             centre = None if preparation.components is None else bag.mean[train]
-            arrays |= fit_map(rows, of_slide, centre, preparation, settings).arrays(f"{number}")
+            arrays |= fit_map(bag.rows, joined(bag.start, train), of_slide, centre, preparation, settings).arrays(
+                f"{number}"
+            )
         return arrays
 
     def tables(

@@ -12,6 +12,10 @@ from parfocal.probes.whitening import Preparation, fit_whitening
 
 __all__ = ["RowMap", "Table", "bounds_of", "fit_map", "gather", "joined"]
 
+# Rows that a map is fitted on, at least; and numbers in them, at most where that is more rows.
+_FEWEST_ROWS = 4096
+_MOST_NUMBERS = 1 << 22
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -65,7 +69,8 @@ class RowMap:
 
 def fit_map(
     rows: Float[np.ndarray, "row dim"],
-    of_slide: Int64[np.ndarray, " row"],
+    numbers: Int64[np.ndarray, " used"],
+    of_slide: Int64[np.ndarray, " used"],
     slide_mean: Float[np.ndarray, "slide dim"] | None,
     preparation: Preparation,
     settings: ProbeSettings,
@@ -73,19 +78,22 @@ def fit_map(
     """Fit the map on the rows of training slides; slides count alike whatever their number of rows.
 
     Args:
-        rows: of training slides only.
-        of_slide: the place of each row's slide among them.
+        rows: of all slides.
+        numbers: which of them are training slides'; of very many a random part is used.
+        of_slide: the place of each used row's slide among the training slides.
         slide_mean: what rows are centred on; None: their common mean.
         preparation: whitened or not.
         settings: the most components, and the seed.
     """
-    counts = np.bincount(of_slide)
-    if slide_mean is not None:
-        rows = rows - slide_mean[of_slide]
+    weight = 1 / np.bincount(of_slide)[of_slide]
+    most = max(_FEWEST_ROWS, _MOST_NUMBERS // rows.shape[1])
+    if len(numbers) > most:
+        # Here and not after the rows were centred: a copy of all rows for every fold would take longer than the fit.
+        picked = np.sort(np.random.default_rng([settings.seed, 6]).choice(len(numbers), most, replace=False))
+        numbers, of_slide, weight = numbers[picked], of_slide[picked], weight[picked]
+    used = rows[numbers] if slide_mean is None else rows[numbers] - slide_mean[of_slide]
     widest = preparation.components or settings.widest
-    whitening = fit_whitening(
-        rows, 1 / counts[of_slide], widest=widest, centred=slide_mean is not None, seed=settings.seed
-    )
+    whitening = fit_whitening(used, weight, widest=widest, centred=slide_mean is not None, seed=settings.seed)
     kept = whitening.map_of(preparation)
     matrix = np.zeros((rows.shape[1], min(widest, rows.shape[1])), dtype=np.float32)
     matrix[:, : kept.shape[1]] = kept

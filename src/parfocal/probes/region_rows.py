@@ -37,7 +37,7 @@ def fit_mean_maps(
     """How each bag's slide means are prepared: centred on the training mean, whitened by the spread between slides."""
     arrays: dict[str, np.ndarray] = {}
     for number, bag in enumerate(bags):
-        fitted = fit_map(bag.mean[train], np.arange(len(train)), None, preparation, settings)
+        fitted = fit_map(bag.mean, train, np.arange(len(train)), None, preparation, settings)
         arrays |= fitted.arrays(f"mean {number}")
     return arrays
 
@@ -76,10 +76,9 @@ def fit_region_maps(
     """
     arrays: dict[str, np.ndarray] = {}
     for number, bag in enumerate(bags):
-        rows, of_slide, mean = _present_rows(bag, train)
-        seen, place = np.unique(of_slide, return_inverse=True)
-        centre = mean[seen] if by_slide and not is_partly_read(bag, train) else None
-        arrays |= fit_map(rows, place.reshape(-1), centre, preparation, settings).arrays(f"region {number}")
+        numbers, of_slide = _present_numbers(bag, train)
+        centre = None if not by_slide or is_partly_read(bag, train) else _present_mean(bag, train)
+        arrays |= fit_map(bag.region_mean, numbers, of_slide, centre, preparation, settings).arrays(f"region {number}")
     return arrays
 
 
@@ -90,10 +89,10 @@ def prepared_regions(
     prepared = []
     for number, bag in enumerate(bags):
         row_map = RowMap.from_arrays(f"region {number}", fitted)
-        rows, of_slide, mean = _present_rows(bag, slides)
+        there, of_slide = _present_numbers(bag, slides)
         numbers = region_numbers(bag, slides)
         result = np.full((len(numbers), row_map.matrix.shape[1]), np.nan, dtype=np.float32)
-        result[bag.region_present[numbers]] = row_map(rows, of_slide, mean)
+        result[bag.region_present[numbers]] = row_map(bag.region_mean[there], of_slide, _present_mean(bag, slides))
         prepared.append(result)
     return prepared
 
@@ -105,14 +104,19 @@ def present_in_all(bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) ->
     return everywhere
 
 
-def _present_rows(
+def _present_numbers(
     bag: Bag, slides: Int64[np.ndarray, " picked"]
-) -> tuple[Float32[np.ndarray, "row dim"], Int64[np.ndarray, " row"], Float32[np.ndarray, "picked dim"]]:
-    """The present regions of some slides, the place of each one's slide, and the slides' means over them."""
+) -> tuple[Int64[np.ndarray, " row"], Int64[np.ndarray, " row"]]:
+    """The numbers of the present regions of some slides, and the place of each one's slide."""
     numbers = region_numbers(bag, slides)
     of_slide = np.repeat(np.arange(len(slides)), np.diff(bag.region_start)[slides])
     there = bag.region_present[numbers]
-    rows, of_slide = bag.region_mean[numbers[there]], of_slide[there]
+    return numbers[there], of_slide[there]
+
+
+def _present_mean(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> Float32[np.ndarray, "picked dim"]:
+    """The mean over the present regions of each slide; 0 for a slide without any."""
+    numbers, of_slide = _present_numbers(bag, slides)
     counts = np.bincount(of_slide, minlength=len(slides))
-    mean = slide_sums(rows, counts) / np.maximum(counts, 1)[:, None]
-    return rows, of_slide, mean.astype(np.float32)
+    mean = slide_sums(bag.region_mean[numbers], counts) / np.maximum(counts, 1)[:, None]
+    return mean.astype(np.float32)
