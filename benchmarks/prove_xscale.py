@@ -46,7 +46,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="muon")
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--bottleneck", type=float, default=0.25)
+    # The cohort has no up and no left, as B5 is allowed to find out too (it may average over the square's symmetries).
+    parser.add_argument("--symmetry", choices=("invariant", "off"), default="off")
     parser.add_argument("--control-steps", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -75,7 +78,9 @@ def main() -> int:
             steps=arguments.steps,
             optimizer=arguments.optimizer,
             lr=arguments.lr,
+            weight_decay=arguments.weight_decay,
             bottleneck=arguments.bottleneck,
+            symmetry=arguments.symmetry,
             targets=arguments.targets,
             monitor_every=arguments.steps,
             log_every=max(1, arguments.steps // 10),

@@ -55,10 +55,12 @@ def masked_embedding_loss(
     Smooth-L1 is quadratic below `beta` and linear above (Girshick 2015, as in data2vec); the cosine term keeps the
     direction of rows whose length is hard to predict.
     """
-    valid = used[level].to(predicted.dtype)  # (token, dim)
-    predicted, target = predicted * valid, target * valid
+    # Embeddings are wide: where all dims count, as they mostly do, each pass over them is saved.
+    if not bool(used.all()):
+        valid = used[level].to(predicted.dtype)  # (token, dim)
+        predicted, target = predicted * valid, target * valid
     per_dim = functional.smooth_l1_loss(predicted, target, beta=beta, reduction="none")
-    distance = per_dim.sum(dim=1) / valid.sum(dim=1)
+    distance = per_dim.sum(dim=1) / used.sum(dim=1)[level]
     cosine = functional.cosine_similarity(predicted, target, dim=1)
     return mean_over_levels(distance + cosine_weight * (1 - cosine), level, len(used))
 
