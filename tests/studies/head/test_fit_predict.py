@@ -77,6 +77,20 @@ def test_a_prediction_does_not_depend_on_the_other_slides(scanned: Scanned, tmp_
     assert rows_of(together.out)["n3"] == rows_of(alone.out)["n3"]
 
 
+def test_another_store_with_the_same_ids_gets_no_kept_region_embeddings(scanned: Scanned, tmp_path: Path) -> None:
+    head = fit_red(scanned, tmp_path / "head", "mem/cls/mean").path
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "n0.tif").write_bytes((scanned.new_slides / "n1.tif").read_bytes())
+    apart = predict([tmp_path / "scans"], head, tmp_path / "apart.csv")
+
+    first = predict([scanned.new_store], head, tmp_path / "same.csv", store=tmp_path / "kept")
+    second = predict([apart.tiles.path], head, tmp_path / "same.csv", store=tmp_path / "kept")
+
+    by_slide = {one.slide: one.probability[1] for one in first.predicted}
+    assert [one.probability[1] for one in second.predicted] == [by_slide["n1"]]
+    assert by_slide["n0"] != by_slide["n1"]
+
+
 def test_scores_are_calibrated_on_slides_that_their_probe_had_not_seen(scanned: Scanned, head: Path) -> None:
     """The same cross-validation, run as an evaluation runs it, gives the same calibration."""
     tiles = open_set(scanned.store)

@@ -24,7 +24,7 @@ from parfocal.embeddings import (
 )
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning
 from parfocal.geometry import format_mpp
-from parfocal.provenance import writable_folder
+from parfocal.provenance import digest8, writable_folder
 from parfocal.studies.head.head import TILES, Head, SourceBag, load_head
 from parfocal.studies.head.predictions import PredictSummary, SlidePrediction, write_predictions
 from parfocal.studies.head.source import embed_settings, find_tiles, is_store, refuse_other_tiles
@@ -34,6 +34,7 @@ __all__ = ["PredictSettings", "predict"]
 Progress = Callable[[str, int, int], None]
 """Told the stage, how many slides are done in it, and how many there are."""
 
+_FINGERPRINT = "slide_fingerprint"
 _EVERYTHING = 1 << 62  # attention sees all instances of a slide: no draw, so nothing depends on other slides
 
 
@@ -166,8 +167,10 @@ def _represent(
             "other_mpps": True,  # those of the head's own training, which had been accepted there
         }
     )
+    # A place for each set of tiles: another store may hold another slide under the same id.
+    place = store / f"regions-{digest8(str(tiles.path.resolve()))}"
     summary = represent(
-        tiles, head.model, store, how, progress=lambda done, total, slide: tell("represent", done, total)
+        tiles, head.model, place, how, progress=lambda done, total, slide: tell("represent", done, total)
     )
     for one in summary.sets:
         if one.settings["model_digest"] != model.digest:
@@ -176,7 +179,13 @@ def _represent(
                 f"{model.digest} when it was fitted. Copy or fit it again."
             )
     made = dict(zip(head.readouts, summary.sets, strict=True))
-    return made, {one.slide: one for one in summary.failed}
+    failed = {one.slide: one for one in summary.failed}
+    for slide in summary.done:
+        ours = tiles.attributes(slide).get(_FINGERPRINT)
+        if any(one.attributes(slide).get(_FINGERPRINT) != ours for one in summary.sets):
+            message = f"its region embeddings in {place} are those of another slide file; remove that folder."
+            failed[slide] = FailedSlide(slide, tiles.path, "MismatchError", message)
+    return made, failed
 
 
 def _predict_or_fail(
