@@ -143,12 +143,15 @@ def test_controls_are_called_what_they_are(tmp_path: Path) -> None:
     assert len({arm.id for arm in arms}) == len(arms)
     assert [arm.id for arm in own] == [
         "random/cls/mean", "random/cls/abmil", "random/cls/second-moment",
-        "random/tokens/mean", "random/tokens/abmil", "random/tokens/contrast",
+        "random/tokens/mean", "random/tokens/abmil", "random/tokens/contrast", "random/finetune",
         "fine/cls/mean", "fine/cls/abmil", "fine/cls/second-moment",
         "fine/tokens/mean", "fine/tokens/abmil", "fine/tokens/second-moment",
-        "fine/finetune", "random/finetune",
+        "fine/finetune",
     ]  # fmt: skip
-    assert {arm.family for arm in own if arm.id.startswith("random/c")} == {"Region encoder random, random weights"}
+    assert {arm.family for arm in own if arm.id.startswith("random")} == {"Region encoder random, random weights"}
+    assert [arm.name for arm in own if arm.method == "finetune"] == [
+        "CLS of regions, trained from random weights", "CLS of regions, fine-tuned",
+    ]  # fmt: skip
     assert {arm.family for arm in own if arm.id.startswith("fine")} == {"Region encoder fine, 20x only"}
     assert {arm.knows for arm in own if arm.id.startswith("random")} == {"mixed"}
     assert {arm.knows for arm in own if arm.id.startswith("fine")} == {"single, with regions"}

@@ -7,7 +7,7 @@ from typing import Literal
 from parfocal.errors import ConfigError
 from parfocal.probes import Fit
 
-__all__ = ["ARM_METHODS", "Arm", "ArmKind", "Knowledge", "choose_arms", "needs_models"]
+__all__ = ["ARM_METHODS", "Arm", "ArmKind", "Knowledge", "choose_arms"]
 
 ArmKind = Literal["single", "late", "mixed"]
 """What an arm can know: one magnification, unordered bags of several, or which tiles of several lie together."""
@@ -113,11 +113,6 @@ def choose_arms(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
         replace(arms[place], average_of=tuple(order.index(other) for other in arms[place].average_of))
         for place in order
     )
-
-
-def needs_models(only: Sequence[str]) -> bool:
-    """Whether some word asks for an arm that trains a region encoder on."""
-    return any(word.rsplit("/", 1)[-1] == "finetune" for word in only)
 
 
 def _asks_for(word: str, arm: Arm) -> bool:

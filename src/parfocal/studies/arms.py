@@ -15,6 +15,7 @@ from parfocal.geometry import format_mpp
 from parfocal.probes import Fit, fit_attention, fit_bilinear, fit_contrast, fit_mean, fit_mlp, fit_region_mlp
 from parfocal.probes.finetune import fit_finetuned
 from parfocal.region_encoder import RegionEncoder
+from parfocal.region_encoder.checkpoint import read_pretraining, resolve
 from parfocal.studies.arm import ARM_METHODS, Arm, ArmKind, choose_arms
 
 __all__ = ["ARM_METHODS", "Arm", "ArmKind", "read_arm_bags", "set_label", "table_of_arms"]
@@ -51,7 +52,11 @@ def table_of_arms(
             arms += make(number, sets[number], _Naming(sets[number].name if several else ""), arms)
     for number in made:
         arms += _region_encoder_arms(number, sets[number])
-    arms += [_finetuned_arm(sets, tiles, model) for model in models]
+    for model in models:
+        finetuned = _finetuned_arm(sets, tiles, model)
+        # Under the heading of what the model wrote, where that is given too.
+        own = [place for place, arm in enumerate(arms) if arm.family == finetuned.family]
+        arms.insert(own[-1] + 1 if own else len(arms), finetuned)
     doubled = [name for name, count in Counter(arm.id for arm in arms).items() if count > 1]
     if doubled:
         raise ConfigError(
@@ -214,6 +219,7 @@ def _finetuned_arm(sets: Sequence[EmbeddingSet], tiles: Sequence[int], model: st
     """A model that is trained on, from the first set of tiles that it fits."""
     name, reasons = str(model).rstrip("/").rsplit("/", 1)[-1], []
     digest = RegionEncoder.from_pretrained(model).digest
+    is_random = read_pretraining(resolve(model)).get("steps") == 0
     for number in tiles:
         try:
             seen = seen_by(sets[number], model)
@@ -222,8 +228,8 @@ def _finetuned_arm(sets: Sequence[EmbeddingSet], tiles: Sequence[int], model: st
             continue
         several = len(seen.mpps) > 1
         return Arm(
-            "CLS of regions, fine-tuned",
-            _family(name, seen, is_random=False),
+            f"CLS of regions, {'trained from random weights' if is_random else 'fine-tuned'}",
+            _family(name, seen, is_random=is_random),
             "mean or gated attention",
             "mixed" if several else "single",
             ((number, PLACED),),
