@@ -20,7 +20,11 @@ _METHOD = (
     "Every arm is fitted on the same folds and offered the same choices inside each training fold: the vectors as they "
     "are, or centred and whitened to a few components, times four strengths of what keeps its pooling simple (penalty, "
     "training steps, rank). Nothing from a test fold has a say in any of them.",
-    "Scores of different folds come from different fits and are never pooled or compared.",
+    "Gated attention is that of Ilse, Tomczak and Welling (2018). Cross-scale contrast is what the products of two "
+    "magnifications within regions have to do with the label: its leading directions, stacked with the slide means; "
+    "with one kind of vector it is the second moment of that.",
+    "Scores of different folds come from different fits and are never ranked together. Only the calibration puts the "
+    "folds of a repeat together, because probabilities claim a common scale.",
     "The number of an arm is the mean over folds. Its interval is that of Nadeau and Bengio (2003) for repeated "
     "cross-validation; of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
 )

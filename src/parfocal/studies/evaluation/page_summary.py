@@ -18,7 +18,7 @@ _WORDS = (
 _READING = (
     "A row is one target, a label to be predicted of every slide. The number is 0.5 for a reader that knows nothing "
     "and 1 for one that is never wrong. The difference is measured on the same patients in the same folds; its "
-    "interval holds the true difference in 95 of 100 such studies, and an interval on both sides of 0 leaves it open "
+    "interval holds the true difference in about 95 of 100 such studies, and an interval on both sides of 0 leaves it open "
     "which is better. Detectable: a true difference of this size would have been seen four times in five."
 )
 _PRIMARY = (
