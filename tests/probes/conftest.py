@@ -83,3 +83,8 @@ def numbers() -> Numbers:
 @pytest.fixture(scope="session")
 def draw_numbers() -> Callable[..., Numbers]:
     return draw
+
+
+@pytest.fixture(scope="session")
+def make_bag() -> Callable[[str, list[list[np.ndarray]]], Bag]:
+    return bag_of

@@ -84,7 +84,7 @@ def linear_candidates(pairs: Sequence[Pair], column: Column, fold: Fold, setting
                     tuple(Leading(one.u[:, :, 0], one.vt[:, 0]) for one in found) if single else (),
                 )
             )
-        if preparation.components is not None:
+        if settings.sharpen and preparation.components is not None:
             sharp = tuple(_sharpened(pair, one, settings) for pair, one in zip(pairs, found, strict=True))
             factors = [(one.u[:, :, None], one.v[:, :, None]) for one in sharp]
             parts = tuple(_part(one, pair, preparation) for one, pair in zip(factors, pairs, strict=True))

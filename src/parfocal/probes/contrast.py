@@ -208,7 +208,7 @@ def _best(
     pairs of bags that had a say there: they are the one part that is not in closed form.
     """
     found = _stack(linear_candidates(pairs, column, fold, settings), pairs, column, means, fold, settings)
-    for sharp in (False, True):
+    for sharp in (False, True) if settings.sharpen else ():
         single = [one for one in found if one.candidate.leading and one.candidate.sharpened == sharp]
         best = min(single, key=lambda one: one.loss)
         useful = [place for place, slope in enumerate(best.slope[:-1]) if slope > 0]

@@ -35,6 +35,10 @@ class ProbeSettings(Settings):
     bilinear_rank: int = Field(8, ge=1, description="Pairs of directions of the bilinear head.")
     bilinear_steps: int = Field(40, ge=4, description="Most training steps of the bilinear head.")
     bilinear_rate: float = Field(0.03, gt=0, description="Learning rate of the bilinear head.")
+    sharpen: bool = Field(
+        True,
+        description="Offer contrast sharpened directions and the six numbers beside the ranks; off is for comparison.",
+    )
     balanced: bool = Field(
         False, description="Weigh both classes alike in every loss, however rare one is; numbers and times unchanged."
     )
