@@ -119,5 +119,18 @@ def test_tables_of_an_earlier_run_with_more_settings_do_not_stay(tmp_path: Path)
     assert found.primary.difference is None  # one target has no spread over targets
 
 
+def test_a_target_where_the_mixture_is_worse_is_not_sold_as_a_gain(tmp_path: Path) -> None:
+    results = {
+        name: drawn(cohort_of("binary", n=200, target=name), signal=(0.1, 0.1, 0.1, 0.1, 0.1, signal)).result()
+        for name, signal in (("gains", 2.0), ("nothing", 0.1))
+    }
+    results["loses"] = drawn(cohort_of("binary", n=200, target="loses"), signal=(0.1, 2.0, 0.1, 0.1, 0.1, 0.1)).result()
+
+    page = write_evaluation(results, tmp_path, settings={}, seed=0, inputs={}).report.read_text()
+
+    assert "the mixture is shown to differ in 2: gains (better), loses (worse)" in page
+    assert "the interval leaves it open which is better" in page
+
+
 def test_without_a_mixed_arm_nothing_is_compared_over_targets() -> None:
     assert across_targets({}, lambda result: result.primary) is None

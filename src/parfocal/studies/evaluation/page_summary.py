@@ -18,8 +18,8 @@ _WORDS = (
 _READING = (
     "A row is one target, a label to be predicted of every slide. The number is 0.5 for a reader that knows nothing "
     "and 1 for one that is never wrong. The difference is measured on the same patients in the same folds; its "
-    "interval holds the true difference in about 95 of 100 such studies, and an interval on both sides of 0 leaves it open "
-    "which is better. Detectable: a true difference of this size would have been seen four times in five."
+    "interval holds the true difference in about 95 of 100 such studies, and an interval on both sides of 0 leaves it "
+    "open which is better. Detectable: a true difference of this size would have been seen four times in five."
 )
 _PRIMARY = (
     "Primary comparison. The arm that mixes magnifications was named before anything was measured. It stands against "
@@ -70,7 +70,11 @@ def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets)
         return (text,)
     n, test = len(across.targets), across.signed_rank
     better = sum(one.test.difference.estimate > 0 for one in found.values())
-    shown = [target for target, p_value in across.p_holm.items() if p_value < 0.05]
+    shown = [
+        f"{target} ({'better' if found[target].test.difference.estimate > 0 else 'worse'})"
+        for target, p_value in across.p_holm.items()
+        if p_value < 0.05
+    ]
     verdict = "better" if across.difference.estimate > 0 else "worse"
     doubt = "; the interval leaves it open which is better" if 0.0 in across.difference else ""
     answer = (
@@ -84,7 +88,7 @@ def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets)
         f"differ it cannot come below {floor}, whatever the differences are."
     )
     holm = (
-        f"After Holm's correction for {n} targets a difference is shown in {len(shown)}: {', '.join(shown)}."
+        f"After Holm's correction for {n} targets the mixture is shown to differ in {len(shown)}: {', '.join(shown)}."
         if shown
         else f"After Holm's correction for {n} targets no single target shows a difference."
     )
