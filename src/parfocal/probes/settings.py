@@ -20,10 +20,12 @@ class ProbeSettings(Settings):
     widest: int = Field(64, ge=1, description="Principal components kept where vectors are used as they are.")
     inner_folds: int = Field(5, ge=2, description="Folds inside a training fold, for every choice.")
     attention_validation: int = Field(
-        2, ge=1, description="How many of the inner folds attention is validated on; it is fitted once for each."
+        2, ge=1, description="How many of the inner folds networks are validated on; they are fitted once for each."
     )
     attention_width: int = Field(32, ge=1, description="Width of the attention network.")
-    attention_instances: int = Field(16, ge=1, description="Instances drawn from a slide at every training step.")
+    attention_instances: int = Field(
+        16, ge=1, description="Instances or regions drawn from a slide at every training step of a network."
+    )
     attention_steps: int = Field(
         40, ge=4, description="Most training steps; a quarter, half, three quarters are tried."
     )
@@ -42,8 +44,8 @@ class ProbeSettings(Settings):
     balanced: bool = Field(
         False, description="Weigh both classes alike in every loss, however rare one is; numbers and times unchanged."
     )
-    device: str = Field("cpu", description="Where attention is trained: cpu, cuda, cuda:1, mps.")
-    seed: int = Field(0, ge=0, description="Seed of inner folds and of the attention networks.")
+    device: str = Field("cpu", description="Where networks are trained: cpu, cuda, cuda:1, mps.")
+    seed: int = Field(0, ge=0, description="Seed of inner folds and of the networks.")
 
 
 @dataclass(frozen=True, eq=False)
