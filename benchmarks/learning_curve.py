@@ -44,7 +44,8 @@ N_TEST = 2000
 BARS = {200: 0.65, 400: 0.85, 1600: 0.92, 4800: 0.95}
 # Closed forms get a wider grid than the default, which is meant for dozens of slides.
 CLOSED = ProbeSettings(components=(16, 32, 64, 128))
-NETWORKS = ProbeSettings(components=(32, 64))
+# Four times the default steps: at the default the networks on regions still gained at their last one.
+NETWORKS = ProbeSettings(components=(32, 64), attention_steps=160, mlp_steps=320, bilinear_steps=160)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +113,14 @@ def main() -> int:
         help="whether the factors lie among the leading components or anywhere in the spectrum",
     )
     parser.add_argument("--arms", choices=("closed", "networks"), default="closed")
+    parser.add_argument("--ranks-only", action="store_true", help="contrast without sharpening and without six numbers")
     parser.add_argument("--only", nargs="+", default=None, help="arms whose name contains one of these")
     parser.add_argument("--csv", type=Path, default=None, help="write every number here as well")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arms, settings = (CLOSED_ARMS, CLOSED) if arguments.arms == "closed" else (NETWORK_ARMS, NETWORKS)
+    if arguments.ranks_only:
+        settings = settings.model_copy(update={"sharpen": False})
     if arguments.only:
         arms = tuple(arm for arm in arms if any(part in arm[0] for part in arguments.only))
     found = []
