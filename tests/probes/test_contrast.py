@@ -165,3 +165,27 @@ def test_eighty_slides_come_near_the_best_observer_of_a_cohort_whose_label_is_in
     assert "sharpened" in pairing.chosen
     assert auc(label[fold.test], pairing.score(bags, fold.test)[:, 0]) > 0.85
     assert abs(auc(label[fold.test], means.score(bags, fold.test)[:, 0]) - 0.5) < 0.13
+
+
+@pytest.mark.parametrize("case", ["one region a slide", "no region in both bags"])
+def test_where_nothing_can_pair_the_means_alone_speak(case: str, draw_numbers: Callable[..., Any]) -> None:
+    few = draw_numbers(n=24, n_regions=1 if case == "one region a slide" else 16)
+    bags, outcome, folds = [few.coarse, few.fine], Outcome.binary(few.kind), few.folds(few.kind)
+    if case == "no region in both bags":
+        odd = np.arange(len(few.fine.region_present)) % 2 == 0
+        bags = [
+            replace(
+                bag,
+                region_present=there,
+                region_mean=np.where(there[:, None], bag.region_mean, np.nan).astype(np.float32),
+            )
+            for bag, there in zip(bags, (odd, ~odd), strict=True)
+        ]
+
+    found = predict(fit_contrast(bags, outcome, folds, SETTINGS), bags, folds)
+    means = predict(fit_mean(bags, outcome, folds, SETTINGS), bags, folds)
+
+    for one, other in zip(found, means, strict=True):
+        # Means that were no help on held-out slides have no weight, and all slides one score.
+        if np.ptp(one.score) > 0:
+            np.testing.assert_array_equal(np.argsort(one.score[:, 0]), np.argsort(other.score[:, 0]))

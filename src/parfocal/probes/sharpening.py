@@ -22,11 +22,15 @@ def sharpen(
 ) -> Float64[np.ndarray, "component direction"]:
     """The independent direction nearest to each start, of norm one and with its sign.
 
+    Where there are no more rows than components, every direction fits them, and the starts come back.
+
     Args:
         rows: about white, mean zero.
         start: of norm one.
         seed: of the part of the rows that is used where there are very many.
     """
+    if len(rows) <= rows.shape[1]:
+        return start
     most = max(4096, _MOST_ROWS * rows.shape[1])
     if len(rows) > most:
         rows = rows[np.sort(np.random.default_rng([seed, 6]).choice(len(rows), most, replace=False))]

@@ -107,7 +107,8 @@ def fit_whitening(
     basis, variance = _leading(x, widest, rng)
     kept = variance > _SMALLEST * max(float(variance[0]), 1e-300)
     kept[0] = True
-    return Whitening(mean, scale, basis[:, kept], np.sqrt(np.maximum(variance[kept], 1e-300)))
+    # Rows that are all alike, such as one region a slide centred on its slide, stay at zero.
+    return Whitening(mean, scale, basis[:, kept], np.sqrt(np.where(variance[kept] > 1e-300, variance[kept], 1.0)))
 
 
 def _leading(
