@@ -121,7 +121,9 @@ class Trainee(nn.Module):
             # What fills up a region's queries is some other token, with a magnification that exists; it is not read.
             mpp = torch.where(asked, regions.mpp[rows].gather(1, place), self.mpps[0])
             xy_um = regions.xy_um[rows].gather(1, place[..., None].expand(-1, -1, 2))
-            decoded = self.model.decode(_some(encoded, rows), visible[rows], xy_um, mpp, bottleneck=bottleneck)
+            decoded = self.model.decode(
+                _some(encoded, rows), visible[rows], xy_um, mpp, query_present=asked, bottleneck=bottleneck
+            )
             level = self.level_of(mpp)[asked]
             predicted, log_variance = decoded.mean[asked], decoded.log_variance[asked]
             at = rows[:, None].expand_as(place)[asked], place[asked]
