@@ -129,7 +129,7 @@ def study(
         references=added.references,
         sections=(
             *added.sections,
-            stages_section(run.clock.seconds, tiles, run.failed, plan.encoder),
+            stages_section(run.clock.seconds, tiles, run.failed, encoder=plan.encoder, title=plan.title),
             *([trained] if trained else []),
         ),
         models=[models[name] for name in plan.finetune],

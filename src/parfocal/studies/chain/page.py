@@ -19,9 +19,9 @@ _TRAINING = (
 
 
 def stages_section(
-    seconds: Mapping[str, float], tiles: EmbeddingSet, failed: Sequence[FailedSlide], encoder: str
+    seconds: Mapping[str, float], tiles: EmbeddingSet, failed: Sequence[FailedSlide], *, encoder: str, title: str
 ) -> Section:
-    """The stages before the evaluation, how long each took, and the slides that are missing."""
+    """What the study is about, its stages before the evaluation with their times, and the slides that are missing."""
     regions = sum(tiles.n_regions(slide) for slide in tiles.slides)
     counts = [tiles.n_tiles(slide) for slide in tiles.slides]
     sums = {format_mpp(mpp): sum(one[mpp] for one in counts) for mpp in tiles.mpps}
@@ -29,6 +29,7 @@ def stages_section(
     blocks: list[Block] = [
         Text(
             (
+                *([f"{title}."] if title else []),
                 f"{len(tiles.slides):,} slides, {regions:,} regions of {tiles.region_um:g} um, "
                 f"tiles: {listed}. Tile encoder: {encoder or tiles.settings.get('encoder', 'unknown')}.",
             )

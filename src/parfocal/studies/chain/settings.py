@@ -154,7 +154,7 @@ class RunSettings(Settings):
 class Study(CohortSource):
     """The content of a study file."""
 
-    title: str = Field("", description="The first line of the report.")
+    title: str = Field("", description="What it is about; stands over the stages in the report.")
     grid: GridConfig = Field(GridConfig(), description="How a slide is cut into regions and tiles.")
     encoder: str = Field("", description="The tile encoder, or one for each magnification: {0.5: SPEC, 2: SPEC}.")
     tiles: TileSettings = Field(TileSettings(), description="How tiles become rows.")
