@@ -5,7 +5,7 @@
 FOLDER holds `images/` and `labels.csv` (file, label, slide, case) of the osteosarcoma data of UT Southwestern and UT
 Dallas (The Cancer Imaging Archive, CC BY 3.0): fields of 1,024 x 1,024 pixels at 10x. They are read at 4, 2 and 1 um
 per pixel as one region of 896 um each (1 + 4 + 16 tiles), embedded, and a small region encoder is pretrained on them.
-Every arm is tested leaving one case out, tumour against none, then the three classes.
+Every arm is tested leaving one case out, tumour against no tumour, then the three classes.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> int:
         out / "labels.csv",
         ("slide", "case", "tumour", "class"),
         [
-            (n, r["case"], "none" if r["label"] == "Non-Tumor" else "tumour", r["label"])
+            (n, r["case"], "no tumour" if r["label"] == "Non-Tumor" else "tumour", r["label"])
             for n, r in zip(names, rows, strict=True)
         ],
     )

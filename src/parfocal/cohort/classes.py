@@ -46,7 +46,9 @@ def outcome_of(
     counts = Counter(names)
     listed = ", ".join(f"{name}: {counts[name]}" for name in sorted(counts, key=number_then_name)[:8])
     if len(counts) < 2:
-        raise ConfigError(f"{given.target!r} has one class only ({listed}); two are needed to tell apart.")
+        # A class that is called "none" was taken for a missing value: then the note says what is amiss.
+        left_out = "".join(f" {note}" for note in given.notes)
+        raise ConfigError(f"{given.target!r} has one class only ({listed}); two are needed to tell apart.{left_out}")
     classes = _classes(given.target, counts, listed, kind, positive, order)
     if kind == "binary" and positive is not None:
         value = np.array([name == classes[1] for name in names], dtype=np.float64)

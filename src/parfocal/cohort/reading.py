@@ -103,7 +103,10 @@ def read_labels(
     if len(labelled) < len(rows):
         gone = [row[slide] for row in rows if any(_is_missing(row[column]) for column in needed)]
         what = " or ".join(repr(column) for column in needed)
-        notes.append(f"{len(gone)} of {len(rows)} slides have no value in {what} and are left out: {some_of(gone)}.")
+        notes.append(
+            f"{len(gone)} of {len(rows)} slides have no value in {what} (empty, na, nan, none or null) and are left "
+            f"out: {some_of(gone)}."
+        )
         warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
     if not labelled:
         raise ConfigError(f"no slide in {path} has a value in {target!r}.")

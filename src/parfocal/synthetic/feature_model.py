@@ -219,7 +219,7 @@ class FeatureSpace:
             )
             # log cosh of half the sum minus half the difference: the signs agree, or they do not.
             agree: Float[np.ndarray, "region"] = np.logaddexp((first + second) / 2, -(first + second) / 2)
-            return agree - np.logaddexp((first - second) / 2, -(first - second) / 2)
+            return np.asarray(agree - np.logaddexp((first - second) / 2, -(first - second) / 2))
         ratio = few_tiles_ratio(along.reshape(-1, _SIDES[FINE] ** 2), self.model.tiles_with_c, self.model.shift_c)
         evidence: Float[np.ndarray, "region"] = np.log(ratio)
         return evidence
