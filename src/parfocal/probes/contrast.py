@@ -21,7 +21,7 @@ Beside the ranks of D two more things are offered: its leading directions sharpe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -216,7 +216,44 @@ def _best(
             some = [pairs[place] for place in useful]
             better = refined(best.candidate.of(useful), some, column, fold, settings)
             found += _stack([better], some, column, means, fold, settings)
-    return min(found, key=lambda one: one.loss)
+    return _pruned(min(found, key=lambda one: one.loss), column, means, fold, settings)
+
+
+def _pruned(
+    best: _Stacked, column: Column, means: Float64[np.ndarray, " train"], fold: Fold, settings: ProbeSettings
+) -> _Stacked:
+    """The stack without the pairs, and without the means, that do not pay for themselves.
+
+    A score of noise has a positive slope half of the time, and its weight is noise in every prediction. A column stays
+    where leaving it out costs more than Schwarz's half log n of likelihood; one stays always.
+    """
+    n = max(int(column.event.sum()), 2)
+
+    def cost(loss: float) -> float:
+        return 0.5 * n * float(np.log(max(loss, 1e-300))) if column.family == "linear" else n * loss
+
+    stays = best.slope > 0
+    while stays.sum() > 1:
+        places = np.flatnonzero(stays)
+        masks = np.repeat(stays[None], len(places), axis=0)
+        masks[np.arange(len(places)), places] = False
+        candidate = best.candidate
+        tried = [
+            _stack(
+                [replace(candidate, held_out=candidate.held_out * mask[:-1])],
+                best.pairs,
+                column,
+                means * mask[-1],
+                fold,
+                settings,
+            )[0]
+            for mask in masks
+        ]
+        least = min(range(len(tried)), key=lambda number: tried[number].loss)
+        if cost(tried[least].loss) - cost(best.loss) > 0.5 * np.log(n):
+            break
+        best, stays = tried[least], masks[least] & (tried[least].slope > 0)
+    return best
 
 
 def _stack(
