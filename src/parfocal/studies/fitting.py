@@ -71,7 +71,7 @@ def cross_validate(
         plan: how they are fitted.
         external: a cohort that every arm is tested on after a fit on all slides of `cohort`.
         encodings: for each arm, how many tiles of a slide must be embedded for it, where that is known.
-        primary: the label, or its beginning, of the arm that the primary comparison is about.
+        primary: the id or the label, or its beginning, of the arm that the primary comparison is about.
 
     Raises:
         ConfigError: folds and labels do not fit together, or too few folds can be measured.
@@ -79,9 +79,6 @@ def cross_validate(
     plan = plan or FitPlan()
     folds = splits.folds(cohort, inner=settings.inner_folds, seed=settings.seed)
     whole = whole_fold(cohort, inner=settings.inner_folds, seed=settings.seed) if external else None
-
-    def run(arm: Arm, pool: Fit) -> _Done:
-        return _fit_arm(arm, pool, bags, cohort.outcome, folds, settings, plan, external, whole)
 
     done: dict[int, _Done] = {}
     with _one_thread_each(), ThreadPoolExecutor(plan.workers) as executor:
