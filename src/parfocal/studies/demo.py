@@ -28,7 +28,7 @@ class DemoSettings(Settings):
 
     n_slides: int = Field(48, ge=20, description="Slides to render, one for each patient.")
     steps: int = Field(300, gt=0, description="Steps of pretraining.")
-    repeats: int = Field(5, ge=1, description="How often the five-fold cross-validation is repeated.")
+    repeats: int = Field(3, ge=1, description="How often the five-fold cross-validation is repeated.")
     workers: int = Field(2, ge=1, description="Processes for rendering and embedding.")
     seed: int = Field(0, ge=0, description="Seed of the cohort, of pretraining and of the folds.")
 
