@@ -61,11 +61,15 @@ def fit(
         event: column that is 1 where the target is the time of an event and 0 where that of censoring.
         model: folders of the region encoders whose embeddings the arm reads; not with a study.
         splits: folds of an earlier run (its splits.csv), in place of new ones.
-        encoder: how the tile encoder is loaded on new slides, where its name in the store does not say.
-        settings: folds, repeats, and what the arm chooses among.
+        encoder: how the tile encoder is loaded on new slides, where its name in the store does not say; not with a
+            study.
+        settings: folds, repeats, and what the arm chooses among; of a study its own where nothing else is asked for.
     """
     if not inputs:
         raise ConfigError(f"no study and no store is named: {_EXAMPLE}")
+    given = {"--labels": labels, "--group": group, "--kind": kind != "auto", "--positive": positive, "--order": order,
+             "--event": event, "--model": model, "--splits": splits, "--encoder": encoder}  # fmt: skip
+    unused = [name for name, value in given.items() if value]
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
@@ -75,8 +79,12 @@ def fit(
             bars.update(task, completed=done, total=total, description=name or "done")
 
         if len(inputs) == 1 and is_study(inputs[0]):
-            own = None if settings == _SETTINGS else settings
-            head = fit_study(inputs[0], arm, output, own, target=target, progress=tell)
+            if unused:
+                raise ConfigError(
+                    f"{inputs[0]} is a finished study and says itself what {', '.join(unused)} would. "
+                    "Leave that out, or name the stores in place of the study."
+                )
+            head = fit_study(inputs[0], arm, output, settings, target=target, progress=tell)
         elif labels is None or target is None:
             raise ConfigError(f"{inputs[0]} is no finished study; stores need --labels and --target: {_EXAMPLE}")
         else:

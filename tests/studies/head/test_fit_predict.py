@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from parfocal.cli import main
 from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort
 from parfocal.embeddings import open_set
 from parfocal.errors import ConfigError, StoreError
@@ -15,7 +16,7 @@ from parfocal.report.statistics import auc
 from parfocal.studies import read_study, study
 from parfocal.studies.arms import read_arm_bags, table_of_arms
 from parfocal.studies.fitting import cross_validate
-from parfocal.studies.head import Head, fit, fit_calibration, fit_study, load_head, predict
+from parfocal.studies.head import FitSettings, Head, fit, fit_calibration, fit_study, load_head, predict
 from parfocal.synthetic.pyramid import write_pyramid
 
 from .scans import QUICK, Scanned, draw_slide
@@ -165,7 +166,9 @@ def test_a_number_comes_with_its_interval(scanned: Scanned, tmp_path: Path) -> N
     assert sum(held) >= 7
 
 
-def test_a_study_says_itself_what_it_was_about(scanned: Scanned, head: Path, tmp_path: Path) -> None:
+def test_a_study_says_itself_what_it_was_about(
+    scanned: Scanned, head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = {
         "store": str(scanned.store),
         "labels": {"file": str(scanned.labels), "group": "patient", "targets": ["red", "amount"]},
@@ -187,6 +190,12 @@ def test_a_study_says_itself_what_it_was_about(scanned: Scanned, head: Path, tmp
         fit_study(tmp_path / "made", "contrast", tmp_path / "head")
     with pytest.raises(ConfigError, match="no target 'msi'"):
         fit_study(tmp_path / "made", "contrast", tmp_path / "head", target="msi")
+    # What is asked for differs from the study, and all else stays as the study has it.
+    more = fit_study(tmp_path / "made", "contrast", tmp_path / "more", FitSettings(repeats=1), target="red")
+    assert (more.facts.settings["repeats"], more.facts.settings["probes"]) == (1, fitted.facts.settings["probes"])
+    assert more.calibration.slope != fitted.calibration.slope
+    assert main(["fit", str(tmp_path / "made"), "--arm", "contrast", "--group", "case", "-o", "x"]) == 2
+    assert "says itself what --group would" in capsys.readouterr().err
 
 
 def test_results_of_a_plain_evaluation_are_no_study(tmp_path: Path) -> None:

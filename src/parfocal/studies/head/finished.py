@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parfocal.cohort import LabelColumns, Target
+from parfocal.config import Settings
 from parfocal.errors import ConfigError, StoreError
 from parfocal.probes import ProbeSettings
 from parfocal.studies.head.fit import FitSettings, Progress, fit
@@ -32,6 +33,7 @@ class FinishedStudy:
         columns: the other columns of the table.
         models: folders of its region encoders.
         splits: its folds; None where they are gone.
+        scheme: how they were dealt.
         encoder: the spec of its tile encoder; None where it had none.
         settings: folds and what its arms chose among.
     """
@@ -43,6 +45,7 @@ class FinishedStudy:
     columns: LabelColumns
     models: tuple[Path, ...]
     splits: Path | None
+    scheme: str
     encoder: str | None
     settings: FitSettings
 
@@ -94,12 +97,14 @@ def fit_study(
         study: its output folder.
         arm: the arm's id, or its label in the report.
         out: the folder of the head.
-        settings: in place of the study's own.
+        settings: what is not the default in it takes the place of the study's own; with other `folds` or `repeats` new
+            folds are dealt.
         target: which of its targets; not needed where it has one.
         progress: told of every probe.
 
     Raises:
-        ConfigError: the study has no such target or arm, or has several targets and none is named.
+        ConfigError: the study has no such target or arm, or has several targets and none is named; or other folds are
+            asked for where its own kept sites apart, or the like.
         StoreError: its results, sets or models cannot be read.
     """
     found = read_finished_study(study)
@@ -109,19 +114,33 @@ def fit_study(
     chosen = found.targets.get(target) if target is not None else next(iter(found.targets.values()))
     if chosen is None:
         raise ConfigError(f"{study} has no target {target!r}; it has {names}.")
+    asked = {} if settings is None else _changed(settings)
+    splits = found.splits
+    if {"folds", "repeats"} & asked.keys():
+        if found.scheme != "grouped":
+            raise ConfigError(f"the folds of {study} are {found.scheme}, and only those are used. Ask for no others.")
+        splits = None
+    probes = found.settings.probes.model_copy(update={} if settings is None else _changed(settings.probes))
     return fit(
         found.inputs,
         found.labels,
         chosen,
         arm,
         out,
-        settings or found.settings,
+        found.settings.model_copy(update={**asked, "probes": probes}),
         columns=found.columns,
         models=found.models,
-        splits=found.splits,
+        splits=splits,
         encoder=found.encoder,
         progress=progress,
     )
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    """What is not as it is by default."""
+    default = type(settings)()
+    names = [name for name in type(settings).model_fields if getattr(settings, name) != getattr(default, name)]
+    return {name: getattr(settings, name) for name in names}
 
 
 def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> FinishedStudy:
@@ -140,6 +159,7 @@ def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) 
         columns=LabelColumns(**columns),
         models=tuple(folder / one for one in (about.get("models") or {}).values()),
         splits=splits if splits.is_file() else None,
+        scheme=str(settings.get("scheme", "grouped")),
         encoder=(about.get("file") or {}).get("encoder") or None,
         settings=FitSettings(**known, probes=ProbeSettings.model_validate(settings.get("probes", {}))),
     )
