@@ -44,9 +44,9 @@ def evaluate(
 ) -> int:
     """Compare magnifications, mixtures and poolings on a labelled cohort.
 
-    STORES hold tile embeddings, region embeddings, or both. Every arm is fitted on the same patient-grouped folds with
-    the same choices; the table has each arm's AUC (concordance for numbers, ordered classes and times) with an interval
-    that is right for repeated cross-validation.
+    STORES hold tile embeddings, region embeddings, or both. Every arm is fitted on the same patient-grouped folds and
+    chooses inside them; the table has each arm's AUC (concordance for numbers, ordered classes and times) with an
+    interval that is right for repeated cross-validation.
 
     Example:
         parfocal evaluate store regions --labels labels.csv --target msi --group patient -o report

@@ -12,7 +12,7 @@ __all__ = ["FoldPrediction", "ProbeSettings"]
 
 
 class ProbeSettings(Settings):
-    """The choices that every arm is offered inside its training fold, four strengths for each preparation."""
+    """What every arm is offered inside its training fold: four strengths for each preparation; contrast has more."""
 
     components: tuple[int, ...] = Field(
         (16, 32), min_length=1, description="Numbers of whitened components to choose among."

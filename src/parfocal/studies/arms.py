@@ -1,7 +1,8 @@
 """The arms of an evaluation: which bags, which pooling, and under which heading; one table, one code path.
 
-Every arm chooses among the same number of candidates inside its training fold: each preparation of its vectors x four
-strengths. Fine-tuning has no preparation to choose; it chooses between two poolings instead.
+Every arm chooses inside its training fold among each preparation of its vectors x four strengths. Contrast is offered
+sharpened directions and six numbers on top of that. Fine-tuning has no preparation to choose; it chooses between two
+poolings instead.
 """
 
 from collections import Counter

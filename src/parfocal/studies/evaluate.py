@@ -1,4 +1,4 @@
-"""Which arm predicts a label best: every arm on the same folds, with the same choices, and the right interval."""
+"""Which arm predicts a label best: every arm on the same folds, each choosing inside them, and the right interval."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence

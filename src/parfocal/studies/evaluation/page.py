@@ -17,9 +17,11 @@ _MOST_IN_LEAD = 2
 
 _QUESTION = "Is a label predicted better from a slide's magnifications together than from the best of them alone?"
 _METHOD = (
-    "Every arm is fitted on the same folds and offered the same choices inside each training fold: the vectors as they "
-    "are, or centred and whitened to a few components, times four strengths of what keeps its pooling simple (penalty, "
-    "training steps, rank). Nothing from a test fold has a say in any of them.",
+    "Every arm is fitted on the same folds and offered choices inside each training fold: the vectors as they are, or "
+    "centred and whitened to a few components, times four strengths of what keeps its pooling simple (penalty, "
+    "training steps, rank). Nothing from a test fold has a say in any of them. Cross-scale contrast, and the second "
+    "moment, are offered more: directions sharpened by how the regions group, and a bend fitted with six numbers. A "
+    "region encoder that is trained on is offered fewer: two poolings and four numbers of steps.",
     "Gated attention is that of Ilse, Tomczak and Welling (2018). Cross-scale contrast is what the products of two "
     "magnifications within regions have to do with the label: its leading directions, stacked with the slide means; "
     "with one kind of vector it is the second moment of that.",
