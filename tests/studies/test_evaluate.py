@@ -36,7 +36,9 @@ class Written:
     labels: Path
 
 
-def write_cohort(root: Path, *, n_slides: int, seed: int, prefix: str = "case", encoder: str = "x") -> Written:
+def write_cohort(
+    root: Path, *, n_slides: int, seed: int, prefix: str = "case", encoder: str = "x", coarse: str = "derived"
+) -> Written:
     """The structure of the demo's cohort in feature space.
 
     A at 2 mpp and C at 0.5 mpp, each in half of the regions of each gland type: the same regions in positive slides,
@@ -48,7 +50,8 @@ def write_cohort(root: Path, *, n_slides: int, seed: int, prefix: str = "case", 
     basis = {mpp: np.linalg.qr(shown.standard_normal((DIM, DIM)))[0] for mpp in (COARSE, FINE)}
     spread = 1 / np.sqrt(np.arange(1, DIM + 1))
     tiles = create_set(
-        root, "toy-tiles", "tiles", region_um=448.0, dims={COARSE: DIM, FINE: DIM}, settings={"encoder": "toy"},
+        root, "toy-tiles", "tiles", region_um=448.0, dims={COARSE: DIM, FINE: DIM},
+        settings={"encoder": "toy", "coarse": coarse},
         encoder_digests={COARSE: encoder, FINE: encoder}, tile_px=224, dtype="float32",
     )  # fmt: skip
     regions = create_set(
@@ -289,6 +292,8 @@ def test_a_test_cohort_is_scored_by_fits_on_all_training_slides(
     assert contrast.external.interval.estimate > 0.9
     with pytest.raises(MismatchError, match=r"its tile encoder is .*, that of the training cohort"):
         run(write_cohort(tmp_path / "encoder", n_slides=4, seed=6, prefix="third", encoder="y"))
+    with pytest.raises(MismatchError, match="coarse tiles are native, those of the training cohort derived"):
+        run(write_cohort(tmp_path / "native", n_slides=4, seed=6, prefix="fourth", coarse="native"))
     with pytest.raises(ConfigError, match="48 slides of the test cohort are in the training cohort too: case-00"):
         run(cohort)
     with pytest.raises(MismatchError, match="no set like toy-tiles; it has oracle, cls"):

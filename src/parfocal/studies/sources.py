@@ -35,8 +35,8 @@ def matching_sets(sets: Sequence[EmbeddingSet], inputs: Sequence[Path]) -> list[
     """For each set of the training cohort, that of the test cohort that was made in the same way.
 
     Raises:
-        MismatchError: there is none, or it has other tile encoders, magnifications or regions, or was made by another
-            region encoder.
+        MismatchError: there is none, or it has other tile encoders, magnifications, regions, source of coarse tiles or
+            threshold of tissue, or was made by another region encoder.
         ConfigError: two sets of the test cohort could not be told apart.
         StoreError: one cannot be read.
     """
@@ -139,9 +139,21 @@ def _made_alike(one: EmbeddingSet, other: EmbeddingSet) -> str | None:
         return f"its tile encoder is {other.encoder_digest}, that of the training cohort {one.encoder_digest}"
     if one.region_um != other.region_um or one.tile_px != other.tile_px:
         return f"its regions have {other.region_um:g} um, those of the training cohort {one.region_um:g} um"
+    for what, ours, theirs in (
+        ("its coarse tiles are", one.settings.get("coarse"), other.settings.get("coarse")),
+        ("its tiles have at least a share of tissue of", _min_tissue(one), _min_tissue(other)),
+    ):
+        if ours != theirs:
+            return f"{what} {theirs}, those of the training cohort {ours}"
     if one.settings.get("model_digest") != other.settings.get("model_digest"):
         return f"another model of the name {one.settings.get('model')!r} has made it"
     return None
+
+
+def _min_tissue(one: EmbeddingSet) -> float | None:
+    """From which share of tissue on a tile is kept; None where it is not known, as of another tool's features."""
+    value = one.settings.get("grid", {}).get("min_tissue")
+    return None if value is None else float(value)
 
 
 def _is_empty(one: EmbeddingSet, slide: str) -> bool:
