@@ -17,6 +17,7 @@ from parfocal.version import __version__
 __all__ = [
     "canonical_json",
     "digest8",
+    "file_digest8",
     "file_fingerprint",
     "provenance",
     "remove_leftovers",
@@ -35,6 +36,11 @@ def canonical_json(settings: Any) -> str:
 def digest8(settings: Any) -> str:
     """The first eight hexadecimal digits of the SHA-256 of `canonical_json(settings)`."""
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
+
+
+def file_digest8(path: Path) -> str:
+    """The first eight hexadecimal digits of the SHA-256 of a small file, such as a table of labels."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
 
 def file_fingerprint(path: Path) -> str:

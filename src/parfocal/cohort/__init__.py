@@ -5,7 +5,7 @@ several, ordered ones, a number or a time; and `Splits` that keep a group (a pat
 be read back.
 """
 
-from parfocal.cohort.asked import LabelColumns, Target
+from parfocal.cohort.asked import LabelColumns, Target, read_target
 from parfocal.cohort.classes import AskedKind, class_name, number_of, number_then_name
 from parfocal.cohort.labels import Cohort, CountedBy, read_cohort, read_test_cohort
 from parfocal.cohort.outcome import Column, Outcome, OutcomeKind
@@ -41,6 +41,7 @@ __all__ = [
     "read_labels",
     "read_splits",
     "read_table",
+    "read_target",
     "read_test_cohort",
     "some_of",
     "strata",

@@ -1,11 +1,12 @@
 """What a user says of a target and of the other columns of the labels."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from parfocal.cohort.classes import AskedKind
-from parfocal.cohort.labels import CountedBy
+from parfocal.cohort.labels import Cohort, CountedBy, read_cohort
 
-__all__ = ["LabelColumns", "Target"]
+__all__ = ["LabelColumns", "Target", "read_target"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,24 @@ class LabelColumns:
     site: str | None = None
     by: tuple[str, ...] = ()
     count: CountedBy = "group"
+
+
+def read_target(labels: Path, target: Target, columns: LabelColumns) -> Cohort:
+    """Read the cohort of one target, as `read_cohort` does.
+
+    Raises:
+        ConfigError: what `read_cohort` refuses.
+    """
+    return read_cohort(
+        labels,
+        target.name,
+        kind=target.kind,
+        positive=target.positive,
+        event=target.event,
+        order=target.order,
+        group=columns.group,
+        site=columns.site,
+        by=columns.by,
+        slide=columns.slide,
+        count=columns.count,
+    )

@@ -8,7 +8,7 @@ training steps.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
@@ -17,7 +17,7 @@ from torch import Tensor
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.probes.fitted import FittedProbe
-from parfocal.probes.moments import cross_moments
+from parfocal.probes.moments import cross_moments, pairs_of
 from parfocal.probes.network import Network, Schedule, normal, scores_by_fold
 from parfocal.probes.preparing import Table, bounds_of
 from parfocal.probes.region_rows import (
@@ -92,7 +92,7 @@ class BilinearNetwork(Network):
         rank = settings.bilinear_rank
         parameters: dict[str, np.ndarray] = {}
         n_bags = sum(key.startswith("region ") and key.endswith(".matrix") for key in fitted)
-        for number, (a, b) in enumerate(_pairs(n_bags)):
+        for number, (a, b) in enumerate(pairs_of(n_bags)):
             parameters[f"u {number}"] = normal(rng, fitted[f"region {a}.matrix"].shape[1], rank)
             parameters[f"v {number}"] = normal(rng, fitted[f"region {b}.matrix"].shape[1], rank)
             parameters[f"w {number}"] = np.where(np.arange(rank) % 2, -1, 1).astype(np.float32)[None]
@@ -117,10 +117,6 @@ class BilinearNetwork(Network):
         return score
 
 
-def _pairs(n_bags: int) -> list[tuple[int, int]]:
-    return list(combinations(range(n_bags), 2)) or [(0, 0)]
-
-
 def _moments(
     bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
 ) -> list[Float32[np.ndarray, "picked _product"]]:
@@ -129,7 +125,7 @@ def _moments(
     start = bounds_of(np.diff(bags[0].region_start)[slides])
     bounds = [(int(begin), int(end)) for begin, end in pairwise(start)]
     moments = []
-    for a, b in _pairs(len(bags)):
+    for a, b in pairs_of(len(bags)):
         both = present_in_all((bags[a], bags[b]), slides)
         moments.append(cross_moments(regions[a], regions[b], both, bounds).reshape(len(slides), -1))
     return moments

@@ -33,6 +33,7 @@ from parfocal.probes.choosing import column_weight, held_out_loss, name_choices
 from parfocal.probes.fitted import FittedProbe, ProbeState
 from parfocal.probes.linear import FittedMean, fit_mean_fold
 from parfocal.probes.moments import Pair, centred_regions, fit_region_map, is_partly_read, pair_up, slide_sums
+from parfocal.probes.region_rows import check_same_regions
 from parfocal.probes.regression import fit_nonnegative, predict_column
 from parfocal.probes.settings import ProbeSettings
 from parfocal.probes.terms import PairTerm, make_term, project
@@ -139,8 +140,7 @@ def fit_contrast(
     Raises:
         ValueError: the bags are not of the same regions.
     """
-    if any(not np.array_equal(bag.region_start, bags[0].region_start) for bag in bags):
-        raise ValueError(f"bags {[bag.name for bag in bags]} are not of the same regions")
+    check_same_regions(bags)
     centred: dict[tuple[int, bool], Float32[np.ndarray, "region dim"]] = {}
     fits: list[FittedProbe] = []
     for fold in folds:

@@ -21,6 +21,7 @@ __all__ = [
     "fit_region_map",
     "is_partly_read",
     "pair_up",
+    "pairs_of",
     "region_numbers",
     "slide_sums",
 ]
@@ -186,6 +187,11 @@ def fit_region_map(
     )
 
 
+def pairs_of(n_bags: int) -> list[tuple[int, int]]:
+    """The numbers of every two bags; of a single bag that bag with itself."""
+    return list(combinations(range(n_bags), 2)) or [(0, 0)]
+
+
 def pair_up(
     bags: Sequence[Bag], regions: Sequence[Float32[np.ndarray, "region _dim"]], maps: Sequence[RegionMap], fold: Fold
 ) -> list[Pair]:
@@ -210,7 +216,7 @@ def pair_up(
         prepared[there] = (rows[numbers[there]] - offset) @ one.matrix.astype(np.float32)
         whitened.append(prepared)
     result = []
-    for a, b in list(combinations(range(len(bags)), 2)) or [(0, 0)]:
+    for a, b in pairs_of(len(bags)):
         both = bags[a].region_present[numbers] & bags[b].region_present[numbers]
         moments = cross_moments(whitened[a], whitened[b], both, bounds)
         sides = (whitened[a], whitened[b]) if both.all() else (whitened[a][both], whitened[b][both])

@@ -1,6 +1,5 @@
 """Which arm predicts a label best: every arm on the same folds, each choosing inside them, and the right interval."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,15 +15,15 @@ from parfocal.cohort import (
     Splits,
     Target,
     make_splits,
-    read_cohort,
     read_splits,
+    read_target,
     read_test_cohort,
 )
 from parfocal.config import Settings
 from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ConfigError
 from parfocal.probes import ProbeSettings
-from parfocal.provenance import digest8, writable_folder
+from parfocal.provenance import digest8, file_digest8, writable_folder
 from parfocal.report import Reference, Section
 from parfocal.studies.arms import Arm, read_arm_bags, set_label, table_of_arms
 from parfocal.studies.evaluation import EvaluateResult, TargetResult, write_evaluation
@@ -94,7 +93,8 @@ def evaluate(
         inputs: stores or sets: tile embeddings, and what `represent` made of them.
         labels: a CSV with a column `slide`, the targets and the group.
         targets: columns to predict; a text stands for a target whose kind is seen from its values.
-        out: folder of `report.html`, `results.csv`, `results.json`, `predictions.csv` and `splits.csv`.
+        out: folder of `report.html`, `results.json` and the tables: `summary.csv`, `results.csv`, `predictions.csv`,
+            `splits.csv`, and where there are such results `subgroups.csv` and `external.csv`.
         settings: folds, repeats and what arms choose among.
         group: column of what must stay in one fold, such as the patient; None takes slides for independent.
         site: column of the site that a slide comes from, for the schemes that keep sites apart.
@@ -125,7 +125,7 @@ def evaluate(
     writable_folder(out)
     sets = open_all(inputs)
     # Labels before the slides: they are read at once, and a wrong name in them is the most frequent mistake.
-    labelled = {one.name: _read_target(labels, one, columns) for one in asked}
+    labelled = {one.name: read_target(labels, one, columns) for one in asked}
     slides, notes = common_slides(sets)
     cohorts = {target: cohort.restricted_to(slides, named(sets)) for target, cohort in labelled.items()}
     arms = table_of_arms(sets, only=settings.arms, models=models)
@@ -158,32 +158,17 @@ def evaluate(
             primary=settings.primary,
         )
         results[target] = replace(result, references=(references or {}).get(target, {}))
-    digests = {**{set_label(one): digest8(one.settings) for one in sets}, labels.name: _file_digest(labels)}
+    digests = {**{set_label(one): digest8(one.settings) for one in sets}, labels.name: file_digest8(labels)}
+    digests |= {arm.family: arm.reads for arm in arms if arm.reads}
     if test_labels is not None:
-        digests[f"test cohort, {test_labels.name}"] = _file_digest(test_labels)
+        digests[f"test cohort, {test_labels.name}"] = file_digest8(test_labels)
     return write_evaluation(
         results,
         out,
-        settings={**_described(settings, columns, asked, splits, test), **(described or {})},
+        settings={**_described(settings, columns, asked, models, splits, test), **(described or {})},
         seed=settings.probes.seed,
         inputs=digests,
         sections=sections,
-    )
-
-
-def _read_target(labels: Path, target: Target, columns: LabelColumns) -> Cohort:
-    return read_cohort(
-        labels,
-        target.name,
-        kind=target.kind,
-        positive=target.positive,
-        event=target.event,
-        order=target.order,
-        group=columns.group,
-        site=columns.site,
-        by=columns.by,
-        slide=columns.slide,
-        count=columns.count,
     )
 
 
@@ -243,6 +228,7 @@ def _described(
     settings: EvaluateSettings,
     columns: LabelColumns,
     asked: Sequence[Target],
+    models: Sequence[Path],
     splits: Path | None,
     test: Sequence[Path],
 ) -> dict[str, object]:
@@ -257,10 +243,7 @@ def _described(
             one.name: {"kind": one.kind, "positive": one.positive, "event": one.event, "order": list(one.order)}
             for one in asked
         },
+        "models": [path.name for path in models],
         "splits": None if splits is None else splits.name,
         "test": [path.name for path in test],
     }
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]

@@ -1,6 +1,5 @@
 """Can pairing magnifications help at all on this label? Asked of a cohort's own features, before any training."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from jaxtyping import Float64
 from parfocal.embeddings import EmbeddingSet, open_sets
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
-from parfocal.provenance import digest8, provenance, writing
+from parfocal.provenance import digest8, file_digest8, provenance, writing
 from parfocal.report import make_report
 from parfocal.report.statistics import holm
 from parfocal.slides import find_slides
@@ -127,7 +126,7 @@ def synergy(
         "positive": positive,
         "mpps": list(used),
     }
-    inputs = {source.name: digest8(source.settings), labels.name: hashlib.sha256(labels.read_bytes()).hexdigest()[:8]}
+    inputs = {source.name: digest8(source.settings), labels.name: file_digest8(labels)}
     page = synergy_page(
         target,
         results,

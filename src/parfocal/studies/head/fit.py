@@ -1,6 +1,5 @@
 """Fit one arm on all labelled slides and keep it, with what it takes to use it on slides that nobody has labelled."""
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +18,15 @@ from parfocal.cohort import (
     Splits,
     Target,
     make_splits,
-    read_cohort,
     read_splits,
+    read_target,
     whole_fold,
 )
 from parfocal.config import Settings
 from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.probes import FittedProbe, FoldPrediction, ProbeSettings, average_predictions, predict
-from parfocal.provenance import writable_folder
+from parfocal.provenance import file_digest8, writable_folder
 from parfocal.studies.arms import Arm, read_arm_bags
 from parfocal.studies.evaluation import ArmFits, ArmRun, compare_arms
 from parfocal.studies.head.calibration import Calibration, fit_calibration
@@ -106,7 +105,7 @@ def fit(
     writable_folder(out.absolute().parent)
     sets = open_all(inputs)
     asked, columns = Target(target) if isinstance(target, str) else target, columns or LabelColumns()
-    labelled = _read_labels(labels, asked, columns)
+    labelled = read_target(labels, asked, columns)
     chosen, branches = find_arm(sets, models, arm)
     tiles = tiles_of(branches, sets)
     model = model_of(branches, sets, models)
@@ -160,21 +159,6 @@ def fit(
     return write_head(head, out)
 
 
-def _read_labels(labels: Path, target: Target, columns: LabelColumns) -> Cohort:
-    return read_cohort(
-        labels,
-        target.name,
-        kind=target.kind,
-        positive=target.positive,
-        event=target.event,
-        order=target.order,
-        group=columns.group,
-        site=columns.site,
-        slide=columns.slide,
-        count=columns.count,
-    )
-
-
 def _splits(path: Path | None, cohort: Cohort, settings: FitSettings) -> Splits:
     if path is None:
         return make_splits(cohort, folds=settings.folds, repeats=settings.repeats, seed=settings.probes.seed)
@@ -212,7 +196,7 @@ def _trained_on(cohort: Cohort, labels: Path) -> TrainedOn:
         slides=len(cohort.slides),
         patients=len(set(cohort.groups)),
         classes=dict(classes),
-        labels=hashlib.sha256(labels.read_bytes()).hexdigest()[:8],
+        labels=file_digest8(labels),
     )
 
 
