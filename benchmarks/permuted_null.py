@@ -27,6 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--permutations", type=int, default=20)
     parser.add_argument("--slides", type=int, default=60)
+    parser.add_argument("--arms", nargs="+", default=(), help="only these, as in evaluate --arms")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     settings = StratSettings(
@@ -54,7 +55,11 @@ def main() -> int:
             out / "labels.csv",
             targets,
             out / "report",
-            EvaluateSettings(repeats=1, probes=ProbeSettings(inner_folds=3, attention_validation=1)),
+            EvaluateSettings(
+                repeats=1,
+                arms=tuple(arguments.arms),
+                probes=ProbeSettings(inner_folds=3, attention_validation=1),
+            ),
             progress=lambda done, total, what: print(f"{done} of {total}: {what}", file=sys.stderr, flush=True),
         )
     print(f"{arguments.slides} slides, {len(targets)} permutations, five folds; mean AUC over permutations (its s.e.)")
