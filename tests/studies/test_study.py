@@ -277,6 +277,18 @@ def test_an_external_cohort_is_embedded_represented_and_tested(small: dict[str, 
     assert {"embed tiles of the test cohort", "represent of the test cohort by mem"} <= set(result.seconds)
 
 
+def test_a_slide_that_the_file_no_longer_names_is_no_part_of_the_study(
+    finished: StudyResult, small: dict[str, Any], place: Path
+) -> None:
+    shutil.copytree(place / "out" / "store", place / "fewer" / "store")
+    small |= {"models": {}, "encoder": "filterbank", "slides": sorted((place / "slides").iterdir())[:8]}
+    small.pop("store")
+    with pytest.warns(ParfocalWarning, match="2 slides with a label have no embeddings"):
+        result = study(the_paper(place, **small), place / "fewer")
+
+    assert result.evaluation.targets["striped"].cohort.slides == tuple(f"case-{number:02d}" for number in range(8))
+
+
 def test_a_slide_that_fails_is_named_on_the_page_and_the_rest_goes_on(
     finished: StudyResult, small: dict[str, Any], place: Path
 ) -> None:

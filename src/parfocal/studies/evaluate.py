@@ -66,7 +66,7 @@ class EvaluateSettings(Settings):
 
 
 def evaluate(
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | EmbeddingSet],
     labels: Path,
     targets: Sequence[str | Target],
     out: Path,
@@ -79,7 +79,7 @@ def evaluate(
     count: CountedBy = "group",
     models: Sequence[Path] = (),
     splits: Path | None = None,
-    test: Sequence[Path] = (),
+    test: Sequence[Path | EmbeddingSet] = (),
     test_labels: Path | None = None,
     keep: Path | None = None,
     references: Mapping[str, Mapping[str, Sequence[Reference]]] | None = None,
@@ -90,7 +90,7 @@ def evaluate(
     """Cross-validate every arm that the inputs allow on every target, and write tables and a report.
 
     Args:
-        inputs: stores or sets: tile embeddings, and what `represent` made of them.
+        inputs: stores, folders of sets, or open sets: tile embeddings, and what `represent` made of them.
         labels: a CSV with a column `slide`, the targets and the group.
         targets: columns to predict; a text stands for a target whose kind is seen from its values.
         out: folder of `report.html`, `results.json` and the tables: `summary.csv`, `results.csv`, `predictions.csv`,
@@ -230,7 +230,7 @@ def _described(
     asked: Sequence[Target],
     models: Sequence[Path],
     splits: Path | None,
-    test: Sequence[Path],
+    test: Sequence[Path | EmbeddingSet],
 ) -> dict[str, object]:
     """All that was asked for, as plain values."""
     return {

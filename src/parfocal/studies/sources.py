@@ -13,14 +13,14 @@ from parfocal.studies.arms import Arm, set_label
 __all__ = ["common_slides", "encodings_per_slide", "matching_sets", "named", "open_all"]
 
 
-def open_all(inputs: Sequence[Path]) -> list[EmbeddingSet]:
-    """All sets of the inputs, each once.
+def open_all(inputs: Sequence[Path | EmbeddingSet]) -> list[EmbeddingSet]:
+    """All sets of the inputs, each once; a set that is given itself stays as it is, with the slides that it names.
 
     Raises:
         ConfigError: there is none, or two could not be told apart.
         StoreError: one cannot be read.
     """
-    found = {one.path.resolve(): one for path in inputs for one in open_sets(path)}
+    found = {one.path.resolve(): one for given in inputs for one in _sets_of(given)}
     sets = list(found.values())
     labels = [set_label(one) for one in sets]
     doubled = sorted({label for label in labels if labels.count(label) > 1})
@@ -31,7 +31,7 @@ def open_all(inputs: Sequence[Path]) -> list[EmbeddingSet]:
     return sets
 
 
-def matching_sets(sets: Sequence[EmbeddingSet], inputs: Sequence[Path]) -> list[EmbeddingSet]:
+def matching_sets(sets: Sequence[EmbeddingSet], inputs: Sequence[Path | EmbeddingSet]) -> list[EmbeddingSet]:
     """For each set of the training cohort, that of the test cohort that was made in the same way.
 
     Raises:
@@ -105,6 +105,10 @@ def encodings_per_slide(sets: Sequence[EmbeddingSet], arms: Sequence[Arm], slide
 def named(sets: Sequence[EmbeddingSet]) -> str:
     """How to call the sets in a message."""
     return sets[0].name if len(sets) == 1 else f"all {len(sets)} sets"
+
+
+def _sets_of(given: Path | EmbeddingSet) -> Sequence[EmbeddingSet]:
+    return [given] if isinstance(given, EmbeddingSet) else open_sets(given)
 
 
 def _holds_tiles_of(other: EmbeddingSet, regions: EmbeddingSet) -> bool:

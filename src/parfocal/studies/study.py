@@ -116,14 +116,14 @@ def study(
     trained = training_section({name: (folder, plan.models[name]) for name, folder in models.items()}, tiles)
     started = time.monotonic()
     evaluation = evaluate(
-        [one.path for one in sets],
+        sets,  # not their folders, which may hold slides of an earlier version of the file
         plan.labels.file,
         plan.labels.asked,
         out / "report",
         plan.evaluation,
         **plan.labels.columns,
         splits=plan.labels.splits,
-        test=[one.path for one in test_sets],
+        test=test_sets,
         test_labels=plan.test.labels if plan.test is not None else None,
         keep=out / "kept",
         references=added.references,
