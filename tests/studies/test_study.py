@@ -18,6 +18,7 @@ import pytest
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.studies import plan_study, read_study, study
 from parfocal.studies.chain.settings import Study
+from parfocal.studies.head import fit_study
 from parfocal.studies.study import StudyResult
 from parfocal.synthetic.pyramid import write_pyramid
 
@@ -287,6 +288,9 @@ def test_a_slide_that_the_file_no_longer_names_is_no_part_of_the_study(
         result = study(the_paper(place, **small), place / "fewer")
 
     assert result.evaluation.targets["striped"].cohort.slides == tuple(f"case-{number:02d}" for number in range(8))
+    with pytest.warns(ParfocalWarning, match="2 slides with a label have no embeddings"):
+        head = fit_study(place / "fewer", "0.5/mean", place / "fewer" / "head")
+    assert head.facts.trained_on.slides == 8
 
 
 def test_a_slide_that_fails_is_named_on_the_page_and_the_rest_goes_on(

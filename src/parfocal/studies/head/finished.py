@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from parfocal.cohort import LabelColumns, Target
+from parfocal.cohort import LabelColumns, Target, read_splits
 from parfocal.config import Settings
+from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ConfigError, StoreError
 from parfocal.probes import ProbeSettings
 from parfocal.studies.head.fit import FitSettings, Progress, fit
 from parfocal.studies.head.head import Head
+from parfocal.studies.sources import open_all
 
 __all__ = ["FinishedStudy", "fit_study", "is_study", "read_finished_study"]
 
@@ -122,7 +124,7 @@ def fit_study(
         splits = None
     probes = found.settings.probes.model_copy(update={} if settings is None else _changed(settings.probes))
     return fit(
-        found.inputs,
+        _its_sets(found, chosen.name),
         found.labels,
         chosen,
         arm,
@@ -134,6 +136,15 @@ def fit_study(
         encoder=found.encoder,
         progress=progress,
     )
+
+
+def _its_sets(found: FinishedStudy, target: str) -> list[EmbeddingSet]:
+    """The sets with the slides that the study dealt to folds: its store may hold others by now."""
+    sets = open_all(found.inputs)
+    if found.splits is None:
+        return sets
+    dealt = frozenset(read_splits(found.splits)[target].slides)
+    return [replace(one, slides=tuple(slide for slide in one.slides if slide in dealt)) for one in sets]
 
 
 def _changed(settings: Settings) -> dict[str, Any]:

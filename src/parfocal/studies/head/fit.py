@@ -65,7 +65,7 @@ class FitSettings(Settings):
 
 
 def fit(
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | EmbeddingSet],
     labels: Path,
     target: str | Target,
     arm: str,
@@ -84,7 +84,7 @@ def fit(
     cross-validation, with patients kept together, in which the same choices are made again in every fold.
 
     Args:
-        inputs: stores or sets: tile embeddings, and what `represent` made of them.
+        inputs: stores, folders of sets, or open sets: tile embeddings, and what `represent` made of them.
         labels: a CSV with a slide column and the target.
         target: the column to predict; a text stands for a target whose kind is seen from its values.
         arm: the arm's id, or its label in a report.
