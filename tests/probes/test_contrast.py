@@ -135,6 +135,23 @@ def test_a_constant_shift_of_a_slide_changes_no_pairing(numbers: Any) -> None:
     )  # 1e-5: the shift is added in float32
 
 
+def test_pairs_of_noise_have_no_say_beside_the_pair_that_knows(draw_numbers: Callable[..., Any]) -> None:
+    known = draw_numbers(n=80)
+    rng = np.random.default_rng(5)
+    noise = [
+        replace(known.fine, region_mean=rng.standard_normal(known.fine.region_mean.shape).astype(np.float32))
+        for _ in range(2)
+    ]
+    folds = known.folds(known.pairing)
+
+    probes = fit_contrast([known.coarse, known.fine, *noise], Outcome.binary(known.pairing), folds, SETTINGS)
+
+    # Five pairs of noise in each of four folds; half of them have a positive slope in the stack.
+    pairs = [(term["first"], term["second"]) for probe in probes for term in probe.state().facts["terms"]]
+    assert pairs.count((0, 1)) == 4
+    assert len(pairs) - 4 <= 2
+
+
 def test_bags_of_other_regions_are_refused(numbers: Any) -> None:
     few = numbers.fine.of_slides(range(39))
 
