@@ -161,3 +161,29 @@ def test_inner_folds_do_not_depend_on_test_labels() -> None:
     assert (first.inner == other.inner).all()
     assert set(first.train) | set(first.test) == set(range(30))
     assert not set(first.train) & set(first.test)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("slide,patient,msi\ns1,p1,Köln\n".encode("latin-1"), "a CSV in UTF-8"),
+        ("slide,patient,msi\ns1,p1,0\n".encode("utf-16"), "a CSV in UTF-8"),
+        (b"slide,msi,msi\ns1,0,1\n", "has the column 'msi' twice"),
+        (b"slide,site,msi\ns1,A,0\ns2,A, B,1\n", "more cells than columns in line 3"),
+    ],
+)
+def test_a_table_that_reads_two_ways_or_none_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=says) as caught:
+        read_cohort(path, "msi")
+
+    assert "labels.csv" in str(caught.value)
+
+
+def test_empty_cells_and_columns_at_the_end_of_a_spreadsheet_are_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("slide,msi,,\n" + "".join(f"s{n},{n % 2},,,\n" for n in range(6)))
+
+    assert read_cohort(path, "msi").slides == tuple(f"s{n}" for n in range(6))

@@ -61,6 +61,13 @@ def test_the_sentences_name_the_winner_and_what_could_be_seen() -> None:
     assert "40 patients a true difference of 0.12 in AUC" in power
 
 
+def test_a_detectable_difference_beyond_the_metric_is_said_to_be_none() -> None:
+    said = arms_sentences("ER", arms(), n_patients=34, detectable=1.35)[-1]
+
+    assert "no possible difference in" in said
+    assert "1.35" not in said
+
+
 def test_a_gain_within_the_noise_is_not_sold() -> None:
     (_, mixed) = arms_sentences("ER", arms()[:3], n_patients=40, detectable=float("nan"))
 

@@ -180,6 +180,9 @@ def arms_sentences(
         said.append(
             f"With {n_patients:,} patients a true difference of {detectable:.2f} in {metric} would have been seen "
             "four times in five; smaller ones can be there and not show."
+            if detectable < 1
+            else f"With {n_patients:,} patients in these folds no possible difference in {metric} would have been seen "
+            "four times in five: this comparison cannot tell the arms apart."
         )
     return tuple(said)
 
