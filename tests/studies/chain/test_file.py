@@ -133,3 +133,10 @@ def test_a_study_that_comes_along_stands_in_the_folder_of_studies_too(name: str)
         ROOT / "src" / "parfocal" / "studies" / "chain" / f"{name}.yaml"
     ).read_text()
     assert read_study(name).models
+
+
+def test_a_misspelt_key_is_named_and_not_the_one_that_it_is_missing_for(file: Path) -> None:
+    file.write_text(file.read_text().replace("targets:", "targest:"))
+
+    with pytest.raises(ConfigError, match="targest: there is no such key"):
+        read_study(file)

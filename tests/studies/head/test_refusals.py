@@ -57,6 +57,15 @@ def test_another_encoder_is_refused_in_a_store_and_for_slides(scanned: Scanned, 
         predict([scanned.new_slides], head, tmp_path / "out.csv", PredictSettings(encoder=spec))
 
 
+def test_what_is_not_there_and_a_folder_in_the_tables_place_are_named(
+    scanned: Scanned, head: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"cannot predict .*nowhere: there is no such"):
+        predict([tmp_path / "nowhere"], head, tmp_path / "out.csv")
+    with pytest.raises(ConfigError, match=r"it is a folder. Name a file, such as"):
+        predict([scanned.new_store], head, tmp_path)
+
+
 def test_an_encoder_that_cannot_be_loaded_is_asked_for(scanned: Scanned, tmp_path: Path) -> None:
     out = tmp_path / "head"
     fit([scanned.store], scanned.labels, "red", "2/mean", out, QUICK, encoder="file:gone.onnx,tile_px=28")

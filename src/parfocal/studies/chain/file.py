@@ -144,7 +144,8 @@ def _set(content: dict[str, Any], place: str, value: Any) -> None:
 
 
 def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key is missing under its right name too; what stands in the file is what the user can find.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

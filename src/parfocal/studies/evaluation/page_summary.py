@@ -123,7 +123,7 @@ def _table(
         Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the number of targets."),
     ]
     if not picked:
-        help_ = "A true difference of this size would have been seen with 80 % power."
+        help_ = "A true difference of this size would have been seen with 80 % power; none: no possible one."
         columns.append(Column("Detectable", "right", help_))
     rows = []
     for target, one in found.items():
@@ -139,7 +139,7 @@ def _table(
             show_difference(one.test.difference),
             show_p(across.p_holm[target]),
         ]
-        rows.append(Row((*cells, *([] if picked else [show_number(one.detectable)]))))
+        rows.append(Row((*cells, *([] if picked else [_show_detectable(one.detectable)]))))
     notes = ["Intervals of rows are those of Nadeau and Bengio for repeated cross-validation, for one target each."]
     if across.single is not None and across.mixed is not None and across.difference is not None:
         cells = [
@@ -166,3 +166,8 @@ def _label(result: TargetResult, place: int) -> str:
 def _with_interval(interval: Interval) -> str:
     """The number and its ends, in one piece that no line breaks."""
     return f"{interval.estimate:.2f} ({show_interval(interval)})".replace(" ", "\u00a0")
+
+
+def _show_detectable(difference: float) -> str:
+    """The difference, or "none" where only one that cannot be would have been seen."""
+    return "none" if difference >= 1 else show_number(difference)

@@ -80,12 +80,17 @@ def predict(
     Raises:
         StoreError: the head or the store cannot be read.
         MismatchError: the embeddings are of another encoder, other magnifications or other regions than the head's.
-        ConfigError: no slide is found, or the encoder cannot be loaded.
+        ConfigError: an input is absent, `out` is a folder, no slide is found, or the encoder cannot be loaded.
     """
     settings = settings or PredictSettings()
     tell = progress or (lambda stage, done, total: None)
     fitted = load_head(head)
     store = store or out.with_name(f"{out.stem}-store")
+    if out.is_dir():
+        raise ConfigError(f"cannot write the predictions to {out}: it is a folder. Name a file, such as {out}.csv.")
+    absent = [path for path in inputs if not path.exists()]
+    if absent:
+        raise ConfigError(f"cannot predict {absent[0]}: there is no such file or folder.")
     writable_folder(out.absolute().parent)
     stores = [path for path in inputs if is_store(path)]
     if stores and len(inputs) > 1:
