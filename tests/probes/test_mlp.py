@@ -93,3 +93,11 @@ def test_bags_of_other_regions_are_refused(numbers: Any) -> None:
 
     with pytest.raises(ValueError, match="not of the same regions"):
         fit_region_mlp([numbers.coarse, other], Outcome.binary(numbers.kind), numbers.folds(numbers.kind)[:1], QUICK)
+
+
+def test_bags_without_a_region_in_common_are_refused(numbers: Any) -> None:
+    even = np.arange(len(numbers.fine.region_present)) % 2 == 0
+    bags = [replace(numbers.coarse, region_present=even), replace(numbers.fine, region_present=~even)]
+
+    with pytest.raises(ValueError, match="no training slide has a region in all of the bags"):
+        fit_region_mlp(bags, Outcome.binary(numbers.kind), numbers.folds(numbers.kind)[:1], QUICK)

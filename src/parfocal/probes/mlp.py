@@ -131,6 +131,8 @@ class RegionNetwork(_HiddenLayer):
         self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
     ) -> dict[str, np.ndarray]:
         """A map of each bag's region means; whitened ones are centred on their slide's mean."""
+        if not present_in_all(bags, train).any():
+            raise ValueError(f"no training slide has a region in all of the bags {[bag.name for bag in bags]}")
         return fit_region_maps(bags, train, preparation, settings, by_slide=preparation.components is not None)
 
     def tables(
