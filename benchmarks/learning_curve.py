@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
-from xscale_bags import NAMES, draw_bags, one_fold
+from xscale_bags import NAMES, best_scores, draw_bags, one_fold
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
@@ -36,7 +36,6 @@ from parfocal.probes import (
     fit_region_mlp,
 )
 from parfocal.report.statistics import auc, delong_interval, holm
-from parfocal.synthetic.ceilings import strat_log_likelihood_ratio
 from parfocal.synthetic.feature_model import FeatureModel
 from parfocal.synthetic.xscale import StratSettings, draw_cohort
 
@@ -71,15 +70,7 @@ def draw_world(n_train: int, seed: int, *, directions: str, instances: bool) -> 
     """Draw the slides of one world and what the best observer says about its test slides."""
     n = n_train + N_TEST
     cohort = draw_cohort(StratSettings(n_slides=n, model=FeatureModel(directions=directions, seed=seed), seed=seed))
-    evidence = []
-    for number in range(n_train, n):
-        factors, tokens = cohort.factors[number], cohort.tokens(number)
-        strata = factors.tissue_type + 8 * (factors.h1 > 0) + 16 * (factors.h2 > 0)
-        order = np.argsort(strata, kind="stable").reshape(-1, cohort.settings.stratum)
-        evidence.append((cohort.space.log_odds_a(tokens)[order], cohort.space.log_odds_c(tokens)[order]))
-    best = strat_log_likelihood_ratio(
-        np.stack([a for a, _ in evidence]), np.stack([c for _, c in evidence]), cohort.settings.omega
-    )
+    best = best_scores(cohort, np.arange(n_train, n))
     bags = draw_bags(cohort, instances=instances, seed=seed)
     return World(bags, Outcome.binary(cohort.labels["pairing"], target="pairing"), best)
 

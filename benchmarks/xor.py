@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from xscale_bags import one_fold
+from xscale_bags import best_scores, one_fold
 
 from parfocal.bags import RepresentSettings, read_bags, represent
 from parfocal.cohort import Outcome
@@ -25,9 +25,8 @@ from parfocal.embeddings import EmbeddingSet, open_set
 from parfocal.pretrain import PretrainSettings, pretrain
 from parfocal.probes import ProbeSettings, fit_contrast, fit_mean, fit_region_mlp
 from parfocal.report.statistics import auc, delong_interval
-from parfocal.synthetic.ceilings import strat_log_likelihood_ratio
 from parfocal.synthetic.feature_model import FeatureModel
-from parfocal.synthetic.xscale import FeatureCohort, StratSettings, draw_cohort, write_cohort
+from parfocal.synthetic.xscale import StratSettings, draw_cohort, write_cohort
 
 SETTINGS = ProbeSettings(components=(16, 32, 64))
 
@@ -67,13 +66,13 @@ def main() -> None:
             )
             made[f"{name}, CLS"], made[f"{name}, tokens"] = summary.sets
             tell(f"{name}: {steps} steps, represented")
-        print(
-            f"ceiling {auc(label[test], _best(cohort, test)):.3f} on {len(test)} test slides, {len(train)} to train on"
-        )
+        ceiling = auc(label[test], best_scores(cohort, test))
+        print(f"ceiling {ceiling:.3f} on {len(test)} test slides, {len(train)} to train on")
         fold = one_fold(label, train, test)
         for name, one in made.items():
             bags = read_bags(one, cohort.slides, most_instances=8)
-            fits = [("mean, logistic regression", fit_mean), ("contrast", fit_contrast)]
+            contrast = "contrast" if len(bags) > 1 else "second moment of regions"
+            fits = [("mean, linear model", fit_mean), (contrast, fit_contrast)]
             if one is tiles:
                 fits.append(("region MLP, mean", fit_region_mlp))
             for pooling, fit in fits:
@@ -100,18 +99,6 @@ def _pretraining(steps: int, held_out: tuple[str, ...], seed: int) -> PretrainSe
         cache_mib=2048,
         device="cpu",
     )
-
-
-def _best(cohort: FeatureCohort, test: np.ndarray) -> np.ndarray:
-    """The exact log likelihood ratio of the label for each test slide."""
-    evidence = []
-    for number in test:
-        factors, tokens = cohort.factors[number], cohort.tokens(int(number))
-        strata = factors.tissue_type + 8 * (factors.h1 > 0) + 16 * (factors.h2 > 0)
-        order = np.argsort(strata, kind="stable").reshape(-1, cohort.settings.stratum)
-        evidence.append((cohort.space.log_odds_a(tokens)[order], cohort.space.log_odds_c(tokens)[order]))
-    coarse, fine = np.stack([a for a, _ in evidence]), np.stack([c for _, c in evidence])
-    return strat_log_likelihood_ratio(coarse, fine, cohort.settings.omega)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, deal_folds
+from parfocal.synthetic.ceilings import strat_log_likelihood_ratio
 from parfocal.synthetic.feature_model import COARSE, FINE, MIDDLE
 from parfocal.synthetic.xscale import FeatureCohort
 
@@ -25,6 +26,18 @@ def draw_bags(cohort: FeatureCohort, *, instances: bool, seed: int) -> dict[str,
             region[mpp][number] = flat.reshape(n_regions, -1, dim).mean(axis=1)
             rows[mpp].append(rng.choice(flat, MOST_INSTANCES, replace=False) if instances else flat[:1])
     return {NAMES[mpp]: _bag(NAMES[mpp], cohort.slides, region[mpp], rows[mpp]) for mpp in NAMES}
+
+
+def best_scores(cohort: FeatureCohort, numbers: np.ndarray) -> np.ndarray:
+    """The exact log likelihood ratio of an XScale-strat label for some slides: nothing better can be computed."""
+    evidence = []
+    for number in numbers:
+        factors, tokens = cohort.factors[number], cohort.tokens(int(number))
+        strata = factors.tissue_type + 8 * (factors.h1 > 0) + 16 * (factors.h2 > 0)
+        order = np.argsort(strata, kind="stable").reshape(-1, cohort.settings.stratum)
+        evidence.append((cohort.space.log_odds_a(tokens)[order], cohort.space.log_odds_c(tokens)[order]))
+    coarse, fine = np.stack([a for a, _ in evidence]), np.stack([c for _, c in evidence])
+    return strat_log_likelihood_ratio(coarse, fine, cohort.settings.omega)
 
 
 def one_fold(label: np.ndarray, train: np.ndarray, test: np.ndarray, *, inner: int = 5) -> Fold:
