@@ -11,7 +11,7 @@ from parfocal.errors import ParfocalWarning, UnreadableSlideError
 from parfocal.geometry import Box
 from parfocal.regions import RegionPlan, TissueMask, plan_regions
 from parfocal.slides import Calibration, Slide, open_slide
-from parfocal.slides.reader import PixelReader
+from parfocal.slides.reader import PixelReader, Window
 from parfocal.tiles import iter_tiles, read_region, read_tile
 
 
@@ -27,10 +27,10 @@ class WavyReader(PixelReader):
         self.objective_power = None
         self.read_px = 0
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         self.read_px += width * height
         down = self.downsamples[level]
-        return waves((np.arange(x, x + width) + 0.5) * down, (np.arange(y, y + height) + 0.5) * down)
+        return Window(waves((np.arange(x, x + width) + 0.5) * down, (np.arange(y, y + height) + 0.5) * down))
 
     def close(self) -> None:
         """Nothing is open."""

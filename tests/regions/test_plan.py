@@ -11,7 +11,7 @@ from parfocal.config import GridConfig
 from parfocal.errors import ParfocalWarning, ResolutionError
 from parfocal.regions import RegionPlan, TissueMask, plan_regions
 from parfocal.slides import Calibration, Slide, open_slide
-from parfocal.slides.reader import PixelReader
+from parfocal.slides.reader import PixelReader, Window
 
 
 class SizedReader(PixelReader):
@@ -24,7 +24,7 @@ class SizedReader(PixelReader):
         self.mpp_claim = None
         self.objective_power = None
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         raise AssertionError("planning read pixels")
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from parfocal.errors import UnreadableSlideError
 from parfocal.geometry import Box
 from parfocal.regions import TissueMask, find_tissue, read_thumbnail
 from parfocal.slides import Calibration, Slide, open_slide
-from parfocal.slides.reader import PixelReader
+from parfocal.slides.reader import PixelReader, Window
 
 GLASS = (243, 243, 243)
 PINK = (224, 176, 208)
@@ -29,9 +29,9 @@ class ArrayReader(PixelReader):
         self.objective_power = None
         self.largest = 0
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         self.largest = max(self.largest, width * height)
-        return self.pixels[y : y + height, x : x + width].copy()
+        return Window(self.pixels[y : y + height, x : x + width].copy())
 
     def close(self) -> None:
         """Nothing is open."""

@@ -6,6 +6,7 @@ source, and RGB windows of any level, white beyond the edge. Nothing here knows 
 
 from parfocal.slides.calibration import Calibration, check_slide_mpp
 from parfocal.slides.opening import open_slide
+from parfocal.slides.reader import Gap, Window
 from parfocal.slides.reading import MAX_ENLARGEMENT, check_resolution, read_tile, resample
 from parfocal.slides.slide import Level, Slide
 from parfocal.slides.sources import SlideSource, find_slides, read_manifest
@@ -13,9 +14,11 @@ from parfocal.slides.sources import SlideSource, find_slides, read_manifest
 __all__ = [
     "MAX_ENLARGEMENT",
     "Calibration",
+    "Gap",
     "Level",
     "Slide",
     "SlideSource",
+    "Window",
     "check_resolution",
     "check_slide_mpp",
     "find_slides",

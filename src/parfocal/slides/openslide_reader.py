@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader
+from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window
 
 __all__ = ["OpenSlideReader"]
 
@@ -38,7 +38,7 @@ class OpenSlideReader(PixelReader):
         self.mpp_claim = MppClaim(x, y, "openslide.mpp-x") if known and x is not None and y is not None else None
         self.objective_power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "y x 3"]:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """Read the window and lay it on white; see PixelReader."""
         downsample = self._slide.level_downsamples[level]
         corner = (round(x * downsample), round(y * downsample))
@@ -49,7 +49,7 @@ class OpenSlideReader(PixelReader):
                 f"cannot read {self.path.name}: a window of level {level} is broken ({error}). "
                 "Copy the file again or leave the slide out."
             ) from error
-        return on_white(rgba)
+        return Window(on_white(rgba))
 
     def close(self) -> None:
         """Close the file; see PixelReader."""

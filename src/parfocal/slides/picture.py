@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
 from parfocal.slides.openslide_reader import on_white
-from parfocal.slides.reader import NotMineError, PixelReader
+from parfocal.slides.reader import NotMineError, PixelReader, Window
 from parfocal.slides.tiled_tiff import BROKEN_DATA, quiet_tifffile, resolution_tag
 
 __all__ = ["MAX_PICTURE_PX", "PictureReader"]
@@ -68,9 +67,9 @@ class PictureReader(PixelReader):
                     ) from error
         self.level_sizes = ((self._pixels.shape[1], self._pixels.shape[0]),)
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "y x 3"]:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """Copy the window; see PixelReader."""
-        return self._pixels[y : y + height, x : x + width].copy()
+        return Window(self._pixels[y : y + height, x : x + width].copy())
 
     def close(self) -> None:
         """Drop the pixels; see PixelReader."""

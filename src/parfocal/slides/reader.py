@@ -1,6 +1,7 @@
 """What a file format has to offer to become a slide."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import UInt8
 
 from parfocal.slides.calibration import MppClaim
 
-__all__ = ["MAX_CACHE_BYTES", "NotMineError", "PixelReader"]
+__all__ = ["MAX_CACHE_BYTES", "Gap", "NotMineError", "PixelReader", "Window"]
 
 # Of decoded tiles, per open slide. 64 MiB hold what a band of sixteen regions shares with the next row.
 MAX_CACHE_BYTES = 64 << 20
@@ -16,6 +17,36 @@ MAX_CACHE_BYTES = 64 << 20
 
 class NotMineError(Exception):
     """This reader does not take the file; the text says why. Another one may."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A rectangle of a level whose pixels the file does not give; in the level's own pixels.
+
+    Attributes:
+        x: left edge.
+        y: upper edge.
+        width: width.
+        height: height.
+        reason: why, as a clause: `tile 12 of level 0 is broken (...)`.
+        is_broken: the file has bytes and they cannot be decoded; False where it has none, which is how sparse files say
+            "nothing was scanned here".
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    reason: str
+    is_broken: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Pixels of a level, white where the file gives none, and where that is."""
+
+    pixels: UInt8[np.ndarray, "y x 3"]
+    gaps: tuple[Gap, ...] = ()
 
 
 class PixelReader(ABC):
@@ -33,11 +64,13 @@ class PixelReader(ABC):
     objective_power: float | None
 
     @abstractmethod
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "y x 3"]:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """Pixels of a window that lies wholly inside the level, in the level's own pixels.
 
+        What cannot be decoded is a gap and no error: the rest of the window, and of the slide, is good.
+
         Raises:
-            UnreadableSlideError: the file's data are broken there.
+            UnreadableSlideError: the file cannot be read any more at all.
         """
 
     @abstractmethod

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from parfocal.errors import CalibrationError, ClosedSlideError, UnreadableSlideError
 from parfocal.slides.calibration import Calibration
-from parfocal.slides.reader import PixelReader
+from parfocal.slides.reader import PixelReader, Window
 
 __all__ = ["Level", "Slide"]
 
@@ -89,7 +89,25 @@ class Slide:
         raise CalibrationError(str(self._calibration))
 
     def read_level(self, level: int, x_px: int, y_px: int, width_px: int, height_px: int) -> UInt8[np.ndarray, "y x 3"]:
-        """Read a window of one level as RGB.
+        """Read a window of one level as RGB; arguments as in `read_window`.
+
+        Returns:
+            `height_px` rows of `width_px` pixels; white outside the slide and where nothing was scanned.
+
+        Raises:
+            UnreadableSlideError: the file's data are broken there.
+            ClosedSlideError: the slide has been closed.
+        """
+        window = self.read_window(level, x_px, y_px, width_px, height_px)
+        broken = [gap for gap in window.gaps if gap.is_broken]
+        if broken:
+            raise UnreadableSlideError(
+                f"cannot read {self.name}: {broken[0].reason}. Copy the file again or leave the slide out."
+            )
+        return window.pixels
+
+    def read_window(self, level: int, x_px: int, y_px: int, width_px: int, height_px: int) -> Window:
+        """Read a window of one level as RGB, with the places that the file does not give.
 
         Args:
             level: number of the level, 0 is the finest.
@@ -99,10 +117,10 @@ class Slide:
             height_px: height in pixels of that level.
 
         Returns:
-            `height_px` rows of `width_px` pixels; white outside the slide.
+            `height_px` rows of `width_px` pixels, white outside the slide and in the gaps.
 
         Raises:
-            UnreadableSlideError: the file's data are broken there.
+            UnreadableSlideError: the file cannot be read any more at all.
             ClosedSlideError: the slide has been closed.
         """
         if width_px <= 0 or height_px <= 0:
@@ -112,13 +130,13 @@ class Slide:
         left, top = max(x_px, 0), max(y_px, 0)
         right, bottom = min(x_px + width_px, size.width_px), min(y_px + height_px, size.height_px)
         if left >= right or top >= bottom:
-            return np.full((height_px, width_px, 3), 255, np.uint8)
+            return Window(np.full((height_px, width_px, 3), 255, np.uint8))
         inside = reader.read(level, left, top, right - left, bottom - top)
-        if inside.shape[:2] == (height_px, width_px):
+        if inside.pixels.shape[:2] == (height_px, width_px):
             return inside
-        window = np.full((height_px, width_px, 3), 255, np.uint8)
-        window[top - y_px : bottom - y_px, left - x_px : right - x_px] = inside
-        return window
+        pixels = np.full((height_px, width_px, 3), 255, np.uint8)
+        pixels[top - y_px : bottom - y_px, left - x_px : right - x_px] = inside.pixels
+        return Window(pixels, inside.gaps)
 
     def close(self) -> None:
         """Close the file; reading afterwards is a ClosedSlideError."""

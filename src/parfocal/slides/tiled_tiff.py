@@ -19,11 +19,10 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import tifffile
-from jaxtyping import UInt8
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader
+from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window
 
 __all__ = ["TiledTiffReader", "quiet_tifffile", "resolution_tag"]
 
@@ -93,7 +92,7 @@ class TiledTiffReader(PixelReader):
         self._spare: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._last_y: dict[int, int] = {}
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "y x 3"]:
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """Decode the tiles under the window and put them together; see PixelReader."""
         page = self._pages[level]
         tile_width, tile_height = page.tilewidth, page.tilelength
@@ -111,7 +110,7 @@ class TiledTiffReader(PixelReader):
                 window[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
                 # Regions come left to right and top to bottom: a tile that ends inside the window is done with.
                 self._give_back(key, tile, keep=left + tile_width > x + width or top + tile_height > y + height)
-        return window
+        return Window(window)
 
     def close(self) -> None:
         """Close the file and drop the cache; see PixelReader."""
