@@ -48,6 +48,8 @@ class RegionPlan:
     kept: Mapping[float, Bool[np.ndarray, "region _row _col"]]
     """For each magnification, the slots of each region that are kept."""
     tissue_share: Float[np.ndarray, "region"]
+    tissue: TissueMask
+    """Where the tissue is, over the whole slide."""
 
     @property
     def n_regions(self) -> int:
@@ -122,7 +124,7 @@ def plan_regions(slide: Slide, grid: GridConfig, *, tissue: TissueMask | None = 
         ]
         on_slide = touches[1][:, :, None] & touches[0][:, None, :]
         kept[mpp] = on_slide & (_tissue_shares(tissue, lattice, side, grid.region_um) >= enough)
-    return RegionPlan(grid, slide.mpp, lattice, kept, share)
+    return RegionPlan(grid, slide.mpp, lattice, kept, share, tissue)
 
 
 def _lattice(size_um: tuple[float, float], region_um: float) -> Int64[np.ndarray, "region 2"]:
