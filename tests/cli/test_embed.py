@@ -85,7 +85,7 @@ def test_a_resolution_that_no_slide_has_is_one_line_and_wrong_usage(
     assert main([command, str(slide), *options, "--slide-mpp", mpp]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "--slide-mpp" in line
-    assert "0.05 to 20" in line
+    assert "0.08 to 20" in line
 
 
 def test_inspect_tells_slides_of_one_file_name_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

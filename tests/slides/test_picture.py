@@ -80,6 +80,24 @@ def test_the_dots_per_inch_of_a_print_are_no_resolution(tmp_path: Path, pixels: 
         open_slide(tmp_path / "print.jpg")
 
 
+@pytest.mark.parametrize(("suffix", "dpi"), [("png", 2400), ("jpg", 1440), ("tif", 4800), ("png", 2540), ("jpg", 5080)])
+def test_a_print_s_resolution_is_refused_where_slides_have_such_values(
+    tmp_path: Path, pixels: np.ndarray, suffix: str, dpi: int
+) -> None:
+    Image.fromarray(pixels).save(tmp_path / f"print.{suffix}", dpi=(dpi, dpi))
+
+    with pytest.raises(CalibrationError, match=rf"(inch|inch\)).*{dpi} dots per inch.*--slide-mpp"):
+        open_slide(tmp_path / f"print.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_microscope_s_resolution_in_a_picture_is_believed(tmp_path: Path, pixels: np.ndarray, suffix: str) -> None:
+    Image.fromarray(pixels).save(tmp_path / f"field.{suffix}", dpi=(50800, 50800))
+
+    with open_slide(tmp_path / f"field.{suffix}") as slide:
+        assert slide.mpp == pytest.approx(0.5, rel=1e-4)
+
+
 def test_a_real_field_opens(real_data: Path) -> None:
     path = sorted((real_data / "labelled" / "osteosarcoma" / "images").glob("*.jpg"))[0]
 

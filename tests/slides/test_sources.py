@@ -118,12 +118,12 @@ def test_a_header_may_have_spaces_and_capitals(tmp_path: Path, header: str) -> N
     assert read_manifest(table) == [SlideSource("a", tmp_path / "a.svs", 0.25)]
 
 
-@pytest.mark.parametrize("mpp", ["0", "nan", "inf", "-1", "352.8", "0.049", "1e-400"])
+@pytest.mark.parametrize("mpp", ["0", "nan", "inf", "-1", "352.8", "0.079", "1e-400"])
 def test_a_manifest_with_an_mpp_that_no_slide_has_is_refused_with_its_line(tmp_path: Path, mpp: str) -> None:
     table = tmp_path / "slides.csv"
-    table.write_text(f"slide,path,mpp\na,a.svs,0.05\nb,b.svs,{mpp}\n")
+    table.write_text(f"slide,path,mpp\na,a.svs,0.08\nb,b.svs,{mpp}\n")
 
-    with pytest.raises(ConfigError, match=r"line 3: mpp of b cannot be .*0\.05 to 20 microns per pixel.*Correct it"):
+    with pytest.raises(ConfigError, match=r"line 3: mpp of b cannot be .*0\.08 to 20 microns per pixel.*Correct it"):
         read_manifest(table)
 
 

@@ -8,12 +8,22 @@ from parfocal.errors import CalibrationError, ConfigError, ParfocalWarning
 
 __all__ = ["COARSEST_MPP", "FINEST_MPP", "Calibration", "MppClaim", "calibrate", "check_slide_mpp"]
 
-FINEST_MPP = 0.05
+# A 100x oil objective comes to about 0.1 on the scanners that have one; finer is a fault of a unit or a power of ten.
+FINEST_MPP = 0.08
 COARSEST_MPP = 20.0
 # How far two statements of one resolution may lie apart before one of them must be wrong.
 _AGREEMENT = 0.05
 # What desktop software writes when nobody measured anything.
-_SCREEN_DPI = (72, 75, 96, 100, 120, 150, 200, 240, 300, 600, 1200)
+_SCREEN_DPI = (72, 75, 96, 100, 120, 150, 200, 240, 300, 360, 400, 600, 720, 1200)
+# Of printers, imagesetters and flatbed scanners: these lie among the values of slides.
+# fmt: off
+_PRINT_DPI = (
+    1270, 1440, 1600, 1800, 2000, 2400, 2540, 2880, 3000, 3200, 3600, 4000, 4800, 5080, 6400, 7200, 8000, 9600,
+)
+# fmt: on
+# Software copies such a value to the last digit, and a scanner meets it only by chance. Pictures round to a whole
+# number of dots per centimetre.
+_PRINT_AGREEMENT, _PICTURE_AGREEMENT = 1e-4, 5e-4
 _REMEDY = "Pass --slide-mpp (slide_mpp=...) if you know it."
 
 
@@ -27,26 +37,49 @@ class Calibration:
 
 @dataclass(frozen=True)
 class MppClaim:
-    """What a file says of itself, unchecked: micrometres per pixel along x and y."""
+    """What a file says of itself, unchecked: micrometres per pixel along x and y.
+
+    Attributes:
+        x: micrometres per pixel along x.
+        y: micrometres per pixel along y.
+        source: where the file says it, as a noun: `TIFF resolution tag`.
+        said: what stands there, in the file's own unit: `200000 pixels per cm`; empty where that is not known.
+        of_picture: whether it is the resolution of a picture's print, which is a slide's only by chance.
+    """
 
     x: float
     y: float
     source: str
+    said: str = ""
+    of_picture: bool = False
 
     @property
     def mean(self) -> float:
         """The mean of x and y."""
         return (self.x + self.y) / 2
 
+    @property
+    def where(self) -> str:
+        """Where the claim stands and what it says there, as a clause."""
+        return f"its {self.source} says {self.said}" if self.said else f"its {self.source}"
+
     def problem(self) -> str | None:
         """Why this claim cannot be believed, as the middle of a sentence; None where it can."""
         for value in (self.x, self.y):
             if not _is_plausible(value):
-                why = f"its {self.source}{_screen_resolution(value)}"
-                return f"claims {value:.4g} microns per pixel ({why}); slides have {FINEST_MPP:g} to {COARSEST_MPP:g}"
+                return (
+                    f"claims {value:.4g} microns per pixel ({self.where}{_screen_resolution(value)}); "
+                    f"slides have {FINEST_MPP:g} to {COARSEST_MPP:g}"
+                )
+            dpi = _print_resolution(value, self.of_picture)
+            if dpi is not None:
+                return (
+                    f"claims {value:.4g} microns per pixel ({self.where}), which is {dpi} dots per inch: the "
+                    "resolution of a print or of a flatbed scanner, not of a slide scanner"
+                )
         if abs(self.x - self.y) > _AGREEMENT * min(self.x, self.y):
             return (
-                f"claims {self.x:.4g} microns per pixel along x and {self.y:.4g} along y (its {self.source}); "
+                f"claims {self.x:.4g} microns per pixel along x and {self.y:.4g} along y ({self.where}); "
                 f"they must agree within {_AGREEMENT:.0%}"
             )
         return None
@@ -60,7 +93,7 @@ def check_slide_mpp(slide_mpp: float | None, what: str = "--slide-mpp (slide_mpp
         what: where it was said, as the beginning of the message.
 
     Raises:
-        ConfigError: it is not finite, or outside 0.05 to 20.
+        ConfigError: it is not finite, or outside 0.08 to 20.
     """
     if slide_mpp is not None and not _is_plausible(slide_mpp):
         raise ConfigError(
@@ -102,7 +135,7 @@ def calibrate(
         return Calibration(slide_mpp, "--slide-mpp")
     if claim and not problem:
         return Calibration(claim.mean, claim.source)
-    if mpp_from_objective and objective_power:
+    if mpp_from_objective and objective_power and _is_plausible(10.0 / objective_power):
         return Calibration(10.0 / objective_power, f"objective power {objective_power:g}x (asked for)")
     if problem:
         raise CalibrationError(f"{name} {problem}. {_REMEDY}")
@@ -121,3 +154,15 @@ def _screen_resolution(mpp: float) -> str:
     dpi = 25400.0 / mpp
     nearest = min(_SCREEN_DPI, key=lambda known: abs(known - dpi))
     return f": a {nearest}-dpi tag, not a scanner's value" if abs(nearest - dpi) < 0.01 * nearest else ""
+
+
+def _print_resolution(mpp: float, of_picture: bool) -> int | None:
+    """The dots per inch that a plausible value is, where a print or a flatbed scanner has them; else None.
+
+    Twenty, ten and five micrometres are 1270, 2540 and 5080 dots per inch: only of a picture does that mean a print.
+    """
+    dpi = 25400.0 / mpp
+    near = _PICTURE_AGREEMENT if of_picture else _PRINT_AGREEMENT
+    return next(
+        (known for known in _PRINT_DPI if abs(known - dpi) < near * known and (of_picture or known % 1270)), None
+    )

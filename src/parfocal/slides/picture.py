@@ -1,6 +1,7 @@
 """Plain pictures: PNG, JPEG and untiled TIFF, held in memory as a slide of one level."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,14 @@ def _check_tiff(path: Path) -> None:
 
 
 def _resolution(picture: Image.Image, path: Path) -> MppClaim | None:
-    """What the picture says of its resolution. A JPEG or PNG says dots per inch of a print, if anything."""
+    """What the picture says of its resolution: dots per inch of a print, if anything."""
     if picture.format == "TIFF":
         with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
-            return resolution_tag(tiff.pages.first)
+            claim = resolution_tag(tiff.pages.first)
+        return replace(claim, of_picture=True) if claim else None
     dpi = picture.info.get("dpi")
     if not dpi or min(dpi) <= 1:
         return None
-    return MppClaim(25400.0 / float(dpi[0]), 25400.0 / float(dpi[1]), f"{picture.format} resolution")
+    x, y = (float(value) for value in dpi)
+    said = f"{x:.8g} dots per inch" if x == y else f"{x:.8g} by {y:.8g} dots per inch"
+    return MppClaim(25400.0 / x, 25400.0 / y, f"{picture.format} resolution", said, of_picture=True)

@@ -36,7 +36,7 @@ _COMPRESSIONS = {
 }
 # What tifffile, imagecodecs and the file itself raise on broken data.
 BROKEN_DATA = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OSError, struct.error, zlib.error)
-_UM_PER_UNIT = {2: 25400.0, 3: 10000.0}
+_UM_PER_UNIT = {2: (25400.0, "inch"), 3: (10000.0, "cm")}
 _UM_PER_OME_UNIT = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0}
 
 
@@ -301,11 +301,12 @@ def resolution_tag(page: Any) -> MppClaim | None:
     if 282 not in page.tags or 283 not in page.tags:
         return None
     unit = page.tags.get(296)
-    per_unit = _UM_PER_UNIT.get(int(unit.value) if unit is not None else 2)
+    per_unit, name = _UM_PER_UNIT.get(int(unit.value) if unit is not None else 2, (None, ""))
     x, y = (top / bottom if bottom else 0.0 for top, bottom in (page.tags[282].value, page.tags[283].value))
     if per_unit is None or (x, y) == (1.0, 1.0) or x <= 0 or y <= 0:
         return None
-    return MppClaim(per_unit / x, per_unit / y, "TIFF resolution tag")
+    said = f"{x:.8g} pixels per {name}" if x == y else f"{x:.8g} by {y:.8g} pixels per {name}"
+    return MppClaim(per_unit / x, per_unit / y, "TIFF resolution tag", said)
 
 
 def _number(text: str | None) -> float | None:
