@@ -11,6 +11,7 @@ __all__ = [
     "EncoderError",
     "FormatVersionError",
     "MismatchError",
+    "NotFiniteError",
     "ParfocalDeprecationWarning",
     "ParfocalError",
     "ParfocalWarning",
@@ -59,6 +60,10 @@ class FormatVersionError(StoreError):
 
 class MismatchError(StoreError):
     """Two things that must belong together do not: encoder and model, settings and store, slide and features."""
+
+
+class NotFiniteError(StoreError):
+    """Rows of a slide hold values that are not finite, so nothing can be computed from them."""
 
 
 class ConfigError(ParfocalError):

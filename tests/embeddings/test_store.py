@@ -1,6 +1,10 @@
 """What is written to a store comes back, in the layout that the field reads, and damage is said."""
 
 import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -19,7 +23,7 @@ from parfocal.embeddings import (
     write_tokens,
 )
 from parfocal.embeddings.layout import chunk_rows
-from parfocal.errors import FormatVersionError, MismatchError, StoreError
+from parfocal.errors import FormatVersionError, MismatchError, NotFiniteError, ParfocalWarning, StoreError
 
 DIMS = {2.0: 7, 0.5: 5}
 
@@ -298,3 +302,132 @@ def test_tokens_out_of_region_order_are_refused() -> None:
             {**good.region, 0.5: np.array([0, 2, 0, 2], dtype=np.int32)},
             good.center_um,
         )
+
+
+def copy(of: Path, over: Path) -> None:
+    over.write_bytes(of.read_bytes())
+
+
+@pytest.mark.parametrize("case", ["slide", "value", "coords", "mpp", "settings", "index value", "index mpp", "index"])
+def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, case: str) -> None:
+    path, other = new_set(tmp_path), new_set(tmp_path / "other", name="toy-00000000")
+    write_tokens(path, tokens_of("s"))
+    write_tokens(path, tokens_of("t", seed=1))
+    (other / "settings.json").write_text((other / "settings.json").read_text().replace('"toy"', '"boy"'))
+    write_tokens(other, tokens_of("s"))
+    features, index = path / "0.5" / "s.h5", path / "index" / "s.h5"
+    where = index if case.startswith("index") else features
+    if case == "slide":
+        copy(path / "0.5" / "t.h5", features)
+    elif case == "mpp":
+        copy(path / "2" / "s.h5", features)
+    elif case == "settings":
+        copy(other / "0.5" / "s.h5", features)
+    elif case == "index":
+        copy(path / "index" / "t.h5", index)
+    else:
+        with h5py.File(where, "r+") as file:
+            if case == "value":
+                file["features"][3, 4] += 1
+            elif case == "coords":
+                file["coords"][0, 0] += 1
+            elif case == "index value":
+                file["0.5/center_um"][1, 1] += 1
+            else:
+                file.attrs["slide_mpp"] = 0.25
+
+    with pytest.raises(StoreError, match=f"{where}: .* (Put it back|Remove it)"):
+        open_set(path).read("s")
+    assert open_set(path).read("t").n_regions == 3
+
+
+def test_regions_of_another_slide_are_refused(tmp_path: Path) -> None:
+    path = create_set(
+        tmp_path,
+        "model-0",
+        "regions",
+        region_um=448.0,
+        dims=2,
+        settings={},
+        encoder_digests={2.0: "a"},
+        dtype="float32",
+    )
+    for seed, slide in enumerate("st"):
+        rows = np.random.default_rng(seed).normal(size=(3, 2)).astype(np.float32)
+        write_regions(path, SlideRegions(slide, 448.0, 0.5, np.arange(6.0).reshape(3, 2), rows))
+    with h5py.File(path / "region" / "t.h5", "r+") as file:
+        file.attrs["slide"] = "s"  # the lie is complete but for the rows
+    copy(path / "region" / "t.h5", path / "region" / "s.h5")
+
+    with pytest.raises(StoreError, match=r"region/s\.h5: its rows are not the ones"):
+        open_set(path).read_regions("s")
+
+
+def without_digests(set_path: Path) -> None:
+    """As sets were before there were digests."""
+    for file in (set_path / "index").rglob("*.h5"):
+        with h5py.File(file, "r+") as index:
+            del index.attrs["index_digest"]
+            for group in (one for one in index.values() if isinstance(one, h5py.Group)):
+                del group.attrs["rows_digest"]
+
+
+def test_a_set_of_an_older_version_loads_and_is_said_to_be_unchecked_once(tmp_path: Path) -> None:
+    path = new_set(tmp_path)
+    for slide in "st":
+        write_tokens(path, tokens_of(slide))
+    without_digests(path)
+    store = open_set(path)
+
+    with pytest.warns(ParfocalWarning, match="unchecked") as caught:
+        read = [store.read(slide) for slide in ("s", "t", "s")]
+
+    assert len(caught) == 1
+    assert np.array_equal(read[0].features[0.5], tokens_of("s").features[0.5])
+
+
+def test_a_slide_that_changes_while_a_set_is_open_is_noticed(tmp_path: Path) -> None:
+    path = new_set(tmp_path)
+    write_tokens(path, tokens_of("s"))
+    store = open_set(path)
+    store.read("s")
+    with h5py.File(path / "2" / "s.h5", "r+") as file:
+        file["features"][0, 0] += 1
+    os.utime(path / "2" / "s.h5", ns=(1, 1))
+
+    with pytest.raises(StoreError, match="not the ones"):
+        store.read("s")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_that_are_not_finite_name_their_slide(tmp_path: Path, value: float) -> None:
+    path = new_set(tmp_path)
+    write_tokens(path, tokens_of("s"))
+    without_digests(path)
+    with h5py.File(path / "0.5" / "s.h5", "r+") as file:
+        file["features"][1:3, 2] = value
+    store = open_set(path)
+
+    for _ in range(2):
+        with pytest.raises(NotFiniteError, match=r"cannot use s: 2 of 4 rows of .*0\.5/s\.h5"), quiet():
+            store.read("s")
+
+
+@pytest.mark.parametrize("name", ["region", "center_um", "region_xy_um"])
+def test_an_index_that_makes_no_sense_is_one_line(tmp_path: Path, name: str) -> None:
+    path = new_set(tmp_path)
+    write_tokens(path, tokens_of("s"))
+    without_digests(path)
+    with h5py.File(path / "index" / "s.h5", "r+") as file:
+        dataset = file[name if name == "region_xy_um" else f"0.5/{name}"]
+        dataset[0] = 9 if name == "region" else np.nan
+
+    with pytest.raises(StoreError, match=r"index/s\.h5: .* Remove it and embed"), quiet():
+        open_set(path).read("s")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParfocalWarning)
+        yield

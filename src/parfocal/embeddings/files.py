@@ -10,7 +10,10 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 
+from parfocal.embeddings.h5 import content_digest
 from parfocal.embeddings.layout import (
+    INDEX_DIGEST,
+    ROWS_DIGEST,
     chunk_rows,
     coords_attributes,
     file_attributes,
@@ -138,6 +141,7 @@ def write_index(
     center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]] | None = None,
     row: Mapping[float, Int[np.ndarray, " _tile"]] | None = None,
     files: Mapping[float, str] | None = None,
+    digests: Mapping[float | None, str] | None = None,
     region_um: float | None = None,
     origin: SlideOrigin | None = None,
     **attributes: Any,
@@ -154,6 +158,7 @@ def write_index(
         row: per magnification, which rows of the features file are meant, in the order of `region`; None where all
             of them are, in their own order.
         files: per magnification, the features file relative to the set, where it is not the set's own.
+        digests: per magnification, `rows_digest` of the features file; under None that of a set of regions.
         region_um: side of this slide's regions, where it is not exactly the set's.
         origin: what is known of the slide file.
         attributes: further attributes of the index.
@@ -171,6 +176,7 @@ def write_index(
                 region_um=region_um or settings["region_um"],
                 slide_mpp=slide_mpp,
                 encoder_digest=settings["encoder_digest"],
+                **{ROWS_DIGEST: (digests or {}).get(None)},
                 **(origin or SlideOrigin()).attributes(),
                 **attributes,
             ),
@@ -181,7 +187,10 @@ def write_index(
             group.attrs["mpp"] = mpp
             if files is not None:
                 group.attrs["features_file"] = files[mpp]
+            if digests is not None:
+                group.attrs[ROWS_DIGEST] = digests[mpp]
             group.create_dataset("region", data=(region or {})[mpp])
             group.create_dataset("center_um", data=(center_um or {})[mpp])
             if row is not None:
                 group.create_dataset("row", data=row[mpp])
+        file.attrs[INDEX_DIGEST] = content_digest(file, without=INDEX_DIGEST)

@@ -12,6 +12,7 @@ from typing import Any
 from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.files import SlideOrigin, write_index
 from parfocal.embeddings.foreign import FeatureFile, FeatureFolder, find_feature_folders, read_feature_file
+from parfocal.embeddings.h5 import file_rows_digest
 from parfocal.embeddings.job import failure
 from parfocal.embeddings.join import JoinedTiles, join_tiles
 from parfocal.embeddings.records import update_failures
@@ -323,6 +324,7 @@ def _index_slide(
         center_um=joined.center_um,
         row=joined.row,
         files={mpp: os.path.relpath(file.path.resolve(), set_path.resolve()) for mpp, file in files.items()},
+        digests={mpp: file_rows_digest(file.path) for mpp, file in files.items()},
         region_um=joined.region_um,
         origin=known.origin,
         realised_mpp={format_mpp(mpp): true for mpp, true in realised.items()},

@@ -21,6 +21,7 @@ from parfocal.provenance import canonical_json, digest8, provenance
 __all__ = [
     "FORMAT_VERSION",
     "Kind",
+    "check_belongs",
     "check_version",
     "chunk_rows",
     "coords_attributes",
@@ -39,6 +40,8 @@ FORMAT_VERSION = 1
 Kind = Literal["tiles", "regions"]
 
 VERSION_ATTRIBUTE = "parfocal_format"
+ROWS_DIGEST = "rows_digest"
+INDEX_DIGEST = "index_digest"
 SETTINGS_FILE = "settings.json"
 INDEX_FOLDER = "index"
 REGION_FOLDER = "region"
@@ -95,6 +98,33 @@ def check_version(found: Any, file: Path) -> None:
         raise FormatVersionError(
             f"cannot read {file}: it has format {int(found)}, this parfocal reads up to {FORMAT_VERSION}. "
             "Install the parfocal that wrote it, or a newer one."
+        )
+
+
+def check_belongs(
+    attributes: Mapping[str, Any],
+    file: Path,
+    remedy: str,
+    *,
+    slide: str,
+    settings: Mapping[str, Any],
+    mpp: float | None = None,
+) -> None:
+    """Refuse a file of ours that says of itself that it is another slide's, another set's or another magnification's.
+
+    Raises:
+        StoreError: it is; `remedy` is what to do.
+    """
+    found = attributes.get("slide")
+    if found is not None and str(found) != slide:
+        raise StoreError(f"cannot use {file}: it is a file of the slide {found!s}, not of {slide}. {remedy}")
+    found = attributes.get("parfocal_settings")
+    if found is not None and str(found) != canonical_json(settings):
+        raise StoreError(f"cannot use {file}: it was made with other settings than its set. {remedy}")
+    found = attributes.get("mpp")
+    if mpp is not None and found is not None and format_mpp(float(found)) != format_mpp(mpp):
+        raise StoreError(
+            f"cannot use {file}: it is of {format_mpp(float(found))} mpp, not of {format_mpp(mpp)}. {remedy}"
         )
 
 

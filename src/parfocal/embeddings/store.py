@@ -1,6 +1,7 @@
 """Reading a store: which sets it holds, which slides are done, and the embeddings of one slide."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
+from parfocal.embeddings.h5 import content_digest, count_not_finite, opened_h5, read_rows, rows_digest
 from parfocal.embeddings.layout import (
+    INDEX_DIGEST,
     INDEX_FOLDER,
+    ROWS_DIGEST,
     SETTINGS_FILE,
     VERSION_ATTRIBUTE,
     Kind,
+    check_belongs,
     check_version,
     features_path,
     index_path,
@@ -24,7 +29,7 @@ from parfocal.embeddings.layout import (
     repair_advice,
 )
 from parfocal.embeddings.tokens import SlideRegions, SlideTokens
-from parfocal.errors import StoreError
+from parfocal.errors import NotFiniteError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
 
 __all__ = ["EmbeddingSet", "open_set", "open_sets"]
@@ -123,45 +128,53 @@ class EmbeddingSet:
     def read(self, slide: str) -> SlideTokens:
         """The tile embeddings of a slide.
 
+        Index and features are checked to belong together: by the ids and settings that they carry, and by the digest
+        of the rows that the index has. Sets that were made before there was one are said to be unchecked.
+
         Raises:
             StoreError: the slide is not done, a file is damaged, or index and features do not fit together.
+            NotFiniteError: a value of its rows is not finite.
         """
         self._must_be("tiles")
-        with self._open_index(slide) as index:
+        with self._open_index(slide, whole=True) as index:
             groups = {mpp: _group(index, mpp) for mpp in self.mpps}
             slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
             region_xy_um = index["region_xy_um"][...]
-        features = {}
-        for mpp, (region, _, row, file) in groups.items():
-            path = features_path(self.path, slide, mpp) if file is None else Path(os.path.normpath(self.path / file))
-            features[mpp] = self._read_features(slide, path, rows=row, expected=len(region), dim=self.dims[mpp])
-        return SlideTokens(
-            slide=slide,
-            region_um=region_um,
-            slide_mpp=slide_mpp,
-            region_xy_um=region_xy_um,
-            features=features,
-            region={mpp: group[0] for mpp, group in groups.items()},
-            center_um={mpp: group[1] for mpp, group in groups.items()},
-        )
+            if not all(np.isfinite(places).all() for places in (region_xy_um, *(g.center_um for g in groups.values()))):
+                raise ValueError("a place is not finite")
+        features = {mpp: self._read_features(slide, mpp, group) for mpp, group in groups.items()}
+        try:
+            return SlideTokens(
+                slide=slide,
+                region_um=region_um,
+                slide_mpp=slide_mpp,
+                region_xy_um=region_xy_um,
+                features=features,
+                region={mpp: group.region for mpp, group in groups.items()},
+                center_um={mpp: group.center_um for mpp, group in groups.items()},
+            )
+        except ValueError as error:
+            raise StoreError(f"cannot use {index_path(self.path, slide)}: {error}. {_index_remedy(slide)}") from error
 
     def read_regions(self, slide: str) -> SlideRegions:
-        """The region embeddings of a slide.
+        """The region embeddings of a slide, checked as in `read`.
 
         Raises:
             StoreError: the slide is not done, a file is damaged, or index and features do not fit together.
+            NotFiniteError: a value of its rows is not finite.
         """
         self._must_be("regions")
-        with self._open_index(slide) as index:
+        with self._open_index(slide, whole=True) as index:
             slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
             region_xy_um = index["region_xy_um"][...]
-        path = features_path(self.path, slide, None)
+            digest = _text(index.attrs.get(ROWS_DIGEST))
+        group = _Group(np.arange(len(region_xy_um)), region_xy_um, None, None, digest)
         return SlideRegions(
             slide=slide,
             region_um=region_um,
             slide_mpp=slide_mpp,
             region_xy_um=region_xy_um,
-            features=self._read_features(slide, path, rows=None, expected=len(region_xy_um), dim=self.dim),
+            features=self._read_features(slide, None, group),
         )
 
     def _must_be(self, kind: Kind) -> None:
@@ -169,40 +182,94 @@ class EmbeddingSet:
             raise StoreError(f"{self.path} is a set of {self.kind}; a set of {kind} is needed here.")
 
     @contextmanager
-    def _open_index(self, slide: str) -> Iterator[h5py.File]:
+    def _open_index(self, slide: str, *, whole: bool = False) -> Iterator[h5py.File]:
         path = index_path(self.path, slide)
-        if not path.is_file():
+        if not path.exists():
             raise StoreError(f"{slide} is not done in {self.path}: {path} is absent. Embed it first.")
-        with _opened(path, f"Remove it and embed or index {slide} again.") as file:
+        remedy = _index_remedy(slide)
+        with opened_h5(path, remedy) as file:
             check_version(file.attrs.get(VERSION_ATTRIBUTE), path)
+            check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"])
+            found = _text(file.attrs.get(INDEX_DIGEST))
+            if whole and found is not None and found != content_digest(file, without=INDEX_DIGEST):
+                raise StoreError(f"cannot use {path}: it has changed since it was written. {remedy}")
             yield file
 
-    def _read_features(
-        self, slide: str, path: Path, *, rows: np.ndarray | None, expected: int, dim: int
-    ) -> Float[np.ndarray, "tile dim"]:
+    def _read_features(self, slide: str, mpp: float | None, group: "_Group") -> Float[np.ndarray, "tile dim"]:
+        own = group.file is None
+        path = features_path(self.path, slide, mpp) if own else Path(os.path.normpath(self.path / str(group.file)))
+        expected, dim = len(group.region), self.dim if mpp is None else self.dims[mpp]
         remedy = repair_advice(self.path, slide)
-        if not path.is_file():
-            raise StoreError(f"cannot read {path}: the index refers to it and it is absent. {remedy}")
-        with _opened(path, remedy) as file:
+        with opened_h5(path, remedy) as file:
             if file.attrs.get(VERSION_ATTRIBUTE) is not None:
                 check_version(file.attrs[VERSION_ATTRIBUTE], path)
-            features, n_coords = file["features"], file["coords"].shape[-2]
-            # Some tools keep a leading axis of one.
-            values: np.ndarray = features[0] if features.ndim == 3 and features.shape[0] == 1 else features[...]
-        if len(values) != n_coords:
-            raise StoreError(f"cannot use {path}: it has {len(values)} features and {n_coords} coords. {remedy}")
+                if own:
+                    check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"], mpp=mpp)
+            values, coords = read_rows(file)
+        if len(values) != len(coords):
+            raise StoreError(f"cannot use {path}: it has {len(values)} features and {len(coords)} coords. {remedy}")
+        rows, features = group.row, values
         if rows is not None:
-            if len(rows) and rows.max() >= len(values):
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(values):
                 raise StoreError(
-                    f"cannot use {path}: its index refers to row {rows.max()} and it has {len(values)}. {remedy}"
+                    f"cannot use {path}: its index refers to rows {rows.min()} to {rows.max()} and it has "
+                    f"{len(values)}. {remedy}"
                 )
-            values = values[rows]
-        if values.shape != (expected, dim):
+            features = values[rows]
+        if features.shape != (expected, dim):
             raise StoreError(
-                f"cannot use {path}: it has {len(values)} rows of width {values.shape[-1]}, "
+                f"cannot use {path}: it has {len(features)} rows of width {features.shape[-1]}, "
                 f"its index expects {expected} of width {dim}. {remedy}"
             )
-        return values
+        self._check_values(slide, path, remedy, group.digest, values, coords, features)
+        return features
+
+    def _check_values(
+        self,
+        slide: str,
+        path: Path,
+        remedy: str,
+        digest: str | None,
+        values: Float[np.ndarray, "row dim"],
+        coords: np.ndarray,
+        features: Float[np.ndarray, "tile dim"],
+    ) -> None:
+        """Refuse rows that are not the ones which were indexed, or are not finite; once for each state of a file."""
+        status = path.stat()
+        state = (path, status.st_size, status.st_mtime_ns)
+        if state in self._checked:
+            return
+        if digest is None:
+            if not self._unchecked:
+                warnings.warn(
+                    f"{self.path} holds slides that are unchecked ({slide} is one): an older version wrote them "
+                    "without a digest of their rows, so nobody can tell whether the files have changed since.",
+                    ParfocalWarning,
+                    stacklevel=4,
+                )
+            self._unchecked.add(slide)
+        elif rows_digest(values, coords) != digest:
+            raise StoreError(
+                f"cannot use {path}: its rows are not the ones that {index_path(self.path, slide)} was written for. "
+                f"{remedy}"
+            )
+        bad = count_not_finite(features)
+        if bad:
+            raise NotFiniteError(
+                f"cannot use {slide}: {bad} of {len(features)} rows of {path} hold values that are not finite. "
+                "Extract the slide again, or leave it out."
+            )
+        self._checked.add(state)
+
+    @cached_property
+    def _checked(self) -> set[tuple[Path, int, int]]:
+        """The features files whose values have been checked: reading them again, epoch by epoch, costs no digest."""
+        return set()
+
+    @cached_property
+    def _unchecked(self) -> set[str]:
+        """The slides that have no digest, as far as they have been read."""
+        return set()
 
 
 def open_sets(path: Path | str) -> list[EmbeddingSet]:
@@ -254,22 +321,41 @@ def _open(path: Path) -> EmbeddingSet:
     return EmbeddingSet(path=path, content=read_settings(path), slides=done_slides(path))
 
 
-def _group(index: h5py.File, mpp: float) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str | None]:
-    """Region numbers, centres, rows (None: all) and features file (None: the set's own) of one magnification."""
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """What an index has of one magnification.
+
+    Attributes:
+        region: the region's number of each tile.
+        center_um: its centre about the region's.
+        row: its row in the features file; None where all rows are meant, in their own order.
+        file: the features file, relative to the set; None for the set's own.
+        digest: that of the features file's rows; None in sets of older versions.
+    """
+
+    region: np.ndarray
+    center_um: np.ndarray
+    row: np.ndarray | None
+    file: str | None
+    digest: str | None
+
+
+def _group(index: h5py.File, mpp: float) -> _Group:
     group = index[format_mpp(mpp)]
     row = group["row"][...] if "row" in group else None
-    file = group.attrs.get("features_file")
-    return group["region"][...], group["center_um"][...], row, None if file is None else str(file)
+    attributes = group.attrs
+    return _Group(
+        group["region"][...],
+        group["center_um"][...],
+        row,
+        _text(attributes.get("features_file")),
+        _text(attributes.get(ROWS_DIGEST)),
+    )
 
 
-@contextmanager
-def _opened(path: Path, remedy: str) -> Iterator[h5py.File]:
-    """An HDF5 file for reading; damage of any kind, a missing dataset included, is one StoreError.
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
-    Files never change once they have their name, so a file system that has no locks is no reason to fail.
-    """
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            yield file
-    except (OSError, KeyError, RuntimeError) as error:
-        raise StoreError(f"cannot read {path}: it is damaged or not what it should be ({error}). {remedy}") from error
+
+def _index_remedy(slide: str) -> str:
+    return f"Remove it and embed or index {slide} again."

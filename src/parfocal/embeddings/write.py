@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 from parfocal.embeddings.files import SlideOrigin, as_stored, new_file, write_index, write_layout
+from parfocal.embeddings.h5 import RowsDigest, rows_digest
 from parfocal.embeddings.layout import (
     features_path,
     read_settings,
@@ -74,12 +75,14 @@ class SlideWriter:
         self._stack = ExitStack()
         self._datasets: dict[float, h5py.Dataset] = {}
         self._written: dict[float, int] = {}
+        self._digests: dict[float, RowsDigest] = {}
 
     def __enter__(self) -> "SlideWriter":
         with ExitStack() as stack:
             for mpp in self._settings["mpps"]:
                 self._datasets[mpp] = self._begin(stack, mpp)
                 self._written[mpp] = 0
+                self._digests[mpp] = RowsDigest()
             self._stack = stack.pop_all()
         return self
 
@@ -94,9 +97,9 @@ class SlideWriter:
         start = self._written[mpp]
         if start + len(rows) > len(dataset) or rows.shape[1] != dataset.shape[1]:
             raise ValueError(f"{len(rows)} rows of width {rows.shape[1]} do not fit {dataset.shape} after {start}")
-        dataset[start : start + len(rows)] = as_stored(
-            rows, dataset.dtype, f"row {start} and following of {self._slide} at {mpp:g} mpp"
-        )
+        stored = as_stored(rows, dataset.dtype, f"row {start} and following of {self._slide} at {mpp:g} mpp")
+        dataset[start : start + len(rows)] = stored
+        self._digests[mpp].add(stored)
         self._written[mpp] = start + len(rows)
 
     def __exit__(
@@ -116,6 +119,7 @@ class SlideWriter:
                 region_xy_um=self._region_xy_um,
                 region=self._region,
                 center_um=self._center_um,
+                digests={mpp: digest.finish(self._coords(mpp)) for mpp, digest in self._digests.items()},
                 region_um=self._region_um,
                 origin=self._origin,
             )
@@ -179,6 +183,7 @@ def write_regions(set_path: Path, regions: SlideRegions, *, origin: SlideOrigin 
     if settings["kind"] != "regions":
         raise StoreError(f"cannot write region embeddings to {set_path}: it is a set of tiles.")
     path = features_path(set_path, regions.slide, None)
+    coords_l0px = to_l0px(regions.region_xy_um, regions.slide_mpp)
     with ExitStack() as stack:
         file = new_file(stack, path)
         finest = min(settings["mpps"])
@@ -187,7 +192,7 @@ def write_regions(set_path: Path, regions: SlideRegions, *, origin: SlideOrigin 
             settings,
             regions.slide,
             path.parent,
-            coords_l0px=to_l0px(regions.region_xy_um, regions.slide_mpp),
+            coords_l0px=coords_l0px,
             dim=regions.features.shape[1],
             tile_um=regions.region_um,
             tile_px=round(regions.region_um / finest),
@@ -195,12 +200,14 @@ def write_regions(set_path: Path, regions: SlideRegions, *, origin: SlideOrigin 
             origin=origin or SlideOrigin(),
         )
         set_attributes(file, {"encoder_digest": settings["encoder_digest"]})
-        dataset[:] = as_stored(regions.features, dataset.dtype, f"the regions of {regions.slide}")
+        stored = as_stored(regions.features, dataset.dtype, f"the regions of {regions.slide}")
+        dataset[:] = stored
     write_index(
         set_path,
         regions.slide,
         slide_mpp=regions.slide_mpp,
         region_xy_um=regions.region_xy_um,
+        digests={None: rows_digest(stored, coords_l0px)},
         region_um=regions.region_um,
         origin=origin,
     )

@@ -1,0 +1,189 @@
+"""HDF5 files as they are met: opened only where all they hold lies in them, and their rows told apart by a digest."""
+
+import hashlib
+import math
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Float
+
+from parfocal.errors import StoreError
+
+__all__ = [
+    "RowsDigest",
+    "content_digest",
+    "count_not_finite",
+    "file_rows_digest",
+    "opened_h5",
+    "read_rows",
+    "rows_digest",
+]
+
+# What h5py and numpy raise on files that are damaged, or hold other things under the names that are asked for.
+_FOREIGN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# Rows of floats shrink by a factor of two; a file that declares a hundred times its size is no file of features.
+_MAX_EXPANSION = 100
+_ALWAYS_FINE_BYTES = 1 << 26
+_MAX_OBJECTS = 10_000
+
+
+@contextmanager
+def opened_h5(path: Path, remedy: str = "") -> Iterator[h5py.File]:
+    """An HDF5 file for reading that holds all of its data itself; whatever is wrong with it is one StoreError.
+
+    HDF5 can refer to other files (external links, external storage, virtual datasets), so that a file of features
+    could show anything that this user may read; such files are refused, as is one that declares far more data than
+    its bytes can hold. Only reading belongs into the block: what fails there is told as damage of the file.
+
+    Files of a store never change once they have their name, so a file system that has no locks is no reason to fail.
+
+    Args:
+        path: the file; anything else than a regular file is refused before it is opened.
+        remedy: what to do about a file that cannot be used, as a sentence.
+
+    Raises:
+        StoreError: it is absent, may not be read, is damaged, or is not what it should be.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"cannot read {path}: it is no regular file. {remedy}".strip())
+        with h5py.File(path, "r", locking="best-effort") as file:
+            _refuse_elsewhere(file, path, status.st_size, remedy)
+            yield file
+    except FileNotFoundError as error:
+        raise StoreError(f"cannot read {path}: it is absent. {remedy}".strip()) from error
+    except PermissionError as error:
+        raise StoreError(f"cannot read {path}: there is no permission to read it. Ask for it, or change it.") from error
+    except _FOREIGN as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(
+            f"cannot read {path}: it is damaged or not what it should be ({text}). {remedy}".strip()
+        ) from error
+
+
+def read_rows(file: h5py.File) -> tuple[Float[np.ndarray, "tile dim"], np.ndarray]:
+    """Features and coords of a file in TRIDENT's layout, to be called where `opened_h5` holds it.
+
+    Some tools keep a leading axis of one, which is left out here.
+
+    Raises:
+        ValueError: they are no such arrays.
+    """
+    features, coords = (_without_leading_axis(file[name][...]) for name in ("features", "coords"))
+    if features.ndim != 2 or features.dtype.kind != "f":
+        raise ValueError(f"features are {features.dtype} of shape {features.shape}; expected are floats (N, D)")
+    if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iuf":
+        raise ValueError(f"coords are {coords.dtype} of shape {coords.shape}; expected are numbers (N, 2)")
+    return features, coords
+
+
+def count_not_finite(features: Float[np.ndarray, "tile dim"]) -> int:
+    """How many rows hold a value that is not finite."""
+    if features.dtype == np.float16:
+        # The exponent's bits: three times as fast as asking numpy, which widens every value.
+        bad = (features.view(np.uint16) & np.uint16(0x7C00)) == np.uint16(0x7C00)
+    else:
+        bad = ~np.isfinite(features)
+    return int(bad.any(axis=1).sum()) if bad.any() else 0
+
+
+class RowsDigest:
+    """The digest of a file's rows, taken while they come."""
+
+    def __init__(self) -> None:
+        """Begin with no row."""
+        self._digest = hashlib.sha256()
+
+    def add(self, features: Float[np.ndarray, "tile dim"]) -> None:
+        """Take the next rows, as they are stored."""
+        self._digest.update(np.ascontiguousarray(features).reshape(-1).data)
+
+    def finish(self, coords: np.ndarray) -> str:
+        """The digest of all rows and of their coords."""
+        done = self._digest.copy()
+        done.update(np.ascontiguousarray(coords).reshape(-1).data)
+        return done.hexdigest()[:32]
+
+
+def rows_digest(features: Float[np.ndarray, "tile dim"], coords: np.ndarray) -> str:
+    """The digest that says whether a features file still has the rows, in the order, that its index was made for."""
+    digest = RowsDigest()
+    digest.add(features)
+    return digest.finish(coords)
+
+
+def file_rows_digest(path: Path) -> str:
+    """The digest of the rows that a features file has now.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    with opened_h5(path) as file:
+        return rows_digest(*read_rows(file))
+
+
+def content_digest(file: h5py.File, *, without: str) -> str:
+    """The digest of all attributes and values of a small file, but for the attribute that keeps this digest."""
+    digest = hashlib.sha256()
+
+    def add(name: str, thing: Any) -> None:
+        for key in sorted(thing.attrs):
+            if (name, key) != ("", without):
+                digest.update(repr((name, key, np.asarray(thing.attrs[key]).tolist())).encode())
+        if isinstance(thing, h5py.Dataset):
+            values = thing[...]
+            digest.update(repr((name, values.dtype.str, values.shape)).encode())
+            digest.update(np.ascontiguousarray(values).reshape(-1).data)
+
+    add("", file)
+    file.visititems(add)
+    return digest.hexdigest()[:32]
+
+
+def _without_leading_axis(values: np.ndarray) -> np.ndarray:
+    return values[0] if values.ndim == 3 and values.shape[0] == 1 else values
+
+
+def _refuse_elsewhere(file: h5py.File, path: Path, n_bytes: int, remedy: str) -> None:
+    """Refuse what lies in other files, and what no file of this size holds; only hard links are followed here."""
+    most = max(_ALWAYS_FINE_BYTES, _MAX_EXPANSION * n_bytes)
+    met = 0
+
+    # A visitor ends the visit by returning something; an exception would get lost inside h5py.
+    def of_link(name: str, link: Any) -> str | None:
+        nonlocal met
+        met += 1
+        if met > _MAX_OBJECTS:
+            return f"it holds more than {_MAX_OBJECTS:,} objects"
+        return f"its {name} is a link to another file" if isinstance(link, h5py.ExternalLink) else None
+
+    def of_dataset(name: str, thing: Any) -> str | None:
+        if not isinstance(thing, h5py.Dataset):
+            return None
+        if thing.is_virtual or thing.external:
+            return f"the values of its {name} lie in other files"
+        # Of whole numbers of any size: what a crafted file declares may be beyond 64 bits.
+        values, chunk = (math.prod(map(int, shape or (0,))) for shape in (thing.shape, thing.chunks))
+        declared = max(values, chunk) * thing.dtype.itemsize
+        if declared <= most:
+            return None
+        return f"its {name} declares {declared / 1e9:,.1f} GB, which a file of its size does not hold"
+
+    problem = file.visititems_links(of_link) or file.visititems(of_dataset)
+    if problem:
+        raise StoreError(f"cannot use {path}: {problem}. {remedy}".strip())
