@@ -90,7 +90,7 @@ def test_a_resolution_that_no_slide_has_never_touches_a_finished_slide(
         (SlideSource("one", make_slide(), mpp), small_settings),
         (SlideSource("one", make_slide()), small_settings.model_copy(update={"slide_mpp": mpp})),
     ):
-        with pytest.raises(ConfigError, match=r"0\.05 to 20") as caught:
+        with pytest.raises(ConfigError, match=r"0\.08 to 20") as caught:
             embed_slide(source, encoders, settings, set_path)
         assert "Remove" not in str(caught.value)
     assert open_set(set_path).slides == ("one",)
