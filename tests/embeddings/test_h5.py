@@ -161,8 +161,13 @@ def test_the_digest_of_rows_depends_on_every_value_and_not_on_how_they_came(
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_rows_that_are_not_finite_are_counted(dtype: type) -> None:
-    rows = np.full((5, 4), np.finfo(dtype).max, dtype)
+    # What is computed from rows is computed in float32, where a larger number is infinite.
+    rows = np.full((5, 4), min(np.finfo(dtype).max, np.finfo(np.float32).max), dtype)
     assert count_not_finite(rows) == count_not_finite(rows[:0]) == 0
     rows[1, 2], rows[3, 0], rows[3, 1] = np.nan, np.inf, -np.inf
 
     assert count_not_finite(rows) == 2
+
+
+def test_a_number_that_float32_does_not_hold_is_not_finite() -> None:
+    assert count_not_finite(np.array([[0.0, 3.5e38], [1.0, 3.4e38]])) == 1

@@ -13,49 +13,7 @@ from parfocal.embeddings.foreign import FeatureFile
 from parfocal.embeddings.join import join_tiles
 from parfocal.errors import CalibrationError, ConfigError, MismatchError, StoreError
 
-TILE_PX = 224
-# Pixels of a 40x slide under a tile of 224 px at 5x, 10x and 20x, as TRIDENT counts them.
-SIDES = {5: 1792, 10: 896, 20: 448}
-DIM = 6
-
-
-def trident_file(path: Path, coords: np.ndarray, *, power: int, side_l0px: float, features: np.ndarray) -> None:
-    """As TRIDENT's save_h5 does it: one-row chunks, attributes on the datasets."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        rows = file.create_dataset("features", data=features, chunks=(1, DIM), maxshape=(None, DIM))
-        rows.attrs["encoder"], rows.attrs["savetodir"] = "toy", "None"
-        places = file.create_dataset("coords", data=coords.astype(np.int64), maxshape=(None, 2))
-        places.attrs.update(
-            {
-                "patch_size": TILE_PX,
-                "patch_size_level0": side_l0px,
-                "level0_magnification": 40,
-                "target_magnification": power,
-                "overlap": 0,
-                "name": path.stem,
-                "savetodir": str(path.parent),
-                "level0_width": 9 * 1792 + 100,
-                "level0_height": 5 * 1792 + 30,
-            }
-        )
-
-
-def trident_job(
-    root: Path, slide: str, *, shift_l0px: int = 0, sides: dict[int, int] = SIDES, encoder: str = "toy", seed: int = 0
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Three runs on one slide; some tiles are absent, and the rows of each file have an order of their own."""
-    rng = np.random.default_rng(seed)
-    written = {}
-    for power, side in sides.items():
-        columns, rows = 9 * 1792 // side, 5 * 1792 // side
-        coords = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2) * side
-        coords = coords[rng.permutation(len(coords))[: len(coords) * 3 // 4]] + (shift_l0px if power == 20 else 0)
-        features = rng.normal(size=(len(coords), DIM)).astype(np.float32)
-        path = root / f"{power}x_224px_0px_overlap" / f"features_{encoder}" / f"{slide}.h5"
-        trident_file(path, coords, power=power, side_l0px=float(side), features=features)
-        written[power] = (coords, features)
-    return written
+from .trident import SIDES, trident_file, trident_job
 
 
 def test_three_runs_become_regions_in_true_micrometres(tmp_path: Path) -> None:

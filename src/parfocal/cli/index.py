@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -28,8 +30,10 @@ def index(
 ) -> int:
     """Make a store of FEATURES that TRIDENT has extracted at several magnifications.
 
-    Only an index is written; the features stay where they are. Tiles are joined into regions by where they lie in
-    micrometres, so each slide's true resolution is needed: from the slide files, a manifest, or one value for all.
+    Only an index is written; the features stay where they are, and are read once to see that they are whole. Tiles are
+    joined into regions by where they lie in micrometres, so each slide's true resolution is needed: from the slide
+    files, a manifest, or one value for all. A slide that cannot be used, or is not like most others, gets one line and
+    a row in OUTPUT/failures.csv, and the rest goes on.
 
     Example:
         parfocal index trident_jobs/ -o store --slides scans/
@@ -47,22 +51,30 @@ def index(
     """
     if not features:
         raise ConfigError("no folder of features is named: parfocal index trident_jobs/ -o store --slides scans/")
-    summary = index_features(
-        features,
-        output,
-        slides=slides,
-        slide_mpp=slide_mpp,
-        mpp_from_objective=mpp_from_objective,
-        encoder=encoder,
-        region_um=region_um,
-        max_misalignment=max_misalignment,
-    )
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task("slides", total=None)
+        summary = index_features(
+            features,
+            output,
+            slides=slides,
+            slide_mpp=slide_mpp,
+            mpp_from_objective=mpp_from_objective,
+            encoder=encoder,
+            region_um=region_um,
+            max_misalignment=max_misalignment,
+            progress=lambda done, total, slide: bars.update(task, completed=done, total=total),
+        )
     if json:
         print_json(summary.describe())
     else:
         print_table(_table(summary))
-        for one in summary.failed:
-            print(f"{one.slide}: {one.error}: {one.message}", file=sys.stderr)
+    for one in summary.failed:
+        print(f"{one.slide} failed: {one.error}: {one.message}", file=sys.stderr)
+    if summary.failed:
+        n_all = len(summary.slides) + len(summary.failed)
+        print(f"{len(summary.slides)} of {n_all} slides are indexed", file=sys.stderr)
     return summary.exit_status
 
 

@@ -18,7 +18,6 @@ __all__ = [
     "RowsDigest",
     "content_digest",
     "count_not_finite",
-    "file_rows_digest",
     "opened_h5",
     "read_rows",
     "rows_digest",
@@ -84,8 +83,8 @@ def read_rows(file: h5py.File) -> tuple[Float[np.ndarray, "tile dim"], np.ndarra
     Raises:
         ValueError: they are no such arrays.
     """
-    features, coords = (_without_leading_axis(file[name][...]) for name in ("features", "coords"))
-    if features.ndim != 2 or features.dtype.kind != "f":
+    features, coords = (_plain(file[name][...]) for name in ("features", "coords"))
+    if features.ndim != 2 or features.dtype.kind != "f" or features.dtype.itemsize > 8:
         raise ValueError(f"features are {features.dtype} of shape {features.shape}; expected are floats (N, D)")
     if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iuf":
         raise ValueError(f"coords are {coords.dtype} of shape {coords.shape}; expected are numbers (N, 2)")
@@ -98,7 +97,9 @@ def count_not_finite(features: Float[np.ndarray, "tile dim"]) -> int:
         # The exponent's bits: three times as fast as asking numpy, which widens every value.
         bad = (features.view(np.uint16) & np.uint16(0x7C00)) == np.uint16(0x7C00)
     else:
-        bad = ~np.isfinite(features)
+        # What is too large for float32 is infinite in everything that is computed from it.
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(features.astype(np.float32, copy=False))
     return int(bad.any(axis=1).sum()) if bad.any() else 0
 
 
@@ -127,16 +128,6 @@ def rows_digest(features: Float[np.ndarray, "tile dim"], coords: np.ndarray) -> 
     return digest.finish(coords)
 
 
-def file_rows_digest(path: Path) -> str:
-    """The digest of the rows that a features file has now.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    with opened_h5(path) as file:
-        return rows_digest(*read_rows(file))
-
-
 def content_digest(file: h5py.File, *, without: str) -> str:
     """The digest of all attributes and values of a small file, but for the attribute that keeps this digest."""
     digest = hashlib.sha256()
@@ -155,8 +146,10 @@ def content_digest(file: h5py.File, *, without: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _without_leading_axis(values: np.ndarray) -> np.ndarray:
-    return values[0] if values.ndim == 3 and values.shape[0] == 1 else values
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Without a leading axis of one, and in this machine's order of bytes, which is the only one that torch takes."""
+    values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _refuse_elsewhere(file: h5py.File, path: Path, n_bytes: int, remedy: str) -> None:

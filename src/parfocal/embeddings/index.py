@@ -2,31 +2,41 @@
 
 import math
 import os
-import statistics
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from parfocal.embeddings.events import FailedSlide
-from parfocal.embeddings.files import SlideOrigin, write_index
-from parfocal.embeddings.foreign import FeatureFile, FeatureFolder, find_feature_folders, read_feature_file
-from parfocal.embeddings.h5 import file_rows_digest
-from parfocal.embeddings.job import failure
+from parfocal.embeddings.files import write_index
+from parfocal.embeddings.foreign import FeatureFile, check_rows, find_feature_folders, read_feature_file
 from parfocal.embeddings.join import JoinedTiles, join_tiles
 from parfocal.embeddings.records import update_failures
 from parfocal.embeddings.sets import create_set
 from parfocal.embeddings.store import EmbeddingSet, open_set
-from parfocal.errors import CalibrationError, ConfigError, MismatchError, ParfocalError, StoreError
+from parfocal.embeddings.survey import (
+    TOLERANCE,
+    FeatureSurvey,
+    SurveyedSlide,
+    Trouble,
+    source_for,
+    survey_features,
+    used_folders,
+)
+from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.geometry import format_mpp, whole_ratio
-from parfocal.provenance import digest8, file_fingerprint
-from parfocal.slides import SlideSource, check_slide_mpp, find_slides, open_slide
+from parfocal.provenance import digest8
+from parfocal.slides import check_slide_mpp, find_slides
 
 __all__ = ["IndexSummary", "IndexedSlide", "index_features"]
 
-# How far the true resolution of a slide's tiles may lie from the set's magnification, as in reading slides.
-_TOLERANCE = 0.05
+# Tiles with a little tissue are dropped at each magnification for itself, but nine of ten are hardly ever.
+_FEWEST = 0.02
+_MANY = 8
+
+Progress = Callable[[int, int, str], None]
+"""Told how many slides are done, how many there are, and which one comes next."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +98,6 @@ class IndexSummary:
         }
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A slide's resolution and what else is known of its file."""
-
-    mpp: float
-    source: str
-    origin: SlideOrigin
-
-
 def index_features(
     sources: Sequence[Path],
     store: Path,
@@ -107,6 +108,7 @@ def index_features(
     encoder: str | None = None,
     region_um: float | None = None,
     max_misalignment: float = 0.05,
+    progress: Progress | None = None,
 ) -> IndexSummary:
     """Make a set of features in TRIDENT's layout, by writing nothing but one index per slide.
 
@@ -115,6 +117,9 @@ def index_features(
     to 0.2738 um per pixel 40x alike. It only gives a magnification its name in the set, and only where the true one is
     within 5 % of it; a slide further away is refused. The regions of a slide are then as large as its coarsest tiles
     really are.
+
+    What most slides have decides which folders are used, how wide rows are, and how many pixels a tile has; a slide
+    that has something else is named and left out, as is one whose rows are not finite. The rows are read once for it.
 
     Args:
         sources: TRIDENT job folders, or one folder of HDF5 files for each magnification.
@@ -126,136 +131,51 @@ def index_features(
             names do not say it.
         region_um: side of a region; a whole number of coarsest tiles, one when None.
         max_misalignment: how far a tile may lie from where it would nest, as a share of the finest tile's side.
+        progress: told of every slide.
 
     Raises:
-        StoreError: there are no features, or they are not in the layout.
+        StoreError: there are no features, or no slide's are in the layout.
         CalibrationError: no slide's resolution is known.
-        MismatchError: no slide's magnifications nest.
+        MismatchError: no slide's magnifications nest, or half of the slides are of one kind and half of another.
         ConfigError: `region_um` is no whole number of coarsest tiles, or no slide has such a `slide_mpp`.
     """
     check_slide_mpp(slide_mpp)
     folders = find_feature_folders(sources, encoder)
     known_slides = {source.slide: source for source in find_slides(list(slides))} if slides else {}
-    ids = sorted({slide for folder in folders for slide in folder.files})
-    opened: dict[str, tuple[_Known, list[FeatureFile]]] = {}
-    failed: list[FailedSlide] = []
-    first_error: ParfocalError | None = None
-    for slide in ids:
-        try:
-            opened[slide] = _open_slide_features(slide, folders, known_slides, slide_mpp, mpp_from_objective)
-        except ParfocalError as error:
-            first_error = first_error or error
-            failed.append(failure(_source(slide, folders, known_slides), error))
-    if not opened:
-        raise first_error or StoreError("there is nothing to index")
-    mpps = _magnifications(list(opened.values()))
-    tile_px = opened[next(iter(opened))][1][0].tile_px
-    per_side = _tiles_per_side(region_um, max(mpps) * tile_px)
-    name = encoder or next((folder.encoder for folder in folders if folder.encoder), "features")
-    set_path = _create(store, name, mpps, tile_px, per_side, next(iter(opened.values()))[1])
-    indexed = []
-    for slide, (known, files) in opened.items():
-        try:
-            indexed.append(
-                _index_slide(set_path, slide, known, dict(zip(mpps, files, strict=True)), per_side, max_misalignment)
+    trouble = Trouble(lambda slide: source_for(slide, folders, known_slides))
+    used, odd = used_folders(folders)
+    for folder in folders:
+        if folder not in used:
+            warnings.warn(
+                f"{folder.path} is not used: most slides have no features there ({len(folder.files)} have).",
+                ParfocalWarning,
+                stacklevel=2,
             )
-        except ParfocalError as error:
-            first_error = first_error or error
-            failed.append(failure(_source(slide, folders, known_slides), error))
-    if not indexed:
-        raise first_error or StoreError("there is nothing to index")
+    survey = survey_features(
+        used, odd, known_slides, trouble, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective
+    )
+    per_side = _tiles_per_side(region_um, max(survey.mpps) * survey.tile_px)
+    name = encoder or next((folder.encoder for folder in folders if folder.encoder), "features")
+    set_path = _create(store, name, survey, per_side)
+    indexed = []
+    for number, (slide, one) in enumerate(survey.slides.items()):
+        if progress:
+            progress(number, len(survey.slides), slide)
+        try:
+            indexed.append(_index_slide(set_path, slide, one, survey.mpps, per_side, max_misalignment))
+        except Exception as error:
+            trouble.add(slide, error)
+    trouble.refuse_if_alone(indexed)
+    failed = sorted(trouble.failed, key=lambda one: one.slide)
     update_failures(store, set_path.name, failed, [one.slide for one in indexed])
     return IndexSummary(open_set(set_path), tuple(indexed), tuple(failed))
-
-
-def _open_slide_features(
-    slide: str,
-    folders: Sequence[FeatureFolder],
-    known_slides: Mapping[str, SlideSource],
-    slide_mpp: float | None,
-    mpp_from_objective: bool,
-) -> tuple[_Known, list[FeatureFile]]:
-    """The slide's resolution and its files, coarse to fine."""
-    absent = [str(folder.path) for folder in folders if slide not in folder.files]
-    if absent:
-        raise MismatchError(f"{slide} has no features in {', '.join(absent)}. Extract it there, or leave it out.")
-    files = [read_feature_file(folder.files[slide]) for folder in folders]
-    if len({file.tile_px for file in files}) > 1:
-        sides = ", ".join(f"{file.tile_px} px in {file.path.parent}" for file in files)
-        raise MismatchError(f"the tiles of {slide} have different sides: {sides}. Extract all with one.")
-    files.sort(key=lambda file: file.tile_l0px, reverse=True)
-    for coarse, fine in pairwise(files):
-        if coarse.tile_l0px == fine.tile_l0px:
-            raise MismatchError(
-                f"{coarse.path} and {fine.path} are one magnification: tiles of {fine.tile_l0px:g} level-0 px both."
-            )
-    return _resolution(slide, files, known_slides, slide_mpp, mpp_from_objective), files
-
-
-def _resolution(
-    slide: str,
-    files: Sequence[FeatureFile],
-    known_slides: Mapping[str, SlideSource],
-    slide_mpp: float | None,
-    mpp_from_objective: bool,
-) -> _Known:
-    """Micrometres per level-0 pixel: from the slide or the manifest, else as given, else from parfocal's own files."""
-    by_stem = [source for source in known_slides.values() if source.slide.rsplit("/", 1)[-1] == slide]
-    source = known_slides.get(slide) or (by_stem[0] if len(by_stem) == 1 else None)
-    size_l0px = files[0].size_l0px
-    if source is not None and source.slide_mpp is not None:
-        return _Known(
-            source.slide_mpp, "manifest", SlideOrigin(str(source.path), size_l0px=size_l0px, mpp_source="manifest")
-        )
-    if source is not None:
-        with open_slide(source.path, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective) as opened:
-            found, calibration = (opened.width_px, opened.height_px), opened.calibration
-            objective_power, mpp = opened.objective_power, opened.mpp
-        if 0 not in size_l0px and found != size_l0px:
-            raise MismatchError(
-                f"{source.path} has {found[0]} x {found[1]} px, and the features of {slide} come from a slide of "
-                f"{size_l0px[0]} x {size_l0px[1]} px. Name the slide that they were extracted from."
-            )
-        mpp_source = calibration.source if calibration else "slide"
-        origin = SlideOrigin(str(source.path), file_fingerprint(source.path), found, objective_power, mpp_source)
-        return _Known(mpp, mpp_source, origin)
-    if slide_mpp is not None:
-        return _Known(slide_mpp, "--slide-mpp", SlideOrigin(size_l0px=size_l0px, mpp_source="--slide-mpp"))
-    stated = {file.slide_mpp for file in files}
-    own = next(iter(stated))
-    if len(stated) == 1 and own is not None:
-        return _Known(own, "features file", SlideOrigin(size_l0px=size_l0px, mpp_source="features file"))
-    raise CalibrationError(
-        f"the microns per pixel of {slide} are not known: its features only carry a nominal magnification. "
-        "Name its slide file, a folder of slides or a manifest (--slides), or pass --slide-mpp if you know it."
-    )
-
-
-def _magnifications(opened: Sequence[tuple[_Known, list[FeatureFile]]]) -> tuple[float, ...]:
-    """The names of the set's magnifications, coarse to fine.
-
-    The nominal value where the typical slide is within the tolerance of it, so that sets of several cohorts agree;
-    the median of the true ones elsewhere.
-    """
-    names = []
-    for which in range(len(opened[0][1])):
-        true = statistics.median(_true_mpp(known, files[which]) for known, files in opened)
-        power = opened[0][1][which].target_magnification
-        nominal = 10 / power if power else None
-        close = nominal is not None and abs(true / nominal - 1) <= _TOLERANCE
-        names.append(nominal if nominal is not None and close else float(f"{true:.3g}"))
-    return tuple(names)
-
-
-def _true_mpp(known: _Known, file: FeatureFile) -> float:
-    return file.tile_l0px * known.mpp / file.tile_px
 
 
 def _tiles_per_side(region_um: float | None, coarsest_um: float) -> int:
     if region_um is None:
         return 1
     # The set's magnification is nominal, the side that a user names is too.
-    per_side = whole_ratio(region_um, coarsest_um, tolerance=_TOLERANCE)
+    per_side = whole_ratio(region_um, coarsest_um, tolerance=TOLERANCE)
     if per_side is None:
         raise ConfigError(
             f"region_um={region_um:g} is not a whole number of the coarsest tiles ({coarsest_um:g} um). "
@@ -264,19 +184,12 @@ def _tiles_per_side(region_um: float | None, coarsest_um: float) -> int:
     return per_side
 
 
-def _create(
-    store: Path,
-    encoder: str,
-    mpps: tuple[float, ...],
-    tile_px: int,
-    per_side: int,
-    files: Sequence[FeatureFile],
-) -> Path:
+def _create(store: Path, encoder: str, survey: FeatureSurvey, per_side: int) -> Path:
     rows = {
         "encoder": encoder,
         "source": "features that another tool extracted, in TRIDENT's layout",
-        "mpps": list(mpps),
-        "tile_px": tile_px,
+        "mpps": list(survey.mpps),
+        "tile_px": survey.tile_px,
         "coarsest_tiles_per_side": per_side,
     }
     # Of a foreign encoder nothing is known but its name.
@@ -285,36 +198,35 @@ def _create(
         store,
         f"{encoder}-{digest8(rows)}",
         "tiles",
-        region_um=max(mpps) * tile_px * per_side,
-        dims={mpp: file.dim for mpp, file in zip(mpps, files, strict=True)},
+        region_um=max(survey.mpps) * survey.tile_px * per_side,
+        dims=survey.dims,
         settings=rows,
-        encoder_digests=dict.fromkeys(mpps, digest),
-        tile_px=tile_px,
-        dtype="float16" if all(file.float16 for file in files) else "float32",
+        encoder_digests=dict.fromkeys(survey.mpps, digest),
+        tile_px=survey.tile_px,
+        dtype="float16" if survey.float16 else "float32",
     )
 
 
 def _index_slide(
     set_path: Path,
     slide: str,
-    known: _Known,
-    files: Mapping[float, FeatureFile],
+    one: SurveyedSlide,
+    mpps: Sequence[float],
     per_side: int,
     max_misalignment: float,
 ) -> IndexedSlide:
-    dims = open_set(set_path).dims
-    for mpp, file in files.items():
-        if file.dim != dims[mpp]:
-            raise MismatchError(f"{file.path} has rows of width {file.dim}, other slides of the set have {dims[mpp]}.")
-    realised = {mpp: _true_mpp(known, file) for mpp, file in files.items()}
+    known, realised = one.known, dict(zip(mpps, one.true_mpp, strict=True))
+    paths = {mpp: file.path for mpp, file in zip(mpps, one.files, strict=True)}
     for mpp, true in realised.items():
-        if not math.isclose(true, mpp, rel_tol=_TOLERANCE):
+        if not math.isclose(true, mpp, rel_tol=TOLERANCE):
             raise MismatchError(
-                f"the tiles of {slide} in {files[mpp].path.parent} have {true:.4g} um per pixel (the slide has "
-                f"{known.mpp:g}, from {known.source}), more than {_TOLERANCE:.0%} from the set's {mpp:g}. "
+                f"the tiles of {slide} in {paths[mpp].parent} have {true:.4g} um per pixel (the slide has "
+                f"{known.mpp:g}, from {known.source}), more than {TOLERANCE:.0%} from the set's {mpp:g}. "
                 "Extract the slide at that resolution, or index it apart."
             )
+    files = {mpp: read_feature_file(path) for mpp, path in paths.items()}
     joined: JoinedTiles = join_tiles(files, known.mpp, per_side, max_misalignment)
+    _refuse_few(joined, files)
     write_index(
         set_path,
         slide,
@@ -324,7 +236,7 @@ def _index_slide(
         center_um=joined.center_um,
         row=joined.row,
         files={mpp: os.path.relpath(file.path.resolve(), set_path.resolve()) for mpp, file in files.items()},
-        digests={mpp: file_rows_digest(file.path) for mpp, file in files.items()},
+        digests={mpp: check_rows(file.path) for mpp, file in files.items()},
         region_um=joined.region_um,
         origin=known.origin,
         realised_mpp={format_mpp(mpp): true for mpp, true in realised.items()},
@@ -342,8 +254,15 @@ def _index_slide(
     )
 
 
-def _source(slide: str, folders: Sequence[FeatureFolder], known_slides: Mapping[str, SlideSource]) -> SlideSource:
-    """What the table of failures names: the slide's file where it is known, else a file of its features."""
-    if slide in known_slides:
-        return known_slides[slide]
-    return SlideSource(slide, next(folder.files[slide] for folder in folders if slide in folder.files))
+def _refuse_few(joined: JoinedTiles, files: Mapping[float, FeatureFile]) -> None:
+    """Refuse next to no tiles under the coarsest ones, as of a run that was stopped, or one vector of a whole slide."""
+    coarsest = max(files)
+    for mpp, file in files.items():
+        n_tiles = len(joined.row[mpp])
+        room = len(joined.row[coarsest]) * round(files[coarsest].tile_l0px / file.tile_l0px) ** 2
+        if n_tiles < _FEWEST * room or n_tiles == 1 < room / _MANY:
+            raise MismatchError(
+                f"cannot use {file.path}: {n_tiles} of its tiles lie under the {len(joined.row[coarsest])} coarsest "
+                f"ones, where {room} have room. Its extraction was not finished, or its rows are not of tiles. "
+                "Extract it again, or leave it out."
+            )

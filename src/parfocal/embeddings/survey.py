@@ -1,0 +1,264 @@
+"""What the features of a cohort are like before they are joined: what most slides have decides, the odd are named."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float64
+
+from parfocal.embeddings.agree import commonest, listed
+from parfocal.embeddings.events import FailedSlide
+from parfocal.embeddings.foreign import FeatureFile, FeatureFolder, read_feature_file
+from parfocal.embeddings.job import failure
+from parfocal.embeddings.resolution import KnownSlide, find_resolution, source_of
+from parfocal.errors import MismatchError, ParfocalError, StoreError
+from parfocal.slides import SlideSource
+
+__all__ = ["TOLERANCE", "FeatureSurvey", "SurveyedSlide", "Trouble", "source_for", "survey_features", "used_folders"]
+
+# How far the true resolution of a slide's tiles may lie from the set's magnification, as in reading slides.
+TOLERANCE = 0.05
+_CANNOT = "cannot index these features together"
+
+
+@dataclass(frozen=True, eq=False)
+class SurveyedSlide:
+    """A slide whose features can be opened.
+
+    Attributes:
+        known: its resolution.
+        files: coarse to fine, without the places of their tiles.
+    """
+
+    known: KnownSlide
+    files: tuple[FeatureFile, ...]
+
+    @property
+    def true_mpp(self) -> tuple[float, ...]:
+        """The true resolution of its tiles, coarse to fine."""
+        return tuple(file.tile_l0px * self.known.mpp / file.tile_px for file in self.files)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSurvey:
+    """The slides that belong together.
+
+    Attributes:
+        mpps: the names of the magnifications, coarse to fine.
+        tile_px: side of a tile.
+        dims: width of a row, per magnification.
+        float16: whether rows are float16.
+        slides: those that can be joined, by id.
+    """
+
+    mpps: tuple[float, ...]
+    tile_px: int
+    dims: Mapping[float, int]
+    float16: bool
+    slides: Mapping[str, SurveyedSlide]
+
+
+class Trouble:
+    """The slides that cannot be used, each with its reason; whatever is raised about one is not raised on."""
+
+    def __init__(self, sources: Callable[[str], SlideSource]) -> None:
+        """Begin with none; `sources` says which file of a slide the table of failures names."""
+        self.failed: list[FailedSlide] = []
+        self._sources = sources
+        self._first: Exception | None = None
+
+    def add(self, slide: str, error: Exception) -> None:
+        """This slide cannot be used."""
+        self._first = self._first or error
+        self.failed.append(failure(self._sources(slide), error))
+
+    def refuse_if_alone(self, usable: Mapping[str, object] | Sequence[object]) -> None:
+        """Raise the first reason where there is no slide without one."""
+        if usable:
+            return
+        if self._first is None:
+            raise StoreError("there is nothing to index.")
+        error = self._first
+        if not isinstance(error, ParfocalError):
+            error = StoreError(f"cannot index {self.failed[0].slide}: {self.failed[0].error}: {self.failed[0].message}")
+        if len(self.failed) > 1:
+            error.add_note(f"and {len(self.failed) - 1} more slides cannot be indexed")
+        raise error from self._first
+
+
+def used_folders(folders: Sequence[FeatureFolder]) -> tuple[list[FeatureFolder], dict[str, MismatchError]]:
+    """The folders that most slides have features in, and the slides that do not have just these.
+
+    Of two choices with as many slides the one with more magnifications is taken: it is what was asked for.
+
+    Raises:
+        MismatchError: as many slides are in some folders as are in others.
+    """
+    ids = sorted({slide for folder in folders for slide in folder.files})
+    present = {
+        slide: frozenset(number for number, folder in enumerate(folders) if slide in folder.files) for slide in ids
+    }
+    counts = Counter(present.values())
+    best = [kind for kind, count in counts.items() if count == max(counts.values())]
+    chosen = max(best, key=len)
+    if not all(kind <= chosen for kind in best):
+
+        def named(kind: frozenset[int]) -> str:
+            return f"features in {', '.join(str(folders[number].path) for number in sorted(kind))}"
+
+        commonest(present, named, _CANNOT)
+    odd = {}
+    for slide, kind in present.items():
+        absent = ", ".join(str(folders[number].path) for number in sorted(chosen - kind))
+        beyond = ", ".join(str(folders[number].path) for number in sorted(kind - chosen))
+        if absent:
+            odd[slide] = MismatchError(f"{slide} has no features in {absent}. Extract it there, or leave it out.")
+        elif beyond:
+            odd[slide] = MismatchError(
+                f"{slide} has features in {beyond}, where {counts[chosen]} of {len(ids)} slides have none. "
+                "Extract the others there, or index it apart."
+            )
+    return [folders[number] for number in sorted(chosen)], odd
+
+
+def survey_features(
+    folders: Sequence[FeatureFolder],
+    odd: Mapping[str, MismatchError],
+    known_slides: Mapping[str, SlideSource],
+    trouble: Trouble,
+    *,
+    slide_mpp: float | None,
+    mpp_from_objective: bool,
+) -> FeatureSurvey:
+    """Open the features of every slide, and keep those that are alike.
+
+    Args:
+        folders: as `used_folders` gives them.
+        odd: slides that are left out already.
+        known_slides: slide files, by their ids.
+        trouble: takes the slides that cannot be used.
+        slide_mpp: the resolution of slides whose file is not known.
+        mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
+
+    Raises:
+        ParfocalError: no slide can be used, or two kinds of slides are equally frequent.
+    """
+    opened: dict[str, SurveyedSlide] = {}
+    for slide in sorted({slide for folder in folders for slide in folder.files} | set(odd)):
+        try:
+            if slide in odd:
+                raise odd[slide]
+            opened[slide] = _open(slide, folders, known_slides, slide_mpp, mpp_from_objective)
+        except Exception as error:
+            # Whatever a library raises on the files of one slide, the others are indexed.
+            trouble.add(slide, error)
+    trouble.refuse_if_alone(opened)
+    kinds = {slide: (one.files[0].tile_px, *(file.dim for file in one.files)) for slide, one in opened.items()}
+    tile_px, *dims = kind = commonest(kinds, _described, _CANNOT)
+    alike = list(kinds.values()).count(kind)
+    for slide, own in kinds.items():
+        if own != kind:
+            trouble.add(slide, _odd(slide, opened.pop(slide), kind, f"{alike} of {len(kinds)} slides"))
+    mpps = _magnifications(opened)
+    return FeatureSurvey(
+        mpps,
+        tile_px,
+        dict(zip(mpps, dims, strict=True)),
+        sum(all(file.float16 for file in one.files) for one in opened.values()) * 2 > len(opened),
+        opened,
+    )
+
+
+def _open(
+    slide: str,
+    folders: Sequence[FeatureFolder],
+    known_slides: Mapping[str, SlideSource],
+    slide_mpp: float | None,
+    mpp_from_objective: bool,
+) -> SurveyedSlide:
+    files = [read_feature_file(folder.files[slide]) for folder in folders]
+    if len({file.tile_px for file in files}) > 1:
+        sides = ", ".join(f"{file.tile_px} px in {file.path.parent}" for file in files)
+        raise MismatchError(f"the tiles of {slide} have different sides: {sides}. Extract all with one.")
+    files.sort(key=lambda file: file.tile_l0px, reverse=True)
+    for coarse, fine in pairwise(files):
+        if coarse.tile_l0px == fine.tile_l0px:
+            raise MismatchError(
+                f"{coarse.path} and {fine.path} are one magnification: tiles of {fine.tile_l0px:g} level-0 px both."
+            )
+    known = find_resolution(slide, files, known_slides, slide_mpp, mpp_from_objective)
+    return SurveyedSlide(known, tuple(file.without_places() for file in files))
+
+
+def _described(kind: tuple[int, ...]) -> str:
+    tile_px, *dims = kind
+    widths = f"width {dims[0]}" if len(set(dims)) == 1 else f"widths {', '.join(map(str, dims))}"
+    return f"tiles of {tile_px} px and rows of {widths}"
+
+
+def _odd(slide: str, one: SurveyedSlide, kind: tuple[int, ...], alike: str) -> MismatchError:
+    tile_px, *dims = kind
+    if one.files[0].tile_px != tile_px:
+        what = f"the tiles of {slide} have {one.files[0].tile_px} px in {one.files[0].path.parent}"
+        return MismatchError(f"{what}, and {alike} have {tile_px} px. Extract it as the others, or index it apart.")
+    file, dim = next((file, dim) for file, dim in zip(one.files, dims, strict=True) if file.dim != dim)
+    return MismatchError(
+        f"{file.path} has rows of width {file.dim}, and {alike} have {dim}. "
+        "Extract it with the encoder of the others, or index it apart."
+    )
+
+
+def _magnifications(opened: Mapping[str, SurveyedSlide]) -> tuple[float, ...]:
+    """The names of the set's magnifications, coarse to fine.
+
+    The nominal value where the typical slide is within the tolerance of it, so that sets of several cohorts agree;
+    the median of the true ones elsewhere.
+    """
+    typical = _typical({slide: one.true_mpp for slide, one in opened.items()})
+    names = []
+    for which, true in enumerate(typical):
+        powers = Counter(one.files[which].target_magnification for one in opened.values())
+        power = max(powers, key=lambda power: (powers[power], power or 0.0))
+        nominal = 10 / power if power and power > 0 else None
+        close = nominal is not None and abs(true / nominal - 1) <= TOLERANCE
+        names.append(nominal if nominal is not None and close else float(f"{true:.3g}"))
+    if len(set(names)) < len(names):
+        raise MismatchError(
+            f"{_CANNOT}: two of their magnifications are nearly one ({', '.join(f'{mpp:.4g}' for mpp in typical)} um "
+            "per pixel). Name only one of their folders."
+        )
+    return tuple(names)
+
+
+def _typical(true_mpp: Mapping[str, tuple[float, ...]]) -> Float64[np.ndarray, " magnification"]:
+    """The median of the slides that most slides are close to, so that neither the first nor an odd one decides.
+
+    Raises:
+        MismatchError: there are two such groups.
+    """
+    slides, values = list(true_mpp), np.array(list(true_mpp.values()))
+    close = [np.flatnonzero((np.abs(values / own - 1) <= TOLERANCE).all(axis=1)) for own in values]
+    most = max(map(len, close))
+    best = sorted((number for number in range(len(slides)) if len(close[number]) == most), key=lambda n: values[n, 0])
+    middle = best[len(best) // 2]
+    rival = next((number for number in best if number not in close[middle]), None)
+    if rival is not None:
+        groups = "; ".join(
+            f"{most} have {', '.join(f'{mpp:.4g}' for mpp in values[number])} "
+            f"({listed([slides[other] for other in close[number]])})"
+            for number in (rival, middle)
+        )
+        raise MismatchError(
+            f"{_CANNOT}: as many slides have tiles of one resolution (um per pixel) as of another. {groups}. "
+            "Index each in a store of its own."
+        )
+    typical: Float64[np.ndarray, " magnification"] = np.median(values[close[middle]], axis=0)
+    return typical
+
+
+def source_for(slide: str, folders: Sequence[FeatureFolder], known_slides: Mapping[str, SlideSource]) -> SlideSource:
+    """What the table of failures names: the slide's file where it is known, else a file of its features."""
+    found = source_of(slide, known_slides)
+    return found or SlideSource(slide, next(folder.files[slide] for folder in folders if slide in folder.files))
