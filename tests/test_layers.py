@@ -15,8 +15,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "parfocal"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"version"}),
     frozenset({"errors"}),
-    frozenset({"geometry", "provenance"}),
-    frozenset({"config"}),
+    frozenset({"geometry", "provenance", "terminal"}),
+    frozenset({"config", "tables"}),
     frozenset({"slides"}),
     frozenset({"regions"}),
     frozenset({"tiles"}),

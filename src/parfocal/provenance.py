@@ -1,13 +1,18 @@
 """What every written file carries, and how a file is written whole or not at all."""
 
+import errno
 import glob
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +24,21 @@ __all__ = [
     "digest8",
     "file_digest8",
     "file_fingerprint",
+    "no_space",
     "provenance",
     "remove_leftovers",
+    "sweep_leftovers",
     "writable_folder",
+    "writer_name",
     "writing",
 ]
 
 _TEMPORARY = ".partial-"
+_WRITER = re.compile(r"\.partial-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<birth>\d+)-[0-9a-f]{8}")
+_LONGEST_STEM = 150
+_DAY_SECONDS = 24 * 3600
+# A full disk, a quota that is used up, and a file above the size that a user may write.
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 def canonical_json(settings: Any) -> str:
@@ -83,21 +96,114 @@ def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed over it when the block ends well and removed when it does not.
 
     The temporary name keeps the suffix, so that libraries which look at it still work; it starts with a dot and holds
-    `.partial-`, so that `remove_leftovers` finds what a killed process left behind.
+    `.partial-` and the writer, so that `remove_leftovers` finds what a killed process left behind.
+
+    Raises:
+        OSError: among others, a disk that is full; then the error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}{_TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f"{_temporary_prefix(path)}{writer_name()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
         # Without the flush a power cut could leave a renamed file with no content.
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        full = no_space(error, path)
+        if full is None:
+            raise
+        raise full from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def no_space(error: BaseException, path: Path) -> OSError | None:
+    """The error as one that says that there is no space for `path`; None where it says something else.
+
+    HDF5 hides the number of the system's error in its text, and a second error, when the file is closed, hides the
+    first.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno is not None and seen.errno in _NO_SPACE:
+            named = str(seen.filename or path)
+            return OSError(seen.errno, os.strerror(seen.errno), str(path) if _TEMPORARY in named else named)
+        found = re.search(r"errno = (\d+)", str(seen))
+        if found and int(found[1]) in _NO_SPACE:
+            return OSError(int(found[1]), os.strerror(int(found[1])), str(path))
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that killed writers of `path` left beside it."""
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}{_TEMPORARY}*{path.suffix}"):
-        leftover.unlink(missing_ok=True)
+    """Remove the temporary files that dead writers of `path` left beside it; those of a living writer are its own."""
+    _remove_dead(path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*{glob.escape(path.suffix)}"))
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove the temporary files that dead writers left anywhere in a folder."""
+    _remove_dead(folder.rglob(f".*{_TEMPORARY}*"))
+
+
+def writer_name() -> str:
+    """This process, as part of a file's name: no other process, of this machine or of another one, has the same."""
+    return f"{_machine()}-{os.getpid()}-{_birth(os.getpid()) or 0}"
+
+
+def _temporary_prefix(path: Path) -> str:
+    """How the names of a file's temporary files begin; short enough for any file system."""
+    stem = path.stem
+    if len(os.fsencode(stem)) > _LONGEST_STEM:
+        stem = f"{stem[:40]}-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]}"
+    return f".{stem}{_TEMPORARY}"
+
+
+def _remove_dead(leftovers: Iterable[Path]) -> None:
+    for leftover in leftovers:
+        # A folder that cannot be written to keeps its leftovers; they are in nobody's way.
+        with suppress(OSError):
+            if not _may_live(leftover):
+                leftover.unlink(missing_ok=True)
+
+
+def _may_live(leftover: Path) -> bool:
+    """Whether the writer of a temporary file may still be at work.
+
+    Of this machine it is known. Of another one, as in an array of jobs on one store, a file is left alone for a day
+    after it was last written to.
+    """
+    found = _WRITER.search(leftover.name)
+    if found is None or found["machine"] != _machine() or not hasattr(os, "kill") or os.name == "nt":
+        return time.time() - leftover.stat().st_mtime < _DAY_SECONDS
+    pid, birth = int(found["pid"]), int(found["birth"])
+    if birth:
+        return _birth(pid) == birth
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@cache
+def _machine() -> str:
+    """A digest of what tells machines apart, also where names do not: the boot, and a container's own processes."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:8]
+
+
+def _birth(pid: int) -> int | None:
+    """When a process of this machine began: a number that is used again is another process. None if unknown."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name, in brackets, may hold anything; the times come after it.
+    state, *numbers = text.rpartition(")")[2].split()
+    return None if state in {"Z", "X"} else int(numbers[18])
