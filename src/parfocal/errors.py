@@ -4,6 +4,8 @@ A message says what could not be done and to which thing, what was found, what i
 Wrong arguments from a caller stay `ValueError` and `TypeError`.
 """
 
+import unicodedata
+
 __all__ = [
     "CalibrationError",
     "ClosedSlideError",
@@ -19,7 +21,13 @@ __all__ = [
     "SlideError",
     "StoreError",
     "UnreadableSlideError",
+    "as_problem",
+    "printable",
 ]
+
+# Control characters, parts of broken UTF-8, line ends, and marks that turn the direction of what follows.
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+_TURNING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class ParfocalError(Exception):
@@ -76,3 +84,25 @@ class ParfocalWarning(UserWarning):
 
 class ParfocalDeprecationWarning(DeprecationWarning):
     """A public name will go; the text names its replacement and the version of removal."""
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal would act on: such characters stand as escapes."""
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in _UNPRINTABLE or char in _TURNING
+        else char
+        for char in text
+    )
+
+
+def as_problem(error: BaseException) -> str:
+    """Any exception as one line for a person, with its notes: ours as it is, a library's with the name of its kind.
+
+    Where a file from elsewhere is read, whatever a library raises on it is a fact about that file.
+    """
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    text = printable(" ".join(f"{error}{notes}".split()))
+    if isinstance(error, ParfocalError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text or 'no message'}"

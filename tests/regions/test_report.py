@@ -1,10 +1,14 @@
 import json
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parfocal.config import GridConfig
-from parfocal.regions import inspect_slide
+from parfocal.errors import ParfocalWarning
+from parfocal.regions import inspect_slide, report
+from parfocal.synthetic.pyramid import write_pyramid
 
 
 def test_a_slide_is_described(colon: Path) -> None:
@@ -49,3 +53,20 @@ def test_too_coarse_a_slide_is_a_problem_not_an_error(real_data: Path) -> None:
     assert report.problem is not None
     assert "Ask for 1 mpp or coarser" in report.problem
     assert report.tissue_share is not None
+
+
+def test_whatever_a_library_raises_is_the_problem_of_one_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(slide: object) -> None:
+        warnings.warn("inside of a library", RuntimeWarning, stacklevel=1)
+        warnings.warn("something was guessed", ParfocalWarning, stacklevel=1)
+        raise ZeroDivisionError("integer division\nor \x1b[31mmodulo")
+
+    path = tmp_path / "s.tif"
+    write_pyramid(path, np.full((300, 500, 3), 128, np.uint8), mpp=0.5, n_levels=1)
+    monkeypatch.setattr(report, "find_tissue", broken)
+
+    described = inspect_slide(path, GridConfig())
+    assert described.problem == "ZeroDivisionError: integer division or \\x1b[31mmodulo"
+    assert described.width_px == 500
+    # Warnings are errors here: what the library warned of reached nobody.
+    assert described.notices == ("something was guessed",)

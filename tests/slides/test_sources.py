@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.slides import SlideSource, find_slides, read_manifest
 
 
@@ -29,13 +29,15 @@ def test_a_folder_gives_its_slides_and_nothing_else(tmp_path: Path) -> None:
         "m/Data0001.dat",
     )
 
-    assert ids(find_slides([tmp_path])) == ["a/x", "b"]
+    with pytest.warns(ParfocalWarning, match=r"3 files of other kinds passed over \(\.csv 1, \.dat 1, \.txt 1\)"):
+        assert ids(find_slides([tmp_path])) == ["a/x", "b"]
 
 
 def test_pictures_count_only_where_they_cannot_be_thumbnails(tmp_path: Path) -> None:
     touch(tmp_path, "slides/s.svs", "slides/s-label.jpg", "fields/f1.jpg", "fields/f2.png")
 
-    assert ids(find_slides([tmp_path])) == ["fields/f1", "fields/f2", "slides/s"]
+    with pytest.warns(ParfocalWarning, match="1 picture beside slides taken for their thumbnails"):
+        assert ids(find_slides([tmp_path])) == ["fields/f1", "fields/f2", "slides/s"]
 
 
 def test_a_file_that_is_named_is_always_taken(tmp_path: Path) -> None:
@@ -156,6 +158,8 @@ def test_one_file_under_two_ids_or_resolutions_is_refused_with_both(tmp_path: Pa
         ("slide,path\n.a,x.svs\n", "line 2: the slide id '.a' cannot name a file"),
         ("slide,path\nb,y.svs\np/.a/b,x.svs\n", "line 3: the slide id 'p/.a/b' cannot name a file"),
         ("slide,path\n/a,x.svs\n", "cannot name a file"),
+        ("slide,path\na\x1b[31m,x.svs\n", "leave out characters that do not print"),
+        ("slide,path\na,x\0.svs\n", "line 2: the path of a holds a NUL character"),
         ("slide,path,mpp\na,x.svs,0,5\n", "line 2: '5' stands beyond the last column"),
         ("slide,path,mpp,MPP\na,x.svs,0.5,0.25\n", "has the column mpp twice"),
     ],

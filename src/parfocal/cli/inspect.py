@@ -58,6 +58,8 @@ def inspect(
     else:
         print_table(_table(reports, grid))
         for report in reports:
+            for notice in report.notices:
+                print(f"{report.slide}: warning: {notice}", file=sys.stderr)
             if report.problem:
                 print(f"{report.slide}: {report.problem}", file=sys.stderr)
     bad = sum(report.problem is not None for report in reports)

@@ -5,6 +5,7 @@ source, and RGB windows of any level, white beyond the edge. Nothing here knows 
 """
 
 from parfocal.slides.calibration import Calibration, check_slide_mpp
+from parfocal.slides.folders import slide_name
 from parfocal.slides.opening import open_slide
 from parfocal.slides.reader import Gap, Window
 from parfocal.slides.reading import MAX_ENLARGEMENT, check_resolution, read_tile, resample
@@ -26,4 +27,5 @@ __all__ = [
     "read_manifest",
     "read_tile",
     "resample",
+    "slide_name",
 ]

@@ -8,6 +8,7 @@ import openslide
 
 from parfocal.errors import CalibrationError, UnreadableSlideError
 from parfocal.slides.calibration import Calibration, calibrate
+from parfocal.slides.on_disk import check_openable
 from parfocal.slides.openslide_reader import OpenSlideReader
 from parfocal.slides.picture import PictureReader
 from parfocal.slides.reader import NotMineError, PixelReader
@@ -58,14 +59,7 @@ def open_slide(
 
 def _first_reader(path: Path) -> tuple[PixelReader, Callable[[], PixelReader]]:
     """The first reader that takes the file, and how to open it again."""
-    if not path.exists():
-        raise UnreadableSlideError(f"cannot open {path}: there is no such file.")
-    if path.is_dir():
-        raise UnreadableSlideError(f"cannot open {path}: it is a folder; name the slide's file in it.")
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise UnreadableSlideError(f"cannot open {path}: {error.strerror}.") from error
+    check_openable(path)
     candidates: list[tuple[str, Callable[[Path], PixelReader]]] = [
         ("OpenSlide", OpenSlideReader),
         ("Pillow", PictureReader),

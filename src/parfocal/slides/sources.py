@@ -1,25 +1,22 @@
 """Which slides a run is about: from files, folders and manifests to a list of ids and paths."""
 
 import csv
-import re
+import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ParfocalWarning, printable
 from parfocal.slides.calibration import check_slide_mpp
+from parfocal.slides.dicom import read_dicom_header
+from parfocal.slides.folders import PICTURE_SUFFIXES, SLIDE_SUFFIXES, search_folder, slide_name
+from parfocal.slides.on_disk import path_problem, real_path
 
-__all__ = ["PICTURE_SUFFIXES", "SLIDE_SUFFIXES", "SlideSource", "find_slides", "read_manifest"]
-
-SLIDE_SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi", ".qptiff"}
-)
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-# Where the header of a DICOM file says which series it belongs to: tag (0020,000E), explicit VR UI.
-_SERIES_TAG = re.compile(rb"\x20\x00\x0e\x00UI(..)", re.DOTALL)
-_HEADER_BYTES = 1 << 16
+__all__ = ["SlideSource", "find_slides", "read_manifest"]
 
 
 @dataclass(frozen=True)
@@ -34,38 +31,38 @@ class SlideSource:
 def find_slides(inputs: Sequence[Path | str]) -> list[SlideSource]:
     """List the slides in files, folders and manifests.
 
-    A folder is searched with everything below it: files with a slide's suffix, hidden ones left out. Pictures (PNG,
-    JPEG) count only in a folder that holds no slide, where they cannot be a slide's thumbnails. A file that is named
-    itself is always taken, whatever its suffix; a `.csv` is read as a manifest. A DICOM series is one slide, under
-    the name of its first file.
+    A folder is searched with everything below it, through links too: files with a slide's suffix and DICOM slides of
+    any name, hidden ones left out. Pictures (PNG, JPEG) count only in a folder that holds no slide, where they cannot
+    be a slide's thumbnails. How much is passed over is a warning. A file that is named itself is always taken,
+    whatever its suffix; a `.csv` is read as a manifest. A DICOM series is one slide, under the name of its first file.
+
+    What cannot be opened (a link that leads nowhere, a pipe, a folder without permission) is listed like a slide and
+    fails alone when it is opened.
 
     Args:
         inputs: files, folders, manifests, in any mixture.
 
     Returns:
         In the order of `inputs`, a folder's slides sorted by path. The id of a slide is its path below the folder
-        without the suffix, for a file its stem.
+        without the suffix, for a file its name without the suffix; characters that do not print are written as
+        `%0A` and so on.
 
     Raises:
         ConfigError: an input is absent, a folder holds no slide, two slides have one id, or a file is given twice with
             two ids or two resolutions.
     """
     found: list[SlideSource] = []
-    for given in map(Path, inputs):
-        if given.is_dir():
-            below = [SlideSource(_id_below(given, path), path) for path in _slides_below(given)]
-            if not below:
-                raise ConfigError(
-                    f"{given} holds no slide: no file below it ends in one of {' '.join(sorted(SLIDE_SUFFIXES))} "
-                    f"or, as a picture, {' '.join(sorted(PICTURE_SUFFIXES))}. Name the file itself if it is one."
-                )
-            found += below
-        elif not given.exists():
+    paths = [Path(given) for given in inputs]
+    named = {real_path(given) for given in paths}
+    for given in paths:
+        if os.path.isdir(given):
+            found += _slides_below(given, named)
+        elif not os.path.lexists(given):
             raise ConfigError(f"cannot find {given}: there is no such file or folder.")
         elif given.suffix.lower() == ".csv":
             found += read_manifest(given)
         else:
-            found.append(SlideSource(given.stem, given))
+            found.append(SlideSource(_as_id(slide_name(given)), given))
     return _checked(_one_per_series(found))
 
 
@@ -79,6 +76,9 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     Raises:
         ConfigError: it is absent or no such table, or a row of it makes no sense; the text names the line.
     """
+    problem = path_problem(csv_path)
+    if problem:
+        raise ConfigError(f"cannot read the manifest {csv_path}: {problem}.")
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -116,6 +116,8 @@ def _row(csv_path: Path, line: int, row: dict[str, Any]) -> SlideSource:
     slide, path, mpp = ((row.get(name) or "").strip() for name in ("slide", "path", "mpp"))
     if not slide or not path:
         raise ConfigError(f"{csv_path}, line {line}: slide and path must not be empty, found {slide!r} and {path!r}.")
+    if "\0" in path:
+        raise ConfigError(f"{csv_path}, line {line}: the path of {slide} holds a NUL character. Correct it.")
     problem = _id_problem(slide)
     if problem:
         raise ConfigError(f"{csv_path}, line {line}: the slide id {slide!r} cannot name a file: {problem}.")
@@ -133,59 +135,62 @@ def _id_problem(slide: str) -> str | None:
     """Why files of a store cannot be called so; None where they can. Names that begin with a dot are hidden there."""
     if "\\" in slide:
         return "leave out \\"
+    if _as_id(slide) != slide:
+        return "leave out characters that do not print"
     if any(not part or part.startswith(".") for part in slide.split("/")):
         return "no part of it may be empty or start with a dot"
     return None
 
 
-def _slides_below(folder: Path) -> list[Path]:
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.suffix.lower() in SLIDE_SUFFIXES | PICTURE_SUFFIXES
-        and path.is_file()
-    ]
-    with_slides = {path.parent for path in files if path.suffix.lower() in SLIDE_SUFFIXES}
-    return [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES or path.parent not in with_slides]
+def _slides_below(folder: Path, named: set[Path]) -> list[SlideSource]:
+    search = search_folder(folder, named=named)
+    if not search.slides:
+        others = f" It holds {search.notice()}." if search.notice() else ""
+        raise ConfigError(
+            f"{folder} holds no slide: no file below it ends in one of {' '.join(sorted(SLIDE_SUFFIXES))} "
+            f"or, as a picture, {' '.join(sorted(PICTURE_SUFFIXES))}, or is a DICOM slide.{others} "
+            "Name the file itself if it is one."
+        )
+    if search.notice():
+        warnings.warn(f"{printable(str(folder))}: {search.notice()}.", ParfocalWarning, stacklevel=3)
+    return [SlideSource(_id_below(folder, path), path) for path in search.slides]
 
 
 def _id_below(folder: Path, path: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
+    if path == folder:
+        return _as_id(real_path(folder).name)
+    return _as_id((path.relative_to(folder).parent / slide_name(path)).as_posix())
+
+
+def _as_id(name: str) -> str:
+    """A name with what a terminal or a table would act on, and the backslash, as the percent signs of an address."""
+    return "".join(
+        char if char != "\\" and printable(char) == char else quote(char, safe="", errors="surrogateescape")
+        for char in name
+    )
 
 
 def _one_per_series(sources: Iterable[SlideSource]) -> list[SlideSource]:
-    """Keep the first file of each DICOM series; OpenSlide finds the others beside it."""
-    seen: dict[tuple[Path, bytes], SlideSource] = {}
+    """Keep one file of each DICOM series, the first that ends in .dcm if one does; OpenSlide finds the others."""
+    series: dict[tuple[Path, str] | int, list[SlideSource]] = {}
+    for number, source in enumerate(sources):
+        suffix = source.path.suffix.lower()
+        known = suffix in SLIDE_SUFFIXES | PICTURE_SUFFIXES and suffix != ".dcm"
+        header = None if known else read_dicom_header(source.path)
+        key = (real_path(source.path).parent, header.series) if header is not None and header.series else number
+        files = series.setdefault(key, [])
+        if files and files[0].slide_mpp != source.slide_mpp:
+            raise ConfigError(
+                f"{files[0].path} and {source.path} are one DICOM series and are given as {_mention(files[0])} and as "
+                f"{_mention(source)}. Give one file of it."
+            )
+        files.append(source)
     kept = []
-    for source in sources:
-        series = _dicom_series(source.path) if source.path.suffix.lower() in {".dcm", ""} else None
-        if series is not None:
-            key = (source.path.resolve().parent, series)
-            before = seen.setdefault(key, source)
-            if before.slide_mpp != source.slide_mpp:
-                raise ConfigError(
-                    f"{before.path} and {source.path} are one DICOM series and are given as {_mention(before)} and as "
-                    f"{_mention(source)}. Give one file of it."
-                )
-            if before.path.resolve() != source.path.resolve():
-                continue
-        kept.append(source)
+    for files in series.values():
+        first = next((source for source in files if source.path.suffix.lower() == ".dcm"), files[0])
+        # The same file once more is looked at with all the others, where it may have another id.
+        kept += [source for source in files if real_path(source.path) == real_path(first.path)]
     return kept
-
-
-def _dicom_series(path: Path) -> bytes | None:
-    """The series that a DICOM file belongs to; None where it is no DICOM file or does not say."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError:
-        return None
-    match = _SERIES_TAG.search(header) if header[128:132] == b"DICM" else None
-    if match is None:
-        return None
-    length = int.from_bytes(match.group(1), "little")
-    return header[match.end() : match.end() + length].strip(b"\0 ")
 
 
 def _checked(sources: Iterable[SlideSource]) -> list[SlideSource]:
@@ -199,7 +204,7 @@ def _checked(sources: Iterable[SlideSource]) -> list[SlideSource]:
                 f"{source.path} cannot have the id {source.slide!r}: {problem}. "
                 "Name it in a manifest (slide,path) with an id of its own."
             )
-        before = by_file.setdefault(source.path.resolve(), source)
+        before = by_file.setdefault(real_path(source.path), source)
         if (before.slide, before.slide_mpp) != (source.slide, source.slide_mpp):
             raise ConfigError(
                 f"{source.path} is given twice: as {_mention(before)} and as {_mention(source)}. Give it once."

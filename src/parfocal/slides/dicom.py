@@ -1,0 +1,129 @@
+"""What the header of a DICOM file says of itself: whether it is a slide, and which series it belongs to.
+
+Names say nothing: archives write `IM_0001`, unique identifiers full of dots, or `slide.dcm.1`. So the header is read,
+64 KiB of it at most.
+"""
+
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["DicomHeader", "read_dicom_header"]
+
+_HEADER_BYTES = 1 << 16
+_MAGIC_AT = 128
+_SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
+_DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+_FILE_CLASS, _SYNTAX = (0x0002, 0x0002), (0x0002, 0x0010)
+_CLASS, _MODALITY, _SERIES = (0x0008, 0x0016), (0x0008, 0x0060), (0x0020, 0x000E)
+_ITEM, _END_OF_SEQUENCE = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_UNDEFINED = 0xFFFFFFFF
+# Value representations whose length has four bytes, after two that are reserved.
+_LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """What a DICOM file says of itself; empty where it does not say.
+
+    Attributes:
+        sop_class: the unique identifier of its kind.
+        modality: two letters; `SM` is slide microscopy.
+        series: the unique identifier of its series.
+    """
+
+    sop_class: str
+    modality: str
+    series: str
+
+    @property
+    def is_slide(self) -> bool:
+        """Whether it belongs to a whole-slide image."""
+        return self.sop_class == _SLIDE_CLASS or self.modality == "SM"
+
+
+def read_dicom_header(path: Path) -> DicomHeader | None:
+    """What a DICOM file says of itself; None where it is no DICOM file or cannot be read.
+
+    Only regular files are opened: reading a pipe would wait for its writer.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with path.open("rb") as file:
+            data = file.read(_MAGIC_AT + 4)
+            if data[_MAGIC_AT:] != b"DICM":
+                return None
+            data += file.read(_HEADER_BYTES - len(data))
+    except (OSError, ValueError):
+        return None
+    found = {tag: value for tag, value in _dataset(data) if tag in {_FILE_CLASS, _CLASS, _MODALITY, _SERIES}}
+    texts = {tag: value.decode("ascii", "replace").strip("\0 ") for tag, value in found.items()}
+    return DicomHeader(
+        texts.get(_CLASS) or texts.get(_FILE_CLASS, ""), texts.get(_MODALITY, ""), texts.get(_SERIES, "")
+    )
+
+
+def _dataset(data: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """The elements of the file's own header, then those of its data set up to the series, in its transfer syntax."""
+    syntax, start = "", _MAGIC_AT + 4
+    while data[start : start + 2] == b"\x02\x00":
+        tag, value, start = _element(data, start, "<", explicit=True)
+        if tag == _SYNTAX:
+            syntax = value.decode("ascii", "replace").strip("\0 ")
+        if start < 0:
+            return
+        yield tag, value
+    data = data[start:]
+    if syntax == _DEFLATED:
+        try:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _HEADER_BYTES)
+        except zlib.error:
+            return
+    # The bytes themselves tell whether values name their representation; files whose syntax says otherwise exist.
+    explicit = data[4:6].isalpha() and data[4:6].isupper()
+    yield from _elements(data, ">" if syntax == _BIG_ENDIAN else "<", explicit)
+
+
+def _elements(data: bytes, order: str, explicit: bool) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """The elements of a data set up to the series, without those inside sequences."""
+    start = 0
+    around: list[bool] = []  # for each open sequence of undefined length, how the elements around it are written
+    while start + 8 <= len(data):
+        tag, value, after = _element(data, start, order, explicit)
+        if tag == _END_OF_SEQUENCE and around:
+            explicit = around.pop()
+        elif after < 0:
+            around.append(explicit)
+            # The inside of a sequence of unknown kind is written without representations.
+            explicit = explicit and data[start + 4 : start + 6] != b"UN"
+            after = -after
+        elif not around:
+            if tag > _SERIES:
+                return
+            yield tag, value
+        start = after
+
+
+def _element(data: bytes, start: int, order: str, explicit: bool) -> tuple[tuple[int, int], bytes, int]:
+    """Tag, value and end of the element at `start`; of a sequence of undefined length minus where its items begin.
+
+    An item has no value: what it holds follows.
+    """
+    head = data[start : start + 12].ljust(12, b"\0")
+    tag = struct.unpack(order + "HH", head[:4])
+    if tag[0] == 0xFFFE:
+        return tag, b"", start + 8
+    if explicit and head[4:6] in _LONG:
+        begin, length = start + 12, struct.unpack(order + "I", head[8:12])[0]
+    elif explicit:
+        begin, length = start + 8, struct.unpack(order + "H", head[6:8])[0]
+    else:
+        begin, length = start + 8, struct.unpack(order + "I", head[4:8])[0]
+    if length == _UNDEFINED:
+        return tag, b"", -begin
+    return tag, data[begin : begin + length], begin + length

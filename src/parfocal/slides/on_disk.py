@@ -1,0 +1,57 @@
+"""What lies at a path, before anything is read: a link that leads nowhere and a pipe are told and not waited for."""
+
+import os
+import stat
+from pathlib import Path
+
+from parfocal.errors import UnreadableSlideError
+
+__all__ = ["check_openable", "path_problem", "real_path"]
+
+
+def real_path(path: Path) -> Path:
+    """The path without links; of a link that leads nowhere or back to itself the place where it stops."""
+    return Path(os.path.realpath(path))
+
+
+def path_problem(path: Path) -> str | None:
+    """Why there is no file to read at `path`, as a clause that begins with `it`; None where there is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            return f"it is a dangling link to {os.readlink(path)}"
+        return "it does not exist: there is no such file"
+    except (OSError, ValueError) as error:
+        if path.is_symlink():
+            return f"it is a link to {os.readlink(path)} that leads to no file ({_reason(error)})"
+        return f"it cannot be reached ({_reason(error)})"
+    if stat.S_ISDIR(mode):
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            return f"it is a folder that cannot be searched ({_reason(error)})"
+        return "it is a folder; name the slide's file in it"
+    if not stat.S_ISREG(mode):
+        return "it is a pipe, a socket or a device, not a file"
+    return None
+
+
+def check_openable(path: Path) -> None:
+    """Refuse what is no file that can be read, without waiting for it.
+
+    Raises:
+        UnreadableSlideError: there is no file, or no permission to read it.
+    """
+    problem = path_problem(path)
+    if problem is None:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            problem = f"it cannot be read ({_reason(error)})"
+    if problem is not None:
+        raise UnreadableSlideError(f"cannot open {path}: {problem}.")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
