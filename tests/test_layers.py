@@ -14,8 +14,9 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "parfocal"
 # except that a folder may import itself.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"version"}),
+    frozenset({"terminal"}),
     frozenset({"errors"}),
-    frozenset({"geometry", "provenance", "terminal"}),
+    frozenset({"geometry", "provenance"}),
     frozenset({"config", "tables"}),
     frozenset({"slides"}),
     frozenset({"regions"}),

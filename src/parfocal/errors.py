@@ -4,7 +4,7 @@ A message says what could not be done and to which thing, what was found, what i
 Wrong arguments from a caller stay `ValueError` and `TypeError`.
 """
 
-import unicodedata
+from parfocal.terminal import printable
 
 __all__ = [
     "CalibrationError",
@@ -22,12 +22,7 @@ __all__ = [
     "StoreError",
     "UnreadableSlideError",
     "as_problem",
-    "printable",
 ]
-
-# Control characters, parts of broken UTF-8, line ends, and marks that turn the direction of what follows.
-_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-_TURNING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class ParfocalError(Exception):
@@ -84,16 +79,6 @@ class ParfocalWarning(UserWarning):
 
 class ParfocalDeprecationWarning(DeprecationWarning):
     """A public name will go; the text names its replacement and the version of removal."""
-
-
-def printable(text: str) -> str:
-    """The text without anything that a terminal would act on: such characters stand as escapes."""
-    return "".join(
-        char.encode("unicode_escape").decode()
-        if unicodedata.category(char) in _UNPRINTABLE or char in _TURNING
-        else char
-        for char in text
-    )
 
 
 def as_problem(error: BaseException) -> str:

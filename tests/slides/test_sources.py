@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.slides import SlideSource, find_slides, read_manifest
@@ -60,6 +62,60 @@ def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
     touch(tmp_path, "s.svs")
 
     assert ids(find_slides([tmp_path, tmp_path / "s.svs", tmp_path])) == ["s"]
+
+
+def test_ids_by_name_are_those_of_the_files_wherever_they_lie(tmp_path: Path) -> None:
+    touch(tmp_path, "gdc/0a1b/TCGA-1.svs", "gdc/2c3d/deep/TCGA-2.ome.tif", "alone/x.svs")
+    table = tmp_path / "slides.csv"
+    table.write_text("slide,path\nmine/x,alone/x.svs\n")
+
+    assert ids(find_slides([tmp_path / "gdc", table], ids="name")) == ["TCGA-1", "TCGA-2.ome", "mine/x"]
+    assert ids(find_slides([tmp_path / "gdc", table])) == ["0a1b/TCGA-1", "2c3d/deep/TCGA-2.ome", "mine/x"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.sampled_from(["s", "t", "u.v"]), st.sampled_from([".svs", ".tif", ".ndpi"])
+        ),
+        min_size=1,
+        unique=True,
+    ),
+    st.integers(1, 3),
+)
+def test_ids_by_name_refuse_two_alike_over_the_whole_input(
+    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, str, str]], n_inputs: int
+) -> None:
+    folder = tmp_path_factory.mktemp("gdc")
+    touch(folder, *(f"{below}/{name}{suffix}" for below, name, suffix in files))
+    names = [name for _, name, _ in files]
+    inputs = [folder] if n_inputs == 1 else sorted({folder / below for below, _, _ in files})
+
+    if len(set(names)) == len(names):
+        assert sorted(ids(find_slides(inputs, ids="name"))) == sorted(names)
+        return
+    with pytest.raises(ConfigError) as caught:
+        find_slides(inputs, ids="name")
+    # Both are named, and what to do.
+    slide = str(caught.value).split("'")[1]
+    alike = [f"{below}/{name}{suffix}" for below, name, suffix in files if name == slide]
+    assert sum(one in str(caught.value) for one in alike) == 2
+    assert "--ids path" in str(caught.value)
+
+
+def test_the_scans_of_one_file_are_slides_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, "two.tif")
+    table = tmp_path / "slides.csv"
+    table.write_text("slide,path,scan,mpp\nfirst,two.tif,0,\nsecond,two.tif,1,0.25\n")
+    path = tmp_path / "two.tif"
+
+    expected = [SlideSource("first", path, None, 0), SlideSource("second", path, 0.25, 1)]
+    assert find_slides([table]) == expected
+    assert find_slides([table, table]) == expected
+    # The file as a whole is one of them too, under another id.
+    with pytest.raises(ConfigError, match=r"given twice: as 'first' \(no mpp, scan 0\) and as 'two' \(no mpp\)"):
+        find_slides([table, path])
 
 
 def test_two_files_under_one_id_are_refused_with_both_names(tmp_path: Path) -> None:
@@ -154,6 +210,9 @@ def test_one_file_under_two_ids_or_resolutions_is_refused_with_both(tmp_path: Pa
         ("slide,path\na,\n", "line 2: slide and path must not be empty"),
         ("slide,path\na,x.svs\na,y.svs\n", "has the slide 'a' on several lines"),
         ("slide,path\na,x.svs\nb,x.svs\n", "x.svs' on several lines"),
+        ("slide,path,scan\na,x.svs,1\nb,x.svs,1\n", "x.svs (scan 1)' on several lines"),
+        ("slide,path,scan\na,x.svs,-1\n", "line 2: scan of a is '-1'; expected is a whole number"),
+        ("slide,path,scan\na,x.svs,first\n", "line 2: scan of a is 'first'"),
         ("slide,path\n../a,x.svs\n", "cannot name a file"),
         ("slide,path\n.a,x.svs\n", "line 2: the slide id '.a' cannot name a file"),
         ("slide,path\nb,y.svs\np/.a/b,x.svs\n", "line 3: the slide id 'p/.a/b' cannot name a file"),

@@ -13,6 +13,7 @@ from parfocal.cli.command import Output, parse_and_call, print_json, print_table
 from parfocal.embeddings import IndexSummary, index_features
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
+from parfocal.slides import SlideIds
 
 __all__ = ["index", "run"]
 
@@ -23,6 +24,7 @@ def index(
     slides: tuple[Path, ...] = (),
     slide_mpp: float | None = None,
     mpp_from_objective: bool = False,
+    ids: SlideIds = "path",
     encoder: str | None = None,
     region_um: float | None = None,
     max_misalignment: float = 0.05,
@@ -44,6 +46,7 @@ def index(
         slides: the slide files, folders of them or manifests, for their true resolution.
         slide_mpp: micrometres per pixel of every slide that --slides does not hold.
         mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
+        ids: whether a slide in a folder of --slides is called by its path below it or by its file's name alone.
         encoder: name of the encoder, where a job folder holds the features of several.
         region_um: side of a region, in micrometres; a whole number of coarsest tiles, one by default.
         max_misalignment: how far a tile may lie from where it would nest, as a share of the finest tile's side.
@@ -61,6 +64,7 @@ def index(
             slides=slides,
             slide_mpp=slide_mpp,
             mpp_from_objective=mpp_from_objective,
+            ids=ids,
             encoder=encoder,
             region_um=region_um,
             max_misalignment=max_misalignment,

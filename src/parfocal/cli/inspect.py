@@ -12,7 +12,7 @@ from parfocal.config import GridConfig
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.regions import SlideReport, inspect_slide
-from parfocal.slides import check_slide_mpp, find_slides
+from parfocal.slides import SlideIds, check_slide_mpp, find_slides
 
 __all__ = ["inspect", "run"]
 
@@ -24,6 +24,7 @@ def inspect(
     grid: GridConfig = _GRID,
     slide_mpp: float | None = None,
     mpp_from_objective: bool = False,
+    ids: SlideIds = "path",
     json: bool = False,
 ) -> int:
     """Show what each of SLIDES is, and how many regions and tiles the grid would take from it.
@@ -34,10 +35,11 @@ def inspect(
         parfocal inspect case1.svs scans/ --mpps 2 1 0.5
 
     Args:
-        slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
+        slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp][,scan]).
         grid: how a slide is cut into regions and tiles.
         slide_mpp: micrometres per pixel of every given slide, in place of what its file says.
         mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
+        ids: whether a slide in a folder is called by its path below the folder or by its file's name alone.
         json: print JSON in place of a table.
     """
     if not slides:
@@ -51,7 +53,7 @@ def inspect(
             slide_mpp=slide_mpp if source.slide_mpp is None else source.slide_mpp,
             mpp_from_objective=mpp_from_objective,
         )
-        for source in find_slides(slides)
+        for source in find_slides(slides, ids=ids)
     ]
     if json:
         print_json([report.to_dict() for report in reports])

@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from parfocal.cli.command import Output, parse_and_call, print_json
+from parfocal.slides import SlideIds
 from parfocal.studies.pairing.labels import LabelKind
 from parfocal.studies.synergy import SynergySettings
 from parfocal.studies.synergy import synergy as run_synergy
@@ -28,6 +29,7 @@ def synergy(
     positive: str | None = None,
     mpps: tuple[float, ...] = (),
     slides: tuple[Path, ...] = (),
+    ids: SlideIds = "path",
     json: bool = False,
 ) -> int:
     """Test, before any training, whether pairing the magnifications of STORE knows a label.
@@ -50,6 +52,7 @@ def synergy(
         positive: the only class to test, against the rest.
         mpps: magnifications to use, in micrometres per pixel; none uses all.
         slides: slide files or folders for the pictures, where slides have moved since they were embedded.
+        ids: whether a slide in a folder of --slides is called by its path below it or by its file's name alone.
         json: print JSON in place of sentences.
     """
     result = run_synergy(
@@ -64,6 +67,7 @@ def synergy(
         positive=positive,
         mpps=mpps,
         slides=slides,
+        ids=ids,
         progress=_progress if sys.stderr.isatty() else None,
     )
     if json:

@@ -129,7 +129,7 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
         EncoderError: an encoder cannot be loaded.
     """
     check_slide_mpp(settings.slide_mpp)
-    sources = find_slides(inputs)
+    sources = find_slides(inputs, ids=settings.ids)
     encoders = load_encoders(settings)
     set_path = store / set_name(row_settings(settings, encoders))
     slides = []

@@ -27,7 +27,7 @@ from parfocal.embeddings.survey import (
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.geometry import format_mpp, whole_ratio
 from parfocal.provenance import digest8
-from parfocal.slides import check_slide_mpp, find_slides
+from parfocal.slides import SlideIds, check_slide_mpp, find_slides
 
 __all__ = ["IndexSummary", "IndexedSlide", "index_features"]
 
@@ -105,6 +105,7 @@ def index_features(
     slides: Sequence[Path] = (),
     slide_mpp: float | None = None,
     mpp_from_objective: bool = False,
+    ids: SlideIds = "path",
     encoder: str | None = None,
     region_um: float | None = None,
     max_misalignment: float = 0.05,
@@ -127,6 +128,7 @@ def index_features(
         slides: the slide files, folders of them or manifests, for their true resolution.
         slide_mpp: the resolution of every slide that `slides` does not hold.
         mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
+        ids: how files in a folder of `slides` are called; see `find_slides`.
         encoder: name of the encoder; needed where a job folder holds the features of several, or where the folders'
             names do not say it.
         region_um: side of a region; a whole number of coarsest tiles, one when None.
@@ -141,7 +143,7 @@ def index_features(
     """
     check_slide_mpp(slide_mpp)
     folders = find_feature_folders(sources, encoder)
-    known_slides = {source.slide: source for source in find_slides(list(slides))} if slides else {}
+    known_slides = {source.slide: source for source in find_slides(list(slides), ids=ids)} if slides else {}
     trouble = Trouble(lambda slide: source_for(slide, folders, known_slides))
     used, odd = used_folders(folders)
     for folder in folders:

@@ -55,7 +55,7 @@ def embed_slides(
     """
     started = time.monotonic()
     check_slide_mpp(settings.slide_mpp)
-    sources = find_slides(inputs)
+    sources = find_slides(inputs, ids=settings.ids)
     encoders = load_encoders(settings)
     set_path = create_embedding_set(store, settings, encoders)
     tell = on_event or _warn

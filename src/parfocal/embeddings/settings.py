@@ -11,6 +11,7 @@ from parfocal.encoders import TileEncoder, available_encoders, load_tile_encoder
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.provenance import digest8
+from parfocal.slides import SlideIds
 
 __all__ = ["EmbedSettings", "load_encoders", "row_settings", "set_name"]
 
@@ -31,6 +32,9 @@ class EmbedSettings(Settings):
     )
     mpp_from_objective: bool = Field(
         False, description="Take 10 um / power where a slide has an objective power and no resolution."
+    )
+    ids: SlideIds = Field(
+        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
     )
     device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
     encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

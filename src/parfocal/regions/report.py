@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.config import GridConfig
-from parfocal.errors import ParfocalWarning, as_problem, printable
+from parfocal.errors import ParfocalWarning, as_problem
 from parfocal.geometry import format_mpp
 from parfocal.regions.plan import plan_regions
 from parfocal.regions.tissue import find_tissue
 from parfocal.slides import Slide, open_slide, slide_name
+from parfocal.terminal import printable
 
 __all__ = ["SlideReport", "inspect_slide"]
 

@@ -10,7 +10,7 @@ from parfocal.slides.opening import open_slide
 from parfocal.slides.reader import Gap, Window
 from parfocal.slides.reading import MAX_ENLARGEMENT, check_resolution, read_tile, resample
 from parfocal.slides.slide import Level, Slide
-from parfocal.slides.sources import SlideSource, find_slides, read_manifest
+from parfocal.slides.sources import SlideIds, SlideSource, find_slides, read_manifest
 
 __all__ = [
     "MAX_ENLARGEMENT",
@@ -18,6 +18,7 @@ __all__ = [
     "Gap",
     "Level",
     "Slide",
+    "SlideIds",
     "SlideSource",
     "Window",
     "check_resolution",

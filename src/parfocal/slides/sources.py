@@ -7,28 +7,42 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
-from parfocal.errors import ConfigError, ParfocalWarning, printable
+from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.slides.calibration import check_slide_mpp
 from parfocal.slides.dicom import read_dicom_header
 from parfocal.slides.folders import PICTURE_SUFFIXES, SLIDE_SUFFIXES, search_folder, slide_name
 from parfocal.slides.on_disk import path_problem, real_path
+from parfocal.terminal import printable
 
-__all__ = ["SlideSource", "find_slides", "read_manifest"]
+__all__ = ["SlideIds", "SlideSource", "find_slides", "read_manifest"]
+
+SlideIds = Literal["path", "name"]
+"""How files in a folder are called: by their path below it, or by their own name alone."""
+
+_COLUMNS = ("slide", "path", "mpp", "scan")
 
 
 @dataclass(frozen=True)
 class SlideSource:
-    """A slide to work on: its id, its file, and its resolution where the caller knows better than the file."""
+    """A slide to work on.
+
+    Attributes:
+        slide: its id.
+        path: its file.
+        slide_mpp: its resolution, where the caller knows better than the file.
+        scan: which scan of a file that holds several, numbered from 0 in the order of the file; None leaves it open.
+    """
 
     slide: str
     path: Path
     slide_mpp: float | None = None
+    scan: int | None = None
 
 
-def find_slides(inputs: Sequence[Path | str]) -> list[SlideSource]:
+def find_slides(inputs: Sequence[Path | str], *, ids: SlideIds = "path") -> list[SlideSource]:
     """List the slides in files, folders and manifests.
 
     A folder is searched with everything below it, through links too: files with a slide's suffix and DICOM slides of
@@ -41,11 +55,12 @@ def find_slides(inputs: Sequence[Path | str]) -> list[SlideSource]:
 
     Args:
         inputs: files, folders, manifests, in any mixture.
+        ids: `path` takes for the id of a slide in a folder its path below the folder without the suffix; `name` the
+            file's name without the suffix, for archives that keep a folder for each slide. A manifest has its own ids.
 
     Returns:
-        In the order of `inputs`, a folder's slides sorted by path. The id of a slide is its path below the folder
-        without the suffix, for a file its name without the suffix; characters that do not print are written as
-        `%0A` and so on.
+        In the order of `inputs`, a folder's slides sorted by path. The id of a file that is named itself is its name
+        without the suffix. Characters that do not print are written as `%0A` and so on.
 
     Raises:
         ConfigError: an input is absent, a folder holds no slide, two slides have one id, or a file is given twice with
@@ -56,7 +71,7 @@ def find_slides(inputs: Sequence[Path | str]) -> list[SlideSource]:
     named = {real_path(given) for given in paths}
     for given in paths:
         if os.path.isdir(given):
-            found += _slides_below(given, named)
+            found += _slides_below(given, named, ids)
         elif not os.path.lexists(given):
             raise ConfigError(f"cannot find {given}: there is no such file or folder.")
         elif given.suffix.lower() == ".csv":
@@ -70,8 +85,9 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     """Read a table of slides.
 
     Args:
-        csv_path: a CSV with the columns `slide` (id), `path`, and optionally `mpp` (empty: what the file says), in
-            any case. Paths are relative to the manifest. Other columns are not read.
+        csv_path: a CSV with the columns `slide` (id), `path`, and optionally `mpp` (empty: what the file says) and
+            `scan` (which one of a file that holds several, from 0), in any case. Paths are relative to the manifest.
+            Other columns are not read.
 
     Raises:
         ConfigError: it is absent or no such table, or a row of it makes no sense; the text names the line.
@@ -84,21 +100,22 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
             reader = csv.DictReader(file)
             columns = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = [name.lower() for name in columns]
-            twice = [name for name in ("slide", "path", "mpp") if reader.fieldnames.count(name) > 1]
+            twice = [name for name in _COLUMNS if reader.fieldnames.count(name) > 1]
             if twice:
                 raise ConfigError(f"{csv_path} has the column {twice[0]} twice: {', '.join(columns)}. Keep one.")
             missing = [name for name in ("slide", "path") if name not in reader.fieldnames]
             if missing:
                 raise ConfigError(
                     f"{csv_path} lacks the column {' and '.join(missing)}: it has {', '.join(columns) or 'nothing'}. "
-                    "Expected are slide,path and optionally mpp."
+                    "Expected are slide,path and optionally mpp,scan."
                 )
             sources = [_row(csv_path, reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"cannot read the manifest {csv_path}: {error}.") from error
     if not sources:
-        raise ConfigError(f"{csv_path} lists no slide. Expected is one line per slide under slide,path[,mpp].")
-    for what, values in (("slide", [s.slide for s in sources]), ("path", [str(s.path) for s in sources])):
+        raise ConfigError(f"{csv_path} lists no slide. Expected is one line per slide under slide,path[,mpp][,scan].")
+    paths = [str(s.path) if s.scan is None else f"{s.path} (scan {s.scan})" for s in sources]
+    for what, values in (("slide", [s.slide for s in sources]), ("path", paths)):
         twice = sorted(value for value, count in Counter(values).items() if count > 1)
         if twice:
             raise ConfigError(f"{csv_path} has the {what} {twice[0]!r} on several lines; each must stand there once.")
@@ -113,7 +130,7 @@ def _row(csv_path: Path, line: int, row: dict[str, Any]) -> SlideSource:
             f"{csv_path}, line {line}: {','.join(beyond)!r} stands beyond the last column. "
             "Name the column in the header, or quote a value that holds a comma."
         )
-    slide, path, mpp = ((row.get(name) or "").strip() for name in ("slide", "path", "mpp"))
+    slide, path, mpp, scan = ((row.get(name) or "").strip() for name in _COLUMNS)
     if not slide or not path:
         raise ConfigError(f"{csv_path}, line {line}: slide and path must not be empty, found {slide!r} and {path!r}.")
     if "\0" in path:
@@ -128,7 +145,11 @@ def _row(csv_path: Path, line: int, row: dict[str, Any]) -> SlideSource:
             f"{csv_path}, line {line}: mpp of {slide} is {mpp!r}; expected is a number such as 0.5, or nothing."
         ) from error
     check_slide_mpp(slide_mpp, f"{csv_path}, line {line}: mpp of {slide}")
-    return SlideSource(slide, csv_path.parent / path, slide_mpp)
+    if scan and not (scan.isascii() and scan.isdigit()):
+        raise ConfigError(
+            f"{csv_path}, line {line}: scan of {slide} is {scan!r}; expected is a whole number from 0, or nothing."
+        )
+    return SlideSource(slide, csv_path.parent / path, slide_mpp, int(scan) if scan else None)
 
 
 def _id_problem(slide: str) -> str | None:
@@ -142,7 +163,7 @@ def _id_problem(slide: str) -> str | None:
     return None
 
 
-def _slides_below(folder: Path, named: set[Path]) -> list[SlideSource]:
+def _slides_below(folder: Path, named: set[Path], ids: SlideIds) -> list[SlideSource]:
     search = search_folder(folder, named=named)
     if not search.slides:
         others = f" It holds {search.notice()}." if search.notice() else ""
@@ -153,13 +174,14 @@ def _slides_below(folder: Path, named: set[Path]) -> list[SlideSource]:
         )
     if search.notice():
         warnings.warn(f"{printable(str(folder))}: {search.notice()}.", ParfocalWarning, stacklevel=3)
-    return [SlideSource(_id_below(folder, path), path) for path in search.slides]
+    return [SlideSource(_id_below(folder, path, ids), path) for path in search.slides]
 
 
-def _id_below(folder: Path, path: Path) -> str:
+def _id_below(folder: Path, path: Path, ids: SlideIds) -> str:
     if path == folder:
         return _as_id(real_path(folder).name)
-    return _as_id((path.relative_to(folder).parent / slide_name(path)).as_posix())
+    name = Path(slide_name(path))
+    return _as_id((name if ids == "name" else path.relative_to(folder).parent / name).as_posix())
 
 
 def _as_id(name: str) -> str:
@@ -179,7 +201,7 @@ def _one_per_series(sources: Iterable[SlideSource]) -> list[SlideSource]:
         header = None if known else read_dicom_header(source.path)
         key = (real_path(source.path).parent, header.series) if header is not None and header.series else number
         files = series.setdefault(key, [])
-        if files and files[0].slide_mpp != source.slide_mpp:
+        if files and (files[0].slide_mpp, files[0].scan) != (source.slide_mpp, source.scan):
             raise ConfigError(
                 f"{files[0].path} and {source.path} are one DICOM series and are given as {_mention(files[0])} and as "
                 f"{_mention(source)}. Give one file of it."
@@ -194,8 +216,8 @@ def _one_per_series(sources: Iterable[SlideSource]) -> list[SlideSource]:
 
 
 def _checked(sources: Iterable[SlideSource]) -> list[SlideSource]:
-    """Each file once; two files under one id, and one file under two ids or resolutions, are refused."""
-    by_file: dict[Path, SlideSource] = {}
+    """Each scan of a file once; two under one id, and one under two ids or resolutions, are refused."""
+    by_file: dict[Path, list[SlideSource]] = {}
     by_id: dict[str, SlideSource] = {}
     for source in sources:
         problem = _id_problem(source.slide)
@@ -204,21 +226,25 @@ def _checked(sources: Iterable[SlideSource]) -> list[SlideSource]:
                 f"{source.path} cannot have the id {source.slide!r}: {problem}. "
                 "Name it in a manifest (slide,path) with an id of its own."
             )
-        before = by_file.setdefault(real_path(source.path), source)
-        if (before.slide, before.slide_mpp) != (source.slide, source.slide_mpp):
+        # Without a number it is one of the file's scans too.
+        known = by_file.setdefault(real_path(source.path), [])
+        before = next((one for one in known if one.scan == source.scan or None in (one.scan, source.scan)), source)
+        if (before.slide, before.slide_mpp, before.scan) != (source.slide, source.slide_mpp, source.scan):
             raise ConfigError(
                 f"{source.path} is given twice: as {_mention(before)} and as {_mention(source)}. Give it once."
             )
         if before is not source:
             continue
+        known.append(source)
         other = by_id.setdefault(source.slide, source)
         if other is not source:
             raise ConfigError(
-                f"two slides have the id {source.slide!r}: {other.path} and {source.path}. "
-                "Give one folder above both, or a manifest with ids of your own."
+                f"two slides have the id {source.slide!r}: {other.path} and {source.path}. Give one folder above "
+                "both with ids by path (--ids path), or a manifest with ids of your own."
             )
-    return list(by_file.values())
+    return list(by_id.values())
 
 
 def _mention(source: SlideSource) -> str:
-    return f"{source.slide!r} ({'no mpp' if source.slide_mpp is None else f'mpp {source.slide_mpp:g}'})"
+    scan = "" if source.scan is None else f", scan {source.scan}"
+    return f"{source.slide!r} ({'no mpp' if source.slide_mpp is None else f'mpp {source.slide_mpp:g}'}{scan})"

@@ -16,7 +16,7 @@ from parfocal.geometry import format_mpp
 from parfocal.provenance import digest8, file_digest8, provenance, writing
 from parfocal.report import make_report
 from parfocal.report.statistics import holm
-from parfocal.slides import find_slides
+from parfocal.slides import SlideIds, SlideSource, find_slides
 from parfocal.studies.pairing.analysis import LabelResult, SynergySettings, analyse_label
 from parfocal.studies.pairing.directions import gallery, map_figure, score_directions, slide_files, slides_to_map
 from parfocal.studies.pairing.labels import LabelKind, LabelledSlides, read_labels, study_labels
@@ -73,6 +73,7 @@ def synergy(
     positive: str | None = None,
     mpps: Sequence[float] = (),
     slides: Sequence[Path] = (),
+    ids: SlideIds = "path",
     progress: Progress | None = None,
 ) -> SynergyResult:
     """Test whether the within-region pairing of magnifications is tied to a label; write `report.html`, `synergy.json`.
@@ -91,6 +92,7 @@ def synergy(
         positive: the only class to test; without it each of several classes is tested against the rest.
         mpps: magnifications to use; empty uses all.
         slides: files or folders of the slides, for the pictures, where they are not where they were when embedded.
+        ids: how files in a folder of `slides` are called; see `find_slides`.
         progress: is told of every slide.
 
     Raises:
@@ -116,7 +118,8 @@ def synergy(
         progress(len(given.slides), len(given.slides), "permutations")
     results = analyse_label(rows, study.units, study.labels, settings, is_class=study.is_class)
     adjusted = [float(p) for p in holm([result.test.p_value for result in results])]
-    pictures = _pictures(source, rows, results, given, study.units.of_slide, settings, slides)
+    known = find_slides(slides, ids=ids) if slides else []
+    pictures = _pictures(source, rows, results, given, study.units.of_slide, settings, known)
     described = {
         **settings.model_dump(mode="json"),
         "target": target,
@@ -204,11 +207,11 @@ def _pictures(
     given: LabelledSlides,
     unit: np.ndarray,
     settings: SynergySettings,
-    slides: Sequence[Path],
+    known: Sequence[SlideSource],
 ) -> list[LabelPictures]:
     if not settings.tiles and not settings.maps:
         return [LabelPictures() for _ in results]
-    files = slide_files(source, given.slides, find_slides(slides) if slides else ())
+    files = slide_files(source, given.slides, known)
     if not files:
         note = "The slide files are not at hand, so no tiles and maps are shown. Name their folder (--slides)."
         return [LabelPictures(notes=(note,)) for _ in results]

@@ -128,7 +128,7 @@ def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> TilesP
     """The tiles of slides by their tissue alone."""
     grid = settings.grid
     n_tiles, regions, problems = dict.fromkeys(grid.mpps, 0), 0, {}
-    sources = find_slides(slides.paths)
+    sources = find_slides(slides.paths, ids=slides.ids)
     for source in sources:
         try:
             with open_source(source, settings) as slide:

@@ -13,6 +13,7 @@ from parfocal.config import GridConfig, Settings
 from parfocal.embeddings import EmbedSettings, RowDtype
 from parfocal.pretrain import PretrainSettings
 from parfocal.region_encoder import Readout
+from parfocal.slides import SlideIds
 from parfocal.studies.evaluate import EvaluateSettings
 
 __all__ = [
@@ -36,6 +37,7 @@ class SlidePaths(Settings):
     paths: tuple[Path, ...] = Field(min_length=1, description="Slide files, folders of them, or manifests.")
     slide_mpp: float | None = Field(None, description="Micrometres per pixel of every slide, where files are wrong.")
     mpp_from_objective: bool = Field(False, description="Take 10 um / power where a slide has no resolution.")
+    ids: SlideIds = Field("path", description="Whether a slide is called by its path below its folder or by its name.")
 
 
 class FeaturePaths(Settings):
@@ -47,6 +49,7 @@ class FeaturePaths(Settings):
     slides: tuple[Path, ...] = Field((), description="The slides, for their true resolution.")
     slide_mpp: float | None = Field(None, description="Micrometres per pixel of every slide that is not there.")
     mpp_from_objective: bool = Field(False, description="Take 10 um / power where a slide has no resolution.")
+    ids: SlideIds = Field("path", description="Whether a slide is called by its path below its folder or by its name.")
     encoder: str | None = Field(None, description="Name of the encoder, where a job folder holds several.")
     region_um: float | None = Field(None, description="Side of a region; one coarsest tile by default.")
     max_misalignment: float = Field(0.05, description="Largest misalignment, as a share of the finest tile's side.")
@@ -218,6 +221,7 @@ class Study(CohortSource):
             encoder=self.encoder,
             slide_mpp=slides.slide_mpp,
             mpp_from_objective=slides.mpp_from_objective,
+            ids=slides.ids,
             device=device,
             workers=self.run.workers,
             **self.tiles.model_dump(),

@@ -74,6 +74,7 @@ def make_tiles(study: Study, source: CohortSource, store: Path, tell: Callable[[
             slides=own.slides,
             slide_mpp=own.slide_mpp,
             mpp_from_objective=own.mpp_from_objective,
+            ids=own.ids,
             encoder=own.encoder,
             region_um=own.region_um,
             max_misalignment=own.max_misalignment,
@@ -139,7 +140,7 @@ def _embed(study: Study, source: CohortSource, store: Path, tell: Callable[[int,
     slides = source.slides
     if slides is None:
         raise ValueError("there are no slides to embed")
-    wanted = {one.slide for one in find_slides(slides.paths)}
+    wanted = {one.slide for one in find_slides(slides.paths, ids=slides.ids)}
     done = 0
 
     def on_event(event: Event) -> None:

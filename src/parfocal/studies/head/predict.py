@@ -1,5 +1,6 @@
 """What a head says about slides that nobody has labelled, one row for each, whatever becomes of the others."""
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from parfocal.embeddings import (
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning
 from parfocal.geometry import format_mpp
 from parfocal.provenance import digest8, writable_folder
+from parfocal.slides import SlideIds
 from parfocal.studies.head.head import TILES, Head, SourceBag, load_head
 from parfocal.studies.head.predictions import PredictSummary, SlidePrediction, write_predictions
 from parfocal.studies.head.source import embed_settings, find_tiles, is_store, refuse_other_tiles
@@ -49,6 +51,9 @@ class PredictSettings(Settings):
     )
     mpp_from_objective: bool = Field(
         False, description="Take 10 um / power where a slide has an objective power and no resolution."
+    )
+    ids: SlideIds = Field(
+        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
     )
     device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
     batch: int = Field(64, gt=0, description="How many tiles the tile encoder gets at once.")
@@ -88,7 +93,7 @@ def predict(
     store = store or out.with_name(f"{out.stem}-store")
     if out.is_dir():
         raise ConfigError(f"cannot write the predictions to {out}: it is a folder. Name a file, such as {out}.csv.")
-    absent = [path for path in inputs if not path.exists()]
+    absent = [path for path in inputs if not os.path.lexists(path)]
     if absent:
         raise ConfigError(f"cannot predict {absent[0]}: there is no such file or folder.")
     writable_folder(out.absolute().parent)
