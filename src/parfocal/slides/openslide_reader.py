@@ -1,5 +1,6 @@
 """Every scanner's own format, through OpenSlide."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ from jaxtyping import UInt8
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window
+from parfocal.slides.gaps import Missing, join_gaps, missing_where_transparent
+from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window, one_line
 
-__all__ = ["OpenSlideReader"]
+__all__ = ["OpenSlideReader", "on_white"]
+
+# What is read at a time where a window is broken.
+_BLOCK_PX = 256
 
 
 class OpenSlideReader(PixelReader):
@@ -26,8 +31,9 @@ class OpenSlideReader(PixelReader):
         try:
             self._slide = openslide.OpenSlide(str(path))
         except (openslide.OpenSlideError, OSError, ValueError) as error:
-            raise NotMineError(str(error).removeprefix(f"Reading {path}: ")) from error
+            raise NotMineError(one_line(error).removeprefix(f"Reading {path}: ")) from error
         self._slide.set_cache(openslide.OpenSlideCache(MAX_CACHE_BYTES))
+        self._lock = threading.Lock()
         properties = self._slide.properties
         self.format = properties.get(openslide.PROPERTY_NAME_VENDOR, "OpenSlide")
         self.level_sizes = tuple((int(width), int(height)) for width, height in self._slide.level_dimensions)
@@ -40,20 +46,59 @@ class OpenSlideReader(PixelReader):
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """Read the window and lay it on white; see PixelReader."""
+        try:
+            return _window(self._read_region(level, x, y, width, height), level, x, y, [])
+        except openslide.OpenSlideError:
+            return self._read_in_blocks(level, x, y, width, height)
+
+    def _read_in_blocks(self, level: int, x: int, y: int, width: int, height: int) -> Window:
+        """Read the window piece by piece, so that something broken costs its own place only."""
+        rgba = np.zeros((height, width, 4), np.uint8)
+        missing = []
+        for row in range(y // _BLOCK_PX, (y + height - 1) // _BLOCK_PX + 1):
+            for column in range(x // _BLOCK_PX, (x + width - 1) // _BLOCK_PX + 1):
+                left, right = max(column * _BLOCK_PX, x), min((column + 1) * _BLOCK_PX, x + width)
+                top, bottom = max(row * _BLOCK_PX, y), min((row + 1) * _BLOCK_PX, y + height)
+                place = np.s_[top - y : bottom - y, left - x : right - x]
+                try:
+                    rgba[place] = self._read_region(level, left, top, right - left, bottom - top)
+                except openslide.OpenSlideError as error:
+                    # Opaque white, so that it is not taken for a place that was never scanned.
+                    rgba[place] = 255
+                    missing.append(Missing(left, top, right, bottom, f"the place at {left}, {top}", one_line(error)))
+        return _window(rgba, level, x, y, missing)
+
+    def _read_region(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "y x 4"]:
+        """Pixels of OpenSlide with their transparency; after an error its object is of no use and opened again."""
         downsample = self._slide.level_downsamples[level]
         corner = (round(x * downsample), round(y * downsample))
+        slide = self._slide
         try:
-            rgba = np.asarray(self._slide.read_region(corner, level, (width, height)))
-        except openslide.OpenSlideError as error:
+            return np.asarray(slide.read_region(corner, level, (width, height)))
+        except openslide.OpenSlideError:
+            with self._lock:
+                # Another thread may have done it. The old object closes when the last reader lets go of it.
+                if self._slide is slide:
+                    self._slide = self._open()
+            raise
+
+    def _open(self) -> openslide.OpenSlide:
+        try:
+            slide = openslide.OpenSlide(str(self.path))
+        except (openslide.OpenSlideError, OSError, ValueError) as error:
             raise UnreadableSlideError(
-                f"cannot read {self.path.name}: a window of level {level} is broken ({error}). "
-                "Copy the file again or leave the slide out."
+                f"cannot read {self.path.name}: it does not open any more ({one_line(error)})."
             ) from error
-        return Window(on_white(rgba))
+        slide.set_cache(openslide.OpenSlideCache(MAX_CACHE_BYTES))
+        return slide
 
     def close(self) -> None:
         """Close the file; see PixelReader."""
         self._slide.close()
+
+
+def _window(rgba: UInt8[np.ndarray, "y x 4"], level: int, x: int, y: int, missing: list[Missing]) -> Window:
+    return Window(on_white(rgba), join_gaps(missing + missing_where_transparent(rgba[..., 3], x, y), level))
 
 
 def on_white(rgba: UInt8[np.ndarray, "y x 4"]) -> UInt8[np.ndarray, "y x 3"]:

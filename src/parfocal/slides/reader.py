@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from parfocal.slides.calibration import MppClaim
 
-__all__ = ["MAX_CACHE_BYTES", "Gap", "NotMineError", "PixelReader", "Window"]
+__all__ = ["MAX_CACHE_BYTES", "Gap", "NotMineError", "PixelReader", "Window", "one_line"]
 
 # Of decoded tiles, per open slide. 64 MiB hold what a band of sixteen regions shares with the next row.
 MAX_CACHE_BYTES = 64 << 20
@@ -76,3 +76,8 @@ class PixelReader(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the file back; a second call does nothing."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks; its name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -13,16 +13,18 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import tifffile
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window
+from parfocal.slides.gaps import Missing, join_gaps
+from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window, one_line
+from parfocal.slides.tiff_level import TiffLevel
 
 __all__ = ["TiledTiffReader", "quiet_tifffile", "resolution_tag"]
 
@@ -33,6 +35,9 @@ _COMPRESSIONS = {
     8: "deflate",
     32946: "deflate",
     33005: "JPEG 2000 (RGB)",
+    34712: "JPEG 2000 (RGB)",
+    32773: "PackBits",
+    50000: "Zstandard",
 }
 # What tifffile, imagecodecs and the file itself raise on broken data.
 BROKEN_DATA = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OSError, struct.error, zlib.error)
@@ -52,6 +57,13 @@ def quiet_tifffile() -> Iterator[None]:
         logger.disabled = before
 
 
+@dataclass(frozen=True)
+class _NoTile:
+    """In place of a tile: why it cannot be decoded, None where the file has no bytes for it."""
+
+    problem: str | None
+
+
 class TiledTiffReader(PixelReader):
     """A tiled pyramid that is decoded tile by tile, each tile once for windows in reading order."""
 
@@ -67,23 +79,20 @@ class TiledTiffReader(PixelReader):
             try:
                 tiff = tifffile.TiffFile(path)
             except BROKEN_DATA as error:
-                raise NotMineError(_one_line(error)) from error
+                raise NotMineError(one_line(error)) from error
             try:
                 _refuse(path, tiff.pages.first)
-                self._pages = _level_pages(tiff)
-                self._jpegtables = [page.jpegtables for page in self._pages]
-                # tifffile makes the decoder when it is first asked for, and looks into the file for that.
-                self._decoders = [page.decode for page in self._pages]
+                self._levels = [TiffLevel(page) for page in _level_pages(tiff)]
                 self.format = "aperio" if tiff.is_svs else "OME-TIFF" if tiff.is_ome else "tiled TIFF"
                 self.mpp_claim, self.objective_power = _describe(tiff)
             except BROKEN_DATA as error:
                 tiff.close()
-                raise NotMineError(_one_line(error)) from error
+                raise NotMineError(one_line(error)) from error
             except (NotMineError, UnreadableSlideError):
                 tiff.close()
                 raise
         tiff.close()
-        self.level_sizes = tuple((page.imagewidth, page.imagelength) for page in self._pages)
+        self.level_sizes = tuple((level.width, level.height) for level in self._levels)
         self._file = path.open("rb", buffering=0)
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
@@ -94,23 +103,27 @@ class TiledTiffReader(PixelReader):
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """Decode the tiles under the window and put them together; see PixelReader."""
-        page = self._pages[level]
-        tile_width, tile_height = page.tilewidth, page.tilelength
-        tiles_across = -(-page.imagewidth // tile_width)
+        page = self._levels[level]
         window = np.empty((height, width, 3), np.uint8)
+        missing = []
         self._forget_above(level, y)
-        for row in range(y // tile_height, (y + height - 1) // tile_height + 1):
-            top = row * tile_height
-            for column in range(x // tile_width, (x + width - 1) // tile_width + 1):
-                left = column * tile_width
-                key = (level, row * tiles_across + column)
+        for row in range(y // page.tile_height, (y + height - 1) // page.tile_height + 1):
+            top = row * page.tile_height
+            y0, y1 = max(top, y), min(top + page.tile_height, y + height)
+            for column in range(x // page.tile_width, (x + width - 1) // page.tile_width + 1):
+                left = column * page.tile_width
+                x0, x1 = max(left, x), min(left + page.tile_width, x + width)
+                key = (level, row * page.across + column)
                 tile = self._take(key)
-                y0, y1 = max(top, y), min(top + tile_height, y + height)
-                x0, x1 = max(left, x), min(left + tile_width, x + width)
+                if not isinstance(tile, np.ndarray):
+                    window[y0 - y : y1 - y, x0 - x : x1 - x] = 255
+                    missing.append(Missing(x0, y0, x1, y1, f"tile {key[1]}", tile.problem))
+                    continue
                 window[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
                 # Regions come left to right and top to bottom: a tile that ends inside the window is done with.
-                self._give_back(key, tile, keep=left + tile_width > x + width or top + tile_height > y + height)
-        return Window(window)
+                keep = left + page.tile_width > x + width or top + page.tile_height > y + height
+                self._give_back(key, tile, keep=keep)
+        return Window(window, join_gaps(missing, level))
 
     def close(self) -> None:
         """Close the file and drop the cache; see PixelReader."""
@@ -120,13 +133,22 @@ class TiledTiffReader(PixelReader):
             self._spare.clear()
             self._cached_bytes = 0
 
-    def _take(self, key: tuple[int, int]) -> np.ndarray:
-        """A decoded tile: out of the cache where it is, else decoded."""
+    def _take(self, key: tuple[int, int]) -> "np.ndarray | _NoTile":
+        """A decoded tile, out of the cache where it is; or why there is none."""
         with self._lock:
             tile = self._cache.pop(key, None)
             if tile is not None:
                 self._cached_bytes -= tile.nbytes
-        return self._decode(*key) if tile is None else tile
+                return tile
+        level, index = key
+        if not self._levels[level].sizes[divmod(index, self._levels[level].across)]:
+            # A tile without bytes is how sparse files say "nothing was scanned here".
+            return _NoTile(None)
+        try:
+            return self._decode(level, index)
+        except Exception as error:
+            # Whatever a decoder meets in foreign bytes costs this tile and nothing else.
+            return _NoTile(one_line(error))
 
     def _give_back(self, key: tuple[int, int], tile: np.ndarray, *, keep: bool) -> None:
         """Keep a tile for a later window, the longest unused ones making room, or its memory for another tile."""
@@ -146,8 +168,8 @@ class TiledTiffReader(PixelReader):
             self._last_y[level] = y
             if before is None or before == y:
                 return
-            page = self._pages[level]
-            first = y // page.tilelength * -(-page.imagewidth // page.tilewidth)
+            page = self._levels[level]
+            first = y // page.tile_height * page.across
             for key in [key for key in self._cache if key[0] == level and (y < before or key[1] < first)]:
                 self._drop(key)
 
@@ -159,40 +181,19 @@ class TiledTiffReader(PixelReader):
             self._spare.setdefault(tile.shape, []).append(tile)
 
     def _decode(self, level: int, index: int) -> np.ndarray:
-        page = self._pages[level]
-        shape = (page.tilelength, page.tilewidth, 3)
-        size = page.databytecounts[index]
-        if size == 0:
-            # A tile without bytes is how sparse files say "nothing was scanned here".
-            return np.full(shape, 255, np.uint8)
-        try:
-            with self._lock:
-                self._file.seek(page.dataoffsets[index])
-                data = self._file.read(size)
-                spare = self._spare.get(shape)
-                out = spare.pop() if spare else np.empty(shape, np.uint8)
-            if len(data) != size:
-                raise ValueError(f"the file ends after {len(data)} of {size} bytes of the tile")
-            if page.compression == 7 and page.samplesperpixel == 3:
-                # Into memory that was used before: a fresh array costs a fifth of the decoding in page faults.
-                return np.asarray(
-                    imagecodecs.jpeg8_decode(
-                        data,
-                        tables=self._jpegtables[level],
-                        colorspace="YCBCR" if int(page.photometric) == 6 else "RGB",
-                        outcolorspace="RGB",
-                        out=out,
-                    )
-                )
-            tile = self._decoders[level](data, index, jpegtables=self._jpegtables[level])[0][0]
-            if tile.dtype != np.uint8 or tile.shape != (*shape[:2], page.samplesperpixel):
-                raise ValueError(f"the tile holds {tile.dtype} {tile.shape} in place of what the header says")
-        except BROKEN_DATA as error:
-            raise UnreadableSlideError(
-                f"cannot read {self.path.name}: tile {index} of level {level} is broken ({_one_line(error)}). "
-                "Copy the file again or leave the slide out."
-            ) from error
-        return np.asarray(tile) if page.samplesperpixel == 3 else np.repeat(tile, 3, axis=2)
+        page = self._levels[level]
+        row, column = divmod(index, page.across)
+        size = int(page.sizes[row, column])
+        if size > page.most_bytes:
+            raise ValueError(f"the file lists {size} bytes for it, and its pixels have {page.tile_bytes}")
+        with self._lock:
+            self._file.seek(int(page.offsets[row, column]))
+            data = self._file.read(size)
+            spare = self._spare.get(page.tile_shape)
+            out = spare.pop() if spare else np.empty(page.tile_shape, np.uint8)
+        if len(data) != size:
+            raise ValueError(f"the file ends after {len(data)} of {size} bytes of the tile")
+        return page.decode(index, data, out)
 
 
 def _level_pages(tiff: tifffile.TiffFile) -> list[Any]:
@@ -312,7 +313,3 @@ def resolution_tag(page: Any) -> MppClaim | None:
 def _number(text: str | None) -> float | None:
     match = re.match(r"\s*[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?", text.replace(",", ".")) if text else None
     return float(match.group()) if match else None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
