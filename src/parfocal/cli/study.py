@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from parfocal.cli.command import Output, parse_and_call, print_json, print_table
 from parfocal.cli.stages import Stages
 from parfocal.errors import ConfigError
+from parfocal.slides import SlideIds
 from parfocal.studies import StudyPlan, TilesPlan, plan_study, read_study
 from parfocal.studies import study as run_study
 
@@ -24,6 +25,7 @@ def study(
     file: Positional[str],
     output: Output = Path("study-output"),
     slides: tuple[Path, ...] = (),
+    ids: SlideIds | None = None,
     labels: Path | None = None,
     changes: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE...")] = (),
     device: str | None = None,
@@ -43,6 +45,7 @@ def study(
         file: a study file, or paper, or demo.
         output: the folder of store, models, regions and report.
         slides: slides, folders or manifests, in place of the file's.
+        ids: whether a slide in a folder is called by its path below it or by its file's name, in place of the file's.
         labels: a CSV of labels, in place of the file's.
         changes: values in place of the file's, such as encoder=uni2-h models.mem.epochs=5.
         device: where networks run, in place of the file's: auto, cpu, cuda, cuda:1, mps.
@@ -50,7 +53,13 @@ def study(
         dry_run: show what is done already, tiles, bytes, encodings, steps and fits, and write nothing.
         json: print JSON in place of a table.
     """
-    given = {"slides": list(slides) or None, "labels.file": labels, "run.device": device, "run.workers": workers}
+    given = {
+        "slides": list(slides) or None,
+        "slides.ids": ids,
+        "labels.file": labels,
+        "run.device": device,
+        "run.workers": workers,
+    }
     overrides = {**_parsed(changes), **{place: value for place, value in given.items() if value is not None}}
     plan = read_study(file, overrides)
     if dry_run:

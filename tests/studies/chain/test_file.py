@@ -70,6 +70,14 @@ def test_a_source_of_tiles_that_is_set_takes_the_place_of_the_files(file: Path) 
     assert (plan.store, plan.slides, plan.encoder) == (Path("/store"), None, "")
 
 
+def test_what_is_set_beside_paths_in_short_keeps_them(file: Path) -> None:
+    for overrides in ({"slides.ids": "name"}, {"slides": ["a"], "slides.ids": "name", "slides.slide_mpp": 0.5}):
+        plan = read_study(file, overrides)
+        assert plan.slides is not None
+        assert plan.slides.ids == plan.embed_settings(plan.slides, "cpu").ids == "name"
+        assert plan.slides.paths == ((file.parent / "scans") if "slides" not in overrides else Path.cwd() / "a",)
+
+
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [

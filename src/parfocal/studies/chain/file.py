@@ -15,6 +15,8 @@ __all__ = ["packaged_studies", "read_study"]
 
 _PACKAGED = Path(__file__).parent
 _SOURCES = ("slides", "features", "store")
+# Sections that may be written as their most important key alone.
+_IN_SHORT = {"slides": "paths", "features": "paths", "labels": "file"}
 
 
 def packaged_studies() -> tuple[str, ...]:
@@ -125,7 +127,7 @@ def _encoder(value: Any, folder: Path) -> Any:
 def _set(content: dict[str, Any], place: str, value: Any) -> None:
     """Write a value over what stands at a place; a source of tiles takes the place of the file's."""
     section, *rest = place.split(".")
-    if section in _SOURCES and value is not None:
+    if section in _SOURCES and rest in ([], ["paths"]) and value is not None:
         for other in {*_SOURCES, "encoder"} - {section}:
             if other != "encoder" or section != "slides":
                 content.pop(other, None)  # features and stores bring their own encoder
@@ -136,8 +138,12 @@ def _set(content: dict[str, Any], place: str, value: Any) -> None:
     inside: dict[str, Any] = content
     for name in (section, *rest)[:-1]:
         changes = changes[name]
-        # What was written in short, such as `slides: scans/`, makes place for what is written in full.
-        inside[name] = dict(inside[name]) if isinstance(inside.get(name), Mapping) else {}
+        # What was written in short, such as `slides: scans/`, is written in full, so that more can stand beside it.
+        before = inside.get(name)
+        if before is not None and not isinstance(before, Mapping) and name in _IN_SHORT:
+            alone = _IN_SHORT[name] == "paths" and isinstance(before, (str, Path))
+            before = {_IN_SHORT[name]: [before] if alone else before}
+        inside[name] = dict(before) if isinstance(before, Mapping) else {}
         inside = inside[name]
     last = place.rpartition(".")[2]
     inside[last] = changes[last]
