@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 from jaxtyping import UInt8
 
+from parfocal.embeddings.absent import watch_absent
 from parfocal.embeddings.files import SlideOrigin
 from parfocal.embeddings.layout import VERSION_ATTRIBUTE, check_version, features_path, index_path, repair_advice
 from parfocal.embeddings.prefetch import prefetched
@@ -39,6 +40,8 @@ class EmbeddedSlide:
         n_regions: how many regions hold tissue.
         n_tiles: how many tiles, per magnification.
         seconds: wall-clock time of the job.
+        n_absent: how many planned tiles the file has no pixels for, per magnification; those with none are left out.
+        absent_reason: why, for one of them.
     """
 
     slide: str
@@ -47,6 +50,8 @@ class EmbeddedSlide:
     n_regions: int
     n_tiles: Mapping[float, int]
     seconds: float
+    n_absent: Mapping[float, int] = field(default_factory=dict)
+    absent_reason: str | None = None
 
 
 def embed_slide(
@@ -70,7 +75,8 @@ def embed_slide(
         on_tiles: told of the progress after every batch; what it raises ends the job with nothing written.
 
     Raises:
-        SlideError: the slide cannot be read, or its resolution is not known.
+        SlideError: the slide cannot be read, more of its tiles than `settings.max_absent` are absent, or its resolution
+            is not known.
         MismatchError: it is done, and its file or its resolution has changed since.
         StoreError: a row cannot be stored; or it is done, and its files in the store are lost or damaged.
     """
@@ -81,8 +87,8 @@ def embed_slide(
     with open_source(source, settings) as slide:
         plan = plan_regions(slide, settings.grid)
         planned = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
-        n_tiles = {mpp: len(tiles.region) for mpp, tiles in planned.items()}
-        total, done = sum(n_tiles.values()), 0
+        n_planned = {mpp: len(tiles) for mpp, tiles in planned.items()}
+        total, done = sum(n_planned.values()), 0
         if on_tiles:
             on_tiles(0, total)
         writer = SlideWriter(
@@ -95,14 +101,29 @@ def embed_slide(
             coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
             origin=_origin(slide, source),
         )
-        regions = iter_tiles(slide, plan, coarse=settings.coarse)
-        with writer, prefetched(batches(regions, settings.batch)) as ready:
-            for mpp, tiles in ready:
-                writer.append(mpp, encoders[mpp].encode(tiles))
-                done += len(tiles)
-                if on_tiles:
-                    on_tiles(done, total)
-    return EmbeddedSlide(source.slide, source.path, False, plan.n_regions, n_tiles, time.monotonic() - started)
+        absent: dict[float, dict[int, str]] = {}
+        regions = watch_absent(
+            iter_tiles(slide, plan, coarse=settings.coarse), planned, slide.name, most=settings.max_absent, found=absent
+        )
+        with writer:
+            with prefetched(batches(regions, settings.batch)) as ready:
+                for mpp, tiles in ready:
+                    writer.append(mpp, encoders[mpp].encode(tiles))
+                    done += len(tiles)
+                    if on_tiles:
+                        on_tiles(done, total)
+            if absent:
+                writer.leave_out(absent)
+    return EmbeddedSlide(
+        source.slide,
+        source.path,
+        False,
+        writer.n_regions,
+        {mpp: n - len(absent.get(mpp, ())) for mpp, n in n_planned.items()},
+        time.monotonic() - started,
+        {mpp: len(rows) for mpp, rows in absent.items()},
+        next((reason for rows in absent.values() for reason in rows.values()), None),
+    )
 
 
 def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
@@ -127,7 +148,11 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
             fingerprint = str(index.attrs["slide_fingerprint"])
             slide_mpp = float(index.attrs["slide_mpp"])
             n_regions = int(index["region_xy_um"].shape[0])
-            n_tiles = {mpp: int(index[format_mpp(mpp)]["region"].shape[0]) for mpp in settings.grid.mpps}
+            groups = {mpp: index[format_mpp(mpp)] for mpp in settings.grid.mpps}
+            n_tiles = {mpp: int(group["region"].shape[0]) for mpp, group in groups.items()}
+            reasons = {mpp: group["absent_reason"] for mpp, group in groups.items() if "absent_reason" in group}
+            n_absent = {mpp: len(texts) for mpp, texts in reasons.items()}
+            reason = next((str(texts.asstr()[0]) for texts in reasons.values()), None)
     except (OSError, KeyError) as error:
         raise StoreError(
             f"cannot tell whether {source.slide} is done: {path} is damaged ({error}). "
@@ -147,7 +172,8 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
         )
     for mpp, rows in n_tiles.items():
         _check_features(set_path, source.slide, mpp, rows)
-    return EmbeddedSlide(source.slide, source.path, True, n_regions, n_tiles, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return EmbeddedSlide(source.slide, source.path, True, n_regions, n_tiles, seconds, n_absent, reason)
 
 
 def _check_features(set_path: Path, slide: str, mpp: float, rows: int) -> None:

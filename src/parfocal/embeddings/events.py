@@ -125,6 +125,15 @@ def slide_status(outcome: EmbeddedSlide | FailedSlide) -> str:
     return status if outcome.n_regions else f"{status} (no tissue)"
 
 
+def absence(outcome: EmbeddedSlide) -> str:
+    """How many planned tiles a slide's file has no pixels for, and why; empty where it has all."""
+    absent = sum(outcome.n_absent.values())
+    if not absent:
+        return ""
+    planned = absent + sum(outcome.n_tiles.values())
+    return f"{absent} of {planned} planned tiles absent ({outcome.absent_reason})"
+
+
 def tile_counts(n_tiles: Mapping[float, int]) -> dict[str, int]:
     """Tiles by the name of the magnification."""
     return {format_mpp(mpp): count for mpp, count in n_tiles.items()}
@@ -137,5 +146,7 @@ def _row(outcome: EmbeddedSlide | FailedSlide) -> dict[str, Any]:
     return row | {
         "regions": outcome.n_regions,
         "tiles": tile_counts(outcome.n_tiles),
+        "absent": tile_counts(outcome.n_absent),
+        "absent_reason": outcome.absent_reason,
         "seconds": round(outcome.seconds, 3),
     }

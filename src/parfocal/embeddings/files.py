@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 
+from parfocal.embeddings.absent import AbsentRows
 from parfocal.embeddings.h5 import content_digest
 from parfocal.embeddings.layout import (
     INDEX_DIGEST,
@@ -142,6 +143,7 @@ def write_index(
     row: Mapping[float, Int[np.ndarray, " _tile"]] | None = None,
     files: Mapping[float, str] | None = None,
     digests: Mapping[float | None, str] | None = None,
+    absent: Mapping[float, AbsentRows] | None = None,
     region_um: float | None = None,
     origin: SlideOrigin | None = None,
     **attributes: Any,
@@ -159,6 +161,7 @@ def write_index(
             of them are, in their own order.
         files: per magnification, the features file relative to the set, where it is not the set's own.
         digests: per magnification, `rows_digest` of the features file; under None that of a set of regions.
+        absent: per magnification, the planned tiles that have no row.
         region_um: side of this slide's regions, where it is not exactly the set's.
         origin: what is known of the slide file.
         attributes: further attributes of the index.
@@ -193,4 +196,7 @@ def write_index(
             group.create_dataset("center_um", data=(center_um or {})[mpp])
             if row is not None:
                 group.create_dataset("row", data=row[mpp])
+            if absent and absent.get(mpp):
+                group.create_dataset("absent_coords", data=absent[mpp].coords_l0px)
+                group.create_dataset("absent_reason", data=absent[mpp].reasons, dtype=h5py.string_dtype())
         file.attrs[INDEX_DIGEST] = content_digest(file, without=INDEX_DIGEST)

@@ -18,6 +18,7 @@ from parfocal.embeddings.events import (
     RunStarted,
     SlideFinished,
     TilesDone,
+    absence,
     slide_status,
     tile_counts,
 )
@@ -83,11 +84,12 @@ class RunProgress:
             self._line(f"{outcome.slide} failed: {outcome.error}: {outcome.message}")
         elif outcome.kept:
             self._known[outcome.slide] = (0, 0)
-            self._line(f"{outcome.slide} kept")
+            self._line(_with_absence(f"{outcome.slide} kept", outcome))
         else:
             total = sum(outcome.n_tiles.values())
             self._known[outcome.slide] = (total, total)
-            self._line(f"{outcome.slide} {slide_status(outcome)}: {total} tiles in {outcome.seconds:.1f} s")
+            line = f"{outcome.slide} {slide_status(outcome)}: {total} tiles in {outcome.seconds:.1f} s"
+            self._line(_with_absence(line, outcome))
         self._show_tiles()
 
     def _show_tiles(self) -> None:
@@ -104,6 +106,11 @@ class RunProgress:
         self._console.print(Text(count + text), soft_wrap=True)
 
 
+def _with_absence(line: str, outcome: EmbeddedSlide) -> str:
+    text = absence(outcome)
+    return f"{line}; {text}" if text else line
+
+
 class _Rate(ProgressColumn):
     """Steps per second."""
 
@@ -113,16 +120,16 @@ class _Rate(ProgressColumn):
 
 
 def summary_table(summary: EmbedSummary) -> Table:
-    """One row per slide: status, regions, tiles at each magnification, seconds; the reasons are in the events."""
+    """One row per slide: status, regions, tiles by magnification, absent ones, seconds; reasons are in the events."""
     mpps = sorted({mpp for outcome in summary.done for mpp in outcome.n_tiles}, reverse=True)
     table = Table(title=f"{summary.set_path}", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("slide", overflow="fold", min_width=12)
     table.add_column("status", overflow="fold", min_width=6)
-    for name in ["regions", *(f"tiles {mpp:g}" for mpp in mpps), "seconds"]:
+    for name in ["regions", *(f"tiles {mpp:g}" for mpp in mpps), "absent", "seconds"]:
         table.add_column(name, justify="right")
     for outcome in summary.outcomes:
         if isinstance(outcome, FailedSlide):
-            table.add_row(outcome.slide, f"failed: {outcome.error}", *[""] * (len(mpps) + 2))
+            table.add_row(outcome.slide, f"failed: {outcome.error}", *[""] * (len(mpps) + 3))
             continue
         counts = tile_counts(outcome.n_tiles)
         table.add_row(
@@ -130,6 +137,7 @@ def summary_table(summary: EmbedSummary) -> Table:
             slide_status(outcome),
             str(outcome.n_regions),
             *(str(counts.get(f"{mpp:g}", "")) for mpp in mpps),
+            str(sum(outcome.n_absent.values())),
             f"{outcome.seconds:.1f}",
         )
     return table

@@ -16,6 +16,7 @@ from parfocal.embeddings.events import (
     RunStarted,
     SlideFinished,
     TilesDone,
+    absence,
     slide_status,
     tile_counts,
 )
@@ -159,7 +160,8 @@ def _line(outcome: EmbeddedSlide | FailedSlide) -> str:
     if isinstance(outcome, FailedSlide):
         return f"failed {outcome.slide}: {outcome.error}: {outcome.message}\n{outcome.traceback}".rstrip()
     counts = ", ".join(f"{count} tiles at {mpp}" for mpp, count in tile_counts(outcome.n_tiles).items())
-    return f"{slide_status(outcome)} {outcome.slide}: {outcome.n_regions} regions, {counts}, {outcome.seconds:.2f} s"
+    line = f"{slide_status(outcome)} {outcome.slide}: {outcome.n_regions} regions, {counts}, {outcome.seconds:.2f} s"
+    return "; ".join(filter(None, (line, absence(outcome))))
 
 
 def _warn(event: Event) -> None:

@@ -36,6 +36,9 @@ class EmbedSettings(Settings):
     ids: SlideIds = Field(
         "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
     )
+    max_absent: float = Field(
+        0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
+    )
     device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
     encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of a network's products."
@@ -76,7 +79,7 @@ def row_settings(settings: EmbedSettings, encoders: Mapping[float, TileEncoder])
     """What changes a row or which rows there are, as plain values; the digest of it stands in the set's name.
 
     Batch, workers and device are not part of it: they change the last bits at most. `slide_mpp` is not either: it is
-    a fact about a slide, and each slide's index has the value that was used.
+    a fact about a slide, and each slide's index has the value that was used. `max_absent` only says which slides fail.
     """
     return {
         "encoder": "+".join(dict.fromkeys(encoder.name for encoder in encoders.values())),

@@ -120,6 +120,15 @@ class EmbeddingSet:
         with self._open_index(slide) as index:
             return {mpp: int(index[format_mpp(mpp)]["region"].shape[0]) for mpp in self.mpps}
 
+    def n_absent(self, slide: str) -> dict[float, int]:
+        """How many planned tiles the slide's file had no pixels for, per magnification; only its index is opened."""
+        self._must_be("tiles")
+        with self._open_index(slide) as index:
+            groups = {mpp: index[format_mpp(mpp)] for mpp in self.mpps}
+            return {
+                mpp: len(group["absent_coords"]) if "absent_coords" in group else 0 for mpp, group in groups.items()
+            }
+
     def attributes(self, slide: str) -> dict[str, Any]:
         """The attributes of a slide's index: fingerprint, path, mpp and what else is known of it."""
         with self._open_index(slide) as index:

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, Int64
 
+from parfocal.embeddings.absent import AbsentRows
 from parfocal.embeddings.files import SlideOrigin, as_stored, new_file, write_index, write_layout
 from parfocal.embeddings.h5 import RowsDigest, rows_digest
 from parfocal.embeddings.layout import (
@@ -76,6 +77,12 @@ class SlideWriter:
         self._datasets: dict[float, h5py.Dataset] = {}
         self._written: dict[float, int] = {}
         self._digests: dict[float, RowsDigest] = {}
+        self._absent: dict[float, AbsentRows] = {}
+
+    @property
+    def n_regions(self) -> int:
+        """How many regions the slide has, without those that lost all of their tiles."""
+        return len(self._region_xy_um)
 
     def __enter__(self) -> "SlideWriter":
         with ExitStack() as stack:
@@ -102,14 +109,44 @@ class SlideWriter:
         self._digests[mpp].add(stored)
         self._written[mpp] = start + len(rows)
 
+    def leave_out(self, absent: Mapping[float, Mapping[int, str]]) -> None:
+        """Say which of the announced rows do not come, before the block ends.
+
+        The others keep their order. A region that none of its tiles is left of is left out too; the index keeps where
+        the absent tiles are, and why they are absent.
+
+        Args:
+            absent: per magnification, the number of each absent row among the announced ones, and the reason.
+        """
+        announced = self._region
+        lost: set[int] = set()
+        coords = {mpp: self._coords(mpp) for mpp in announced}
+        region, center_um, coords_l0px = dict(announced), dict(self._center_um), dict(coords)
+        for mpp, reasons in absent.items():
+            rows = np.array(sorted(reasons), np.int64)
+            lost |= set(announced[mpp][rows].tolist())
+            self._absent[mpp] = AbsentRows(coords[mpp][rows], tuple(reasons[row] for row in rows.tolist()))
+            for values in (region, center_um, coords_l0px):
+                values[mpp] = np.delete(values[mpp], rows, axis=0)
+        lost -= set(np.concatenate(list(region.values())).tolist())
+        kept = np.setdiff1d(np.arange(len(self._region_xy_um)), list(lost))
+        self._region_xy_um = self._region_xy_um[kept]
+        # Rows of a region that is left out are gone already, so every number is found.
+        self._region = {mpp: np.searchsorted(kept, numbers).astype(np.int32) for mpp, numbers in region.items()}
+        self._center_um, self._coords_l0px = center_um, coords_l0px
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        short = {mpp: (n, len(self._datasets[mpp])) for mpp, n in self._written.items() if n < len(self._datasets[mpp])}
+        expected = {mpp: len(self._region[mpp]) for mpp in self._written}
+        short = {mpp: (n, expected[mpp]) for mpp, n in self._written.items() if n != expected[mpp]}
         if kind is None and short:
             problem = StoreError(f"cannot finish {self._slide}: rows are missing (written, announced): {short}.")
             self._stack.__exit__(type(problem), problem, None)
             raise problem
+        if kind is None:
+            for mpp in self._absent:
+                self._shorten(mpp)
         self._stack.__exit__(kind, error, trace)
         if kind is None:
             write_index(
@@ -120,9 +157,17 @@ class SlideWriter:
                 region=self._region,
                 center_um=self._center_um,
                 digests={mpp: digest.finish(self._coords(mpp)) for mpp, digest in self._digests.items()},
+                absent=self._absent,
                 region_um=self._region_um,
                 origin=self._origin,
             )
+
+    def _shorten(self, mpp: float) -> None:
+        """Cut a features file, which was made for the announced rows, to those that came."""
+        features, coords = self._datasets[mpp], self._coords(mpp)
+        features.resize(len(coords), axis=0)
+        features.parent["coords"].resize(len(coords), axis=0)
+        features.parent["coords"][...] = coords
 
     def _begin(self, stack: ExitStack, mpp: float) -> h5py.Dataset:
         path = features_path(self._set_path, self._slide, mpp)

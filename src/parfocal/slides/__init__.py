@@ -8,7 +8,7 @@ from parfocal.slides.calibration import Calibration, check_slide_mpp
 from parfocal.slides.folders import slide_name
 from parfocal.slides.opening import open_slide
 from parfocal.slides.reader import Gap, Window
-from parfocal.slides.reading import MAX_ENLARGEMENT, check_resolution, read_tile, resample
+from parfocal.slides.reading import MAX_ENLARGEMENT, check_resolution, read_tile, resample, tile_window
 from parfocal.slides.slide import Level, Slide
 from parfocal.slides.sources import SlideIds, SlideSource, find_slides, read_manifest
 
@@ -29,4 +29,5 @@ __all__ = [
     "read_tile",
     "resample",
     "slide_name",
+    "tile_window",
 ]

@@ -10,7 +10,7 @@ from parfocal.errors import ParfocalWarning, ResolutionError
 from parfocal.geometry import Box, format_mpp
 from parfocal.slides.slide import Slide
 
-__all__ = ["MAX_ENLARGEMENT", "check_resolution", "read_tile", "resample"]
+__all__ = ["MAX_ENLARGEMENT", "check_resolution", "read_tile", "resample", "tile_window"]
 
 # Many 20x scans have 0.5015: asking them for 0.5 is one enlarged pixel in 330, which nothing downstream can see.
 MAX_ENLARGEMENT = 1.05
@@ -39,15 +39,20 @@ def read_tile(slide: Slide, footprint: Box, *, mpp: float) -> UInt8[np.ndarray, 
         ClosedSlideError: the slide has been closed.
     """
     check_resolution(slide, mpp)
+    width, height = round(footprint.width / mpp), round(footprint.height / mpp)
+    if width < 1 or height < 1:
+        raise ValueError(f"a footprint of {footprint.width:g} x {footprint.height:g} um has no pixel at {mpp:g} mpp")
+    level, place = tile_window(slide, footprint, mpp=mpp)
+    return resample(slide.read_level(level, *place), width, height)
+
+
+def tile_window(slide: Slide, footprint: Box, *, mpp: float) -> tuple[int, tuple[int, int, int, int]]:
+    """The level that `read_tile` reads, and the x, y, width and height of the footprint in its pixels."""
     level = _level_for(slide, mpp)
     level_mpp = slide.mpp * slide.levels[level].downsample
     left, top = round(footprint.x / level_mpp), round(footprint.y / level_mpp)
     right, bottom = round(footprint.right / level_mpp), round(footprint.bottom / level_mpp)
-    width, height = round(footprint.width / mpp), round(footprint.height / mpp)
-    if width < 1 or height < 1:
-        raise ValueError(f"a footprint of {footprint.width:g} x {footprint.height:g} um has no pixel at {mpp:g} mpp")
-    window = slide.read_level(level, left, top, max(right - left, 1), max(bottom - top, 1))
-    return resample(window, width, height)
+    return level, (left, top, max(right - left, 1), max(bottom - top, 1))
 
 
 def resample(pixels: UInt8[np.ndarray, "_y _x 3"], width: int, height: int) -> UInt8[np.ndarray, "y x 3"]:
