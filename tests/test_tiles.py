@@ -197,10 +197,15 @@ def test_the_plan_of_another_resolution_is_refused() -> None:
 def test_broken_data_say_in_which_region(real_data: Path) -> None:
     with open_slide(real_data / "odd-slides" / "unreadable.svs", slide_mpp=0.499) as slide:
         plan = plan_all(slide, small_grid())
-        with pytest.raises(UnreadableSlideError, match=r"unreadable\.svs") as caught:
-            list(iter_tiles(slide, plan))
+        with pytest.raises(UnreadableSlideError, match=r"region 0 \(column 0, row 0\) of unreadable\.svs"):
+            read_region(slide, plan, 0)
+        regions = list(iter_tiles(slide, plan))
 
-    assert "while reading region 0 (column 0, row 0)" in caught.value.__notes__[0]
+    # Not one of its tiles can be decoded.
+    assert {len(tiles) for region in regions for tiles in region.tiles.values()} == {0}
+    assert sum(len(absent) for region in regions for absent in region.absent.values()) == sum(
+        plan.n_tiles(mpp) for mpp in plan.grid.mpps
+    )
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
