@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from parfocal.errors import ConfigError
-from parfocal.probes import ProbeSettings
+from parfocal.errors import ConfigError, ParfocalError
+from parfocal.probes import FittedProbe, ProbeSettings
+from parfocal.studies import arms as table
 from parfocal.studies.exploration.design import Design, plan_cells
 from parfocal.studies.explore import ExploreResult, ExploreSettings, explore
 from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
@@ -106,12 +108,59 @@ def test_in_two_processes_a_cell_fails_and_the_rest_comes_out_as_in_one(
         assert float(two[name]["r2"]) == pytest.approx(float(one[name]["r2"]), abs=1e-3)
 
 
+def test_a_cell_whose_pretraining_diverges_is_a_failed_row_and_the_rest_is_ranked(store: Path, tmp_path: Path) -> None:
+    design = Design(seeds=(0,), base=BASE, axes={"lr": [3e-4, 1e30]})
+    result = explore(design, store, tmp_path, SETTINGS)
+
+    assert result.exit_status == 3
+    (failure,) = rows_of(tmp_path / "failures.csv")
+    assert (failure["cell"], failure["error"]) == ("lr=1e+30", "ParfocalError")
+    rows = {row["cell"]: row for row in rows_of(tmp_path / "results.csv")}
+    assert "the loss is nan" in rows["lr=1e+30"]["failed"]
+    assert rows["lr=1e+30"]["r2"] == rows["base"]["failed"] == ""
+    cells = {row["cell"]: row for row in rows_of(tmp_path / "cells.csv")}
+    assert (cells["lr=1e+30"]["seeds"], cells["lr=1e+30"]["failed_seeds"]) == ("0", "1")
+    assert cells["base"]["r2_rank"] == "1"
+    assert "No comparison is possible for lr=1e+30" in (tmp_path / "report.html").read_text()
+    with pytest.raises(ParfocalError, match=r"no cell has a result: base, seed 0: .*the loss is nan"):
+        explore(Design(seeds=(0,), base={**BASE, "lr": 1e30}, axes={"objective": ["mem"]}), store, tmp_path, SETTINGS)
+
+
+def test_a_slide_classifier_that_fails_leaves_its_cell_the_other_numbers_until_it_is_tried_again(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]})
+    labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "group": "patient"}
+    # Classifiers run where their cell runs, whatever the settings of classifiers say.
+    settings = SETTINGS.model_copy(update={"probes": PROBES.model_copy(update={"device": "cuda:9"})})
+
+    def diverging(*_: object) -> list[FittedProbe]:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table, "fit_contrast", diverging)
+        result = explore(design, store, tmp_path, settings, **labels)
+    assert result.exit_status == 3
+    assert {one.cell for one in result.failures} == {"base", "random weights", "no region encoder"}
+    row = next(row for row in rows_of(tmp_path / "results.csv") if row["cell"] == "base")
+    assert float(row["r2"]) < 1
+    assert float(row["auc contextual tokens: mean, linear model"]) >= 0
+    assert row["auc"] == ""  # a mean without the classifier that failed compares with none
+    assert "LinAlgError: Singular matrix" in row["failed"]
+
+    again = explore(design, store, tmp_path, settings, **labels)
+    assert again.exit_status == 0
+    assert not (tmp_path / "failures.csv").exists()
+    assert all(row["failed"] == "" for row in rows_of(tmp_path / "results.csv"))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"target": "pairing"}, "belong together"),
         ({"settings": SETTINGS.model_copy(update={"rank_by": "auc"})}, "needs labels"),
         ({"design": Design(axes={"region_um": [448, 700]})}, "whole multiple of the 448 um"),
+        ({"settings": SETTINGS.model_copy(update={"devices": ("cpu", "cuda:93")})}, "no device 'cuda:93'"),
         ({"design": Design(axes={"tiles": ["virchow2"]})}, "tiles=virchow2 must fit one of them"),
     ],
 )

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,14 @@ import pytest
 
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.studies import plan_study, read_study, study
+from parfocal.studies.chain import stages
 from parfocal.studies.chain.settings import Study
 from parfocal.studies.head import fit_study
 from parfocal.studies.study import StudyResult
 from parfocal.synthetic.pyramid import write_pyramid
 
 N_SLIDES, REGION_PX = 10, 896
+whole_chain = sys.modules["parfocal.studies.study"]  # the package has the function under this name
 # What makes a study of an hour one of seconds; everything else is what the file says.
 QUICK: dict[str, Any] = {
     "encoder": "filterbank",
@@ -312,6 +316,74 @@ def test_a_slide_that_fails_is_named_on_the_page_and_the_rest_goes_on(
     assert result.exit_status == 3
     assert [one.slide for one in result.failed] == ["case-03"]
     assert "case-03" in result.report.read_text()
+
+
+def test_a_model_whose_training_diverges_takes_only_its_own_arms_with_it(small: dict[str, Any], place: Path) -> None:
+    changes = {**small, "models": {"wild": {"lr": 1e30}, "mem": {}}, "evaluation.arms": ["0.5/abmil", "cls/abmil"]}
+    with pytest.warns(ParfocalWarning) as caught:
+        result = study(the_paper(place, **changes), place / "diverged")
+    target = result.evaluation.targets["striped"]
+
+    assert result.exit_status == 3
+    assert "the loss is nan" in result.failed_models["wild"]
+    assert list(result.models) == ["mem"]
+    assert [run.arm.id for run in target.runs] == ["0.5/abmil", "mem/cls/abmil"]
+    assert [one.arm.id for one in target.failed] == ["wild/cls/abmil"]
+    assert "its region encoder failed: ParfocalError: pretraining stopped" in target.failed[0].reason
+    # The first model that learns is what the comparison was to be about, and no other takes its place.
+    assert target.primary is None
+    assert "wild" in target.missing_primary
+    assert any("the model wild failed, and its arms with it" in str(one.message) for one in caught)
+    page = result.report.read_text()
+    assert "Models that are missing" in page
+    assert "no other arm takes its place" in page
+
+
+def test_the_device_of_a_study_reaches_every_stage(
+    finished: StudyResult, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, str] = {}
+
+    def on_cpu(owner: ModuleType, name: str, place_of_settings: int) -> None:
+        real = getattr(owner, name)
+
+        def run(*given: Any, **named: Any) -> Any:
+            arguments = list(given)
+            settings = arguments[place_of_settings]
+            if name == "evaluate":
+                told[name] = settings.probes.device
+                arguments[place_of_settings] = settings.model_copy(
+                    update={"probes": settings.probes.model_copy(update={"device": "cpu"})}
+                )
+            else:
+                told[name] = settings.device
+                arguments[place_of_settings] = settings.model_copy(update={"device": "cpu"})
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, run)
+
+    monkeypatch.setattr(stages, "find_device", lambda name: {"auto": "cpu"}.get(name, name))
+    for owner, name, at in ((stages, "embed_slides", 2), (stages, "pretrain", 2), (stages, "represent", 3)):
+        on_cpu(owner, name, at)
+    on_cpu(whole_chain, "evaluate", 4)
+    shutil.copytree(place / "out" / "store", place / "placed" / "store")
+    changes = {"models": {"mem": {}}, "readouts": ["cls"], "evaluation.arms": ["2/mean"], "run.device": "cuda:7"}
+    study(the_paper(place, **changes), place / "placed")
+    assert told == dict.fromkeys(("embed_slides", "pretrain", "represent", "evaluate"), "cuda:7")
+
+    # What the file says of the evaluation's own networks stands.
+    changes["evaluation.probes"] = {**QUICK["evaluation.probes"], "device": "cuda:1"}
+    study(the_paper(place, **changes), place / "placed")
+    assert told["evaluate"] == "cuda:1"
+
+
+@pytest.mark.parametrize("plan", [study, plan_study])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
+    finished: StudyResult, small: dict[str, Any], place: Path, plan: Callable[[Study, Path], object]
+) -> None:
+    changes = {**small, "models": {}, "run.device": "cuda:93"}  # not a single network
+    with pytest.raises(ConfigError, match="no device 'cuda:93'"):
+        plan(the_paper(place, **changes), place / "undone")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from parfocal.bags.seen import seen_by
 from parfocal.config import Settings
+from parfocal.device import find_device
 from parfocal.embeddings import (
     EmbeddingSet,
     RowDtype,
@@ -106,9 +107,10 @@ def represent(
         StoreError: the checkpoint cannot be read, or `source` is no set of tiles.
         MismatchError: the model was trained on another tile encoder, other magnifications or other regions; or `out`
             holds a set of that name with other settings.
+        ConfigError: this machine does not have the device.
     """
     settings = settings or RepresentSettings()
-    encoder = RegionEncoder.from_pretrained(model, device=settings.device, dtype=settings.precision)
+    encoder = RegionEncoder.from_pretrained(model, device=find_device(settings.device), dtype=settings.precision)
     source = seen_by(source, model, other_mpps=settings.other_mpps)
     writable_folder(out)
     is_random = read_pretraining(resolve(model)).get("steps") == 0

@@ -33,7 +33,7 @@ def demo(output: Output = Path("demo-output"), settings: DemoSettings = _SETTING
     for stage, seconds in result.seconds.items():
         print(f"{stage:<26}{seconds:7.1f} s", file=sys.stderr)
     print(f"report: {result.report}")
-    return 0
+    return result.evaluation.exit_status
 
 
 def run(argv: Sequence[str]) -> int:

@@ -46,7 +46,8 @@ def evaluate(
 
     STORES hold tile embeddings, region embeddings, or both. Every arm is fitted on the same patient-grouped folds and
     chooses inside them; the table has each arm's AUC (concordance for numbers, ordered classes and times) with an
-    interval that is right for repeated cross-validation.
+    interval that is right for repeated cross-validation. An arm that fails is in the table with its reason, and the
+    exit status is 3.
 
     Example:
         parfocal evaluate store regions --labels labels.csv --target msi --group patient -o report
@@ -98,7 +99,7 @@ def evaluate(
         )
     print_table(_table(result))
     print(f"report: {result.report}", file=sys.stderr)
-    return 0
+    return result.exit_status
 
 
 def run(argv: Sequence[str]) -> int:
@@ -119,5 +120,7 @@ def _table(result: EvaluateResult) -> Table:
             interval = arm.interval
             value, shown = f"{interval.estimate:.2f}", show_interval(interval)
             table.add_row(target, arm.arm.name, arm.arm.pooling, one.metric.name, value, shown)
+        for failed in one.failed:
+            table.add_row(target, failed.arm.name, failed.arm.pooling, one.metric.name, "failed", failed.reason)
         table.add_section()
     return table

@@ -78,4 +78,6 @@ def _table(result: ExploreResult) -> Table:
         if found.has_auc:
             cells.append(show(one.auc) if one.cell.kind != "tiles" else "–")
         table.add_row(*cells, f"{one.training_seconds.mean:,.0f}")
+    for failure in result.failures:
+        table.add_row(f"{failure.cell}, seed {failure.seed}", "failed", *[""] * (len(table.columns) - 2))
     return table

@@ -5,11 +5,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from parfocal.device import find_device
 from parfocal.encoders.base import EncoderInfo, TileEncoder
 from parfocal.encoders.filterbank import FilterBank
 from parfocal.encoders.presets import PRESETS, find_preset
 from parfocal.encoders.spec import GRID_SUFFIX, OPTIONS, parse_spec
-from parfocal.errors import EncoderError
+from parfocal.errors import ConfigError, EncoderError
 
 __all__ = ["available_encoders", "load_tile_encoder"]
 
@@ -36,6 +37,12 @@ def load_tile_encoder(
         raise EncoderError(f"cannot load {spec}: dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
         raise EncoderError(f"cannot load {spec}: device {device!r} is none of cpu, cuda, cuda:1, mps.")
+    if device != "cpu":
+        # Also where nothing would run there: who asks for a GPU that is absent must hear it from any encoder.
+        try:
+            find_device(device)
+        except ConfigError as error:
+            raise EncoderError(f"cannot load {spec}: {error}") from error
     if weights is not None:
         if "checkpoint" in parsed.options:
             raise EncoderError(f"cannot load {spec}: weights are named twice, in the spec and as {weights}. Drop one.")

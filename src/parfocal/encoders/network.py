@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
+from parfocal.device import find_device
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles, symmetries_of_square
-from parfocal.errors import EncoderError
+from parfocal.errors import ConfigError, EncoderError
 
 __all__ = ["Backbone", "NetworkEncoder", "NetworkSettings", "choose_device", "choose_dtype", "grid_symmetry"]
 
@@ -146,13 +147,9 @@ def choose_device(device: str) -> torch.device:
         EncoderError: the name is unknown or the device is absent.
     """
     try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise EncoderError(f"there is no device {device!r}: use cpu, cuda, cuda:1 or mps.") from error
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here.get(chosen.type, False) or (chosen.index or 0) >= max(torch.cuda.device_count(), 1):
-        raise EncoderError(f"this machine has no device {device!r} that torch can use. Use --device cpu.")
-    return chosen
+        return find_device(device)
+    except ConfigError as error:
+        raise EncoderError(str(error)) from error
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -320,7 +320,16 @@ class _Run:
             )
 
     def _finish(self, precision: str) -> None:
-        """Write the model; its config.json comes last."""
+        """Write the model; its config.json comes last.
+
+        Raises:
+            ParfocalError: a weight is not finite: the last step diverged, after its loss was seen.
+        """
+        if not all(bool(torch.isfinite(one).all()) for one in self.trainee.model.parameters()):
+            raise ParfocalError(
+                f"pretraining into {self.folder.path} diverged in its last steps: its weights are not finite. "
+                "Begin again in another folder with a smaller lr or precision=float32."
+            )
         self.trainee.model.save_pretrained(self.folder.path)
         self.folder.finish(
             {

@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
+from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
@@ -38,6 +39,8 @@ def launch(settings: PretrainSettings) -> Fabric:
     Raises:
         ConfigError: this machine has no such device, or not as many.
     """
+    if settings.device != "auto":
+        find_device(settings.device)
     accelerator, _, index = settings.device.partition(":")
     devices: int | list[int] = [int(index)] if index.isdigit() else settings.devices
     nodes = 1

@@ -20,13 +20,15 @@ from parfocal.cohort import (
     read_test_cohort,
 )
 from parfocal.config import Settings
+from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ParfocalError
 from parfocal.probes import ProbeSettings
 from parfocal.provenance import digest8, file_digest8, writable_folder
 from parfocal.report import Reference, Section
+from parfocal.studies.arm import choose_arms
 from parfocal.studies.arms import Arm, read_arm_bags, set_label, table_of_arms
-from parfocal.studies.evaluation import EvaluateResult, TargetResult, write_evaluation
+from parfocal.studies.evaluation import EvaluateResult, FailedArm, TargetResult, write_evaluation
 from parfocal.studies.fitting import ExternalBags, FitPlan, cross_validate
 from parfocal.studies.sources import (
     common_slides,
@@ -64,6 +66,12 @@ class EvaluateSettings(Settings):
     arms_at_a_time: int = Field(2, ge=1, description="Arms that are fitted side by side, each on one core.")
     probes: ProbeSettings = ProbeSettings()
 
+    def on(self, device: str) -> "EvaluateSettings":
+        """The same with networks on a device, where these settings name none themselves."""
+        if "device" in self.probes.model_fields_set:
+            return self
+        return self.model_copy(update={"probes": self.probes.model_copy(update={"device": device})})
+
 
 def evaluate(
     inputs: Sequence[Path | EmbeddingSet],
@@ -85,9 +93,12 @@ def evaluate(
     references: Mapping[str, Mapping[str, Sequence[Reference]]] | None = None,
     sections: Sequence[Section] = (),
     described: Mapping[str, object] | None = None,
+    absent: Sequence[FailedArm] = (),
     progress: Progress | None = None,
 ) -> EvaluateResult:
     """Cross-validate every arm that the inputs allow on every target, and write tables and a report.
+
+    An arm that fails, for whatever reason, is in the tables with its reason, and the others go on.
 
     Args:
         inputs: stores, folders of sets, or open sets: tile embeddings, and what `represent` made of them.
@@ -111,16 +122,19 @@ def evaluate(
             adversaries.
         sections: further parts of the page, after the results.
         described: further settings, as plain values, to be written down with the others.
+        absent: arms that were to be there and could not be made, such as those of a model whose training diverged.
         progress: is told of every arm that is done.
 
     Raises:
         ConfigError: labels, targets, splits and sets do not fit together.
         MismatchError: the sets of the test cohort were made otherwise.
         StoreError: a set cannot be read.
+        ParfocalError: every arm failed on every target.
     """
     settings, columns = settings or EvaluateSettings(), LabelColumns(slide, group, site, tuple(by), count)
     if bool(test) != (test_labels is not None):
         raise ConfigError("a test cohort is stores and labels: name both --test STORE... and --test-labels CSV.")
+    find_device(settings.probes.device)
     asked = [Target(one) if isinstance(one, str) else one for one in targets]
     writable_folder(out)
     sets = open_all(inputs)
@@ -128,7 +142,7 @@ def evaluate(
     labelled = {one.name: read_target(labels, one, columns) for one in asked}
     slides, notes = common_slides(sets)
     cohorts = {target: cohort.restricted_to(slides, named(sets)) for target, cohort in labelled.items()}
-    arms = table_of_arms(sets, only=settings.arms, models=models)
+    arms = choose_arms([*table_of_arms(sets, models=models), *(one.arm for one in absent)], settings.arms)
     outside = {}
     if test_labels is not None:
         outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)
@@ -156,8 +170,12 @@ def evaluate(
             external=outside.get(target),
             encodings=encodings_per_slide(sets, arms, cohort.slides),
             primary=settings.primary,
+            absent={one.arm.id: one.reason for one in absent},
         )
         results[target] = replace(result, references=(references or {}).get(target, {}))
+    if not any(result.runs for result in results.values()):
+        first = next(iter(results.values())).failed[0]
+        raise ParfocalError(f"every arm failed on every target; the first, {first.arm.label}: {first.reason}.")
     digests = {**{set_label(one): digest8(one.settings) for one in sets}, labels.name: file_digest8(labels)}
     digests |= {arm.family: arm.reads for arm in arms if arm.reads}
     if test_labels is not None:
@@ -234,7 +252,7 @@ def _described(
 ) -> dict[str, object]:
     """All that was asked for, as plain values."""
     return {
-        **settings.model_dump(mode="json"),
+        **settings.model_dump(mode="json", exclude={"probes": {"device"}}),  # where it ran decides nothing
         "group": columns.group,
         "site": columns.site,
         "by": list(columns.by),

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from parfocal.cohort import make_splits, read_cohort, write_splits
 from parfocal.config import Settings
+from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet, open_sets
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.pretrain.holdout import split_set
@@ -22,7 +23,7 @@ from parfocal.studies.exploration.design import CellPlan, Design, plan_cells, re
 from parfocal.studies.exploration.files import write_exploration
 from parfocal.studies.exploration.regroup import regions_per_side, regroup_set
 from parfocal.studies.exploration.running import run_jobs
-from parfocal.studies.exploration.scoring import CellJob, Failure, Labels, Protocol, read_result
+from parfocal.studies.exploration.scoring import CellJob, Failure, Labels, Protocol, is_done, read_result
 from parfocal.studies.exploration.summary import Exploration, summarise
 
 __all__ = ["ExploreResult", "ExploreSettings", "explore"]
@@ -91,8 +92,9 @@ def explore(
     """Pretrain and score every cell of a design with every seed, and write tables and a page.
 
     A run is done when its `result.json` is there, so the same call continues what was stopped, and a design that has
-    grown runs only what is new. Beside the cells stand, for each architecture, the same model with random weights, and
-    tile embeddings without any region encoder.
+    grown runs only what is new. A run that fails is recorded, the rest goes on, and the next call tries it again; so it
+    does where a slide classifier of a cell failed, whose other numbers count until then. Beside the cells stand, for
+    each architecture, the same model with random weights, and tile embeddings without any region encoder.
 
     Args:
         design: a design file, or what is in it.
@@ -117,6 +119,8 @@ def explore(
         raise ConfigError("labels and target belong together: name both, or neither to score by held-out R2 alone.")
     if settings.rank_by == "auc" and labels is None:
         raise ConfigError("rank_by=auc needs labels and a target.")
+    for device in settings.devices:
+        find_device(device)
     sets = _sets_of(plan.cells, store)
     for cell in plan.cells:
         if cell.region_um is not None:
@@ -247,7 +251,7 @@ def _run_all(
     jobs: Sequence[CellJob], settings: ExploreSettings, out: Path, progress: Progress | None
 ) -> tuple[Failure, ...]:
     """Run what is not done; `failures.csv` has what failed, and is absent when nothing did."""
-    left = [job for job in jobs if read_result(job) is None]
+    left = [job for job in jobs if not is_done(job)]
     done, failures = len(jobs) - len(left), []
     if progress:
         progress(done, len(jobs), "")

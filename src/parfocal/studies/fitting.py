@@ -14,7 +14,7 @@ from parfocal.bags import Bag
 from parfocal.cohort import Cohort, Fold, Outcome, Splits, whole_fold
 from parfocal.probes import Fit, FoldPrediction, ProbeSettings, average_predictions, predict
 from parfocal.studies.arms import Arm
-from parfocal.studies.evaluation import ArmFits, TargetResult, compare_arms
+from parfocal.studies.evaluation import ArmFits, FailedArm, TargetResult, compare_arms
 from parfocal.studies.kept import kept_predictions
 
 __all__ = ["Bags", "ExternalBags", "FitPlan", "cross_validate"]
@@ -59,8 +59,13 @@ def cross_validate(
     external: ExternalBags | None = None,
     encodings: Sequence[float | None] = (),
     primary: str | None = None,
+    absent: Mapping[str, str] | None = None,
 ) -> TargetResult:
     """All arms on one target, on the same folds; labels of a test fold have no say in its predictions.
+
+    An arm whose fit raises, or whose scores are not finite in some fold, has failed: it is in the result with its
+    reason, an arm that averages it has failed too, and the others go on. Nothing of it is kept, so that the next run
+    tries again.
 
     Args:
         arms: what to run, those that average others after them.
@@ -72,6 +77,7 @@ def cross_validate(
         external: a cohort that every arm is tested on after a fit on all slides of `cohort`.
         encodings: for each arm, how many tiles of a slide must be embedded for it, where that is known.
         primary: the id or the label, or its beginning, of the arm that the primary comparison is about.
+        absent: arms, by their ids, that could not even be made, and why.
 
     Raises:
         ConfigError: folds and labels do not fit together, or too few folds can be measured.
@@ -80,7 +86,9 @@ def cross_validate(
     folds = splits.folds(cohort, inner=settings.inner_folds, seed=settings.seed)
     whole = whole_fold(cohort, inner=settings.inner_folds, seed=settings.seed) if external else None
 
-    done: dict[int, _Done] = {}
+    done: dict[int, _Done | FailedArm] = {
+        n: FailedArm(arm, (absent or {})[arm.id]) for n, arm in enumerate(arms) if arm.id in (absent or {})
+    }
     with _one_thread_each(), ThreadPoolExecutor(plan.workers) as executor:
         try:
             waiting = {
@@ -88,7 +96,7 @@ def cross_validate(
                     _fit_arm, arm, arm.pool, bags, cohort.outcome, folds, settings, plan, external, whole
                 ): n
                 for n, arm in enumerate(arms)
-                if arm.pool is not None
+                if arm.pool is not None and n not in done
             }
             for one in as_completed(waiting):
                 done[waiting[one]] = one.result()
@@ -98,18 +106,20 @@ def cross_validate(
             executor.shutdown(cancel_futures=True)
             raise
     for n, arm in enumerate(arms):
-        if arm.pool is None:
-            done[n] = _average([done[place] for place in arm.average_of])
+        if n not in done:
+            done[n] = _average(arm, [done[place] for place in arm.average_of])
     fits = [
-        ArmFits(
-            predictions=tuple(average_predictions(done[n].by_seed) if len(done[n].by_seed) > 1 else done[n].by_seed[0]),
+        one
+        if isinstance(one, FailedArm)
+        else ArmFits(
+            predictions=tuple(average_predictions(one.by_seed) if len(one.by_seed) > 1 else one.by_seed[0]),
             instances_per_slide=float(sum(bags[key].n_instances.mean() for key in arm.bags)),
-            seconds=done[n].seconds,
+            seconds=one.seconds,
             encodings_per_slide=encodings[n] if encodings else None,
-            external=done[n].external,
-            by_seed=done[n].by_seed if len(done[n].by_seed) > 1 else (),
+            external=one.external,
+            by_seed=one.by_seed if len(one.by_seed) > 1 else (),
         )
-        for n, arm in enumerate(arms)
+        for n, (arm, one) in enumerate(zip(arms, (done[n] for n in range(len(arms))), strict=True))
     ]
     return compare_arms(
         arms,
@@ -132,6 +142,28 @@ class _Done:
     seconds: float
 
 
+class _FitFailedError(Exception):
+    """A fit raised, or its scores cannot be used; the text is the reason."""
+
+
+def _attempt(fit: Callable[[], list[FoldPrediction]], folds: Sequence[Fold]) -> list[FoldPrediction]:
+    """What a fit gives, each score finite.
+
+    Raises:
+        _FitFailedError: it raised something, whatever it was: one arm must not take the results of the others away.
+    """
+    try:
+        found = fit()
+    except Exception as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        raise _FitFailedError(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
+    broken = [fold for fold, one in zip(folds, found, strict=True) if not np.isfinite(one.score).all()]
+    if broken:
+        first = f"the first is fold {broken[0].number + 1} of repeat {broken[0].repeat + 1}"
+        raise _FitFailedError(f"its scores are not finite in {len(broken)} of {len(folds)} fits; {first}")
+    return found
+
+
 def _fit_arm(
     arm: Arm,
     pool: Fit,
@@ -142,44 +174,57 @@ def _fit_arm(
     plan: FitPlan,
     external: ExternalBags | None,
     whole: Fold | None,
-) -> _Done:
+) -> "_Done | FailedArm":
     own = [bags[key] for key in arm.bags]
     # What is fitted, beside its bags; not the arm's name: the same arm of another folder is the same fit.
     name = f"{arm.method} {arm.reads}"
-    by_seed, outside, seconds = [], [], 0.0
-    for number in range(plan.seeds if arm.is_random else 1):
-        # Only the fit has another seed: splits and inner folds stay, so that seeds differ in nothing else.
-        seeded = settings.model_copy(update={"seed": settings.seed + number})
+    by_seed, outside, seconds, where = [], [], 0.0, ""
+    try:
+        for number in range(plan.seeds if arm.is_random else 1):
+            # Only the fit has another seed: splits and inner folds stay, so that seeds differ in nothing else.
+            seeded = settings.model_copy(update={"seed": settings.seed + number})
+            seed = f"seed {seeded.seed}: " if number else ""
 
-        def in_folds(seeded: ProbeSettings = seeded) -> list[FoldPrediction]:
-            return predict(pool(own, outcome, folds, seeded), own, folds)
+            def in_folds(seeded: ProbeSettings = seeded) -> list[FoldPrediction]:
+                return _attempt(lambda: predict(pool(own, outcome, folds, seeded), own, folds), folds)
 
-        found, took = kept_predictions(plan.keep, name, own, outcome, folds, seeded, in_folds)
-        by_seed.append(tuple(found))
-        seconds += took
-        if external is not None and whole is not None:
-            theirs = [external.bags[key] for key in arm.bags]
-
-            def on_test(
-                seeded: ProbeSettings = seeded, theirs: Sequence[Bag] = theirs, whole: Fold = whole
-            ) -> list[FoldPrediction]:
-                (fit,) = pool(own, outcome, [whole], seeded)
-                return [FoldPrediction(fit.score(theirs, np.arange(len(theirs[0].slides))), fit.chosen)]
-
-            tested, took = kept_predictions(plan.keep, name, [*own, *theirs], outcome, [whole], seeded, on_test)
-            outside.append(tested)
+            where = seed
+            found, took = kept_predictions(plan.keep, name, own, outcome, folds, seeded, in_folds)
+            by_seed.append(tuple(found))
             seconds += took
+            if external is not None and whole is not None:
+                theirs = [external.bags[key] for key in arm.bags]
+
+                def on_test(
+                    seeded: ProbeSettings = seeded, theirs: Sequence[Bag] = theirs, whole: Fold = whole
+                ) -> list[FoldPrediction]:
+                    def score() -> list[FoldPrediction]:
+                        (fit,) = pool(own, outcome, [whole], seeded)
+                        return [FoldPrediction(fit.score(theirs, np.arange(len(theirs[0].slides))), fit.chosen)]
+
+                    return _attempt(score, [whole])
+
+                where = f"{seed}fitted on all slides for the test cohort: "
+                tested, took = kept_predictions(plan.keep, name, [*own, *theirs], outcome, [whole], seeded, on_test)
+                outside.append(tested)
+                seconds += took
+    except _FitFailedError as failure:
+        return FailedArm(arm, f"{where}{failure}")
     return _Done(tuple(by_seed), average_predictions(outside)[0] if outside else None, seconds)
 
 
-def _average(parts: Sequence[_Done]) -> _Done:
-    """Late fusion of arms; where some have several seeds, seed by seed."""
-    seeds = max(len(one.by_seed) for one in parts)
+def _average(arm: Arm, parts: "Sequence[_Done | FailedArm]") -> "_Done | FailedArm":
+    """Late fusion of arms; where some have several seeds, seed by seed. One that averages a failed arm has failed."""
+    done = [one for one in parts if isinstance(one, _Done)]
+    failed = [one.arm.label for one in parts if isinstance(one, FailedArm)]
+    if failed:
+        return FailedArm(arm, f"it averages {', '.join(failed)}, which failed")
+    seeds = max(len(one.by_seed) for one in done)
     by_seed = [
-        tuple(average_predictions([one.by_seed[min(number, len(one.by_seed) - 1)] for one in parts]))
+        tuple(average_predictions([one.by_seed[min(number, len(one.by_seed) - 1)] for one in done]))
         for number in range(seeds)
     ]
-    outside = [[one.external] for one in parts if one.external is not None]
+    outside = [[one.external] for one in done if one.external is not None]
     return _Done(tuple(by_seed), average_predictions(outside)[0] if outside else None, 0.0)
 
 

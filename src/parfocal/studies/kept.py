@@ -60,7 +60,10 @@ def kept_predictions(
     key = content_digest(_FORMAT, __version__, pool, digests, outcome, list(folds), canonical_json(choices))
     path = folder / f"{key}.npz"
     if path.is_file():
-        return _read(path)
+        found, took = _read(path)
+        # Scores that are not finite are no result of anything: the fit is tried again.
+        if all(np.isfinite(one.score).all() for one in found):
+            return found, took
     predictions, seconds = _timed(fit)
     with writing(path) as temporary:
         np.savez(

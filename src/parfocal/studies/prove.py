@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32
 from pydantic import Field
 
 from parfocal.config import Settings
+from parfocal.device import find_device
 from parfocal.errors import ConfigError
 from parfocal.provenance import provenance, writing
 from parfocal.report import make_report
@@ -86,7 +86,7 @@ def prove(
     """
     settings = settings or ProveSettings()
     tell = tell or _silent
-    device = _device(settings.device)
+    device = find_device(settings.device)
     subject = open_subject(model, tiles_of(model, store))
     subject.trainee.to(device)
     layout = Layout.of_set(subject.tiles)
@@ -320,15 +320,6 @@ class _Run:
                 f"Only {self.held_out.n_clusters} slides are held out; intervals from so few are too narrow as a rule."
             )
         return tuple(remarks)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"cannot prove on device={name}: {error}. Use cpu, or a device of this machine.") from error
-    return device
 
 
 def _silent(sentence: str) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from parfocal.cohort import read_cohort
 from parfocal.embeddings import EmbeddingSet, FailedSlide
-from parfocal.errors import ParfocalWarning
+from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.pretrain import PretrainSettings
 from parfocal.provenance import writable_folder
 from parfocal.report import Reference, Section
-from parfocal.studies.chain.arms import check_arms
+from parfocal.studies.chain.arms import arms_of_model, check_arms
 from parfocal.studies.chain.clock import StageClock
 from parfocal.studies.chain.page import stages_section, training_section
 from parfocal.studies.chain.settings import CohortSource, Study
@@ -28,10 +28,14 @@ from parfocal.studies.chain.stages import (
     model_folder,
     resolve_device,
 )
-from parfocal.studies.evaluate import evaluate
-from parfocal.studies.evaluation import EvaluateResult
+from parfocal.studies.evaluate import EvaluateSettings, evaluate
+from parfocal.studies.evaluation import EvaluateResult, FailedArm
 
 __all__ = ["Extras", "StudyResult", "study"]
+
+
+_Sets = tuple[tuple[EmbeddingSet, ...], tuple[EmbeddingSet, ...]]
+"""What a model makes of the cohort, and of the external one."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class StudyResult:
         regions: the sets of region embeddings, model by model.
         evaluation: the arms' results.
         failed: slides that failed in any stage.
+        failed_models: region encoders that could not be trained or used, and why; their arms failed.
         seconds: wall-clock time of each stage.
     """
 
@@ -67,12 +72,13 @@ class StudyResult:
     regions: tuple[EmbeddingSet, ...]
     evaluation: EvaluateResult
     failed: tuple[FailedSlide, ...]
+    failed_models: Mapping[str, str]
     seconds: Mapping[str, float]
 
     @property
     def exit_status(self) -> int:
-        """0 when all slides are in, 3 when some failed."""
-        return 3 if self.failed else 0
+        """0 when all slides, models and arms are in, 3 when some failed."""
+        return 3 if self.failed or self.failed_models else self.evaluation.exit_status
 
 
 def study(
@@ -87,7 +93,8 @@ def study(
     Every stage is the public function of a command, and keeps what is done: a study that was killed anywhere is
     continued by the same call and gives the same report. A setting that has changed never uses what another one made:
     sets of embeddings and models lie in folders named by a digest of all that decides them, and finished arms are kept
-    under a digest of the numbers that they were fitted on.
+    under a digest of the numbers that they were fitted on. A model whose training fails takes its own arms with it, and
+    nothing else.
 
     Args:
         plan: what to do, from `read_study`.
@@ -103,16 +110,17 @@ def study(
     _check_labels(plan)
     run = _Run(plan, out, progress or (lambda stage, done, total: None))
     tiles = run.tiles(plan, "store")
-    check_arms(plan, tiles)
+    run.primary = check_arms(plan, tiles)
     theirs = run.tiles(plan.test, "test-store", " of the test cohort") if plan.test is not None else None
     added = extras(tiles) if extras else Extras()
     sets, test_sets = [tiles], [theirs] if theirs is not None else []
-    models = {name: model_folder(out / "models", name, own, tiles) for name, own in plan.models.items()}
-    for name, folder in models.items():
-        run.model(folder, plan.models[name], tiles)
-        sets += run.regions(folder, tiles, "regions")
-        if theirs is not None:
-            test_sets += run.regions(folder, theirs, "test-regions", " of the test cohort")
+    models: dict[str, Path] = {}
+    for name, own in plan.models.items():
+        folder = model_folder(out / "models", name, own, tiles)
+        made = run.attempt(name, partial(_make_model, run, folder, own, tiles, theirs))
+        if made is not None:
+            models[name] = folder
+            sets, test_sets = [*sets, *made[0]], [*test_sets, *made[1]]
     trained = training_section({name: (folder, plan.models[name]) for name, folder in models.items()}, tiles)
     started = time.monotonic()
     evaluation = evaluate(
@@ -120,7 +128,7 @@ def study(
         plan.labels.file,
         plan.labels.asked,
         out / "report",
-        plan.evaluation,
+        _evaluation_on(plan, run),
         **plan.labels.columns,
         splits=plan.labels.splits,
         test=test_sets,
@@ -129,15 +137,31 @@ def study(
         references=added.references,
         sections=(
             *added.sections,
-            stages_section(run.clock.seconds, tiles, run.failed, encoder=plan.encoder, title=plan.title),
+            stages_section(
+                run.clock.seconds, tiles, run.failed, run.failed_models, encoder=plan.encoder, title=plan.title
+            ),
             *([trained] if trained else []),
         ),
-        models=[models[name] for name in plan.finetune],
+        models=[models[name] for name in plan.finetune if name in models],
         described={"study": _described(plan, sets, models, out / "report")},
+        absent=[
+            FailedArm(arm, f"its region encoder failed: {reason}")
+            for name, reason in run.failed_models.items()
+            for arm in arms_of_model(plan, name, tiles)
+        ],
         progress=lambda done, total, _: run.tell("evaluate", done, total),
     )
     seconds = {**run.clock.seconds, "evaluate": time.monotonic() - started}
-    return StudyResult(evaluation.report, tiles, models, tuple(sets[1:]), evaluation, tuple(run.failed), seconds)
+    return StudyResult(
+        evaluation.report,
+        tiles,
+        models,
+        tuple(sets[1:]),
+        evaluation,
+        tuple(run.failed),
+        run.failed_models,
+        seconds,
+    )
 
 
 class _Run:
@@ -148,6 +172,8 @@ class _Run:
         self.device = resolve_device(plan.run.device)
         self.clock = StageClock(out / "stages.json")
         self.failed: list[FailedSlide] = []
+        self.failed_models: dict[str, str] = {}
+        self.primary: str | None = None
 
     def tiles(self, source: CohortSource, store: str, whose: str = "") -> EmbeddingSet:
         """The tile embeddings of a cohort."""
@@ -163,10 +189,39 @@ class _Run:
         work = partial(make_regions, self.plan, tiles, model, self.out / store, self.device)
         return self._stage(f"represent{whose} by {model.name}", work)
 
+    def attempt(self, model: str, work: Callable[[], _Sets]) -> _Sets | None:
+        """What a model needs, or None when it fails, for whatever reason but a wrong setting or a full disk."""
+        try:
+            return work()
+        except (ConfigError, OSError):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
+        self.failed_models[model] = reason
+        warnings.warn(f"the model {model} failed, and its arms with it: {reason}.", ParfocalWarning, stacklevel=3)
+        return None
+
     def _stage(self, name: str, work: Callable[[Callable[[int, int], None]], Made]) -> tuple[EmbeddingSet, ...]:
         made = self.clock.run(name, partial(work, partial(self.tell, name)))
         self.failed += made.failed
         return made.sets
+
+
+def _make_model(
+    run: _Run, folder: Path, settings: PretrainSettings, tiles: EmbeddingSet, theirs: EmbeddingSet | None
+) -> _Sets:
+    """A trained model, and what it makes of the cohort and of the external one."""
+    run.model(folder, settings, tiles)
+    own = run.regions(folder, tiles, "regions")
+    return own, () if theirs is None else run.regions(folder, theirs, "test-regions", " of the test cohort")
+
+
+def _evaluation_on(plan: Study, run: _Run) -> EvaluateSettings:
+    """The evaluation on the device of the study; where models failed, still about the arm that it was to be about."""
+    evaluation = plan.evaluation.on(run.device)
+    if run.failed_models and evaluation.primary is None:
+        evaluation = evaluation.model_copy(update={"primary": run.primary})
+    return evaluation
 
 
 def _check_labels(plan: Study) -> None:

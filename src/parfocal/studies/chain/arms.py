@@ -1,6 +1,7 @@
 """The arms that a study will have, before there is any set to make them of."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from parfocal.config import GridConfig
@@ -11,7 +12,7 @@ from parfocal.studies.arms import table_of_arms
 from parfocal.studies.chain.settings import Study
 from parfocal.studies.evaluation.primary import choose_primary
 
-__all__ = ["check_arms", "expected_arms", "pictured_set"]
+__all__ = ["arms_of_model", "check_arms", "expected_arms", "pictured_set"]
 
 
 def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
@@ -40,14 +41,25 @@ def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
     return choose_arms((*table_of_arms(sets), *tuned), study.evaluation.arms)
 
 
-def check_arms(study: Study, tiles: EmbeddingSet) -> None:
-    """Raise for arms that cannot be had, before hours are spent on models.
+def arms_of_model(study: Study, name: str, tiles: EmbeddingSet) -> tuple[Arm, ...]:
+    """The arms that a study will have of one of its models, as far as they are asked for."""
+    return tuple(
+        replace(arm, bags=(), pool=None) for arm in expected_arms(study, tiles) if arm.id.startswith(f"{name}/")
+    )
+
+
+def check_arms(study: Study, tiles: EmbeddingSet) -> str | None:
+    """The id of the arm that the primary comparison is about; raise for arms that cannot be had.
+
+    Asked before hours are spent on models.
 
     Raises:
         ConfigError: the study asks for arms that it cannot have, or the primary comparison names none of them.
         MismatchError: a model is to see a magnification that the set lacks.
     """
-    choose_primary(expected_arms(study, tiles), study.evaluation.primary)
+    arms = expected_arms(study, tiles)
+    named, _ = choose_primary(arms, study.evaluation.primary)
+    return None if named is None else arms[named].id
 
 
 def pictured_set(grid: GridConfig, names: Sequence[str]) -> EmbeddingSet:

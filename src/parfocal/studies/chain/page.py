@@ -19,9 +19,15 @@ _TRAINING = (
 
 
 def stages_section(
-    seconds: Mapping[str, float], tiles: EmbeddingSet, failed: Sequence[FailedSlide], *, encoder: str, title: str
+    seconds: Mapping[str, float],
+    tiles: EmbeddingSet,
+    failed: Sequence[FailedSlide],
+    failed_models: Mapping[str, str],
+    *,
+    encoder: str,
+    title: str,
 ) -> Section:
-    """What the study is about, its stages before the evaluation with their times, and the slides that are missing."""
+    """What the study is about, its stages before the evaluation with their times, and what is missing."""
     regions = sum(tiles.n_regions(slide) for slide in tiles.slides)
     counts = [tiles.n_tiles(slide) for slide in tiles.slides]
     sums = {format_mpp(mpp): sum(one[mpp] for one in counts) for mpp in tiles.mpps}
@@ -43,6 +49,10 @@ def stages_section(
     if failed:
         listed = "; ".join(f"{one.slide}: {one.message}" for one in failed[:5])
         blocks.append(Note(f"{len(failed)} slides failed and are left out. {listed}", "Slides that are missing"))
+    blocks += [
+        Note(f"{name} failed, and its arms with it: {reason}.", "Models that are missing")
+        for name, reason in failed_models.items()
+    ]
     return Section("Stages", tuple(blocks))
 
 

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from parfocal.bags import represent
+from parfocal.device import find_device
 from parfocal.embeddings import (
     EmbeddingSet,
     Event,
@@ -50,10 +49,12 @@ class Made:
 
 
 def resolve_device(device: str) -> str:
-    """The device, with `auto` decided: a GPU of this machine where there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """The device, with `auto` decided: a GPU of this machine where there is one.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    return str(find_device(device))
 
 
 def make_tiles(study: Study, source: CohortSource, store: Path, tell: Callable[[int, int], None]) -> Made:

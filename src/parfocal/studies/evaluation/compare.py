@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -20,8 +21,8 @@ from parfocal.studies.arms import Arm
 from parfocal.studies.evaluation.calibrated import calibrate_folds
 from parfocal.studies.evaluation.external import compare_externally
 from parfocal.studies.evaluation.metric import METRICS, SECOND, can_be_measured, measure, measure_beside
-from parfocal.studies.evaluation.primary import choose_primary
-from parfocal.studies.evaluation.result import ArmFits, ArmRun, TargetComparison, TargetResult
+from parfocal.studies.evaluation.primary import arm_label, choose_primary
+from parfocal.studies.evaluation.result import ArmFits, ArmRun, FailedArm, TargetComparison, TargetResult
 from parfocal.studies.evaluation.subgroups import measure_subgroups
 
 __all__ = ["compare_arms"]
@@ -29,7 +30,7 @@ __all__ = ["compare_arms"]
 
 def compare_arms(
     arms: Sequence[Arm],
-    fits: Sequence[ArmFits],
+    fits: Sequence[ArmFits | FailedArm],
     cohort: Cohort,
     splits: Splits,
     folds: Sequence[Fold],
@@ -42,7 +43,7 @@ def compare_arms(
 
     Args:
         arms: in the order of the table.
-        fits: what the fits of each said and cost.
+        fits: what the fits of each said and cost, or why there is nothing.
         cohort: labels, groups, and the columns to report by.
         splits: who is tested when.
         folds: the same with the inner folds.
@@ -64,6 +65,15 @@ def compare_arms(
     if not usable.all():
         notes.append(_left_out(cohort, int((~usable).sum()), len(folds)))
         warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
+    named, rivals = choose_primary(arms, primary)
+    failed = tuple(one for one in fits if isinstance(one, FailedArm))
+    missing = _missing_primary(arms, fits, named, rivals)
+    said = _failure_notes(arms, failed)
+    if said:
+        notes += said
+        warnings.warn(" ".join([f"{cohort.target}: {said[0]}", missing]).strip(), ParfocalWarning, stacklevel=3)
+    arms, fits, place_of = _with_numbers(arms, fits)
+    named, rivals = place_of.get(named), tuple(place_of[one] for one in rivals if one in place_of)
     ratio = float(np.mean([len(fold.test) / len(fold.train) for fold in folds]))
     values = [_fold_values(cohort, joined, usable, one.predictions) for one in fits]
     to_interval = _interval_of(cohort, ratio)
@@ -81,7 +91,6 @@ def compare_arms(
     by_kind = {kind: [place for place, arm in enumerate(arms) if arm.kind == kind] for kind in ("single", "mixed")}
     best, best_mixed = best_of(by_kind["single"]), best_of(by_kind["mixed"])
     best_other = best_of([place for place, arm in enumerate(arms) if arm.kind != "single"])
-    named, rivals = choose_primary(arms, primary)
     rival = best_of(rivals)
     outside = compare_externally(fits, external, best, baseline=float(outcome.value.mean()), seed=seed)
     runs = tuple(
@@ -115,7 +124,45 @@ def compare_arms(
         subgroups=measure_subgroups(cohort, joined, [one.predictions for one in fits], ratio),
         external_cohort=external,
         notes=tuple(notes),
+        failed=failed,
+        missing_primary=missing,
     )
+
+
+def _with_numbers(
+    arms: Sequence[Arm], fits: Sequence[ArmFits | FailedArm]
+) -> tuple[list[Arm], list[ArmFits], dict[int | None, int]]:
+    """The arms that did not fail with their fits, and the place that each has among them."""
+    done = {place: one for place, one in enumerate(fits) if isinstance(one, ArmFits)}
+    place_of: dict[int | None, int] = {before: now for now, before in enumerate(done)}
+    kept = [replace(arms[place], average_of=tuple(place_of[one] for one in arms[place].average_of)) for place in done]
+    return kept, list(done.values()), place_of
+
+
+def _failure_notes(arms: Sequence[Arm], failed: Sequence[FailedArm]) -> list[str]:
+    """What failed, and what the comparisons are without it."""
+    if not failed:
+        return []
+    listed = "; ".join(f"{arm_label(arms, list(arms).index(one.arm))} ({one.reason})" for one in failed)
+    notes = [f"{len(failed)} of {len(arms)} arms failed, have no number and stand in no comparison: {listed}."]
+    if any(one.arm.kind == "single" for one in failed):
+        notes.append("The best single magnification is the best of those that did not fail.")
+    return notes
+
+
+def _missing_primary(
+    arms: Sequence[Arm], fits: Sequence[ArmFits | FailedArm], named: int | None, rivals: Sequence[int]
+) -> str:
+    """Why there is no primary comparison, where its arm or all that it should beat have failed; else empty."""
+    if named is None or not rivals:
+        return ""
+    head = f"The primary comparison is about \u201c{arm_label(arms, named)}\u201d"
+    own = fits[named]
+    if isinstance(own, FailedArm):
+        return f"{head}, which failed ({own.reason}); no other arm takes its place, so there is no primary comparison."
+    if all(isinstance(fits[place], FailedArm) for place in rivals):
+        return f"{head}, and every single magnification that it should beat failed, so there is none."
+    return ""
 
 
 def _fold_values(

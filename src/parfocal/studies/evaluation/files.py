@@ -99,6 +99,7 @@ def _target_json(result: TargetResult) -> dict[str, Any]:
         "test_over_train": result.test_over_train,
         "best_single": None if best is None else _label(result, best),
         "primary": _comparison_json(result, result.primary),
+        "missing_primary": result.missing_primary or None,
         "picked": _comparison_json(result, result.picked),
         "detectable_difference": _number(result.detectable),
         "references": {
@@ -108,6 +109,10 @@ def _target_json(result: TargetResult) -> dict[str, Any]:
         "external_cohort": None if result.external_cohort is None else _cohort_json(result.external_cohort),
         "subgroups": [_subgroup_json(result, one) for one in result.subgroups],
         "arms": [_run_json(run) for run in result.runs],
+        "failed": [
+            {"arm": one.arm.name, "id": one.arm.id, "pooling": one.arm.pooling, "reason": one.reason}
+            for one in result.failed
+        ],
     }
 
 

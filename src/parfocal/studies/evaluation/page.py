@@ -6,9 +6,9 @@ from typing import Any
 from parfocal.report import Column, ReportPage, Row, Section, Table, Text
 from parfocal.report.page import Block
 from parfocal.studies.arm import ARM_METHODS
-from parfocal.studies.evaluation.page_summary import across_sentences, summary_section
+from parfocal.studies.evaluation.page_summary import across_sentences, missing_sentences, summary_section
 from parfocal.studies.evaluation.page_target import choices_table, target_blocks, target_sentences
-from parfocal.studies.evaluation.result import AcrossTargets, TargetResult
+from parfocal.studies.evaluation.result import AcrossTargets, ArmRun, TargetResult
 
 __all__ = ["evaluation_page"]
 
@@ -71,7 +71,7 @@ def evaluation_page(
         sections: further parts.
     """
     in_lead = len(results) <= _MOST_IN_LEAD
-    lead = across_sentences(results, primary)[:1] if primary is not None else ()
+    lead = missing_sentences(results) + (across_sentences(results, primary)[:1] if primary is not None else ())
     if in_lead:
         lead += tuple(sentence for target, result in results.items() for sentence in target_sentences(target, result))
     summary = summary_section(results, primary, picked)
@@ -105,7 +105,7 @@ def evaluation_page(
 
 def _methods(results: Mapping[str, TargetResult]) -> tuple[Block, ...]:
     """What each way of pooling in the tables does."""
-    arms = [run.arm for run in next(iter(results.values())).runs]
+    arms = [run.arm for result in results.values() for run in result.runs]
     said = {arm.pooling: ARM_METHODS[arm.method] for arm in arms if arm.method in ARM_METHODS}
     if not said:
         return ()
@@ -115,8 +115,12 @@ def _methods(results: Mapping[str, TargetResult]) -> tuple[Block, ...]:
 
 def _costs(results: Mapping[str, TargetResult]) -> Table:
     """Encodings, instances and seconds of every arm; the first two are the means over targets."""
-    first = next(iter(results.values()))
-    with_encodings = any(run.encodings_per_slide is not None for run in first.runs)
+    # An arm may have failed on one target and not on another.
+    of_arm: dict[tuple[str, str], list[ArmRun]] = {}
+    for result in results.values():
+        for run in result.runs:
+            of_arm.setdefault((run.arm.family, run.arm.label), []).append(run)
+    with_encodings = any(run.encodings_per_slide is not None for same in of_arm.values() for run in same)
     columns = [Column("Arm"), Column("Pooling")]
     if with_encodings:
         columns.append(Column("Tiles encoded per slide", "right", "Passes through a tile encoder that the arm needs."))
@@ -125,12 +129,12 @@ def _costs(results: Mapping[str, TargetResult]) -> Table:
         Column("Seconds of fitting", "right", "Wall-clock time of all folds and choices on this machine."),
     ]
     rows, family = [], ""
-    for place, run in enumerate(first.runs):
-        if run.arm.family != family:
-            family = run.arm.family
+    for same in of_arm.values():
+        arm = same[0].arm
+        if arm.family != family:
+            family = arm.family
             rows.append(Row((family,), "group"))
-        same = [result.runs[place] for result in results.values()]
-        cells = [run.arm.name, run.arm.pooling]
+        cells = [arm.name, arm.pooling]
         if with_encodings:
             known = [one.encodings_per_slide for one in same if one.encodings_per_slide is not None]
             cells.append(f"{sum(known) / len(known):,.0f}" if known else "–")

@@ -8,7 +8,7 @@ from parfocal.report.statistics import Interval
 from parfocal.studies.evaluation.primary import arm_label
 from parfocal.studies.evaluation.result import AcrossTargets, TargetComparison, TargetResult
 
-__all__ = ["across_sentences", "summary_section"]
+__all__ = ["across_sentences", "missing_sentences", "summary_section"]
 
 _WORDS = (
     "An arm is one way to read a slide: which magnifications go in, and how their tiles become one prediction. A "
@@ -49,7 +49,15 @@ def summary_section(
     if picked is not None and (primary is None or _differ(results, primary)):
         found = {target: one for target in picked.targets if (one := results[target].picked) is not None}
         blocks += [Text((_PICKED,)), _table("The best of each kind", results, picked, found, picked=True)]
+    missing = missing_sentences(results)
+    if missing:
+        blocks.append(Text(missing))
     return Section("Single magnifications and mixtures", (Text((_WORDS, _READING)), *blocks)) if blocks else None
+
+
+def missing_sentences(results: Mapping[str, TargetResult]) -> tuple[str, ...]:
+    """The targets that have no primary comparison because an arm of it failed, each with the reason."""
+    return tuple(f"{name}: {one.missing_primary}" for name, one in results.items() if one.missing_primary)
 
 
 def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets) -> tuple[str, ...]:

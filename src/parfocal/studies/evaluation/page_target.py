@@ -77,10 +77,17 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
     sentences = target_sentences(target, result) if with_sentences else ()
     folds = f"{result.splits.n_folds} folds, {result.splits.n_repeats} times."
     blocks: list[Block] = [
-        Text((*sentences, f"{_described(result.cohort)} {folds}", f"{metric.name}: {metric.meaning}")),
-        arms_table(target, arms, metric=metric.name),
-        forest_figure(target, arms, metric=metric.name),
+        Text((*sentences, f"{_described(result.cohort)} {folds}", f"{metric.name}: {metric.meaning}"))
     ]
+    if arms:
+        blocks += [
+            arms_table(target, arms, metric=metric.name),
+            forest_figure(target, arms, metric=metric.name),
+        ]
+    if result.failed:
+        failed = tuple(Row((one.arm.name, one.arm.pooling, "failed", one.reason), "muted") for one in result.failed)
+        columns = (Column("Arm"), Column("Pooling"), Column(metric.name), Column("Why"))
+        blocks.append(Table(f"{target}: arms that failed", columns, failed))
     blocks += [Note(note, "Left out or remarkable") for note in result.notes]
     late = [one for one in result.references.get("late", ()) if not one.is_ceiling]
     if late:

@@ -24,6 +24,7 @@ __all__ = [
     "Comparison",
     "EvaluateResult",
     "ExternalRun",
+    "FailedArm",
     "Subgroup",
     "TargetComparison",
     "TargetResult",
@@ -49,6 +50,19 @@ class ArmFits:
     encodings_per_slide: float | None = None
     external: FoldPrediction | None = None
     by_seed: tuple[tuple[FoldPrediction, ...], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class FailedArm:
+    """An arm without a number, because a fit of it raised, gave scores that are not finite, or could not be made.
+
+    Attributes:
+        arm: which.
+        reason: why, in one line.
+    """
+
+    arm: Arm
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +203,7 @@ class TargetResult:
         splits: who was tested when.
         folds: the same with the inner folds.
         metric: what compares arms.
-        runs: the arms, in the order of the table.
+        runs: the arms that have a number, in the order of the table.
         best_single: place in `runs` of the single magnification with the highest metric; None without any.
         primary: the comparison that was named before looking; None where there is no mixed arm or no single one.
         picked: the best arm that mixes against the best single magnification, both picked after looking.
@@ -200,6 +214,8 @@ class TargetResult:
         external_cohort: slides and labels that no fit has seen.
         references: numbers to print beside arms, by their kind.
         notes: what was dropped or is remarkable.
+        failed: the arms that have no number; they take part in no comparison.
+        missing_primary: why there is no primary comparison although one was named, in a sentence; else empty.
     """
 
     cohort: Cohort
@@ -216,6 +232,8 @@ class TargetResult:
     external_cohort: Cohort | None = None
     references: Mapping[str, Sequence[Reference]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    failed: tuple[FailedArm, ...] = ()
+    missing_primary: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,3 +278,8 @@ class EvaluateResult:
     settings: Mapping[str, Any]
     primary: AcrossTargets | None = None
     picked: AcrossTargets | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """0 when all arms have a number for every target, 3 when some do not."""
+        return 3 if any(one.failed for one in self.targets.values()) else 0

@@ -29,7 +29,7 @@ _CALIBRATION_COLUMNS = ("calibration_slope", "calibration_intercept", "calibrati
 RESULT_COLUMNS = (
     "target", "outcome", "id", "arm", "pooling", "family", "kind", "metric", "value", "low", "high", "level", "method",
     "folds", "gain", "gain_low", "gain_high", "p", "p_holm", *_SECOND_COLUMNS, *_CALIBRATION_COLUMNS, "seed_sd",
-    "encodings_per_slide", "instances_per_slide", "seconds", "chosen",
+    "encodings_per_slide", "instances_per_slide", "seconds", "chosen", "failed",
 )  # fmt: skip
 PREDICTION_COLUMNS = (
     "target", "id", "arm", "pooling", "repeat", "fold", "slide", "label", "event", "column", "score",
@@ -37,7 +37,7 @@ PREDICTION_COLUMNS = (
 SUMMARY_COLUMNS = (
     "comparison", "target", "metric", "single", "single_value", "single_low", "single_high", "mixed", "mixed_value",
     "mixed_low", "mixed_high", "difference", "difference_low", "difference_high", "p", "p_holm",
-    "detectable_difference",
+    "detectable_difference", "failed",
 )  # fmt: skip
 SUBGROUP_COLUMNS = (
     "target", "column", "value", "slides", "patients", "folds", "id", "arm", "pooling", "metric", "estimate", "low",
@@ -51,7 +51,7 @@ EXTERNAL_COLUMNS = (
 
 
 def result_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
-    """One row for each arm and target."""
+    """One row for each arm and target; that of a failed one has no numbers, and the reason in its last column."""
     for target, result in results.items():
         tests = [run.against_best_single for run in result.runs]
         adjusted = holm(np.array([float("nan") if test is None else test.p_value for test in tests]))
@@ -65,8 +65,14 @@ def result_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
                 run.arm.kind, result.metric.name, *_ends(run.interval), run.interval.level, run.interval.method,
                 int(np.isfinite(run.fold_value).sum()), *gain, *_second(run.beside), *_calibration(run.calibration),
                 _cell(run.seed_sd), _cell(run.encodings_per_slide), run.instances_per_slide, round(run.seconds, 3),
-                chosen,
+                chosen, "",
             ]  # fmt: skip
+        for one in result.failed:
+            head = [
+                target, result.cohort.outcome.kind, one.arm.id, one.arm.name, one.arm.pooling, one.arm.family,
+                one.arm.kind, result.metric.name,
+            ]  # fmt: skip
+            yield [*head, *[""] * (len(RESULT_COLUMNS) - len(head) - 1), one.reason]
 
 
 def prediction_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
@@ -88,7 +94,10 @@ def prediction_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[An
 
 
 def summary_rows(results: Mapping[str, TargetResult], across: Mapping[str, AcrossTargets]) -> Iterator[Sequence[Any]]:
-    """One row for each comparison and target, and one for the mean over targets where there are several."""
+    """One row for each comparison and target, and one for the mean over targets where there are several.
+
+    A target whose primary comparison is missing has a row without numbers, with the reason in its last column.
+    """
     for name, one in across.items():
         for target in one.targets:
             result = results[target]
@@ -98,13 +107,17 @@ def summary_rows(results: Mapping[str, TargetResult], across: Mapping[str, Acros
             yield [
                 name, target, result.metric.name, arm_label(arms, found.single), *_ends(single.interval),
                 arm_label(arms, found.mixed), *_ends(mixed.interval), *_ends(found.test.difference),
-                _cell(found.test.p_value), _cell(one.p_holm[target]), _cell(found.detectable),
+                _cell(found.test.p_value), _cell(one.p_holm[target]), _cell(found.detectable), "",
             ]  # fmt: skip
         if one.single is not None and one.mixed is not None and one.difference is not None:
             yield [
                 name, "mean over targets", "", "", *_ends(one.single), "", *_ends(one.mixed), *_ends(one.difference),
-                one.signed_rank.p_value, "", "",
+                one.signed_rank.p_value, "", "", "",
             ]  # fmt: skip
+    for target, result in results.items():
+        if result.missing_primary:
+            head = ["primary", target, result.metric.name]
+            yield [*head, *[""] * (len(SUMMARY_COLUMNS) - len(head) - 1), result.missing_primary]
 
 
 def subgroup_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:

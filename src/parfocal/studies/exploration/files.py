@@ -32,9 +32,23 @@ def write_exploration(
     arms = list(dict.fromkeys(label for one in found.cells for label in one.arms))
     parts = list(dict.fromkeys(key for one in everything for key in one.r2_parts))
     columns = ("cell", "kind", *found.axes, "seed", "r2", "r2_decoder", *(f"r2 {p} {m}" for p, m in parts))
-    columns += ("auc", *(f"auc {label}" for label in arms), "training_seconds", "parameters")
-    _write(out / "results.csv", columns, (row for one in everything for row in _run_rows(one, found, parts, arms)))
-    _write(out / "cells.csv", _CELL_COLUMNS, (_cell_row(one) for one in everything))
+    columns += ("auc", *(f"auc {label}" for label in arms), "training_seconds", "parameters", "failed")
+    reasons = {(one.cell, one.seed): f"{one.error}: {one.message}" for one in failures}
+    runs = [
+        [*row, reasons.pop((one.cell.name, seed), "")]
+        for one in everything
+        for seed, row in _run_rows(one, found, parts, arms)
+    ]
+    place = columns.index("seed")
+    for (cell, seed), reason in reasons.items():
+        runs.append([cell, *[""] * (place - 1), seed, *[""] * (len(columns) - place - 2), reason])
+    _write(out / "results.csv", columns, runs)
+    cells = [[*_cell_row(one), sum(failure.cell == one.cell.name for failure in failures)] for one in everything]
+    known = {one.cell.name for one in everything}
+    for name in dict.fromkeys(one.cell for one in failures if one.cell not in known):
+        count = sum(one.cell == name for one in failures)
+        cells.append([name, "", 0, *[""] * (len(_CELL_COLUMNS) - 4), count])
+    _write(out / "cells.csv", _CELL_COLUMNS, cells)
     _write(
         out / "effects.csv",
         ("axis", "value", "against", "pairs", "r2", "r2_sd", "auc", "auc_sd"),
@@ -87,7 +101,7 @@ def write_exploration(
 
 _CELL_COLUMNS = (
     "cell", "kind", "seeds", "r2", "r2_sd", "r2_rank", "r2_decoder", "r2_decoder_sd", "auc", "auc_sd", "auc_rank",
-    "training_seconds", "parameters",
+    "training_seconds", "parameters", "failed_seeds",
 )  # fmt: skip
 
 
@@ -100,23 +114,27 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) ->
 
 def _run_rows(
     one: CellSummary, found: Exploration, parts: Sequence[tuple[str, str]], arms: Sequence[str]
-) -> Iterable[Sequence[Any]]:
+) -> Iterable[tuple[int, Sequence[Any]]]:
+    """Each seed with its row."""
     for seed in one.r2.by_seed:
         own = [one.r2_parts[key].by_seed.get(seed, "") if key in one.r2_parts else "" for key in parts]
         by_arm = [one.arms[label].by_seed.get(seed, "") if label in one.arms else "" for label in arms]
-        yield [
-            one.cell.name,
-            one.cell.kind,
-            *(one.cell.levels[axis] if one.cell.kind == "trained" else "" for axis in found.axes),
+        yield (
             seed,
-            one.r2.by_seed[seed],
-            one.r2_decoder.by_seed.get(seed, ""),
-            *own,
-            one.auc.by_seed.get(seed, "") if one.cell.kind != "tiles" else "",
-            *by_arm,
-            one.training_seconds.by_seed[seed],
-            one.parameters,
-        ]
+            [
+                one.cell.name,
+                one.cell.kind,
+                *(one.cell.levels[axis] if one.cell.kind == "trained" else "" for axis in found.axes),
+                seed,
+                one.r2.by_seed[seed],
+                one.r2_decoder.by_seed.get(seed, ""),
+                *own,
+                one.auc.by_seed.get(seed, "") if one.cell.kind != "tiles" else "",
+                *by_arm,
+                one.training_seconds.by_seed[seed],
+                one.parameters,
+            ],
+        )
 
 
 def _cell_row(one: CellSummary) -> Sequence[Any]:

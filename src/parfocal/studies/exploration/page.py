@@ -39,7 +39,10 @@ def exploration_page(
     holdout: str,
 ) -> ReportPage:
     """The page of what was found."""
-    sections = [Section("The cells", _cell_blocks(found)), Section("What each axis changes", _effect_blocks(found))]
+    sections = [
+        Section("The cells", _cell_blocks(found)),
+        Section("What each axis changes", _effect_blocks(found, failures)),
+    ]
     sections.append(Section("What pretraining brings over random weights", (_gain_text(), *_gain_tables(found))))
     sections.append(Section("Where the R2 comes from", (_parts_table(found),)))
     if found.has_auc:
@@ -97,7 +100,9 @@ def _lead(found: Exploration, failures: Sequence[Failure]) -> tuple[str, ...]:
             "what slide classifiers get from them can."
         )
     if failures:
-        sentences.append(f"{len(failures)} runs failed and are left out; the same command tries them again.")
+        failed = list(dict.fromkeys(one.cell for one in failures))
+        listed = ", ".join(failed[:4]) + (" and others" if len(failed) > 4 else "")
+        sentences.append(f"{len(failures)} runs failed ({listed}) and have no place in this; run again to try again.")
     return tuple(sentences)
 
 
@@ -186,9 +191,16 @@ def _dots(found: Exploration, metric: str, cells: Sequence[CellSummary]) -> Figu
     return Figure.of(plot.svg(), f"{metric}: a dot for each seed, a tick at their mean; controls in orange.", alt)
 
 
-def _effect_blocks(found: Exploration) -> tuple[Block, ...]:
+def _effect_blocks(found: Exploration, failures: Sequence[Failure]) -> tuple[Block, ...]:
+    measured = {(one.axis, one.level) for one in found.effects}
+    absent = [
+        f"{axis}={own}" for axis, labels in found.axes.items() for own in labels[1:] if (axis, own) not in measured
+    ]
+    notes: tuple[Block, ...] = ()
+    if failures and absent:
+        notes = (Note(f"No comparison is possible for {', '.join(absent)}.", "A cell of it failed"),)
     if not found.effects:
-        return (Text(("No two cells differ in one axis alone.",)),)
+        return (*notes, Text(("No two cells differ in one axis alone.",)))
     columns = [Column("Value"), Column("Against"), Column("Held-out R2", "right", "Change, ± over seeds.")]
     columns.append(Column("Clear", "center", "All seeds agree, and the mean is above twice its standard error."))
     if found.has_auc:
@@ -210,6 +222,7 @@ def _effect_blocks(found: Exploration) -> tuple[Block, ...]:
     return (
         Table("Every value against the first of its axis", tuple(columns), tuple(rows), (note,)),
         _effect_figure(found.effects),
+        *notes,
     )
 
 

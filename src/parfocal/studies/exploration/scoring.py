@@ -17,6 +17,7 @@ from torch import Tensor
 
 from parfocal.bags.represent import RepresentSettings, represent
 from parfocal.cohort import read_cohort, read_splits
+from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet, open_set
 from parfocal.errors import ParfocalError, ParfocalWarning
 from parfocal.geometry import format_mpp
@@ -35,7 +36,7 @@ from parfocal.studies.exploration.cells import Cell
 from parfocal.studies.exploration.linear_r2 import Contextualise, linear_r2
 from parfocal.studies.fitting import cross_validate
 
-__all__ = ["CellJob", "Failure", "Labels", "Protocol", "attempt_job", "read_result", "run_job"]
+__all__ = ["CellJob", "Failure", "Labels", "Protocol", "attempt_job", "is_done", "read_result", "run_job"]
 
 RESULT = "result.json"
 # What says most of a cell; the other poolings would take most of the time, cell by cell.
@@ -121,18 +122,29 @@ def read_result(job: CellJob) -> dict[str, Any] | None:
     return content if content.get("identity") == json.loads(canonical_json(dict(job.identity))) else None
 
 
+def is_done(job: CellJob) -> bool:
+    """Whether nothing of a job is left: it has a result, in which no slide classifier failed."""
+    found = read_result(job)
+    return found is not None and not found.get("failed_arms")
+
+
 def attempt_job(job: CellJob) -> Failure | None:
-    """Run a job; what goes wrong with this cell is its recorded failure, and the others go on."""
+    """Run a job; what goes wrong with this cell, whatever it is, is its recorded failure, and the others go on."""
     try:
         run_job(job)
-    except (ParfocalError, OSError, RuntimeError, ValueError, MemoryError) as error:
+    except Exception as error:
         message = " ".join(str(error).split()) or "no message"
         return Failure(job.cell.name, job.settings.seed, type(error).__name__, message)
     return None
 
 
 def run_job(job: CellJob) -> None:
-    """Pretrain, freeze and score a cell; `result.json` comes last and marks it as done."""
+    """Pretrain, freeze and score a cell; `result.json` comes last and marks it as done.
+
+    Raises:
+        ParfocalError: its training diverged, or some slide classifier failed; in that case the result is written, with
+            the other numbers.
+    """
     started = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ParfocalWarning)
@@ -154,10 +166,14 @@ def run_job(job: CellJob) -> None:
     }
     with writing(job.folder / RESULT) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    failed = scores.get("failed_arms")
+    if failed:
+        first = next(iter(failed))
+        raise ParfocalError(f"{len(failed)} slide classifiers failed; the first, {first}: {failed[first]}")
 
 
 def _run(job: CellJob) -> dict[str, Any]:
-    tiles, settings, device = open_set(job.tiles), job.settings, torch.device(_device(job.device))
+    tiles, settings, device = open_set(job.tiles), job.settings, find_device(job.device)
     split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
     cache = SlideCache(tiles, max_bytes=settings.cache_mib << 20)
     if job.cell.kind == "tiles":
@@ -165,7 +181,7 @@ def _run(job: CellJob) -> dict[str, Any]:
         scores: dict[str, Any] = {"parameters": 0, "training_seconds": 0.0, "holdout": split.sentence}
         inputs = [tiles]
         scores |= _linear_scores(job, tiles, split, cache, contextualise, standardise, device)
-        return scores | ({"auc": _slide_aucs(job, inputs)} if job.protocol.labels else {})
+        return scores | _slide_aucs(job, inputs, device)
     model = _pretrained(job, tiles, split, cache)
     trainee = Trainee(model, settings)
     # The same statistics that training took; whitened targets need their matrices, which no checkpoint holds.
@@ -202,7 +218,7 @@ def _run(job: CellJob) -> dict[str, Any]:
                 raise ParfocalError(
                     f"{len(made.failed)} slides have no region embeddings: {first.slide}: {first.message}"
                 )
-            scores["auc"] = _slide_aucs(job, made.sets)
+            scores |= _slide_aucs(job, made.sets, device)
     return scores
 
 
@@ -302,8 +318,8 @@ def _without_encoder(
     return trainee.standardise, contextualise
 
 
-def _slide_aucs(job: CellJob, sets: Any) -> dict[str, dict[str, Any]]:
-    """The AUC of every arm that the sets allow, on the folds that all cells share."""
+def _slide_aucs(job: CellJob, sets: Any, device: torch.device) -> dict[str, Any]:
+    """The AUC of every arm that the sets allow, on the folds that all cells share, and why some have none."""
     labels = job.protocol.labels
     if labels is None:
         return {}
@@ -313,8 +329,11 @@ def _slide_aucs(job: CellJob, sets: Any) -> dict[str, dict[str, Any]]:
     found, seed = table_of_arms(sets), job.protocol.probes.seed
     arms = choose_arms(found, sorted({arm.method for arm in found} & _METHODS))
     bags = read_arm_bags(arms, sets, cohort.slides, most_instances=labels.most_instances, seed=seed)
-    result = cross_validate(arms, bags, cohort, splits, job.protocol.probes)
-    return {
+    probes = job.protocol.probes.model_copy(update={"device": str(device)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParfocalWarning)  # arms that failed are in the result
+        result = cross_validate(arms, bags, cohort, splits, probes)
+    aucs = {
         run.arm.label: {
             "auc": float(run.interval.estimate),
             "low": _known(run.interval.low),
@@ -324,9 +343,17 @@ def _slide_aucs(job: CellJob, sets: Any) -> dict[str, dict[str, Any]]:
         }
         for run in result.runs
     }
+    return {"auc": aucs, "failed_arms": {one.arm.label: one.reason for one in result.failed}}
 
 
 def _by_pattern(sums: R2Sums, mpps: Any) -> dict[str, dict[str, float]]:
+    broken = [
+        f"{pattern} at {format_mpp(mpp)} mpp"
+        for (pattern, mpp), error in sums.error.items()
+        if not math.isfinite(error)
+    ]
+    if broken:
+        raise ParfocalError(f"its vectors give predictions that are not finite ({', '.join(broken)})")
     return {
         pattern: _finite({format_mpp(mpp): sums.of(pattern=pattern, mpp=mpp) for mpp in mpps}) for pattern in PATTERNS
     }
@@ -338,10 +365,3 @@ def _known(value: float) -> float | None:
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value == value}
-
-
-def _device(asked: str) -> str:
-    """The name that torch knows: `auto` and `gpu` are those of the training framework."""
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return asked.replace("gpu", "cuda")

@@ -248,7 +248,7 @@ def _summary(cell: Cell, results: Sequence[Mapping[str, Any]], rank: Mapping[str
         r2=Spread({int(one["seed"]): _mean_r2(one["r2"]) for one in results}),
         r2_decoder=Spread({int(one["seed"]): _mean_r2(one["r2_decoder"]) for one in results if "r2_decoder" in one}),
         r2_parts={key: Spread(values) for key, values in parts.items()},
-        auc=Spread({int(one["seed"]): _mean_auc(one["auc"]) for one in results if one.get("auc")}),
+        auc=Spread({int(one["seed"]): _mean_auc(one["auc"]) for one in results if _has_all_aucs(one)}),
         arms={label: Spread(values) for label, values in arms.items()},
         intervals={label: float(np.mean(values)) for label, values in halves.items()},
         monitors={name: Spread(values) for name, values in monitors.items()},
@@ -263,6 +263,11 @@ def _mean_r2(by_pattern: Mapping[str, Mapping[str, float]]) -> float:
     """Patterns and magnifications weigh the same: otherwise random tokens of 20x would decide alone."""
     values = [value for by_mpp in by_pattern.values() for value in by_mpp.values()]
     return float(np.mean(values)) if values else math.nan
+
+
+def _has_all_aucs(result: Mapping[str, Any]) -> bool:
+    """Whether a mean over slide classifiers compares with that of other cells: one that failed would shift it."""
+    return bool(result.get("auc")) and not result.get("failed_arms")
 
 
 def _mean_auc(arms: Mapping[str, Mapping[str, Any]]) -> float:
@@ -282,7 +287,11 @@ def _ranks(
     cells = list(cells)
     for metric, part, mean_of in ((R2, "r2", _mean_r2), (AUC, "auc", _mean_auc)):
         values = {
-            cell.digest: {int(one["seed"]): mean_of(one[part]) for one in results[cell.digest] if one.get(part)}
+            cell.digest: {
+                int(one["seed"]): mean_of(one[part])
+                for one in results[cell.digest]
+                if one.get(part) and (part == "r2" or _has_all_aucs(one))
+            }
             for cell in cells
             if metric == AUC or cell.data == question
         }

@@ -23,6 +23,7 @@ from parfocal.cohort import (
     whole_fold,
 )
 from parfocal.config import Settings
+from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.probes import FittedProbe, FoldPrediction, ProbeSettings, average_predictions, predict
@@ -102,6 +103,7 @@ def fit(
     """
     settings = settings or FitSettings()
     tell = progress or (lambda done, total, name: None)
+    find_device(settings.probes.device)
     writable_folder(out.absolute().parent)
     sets = open_all(inputs)
     asked, columns = Target(target) if isinstance(target, str) else target, columns or LabelColumns()

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag, RepresentSettings, read_bags, represent
 from parfocal.config import Settings
+from parfocal.device import find_device
 from parfocal.embeddings import (
     EmbeddingSet,
     Event,
@@ -89,6 +90,7 @@ def predict(
     """
     settings = settings or PredictSettings()
     tell = progress or (lambda stage, done, total: None)
+    find_device(settings.device)
     fitted = load_head(head)
     store = store or out.with_name(f"{out.stem}-store")
     if out.is_dir():
