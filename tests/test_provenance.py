@@ -140,3 +140,22 @@ def test_another_error_stays_what_it_is(tmp_path: Path) -> None:
         raise KeyError("x")
     with pytest.raises(OSError, match="unable to open"), writing(tmp_path / "a.h5") as temporary:
         h5py.File(temporary.with_name("absent"), "r")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+@pytest.mark.parametrize("puts_another_there", [False, True])
+def test_a_file_has_the_permissions_that_the_umask_gives(
+    tmp_path: Path, umask: int, mode: int, puts_another_there: bool
+) -> None:
+    before = os.umask(umask)
+    try:
+        with writing(tmp_path / "a.txt") as temporary:
+            if puts_another_there:  # as safetensors does
+                own = tmp_path / "own"
+                own.touch(0o600)
+                own.replace(temporary)
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -96,7 +97,8 @@ def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed over it when the block ends well and removed when it does not.
 
     The temporary name keeps the suffix, so that libraries which look at it still work; it starts with a dot and holds
-    `.partial-` and the writer, so that `remove_leftovers` finds what a killed process left behind.
+    `.partial-` and the writer, so that `remove_leftovers` finds what a killed process left behind. The file has the
+    permissions that the umask gives.
 
     Raises:
         OSError: among others, a disk that is full; then the error names `path`.
@@ -104,7 +106,12 @@ def writing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_temporary_prefix(path)}{writer_name()}-{secrets.token_hex(4)}{path.suffix}")
     try:
+        # Made here, so that it has the permissions that the umask gives: some libraries put a file of their own there.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)
         # Without the flush a power cut could leave a renamed file with no content.
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

@@ -5,22 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import UInt8
 
 from parfocal.embeddings.absent import watch_absent
 from parfocal.embeddings.files import SlideOrigin
-from parfocal.embeddings.layout import VERSION_ATTRIBUTE, check_version, features_path, index_path, repair_advice
+from parfocal.embeddings.fingerprint import fingerprinting
+from parfocal.embeddings.kept import read_kept
 from parfocal.embeddings.prefetch import prefetched
-from parfocal.embeddings.settings import EmbedSettings
+from parfocal.embeddings.settings import EmbedSettings, asked_mpp
 from parfocal.embeddings.write import SlideWriter
 from parfocal.encoders import TileEncoder
-from parfocal.errors import MismatchError, StoreError
-from parfocal.geometry import format_mpp
-from parfocal.provenance import file_fingerprint
 from parfocal.regions import plan_regions
-from parfocal.slides import Slide, SlideSource, check_slide_mpp, open_slide
+from parfocal.slides import Slide, SlideSource, open_slide
 from parfocal.tiles import RegionTiles, iter_tiles
 
 __all__ = ["EmbeddedSlide", "OnTiles", "batches", "embed_slide", "kept_slide", "open_source"]
@@ -84,7 +81,7 @@ def embed_slide(
     if kept is not None:
         return kept
     started = time.monotonic()
-    with open_source(source, settings) as slide:
+    with open_source(source, settings) as slide, fingerprinting(source.path) as fingerprint:
         plan = plan_regions(slide, settings.grid)
         planned = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
         n_planned = {mpp: len(tiles) for mpp, tiles in planned.items()}
@@ -114,6 +111,7 @@ def embed_slide(
                         on_tiles(done, total)
             if absent:
                 writer.leave_out(absent)
+            writer.set_fingerprint(*fingerprint())
     return EmbeddedSlide(
         source.slide,
         source.path,
@@ -139,59 +137,19 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
         ConfigError: the resolution asked for it is one that no slide has.
     """
     started = time.monotonic()
-    path = index_path(set_path, source.slide)
-    if not path.is_file():
+    kept = read_kept(source, settings, set_path)
+    if kept is None:
         return None
-    try:
-        with h5py.File(path, "r", locking="best-effort") as index:
-            check_version(index.attrs.get(VERSION_ATTRIBUTE), path)
-            fingerprint = str(index.attrs["slide_fingerprint"])
-            slide_mpp = float(index.attrs["slide_mpp"])
-            n_regions = int(index["region_xy_um"].shape[0])
-            groups = {mpp: index[format_mpp(mpp)] for mpp in settings.grid.mpps}
-            n_tiles = {mpp: int(group["region"].shape[0]) for mpp, group in groups.items()}
-            reasons = {mpp: group["absent_reason"] for mpp, group in groups.items() if "absent_reason" in group}
-            n_absent = {mpp: len(texts) for mpp, texts in reasons.items()}
-            reason = next((str(texts.asstr()[0]) for texts in reasons.values()), None)
-    except (OSError, KeyError) as error:
-        raise StoreError(
-            f"cannot tell whether {source.slide} is done: {path} is damaged ({error}). "
-            "Remove it to embed the slide anew."
-        ) from error
-    if source.path.exists() and file_fingerprint(source.path) != fingerprint:
-        raise MismatchError(
-            f"{source.slide} is in the store, but {source.path} is another file than the one that was embedded. "
-            f"Remove {path} to embed it anew, or give the slide another name."
-        )
-    asked_mpp = _asked_mpp(source, settings)
-    check_slide_mpp(asked_mpp, f"the mpp of {source.slide}")
-    if asked_mpp is not None and abs(asked_mpp - slide_mpp) > 1e-6 * slide_mpp:
-        raise MismatchError(
-            f"{source.slide} is in the store with {slide_mpp:g} um per pixel, and {asked_mpp:g} is asked now. "
-            f"Ask for {slide_mpp:g} or for none to keep it, or remove {path} to embed it anew."
-        )
-    for mpp, rows in n_tiles.items():
-        _check_features(set_path, source.slide, mpp, rows)
-    seconds = time.monotonic() - started
-    return EmbeddedSlide(source.slide, source.path, True, n_regions, n_tiles, seconds, n_absent, reason)
-
-
-def _check_features(set_path: Path, slide: str, mpp: float, rows: int) -> None:
-    """Refuse a features file that is absent, does not open, or has another number of rows than its index."""
-    path = features_path(set_path, slide, mpp)
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            found = (len(file["features"]), len(file["coords"]))
-    except (OSError, KeyError, RuntimeError) as error:
-        what = f"it is damaged ({error})" if path.exists() else "it is absent"
-        raise StoreError(
-            f"{slide} is in the store, but {path} cannot be read: {what}. {repair_advice(set_path, slide)}"
-        ) from error
-    if found != (rows, rows):
-        raise StoreError(
-            f"{slide} is in the store, but {path} has {found[0]} features and {found[1]} coords where its index has "
-            f"{rows}. {repair_advice(set_path, slide)}"
-        )
+    return EmbeddedSlide(
+        source.slide,
+        source.path,
+        True,
+        kept.n_regions,
+        kept.n_tiles,
+        time.monotonic() - started,
+        kept.n_absent,
+        kept.absent_reason,
+    )
 
 
 def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
@@ -201,12 +159,8 @@ def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
         SlideError: see `parfocal.slides.open_slide`.
     """
     return open_slide(
-        source.path, slide_mpp=_asked_mpp(source, settings), mpp_from_objective=settings.mpp_from_objective
+        source.path, slide_mpp=asked_mpp(source, settings), mpp_from_objective=settings.mpp_from_objective
     )
-
-
-def _asked_mpp(source: SlideSource, settings: EmbedSettings) -> float | None:
-    return settings.slide_mpp if source.slide_mpp is None else source.slide_mpp
 
 
 def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, UInt8[np.ndarray, "tile y x 3"]]]:
@@ -233,7 +187,6 @@ def _origin(slide: Slide, source: SlideSource) -> SlideOrigin:
     calibration = slide.calibration
     return SlideOrigin(
         path=str(source.path),
-        fingerprint=file_fingerprint(source.path),
         size_l0px=(slide.width_px, slide.height_px),
         objective_power=slide.objective_power,
         mpp_source=calibration.source if calibration else None,

@@ -13,7 +13,7 @@ from parfocal.embeddings.embed import kept_slide, open_source
 from parfocal.embeddings.events import tile_counts
 from parfocal.embeddings.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.encoders import TileEncoder
-from parfocal.errors import ParfocalError
+from parfocal.errors import as_problem
 from parfocal.regions import RegionPlan, plan_regions
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
 from parfocal.tiles import iter_tiles
@@ -147,8 +147,9 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
                 slides.append(_slide_estimate(source, False, plan.n_regions, n_tiles, encoders, settings))
                 if read_seconds is None and plan.n_regions:
                     read_seconds, encode_seconds = _measure(slide, plan, encoders, settings)
-        except (ParfocalError, OSError) as error:
-            slides.append(SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=str(error)))
+        except Exception as error:
+            # As in the slide's own job: whatever a library raises on a file is that slide's line.
+            slides.append(SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=as_problem(error)))
     todo = [one for one in slides if not one.done]
     seconds = None
     if read_seconds is not None:

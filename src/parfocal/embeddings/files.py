@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 
 from parfocal.embeddings.absent import AbsentRows
+from parfocal.embeddings.fingerprint import SlideState
 from parfocal.embeddings.h5 import content_digest
 from parfocal.embeddings.layout import (
     INDEX_DIGEST,
@@ -28,6 +29,8 @@ from parfocal.provenance import remove_leftovers, writing
 
 __all__ = ["RowDtype", "SlideOrigin", "as_stored", "new_file", "write_index", "write_layout"]
 
+SIZES, TIMES = "slide_sizes", "slide_times"
+
 RowDtype = Literal["float16", "float32"]
 
 
@@ -37,7 +40,8 @@ class SlideOrigin:
 
     Attributes:
         path: the slide file, as text.
-        fingerprint: `provenance.file_fingerprint` of it.
+        fingerprint: the digest of its bytes, or `provenance.file_fingerprint` of it where only its features are known.
+        state: the sizes and times of its files.
         size_l0px: width and height of level 0, in pixels.
         objective_power: what the slide says of its objective.
         mpp_source: where the slide's mpp came from.
@@ -48,12 +52,15 @@ class SlideOrigin:
     size_l0px: tuple[int, int] = (0, 0)
     objective_power: float | None = None
     mpp_source: str | None = None
+    state: SlideState | None = None
 
     def attributes(self) -> dict[str, Any]:
         """As attributes of a file; None where nothing is known."""
         return {
             "slide_path": self.path,
             "slide_fingerprint": self.fingerprint,
+            SIZES: self.state.sizes if self.state else None,
+            TIMES: self.state.times if self.state else None,
             "slide_mpp_source": self.mpp_source,
             "level0_width": self.size_l0px[0] or None,
             "level0_height": self.size_l0px[1] or None,

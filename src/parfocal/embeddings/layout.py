@@ -107,7 +107,7 @@ def check_belongs(
     remedy: str,
     *,
     slide: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
     mpp: float | None = None,
 ) -> None:
     """Refuse a file of ours that says of itself that it is another slide's, another set's or another magnification's.
@@ -119,7 +119,7 @@ def check_belongs(
     if found is not None and str(found) != slide:
         raise StoreError(f"cannot use {file}: it is a file of the slide {found!s}, not of {slide}. {remedy}")
     found = attributes.get("parfocal_settings")
-    if found is not None and str(found) != canonical_json(settings):
+    if settings is not None and found is not None and str(found) != canonical_json(settings):
         raise StoreError(f"cannot use {file}: it was made with other settings than its set. {remedy}")
     found = attributes.get("mpp")
     if mpp is not None and found is not None and format_mpp(float(found)) != format_mpp(mpp):

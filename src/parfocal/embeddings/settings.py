@@ -11,9 +11,9 @@ from parfocal.encoders import TileEncoder, available_encoders, load_tile_encoder
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.provenance import digest8
-from parfocal.slides import SlideIds
+from parfocal.slides import SlideIds, SlideSource
 
-__all__ = ["EmbedSettings", "load_encoders", "row_settings", "set_name"]
+__all__ = ["EmbedSettings", "asked_mpp", "load_encoders", "row_settings", "set_name"]
 
 
 class EmbedSettings(Settings):
@@ -35,6 +35,11 @@ class EmbedSettings(Settings):
     )
     ids: SlideIds = Field(
         "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
+    )
+    trust_times: bool = Field(
+        False,
+        description="Take a finished slide's file of the same size for unchanged though its time differs, without "
+        "reading it: for archives that were copied without their times.",
     )
     max_absent: float = Field(
         0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
@@ -93,3 +98,8 @@ def row_settings(settings: EmbedSettings, encoders: Mapping[float, TileEncoder])
 def set_name(rows: Mapping[str, Any]) -> str:
     """The name of the set's folder: the encoders and the digest of everything that changes a row."""
     return f"{rows['encoder']}-{digest8(dict(rows))}"
+
+
+def asked_mpp(source: SlideSource, settings: EmbedSettings) -> float | None:
+    """The resolution that is asked for a slide: its own from the manifest, else the one given for all."""
+    return settings.slide_mpp if source.slide_mpp is None else source.slide_mpp

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -11,6 +12,7 @@ from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 from parfocal.embeddings.absent import AbsentRows
 from parfocal.embeddings.files import SlideOrigin, as_stored, new_file, write_index, write_layout
+from parfocal.embeddings.fingerprint import SlideState
 from parfocal.embeddings.h5 import RowsDigest, rows_digest
 from parfocal.embeddings.layout import (
     features_path,
@@ -134,6 +136,13 @@ class SlideWriter:
         # Rows of a region that is left out are gone already, so every number is found.
         self._region = {mpp: np.searchsorted(kept, numbers).astype(np.int32) for mpp, numbers in region.items()}
         self._center_um, self._coords_l0px = center_um, coords_l0px
+
+    def set_fingerprint(self, fingerprint: str, state: SlideState) -> None:
+        """Say which file the rows come from, before the block ends: this is known when the file has been read."""
+        self._origin = replace(self._origin, fingerprint=fingerprint, state=state)
+        for dataset in self._datasets.values():
+            known = self._origin.attributes()
+            set_attributes(dataset.parent, {name: value for name, value in known.items() if value is not None})
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,6 +5,7 @@ source, and RGB windows of any level, white beyond the edge. Nothing here knows 
 """
 
 from parfocal.slides.calibration import Calibration, check_slide_mpp
+from parfocal.slides.companions import slide_files
 from parfocal.slides.folders import slide_name
 from parfocal.slides.opening import open_slide
 from parfocal.slides.reader import Gap, Window
@@ -28,6 +29,7 @@ __all__ = [
     "read_manifest",
     "read_tile",
     "resample",
+    "slide_files",
     "slide_name",
     "tile_window",
 ]

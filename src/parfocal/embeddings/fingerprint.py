@@ -1,0 +1,119 @@
+"""What tells a slide file from another one in its place: sizes and times at a glance, the digest of all bytes for sure.
+
+A whole-slide image has gigabytes. Its digest is taken while it is embedded, when its bytes are read anyway, and is
+asked for again only where the times say that the file may be another one.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from parfocal.errors import UnreadableSlideError
+from parfocal.slides import slide_files
+
+__all__ = ["SlideState", "fingerprinting", "is_digest", "slide_digest", "slide_state"]
+
+_PREFIX = "sha256-"
+_BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class SlideState:
+    """What the folder says of a slide's files, without reading them.
+
+    Attributes:
+        sizes: digest of how many bytes each has.
+        times: digest of their sizes and of when each was last written.
+    """
+
+    sizes: str
+    times: str
+
+
+def slide_state(path: Path) -> SlideState:
+    """The sizes and times of a slide's files.
+
+    Raises:
+        UnreadableSlideError: one of them is absent or out of reach.
+    """
+    try:
+        states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in slide_files(path)]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return SlideState(_digest([size for size, _ in states]), _digest(states))
+
+
+def slide_digest(path: Path, stop: Callable[[], bool] = lambda: False) -> str:
+    """The digest of every byte of a slide's files, in the order of their names.
+
+    Args:
+        path: the slide.
+        stop: asked now and then; where it says so, what is returned means nothing.
+
+    Raises:
+        UnreadableSlideError: a file cannot be read.
+    """
+    digest, buffer = hashlib.sha256(), bytearray(_BLOCK_BYTES)
+    view = memoryview(buffer)
+    try:
+        for file in slide_files(path):
+            with file.open("rb", buffering=0) as opened:
+                while (n := opened.readinto(buffer)) and not stop():
+                    digest.update(view[:n])
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return f"{_PREFIX}{digest.hexdigest()[:32]}"
+
+
+def is_digest(fingerprint: str) -> bool:
+    """Whether a stored fingerprint is such a digest, and not of the size and the two ends as older versions took it."""
+    return fingerprint.startswith(_PREFIX)
+
+
+@contextmanager
+def fingerprinting(path: Path) -> Iterator[Callable[[], tuple[str, SlideState]]]:
+    """Take the digest of a slide in a thread while the block reads it; calling what it gets waits for the result.
+
+    The thread ends with the block. The result is the digest and the state of the files.
+
+    Raises:
+        UnreadableSlideError: a file cannot be read; or, where the result is asked for, the slide has changed since.
+    """
+    before = slide_state(path)
+    found: list[str | BaseException] = []
+    left = threading.Event()
+
+    def take() -> None:
+        try:
+            found.append(slide_digest(path, left.is_set))
+        except BaseException as error:  # raised where the result is asked for
+            found.append(error)
+
+    def result() -> tuple[str, SlideState]:
+        thread.join()
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        if slide_state(path) != before:
+            raise UnreadableSlideError(
+                f"cannot use {path}: the file changed while it was read. Embed it when nothing writes to it any more."
+            )
+        return found[0], before
+
+    thread = threading.Thread(target=take, name="parfocal-fingerprint", daemon=True)
+    thread.start()
+    try:
+        yield result
+    finally:
+        left.set()
+        thread.join()
+
+
+def _digest(values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
+
+
+def _unreadable(path: Path, error: OSError) -> UnreadableSlideError:
+    return UnreadableSlideError(f"cannot read {path}: {error.strerror or error}.")

@@ -1,0 +1,125 @@
+"""Whether a slide is done: what the store has of it, and whether that is still what would be made of its file."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parfocal.embeddings.files import SIZES, TIMES
+from parfocal.embeddings.fingerprint import is_digest, slide_digest, slide_state
+from parfocal.embeddings.h5 import opened_h5
+from parfocal.embeddings.layout import (
+    VERSION_ATTRIBUTE,
+    check_belongs,
+    check_version,
+    features_path,
+    index_path,
+    repair_advice,
+)
+from parfocal.embeddings.settings import EmbedSettings, asked_mpp
+from parfocal.errors import MismatchError, ParfocalWarning, StoreError
+from parfocal.geometry import format_mpp
+from parfocal.provenance import file_fingerprint
+from parfocal.slides import SlideSource, check_slide_mpp
+
+__all__ = ["KeptRows", "read_kept"]
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """What the index of a slide that is done says.
+
+    Attributes:
+        n_regions: how many regions it has.
+        n_tiles: how many tiles, per magnification.
+        n_absent: how many planned tiles are absent, per magnification; those with none are left out.
+        absent_reason: why, for one of them.
+    """
+
+    n_regions: int
+    n_tiles: Mapping[float, int]
+    n_absent: Mapping[float, int]
+    absent_reason: str | None
+
+
+def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> KeptRows | None:
+    """What the store has of a slide that is done; None for one that is not.
+
+    Raises:
+        MismatchError: the slide's file, or what is asked of it, is not what was embedded.
+        StoreError: its index cannot be read, or a magnification's features are not the rows that it names.
+        SlideError: its file may have changed and cannot be read.
+        ConfigError: the resolution asked for it is one that no slide has.
+    """
+    path = index_path(set_path, source.slide)
+    if not path.exists():
+        return None
+    with opened_h5(path, "Remove it to embed the slide anew.") as index:
+        attributes = dict(index.attrs)
+        check_version(attributes.get(VERSION_ATTRIBUTE), path)
+        slide_mpp = float(attributes["slide_mpp"])
+        groups = {mpp: index[format_mpp(mpp)] for mpp in settings.grid.mpps}
+        reasons = {mpp: group["absent_reason"] for mpp, group in groups.items() if "absent_reason" in group}
+        kept = KeptRows(
+            int(index["region_xy_um"].shape[0]),
+            {mpp: int(group["region"].shape[0]) for mpp, group in groups.items()},
+            {mpp: len(texts) for mpp, texts in reasons.items()},
+            next((str(texts.asstr()[0]) for texts in reasons.values()), None),
+        )
+    anew = f"remove {path} to embed it anew"
+    _check_file(source, settings, attributes, anew)
+    asked = asked_mpp(source, settings)
+    check_slide_mpp(asked, f"the mpp of {source.slide}")
+    if asked is not None and abs(asked - slide_mpp) > 1e-6 * slide_mpp:
+        raise MismatchError(
+            f"{source.slide} is in the store with {slide_mpp:g} um per pixel, and {asked:g} is asked now. "
+            f"Ask for {slide_mpp:g} or for none to keep it, or {anew}."
+        )
+    for mpp, rows in kept.n_tiles.items():
+        _check_features(set_path, source.slide, settings, mpp, rows)
+    return kept
+
+
+def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[str, Any], anew: str) -> None:
+    """Refuse a slide whose file is another one than the one that was embedded; one that is not there is not asked.
+
+    Sizes and times decide where they are the same, the digest of the whole file where only the times differ: a good
+    copy that was put over a damaged one has its size, and mostly its first and last bytes.
+    """
+    fingerprint = str(stored["slide_fingerprint"])
+    if not source.path.exists():
+        return
+    if is_digest(fingerprint):
+        state = slide_state(source.path)
+        same = state.times == stored[TIMES] or (
+            state.sizes == stored[SIZES] and (settings.trust_times or slide_digest(source.path) == fingerprint)
+        )
+    else:
+        same = file_fingerprint(source.path) == fingerprint
+        if same:
+            warnings.warn(
+                f"{source.slide} was embedded by an older version: that its file is the same is known from its size, "
+                "its first and its last MiB only.",
+                ParfocalWarning,
+                stacklevel=2,
+            )
+    if not same:
+        raise MismatchError(
+            f"{source.slide} is in the store, but {source.path} is another file than the one that was embedded. "
+            f"{anew[0].upper()}{anew[1:]}, or give the slide another name."
+        )
+
+
+def _check_features(set_path: Path, slide: str, settings: EmbedSettings, mpp: float, rows: int) -> None:
+    """Refuse a features file that is absent, does not open, is another slide's, or has other rows than its index."""
+    path, remedy = features_path(set_path, slide, mpp), repair_advice(set_path, slide)
+    with opened_h5(path, remedy) as file:
+        found = (len(file["features"]), len(file["coords"]))
+        attributes = dict(file.attrs)
+    check_belongs(attributes, path, remedy, slide=slide, mpp=mpp)
+    if found != (rows, rows):
+        raise StoreError(
+            f"{slide} is in the store, but {path} has {found[0]} features and {found[1]} coords where its index has "
+            f"{rows}. {remedy}"
+        )
