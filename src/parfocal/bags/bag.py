@@ -1,14 +1,14 @@
 """What probes see of a slide: its instances, their mean, and the mean of each region, read once for all arms."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from parfocal.bags.derived import PARENTS, Derived, derive, derived_names
-from parfocal.embeddings import EmbeddingSet
+from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ParfocalWarning
 from parfocal.geometry import format_mpp
 
@@ -78,6 +78,10 @@ class Bag:
             place=None if self.place is None else self.place[picked],
         )
 
+    def without(self, slides: Collection[str]) -> "Bag":
+        """The bag without some slides."""
+        return self.of_slides([number for number, slide in enumerate(self.slides) if slide not in slides])
+
     @property
     def partly_read(self) -> bool:
         """Whether more than one region in a hundred has no instance, as after reading on a budget."""
@@ -96,6 +100,7 @@ def read_bags(
     names: Sequence[str] | None = None,
     most_instances: int = 1024,
     seed: int = 0,
+    left_out: LeftOut | None = None,
 ) -> tuple[Bag, ...]:
     """The bags of a set, one for each magnification or one of regions, or those named; each slide is read once.
 
@@ -108,10 +113,11 @@ def read_bags(
         names: which bags, its own or those of `derived_names`, in the order of the result; its own when None.
         most_instances: the most instances kept for each slide and magnification.
         seed: of the choice of instances.
+        left_out: takes the slides that cannot be read, and the bags are those of the others; None raises.
 
     Raises:
         ConfigError: a slide has no finest tile with all its parents, and `parents` is asked for.
-        StoreError: a slide is not done, or a file is damaged.
+        StoreError: a slide is not done, a file is damaged, or rows are not finite; with `left_out`, of every slide.
         ValueError: a slide has no vector, or the set has no bag of a name.
     """
     known = (*own_names(source), *derived_names(source))
@@ -121,14 +127,20 @@ def read_bags(
     names = own_names(source) if names is None else tuple(dict.fromkeys(names))
     parts: dict[str, list[_Part]] = {name: [] for name in names}
     n_without = n_finest = 0
-    for number, slide in enumerate(slides):
-        for name, n_regions, derived in _read(source, slide, names):
-            # A stream for each bag: what is kept of one does not depend on which others are read.
-            rng = np.random.default_rng([seed, 3, number, known.index(name)])
-            parts[name].append(_part(slide, derived, n_regions).limited_to(most_instances, rng))
-            if name == PARENTS:
-                n_without, n_finest = n_without + derived.n_without, n_finest + derived.n_without + len(derived.rows)
-    bags = tuple(_join(name, tuple(slides), parts[name]) for name in names)
+    kept: list[str] = []
+    left_out = left_out or LeftOut(strict=True)
+    for slide in slides:
+        with left_out.reading(slide):
+            for name, n_regions, derived in _read(source, slide, names):
+                # A stream for each bag: what is kept of one does not depend on which others are read.
+                rng = np.random.default_rng([seed, 3, len(kept), known.index(name)])
+                parts[name].append(_part(slide, derived, n_regions).limited_to(most_instances, rng))
+                if name == PARENTS:
+                    n_without += derived.n_without
+                    n_finest += derived.n_without + len(derived.rows)
+            kept.append(slide)
+    left_out.refuse_none_left(slides, source.name)
+    bags = tuple(_join(name, tuple(kept), parts[name]) for name in names)
     if n_without:
         warnings.warn(
             f"{n_without} of {n_finest} finest tiles in {source.name} lack a tile of a coarser magnification over them "
@@ -140,7 +152,7 @@ def read_bags(
         cut = int((np.diff(bag.start) < bag.n_instances).sum())
         if cut:
             warnings.warn(
-                f"{cut} of {len(slides)} slides have more than {most_instances} instances in {source.name} "
+                f"{cut} of {len(kept)} slides have more than {most_instances} instances in {source.name} "
                 f"({bag.name}); attention sees a random part of them.",
                 ParfocalWarning,
                 stacklevel=2,

@@ -25,11 +25,12 @@ from parfocal.embeddings import (
     write_tokens,
 )
 from parfocal.embeddings.events import FailedSlide
+from parfocal.embeddings.job import failure
 from parfocal.embeddings.records import update_failures
-from parfocal.errors import ParfocalError
 from parfocal.provenance import writable_folder
 from parfocal.region_encoder import Readout, RegionEncoder, collate_regions
 from parfocal.region_encoder.checkpoint import read_pretraining, resolve
+from parfocal.slides import SlideSource
 
 __all__ = ["RepresentSettings", "RepresentSummary", "represent"]
 
@@ -129,12 +130,11 @@ def represent(
             if missing:
                 _represent_slide(source, slide, encoder, {readout: paths[readout] for readout in missing}, settings)
             done.append(slide)
-        except (ParfocalError, OSError, RuntimeError, ValueError) as error:
-            message = " ".join(str(error).split()) or "no message"
-            failure = FailedSlide(slide, source.path, type(error).__name__, message)
-            failed.append(failure)
+        except Exception as error:
+            # Whatever is wrong with the rows of one slide, the others are represented.
+            failed.append(failure(SlideSource(slide, source.path), error))
             for readout in missing:
-                update_failures(out, paths[readout].name, [failure], [])
+                update_failures(out, paths[readout].name, failed[-1:], [])
     for path in paths.values():
         update_failures(out, path.name, [], done)
     if progress:

@@ -1,7 +1,7 @@
 """Which slide belongs to whom and has which label."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -86,6 +86,18 @@ class Cohort:
         """
         keep, notes = match_slides(self.slides, set(available), self.target, source)
         result = replace(self.of(keep), notes=(*self.notes, *notes))
+        _check_numbers(result)
+        return result
+
+    def without(self, slides: Collection[str]) -> "Cohort":
+        """The cohort without some slides, whose absence is said elsewhere.
+
+        Raises:
+            ConfigError: too few groups of a class are left.
+        """
+        if not set(slides) & set(self.slides):
+            return self
+        result = self.of([number for number, slide in enumerate(self.slides) if slide not in slides])
         _check_numbers(result)
         return result
 

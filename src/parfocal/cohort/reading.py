@@ -42,9 +42,17 @@ class LabelledSlides:
             ConfigError: no slide is left.
         """
         keep, notes = match_slides(self.slides, set(available), self.target, source)
+        return replace(self.of(keep), notes=(*self.notes, *notes))
+
+    def without(self, slides: Collection[str]) -> "LabelledSlides":
+        """Without some slides, whose absence is said elsewhere."""
+        return self.of([number for number, slide in enumerate(self.slides) if slide not in slides])
+
+    def of(self, numbers: Sequence[int]) -> "LabelledSlides":
+        """Some slides, by their numbers and in that order."""
 
         def kept(values: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(values[number] for number in keep)
+            return tuple(values[number] for number in numbers)
 
         return replace(
             self,
@@ -52,7 +60,6 @@ class LabelledSlides:
             groups=kept(self.groups),
             sites=None if self.sites is None else kept(self.sites),
             values=kept(self.values),
-            notes=(*self.notes, *notes),
             events=None if self.events is None else kept(self.events),
             by={name: kept(values) for name, values in self.by.items()},
         )

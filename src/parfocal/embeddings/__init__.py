@@ -18,6 +18,7 @@ from parfocal.embeddings.events import (
 )
 from parfocal.embeddings.files import RowDtype, SlideOrigin
 from parfocal.embeddings.index import IndexedSlide, IndexSummary, index_features
+from parfocal.embeddings.left_out import LeftOut, with_readable_index, with_readable_rows
 from parfocal.embeddings.normalise import SetStatistics, compute_statistics
 from parfocal.embeddings.progress import RunProgress, estimate_table, summary_table
 from parfocal.embeddings.records import Failure, read_failures
@@ -39,6 +40,7 @@ __all__ = [
     "Failure",
     "IndexSummary",
     "IndexedSlide",
+    "LeftOut",
     "Notice",
     "OnEvent",
     "RowDtype",
@@ -68,6 +70,8 @@ __all__ = [
     "read_failures",
     "settings_digest",
     "summary_table",
+    "with_readable_index",
+    "with_readable_rows",
     "write_regions",
     "write_tokens",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from parfocal.embeddings.left_out import LeftOut
 from parfocal.embeddings.store import EmbeddingSet
 from parfocal.errors import StoreError
 
@@ -38,19 +39,25 @@ def compute_statistics(embeddings: EmbeddingSet, slides: Sequence[str] | None = 
     Slides are balanced, because one large resection would otherwise set the scale for a hundred biopsies. Sums are in
     float64 and about each slide's own mean, so that a large common offset does not eat the digits of the spread.
 
+    A slide whose rows cannot be read is left out with a warning that names it.
+
     Args:
         embeddings: a set of tiles.
         slides: which slides, for statistics of a training fold; all that are done when None.
 
     Raises:
-        StoreError: a magnification has no tile in any of the slides.
+        StoreError: a magnification has no tile in any of the slides, or none of them can be read.
     """
     chosen = embeddings.slides if slides is None else tuple(slides)
     moments: dict[float, _Moments] = {mpp: _Moments(dim) for mpp, dim in embeddings.dims.items()}
+    left_out = LeftOut()
     for slide in chosen:
-        tokens = embeddings.read(slide)
-        for mpp, moment in moments.items():
-            moment.add(tokens.features[mpp])
+        with left_out.reading(slide):
+            tokens = embeddings.read(slide)
+            for mpp, moment in moments.items():
+                moment.add(tokens.features[mpp])
+    left_out.refuse_none_left(chosen, embeddings.name)
+    left_out.notes()
     empty = [f"{mpp:g}" for mpp, moment in moments.items() if moment.n_slides == 0]
     if empty:
         raise StoreError(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from parfocal.embeddings import EmbeddingSet, SlideTokens
+from parfocal.errors import StoreError
 from parfocal.pretrain.holdout import SlidePart
 from parfocal.pretrain.order import RegionOrder, Visit
 
@@ -202,4 +203,11 @@ class RegionStream:
             self._pending[window] = [self._pool.submit(self._gather, visit) for visit in self._order.visits(window)]
 
     def _gather(self, visit: Visit) -> Regions:
-        return self._cache.gather(self._order.parts[visit.part], visit.regions, number=visit.part)
+        try:
+            return self._cache.gather(self._order.parts[visit.part], visit.regions, number=visit.part)
+        except StoreError as error:
+            error.add_note(
+                "it could be read when this run began; put it back and call again, or begin in another folder, "
+                "where it is left out"
+            )
+            raise

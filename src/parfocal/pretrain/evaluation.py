@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from parfocal.embeddings import LeftOut
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.data import Regions, SlideCache, pack_regions
 from parfocal.pretrain.holdout import SlidePart
@@ -49,19 +50,25 @@ def choose_held_out(
     masks: MaskSettings,
     tile_px: int,
     seed: int,
+    left_out: LeftOut | None = None,
 ) -> HeldOut:
-    """At most `most` regions, about as many of each slide, and their masks without token dropout."""
+    """At most `most` regions, about as many of each slide, and their masks without token dropout.
+
+    With `left_out` a slide that cannot be read is left out.
+    """
     generator = torch.Generator().manual_seed(seed)
-    gathered = []
+    gathered, left_out = [], left_out or LeftOut(strict=True)
     left = most
     # The smallest slides first: what they do not use is left to the others.
     for place, number in enumerate(sorted(range(len(parts)), key=lambda i: len(parts[i].regions))):
         part = parts[number]
         quota = min(len(part.regions), left // (len(parts) - place))
         chosen = torch.randperm(len(part.regions), generator=generator)[:quota].sort().values.numpy()
-        left -= quota
         if quota:
-            gathered.append(cache.gather(part, part.regions[chosen], number=number))
+            with left_out.reading(part.slide):
+                gathered.append(cache.gather(part, part.regions[chosen], number=number))
+                left -= quota
+    left_out.refuse_none_left([part.slide for part in parts], f"the held-out slides of {cache.tiles.name}")
     regions = pack_regions(gathered)
     hidden = {}
     for pattern in PATTERNS:

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from parfocal.embeddings import EmbeddingSet
+from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError
 
 __all__ = ["SlidePart", "Split", "split_set", "tissue_fragments"]
@@ -34,6 +34,21 @@ class Split:
     training: tuple[SlidePart, ...]
     held_out: tuple[SlidePart, ...]
     sentence: str
+
+    def without(self, left_out: LeftOut) -> "Split":
+        """The same split without the slides that cannot be read, which its sentence names.
+
+        Raises:
+            StoreError: no training slide, or no held-out one, is left.
+        """
+        for parts, what in ((self.training, "training slides"), (self.held_out, "held-out slides")):
+            left_out.refuse_none_left([part.slide for part in parts], f"the {what}")
+        training, held_out = (
+            tuple(part for part in parts if part.slide not in left_out.reasons)
+            for parts in (self.training, self.held_out)
+        )
+        note = left_out.note()
+        return Split(training, held_out, self.sentence if note is None else f"{self.sentence}; {note.rstrip('.')}")
 
 
 def split_set(tiles: EmbeddingSet, *, share: float, slides: Sequence[str] = (), seed: int) -> Split:

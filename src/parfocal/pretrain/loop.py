@@ -12,7 +12,7 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from parfocal.embeddings import EmbeddingSet, Notice, only_mpps
+from parfocal.embeddings import EmbeddingSet, LeftOut, Notice, only_mpps, with_readable_index
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
@@ -28,6 +28,7 @@ from parfocal.pretrain.optimiser import new_optimizer
 from parfocal.pretrain.precision import choose_autocast
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.pretrain.setup import (
+    count_steps,
     derived_seed,
     describe_set,
     launch,
@@ -91,7 +92,8 @@ def pretrain(
         ParfocalError: the loss is no longer finite.
     """
     settings = settings or PretrainSettings()
-    tiles = only_mpps(tiles, settings.mpps)
+    left_out = LeftOut()
+    tiles = with_readable_index(only_mpps(tiles, settings.mpps), left_out)
     fabric = launch(settings)
     split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
     if all(sum(tiles.n_tiles(part.slide).values()) <= tiles.n_regions(part.slide) for part in split.training):
@@ -102,14 +104,17 @@ def pretrain(
     writable_folder(out)
     folder = RunFolder(out, {"settings": settings.identity(), "set": describe_set(tiles)})
     finished = fabric.broadcast(folder.claim() if fabric.is_global_zero else None)
+    sentence = split.sentence
     if not finished:
         # The caller's random state is left as it was.
         with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
-            _Run(fabric, folder, tiles, split, settings, on_event if fabric.is_global_zero else None).train()
+            run = _Run(fabric, folder, tiles, split, left_out, settings, on_event if fabric.is_global_zero else None)
+            run.train()
+        sentence = run.split.sentence
     metrics: dict[str, float] = {}
     for row in read_metrics(folder.metrics):
         metrics |= row
-    return PretrainResult(out, bool(finished), int(metrics.get("step", 0)), metrics, split.sentence)
+    return PretrainResult(out, bool(finished), int(metrics.get("step", 0)), metrics, sentence)
 
 
 class _Run:
@@ -121,19 +126,17 @@ class _Run:
         folder: RunFolder,
         tiles: EmbeddingSet,
         split: Split,
+        left_out: LeftOut,
         settings: PretrainSettings,
         on_event: OnPretrainEvent | None,
     ) -> None:
-        self.fabric, self.folder, self.tiles, self.split, self.settings = fabric, folder, tiles, split, settings
+        self.fabric, self.folder, self.tiles, self.settings = fabric, folder, tiles, settings
+        self.whole_split = self.split = split
+        self.left_out = left_out
         self.on_event = on_event
         self.cache = SlideCache(tiles, max_bytes=settings.cache_mib << 20)
         model = new_model(tiles, settings, seed=derived_seed(settings.seed, _MODEL))
         self.trainee = Trainee(model, settings)
-        self.order = new_order(tiles, split, settings, rank=fabric.global_rank, world=fabric.world_size)
-        n_regions = sum(len(part.regions) for part in split.training)
-        per_step = settings.batch * fabric.world_size
-        from_epochs = max(1, math.ceil(settings.epochs * n_regions / per_step))
-        self.n_steps = from_epochs if settings.steps is None else settings.steps
         self.tile_px = model.encoder.config.tile_px
         self.symmetries = self._symmetries()
         self.watch = CollapseWatch()
@@ -148,9 +151,16 @@ class _Run:
         if state is not None:
             self._check(state)
             self.trainee.load_state_dict(state["trainee"])
+            self.left_out.reasons |= state.get("left_out", {})
         else:
-            take_statistics(self.trainee, self.split, self.cache)
-        held_out = self._held_out() if self.n_steps else None
+            take_statistics(self.trainee, self.split, self.cache, self.left_out)
+        held_out = self._held_out() if settings.steps != 0 else None
+        self.left_out.reasons = fabric.broadcast(self.left_out.reasons)
+        self.split = self.whole_split.without(self.left_out)
+        if fabric.is_global_zero:
+            self.left_out.notes(stacklevel=3)
+        self.order = new_order(self.tiles, self.split, settings, rank=fabric.global_rank, world=fabric.world_size)
+        self.n_steps = count_steps(self.split, settings, world=fabric.world_size)
         reason = self._choose_precision(state, held_out) if self.n_steps else "not used"
         self.trainee.to(fabric.device)
         module, optimizer = fabric.setup(self.trainee, new_optimizer(self.trainee, settings, device=fabric.device))
@@ -268,12 +278,13 @@ class _Run:
         if not self.fabric.is_global_zero:
             return None
         return choose_held_out(
-            self.split.held_out,
+            self.whole_split.held_out,
             self.cache,
             most=self.settings.monitor_regions,
             masks=self.settings,
             tile_px=self.tile_px,
             seed=derived_seed(self.settings.seed, _HELD_OUT),
+            left_out=self.left_out,
         )
 
     def _choose_precision(self, state: dict[str, Any] | None, held_out: HeldOut | None) -> str:
@@ -311,6 +322,7 @@ class _Run:
                     "logged": self.logged,
                     "world": self.fabric.world_size,
                     "autocast": self.autocast,
+                    "left_out": self.left_out.reasons,
                     "trainee": self.trainee.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "sums": sums,
@@ -340,7 +352,8 @@ class _Run:
                 "precision": precision,
                 "device": str(self.fabric.device),
                 "holdout": self.split.sentence,
-                "held_out_slides": [part.slide for part in self.split.held_out],
+                "held_out_slides": [part.slide for part in self.whole_split.held_out],
+                "left_out": self.left_out.reasons,
                 "r2_space": "latent" if self.settings.targets == "latent" else "standardised",
             }
         )

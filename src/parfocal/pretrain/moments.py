@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.embeddings import SlideTokens
+from parfocal.embeddings import LeftOut, SlideTokens
 from parfocal.pretrain.holdout import SlidePart
 
 __all__ = ["Moments", "Whitening", "training_moments", "whitening_of"]
@@ -43,7 +43,11 @@ class Whitening:
 
 
 def training_moments(
-    parts: Iterable[SlidePart], read: Callable[[str], SlideTokens], *, covariance: bool = False
+    parts: Iterable[SlidePart],
+    read: Callable[[str], SlideTokens],
+    *,
+    covariance: bool = False,
+    left_out: LeftOut | None = None,
 ) -> Moments:
     """Go through the parts once; memory is that of one slide.
 
@@ -51,27 +55,30 @@ def training_moments(
         parts: the regions that count.
         read: gives a slide's tokens.
         covariance: whether to gather the covariances as well.
+        left_out: takes the slides that cannot be read; None raises.
     """
     shift: dict[float, np.ndarray] = {}
     first: dict[float, np.ndarray] = {}
     second: dict[float, np.ndarray] = {}
     n_slides: dict[float, int] = {}
+    left_out = left_out or LeftOut(strict=True)
     for part in parts:
-        tokens = read(part.slide)
-        for mpp in tokens.mpps:
-            rows = tokens.features[mpp]
-            if len(part.regions) < tokens.n_regions:
-                rows = rows[np.isin(tokens.region[mpp], part.regions)]
-            if len(rows) == 0:
-                continue
-            values = rows.astype(np.float64)
-            # About the first slide's mean: squares of a large common offset would cost digits.
-            about = shift.setdefault(mpp, values.mean(axis=0))
-            values -= about
-            squares = values.T @ values / len(values) if covariance else np.square(values).mean(axis=0)
-            first[mpp] = first.get(mpp, 0.0) + values.mean(axis=0)
-            second[mpp] = second.get(mpp, 0.0) + squares
-            n_slides[mpp] = n_slides.get(mpp, 0) + 1
+        with left_out.reading(part.slide):
+            tokens = read(part.slide)
+            for mpp in tokens.mpps:
+                rows = tokens.features[mpp]
+                if len(part.regions) < tokens.n_regions:
+                    rows = rows[np.isin(tokens.region[mpp], part.regions)]
+                if len(rows) == 0:
+                    continue
+                values = rows.astype(np.float64)
+                # About the first slide's mean: squares of a large common offset would cost digits.
+                about = shift.setdefault(mpp, values.mean(axis=0))
+                values -= about
+                squares = values.T @ values / len(values) if covariance else np.square(values).mean(axis=0)
+                first[mpp] = first.get(mpp, 0.0) + values.mean(axis=0)
+                second[mpp] = second.get(mpp, 0.0) + squares
+                n_slides[mpp] = n_slides.get(mpp, 0) + 1
     mean, sd, covariances = {}, {}, {}
     for mpp in sorted(n_slides, reverse=True):
         offset, squares = first[mpp] / n_slides[mpp], second[mpp] / n_slides[mpp]

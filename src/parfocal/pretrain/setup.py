@@ -11,7 +11,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from parfocal.device import find_device
-from parfocal.embeddings import EmbeddingSet
+from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.data import SlideCache
@@ -23,6 +23,7 @@ from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionEncoderConfig, RegionModel
 
 __all__ = [
+    "count_steps",
     "derived_seed",
     "describe_set",
     "launch",
@@ -135,14 +136,24 @@ def new_order(tiles: EmbeddingSet, split: Split, settings: PretrainSettings, *, 
     )
 
 
-def take_statistics(trainee: Trainee, split: Split, cache: SlideCache) -> None:
+def count_steps(split: Split, settings: PretrainSettings, *, world: int) -> int:
+    """How many steps the run has: as asked for, or as many as its epochs need."""
+    n_regions = sum(len(part.regions) for part in split.training)
+    from_epochs = max(1, math.ceil(settings.epochs * n_regions / (settings.batch * world)))
+    return from_epochs if settings.steps is None else settings.steps
+
+
+def take_statistics(trainee: Trainee, split: Split, cache: SlideCache, left_out: LeftOut | None = None) -> None:
     """Standardise by the training regions, and whiten the targets where that is asked.
+
+    Every training slide is read for it, so `left_out` knows afterwards which ones cannot be.
 
     Raises:
         ConfigError: a magnification has no tile among the training regions.
     """
-    settings = trainee.settings
-    moments = training_moments(split.training, cache.read, covariance=settings.targets == "whitened")
+    settings, left_out = trainee.settings, left_out or LeftOut(strict=True)
+    moments = training_moments(split.training, cache.read, covariance=settings.targets == "whitened", left_out=left_out)
+    left_out.refuse_none_left([part.slide for part in split.training], f"the training slides of {cache.tiles.name}")
     missing = [format_mpp(mpp) for mpp in trainee.mpps if mpp not in moments.mean]
     if missing:
         raise ConfigError(

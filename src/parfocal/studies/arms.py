@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parfocal.bags import PARENTS, PLACED, Bag, pseudo_name, read_bags, seen_by
-from parfocal.embeddings import EmbeddingSet
+from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.geometry import format_mpp
 from parfocal.probes import Fit, fit_attention, fit_bilinear, fit_contrast, fit_mean, fit_mlp, fit_region_mlp
@@ -73,21 +73,31 @@ def set_label(one: EmbeddingSet) -> str:
 
 
 def read_arm_bags(
-    arms: Sequence[Arm], sets: Sequence[EmbeddingSet], slides: Sequence[str], *, most_instances: int, seed: int
+    arms: Sequence[Arm],
+    sets: Sequence[EmbeddingSet],
+    slides: Sequence[str],
+    *,
+    most_instances: int,
+    seed: int,
+    left_out: LeftOut | None = None,
 ) -> dict[tuple[int, str], Bag]:
     """The bags that some arm pools, each slide read once for each set.
+
+    With `left_out` a slide that cannot be read in one of the sets is in none of the bags, which then are those of the
+    other slides.
 
     Raises:
         ConfigError: a slide cannot be pooled in one of the arms.
         StoreError: a slide is not done, or a file is damaged.
     """
-    bags = {}
+    bags, left_out = {}, left_out or LeftOut(strict=True)
     for number, one in enumerate(sets):
         names = list(dict.fromkeys(name for arm in arms for of_set, name in arm.bags if of_set == number))
         if names:
-            for bag in read_bags(one, slides, names=names, most_instances=most_instances, seed=seed):
+            for bag in read_bags(one, slides, names=names, most_instances=most_instances, seed=seed, left_out=left_out):
                 bags[number, bag.name] = bag
-    return bags
+    left_out.refuse_none_left(slides, "the cohort")
+    return {key: bag.without(left_out.reasons) for key, bag in bags.items()}
 
 
 class _Naming:

@@ -21,7 +21,7 @@ from parfocal.cohort import (
 )
 from parfocal.config import Settings
 from parfocal.device import find_device
-from parfocal.embeddings import EmbeddingSet
+from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.probes import ProbeSettings
 from parfocal.provenance import digest8, file_digest8, writable_folder
@@ -148,7 +148,12 @@ def evaluate(
         outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)
     used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
     dealt = _read_dealt(splits, cohorts) if splits else {}
-    bags = read_arm_bags(arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed)
+    left_out = LeftOut()
+    bags = read_arm_bags(
+        arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed, left_out=left_out
+    )
+    used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
+    cohorts = {target: cohort.without(left_out.reasons) for target, cohort in cohorts.items()}
     results: dict[str, TargetResult] = {}
     done, total = 0, sum(arm.pool is not None for arm in arms) * len(cohorts)
 
@@ -214,9 +219,14 @@ def _read_test(
         for one in asked
     }
     used = sorted({slide for cohort in read.values() for slide in cohort.slides})
-    bags = read_arm_bags(arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed)
+    left_out = LeftOut()
+    bags = read_arm_bags(
+        arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed, left_out=left_out
+    )
+    used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
     result = {}
-    for target, cohort in read.items():
+    for target, whole in read.items():
+        cohort = whole.of([number for number, slide in enumerate(whole.slides) if slide not in left_out.reasons])
         numbers = [used.index(slide) for slide in cohort.slides]
         own = {key: bag.of_slides(numbers) for key, bag in bags.items()}
         noted = replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes()))

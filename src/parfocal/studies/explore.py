@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from parfocal.cohort import make_splits, read_cohort, write_splits
 from parfocal.config import Settings
 from parfocal.device import find_device
-from parfocal.embeddings import EmbeddingSet, open_sets
+from parfocal.embeddings import EmbeddingSet, LeftOut, open_sets, with_readable_rows
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.pretrain.holdout import split_set
 from parfocal.pretrain.setup import describe_set
@@ -121,7 +121,8 @@ def explore(
         raise ConfigError("rank_by=auc needs labels and a target.")
     for device in settings.devices:
         find_device(device)
-    sets = _sets_of(plan.cells, store)
+    left_out = LeftOut()
+    sets = _readable(_sets_of(plan.cells, store), left_out)
     for cell in plan.cells:
         if cell.region_um is not None:
             regions_per_side(sets[cell.tiles], cell.region_um)
@@ -135,6 +136,8 @@ def explore(
         key: regroup_set(sets[key[0]], key[1], out / "sets") if key[1] is not None else sets[key[0]]
         for key in dict.fromkeys(cell.data for cell in plan.cells)
     }
+    # A set of larger regions that is there already may hold slides that cannot be read any more.
+    data = {key: replace(one, slides=slides) for key, one in data.items()}
     jobs = _jobs(plan, design.seeds, data, held_out, protocol, settings, out)
     failures = _run_all(jobs, settings, out, progress)
     results = [(job.cell, found) for job in jobs if (found := read_result(job)) is not None]
@@ -153,7 +156,13 @@ def explore(
     if labels:
         inputs[labels.name] = _file_digest(labels)
     report = write_exploration(
-        exploration, failures, out, settings=described, inputs=inputs, seed=settings.probes.seed, holdout=split.sentence
+        exploration,
+        failures,
+        out,
+        settings=described,
+        inputs=inputs,
+        seed=settings.probes.seed,
+        holdout=split.without(left_out).sentence,
     )
     return ExploreResult(exploration, failures, report, out)
 
@@ -171,6 +180,14 @@ def _sets_of(cells: Sequence[Cell], store: Path) -> dict[str | None, EmbeddingSe
             raise ConfigError(f"{store} holds {len(found)} sets of tile embeddings: {names}. {asked}.")
         sets[wanted] = (exact or fitting)[0]
     return sets
+
+
+def _readable(sets: Mapping[str | None, EmbeddingSet], left_out: LeftOut) -> dict[str | None, EmbeddingSet]:
+    """The sets without the slides that cannot be read in one of them: every cell has the same ones."""
+    for one in sets.values():
+        with_readable_rows(one, left_out)
+    left_out.notes(stacklevel=3)
+    return {key: replace(one, slides=left_out.keep(one.slides)) for key, one in sets.items()}
 
 
 def _common_slides(sets: Sequence[EmbeddingSet]) -> tuple[str, ...]:
@@ -233,7 +250,7 @@ def _jobs(
             tiles = data[cell.data]
             identity = {"cell": cell.content, "seed": seed, "set": describe_set(tiles), "scored_by": scored_by}
             folder = out / "cells" / f"{_slug(cell.name)}-{cell.digest}" / f"seed-{seed}"
-            jobs.append(CellJob(cell, own, tiles.path, folder, protocol, identity, settings.devices[0]))
+            jobs.append(CellJob(cell, own, tiles.path, tiles.slides, folder, protocol, identity, settings.devices[0]))
     return jobs
 
 

@@ -303,7 +303,7 @@ class _Run:
         return tuple(notes)
 
     def _remarks(self) -> tuple[str, ...]:
-        remarks = []
+        remarks = [] if self.subject.unreadable is None else [self.subject.unreadable]
         if self.subject.n_later:
             remarks.append(f"{self.subject.n_later} slides came into the store after pretraining and are left out.")
         if self.held_out.raw.n_dropped:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parfocal.bags import pseudo_name
-from parfocal.embeddings import EmbeddingSet, open_sets
+from parfocal.embeddings import EmbeddingSet, LeftOut, open_sets
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.geometry import format_mpp
 from parfocal.studies.arms import Arm, set_label
@@ -69,12 +69,18 @@ def common_slides(sets: Sequence[EmbeddingSet]) -> tuple[list[str], list[str]]:
     partial = set.union(*(set(one.slides) for one in sets)) - common
     if partial:
         notes.append(f"{len(partial)} slides are not in all sets and are left out: {', '.join(sorted(partial)[:3])}.")
-    empty = sorted(slide for slide in common if any(_is_empty(one, slide) for one in sets))
+    left_out, empty = LeftOut(), []
+    for slide in sorted(common):
+        with left_out.reading(slide):
+            if any(_is_empty(one, slide) for one in sets):
+                empty.append(slide)
+    left_out.refuse_none_left(common, named(sets))
     if empty:
         notes.append(f"{len(empty)} slides have no vector in one of the bags and are left out: {', '.join(empty[:3])}.")
     for note in notes:
         warnings.warn(note, ParfocalWarning, stacklevel=3)
-    return sorted(common - set(empty)), notes
+    notes += left_out.notes(stacklevel=3)
+    return sorted(set(left_out.keep(common)) - set(empty)), notes
 
 
 def encodings_per_slide(sets: Sequence[EmbeddingSet], arms: Sequence[Arm], slides: Sequence[str]) -> list[float | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.embeddings import EmbeddingSet, open_sets
+from parfocal.embeddings import EmbeddingSet, LeftOut, open_sets, with_readable_index
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.provenance import digest8, file_digest8, provenance, writing
@@ -102,7 +102,8 @@ def synergy(
     settings = settings or SynergySettings()
     source = _tile_set(store)
     used = _magnifications(source, mpps)
-    available, notes = _usable_slides(source, used)
+    left_out = LeftOut()
+    available, notes = _usable_slides(source, used, left_out)
     given = read_labels(labels, target, group=group, site=site).restricted_to(available, source.name)
     study = study_labels(given, kind=kind, positive=positive)
     rows = read_rows(
@@ -111,9 +112,14 @@ def synergy(
         given.slides,
         components=max(settings.components),
         seed=settings.seed,
+        left_out=left_out,
         progress=progress,
     )
-    notes += [*study.notes, *_remarks(rows, settings)]
+    unread = left_out.notes()
+    if unread:
+        given = given.without(left_out.reasons)
+        study = study_labels(given, kind=kind, positive=positive)
+    notes += [*unread, *study.notes, *_remarks(rows, settings)]
     if progress:
         progress(len(given.slides), len(given.slides), "permutations")
     results = analyse_label(rows, study.units, study.labels, settings, is_class=study.is_class)
@@ -176,8 +182,9 @@ def _magnifications(source: EmbeddingSet, asked: Sequence[float]) -> tuple[float
     return used
 
 
-def _usable_slides(source: EmbeddingSet, mpps: Sequence[float]) -> tuple[list[str], list[str]]:
+def _usable_slides(source: EmbeddingSet, mpps: Sequence[float], left_out: LeftOut) -> tuple[list[str], list[str]]:
     """Slides with a tile at every magnification, and a note about the others."""
+    source = with_readable_index(source, left_out)
     counts = {slide: source.n_tiles(slide) for slide in source.slides}
     empty = [slide for slide, count in counts.items() if min(count[mpp] for mpp in mpps) == 0]
     notes = []

@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ class CellJob:
         cell: what is run.
         settings: its pretraining settings with seed, held-out slides and device.
         tiles: the folder of the set.
+        slides: those of its slides that all cells are run on.
         folder: where its model and its result go.
         protocol: how it is scored.
         identity: everything that decides the result, as plain values; a result of another identity is not used.
@@ -89,6 +90,7 @@ class CellJob:
     cell: Cell
     settings: PretrainSettings
     tiles: Path
+    slides: tuple[str, ...]
     folder: Path
     protocol: Protocol
     identity: Mapping[str, Any]
@@ -173,7 +175,8 @@ def run_job(job: CellJob) -> None:
 
 
 def _run(job: CellJob) -> dict[str, Any]:
-    tiles, settings, device = open_set(job.tiles), job.settings, find_device(job.device)
+    tiles = replace(open_set(job.tiles), slides=job.slides)
+    settings, device = job.settings, find_device(job.device)
     split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
     cache = SlideCache(tiles, max_bytes=settings.cache_mib << 20)
     if job.cell.kind == "tiles":

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from parfocal.bags import read_bags
+from parfocal.bags import Bag, read_bags
 from parfocal.cohort import (
     Cohort,
     Fold,
@@ -24,7 +24,7 @@ from parfocal.cohort import (
 )
 from parfocal.config import Settings
 from parfocal.device import find_device
-from parfocal.embeddings import EmbeddingSet
+from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.probes import FittedProbe, FoldPrediction, ProbeSettings, average_predictions, predict
 from parfocal.provenance import file_digest8, writable_folder
@@ -113,10 +113,17 @@ def fit(
     model = model_of(branches, sets, models)
     cohort = labelled.restricted_to(common_slides(sets)[0], named(sets))
     dealt = _splits(splits, cohort, settings)
-    seed = settings.probes.seed
+    seed, left_out = settings.probes.seed, LeftOut()
+    bags = read_arm_bags(
+        branches, sets, cohort.slides, most_instances=settings.most_instances, seed=seed, left_out=left_out
+    )
+    usual = _read_means(tiles, cohort.slides, left_out)
+    if left_out.notes():
+        bags = {key: bag.without(left_out.reasons) for key, bag in bags.items()}
+        cohort = cohort.without(left_out.reasons)
+        dealt = _splits(splits, cohort, settings)
     folds = dealt.folds(cohort, inner=settings.probes.inner_folds, seed=seed)
     whole = whole_fold(cohort, inner=settings.probes.inner_folds, seed=seed)
-    bags = read_arm_bags(branches, sets, cohort.slides, most_instances=settings.most_instances, seed=seed)
     # One probe for each branch and seed. Only fits have another seed; folds stay.
     jobs = [(branch, seed + more) for branch in branches for more in range(settings.seeds if branch.is_random else 1)]
     probes: list[FittedProbe] = []
@@ -132,10 +139,6 @@ def fit(
             probes.append(final)
         score = average_predictions(predictions) if len(jobs) > 1 else predictions[0]
         calibration = fit_calibration(cohort.outcome, _by_repeat(score, folds, len(cohort.slides)))
-        # Means of tiles and regions are all that is asked for, so one instance of each slide is enough to keep.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ParfocalWarning)
-            usual = read_bags(tiles, cohort.slides, most_instances=1)
         habits = fit_habits(usual, [fold for fold in folds if fold.repeat == 0])
     run = compare_arms([chosen], [ArmFits(tuple(score), 0.0, 0.0)], cohort, dealt, folds, seed=seed)
     facts = HeadFacts(
@@ -159,6 +162,14 @@ def fit(
     head = Head(facts, tuple(probes), calibration, habits, None if model is None else model.folder, out)
     tell(len(jobs), len(jobs), "")
     return write_head(head, out)
+
+
+def _read_means(tiles: EmbeddingSet, slides: Sequence[str], left_out: LeftOut) -> list[Bag]:
+    """What is usual is learnt from means of tiles and regions, so one instance of each slide is enough to keep."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*attention sees a random part", ParfocalWarning)
+        bags = read_bags(tiles, left_out.keep(slides), most_instances=1, left_out=left_out)
+    return [bag.without(left_out.reasons) for bag in bags]
 
 
 def _splits(path: Path | None, cohort: Cohort, settings: FitSettings) -> Splits:

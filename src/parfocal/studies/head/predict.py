@@ -24,10 +24,11 @@ from parfocal.embeddings import (
     open_sets,
     read_failures,
 )
-from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning
+from parfocal.embeddings.job import failure
+from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning, SlideError, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.provenance import digest8, writable_folder
-from parfocal.slides import SlideIds
+from parfocal.slides import SlideIds, SlideSource
 from parfocal.studies.head.head import TILES, Head, SourceBag, load_head
 from parfocal.studies.head.predictions import PredictSummary, SlidePrediction, write_predictions
 from parfocal.studies.head.source import embed_settings, find_tiles, is_store, refuse_other_tiles
@@ -193,10 +194,14 @@ def _represent(
     made = dict(zip(head.readouts, summary.sets, strict=True))
     failed = {one.slide: one for one in summary.failed}
     for slide in summary.done:
-        ours = tiles.attributes(slide).get(_FINGERPRINT)
-        if any(one.attributes(slide).get(_FINGERPRINT) != ours for one in summary.sets):
-            message = f"its region embeddings in {place} are those of another slide file; remove that folder."
-            failed[slide] = FailedSlide(slide, tiles.path, "MismatchError", message)
+        try:
+            ours = tiles.attributes(slide).get(_FINGERPRINT)
+            if any(one.attributes(slide).get(_FINGERPRINT) != ours for one in summary.sets):
+                raise MismatchError(
+                    f"its region embeddings in {place} are those of another slide file; remove that folder."
+                )
+        except (ParfocalError, OSError) as error:
+            failed[slide] = failure(SlideSource(slide, tiles.path), error)
     return made, failed
 
 
@@ -207,9 +212,9 @@ def _predict_or_fail(
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
             warnings.simplefilter("always")
             found = _predict(head, sources, slide)
-    except (ParfocalError, OSError, ValueError) as error:
-        message = " ".join(str(error).split()) or "no message"
-        return FailedSlide(slide, sources[TILES].path, type(error).__name__, message)
+    except Exception as error:
+        # Whatever is wrong with the rows of one slide, the others are predicted.
+        return failure(SlideSource(slide, sources[TILES].path), error)
     warned += [str(one.message) for one in caught[:1]]
     return found
 
@@ -217,6 +222,12 @@ def _predict_or_fail(
 def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> SlidePrediction:
     """One slide, read by itself, so that nothing of another one can reach it."""
     tiles, bags = sources[TILES], dict[SourceBag, Bag]()
+    for mpp, count in tiles.n_tiles(slide).items():
+        if not count:
+            raise SlideError(
+                f"{slide} has no vector to pool at {format_mpp(mpp)} mpp: no tissue was found on it, so nothing can be "
+                "predicted. Look at the slide, or leave it out."
+            )
     usual = [format_mpp(mpp) for mpp in tiles.mpps]
     for source, one in sources.items():
         names = [*(usual if source == TILES else ()), *(name for asked, name in head.bags if asked == source)]
@@ -230,6 +241,12 @@ def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> Sli
         value = float(calibration.value(score)[0])
         if head.facts.kind == "continuous":
             interval = value - calibration.half_width, value + calibration.half_width
+    said = np.array([*probability, *(() if value is None else (value,)), *(interval or ()), distance.value])
+    if not np.isfinite(said).all():
+        raise StoreError(
+            f"what the head {head.path} says of {slide} is not finite (a score of {score.ravel()[0]:g}): its "
+            "embeddings are too far from those that the head was fitted on. Look at how it was embedded."
+        )
     n_regions, n_tiles = tiles.n_regions(slide), tiles.n_tiles(slide)
     there, planned = 0, 0
     absent = {}

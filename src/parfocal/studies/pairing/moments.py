@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
-from parfocal.embeddings import SlideTokens
+from parfocal.embeddings import LeftOut, SlideTokens
 from parfocal.probes.moments import cross_moments
 from parfocal.probes.whitening import Preparation, Whitening, fit_whitening
 
@@ -93,6 +93,7 @@ def read_rows(
     *,
     components: int,
     seed: int = 0,
+    left_out: LeftOut | None = None,
     progress: Progress | None = None,
 ) -> CohortRows:
     """Read every slide once (up to 256 twice, for the whitening) and keep its regions in `components` numbers.
@@ -103,28 +104,36 @@ def read_rows(
         slides: ids; each has a tile at every magnification.
         components: the most that are kept; fewer where the embeddings span fewer.
         seed: of the sample that the whitening is fitted on.
+        left_out: takes the slides that cannot be read, and the rows are those of the others; None raises.
         progress: is told of every slide.
+
+    Raises:
+        StoreError: a slide cannot be read; with `left_out`, none can.
     """
     rng = np.random.default_rng([seed, 11])
-    whitening, partly_read = _fit(read, mpps, slides, components, rng, seed)
+    left_out = left_out or LeftOut(strict=True)
+    whitening, partly_read = _fit(read, left_out, mpps, slides, components, rng, seed)
     centre = {mpp: whitening[mpp].mean for mpp in partly_read}
     mapping = {mpp: one.map_of(Preparation(components)) for mpp, one in whitening.items()}
     k = min(one.shape[1] for one in mapping.values())
     mapping = {mpp: one[:, :k] for mpp, one in mapping.items()}
     means: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
     rows: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
-    counts = []
+    kept, counts = [], []
     for number, slide in enumerate(slides):
         if progress:
             progress(number, len(slides), slide)
-        tokens = read(slide)
-        counts.append(tokens.n_regions)
-        for mpp in mpps:
-            means[mpp].append(tokens.features[mpp].mean(axis=0, dtype=np.float64))
-            centred = _centred(region_means(tokens, mpp), centre.get(mpp))
-            rows[mpp].append((centred @ mapping[mpp]).astype(np.float32))
+        with left_out.reading(slide):
+            tokens = read(slide)
+            kept.append(slide)
+            counts.append(tokens.n_regions)
+            for mpp in mpps:
+                means[mpp].append(tokens.features[mpp].mean(axis=0, dtype=np.float64))
+                centred = _centred(region_means(tokens, mpp), centre.get(mpp))
+                rows[mpp].append((centred @ mapping[mpp]).astype(np.float32))
+    left_out.refuse_none_left(slides, "the cohort")
     return CohortRows(
-        slides=tuple(slides),
+        slides=tuple(kept),
         mpps=tuple(mpps),
         means={mpp: np.stack(own) for mpp, own in means.items()},
         rows={mpp: np.concatenate(own) for mpp, own in rows.items()},
@@ -192,19 +201,27 @@ def _centred(means: np.ndarray, centre: np.ndarray | None) -> np.ndarray:
 
 
 def _fit(
-    read: Read, mpps: Sequence[float], slides: Sequence[str], components: int, rng: np.random.Generator, seed: int
+    read: Read,
+    left_out: LeftOut,
+    mpps: Sequence[float],
+    slides: Sequence[str],
+    components: int,
+    rng: np.random.Generator,
+    seed: int,
 ) -> tuple[dict[float, Whitening], tuple[float, ...]]:
     """Whitening per magnification from a sample in which slides count alike; and which ones are partly read."""
     picked = sorted(rng.choice(len(slides), min(_WHITENING_SLIDES, len(slides)), replace=False))
     sample: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
     n_present, n_all = dict.fromkeys(mpps, 0), 0
     for number in picked:
-        tokens = read(slides[number])
-        n_all += tokens.n_regions
-        for mpp in mpps:
-            means = region_means(tokens, mpp)
-            sample[mpp].append(means)
-            n_present[mpp] += int(np.isfinite(means[:, 0]).sum())
+        with left_out.reading(slides[number]):
+            tokens = read(slides[number])
+            n_all += tokens.n_regions
+            for mpp in mpps:
+                means = region_means(tokens, mpp)
+                sample[mpp].append(means)
+                n_present[mpp] += int(np.isfinite(means[:, 0]).sum())
+    left_out.refuse_none_left([slides[number] for number in picked], "the cohort")
     partly_read = tuple(mpp for mpp in mpps if n_present[mpp] < _FEWEST_READ * n_all)
     result = {}
     for mpp in mpps:

@@ -62,7 +62,7 @@ class HeldOutRegions:
 
 def sample_parts(
     parts: Sequence[SlidePart], most: int, rng: np.random.Generator
-) -> list[tuple[int, Int64[np.ndarray, " region"]]]:
+) -> list[tuple[int, Int64[np.ndarray, " _region"]]]:
     """At most `most` regions, about as many of each slide, in the slides' order; the number of the part with each."""
     chosen: dict[int, np.ndarray] = {}
     left = most
@@ -80,7 +80,7 @@ def sample_parts(
 def read_regions(
     cache: SlideCache,
     parts: Sequence[SlidePart],
-    sample: Sequence[tuple[int, Int64[np.ndarray, " region"]]],
+    sample: Sequence[tuple[int, Int64[np.ndarray, " _region"]]],
     layout: Layout,
 ) -> Iterator[SlottedRegions]:
     """The named regions, a few hundred at a time, never two slides together."""

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32
 from pydantic import ValidationError
 from torch import Tensor
 
-from parfocal.embeddings import EmbeddingSet, only_mpps, open_sets
+from parfocal.embeddings import EmbeddingSet, LeftOut, only_mpps, open_sets, with_readable_index, with_readable_rows
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.pretrain import PretrainSettings
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
@@ -51,6 +51,7 @@ class Subject:
         tiles: the set it was trained on, as it was then.
         split: which of its regions were training regions.
         n_later: slides that came into the store since, and are left out.
+        unreadable: which slides cannot be read and are left out, in a sentence.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Subject:
     split: Split
     cache: SlideCache
     n_later: int
+    unreadable: str | None
 
 
 def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
@@ -83,7 +85,7 @@ def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
             f"cannot prove {model}: it predicts tokens of its own teacher (targets=latent), which no baseline can "
             "know. Pretrain with targets=standardised or whitened."
         )
-    then = entries["set"]
+    then, left_out = dict(entries["set"]), LeftOut()
     missing = sorted(set(then["slides"]) - set(tiles.slides))
     if missing:
         raise MismatchError(
@@ -93,6 +95,8 @@ def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
     tiles = only_mpps(tiles, settings.mpps)
     n_later = len(tiles.slides) - len(then["slides"])
     tiles = replace(tiles, slides=tuple(slide for slide in tiles.slides if slide in then["slides"]))
+    tiles = with_readable_index(tiles, left_out)
+    then["slides"] = {slide: count for slide, count in then["slides"].items() if slide not in left_out.reasons}
     now = json.loads(json.dumps(describe_set(tiles)))
     differing = [name for name in now if name != "name" and now[name] != then.get(name)]
     if differing:
@@ -100,13 +104,19 @@ def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
             f"cannot prove {model} on {tiles.path}: the store has other {', '.join(differing)} than the one that the "
             "model was pretrained on. Give that one."
         )
-    split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
+    known = left_out.keep(entries["held_out_slides"])
+    # A draw among other slides than there were then would hold out others.
+    named = known if left_out.reasons and len(then["slides"]) > 1 else settings.holdout_slides
+    split = split_set(tiles, share=settings.holdout, slides=named, seed=settings.seed)
     held_out = [part.slide for part in split.held_out]
-    if held_out != list(entries["held_out_slides"]):
+    if held_out != list(known):
         raise MismatchError(f"cannot prove {model}: another version of parfocal held out other slides. Pretrain again.")
     region_model = RegionModel.from_pretrained(model)
     trainee = Trainee(region_model, settings)
     cache = SlideCache(tiles, max_bytes=_CACHE_MIB << 20)
+    with_readable_rows(tiles, left_out, cache.read)
+    split = split.without(left_out)
+    left_out.notes(stacklevel=3)
     if settings.targets == "whitened":
         # The checkpoint does not hold what whitens: it is a function of the training regions.
         mean, sd = region_model.encoder.standardiser.mean.clone(), region_model.encoder.standardiser.sd.clone()
@@ -114,7 +124,18 @@ def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
         region_model.encoder.standardiser.mean.copy_(mean)
         region_model.encoder.standardiser.sd.copy_(sd)
     trainee.eval()
-    return Subject(model, region_model.digest, trainee, settings, int(entries["steps"]), tiles, split, cache, n_later)
+    return Subject(
+        model,
+        region_model.digest,
+        trainee,
+        settings,
+        int(entries["steps"]),
+        tiles,
+        split,
+        cache,
+        n_later,
+        left_out.note(),
+    )
 
 
 def tiles_of(model: Path, store: Path) -> EmbeddingSet:

@@ -1,0 +1,319 @@
+"""Rows that cannot be used cost a cohort one slide, by name, in every command; what is said is that of the others."""
+
+import csv
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parfocal.bags import RepresentSettings, read_bags, represent
+from parfocal.cli import main
+from parfocal.embeddings import EmbeddingSet, LeftOut, compute_statistics, open_set
+from parfocal.embeddings.layout import INDEX_DIGEST, ROWS_DIGEST, features_path, index_path
+from parfocal.errors import NotFiniteError, ParfocalWarning, StoreError
+from parfocal.pretrain import PretrainSettings, pretrain
+from parfocal.probes import ProbeSettings
+from parfocal.region_encoder.config import SIZES
+from parfocal.studies.evaluate import EvaluateSettings, evaluate
+from parfocal.studies.exploration.design import Design
+from parfocal.studies.explore import ExploreSettings, explore
+from parfocal.studies.head import FitSettings, fit, predict
+from parfocal.studies.pairing.analysis import SynergySettings
+from parfocal.studies.prove import ProveSettings, prove
+from parfocal.studies.synergy import synergy
+from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
+
+N_SLIDES = 24
+PROBES = ProbeSettings(components=(4,), inner_folds=3, attention_validation=1, attention_steps=4)
+TRAIN = PretrainSettings(size="T", steps=2, batch=16, precision="float32", holdout=0.25, workers=0)
+LEFT_OUT = pytest.mark.filterwarnings("ignore::parfocal.errors.ParfocalWarning")
+
+
+def not_finite(tiles: EmbeddingSet, slide: str) -> None:
+    """As an encoder's overflow was stored before stores were checked: there is no digest of the rows."""
+    with h5py.File(features_path(tiles.path, slide, tiles.mpps[-1]), "r+") as file:
+        file["features"][5, 3] = np.nan
+    with h5py.File(index_path(tiles.path, slide), "r+") as file:
+        del file.attrs[INDEX_DIGEST]
+        for mpp in tiles.mpps:
+            del file[f"{mpp:g}"].attrs[ROWS_DIGEST]
+
+
+def cut(tiles: EmbeddingSet, slide: str) -> None:
+    path = features_path(tiles.path, slide, tiles.mpps[0])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def absent(tiles: EmbeddingSet, slide: str) -> None:
+    features_path(tiles.path, slide, tiles.mpps[-1]).unlink()
+
+
+def exchanged(tiles: EmbeddingSet, slide: str) -> None:
+    other = next(one for one in tiles.slides if one != slide)
+    shutil.copyfile(features_path(tiles.path, other, tiles.mpps[0]), features_path(tiles.path, slide, tiles.mpps[0]))
+
+
+def no_index(tiles: EmbeddingSet, slide: str) -> None:
+    index_path(tiles.path, slide).write_bytes(b"")
+
+
+SPOIL: dict[str, Callable[[EmbeddingSet, str], None]] = {
+    one.__name__: one for one in (not_finite, cut, absent, exchanged, no_index)
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 24 slides with a label."""
+    return write_store(tmp_path_factory.mktemp("whole"), N_SLIDES)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four slides."""
+    return write_store(tmp_path_factory.mktemp("few"), 4)
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Size T at a quarter of its width: the mechanics need no more."""
+    monkeypatch.setitem(SIZES, "T", SIZES["T"] | {"width": 32, "depth": 1})
+
+
+def write_store(root: Path, n_slides: int) -> Path:
+    model = FeatureModel(dim=32)
+    write_cohort(draw_cohort(StratSettings(n_slides=n_slides, n_types=1, product=False, model=model)), root)
+    return root
+
+
+def tiles_in(root: Path) -> EmbeddingSet:
+    return open_set(root)
+
+
+@pytest.fixture
+def spoilt(whole: Path, tmp_path: Path) -> Path:
+    """The same store; its second slide has a row that is not finite and its ninth one lost a features file."""
+    root = tmp_path / "spoilt"
+    shutil.copytree(whole, root)
+    tiles = tiles_in(root)
+    not_finite(tiles, bad_slides(tiles)[0])
+    absent(tiles, bad_slides(tiles)[1])
+    return root
+
+
+@pytest.fixture
+def without(whole: Path, tmp_path: Path) -> Path:
+    """The same store as if these slides had never been in it."""
+    root = tmp_path / "without"
+    shutil.copytree(whole, root)
+    tiles = tiles_in(root)
+    for slide in bad_slides(tiles):
+        index_path(tiles.path, slide).unlink()
+    return root
+
+
+def bad_slides(tiles: EmbeddingSet) -> list[str]:
+    return [tiles.slides[1], tiles.slides[8]]
+
+
+def said_of(caught: list[warnings.WarningMessage]) -> str:
+    return "\n".join(str(one.message) for one in caught if issubclass(one.category, ParfocalWarning))
+
+
+@settings(max_examples=15, deadline=None)
+@given(how=st.sampled_from(sorted(SPOIL)), which=st.integers(0, 3), most=st.sampled_from([3, 1000]))
+@LEFT_OUT
+def test_bags_are_those_of_the_other_slides(
+    tmp_path_factory: pytest.TempPathFactory, few: Path, how: str, which: int, most: int
+) -> None:
+    root = tmp_path_factory.mktemp("bags") / "store"
+    shutil.copytree(few, root)
+    tiles = tiles_in(root)
+    others = [slide for number, slide in enumerate(tiles.slides) if number != which]
+    expected = read_bags(tiles, others, most_instances=most)
+    SPOIL[how](tiles, tiles.slides[which])
+
+    left_out = LeftOut()
+    found = read_bags(tiles_in(root), tiles.slides, most_instances=most, left_out=left_out)
+
+    assert list(left_out.reasons) == [tiles.slides[which]]
+    for one, other in zip(found, expected, strict=True):
+        assert one.slides == other.slides == tuple(others)
+        np.testing.assert_array_equal(one.rows, other.rows)
+        np.testing.assert_array_equal(one.region_mean, other.region_mean)
+    with pytest.raises(StoreError, match=tiles.slides[which]):
+        read_bags(tiles_in(root), tiles.slides)
+
+
+def test_a_row_that_is_not_finite_has_an_error_of_its_own(spoilt: Path) -> None:
+    tiles = tiles_in(spoilt)
+    with pytest.warns(ParfocalWarning, match="unchecked"), pytest.raises(NotFiniteError, match=bad_slides(tiles)[0]):
+        tiles.read(bad_slides(tiles)[0])
+
+
+@LEFT_OUT
+def test_statistics_are_those_of_the_other_slides(spoilt: Path, without: Path) -> None:
+    found, expected = compute_statistics(tiles_in(spoilt)), compute_statistics(tiles_in(without))
+
+    for mpp in expected.mpps:
+        np.testing.assert_array_equal(found.mean[mpp], expected.mean[mpp])
+        assert found.n_slides[mpp] == N_SLIDES - 2
+
+
+def test_an_evaluation_is_that_of_the_other_slides(spoilt: Path, without: Path, tmp_path: Path) -> None:
+    quick = EvaluateSettings(repeats=1, folds=3, arms=("mean", "abmil"), probes=PROBES)
+    tables = []
+    for root in (spoilt, without):
+        out = tmp_path / f"out-{root.name}"
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            evaluate([root], root / "labels.csv", ["pairing"], out, quick, group="patient")
+        with (out / "predictions.csv").open(newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+        if root == spoilt:
+            assert all(f"{slide} (" in said_of(caught) for slide in bad_slides(tiles_in(root)))
+            assert "2 slides cannot be read and are left out" in (out / "report.html").read_text()
+
+    assert tables[0] == tables[1]
+    assert len({row["slide"] for row in tables[0]}) == N_SLIDES - 2
+
+
+@LEFT_OUT
+def test_a_test_cohort_loses_the_slides_too(whole: Path, spoilt: Path, tmp_path: Path) -> None:
+    quick = EvaluateSettings(repeats=1, folds=3, arms=("mean",), probes=PROBES)
+
+    tiles, other = tiles_in(whole), tiles_in(spoilt)
+
+    evaluate(
+        [replace(tiles, slides=tiles.slides[10:])], whole / "labels.csv", ["pairing"], tmp_path / "out", quick,
+        group="patient", test=[replace(other, slides=other.slides[:10])], test_labels=spoilt / "labels.csv",
+    )  # fmt: skip
+
+    assert all(f"{slide} (" in "\n".join(cohort_notes(tmp_path / "out")) for slide in bad_slides(tiles))
+
+
+def cohort_notes(out: Path) -> list[str]:
+    """What the results say of the test cohort."""
+    return json.loads((out / "results.json").read_text())["targets"]["pairing"]["external_cohort"]["notes"]
+
+
+def test_synergy_is_that_of_the_other_slides(spoilt: Path, without: Path, tmp_path: Path) -> None:
+    fast = SynergySettings(components=(4,), permutations=99, types=(), power_permutations=0, main_repeats=0)
+    answers = []
+    for root in (spoilt, without):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = synergy(root, root / "labels.csv", "pairing", tmp_path / root.name, fast, group="patient")
+        answers.append(result.describe()["labels"])
+        if root == spoilt:
+            assert all(f"{slide} (" in said_of(caught) for slide in bad_slides(tiles_in(root)))
+
+    assert answers[0] == answers[1]
+
+
+@LEFT_OUT
+def test_pretraining_leaves_them_out_goes_on_without_them_and_can_be_proven(spoilt: Path, tmp_path: Path) -> None:
+    tiles = tiles_in(spoilt)
+    bad = bad_slides(tiles)
+    held_out = (bad[1], tiles.slides[4], tiles.slides[5])
+    training = TRAIN.model_copy(update={"holdout_slides": held_out, "checkpoint_every": 1})
+    once = pretrain(tiles, tmp_path / "once", training)
+
+    def stop(event: object) -> None:
+        if type(event).__name__ == "StepsDone":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tiles, tmp_path / "twice", training.model_copy(update={"log_every": 1}), on_event=stop)
+    twice = pretrain(tiles_in(spoilt), tmp_path / "twice", training.model_copy(update={"log_every": 1}))
+
+    assert all(f"{slide} (" in once.holdout for slide in bad)
+    assert once.metrics["loss"] == pytest.approx(twice.metrics["loss"], rel=0.5)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "twice")]
+    assert weights[0] == weights[1]
+    facts = json.loads((tmp_path / "once" / "config.json").read_text())
+    assert sorted(facts["pretraining"]["left_out"]) == sorted(bad)
+    quick = ProveSettings(
+        eval_regions=24, random_regions=8, train_regions=64, network_steps=2, control_steps=0, draws=100, queries=8
+    )
+    proof = prove(tmp_path / "once", spoilt, tmp_path / "proof", quick)
+    assert all(slide in " ".join(proof.remarks) for slide in bad)
+
+
+@LEFT_OUT
+def test_every_cell_of_an_exploration_leaves_the_same_slides_out(spoilt: Path, tmp_path: Path) -> None:
+    design = Design(seeds=(0,), base={"size": "T", "steps": 1, "batch": 16, "precision": "float32"}, axes={})
+    how = ExploreSettings(devices=("cpu",), regions=16, folds=3, holdout=0.25, probes=PROBES)
+
+    result = explore(design, spoilt, tmp_path / "out", how)
+
+    assert result.exit_status == 0
+    page = result.report.read_text()
+    assert all(slide in page for slide in bad_slides(tiles_in(spoilt)))
+
+
+@LEFT_OUT
+def test_regions_and_predictions_have_a_row_for_each_of_them(whole: Path, spoilt: Path, tmp_path: Path) -> None:
+    tiles = tiles_in(spoilt)
+    bad = bad_slides(tiles)
+    quick = FitSettings(repeats=1, folds=3, probes=PROBES)
+    made = fit([spoilt], spoilt / "labels.csv", "pairing", "concat", tmp_path / "head", quick)
+    pretrain(tiles_in(whole), tmp_path / "model", TRAIN)
+
+    regions = represent(tiles, tmp_path / "model", tmp_path / "regions", RepresentSettings())
+    predictions = predict([spoilt], tmp_path / "head", tmp_path / "out.csv")
+
+    assert made.facts.trained_on.slides == N_SLIDES - 2
+    assert regions.exit_status == predictions.exit_status == 3
+    assert [one.slide for one in regions.failed] == [one.slide for one in predictions.failed] == bad
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = {row["slide"]: row for row in csv.DictReader(file)}
+    assert len(rows) == N_SLIDES
+    assert "not finite" in rows[bad[0]]["problem"]
+    for slide, row in rows.items():
+        said = [value for name, value in row.items() if name.startswith("probability")]
+        assert said == [""] if slide in bad else np.isfinite(float(said[0]))
+
+
+def test_a_prediction_that_is_not_finite_is_a_row_with_the_reason(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit([whole], whole / "labels.csv", "pairing", "concat", tmp_path / "head", FitSettings(repeats=1, probes=PROBES))
+    scores = iter([float("nan"), float("inf"), -float("inf")])
+    monkeypatch.setattr(
+        "parfocal.studies.head.head.Head.score", lambda head, bags, slide: np.array([[next(scores, 0.5)]])
+    )
+
+    summary = predict([whole], tmp_path / "head", tmp_path / "out.csv")
+
+    assert len(summary.failed) >= 1
+    assert "nan" not in (tmp_path / "out.csv").read_text().lower().replace(summary.failed[0].message.lower(), "")
+    assert all("is not finite" in one.message for one in summary.failed)
+
+
+def test_a_store_without_a_slide_that_can_be_read_is_one_line(whole: Path, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole, root)
+    tiles = tiles_in(root)
+    for slide in tiles.slides:
+        cut(tiles, slide)
+    labels = ["--labels", str(root / "labels.csv"), "--target", "pairing"]
+
+    for command in (
+        ["evaluate", str(root), *labels, "-o", str(tmp_path / "evaluated")],
+        ["pretrain", str(root), "-o", str(tmp_path / "model"), "--size", "T"],
+        ["synergy", str(root), *labels, "-o", str(tmp_path / "synergy")],
+    ):
+        status = main(command)
+        said = capsys.readouterr().err.strip().splitlines()
+        assert status == 1, said
+        assert "can be read" in said[-1]
+        assert "Traceback" not in "\n".join(said)
