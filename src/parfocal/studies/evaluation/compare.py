@@ -135,7 +135,11 @@ def _with_numbers(
     """The arms that did not fail with their fits, and the place that each has among them."""
     done = {place: one for place, one in enumerate(fits) if isinstance(one, ArmFits)}
     place_of: dict[int | None, int] = {before: now for now, before in enumerate(done)}
-    kept = [replace(arms[place], average_of=tuple(place_of[one] for one in arms[place].average_of)) for place in done]
+    # A head's arm stands alone here; those that it averages are not among the compared ones.
+    kept = [
+        replace(arms[place], average_of=tuple(place_of[one] for one in arms[place].average_of if one in place_of))
+        for place in done
+    ]
     return kept, list(done.values()), place_of
 
 
