@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parfocal.provenance import remove_leftovers, sweep_leftovers, writing
+from parfocal.errors import StoreError
+from parfocal.provenance import check_permission, remove_leftovers, sweep_leftovers, writing
 
 LIVING = """
 import sys
@@ -159,3 +160,17 @@ def test_a_file_has_the_permissions_that_the_umask_gives(
         os.umask(before)
 
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
+
+
+def test_a_file_without_permission_is_told_apart_from_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a"
+    file.touch()
+    check_permission(ValueError("damaged"), file)
+    check_permission(ValueError("absent"), tmp_path / "gone")
+    with pytest.raises(StoreError, match="no permission to read it"):
+        check_permission(PermissionError(13, "Permission denied"), file)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StoreError, match="no permission to read it"):
+        check_permission(ValueError("I/O error"), file)

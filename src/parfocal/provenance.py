@@ -22,6 +22,7 @@ from parfocal.version import __version__
 
 __all__ = [
     "canonical_json",
+    "check_permission",
     "digest8",
     "file_digest8",
     "file_fingerprint",
@@ -90,6 +91,18 @@ def writable_folder(path: Path) -> Path:
     except OSError as error:
         raise StoreError(f"cannot write to {path}: {error.strerror or error}. Name another folder.") from error
     return path
+
+
+def check_permission(error: BaseException, file: Path) -> None:
+    """Where reading a file of ours failed for want of permission, say that: it is not damaged, and nothing to remove.
+
+    Raises:
+        StoreError: this user may not read it.
+    """
+    if isinstance(error, PermissionError) or (file.exists() and not os.access(file, os.R_OK)):
+        raise StoreError(
+            f"cannot read {file}: there is no permission to read it. Ask its owner, or change its permissions."
+        ) from error
 
 
 @contextmanager

@@ -127,3 +127,9 @@ def test_a_model_on_the_hub_is_loaded_from_its_snapshot(tmp_path: Path, monkeypa
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **settings: str(tmp_path))
 
     assert RegionEncoder.from_pretrained("someone/something").digest == model.encoder.digest
+
+
+def test_whoever_may_read_the_settings_may_read_the_weights(tmp_path: Path) -> None:
+    model_of().save_pretrained(tmp_path)
+
+    assert len({(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")}) == 1

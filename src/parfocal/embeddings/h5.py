@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from parfocal.errors import StoreError
+from parfocal.provenance import check_permission
 
 __all__ = [
     "RowsDigest",
@@ -66,9 +67,8 @@ def opened_h5(path: Path, remedy: str = "") -> Iterator[h5py.File]:
             yield file
     except FileNotFoundError as error:
         raise StoreError(f"cannot read {path}: it is absent. {remedy}".strip()) from error
-    except PermissionError as error:
-        raise StoreError(f"cannot read {path}: there is no permission to read it. Ask for it, or change it.") from error
     except _FOREIGN as error:
+        check_permission(error, path)
         text = " ".join(str(error).split()) or type(error).__name__
         raise StoreError(
             f"cannot read {path}: it is damaged or not what it should be ({text}). {remedy}".strip()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from parfocal.errors import MismatchError, StoreError
-from parfocal.provenance import canonical_json, writing
+from parfocal.provenance import canonical_json, check_permission, writing
 from parfocal.region_encoder.checkpoint import FINISHED
 from parfocal.version import __version__
 
@@ -90,6 +90,7 @@ class RunFolder:
         try:
             state: dict[str, Any] = torch.load(self.resume, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            check_permission(error, self.resume)
             raise StoreError(
                 f"cannot resume from {self.resume}: it is damaged, or parfocal did not write it. "
                 "Remove the folder to start again."

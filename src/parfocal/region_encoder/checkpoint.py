@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from parfocal.errors import FormatVersionError, StoreError
-from parfocal.provenance import canonical_json, writing
+from parfocal.provenance import canonical_json, check_permission, writing
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.version import __version__
 
@@ -134,6 +134,7 @@ def load_weights(module: nn.Module, folder: Path, *, prefix: str) -> None:
     try:
         weights = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
+        check_permission(error, file)
         raise StoreError(f"cannot read {file}: it is damaged ({error}). Copy or train it again.") from error
     found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     expected = {name: value.shape for name, value in module.state_dict().items()}

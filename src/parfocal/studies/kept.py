@@ -15,7 +15,7 @@ from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.errors import StoreError
 from parfocal.probes import FoldPrediction, ProbeSettings
-from parfocal.provenance import canonical_json, writing
+from parfocal.provenance import canonical_json, check_permission, writing
 from parfocal.version import __version__
 
 __all__ = ["content_digest", "kept_predictions"]
@@ -128,6 +128,7 @@ def _read(path: Path) -> tuple[list[FoldPrediction], float]:
             scores, chosen = np.split(file["score"], bounds), file["chosen"].tolist()
             seconds = float(file["seconds"])
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        check_permission(error, path)
         raise StoreError(
             f"cannot read {path}: it is damaged ({error}). Remove it, and the arm is fitted again."
         ) from error

@@ -13,6 +13,7 @@ from parfocal.config import Settings
 from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ConfigError, StoreError
 from parfocal.probes import ProbeSettings
+from parfocal.provenance import check_permission
 from parfocal.studies.head.fit import FitSettings, Progress, fit
 from parfocal.studies.head.head import Head
 from parfocal.studies.sources import open_all
@@ -79,6 +80,7 @@ def read_finished_study(path: Path) -> FinishedStudy:
             )
         return _study(folder, settings, about)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        check_permission(error, folder / _RESULTS)
         raise StoreError(
             f"cannot read {folder / _RESULTS}: it is damaged ({type(error).__name__}: {error})."
         ) from error

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save
 from parfocal.bags import Bag
 from parfocal.errors import ConfigError, FormatVersionError, StoreError
 from parfocal.probes import FittedProbe, ProbeState, Whitening, load_probe
-from parfocal.provenance import digest8
+from parfocal.provenance import check_permission, digest8
 from parfocal.studies.head.calibration import Calibration
 from parfocal.studies.head.facts import FORMAT_VERSION, HeadFacts
 from parfocal.studies.head.outside import PARTS, BagHabit, Habits
@@ -152,6 +152,7 @@ def load_head(path: Path) -> Head:
         habits = _load_habits(facts, arrays)
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
+        check_permission(error, path / _ARRAYS_FILE)
         raise StoreError(f"cannot use the head {path}: it is damaged ({reason}). Copy or fit it again.") from error
     model = None if facts.model is None else path / _MODEL_FOLDER
     if model is not None:
@@ -169,6 +170,7 @@ def _read_facts(path: Path) -> HeadFacts:
         content = json.loads(file.read_text(encoding="utf-8"))
         version = int(content["parfocal_head"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        check_permission(error, file)
         raise StoreError(f"cannot read {file}: it is damaged ({type(error).__name__}: {error}).") from error
     if version > FORMAT_VERSION:
         raise FormatVersionError(
