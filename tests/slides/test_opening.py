@@ -17,7 +17,7 @@ ODD = {
     "kidney-48-5.tif": "does not say how many microns",
     "ojpeg-tile.tif": "compression 6",
     "small_dicom.dcm": "Couldn't get image flavor",
-    "smalltif.tif": "I;16",
+    "smalltif.tif": "its pixels are uint16, not 8 bit",
     "test_orient3.tif": "orientation tag says 3",
     "unopenable.tiff": "compression 52479",
     "unreadable.svs": "tile 0 of level 0 is broken",

@@ -86,8 +86,8 @@ class StrictJpeg:
         # The header of the stream before, and what stands in its place: nearly all streams of a level share it.
         self._known: _Known | None = None
 
-    def decode(self, data: bytes, out: np.ndarray) -> None:
-        """Decode a stream.
+    def decode(self, data: bytes, out: np.ndarray) -> int:
+        """Decode a stream; returns how many rows it has.
 
         Args:
             data: the stream as it stands in the file.
@@ -109,9 +109,12 @@ class StrictJpeg:
         if known.has_no_zeros and data.find(_ZEROS, header.length) >= 0:
             raise ValueError("zeros stand in its JPEG stream")
         simplejpeg.decode_jpeg(known.instead + data[header.length :], self._output, buffer=out[: header.height])
+        return header.height
 
     def _read(self, data: bytes) -> "_Known":
         header = read_jpeg_header(data)
+        if header.is_subsampled and self._mark.endswith(b"\0"):
+            raise ValueError("its JPEG stream has subsampled chroma where other tiles are RGB")
         kept = [one for one in header.segments if one[1] not in {_APP0, _APP14}]
         return _Known(
             before=data[: header.length],

@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["check_jpeg2000"]
+__all__ = ["check_jpeg2000", "has_subsampled_components"]
 
 _SOC, _EOC = b"\xff\x4f\xff\x51", b"\xff\xd9"
 _COD, _SOT, _SOD = 0x52, 0x90, b"\xff\x93"
@@ -40,3 +40,13 @@ def check_jpeg2000(data: bytes) -> None:
         raise ValueError("marks stand among the packets of its JPEG 2000 stream")
     if most_zeros and data.find(bytes(most_zeros), body, end) >= 0:
         raise ValueError("zeros stand in its JPEG 2000 stream")
+
+
+def has_subsampled_components(data: bytes) -> bool:
+    """Whether some samples have fewer pixels than others: YCbCr of one scanner, which OpenSlide reads."""
+    at = data.find(_SOC) + 2
+    if at < 2 or len(data) < at + 40:
+        return False
+    count = int.from_bytes(data[at + 38 : at + 40], "big")
+    steps = [data[at + 40 + 3 * n + 1 : at + 40 + 3 * n + 3] for n in range(min(count, 4))]
+    return any(step != b"\1\1" for step in steps)

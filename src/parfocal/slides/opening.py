@@ -1,78 +1,142 @@
 """From a path to an open slide: the reader that takes the file, and its resolution."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import openslide
 
-from parfocal.errors import CalibrationError, UnreadableSlideError
+from parfocal.errors import CalibrationError, ParfocalWarning, SlideError, UnreadableSlideError
 from parfocal.slides.calibration import Calibration, calibrate
 from parfocal.slides.on_disk import check_openable
 from parfocal.slides.openslide_reader import OpenSlideReader
 from parfocal.slides.picture import PictureReader
-from parfocal.slides.reader import NotMineError, PixelReader
+from parfocal.slides.reader import NotMineError, PixelReader, one_line
 from parfocal.slides.slide import Slide
+from parfocal.slides.tiff_file import TiffFacts, read_tiff
 from parfocal.slides.tiled_tiff import TiledTiffReader
 
 __all__ = ["open_slide"]
+
+_T = TypeVar("_T")
 
 # The formats of OpenSlide whose files are plain tiled TIFFs; every other name means a scanner's own rules.
 _PLAIN_TIFF = {None, "aperio", "generic-tiff"}
 
 
 def open_slide(
-    path: Path | str, *, slide_mpp: float | None = None, mpp_from_objective: bool = False, require_mpp: bool = True
+    path: Path | str,
+    *,
+    slide_mpp: float | None = None,
+    mpp_from_objective: bool = False,
+    require_mpp: bool = True,
+    scan: int | None = None,
 ) -> Slide:
     """Open a slide and settle its resolution.
 
-    Tiled TIFF and SVS are read by a fast path of our own, pictures by Pillow, everything else by OpenSlide.
+    Tiled TIFF and SVS are read by a fast path of our own, pictures by Pillow, everything else by OpenSlide. A file that
+    nobody shows right is refused, not handed on to a reader that knows less of it.
 
     Args:
         path: the file; of a DICOM series or an MRXS slide the file that OpenSlide opens.
         slide_mpp: micrometres per level-0 pixel, in place of what the file says.
         mpp_from_objective: take 10 um / power where the file has no plausible resolution but an objective power.
         require_mpp: False opens a slide of unknown resolution too; its `mpp` then raises.
+        scan: which scan of a file that holds several, from 0 in the order of the file; None takes the first and warns
+            where there are more.
 
     Raises:
-        UnreadableSlideError: no reader takes the file; the text has the reason of each.
+        UnreadableSlideError: no reader takes the file, or it has no such scan; the text has the reason of each.
         CalibrationError: the resolution is missing or implausible.
     """
     path = Path(path)
-    reader, open_reader = _first_reader(path)
-    calibration: Calibration | CalibrationError
+    reader = _first_reader(path, scan)
     try:
-        calibration = calibrate(
-            path.name,
-            reader.mpp_claim,
-            reader.objective_power,
-            slide_mpp=slide_mpp,
-            mpp_from_objective=mpp_from_objective,
+        calibration = _calibration(path.name, reader, slide_mpp, mpp_from_objective)
+        if isinstance(calibration, CalibrationError) and require_mpp:
+            raise calibration
+        for note in _notes(reader, scan):
+            warnings.warn(f"{path.name}{note}.", ParfocalWarning, stacklevel=2)
+    except Exception:
+        # A warning too, where the caller has made it an error.
+        reader.close()
+        raise
+    return Slide(reader, partial(_first_reader, path, scan), calibration, path.name)
+
+
+def _calibration(
+    name: str, reader: PixelReader, slide_mpp: float | None, mpp_from_objective: bool
+) -> Calibration | CalibrationError:
+    try:
+        return calibrate(
+            name, reader.mpp_claim, reader.objective_power, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective
         )
     except CalibrationError as error:
-        if require_mpp:
-            reader.close()
-            raise
-        calibration = error
-    return Slide(reader, open_reader, calibration, path.name)
+        return error
 
 
-def _first_reader(path: Path) -> tuple[PixelReader, Callable[[], PixelReader]]:
-    """The first reader that takes the file, and how to open it again."""
+def _notes(reader: PixelReader, scan: int | None) -> list[str]:
+    """What the user is told of the file, each as the end of a sentence that begins with its name."""
+    notes = [f": {note}" for note in reader.notes]
+    if scan is None and len(reader.scan_sizes) > 1:
+        sizes = ", ".join(
+            f"{number}: {width} x {height} px" for number, (width, height) in enumerate(reader.scan_sizes)
+        )
+        notes.append(
+            f" holds {len(reader.scan_sizes)} scans ({sizes}); scan {reader.scan} is read. "
+            "Choose with --scan N (scan=N)"
+        )
+    return notes
+
+
+def _first_reader(path: Path, scan: int | None) -> PixelReader:
+    """The first reader that takes the file."""
     check_openable(path)
-    candidates: list[tuple[str, Callable[[Path], PixelReader]]] = [
-        ("OpenSlide", OpenSlideReader),
-        ("Pillow", PictureReader),
-    ]
-    if openslide.OpenSlide.detect_format(str(path)) in _PLAIN_TIFF:
-        candidates.insert(0, ("tifffile", TiledTiffReader))
-    reasons = []
-    for name, candidate in candidates:
-        try:
-            return candidate(path), partial(candidate, path)
-        except NotMineError as reason:
-            reasons.append(f"{name}: {reason}")
+    reasons: list[str] = []
+    facts = _tried("tifffile", partial(_read_plain_tiff, path, scan), reasons)
+    if facts is not None and facts.levels:
+        return TiledTiffReader(path, facts)
+    if facts is None and scan not in {None, 0}:
+        raise UnreadableSlideError(f"cannot read scan {scan} of {path.name}: it holds one, which is scan 0.")
+    candidates: dict[str, Callable[[Path], PixelReader]] = {"OpenSlide": OpenSlideReader, "Pillow": PictureReader}
+    if facts is not None:
+        candidates = {name: candidate for name, candidate in candidates.items() if name == facts.left_to}
+    for name, candidate in candidates.items():
+        reader = _tried(name, partial(candidate, path), reasons)
+        if reader is not None:
+            if facts is not None:
+                # What the file says in its own words is known better here than there.
+                reader.mpp_claim = facts.claim or reader.mpp_claim
+                reader.objective_power = facts.objective_power or reader.objective_power
+                reader.scan, reader.scan_sizes = facts.scan, facts.scan_sizes
+            return reader
     raise UnreadableSlideError(
         f"cannot open {path.name}: no reader takes it ({'; '.join(reasons)}). "
         "Expected is a slide that OpenSlide knows, a tiled 8-bit RGB TIFF, or an RGB picture."
     )
+
+
+def _read_plain_tiff(path: Path, scan: int | None) -> TiffFacts:
+    vendor = openslide.OpenSlide.detect_format(str(path))
+    if vendor not in _PLAIN_TIFF:
+        raise NotMineError(f"left to OpenSlide, which knows it as {vendor}")
+    facts = read_tiff(path, scan)
+    if facts is None:
+        raise NotMineError("not a TIFF file")
+    return facts
+
+
+def _tried(name: str, attempt: "Callable[[], _T]", reasons: list[str]) -> "_T | None":
+    """What an attempt gives; None, with the reason noted, where this reader does not take the file."""
+    try:
+        return attempt()
+    except NotMineError as reason:
+        reasons.append(f"{name}: {reason}")
+    except SlideError:
+        raise
+    except Exception as error:
+        # Libraries read foreign bytes below, and raise whatever they happen to.
+        reasons.append(f"{name}: {one_line(error)}")
+    return None

@@ -10,12 +10,14 @@ from jaxtyping import UInt8
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
 from parfocal.slides.gaps import Missing, join_gaps, missing_where_transparent
+from parfocal.slides.level_ratios import LevelShape, level_ratios, size_without_padding
 from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window, one_line
 
 __all__ = ["OpenSlideReader", "on_white"]
 
 # What is read at a time where a window is broken.
 _BLOCK_PX = 256
+_SIDES = ("width", "height")
 
 
 class OpenSlideReader(PixelReader):
@@ -36,13 +38,41 @@ class OpenSlideReader(PixelReader):
         self._lock = threading.Lock()
         properties = self._slide.properties
         self.format = properties.get(openslide.PROPERTY_NAME_VENDOR, "OpenSlide")
-        self.level_sizes = tuple((int(width), int(height)) for width, height in self._slide.level_dimensions)
+        self._find_levels()
         x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
         y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
         # 25,400 is what OpenSlide makes of the 1 x 1 per inch that stands for "unknown".
         known = x is not None and y is not None and not (round(x) == round(y) == 25400)
         self.mpp_claim = MppClaim(x, y, "openslide.mpp-x") if known and x is not None and y is not None else None
         self.objective_power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+
+    def _find_levels(self) -> None:
+        """Keep the levels whose place is known; OpenSlide's own ratios are often the mean of two that differ."""
+        properties = self._slide.properties
+        shapes = []
+        for number, (width, height) in enumerate(self._slide.level_dimensions):
+            tile = [int(_number(properties.get(f"openslide.level[{number}].tile-{side}")) or 0) for side in _SIDES]
+            shapes.append(LevelShape(int(width), int(height), *tile))
+        full = shapes[0]
+        inferred = [1.0, *level_ratios(full, shapes[1:])]
+        numbers, sizes, ratios, notes = [], [], [], []
+        for number, (shape, ratio) in enumerate(zip(shapes, inferred, strict=True)):
+            mean = (full.width / shape.width + full.height / shape.height) / 2
+            stated = float(self._slide.level_downsamples[number])
+            # The format itself says it where it is not what the sizes come to.
+            is_stated = abs(stated - mean) > 1e-9 * mean
+            ratio = stated if is_stated else ratio
+            if ratio is None:
+                notes.append(
+                    f"the level of {shape.width} x {shape.height} px is left out: no one ratio explains its width and "
+                    f"height beside {full.width} x {full.height} px"
+                )
+                continue
+            numbers.append(number)
+            sizes.append((shape.width, shape.height) if is_stated else size_without_padding(full, shape, ratio))
+            ratios.append(ratio)
+        self._numbers = tuple(numbers)
+        self.level_sizes, self.level_downsamples, self.notes = tuple(sizes), tuple(ratios), tuple(notes)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """Read the window and lay it on white; see PixelReader."""
@@ -70,11 +100,12 @@ class OpenSlideReader(PixelReader):
 
     def _read_region(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "y x 4"]:
         """Pixels of OpenSlide with their transparency; after an error its object is of no use and opened again."""
-        downsample = self._slide.level_downsamples[level]
+        slide, number = self._slide, self._numbers[level]
+        # OpenSlide divides by its own ratio, right or wrong; times that ratio, this is the pixel that is meant.
+        downsample = slide.level_downsamples[number]
         corner = (round(x * downsample), round(y * downsample))
-        slide = self._slide
         try:
-            return np.asarray(slide.read_region(corner, level, (width, height)))
+            return np.asarray(slide.read_region(corner, number, (width, height)))
         except openslide.OpenSlideError:
             with self._lock:
                 # Another thread may have done it. The old object closes when the last reader lets go of it.

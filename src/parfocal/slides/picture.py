@@ -12,7 +12,7 @@ from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
 from parfocal.slides.openslide_reader import on_white
 from parfocal.slides.reader import NotMineError, PixelReader, Window
-from parfocal.slides.tiled_tiff import BROKEN_DATA, quiet_tifffile, resolution_tag
+from parfocal.slides.tiff_metadata import BROKEN_DATA, quiet_tifffile, resolution_tag
 
 __all__ = ["MAX_PICTURE_PX", "PictureReader"]
 

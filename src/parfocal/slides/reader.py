@@ -59,7 +59,15 @@ class PixelReader(ABC):
     format: str
     """A word or two for people: `aperio`, `tiled TIFF`, `picture`."""
     level_sizes: tuple[tuple[int, int], ...]
-    """Width and height of each level in pixels, level 0 first."""
+    """Width and height of each level in pixels, level 0 first; without what fills up its tiles."""
+    level_downsamples: tuple[float, ...] = (1.0,)
+    """How many level-0 pixels a pixel of each level has, along either side."""
+    scan: int = 0
+    """Which scan of the file this is."""
+    scan_sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height of each scan of the file, in its order; empty where it holds one."""
+    notes: tuple[str, ...] = ()
+    """What of the file is left out, as clauses."""
     mpp_claim: MppClaim | None
     objective_power: float | None
 

@@ -10,9 +10,9 @@ from typing import final
 import numpy as np
 from jaxtyping import UInt8
 
-from parfocal.errors import CalibrationError, ClosedSlideError, UnreadableSlideError
+from parfocal.errors import CalibrationError, ClosedSlideError, SlideError, UnreadableSlideError
 from parfocal.slides.calibration import Calibration
-from parfocal.slides.reader import PixelReader, Window
+from parfocal.slides.reader import PixelReader, Window, one_line
 
 __all__ = ["Level", "Slide"]
 
@@ -58,9 +58,11 @@ class Slide:
         self.format: str = reader.format
         self.objective_power: float | None = reader.objective_power
         self.levels: tuple[Level, ...] = tuple(
-            Level(width, height, _downsample(reader.level_sizes[0], (width, height)))
-            for width, height in reader.level_sizes
+            Level(width, height, downsample)
+            for (width, height), downsample in zip(reader.level_sizes, reader.level_downsamples, strict=True)
         )
+        self.n_scans: int = max(len(reader.scan_sizes), 1)
+        self.scan: int = reader.scan
 
     @property
     def width_px(self) -> int:
@@ -131,7 +133,16 @@ class Slide:
         right, bottom = min(x_px + width_px, size.width_px), min(y_px + height_px, size.height_px)
         if left >= right or top >= bottom:
             return Window(np.full((height_px, width_px, 3), 255, np.uint8))
-        inside = reader.read(level, left, top, right - left, bottom - top)
+        try:
+            inside = reader.read(level, left, top, right - left, bottom - top)
+        except SlideError:
+            raise
+        except Exception as error:
+            # Libraries read foreign bytes below, and raise whatever they happen to.
+            raise UnreadableSlideError(
+                f"cannot read {self.name}: level {level} at {left}, {top} ({one_line(error)}). "
+                "Copy the file again or leave the slide out."
+            ) from error
         if inside.pixels.shape[:2] == (height_px, width_px):
             return inside
         pixels = np.full((height_px, width_px, 3), 255, np.uint8)
@@ -161,16 +172,3 @@ class Slide:
                 raise UnreadableSlideError(f"cannot read {self.name}: the file changed while it was open.")
             self._reader, self._pid = fresh, os.getpid()
         return self._reader
-
-
-def _downsample(level_0: tuple[int, int], level: tuple[int, int]) -> float:
-    """How many level-0 pixels a pixel of a level has.
-
-    Sizes are rounded when a pyramid is written: 1783 rows under 3567 are a factor 2, not 2.0005, and taking the latter
-    would move the far edge by a pixel. So a whole factor is taken where flooring or ceiling by it gives the size.
-    """
-    mean = (level_0[0] / level[0] + level_0[1] / level[1]) / 2
-    whole = max(round(mean), 1)
-    if all(full // whole <= part <= -(-full // whole) for full, part in zip(level_0, level, strict=True)):
-        return float(whole)
-    return mean

@@ -1,5 +1,6 @@
-"""One level of a tiled TIFF: where its tiles lie in the file, and how their bytes become RGB."""
+"""One level of a TIFF: where its tiles (or strips) lie in the file, and how their bytes become RGB."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,42 +8,64 @@ from jaxtyping import UInt8
 
 from parfocal.slides.jpeg import StrictJpeg
 from parfocal.slides.jpeg2000 import check_jpeg2000
+from parfocal.slides.tiff_pixels import PixelKind, to_rgb
+from parfocal.slides.tiff_scans import Planes
 
-__all__ = ["TiffLevel"]
+__all__ = ["TiffLevel", "tile_index"]
 
-_JPEG, _JPEG2000 = 7, {33003, 33004, 33005, 34712}
 # Decoders without a checksum, and how many equal bytes none of their encoders writes: a run becomes a word. So many are
 # a damaged sector, which decodes without an error.
 _MOST_EQUAL = {5: ("LZW", 16), 50000: ("Zstandard", 64)}
+_NONE, _JPEG2000 = 1, {33003, 33004, 33005, 34712}
+# A strip of uncompressed pixels is read in pieces of this size at most; others as they are, up to the second one.
+_PIECE_BYTES, _MOST_BYTES = 1 << 20, 256 << 20
 
 
 class TiffLevel:
-    """A page of a pyramid. It holds no file: whoever reads the bytes hands them over."""
+    """A level of a pyramid, made of one page or of one for each colour; strips are tiles as wide as the level.
 
-    def __init__(self, page: Any) -> None:
-        """Take over what the page says; it must be of a kind that has been found readable.
+    It holds no file: whoever reads the bytes hands them over.
+    """
+
+    def __init__(self, planes: Planes, kind: PixelKind) -> None:
+        """Take over what the pages say.
 
         Args:
-            page: tifffile's page, while its file is open.
+            planes: tifffile's pages, while their file is open.
+            kind: what their samples are.
+
+        Raises:
+            ValueError: they contradict themselves: too few tiles for their size, or tiles of an absurd one.
         """
-        self.width = int(page.imagewidth)
-        self.height = int(page.imagelength)
-        self.tile_width = int(page.tilewidth)
-        self.tile_height = int(page.tilelength)
-        self.across = -(-self.width // self.tile_width)
-        self.down = -(-self.height // self.tile_height)
-        # tifffile's tuples have 40 bytes and more for each number.
-        self.offsets = np.array(page.dataoffsets, np.uint64).reshape(self.down, self.across)
-        self.sizes = np.array(page.databytecounts, np.uint64).reshape(self.down, self.across)
-        self._samples = int(page.samplesperpixel)
+        page = planes[0]
+        self.width, self.height = int(page.imagewidth), int(page.imagelength)
+        self.is_tiled = bool(page.is_tiled)
+        self.tile_width = int(page.tilewidth) if self.is_tiled else self.width
+        self.tile_height = int(page.tilelength) if self.is_tiled else min(int(page.rowsperstrip), self.height)
+        self._kind = kind
+        self._samples = int(page.samplesperpixel) if int(page.planarconfig) == 1 else 1
         self._compression = int(page.compression)
-        if self._compression == _JPEG:
-            colour = {1: "grey", 2: "RGB", 6: "YCbCr"}[int(page.photometric)]
-            self._jpeg: StrictJpeg | None = StrictJpeg(page.jpegtables, colour)
-        else:
-            self._jpeg = None
-            # tifffile makes the decoder when it is first asked for.
-            self._decode = page.decode
+        pieces = self._cut_strips(page)
+        if self.tile_height < 1 or self.tile_width < 1 or self.tile_bytes > _MOST_BYTES:
+            raise ValueError(f"its tiles have {self.tile_width} x {self.tile_height} px, too many to be read at once")
+        self.across, self.down = -(-self.width // self.tile_width), -(-self.height // self.tile_height)
+        indices = [found for plane in planes for found in tile_index(plane)]
+        if pieces is not None:
+            indices = [pieces(*one) for one in indices]
+        for offsets, sizes in indices:
+            if not len(offsets) == len(sizes) == self.across * self.down:
+                raise ValueError(
+                    f"it lists {min(len(offsets), len(sizes))} {'tiles' if self.is_tiled else 'strips'} where its size "
+                    f"of {self.width} x {self.height} px needs {self.across * self.down}"
+                )
+        # One row a colour plane, one column a tile.
+        self.offsets = np.stack([offsets for offsets, _ in indices])
+        self.sizes = np.stack([sizes for _, sizes in indices])
+        self.is_absent = self.sizes.max(axis=0) == 0
+        self._jpeg = StrictJpeg(page.jpegtables, kind.jpeg_colour) if kind.jpeg_colour else None
+        self._plain = self._compression == _NONE and int(page.predictor) == 1 and int(page.fillorder) == 1
+        # tifffile makes the decoder when it is first asked for.
+        self._decode = None if self._jpeg or self._plain else page.decode
 
     @property
     def tile_shape(self) -> tuple[int, int, int]:
@@ -59,33 +82,85 @@ class TiffLevel:
         """More than any compressed tile has; an index that is damaged may list billions."""
         return 2 * self.tile_bytes + (1 << 16)
 
-    def decode(self, index: int, data: bytes, out: UInt8[np.ndarray, "y x 3"]) -> np.ndarray:
+    def decode(self, index: int, streams: list[bytes], out: UInt8[np.ndarray, "y x 3"]) -> np.ndarray:
         """The pixels of a tile.
 
         Args:
             index: number of the tile, row by row.
-            data: its bytes.
-            out: memory that may be used for the result; a fresh array costs a fifth of the decoding in page faults.
+            streams: its bytes, one of each colour plane.
+            out: memory that is used for the result; a fresh array costs a fifth of the decoding in page faults.
+
+        Returns:
+            The result; rows beyond the last one of the level hold anything.
 
         Raises:
             Exception: the bytes are damaged, whatever the decoder calls it.
         """
-        if self._jpeg is not None and self._samples == 3:
-            self._jpeg.decode(data, out)
+        if self._jpeg is not None and self._kind.is_plain_rgb and len(streams) == 1:
+            self._check_rows(self._jpeg.decode(streams[0], out), index)
             return out
-        if self._jpeg is not None:
-            tile = np.empty((*out.shape[:2], 1), np.uint8)
-            self._jpeg.decode(data, tile)
-        else:
-            name, length = _MOST_EQUAL.get(self._compression, ("", 0))
-            if length and (bytes(length) in data or b"\xff" * length in data):
-                raise ValueError(f"a sector of zeros or ones stands in its {name} stream")
-            if self._compression in _JPEG2000:
-                check_jpeg2000(data)
-            tile = self._decode(data, index)[0][0]
-        if tile.dtype != np.uint8 or tile.shape != (*out.shape[:2], self._samples):
-            raise ValueError(f"the tile holds {tile.dtype} {tile.shape} in place of what the header says")
-        if self._samples == 3:
-            return np.asarray(tile)
-        out[...] = tile
+        planes = [self.samples(index, stream) for stream in streams]
+        raw = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        if self._kind.is_plain_rgb and len(raw) == len(out) and raw.flags.c_contiguous:
+            return raw
+        to_rgb(raw, self._kind, out[: len(raw)])
         return out
+
+    def samples(self, index: int, stream: bytes) -> UInt8[np.ndarray, "y x s"]:
+        """The samples of a tile of one plane, as they are before they become RGB."""
+        if self._jpeg is not None:
+            tile = np.empty((self.tile_height, self.tile_width, 3 if self._samples == 3 else 1), np.uint8)
+            rows = self._jpeg.decode(stream, tile)
+            self._check_rows(rows, index)
+            return tile[:rows]
+        if self._plain:
+            row_bytes = self.tile_width * self._samples
+            tile = np.frombuffer(stream, np.uint8)
+            rows = min(len(tile) // row_bytes, self.tile_height)
+            self._check_rows(rows, index)
+            return tile[: rows * row_bytes].reshape(rows, self.tile_width, self._samples)
+        name, length = _MOST_EQUAL.get(self._compression, ("", 0))
+        if length and (bytes(length) in stream or b"\xff" * length in stream):
+            raise ValueError(f"a sector of zeros or ones stands in its {name} stream")
+        if self._compression in _JPEG2000:
+            check_jpeg2000(stream)
+        assert self._decode is not None
+        tile = self._decode(stream, index)[0][0]
+        if tile.dtype != np.uint8 or tile.shape[1:] != (self.tile_width, self._samples):
+            raise ValueError(f"the tile holds {tile.dtype} {tile.shape} in place of what the header says")
+        self._check_rows(len(tile), index)
+        return np.asarray(tile[: self.tile_height])
+
+    def _check_rows(self, rows: int, index: int) -> None:
+        """A tile is always whole; the last strip ends with the level."""
+        top = index // self.across * self.tile_height
+        needed = self.tile_height if self.is_tiled else min(self.tile_height, self.height - top)
+        if rows < needed:
+            raise ValueError(f"it has {rows} of {needed} rows")
+
+    def _cut_strips(self, page: Any) -> "Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None":
+        """One uncompressed strip, as cameras write it, becomes many of few rows; returns what cuts its index."""
+        row_bytes = self.width * self._samples
+        is_one_strip = not self.is_tiled and self.tile_height == self.height
+        if not is_one_strip or self._compression != _NONE or int(page.predictor) != 1 or row_bytes > _PIECE_BYTES:
+            return None
+        self.tile_height = rows = min(_PIECE_BYTES // row_bytes, self.height)
+        starts = np.arange(0, self.height, rows) * row_bytes
+
+        def cut(offsets: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            if len(offsets) != 1 or len(sizes) != 1:
+                return offsets, sizes
+            left = np.maximum(int(sizes[0]) - starts, 0)
+            return offsets + starts.astype(np.uint64), np.minimum(left, rows * row_bytes).astype(np.uint64)
+
+        return cut
+
+
+def tile_index(page: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Where the tiles of a page lie and how many bytes they have, for each of its colour planes."""
+    # tifffile's tuples have 40 bytes and more for each number.
+    offsets, sizes = (np.array(values, np.uint64) for values in (page.dataoffsets, page.databytecounts))
+    count = int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
+    if count == 1:
+        return [(offsets, sizes)]
+    return list(zip(np.array_split(offsets, count), np.array_split(sizes, count), strict=True))

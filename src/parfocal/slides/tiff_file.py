@@ -1,0 +1,255 @@
+"""What a TIFF holds, read once: its scans, their levels and ratios, and whether anybody can show them right.
+
+The fast reader takes most files. What it leaves to OpenSlide or Pillow goes with the resolution that was found here,
+and what comes out wrong in every reader is refused here: a fallback that knows less would show false colours.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import tifffile
+
+from parfocal.errors import UnreadableSlideError
+from parfocal.slides.calibration import MppClaim
+from parfocal.slides.jpeg2000 import has_subsampled_components
+from parfocal.slides.level_ratios import LevelShape, level_ratios, size_without_padding
+from parfocal.slides.reader import NotMineError, one_line
+from parfocal.slides.tiff_colour import colour_of_jpeg, colour_of_pixels
+from parfocal.slides.tiff_index import MOST_TILES, count_tiles
+from parfocal.slides.tiff_level import TiffLevel
+from parfocal.slides.tiff_metadata import quiet_tifffile, resolution_tag
+from parfocal.slides.tiff_pixels import JPEG, JPEG2000, PixelKind, pixel_kind
+from parfocal.slides.tiff_scans import Planes, Scan, find_scans
+
+__all__ = ["TiffFacts", "read_tiff"]
+
+# Tiles that are looked at where the header does not say what the samples are.
+_LOOKED_AT = 6
+# Of three unnamed planes: how bright the brightest quarter of the pixels is in each where they are one RGB picture.
+_BRIGHT = 150
+
+
+@dataclass(frozen=True, eq=False)
+class TiffFacts:
+    """What is known of the scan that was asked for.
+
+    Attributes:
+        format: a word or two for people.
+        scan_sizes: width and height of each scan of the file.
+        scan: number of this one.
+        claim: what the file says of its resolution.
+        objective_power: nominal, where the file says it.
+        levels: finest first; empty where another reader has to show the pixels.
+        sizes: width and height of each level, without what fills up its tiles.
+        ratios: level-0 pixels per pixel of each level.
+        notes: what was left out, for a warning.
+        left_to: the reader that shows the pixels right where this one cannot: `OpenSlide` or `Pillow`.
+    """
+
+    format: str
+    scan_sizes: tuple[tuple[int, int], ...]
+    scan: int
+    claim: MppClaim | None
+    objective_power: float | None
+    levels: tuple[TiffLevel, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    ratios: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_to: str = ""
+
+
+def read_tiff(path: Path, scan: int | None) -> TiffFacts | None:
+    """Look into a TIFF; None where the file is none, or has a scanner's own rules.
+
+    Args:
+        path: any file.
+        scan: number of the scan, None for the first.
+
+    Raises:
+        UnreadableSlideError: nobody should read it: what it holds would come out wrong.
+    """
+    try:
+        with path.open("rb") as file, quiet_tifffile(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tiles = count_tiles(file)
+            if tiles is None:
+                return None
+            if tiles > MOST_TILES:
+                raise UnreadableSlideError(
+                    f"cannot read {path.name}: its index lists {tiles} tiles; at most {MOST_TILES} are read. "
+                    "Write it again with larger tiles."
+                )
+            with tifffile.TiffFile(path, _multifile=False) as tiff:
+                return _facts(path.name, tiff, scan, _reader(file))
+    except (UnreadableSlideError, NotMineError):
+        raise
+    except Exception as error:
+        # tifffile meets foreign bytes here, and raises whatever its parsers happen to.
+        raise UnreadableSlideError(
+            f"cannot read {path.name}: it is no whole TIFF ({one_line(error)}). Copy the file again or leave it out."
+        ) from error
+
+
+def _facts(name: str, tiff: Any, number: int | None, read: Callable[[int, int], bytes]) -> TiffFacts:
+    scans = find_scans(tiff, name)
+    sizes = tuple((int(one.levels[0][0].imagewidth), int(one.levels[0][0].imagelength)) for one in scans)
+    if number is not None and not 0 <= number < len(scans):
+        listed = ", ".join(f"{n}: {width} x {height} px" for n, (width, height) in enumerate(sizes))
+        raise UnreadableSlideError(f"cannot read scan {number} of {name}: it holds {len(scans)} ({listed}).")
+    scan = scans[number or 0]
+    page = scan.levels[0][0]
+    kind = "aperio" if tiff.is_svs else "OME-TIFF" if tiff.is_ome else "tiled TIFF" if page.is_tiled else "TIFF"
+    claim = scan.claim
+    if claim is not None and not page.is_tiled and not tiff.is_ome:
+        claim = replace(claim, of_picture=True)
+    facts = TiffFacts(kind, sizes, number or 0, claim, scan.objective_power)
+    if not page.is_tiled and len(tiff.pages) == 1 and int(page.compression) != JPEG:
+        return replace(facts, left_to="Pillow")
+    try:
+        _check_orientation(page)
+        first = _level(scan.levels[0], scan.channels, read)
+    except _LeftToOpenSlideError as reason:
+        if page is not tiff.pages.first:
+            raise UnreadableSlideError(f"cannot read {name}: {reason}, and it is not its first page.") from reason
+        return replace(facts, left_to="OpenSlide")
+    except ValueError as error:
+        raise UnreadableSlideError(
+            f"cannot read {name}: {one_line(error)}. Expected is upright 8-bit RGB in tiles; write it again like that, "
+            "for example with `vips tiffsave IN OUT --tile --pyramid`."
+        ) from error
+    return _with_levels(facts, scan, first, read)
+
+
+def _with_levels(facts: TiffFacts, scan: Scan, first: TiffLevel, read: Callable[[int, int], bytes]) -> TiffFacts:
+    """Add the coarser levels that can be trusted, and notes of those that cannot."""
+    notes, found = [], []
+    for planes in scan.levels[1:]:
+        size = f"{planes[0].imagewidth} x {planes[0].imagelength} px"
+        try:
+            level = _level(planes, scan.channels, read)
+        except ValueError as error:
+            notes.append(f"the level of {size} is left out: {one_line(error)}")
+            continue
+        found.append((level, size, _stated_ratio(scan.levels[0][0], planes[0])))
+    shapes = [_shape(level, stated) for level, _, stated in found]
+    levels, sizes, ratios = [first], [(first.width, first.height)], [1.0]
+    for (level, size, _), shape, ratio in zip(found, shapes, level_ratios(_shape(first), shapes), strict=True):
+        if ratio is None or ratio < 1.01:
+            notes.append(
+                f"the level of {size} is left out: no one ratio explains its width and height beside "
+                f"{first.width} x {first.height} px"
+            )
+        elif missing := _tiles_that_level_0_has(first, level, ratio):
+            notes.append(f"the level of {size} is left out: it has no bytes for {missing} tiles that level 0 has")
+        else:
+            levels.append(level)
+            sizes.append(size_without_padding(_shape(first), shape, ratio))
+            ratios.append(ratio)
+    return replace(facts, levels=tuple(levels), sizes=tuple(sizes), ratios=tuple(ratios), notes=tuple(notes))
+
+
+class _LeftToOpenSlideError(ValueError):
+    """OpenSlide shows these pixels right, and the fast reader cannot; the text says why."""
+
+
+def _level(planes: Planes, channels: tuple[str, ...], read: Callable[[int, int], bytes]) -> TiffLevel:
+    kind = pixel_kind(planes, channels)
+    level = TiffLevel(planes, kind)
+    if not kind.has_to_be_seen:
+        return level
+    page = planes[0]
+    picked = _picked(level)
+    streams = [
+        [read(int(o), int(s)) for o, s in zip(level.offsets[:, n], level.sizes[:, n], strict=True)] for n in picked
+    ]
+    if int(page.compression) in JPEG2000 and any(has_subsampled_components(one[0]) for one in streams):
+        raise _LeftToOpenSlideError("subsampled JPEG 2000")
+    if int(page.compression) == JPEG and len(planes) == 1:
+        raw = _raw_pixels(TiffLevel(planes, PixelKind("raw", "RGB")), picked, streams)
+        return TiffLevel(
+            planes, PixelKind("RGB", colour_of_jpeg(kind.jpeg_colour or "RGB", [s[0] for s in streams], raw))
+        )
+    raw = _raw_pixels(level, picked, streams)
+    if len(planes) == 1:
+        return TiffLevel(planes, PixelKind(colour_of_pixels(raw) or kind.samples))
+    bright = raw[np.argsort(raw.sum(axis=1, dtype=np.int64))[-max(len(raw) // 4, 1) :]]
+    if len(raw) == 0 or bright.mean(axis=0).min() < _BRIGHT:
+        raise ValueError("it holds 3 channels without names that do not look like red, green and blue of one picture")
+    return level
+
+
+def _picked(level: TiffLevel) -> list[int]:
+    """Tiles to look at: the three with most bytes, and three over the level."""
+    present = np.flatnonzero(~level.is_absent)
+    if len(present) <= _LOOKED_AT:
+        return [int(n) for n in present]
+    largest = present[np.argsort(level.sizes[0, present], kind="stable")[-_LOOKED_AT // 2 :]]
+    spread = present[np.linspace(0, len(present) - 1, _LOOKED_AT // 2).astype(int)]
+    return sorted({int(n) for n in [*largest, *spread]})
+
+
+def _raw_pixels(level: TiffLevel, picked: list[int], streams: list[list[bytes]]) -> np.ndarray:
+    """Samples of the tiles that can be decoded, one row a pixel."""
+    found = [np.empty((0, 3), np.uint8)]
+    for number, planes in zip(picked, streams, strict=True):
+        try:
+            samples = np.concatenate([level.samples(number, one) for one in planes], axis=2)
+        except Exception:
+            # A damaged tile says nothing of the others; when it is read, it is a gap.
+            continue
+        if samples.shape[2] == 3:
+            found.append(samples.reshape(-1, 3))
+    return np.concatenate(found)
+
+
+def _check_orientation(page: Any) -> None:
+    """OpenSlide ignores the orientation tag where viewers honour it, so coordinates would not agree."""
+    tag = page.tags.get(274)
+    if tag is not None and int(tag.value) != 1:
+        raise ValueError(f"its orientation tag says {int(tag.value)} (turned or mirrored), slides have 1")
+
+
+def _shape(level: TiffLevel, stated: float | None = None) -> LevelShape:
+    tile = (level.tile_width, level.tile_height) if level.is_tiled else (0, 0)
+    return LevelShape(level.width, level.height, *tile, stated)
+
+
+def _stated_ratio(full: Any, page: Any) -> float | None:
+    """What the resolution tags say; None where they say nothing, or are copies of level 0's."""
+    one, other = resolution_tag(full), resolution_tag(page)
+    if one is None or other is None:
+        return None
+    x, y = other.x / one.x, other.y / one.y
+    return (x + y) / 2 if x > 1.05 and abs(x - y) < 0.02 * x else None
+
+
+def _tiles_that_level_0_has(first: TiffLevel, level: TiffLevel, ratio: float) -> int:
+    """How many tiles of a level have no bytes where level 0 has some: white there would hide tissue."""
+    absent = np.flatnonzero(level.is_absent)
+    if not len(absent):
+        return 0
+    present = np.zeros((first.down + 1, first.across + 1), np.int64)
+    present[1:, 1:] = (~first.is_absent).reshape(first.down, first.across).cumsum(axis=0).cumsum(axis=1)
+
+    def edges(numbers: np.ndarray, tile: int, full_tile: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        # Half a tile at an edge may be blank.
+        low = np.ceil(numbers * tile * ratio / full_tile).astype(int)
+        high = np.floor((numbers + 1) * tile * ratio / full_tile).astype(int)
+        return np.minimum(low, count), np.minimum(np.maximum(high, low), count)
+
+    left, right = edges(absent % level.across, level.tile_width, first.tile_width, first.across)
+    top, bottom = edges(absent // level.across, level.tile_height, first.tile_height, first.down)
+    inside = present[bottom, right] - present[top, right] - present[bottom, left] + present[top, left]
+    return int((inside > 0).sum())
+
+
+def _reader(file: BinaryIO) -> Callable[[int, int], bytes]:
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(min(size, 1 << 26))
+
+    return read

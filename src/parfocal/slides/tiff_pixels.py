@@ -1,0 +1,118 @@
+"""What the samples of a TIFF's pixels are, and how they become RGB; kinds that nobody shows right are refused."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from parfocal.slides.tiff_scans import Planes
+
+__all__ = ["COMPRESSIONS", "JPEG", "JPEG2000", "PixelKind", "pixel_kind", "to_rgb"]
+
+JPEG, JPEG2000 = 7, {33003, 33004, 33005, 34712}
+COMPRESSIONS = {
+    **{1: "none", 5: "LZW", JPEG: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard"},
+    **dict.fromkeys(JPEG2000, "JPEG 2000"),
+    **{34927: "WebP", 50001: "WebP"},
+}
+_PHOTOMETRIC = {0: "white is zero", 1: "black is zero", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
+_NAMES_OF_RGB = {("r", "g", "b"), ("red", "green", "blue")}
+
+
+@dataclass(frozen=True, eq=False)
+class PixelKind:
+    """What the samples of a level are.
+
+    Attributes:
+        samples: `grey`, `inverted`, `palette`, `RGB`, `YCbCr`, `RGBA` or `premultiplied`.
+        jpeg_colour: what the components of its JPEG streams are, see StrictJpeg; None where it has none.
+        palette: the colours of a palette.
+        has_to_be_seen: the header does not decide: the pixels have to be looked at.
+    """
+
+    samples: str
+    jpeg_colour: str | None = None
+    palette: UInt8[np.ndarray, "256 3"] | None = None
+    has_to_be_seen: bool = False
+
+    @property
+    def is_plain_rgb(self) -> bool:
+        """Whether nothing is left to do when the samples are decoded."""
+        return self.samples == "RGB"
+
+
+def pixel_kind(planes: Planes, channels: tuple[str, ...]) -> PixelKind:
+    """What the header says that the samples of a level are.
+
+    Raises:
+        ValueError: nobody shows such pixels right; the text is what they are, as a clause.
+    """
+    page = planes[0]
+    compression, photometric = int(page.compression), int(page.photometric)
+    if page.dtype != np.uint8 or page.bitspersample != 8:
+        found = page.dtype if page.dtype != np.uint8 else f"of {page.bitspersample} bits"
+        raise ValueError(f"its pixels are {found}, not 8 bit")
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"its compression {compression} is none of {', '.join(sorted(set(COMPRESSIONS.values())))}")
+    if page.imagedepth != 1 or page.tiledepth != 1:
+        raise ValueError("it has several focal planes")
+    samples, is_planar = int(page.samplesperpixel), int(page.planarconfig) == 2
+    if len(planes) > 1:
+        return _channels(len(planes) if samples == 1 else 0, photometric, compression, channels)
+    if samples == 1 and photometric in {0, 1, 3}:
+        kind = {0: "inverted", 1: "grey", 3: "palette"}[photometric]
+        return PixelKind(kind, "grey" if compression == JPEG else None, _palette(page) if kind == "palette" else None)
+    if samples == 3 and photometric == 2 and is_planar:
+        return PixelKind("RGB", "grey" if compression == JPEG else None)
+    if samples == 3 and not is_planar and photometric in {2, 6}:
+        if compression == JPEG:
+            return PixelKind("RGB", _PHOTOMETRIC[photometric], has_to_be_seen=True)
+        if compression in JPEG2000:
+            return PixelKind(_PHOTOMETRIC[photometric], has_to_be_seen=True)
+        if photometric == 2:
+            return PixelKind("RGB")
+    extra = tuple(int(one) for one in page.extrasamples)
+    if samples == 4 and photometric == 2 and not is_planar and compression not in {JPEG, *JPEG2000}:
+        if extra in {(1,), (2,)}:
+            return PixelKind("premultiplied" if extra == (1,) else "RGBA")
+        raise ValueError("its fourth sample is not said to be opacity or anything else")
+    what = _PHOTOMETRIC.get(photometric, f"of kind {photometric}")
+    raise ValueError(
+        f"its pixels have {samples} sample{'s' * (samples > 1)} ({what}, {COMPRESSIONS[compression]}), "
+        "not those of one RGB picture"
+    )
+
+
+def to_rgb(raw: UInt8[np.ndarray, "y x s"], kind: PixelKind, out: UInt8[np.ndarray, "y x 3"]) -> None:
+    """Turn samples into RGB; what is transparent lies on white."""
+    if kind.samples == "RGB":
+        out[...] = raw
+    elif kind.samples == "YCbCr":
+        cv2.cvtColor(np.ascontiguousarray(raw[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB, dst=out)
+    elif kind.samples == "palette":
+        assert kind.palette is not None
+        out[...] = kind.palette[raw[..., 0]]
+    elif kind.samples in {"grey", "inverted"}:
+        out[...] = raw if kind.samples == "grey" else 255 - raw
+    else:
+        alpha = raw[..., 3:].astype(np.uint32)
+        colour = raw[..., :3] * (np.uint32(255) if kind.samples == "premultiplied" else alpha)
+        out[...] = np.minimum((colour + 255 * (255 - alpha) + 127) // 255, 255)
+
+
+def _channels(count: int, photometric: int, compression: int, names: tuple[str, ...]) -> PixelKind:
+    """Three pages are red, green and blue where their names say so, or, without names, where they look so."""
+    known = tuple(name.strip().lower() for name in names if name.strip())
+    if count != 3 or photometric != 1 or (known and known not in _NAMES_OF_RGB):
+        called = f" ({', '.join(names)})" if known else ""
+        raise ValueError(f"it holds {count or 'several'} channels{called}, not one RGB picture")
+    return PixelKind("RGB", "grey" if compression == JPEG else None, has_to_be_seen=not known)
+
+
+def _palette(page: object) -> UInt8[np.ndarray, "256 3"]:
+    colours = np.asarray(getattr(page, "colormap"), np.uint16)  # noqa: B009
+    if colours.shape != (3, 256):
+        raise ValueError("its palette has not 256 colours")
+    # Old writers put 8 bits where 16 belong.
+    return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8).T.copy()
