@@ -69,8 +69,9 @@ def test_what_the_file_states_settles_it(made: tuple[LevelShape, list[LevelShape
     found = level_ratios(full, stated)
 
     assert None not in found
-    for ratio, one in zip(ratios, found, strict=True):
-        assert misplaced(full, ratio, one or 0) <= 1.6
+    for level, ratio, one in zip(levels, ratios, found, strict=True):
+        # Tags hold three digits, so that two in a thousand count as the whole ratio beside them.
+        assert misplaced(full, ratio, one or 0) <= 1.6 + 0.002 * max(level.width, level.height)
         if ratio == round(ratio):
             assert one == ratio
 
@@ -120,6 +121,10 @@ def test_padded_levels_show_the_same_places_as_cropped_ones(
     y, x = np.mgrid[:height, :width]
     full = np.stack([x * 250 // width, y * 250 // height, (x + y) % 7 + 100], axis=-1).astype(np.uint8)
     small = full.reshape(height // factor, factor, width // factor, factor, 3).mean(axis=(1, 3)).astype(np.uint8)
+    # Such a level looks exactly like a coarser one that fills its tiles.
+    assume(
+        not any((up_to(len(small), tile) * n, up_to(small.shape[1], tile) * n) == (height, width) for n in (1, 2, 3))
+    )
     padded = np.zeros((up_to(len(small), tile), up_to(small.shape[1], tile), 3), np.uint8)
     padded[: len(small), : small.shape[1]] = small
     path = tmp_path / "padded.tif"

@@ -9,10 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["LevelShape", "level_ratios", "size_without_padding"]
+__all__ = ["LevelShape", "level_ratios", "ratios_of_sizes", "size_without_padding"]
 
-# How far a stated ratio may lie from a whole one that explains the sizes better: tags hold few digits.
-_DIGITS = 0.002
+# How far a stated ratio may lie from a whole one that explains the sizes too: tags hold few digits. The second where
+# the stated one explains them itself.
+_DIGITS, _NEAR = 0.002, 0.0005
 # How far the quotient of two sizes may lie below a whole ratio, where both may have been filled up by a few pixels.
 _ALMOST = 0.01
 # What the sides of the blocks of a JPEG stream are filled up to.
@@ -48,6 +49,19 @@ def level_ratios(full: LevelShape, levels: Sequence[LevelShape]) -> list[float |
     return ratios
 
 
+def ratios_of_sizes(sizes: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+    """The ratios of levels of which nothing but the sizes is known, level 0 first.
+
+    Raises:
+        ValueError: no one ratio explains the width and the height of a level.
+    """
+    shapes = [LevelShape(width, height) for width, height in sizes]
+    ratios = [1.0, *level_ratios(shapes[0], shapes[1:])]
+    if None in ratios:
+        raise ValueError(f"no one ratio explains the level of {sizes[ratios.index(None)]} px beside {sizes[0]} px")
+    return tuple(ratio for ratio in ratios if ratio is not None)
+
+
 def size_without_padding(full: LevelShape, level: LevelShape, ratio: float) -> tuple[int, int]:
     """The part of a level that shows the slide: what lies beyond is filled up to whole tiles."""
     return tuple(  # type: ignore[return-value]
@@ -62,10 +76,11 @@ def _ratio(full: LevelShape, level: LevelShape, before: list[float | None]) -> f
         _Axis(full.height, level.height, level.tile_height, full.tile_height),
     ]
     if level.stated is not None and level.stated > 1:
-        whole = float(round(level.stated))
-        if abs(whole - level.stated) < _DIGITS * level.stated and all(axis.is_rounded(whole) for axis in axes):
+        whole, apart = float(round(level.stated)), abs(round(level.stated) - level.stated) / level.stated
+        is_rounded = all(axis.is_rounded(level.stated) for axis in axes)
+        if apart < (_NEAR if is_rounded else _DIGITS) and all(axis.is_rounded(whole) for axis in axes):
             return whole
-        if all(axis.is_filled(level.stated) for axis in axes):
+        if is_rounded or all(axis.is_filled(level.stated) for axis in axes):
             return level.stated
     # The surest first: a size that was only rounded, by a ratio that the levels before make likely; then one that was
     # filled up, by the ratio that comes next; then what the sizes alone allow.

@@ -60,8 +60,8 @@ class PixelReader(ABC):
     """A word or two for people: `aperio`, `tiled TIFF`, `picture`."""
     level_sizes: tuple[tuple[int, int], ...]
     """Width and height of each level in pixels, level 0 first; without what fills up its tiles."""
-    level_downsamples: tuple[float, ...] = (1.0,)
-    """How many level-0 pixels a pixel of each level has, along either side."""
+    level_downsamples: tuple[float, ...] = ()
+    """How many level-0 pixels a pixel of each level has, along either side; empty where the sizes alone say it."""
     scan: int = 0
     """Which scan of the file this is."""
     scan_sizes: tuple[tuple[int, int], ...] = ()

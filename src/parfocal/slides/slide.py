@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from parfocal.errors import CalibrationError, ClosedSlideError, SlideError, UnreadableSlideError
 from parfocal.slides.calibration import Calibration
+from parfocal.slides.level_ratios import ratios_of_sizes
 from parfocal.slides.reader import PixelReader, Window, one_line
 
 __all__ = ["Level", "Slide"]
@@ -57,9 +58,10 @@ class Slide:
         self.path: Path = reader.path
         self.format: str = reader.format
         self.objective_power: float | None = reader.objective_power
+        downsamples = reader.level_downsamples or ratios_of_sizes(reader.level_sizes)
         self.levels: tuple[Level, ...] = tuple(
             Level(width, height, downsample)
-            for (width, height), downsample in zip(reader.level_sizes, reader.level_downsamples, strict=True)
+            for (width, height), downsample in zip(reader.level_sizes, downsamples, strict=True)
         )
         self.n_scans: int = max(len(reader.scan_sizes), 1)
         self.scan: int = reader.scan
