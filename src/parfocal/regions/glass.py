@@ -1,0 +1,196 @@
+"""The colour of a slide's empty glass, which everything else on it is compared with.
+
+Glass is flat, and the brightest thing that there is much of. It need not be white or grey: a lamp, a filter or a
+camera's white balance tints it. White padding and blank tiles are flat as well; they give way to glass that is not
+pure white. A slide whose background is dark is no brightfield slide.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+__all__ = ["Glass", "find_glass"]
+
+# Grey levels between the darkest and the brightest neighbour of a pixel of flat ground; noise has 2 to 4 at this scale.
+_FLAT = 7
+# Smallest share of the slide for a colour to be its glass.
+_COMMON = 0.01
+# Half the width of a peak of colours, in grey levels.
+_PEAK = 6
+_MAX_PEAKS = 8
+_SAMPLE = 100_000
+_WHITE = 253
+_NEUTRAL = 10
+# The largest tint of glass, as the part of the brightest colour that the weakest one lacks. Stains absorb green first:
+# flat pink is more likely pale tissue than a pink lamp.
+_MAX_TINT = {"green": 0.18, "other": 0.35}
+_MIN_SHARE_OF_TINT = 0.04
+# Of the pixels of about the same colour, flat or not, so many belong to glass's narrow peak: .67 to .96 of the glass of
+# seventeen real slides and fields; smooth bone, cartilage and pale necrosis have .02 to .4.
+_ABOUT = 18
+_NARROW = 0.5
+_DARKEST = 60
+_BRIGHTER = 15
+_FLUORESCENCE = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Glass:
+    """What is known of a slide's background.
+
+    Attributes:
+        colour: red, green and blue of the glass; nearly white where the slide shows none.
+        is_seen: whether the slide shows any.
+        is_dark_field: whether its background is dark and what is on it bright, as in fluorescence.
+    """
+
+    colour: Float[np.ndarray, "3"]
+    is_seen: bool
+    is_dark_field: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Peak:
+    colour: Float[np.ndarray, "3"]
+    share: float
+    is_fill: bool
+    """It is one exact colour with straight edges: padding, or tiles that were not scanned."""
+
+    @property
+    def is_white(self) -> bool:
+        return bool(self.colour.min() >= _WHITE)
+
+    @property
+    def is_neutral(self) -> bool:
+        return bool(self.colour.max() - self.colour.min() <= _NEUTRAL)
+
+    @property
+    def may_be_glass(self) -> bool:
+        brightest = float(self.colour.max())
+        if self.is_neutral:
+            return brightest >= _DARKEST
+        weakest = "green" if int(self.colour.argmin()) == 1 else "other"
+        is_tint = 1 - float(self.colour.min()) / brightest <= _MAX_TINT[weakest]
+        return brightest >= _DARKEST and is_tint and self.share >= _MIN_SHARE_OF_TINT
+
+
+def find_glass(rgb: UInt8[np.ndarray, "y x 3"]) -> Glass:
+    """The colour of the glass on a small picture of a slide."""
+    brightest = rgb.max(axis=2)
+    peaks = _peaks(rgb)
+    shown = [peak for peak in peaks if peak.may_be_glass]
+    candidates = [one for one in shown if not any(_outshines(other, one) for other in shown)]
+    candidates = [one for one in candidates if _is_narrow(rgb, one) and not _is_outshone(rgb, one)]
+    real = [one for one in candidates if not one.is_white]
+    white = [one for one in candidates if one.is_white]
+    # Grey glass goes before white, which may be padding. Tinted glass does where there is more of it, or where the
+    # white is padding for certain: something flat and coloured on white glass is tissue.
+    white_share = sum(one.share for one in white)
+    is_padding = all(one.is_fill for one in white)
+    chosen = [one for one in real if one.is_neutral and not one.is_fill]
+    chosen = chosen or [one for one in real if one.share > white_share or (is_padding and not one.is_fill)]
+    chosen = chosen or [one for one in real if one.is_neutral] or white or real
+    if chosen:
+        return Glass(max(chosen, key=lambda one: one.share).colour, True)
+    return Glass(np.full(3, 250.0), False, _is_dark_field(brightest, peaks))
+
+
+def _peaks(rgb: UInt8[np.ndarray, "y x 3"]) -> list[_Peak]:
+    """The commonest flat colours, most common first."""
+    kernel = np.ones((3, 3), np.uint8)
+    flat = (cv2.dilate(rgb, kernel) - cv2.erode(rgb, kernel)).max(axis=2) <= _FLAT
+    colours = rgb[flat]
+    colours = colours[:: max(len(colours) // _SAMPLE, 1)]
+    # In units of the sample, of all pixels, flat or not.
+    everything = max(len(colours) / max(float(flat.mean()), 1e-9), 1.0)
+    least = _COMMON * everything
+    if len(colours) < least:
+        return []
+    bins = (colours >> 2).astype(np.int32)
+    counts = np.bincount((bins[:, 0] << 12) | (bins[:, 1] << 6) | bins[:, 2], minlength=1 << 18).astype(np.float32)
+    cube = _box3(counts.reshape(64, 64, 64))
+    found: list[_Peak] = []
+    for _ in range(_MAX_PEAKS):
+        place = np.unravel_index(int(cube.argmax()), cube.shape)
+        if cube[place] < least / 2:
+            break
+        centre = np.array(place) * 4 + 1.5
+        near = (np.abs(colours.astype(np.int16) - centre) <= _PEAK).all(axis=1)
+        colour = colours[near].mean(axis=0)
+        near = (np.abs(colours - colour) <= _PEAK).all(axis=1)
+        share = float(near.sum()) / everything
+        if share >= _COMMON:
+            found.append(_Peak(colours[near].mean(axis=0), share, _is_fill(rgb, colours[near])))
+        low = [max(at - 3, 0) for at in place]
+        cube[tuple(slice(start, at + 4) for start, at in zip(low, place, strict=True))] = 0
+    return sorted(found, key=lambda peak: -peak.share)
+
+
+def _box3(cube: Float[np.ndarray, "r g b"]) -> Float[np.ndarray, "r g b"]:
+    """Sums of 3 x 3 x 3 neighbours."""
+    for axis in range(3):
+        padded = np.pad(cube, [(1, 1) if axis == own else (0, 0) for own in range(3)])
+        n = cube.shape[axis]
+        cube = sum(np.take(padded, range(start, start + n), axis=axis) for start in range(3))  # type: ignore[assignment]
+    return cube
+
+
+def _is_fill(rgb: UInt8[np.ndarray, "y x 3"], colours: UInt8[np.ndarray, "n 3"]) -> bool:
+    """Whether a flat colour is one exact colour for the most part, and its edges run along rows and columns."""
+    codes = (colours.astype(np.int32) << np.array([16, 8, 0])).sum(axis=1)
+    values, counts = np.unique(codes, return_counts=True)
+    if counts.max() < 0.9 * len(codes):
+        return False
+    exact = np.array([values[counts.argmax()] >> shift & 255 for shift in (16, 8, 0)], np.uint8)
+    mask = (rgb == exact).all(axis=2)
+    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    steps = straight = 0
+    for one in (mask, mask.T):
+        if one.shape[1] < 2:
+            continue
+        edge = one[:, 1:] != one[:, :-1]  # (y, x): a step between two columns
+        steps += int(edge.sum())
+        run = cv2.erode(edge.astype(np.uint8), np.ones((9, 1), np.uint8), borderValue=1)
+        straight += int(cv2.dilate(run, np.ones((9, 1), np.uint8)).astype(bool).sum())
+    return steps == 0 or straight >= 0.75 * steps
+
+
+def _outshines(other: _Peak, one: _Peak) -> bool:
+    """Whether the other flat colour is the glass and this one lies on it, as a shadow or pale tissue does."""
+    if other.is_white or other.is_fill:
+        return False
+    difference = other.colour - one.colour
+    return bool(difference.min() >= -4 and difference.mean() >= _PEAK)
+
+
+def _is_narrow(rgb: UInt8[np.ndarray, "y x 3"], peak: _Peak) -> bool:
+    """Whether most of what has about this colour has nearly this colour, and is flat."""
+    low, high = np.clip(peak.colour - _ABOUT, 0, 255), np.clip(peak.colour + _ABOUT, 0, 255)
+    about = cv2.inRange(rgb, low, high).astype(bool)
+    if not peak.is_white:
+        about &= rgb.min(axis=2) < _WHITE
+    return bool(peak.share >= _NARROW * about.mean())
+
+
+def _is_outshone(rgb: UInt8[np.ndarray, "y x 3"], peak: _Peak) -> bool:
+    """Whether a good part of the slide is brighter than a dim or tinted colour: then that is no glass."""
+    if peak.is_neutral and peak.colour.max() >= 200:
+        return False
+    # Tissue is darker than its glass under any light; white padding does not count.
+    margin = _BRIGHTER if peak.is_neutral else _BRIGHTER / 2
+    brighter = (rgb.mean(axis=2) > peak.colour.mean() + margin) & (rgb.min(axis=2) < _WHITE)
+    return float(brighter.mean()) > 0.02
+
+
+def _is_dark_field(brightest: UInt8[np.ndarray, "y x"], peaks: list[_Peak]) -> bool:
+    """Whether most of a slide without glass is dark, and the rest is not as bright as stained tissue in gaps is."""
+    if peaks and peaks[0].share >= 0.05:
+        ground = float(peaks[0].colour.max())
+        is_ground = ground < (_FLUORESCENCE if peaks[0].share >= 0.3 else _DARKEST)
+    else:
+        ground = float(np.percentile(brightest, 10))
+        is_ground = ground < _DARKEST / 2
+    signal = brightest[brightest > ground + _BRIGHTER]
+    return is_ground and (not len(signal) or float(np.median(signal)) < _FLUORESCENCE)
