@@ -14,8 +14,7 @@ It takes float32 images (tile, 3, y, x), normalised as `norm=` says, or with `in
 import hashlib
 import importlib
 import importlib.util
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from jaxtyping import Float32, UInt8
 
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles
 from parfocal.encoders.normalisation import NORMALISATIONS, Normalisation, read_normalisation
+from parfocal.encoders.onnx_files import external_files
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.encoders.spec_errors import first_line
 from parfocal.errors import EncoderError
@@ -100,7 +100,7 @@ class FileEncoder(TileEncoder):
             images = np.ascontiguousarray(((tiles - mean) / std).transpose(0, 3, 1, 2))
         try:
             rows = np.asarray(self._run(images), dtype=np.float32)
-        except RuntimeError as error:
+        except Exception as error:  # what somebody exported may fail in any way
             raise EncoderError(
                 f"{self.spec} does not run on {len(tiles)} tiles of {self.tile_px} px ({first_line(error)}). "
                 f"A file exported for another side or a fixed batch needs tile_px=... or batch=...; "
@@ -123,7 +123,8 @@ def load_file_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEnco
     path = Path(spec.target)
     if not path.is_file():
         raise EncoderError(f"cannot load {spec.text}: there is no file {path}.")
-    runtime = RUNTIMES.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    runtime = RUNTIMES.get(suffix)
     if runtime is None:
         raise EncoderError(f"cannot load {path}: its suffix is none of {', '.join(RUNTIMES)}. Rename or export it.")
     asked = spec.options.get("runtime", runtime)
@@ -137,6 +138,7 @@ def load_file_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEnco
     if kind == "uint8" and "norm" in spec.options:
         raise EncoderError(f"cannot load {spec.text}: norm= scales a float input, and this one takes bytes. Drop one.")
     normalisation = None if kind == "uint8" else read_normalisation(spec) or NORMALISATIONS["imagenet"]
+    beside = external_files(path) if suffix == ".onnx" else ()
     loaders = {"onnxruntime": _load_onnx, "openvino": _load_openvino, "export": _load_torch, "torchscript": _load_torch}
     run, shape = loaders[asked](path, device, dtype)
     # A fixed input shape in the file is (tile, 3, y, x) or (tile, y, x, 3).
@@ -148,7 +150,7 @@ def load_file_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEnco
         batch=spec.whole_number("batch") or fixed_batch,
         normalisation=normalisation,
         description={
-            "file": _digest(path),
+            "file": _digest(path, beside),
             "runtime": asked,
             "input": kind,
             "dtype": "bfloat16" if dtype == "bfloat16" else "float32",
@@ -168,7 +170,7 @@ def _load_onnx(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | No
     failures: Any = ort.capi.onnxruntime_pybind11_state
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider])
-    except (failures.InvalidProtobuf, failures.InvalidGraph, failures.Fail, failures.NotImplemented) as error:
+    except Exception as error:  # a damaged or foreign file may fail in any way
         raise EncoderError(f"cannot load {path}: onnxruntime cannot read it ({first_line(error)}).") from error
     entry = session.get_inputs()[0]
 
@@ -193,7 +195,10 @@ def _load_openvino(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int 
     if dtype == "float16":
         raise EncoderError(f"cannot run {path} in float16: OpenVINO computes in float32 or bfloat16 on a CPU.")
     precision = "bf16" if dtype == "bfloat16" else "f32"
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    try:
+        compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    except Exception as error:  # a damaged or foreign file may fail in any way
+        raise EncoderError(f"cannot load {path}: OpenVINO cannot read it ({first_line(error)}).") from error
     shape = compiled.input(0).get_partial_shape()
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -208,21 +213,14 @@ def _load_torch(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | N
     from parfocal.encoders.network import choose_device
 
     place = choose_device(device)
-    try:
-        if path.suffix == ".pt2":
-            module: Any = torch.export.load(path).module().to(place)
-        else:
-            load: Any = torch.jit.load
-            with warnings.catch_warnings():
-                # torch announces the end of TorchScript; the files that people have must load until it is there.
-                warnings.simplefilter("ignore", FutureWarning)
-                warnings.simplefilter("ignore", DeprecationWarning)
-                module = load(str(path), map_location=place).eval()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise EncoderError(
-            f"cannot load {path}: torch cannot read it as an exported network ({first_line(error)}). "
-            f"A state_dict is no network: use timm:NAME,checkpoint={path}."
-        ) from error
+    if path.suffix.lower() == ".pt2":
+        from parfocal.encoders.exported import load_exported
+
+        module: Any = load_exported(path).module().to(place)
+    else:
+        from parfocal.encoders.torchscript import load_torchscript
+
+        module = load_torchscript(path, place)
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -240,11 +238,11 @@ def _need(package: str, path: Path, install: str) -> Any:
     return importlib.import_module(package)
 
 
-def _digest(path: Path) -> str:
-    """Sixteen hexadecimal digits over the file and the file of weights that some formats keep beside it."""
+def _digest(path: Path, beside: Sequence[Path]) -> str:
+    """Sixteen hexadecimal digits over the file and the files of weights that some formats keep beside it."""
     digest = hashlib.sha256()
-    beside = (path, path.with_name(path.name + ".data"), path.with_suffix(".bin"))
-    for part in beside[: 3 if path.suffix == ".xml" else 2]:
+    usual = (path, path.with_name(path.name + ".data"), *([path.with_suffix(".bin")] if path.suffix == ".xml" else ()))
+    for part in dict.fromkeys((*usual, *beside)):
         if part.is_file():
             with part.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -37,8 +37,8 @@ def load_tile_encoder(
         raise EncoderError(f"cannot load {spec}: dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
         raise EncoderError(f"cannot load {spec}: device {device!r} is none of cpu, cuda, cuda:1, mps.")
-    if device != "cpu":
-        # Also where nothing would run there: who asks for a GPU that is absent must hear it from any encoder.
+    if device != "cpu" and parsed.kind in ("filterbank", "python"):
+        # Nothing of these runs there, and who asks for a GPU that is absent must hear it all the same.
         try:
             find_device(device)
         except ConfigError as error:

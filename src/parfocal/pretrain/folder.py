@@ -7,7 +7,6 @@ model.safetensors  and config.json: the model; config.json comes last and marks 
 """
 
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,7 @@ class RunFolder:
             return None
         try:
             state: dict[str, Any] = torch.load(self.resume, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        except Exception as error:  # of a crafted file the unpickler may raise anything
             check_permission(error, self.resume)
             raise StoreError(
                 f"cannot resume from {self.resume}: it is damaged, or parfocal did not write it. "

@@ -16,7 +16,7 @@ from parfocal.report.statistics import auc
 from parfocal.studies import read_study, study
 from parfocal.studies.arms import read_arm_bags, table_of_arms
 from parfocal.studies.fitting import cross_validate
-from parfocal.studies.head import FitSettings, Head, fit, fit_calibration, fit_study, load_head, predict
+from parfocal.studies.head import PredictSettings, FitSettings, Head, fit, fit_calibration, fit_study, load_head, predict
 from parfocal.synthetic.pyramid import write_pyramid
 
 from .scans import QUICK, Scanned, draw_slide
@@ -59,10 +59,10 @@ def test_slides_are_embedded_as_the_head_expects_and_give_what_the_store_gives(
     scanned: Scanned, head: Path, tmp_path: Path
 ) -> None:
     by_store = predict([scanned.new_store], head, tmp_path / "store.csv")
-    by_slides = predict([scanned.new_slides], head, tmp_path / "slides.csv")
+    by_slides = predict([scanned.new_slides], head, tmp_path / "slides.csv", PredictSettings(encoder=scanned.encoder))
     embedded = sorted((tmp_path / "slides-store").rglob("n0.h5"))
     times = [path.stat().st_mtime_ns for path in embedded]
-    again = predict([scanned.new_slides], head, tmp_path / "slides.csv")
+    again = predict([scanned.new_slides], head, tmp_path / "slides.csv", PredictSettings(encoder=scanned.encoder))
 
     assert (tmp_path / "store.csv").read_text() == (tmp_path / "slides.csv").read_text()
     assert [path.stat().st_mtime_ns for path in embedded] == times
@@ -73,7 +73,7 @@ def test_slides_are_embedded_as_the_head_expects_and_give_what_the_store_gives(
 def test_a_prediction_does_not_depend_on_the_other_slides(scanned: Scanned, tmp_path: Path, arm: str) -> None:
     head = fit_red(scanned, tmp_path / "head", arm).path
     together = predict([scanned.new_store], head, tmp_path / "together.csv")
-    alone = predict([scanned.new_slides / "n3.tif"], head, tmp_path / "alone.csv")
+    alone = predict([scanned.new_slides / "n3.tif"], head, tmp_path / "alone.csv", PredictSettings(encoder=scanned.encoder))
 
     assert rows_of(together.out)["n3"] == rows_of(alone.out)["n3"]
 
@@ -82,7 +82,7 @@ def test_another_store_with_the_same_ids_gets_no_kept_region_embeddings(scanned:
     head = fit_red(scanned, tmp_path / "head", "mem/cls/mean").path
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "n0.tif").write_bytes((scanned.new_slides / "n1.tif").read_bytes())
-    apart = predict([tmp_path / "scans"], head, tmp_path / "apart.csv")
+    apart = predict([tmp_path / "scans"], head, tmp_path / "apart.csv", PredictSettings(encoder=scanned.encoder))
 
     first = predict([scanned.new_store], head, tmp_path / "same.csv", store=tmp_path / "kept")
     second = predict([apart.tiles.path], head, tmp_path / "same.csv", store=tmp_path / "kept")
@@ -119,7 +119,7 @@ def test_a_broken_slide_has_a_row_with_the_reason_and_stops_nothing(
     (tmp_path / "scans" / "n0.tif").write_bytes((scanned.new_slides / "n0.tif").read_bytes())
     write_pyramid(tmp_path / "scans" / "glass.tif", np.full((264, 404, 3), 245, np.uint8), mpp=0.5, n_levels=2)
 
-    summary = predict([tmp_path / "scans"], head, tmp_path / "out.csv")
+    summary = predict([tmp_path / "scans"], head, tmp_path / "out.csv", PredictSettings(encoder=scanned.encoder))
 
     rows = rows_of(tmp_path / "out.csv")
     assert summary.exit_status == 3
@@ -143,7 +143,7 @@ def test_absent_tiles_are_counted_and_another_stain_is_outside(scanned: Scanned,
     grey = (grey * np.array([1.0, 0.6, 0.6])).astype(np.uint8)
     write_pyramid(tmp_path / "scans" / "strange.tif", grey, mpp=0.5, n_levels=3)
 
-    hole, strange = predict([tmp_path / "scans"], head, tmp_path / "out.csv").predicted
+    hole, strange = predict([tmp_path / "scans"], head, tmp_path / "out.csv", PredictSettings(encoder=scanned.encoder)).predicted
 
     # Six regions of one coarse and sixteen fine tiles each; the store knows how many fine ones are there.
     fine = open_set(tmp_path / "out-store").n_tiles("hole")[0.5]

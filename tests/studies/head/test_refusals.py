@@ -57,6 +57,14 @@ def test_another_encoder_is_refused_in_a_store_and_for_slides(scanned: Scanned, 
         predict([scanned.new_slides], head, tmp_path / "out.csv", PredictSettings(encoder=spec))
 
 
+def test_code_that_a_head_names_is_not_run_because_the_head_says_so(
+    scanned: Scanned, head: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"names Python code as its tile encoder \(python:.*--encoder SPEC"):
+        predict([scanned.new_slides], head, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_what_is_not_there_and_a_folder_in_the_tables_place_are_named(
     scanned: Scanned, head: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from parfocal.config import GridConfig
 from parfocal.embeddings import EmbeddingSet, EmbedSettings, load_encoders, open_sets
+from parfocal.encoders.spec import parse_encoder_specs, parse_spec
 from parfocal.errors import ConfigError, EncoderError, MismatchError
 from parfocal.geometry import format_mpp
 from parfocal.studies.head.facts import TileFacts
@@ -95,6 +96,11 @@ def embed_settings(facts: TileFacts, head: Path, *, encoder: str = "", **how: An
             f"the head {head} takes embeddings of {facts.encoder} ({facts.encoder_digest}), and it is not known how to "
             "load it. Give a store in place of slides, or the encoder: --encoder SPEC."
         )
+    if not encoder and any(parse_spec(one).kind == "python" for one in _specs_in(spec, facts)):
+        raise ConfigError(
+            f"the head {head} names Python code as its tile encoder ({spec}), which is not run because a file says so. "
+            "If you trust it, say it yourself: --encoder SPEC. Or give a store in place of slides."
+        )
     dtypes = {one.get("dtype") for one in facts.settings.get("encoders", {}).values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else "auto"
     settings = EmbedSettings(
@@ -119,6 +125,14 @@ def embed_settings(facts: TileFacts, head: Path, *, encoder: str = "", **how: An
             f"{spec} is {names} ({digests}), which is another encoder or another version of it."
         )
     return settings
+
+
+def _specs_in(spec: str, facts: TileFacts) -> list[str]:
+    """The spec of each magnification; none where the text cannot be taken apart, which loading will say."""
+    try:
+        return list(parse_encoder_specs(spec, facts.mpps).values())
+    except EncoderError:
+        return []
 
 
 def _differences(expected: TileFacts, found: TileFacts) -> str:
