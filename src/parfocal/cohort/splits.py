@@ -1,6 +1,5 @@
 """How slides are dealt to folds: groups (patients) stay whole, labels are even; saved as a CSV and read back."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from parfocal.cohort.outcome import Outcome
 from parfocal.cohort.strata import strata
 from parfocal.cohort.table import read_table, some_of
 from parfocal.errors import ConfigError
-from parfocal.provenance import writing
+from parfocal.tables import original_cell, write_csv
 
 __all__ = ["Fold", "Splits", "deal_folds", "read_splits", "whole_fold", "write_splits"]
 
@@ -131,13 +130,13 @@ def deal_folds(
 
 def write_splits(path: Path, splits: Mapping[str, Splits]) -> None:
     """Write splits as a CSV with the columns target, repeat, slide, fold."""
-    with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["target", "repeat", "slide", "fold"])
-        for target, split in splits.items():
-            for repeat in range(split.n_repeats):
-                for slide, fold in zip(split.slides, split.fold[repeat], strict=True):
-                    table.writerow([target, repeat, slide, int(fold)])
+    rows = (
+        [target, repeat, slide, int(fold)]
+        for target, split in splits.items()
+        for repeat in range(split.n_repeats)
+        for slide, fold in zip(split.slides, split.fold[repeat], strict=True)
+    )
+    write_csv(path, ("target", "repeat", "slide", "fold"), rows)
 
 
 def read_splits(path: Path) -> dict[str, Splits]:
@@ -153,8 +152,8 @@ def read_splits(path: Path) -> dict[str, Splits]:
     for line, row in enumerate(rows, start=2):
         if not (row["repeat"].isdigit() and row["fold"].isdigit()):
             raise ConfigError(f"line {line} of {path}: repeat and fold are whole numbers from 0.")
-        place = table.setdefault(row["target"], {})
-        key = (int(row["repeat"]), row["slide"])
+        place = table.setdefault(original_cell(row["target"]), {})
+        key = (int(row["repeat"]), original_cell(row["slide"]))
         if key in place:
             raise ConfigError(f"line {line} of {path} deals {row['slide']} a second time in repeat {row['repeat']}.")
         place[key] = int(row["fold"])

@@ -1,6 +1,5 @@
 """Which pretraining is best: every cell of a design pretrained and scored by one protocol, with several seeds."""
 
-import csv
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from parfocal.errors import ConfigError, ParfocalError
 from parfocal.pretrain.holdout import split_set
 from parfocal.pretrain.setup import describe_set
 from parfocal.probes import ProbeSettings
-from parfocal.provenance import digest8, writing
+from parfocal.provenance import digest8
 from parfocal.studies.exploration.cells import Cell, controls_of, references_of
 from parfocal.studies.exploration.design import CellPlan, Design, plan_cells, read_design
 from parfocal.studies.exploration.files import write_exploration
@@ -25,6 +24,7 @@ from parfocal.studies.exploration.regroup import regions_per_side, regroup_set
 from parfocal.studies.exploration.running import run_jobs
 from parfocal.studies.exploration.scoring import CellJob, Failure, Labels, Protocol, is_done, read_result
 from parfocal.studies.exploration.summary import Exploration, summarise
+from parfocal.tables import write_csv
 
 __all__ = ["ExploreResult", "ExploreSettings", "explore"]
 
@@ -286,10 +286,8 @@ def _write_failures(failures: Sequence[Failure], file: Path) -> None:
     if not failures:
         file.unlink(missing_ok=True)
         return
-    with writing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as text:
-        table = csv.writer(text)
-        table.writerow(("cell", "seed", "error", "message"))
-        table.writerows((one.cell, one.seed, one.error, one.message) for one in failures)
+    rows = ((one.cell, one.seed, one.error, one.message) for one in failures)
+    write_csv(file, ("cell", "seed", "error", "message"), rows)
 
 
 def _slug(name: str) -> str:

@@ -3,13 +3,15 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from parfocal.cohort import read_splits
 from parfocal.report.statistics import holm, wilcoxon_signed_rank
-from parfocal.studies.evaluation import EvaluateResult, TargetResult, across_targets, write_evaluation
+from parfocal.studies.evaluation import EvaluateResult, TargetResult, across_targets, compare_arms, write_evaluation
 
 from .drawn import ARMS, cohort_of, drawn
 
@@ -134,3 +136,22 @@ def test_a_target_where_the_mixture_is_worse_is_not_sold_as_a_gain(tmp_path: Pat
 
 def test_without_a_mixed_arm_nothing_is_compared_over_targets() -> None:
     assert across_targets({}, lambda result: result.primary) is None
+
+
+def test_names_are_text_in_the_page_and_in_the_tables_and_read_back_as_they_were(tmp_path: Path) -> None:
+    tag, formula = "<script>alert(1)</script>", "=HYPERLINK(1)"
+    cohort = cohort_of("binary", by={tag: [tag, formula] * 30}, target=formula)
+    cohort = replace(cohort, slides=(tag, formula, *cohort.slides[2:]))
+    arms = [replace(ARMS[0], name=tag), *ARMS[1:]]
+    made = drawn(cohort)
+    result = compare_arms(arms, made.fits, cohort, made.splits, made.folds)
+    written = write_evaluation({formula: result}, tmp_path, settings={tag: tag}, seed=0, inputs={tag: formula})
+
+    page = written.report.read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    for path in tmp_path.glob("*.csv"):
+        assert not any(cell.startswith("=") for row in rows(path) for cell in row.values()), path
+    splits = read_splits(tmp_path / "splits.csv")
+    assert set(splits) == {formula}
+    assert {tag, formula} < set(splits[formula].slides)

@@ -16,7 +16,16 @@ from parfocal.report.statistics import auc
 from parfocal.studies import read_study, study
 from parfocal.studies.arms import read_arm_bags, table_of_arms
 from parfocal.studies.fitting import cross_validate
-from parfocal.studies.head import PredictSettings, FitSettings, Head, fit, fit_calibration, fit_study, load_head, predict
+from parfocal.studies.head import (
+    FitSettings,
+    Head,
+    PredictSettings,
+    fit,
+    fit_calibration,
+    fit_study,
+    load_head,
+    predict,
+)
 from parfocal.synthetic.pyramid import write_pyramid
 
 from .scans import QUICK, Scanned, draw_slide
@@ -73,7 +82,9 @@ def test_slides_are_embedded_as_the_head_expects_and_give_what_the_store_gives(
 def test_a_prediction_does_not_depend_on_the_other_slides(scanned: Scanned, tmp_path: Path, arm: str) -> None:
     head = fit_red(scanned, tmp_path / "head", arm).path
     together = predict([scanned.new_store], head, tmp_path / "together.csv")
-    alone = predict([scanned.new_slides / "n3.tif"], head, tmp_path / "alone.csv", PredictSettings(encoder=scanned.encoder))
+    alone = predict(
+        [scanned.new_slides / "n3.tif"], head, tmp_path / "alone.csv", PredictSettings(encoder=scanned.encoder)
+    )
 
     assert rows_of(together.out)["n3"] == rows_of(alone.out)["n3"]
 
@@ -143,7 +154,9 @@ def test_absent_tiles_are_counted_and_another_stain_is_outside(scanned: Scanned,
     grey = (grey * np.array([1.0, 0.6, 0.6])).astype(np.uint8)
     write_pyramid(tmp_path / "scans" / "strange.tif", grey, mpp=0.5, n_levels=3)
 
-    hole, strange = predict([tmp_path / "scans"], head, tmp_path / "out.csv", PredictSettings(encoder=scanned.encoder)).predicted
+    hole, strange = predict(
+        [tmp_path / "scans"], head, tmp_path / "out.csv", PredictSettings(encoder=scanned.encoder)
+    ).predicted
 
     # Six regions of one coarse and sixteen fine tiles each; the store knows how many fine ones are there.
     fine = open_set(tmp_path / "out-store").n_tiles("hole")[0.5]

@@ -1,6 +1,5 @@
 """The files of an evaluation: its tables, all of it as JSON, and the page."""
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from parfocal.studies.evaluation.tables import (
     subgroup_rows,
     summary_rows,
 )
+from parfocal.tables import write_csv
 
 __all__ = ["write_evaluation"]
 
@@ -52,9 +52,9 @@ def write_evaluation(
     primary = across_targets(results, lambda result: result.primary)
     picked = across_targets(results, lambda result: result.picked)
     across = {name: one for name, one in (("primary", primary), ("picked", picked)) if one is not None}
-    _write_table(out / "results.csv", RESULT_COLUMNS, result_rows(results))
-    _write_table(out / "summary.csv", SUMMARY_COLUMNS, summary_rows(results, across))
-    _write_table(out / "predictions.csv", PREDICTION_COLUMNS, prediction_rows(results))
+    write_csv(out / "results.csv", RESULT_COLUMNS, result_rows(results))
+    write_csv(out / "summary.csv", SUMMARY_COLUMNS, summary_rows(results, across))
+    write_csv(out / "predictions.csv", PREDICTION_COLUMNS, prediction_rows(results))
     _write_optional(out / "subgroups.csv", SUBGROUP_COLUMNS, subgroup_rows(results))
     _write_optional(out / "external.csv", EXTERNAL_COLUMNS, external_rows(results))
     write_splits(out / "splits.csv", {target: result.splits for target, result in results.items()})
@@ -75,19 +75,12 @@ def write_evaluation(
     return EvaluateResult(results, report, out, inputs, settings, primary, picked)
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
-    with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        table.writerows(rows)
-
-
 def _write_optional(path: Path, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
     """A table that not every evaluation has; one of an earlier run with other settings does not stay."""
     found = list(rows)
     path.unlink(missing_ok=True)
     if found:
-        _write_table(path, columns, iter(found))
+        write_csv(path, columns, found)
 
 
 def _target_json(result: TargetResult) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The files of an exploration: every run, every cell and every effect as tables, all of it as JSON, and the page."""
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from parfocal.report import make_report
 from parfocal.studies.exploration.page import exploration_page
 from parfocal.studies.exploration.scoring import Failure
 from parfocal.studies.exploration.summary import AUC, R2, CellSummary, Exploration, Spread
+from parfocal.tables import write_csv
 from parfocal.version import __version__
 
 __all__ = ["write_exploration"]
@@ -42,14 +42,14 @@ def write_exploration(
     place = columns.index("seed")
     for (cell, seed), reason in reasons.items():
         runs.append([cell, *[""] * (place - 1), seed, *[""] * (len(columns) - place - 2), reason])
-    _write(out / "results.csv", columns, runs)
+    write_csv(out / "results.csv", columns, runs)
     cells = [[*_cell_row(one), sum(failure.cell == one.cell.name for failure in failures)] for one in everything]
     known = {one.cell.name for one in everything}
     for name in dict.fromkeys(one.cell for one in failures if one.cell not in known):
         count = sum(one.cell == name for one in failures)
         cells.append([name, "", 0, *[""] * (len(_CELL_COLUMNS) - 4), count])
-    _write(out / "cells.csv", _CELL_COLUMNS, cells)
-    _write(
+    write_csv(out / "cells.csv", _CELL_COLUMNS, cells)
+    write_csv(
         out / "effects.csv",
         ("axis", "value", "against", "pairs", "r2", "r2_sd", "auc", "auc_sd"),
         (
@@ -103,13 +103,6 @@ _CELL_COLUMNS = (
     "cell", "kind", "seeds", "r2", "r2_sd", "r2_rank", "r2_decoder", "r2_decoder_sd", "auc", "auc_sd", "auc_rank",
     "training_seconds", "parameters", "failed_seeds",
 )  # fmt: skip
-
-
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        table.writerows(rows)
 
 
 def _run_rows(

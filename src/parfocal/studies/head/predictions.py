@@ -1,6 +1,5 @@
 """The table of predictions: what is said of each slide, how much of it that rests on, and whether to trust it."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from jaxtyping import Float64
 
 from parfocal.embeddings import EmbeddingSet, FailedSlide
 from parfocal.geometry import format_mpp
-from parfocal.provenance import writing
 from parfocal.studies.head.head import Head
 from parfocal.studies.head.outside import Distance
+from parfocal.tables import write_csv
 from parfocal.version import __version__
 
 __all__ = ["PredictSummary", "SlidePrediction", "prediction_columns", "write_predictions"]
@@ -97,10 +96,7 @@ def prediction_columns(head: Head) -> tuple[str, ...]:
 
 def write_predictions(summary: PredictSummary) -> None:
     """Write the table, whole or not at all."""
-    with writing(summary.out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(prediction_columns(summary.head))
-        table.writerows(_rows(summary))
+    write_csv(summary.out, prediction_columns(summary.head), _rows(summary))
 
 
 def _rows(summary: PredictSummary) -> Iterator[list[str]]:
