@@ -13,7 +13,7 @@ from parfocal.embeddings.files import SlideOrigin
 from parfocal.embeddings.fingerprint import fingerprinting
 from parfocal.embeddings.kept import read_kept
 from parfocal.embeddings.prefetch import prefetched
-from parfocal.embeddings.settings import EmbedSettings, asked_mpp
+from parfocal.embeddings.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embeddings.write import SlideWriter
 from parfocal.encoders import TileEncoder
 from parfocal.regions import plan_regions
@@ -153,13 +153,16 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
 
 
 def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
-    """Open a slide with its own resolution from the manifest, else the one given for all, else its file's.
+    """Open a slide with its own resolution and scan from the manifest, else those given for all, else its file's.
 
     Raises:
         SlideError: see `parfocal.slides.open_slide`.
     """
     return open_slide(
-        source.path, slide_mpp=asked_mpp(source, settings), mpp_from_objective=settings.mpp_from_objective
+        source.path,
+        slide_mpp=asked_mpp(source, settings),
+        mpp_from_objective=settings.mpp_from_objective,
+        scan=asked_scan(source, settings),
     )
 
 
@@ -190,4 +193,5 @@ def _origin(slide: Slide, source: SlideSource) -> SlideOrigin:
         size_l0px=(slide.width_px, slide.height_px),
         objective_power=slide.objective_power,
         mpp_source=calibration.source if calibration else None,
+        scan=slide.scan if slide.n_scans > 1 else None,
     )

@@ -29,7 +29,7 @@ from parfocal.provenance import remove_leftovers, writing
 
 __all__ = ["RowDtype", "SlideOrigin", "as_stored", "new_file", "write_index", "write_layout"]
 
-SIZES, TIMES = "slide_sizes", "slide_times"
+SIZES, TIMES, SCAN = "slide_sizes", "slide_times", "slide_scan"
 
 RowDtype = Literal["float16", "float32"]
 
@@ -42,6 +42,7 @@ class SlideOrigin:
         path: the slide file, as text.
         fingerprint: the digest of its bytes, or `provenance.file_fingerprint` of it where only its features are known.
         state: the sizes and times of its files.
+        scan: which scan of a file that holds several.
         size_l0px: width and height of level 0, in pixels.
         objective_power: what the slide says of its objective.
         mpp_source: where the slide's mpp came from.
@@ -53,6 +54,7 @@ class SlideOrigin:
     objective_power: float | None = None
     mpp_source: str | None = None
     state: SlideState | None = None
+    scan: int | None = None
 
     def attributes(self) -> dict[str, Any]:
         """As attributes of a file; None where nothing is known."""
@@ -61,6 +63,7 @@ class SlideOrigin:
             "slide_fingerprint": self.fingerprint,
             SIZES: self.state.sizes if self.state else None,
             TIMES: self.state.times if self.state else None,
+            SCAN: self.scan,
             "slide_mpp_source": self.mpp_source,
             "level0_width": self.size_l0px[0] or None,
             "level0_height": self.size_l0px[1] or None,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parfocal.embeddings.files import SIZES, TIMES
+from parfocal.embeddings.files import SCAN, SIZES, TIMES
 from parfocal.embeddings.fingerprint import is_digest, slide_digest, slide_state
 from parfocal.embeddings.h5 import opened_h5
 from parfocal.embeddings.layout import (
@@ -17,7 +17,7 @@ from parfocal.embeddings.layout import (
     index_path,
     repair_advice,
 )
-from parfocal.embeddings.settings import EmbedSettings, asked_mpp
+from parfocal.embeddings.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.errors import MismatchError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.provenance import file_fingerprint
@@ -75,6 +75,13 @@ def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> K
         raise MismatchError(
             f"{source.slide} is in the store with {slide_mpp:g} um per pixel, and {asked:g} is asked now. "
             f"Ask for {slide_mpp:g} or for none to keep it, or {anew}."
+        )
+    # Without a number the first one is meant, and a file that holds one has only that.
+    scan, found = asked_scan(source, settings) or 0, int(attributes.get(SCAN, 0))
+    if scan != found:
+        raise MismatchError(
+            f"{source.slide} is in the store as scan {found} of its file, and scan {scan} is asked now. Ask for "
+            f"--scan {found} to keep it, give the other one an id of its own in a manifest (slide,path,scan), or {anew}."
         )
     for mpp, rows in kept.n_tiles.items():
         _check_features(set_path, source.slide, settings, mpp, rows)

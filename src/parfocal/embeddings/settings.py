@@ -13,7 +13,7 @@ from parfocal.geometry import format_mpp
 from parfocal.provenance import digest8
 from parfocal.slides import SlideIds, SlideSource
 
-__all__ = ["EmbedSettings", "asked_mpp", "load_encoders", "row_settings", "set_name"]
+__all__ = ["EmbedSettings", "asked_mpp", "asked_scan", "load_encoders", "row_settings", "set_name"]
 
 
 class EmbedSettings(Settings):
@@ -35,6 +35,9 @@ class EmbedSettings(Settings):
     )
     ids: SlideIds = Field(
         "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
+    )
+    scan: int | None = Field(
+        None, ge=0, description="Which scan of a file that holds several, from 0 in the order of the file; the first."
     )
     trust_times: bool = Field(
         False,
@@ -84,7 +87,8 @@ def row_settings(settings: EmbedSettings, encoders: Mapping[float, TileEncoder])
     """What changes a row or which rows there are, as plain values; the digest of it stands in the set's name.
 
     Batch, workers and device are not part of it: they change the last bits at most. `slide_mpp` is not either: it is
-    a fact about a slide, and each slide's index has the value that was used. `max_absent` only says which slides fail.
+    a fact about a slide, and each slide's index has the value that was used. So is `scan`.
+    `max_absent` only says which slides fail.
     """
     return {
         "encoder": "+".join(dict.fromkeys(encoder.name for encoder in encoders.values())),
@@ -103,3 +107,8 @@ def set_name(rows: Mapping[str, Any]) -> str:
 def asked_mpp(source: SlideSource, settings: EmbedSettings) -> float | None:
     """The resolution that is asked for a slide: its own from the manifest, else the one given for all."""
     return settings.slide_mpp if source.slide_mpp is None else source.slide_mpp
+
+
+def asked_scan(source: SlideSource, settings: EmbedSettings) -> int | None:
+    """The scan that is asked for a slide: its own from the manifest, else the one given for all."""
+    return settings.scan if source.scan is None else source.scan

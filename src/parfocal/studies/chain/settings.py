@@ -38,6 +38,13 @@ class SlidePaths(Settings):
     slide_mpp: float | None = Field(None, description="Micrometres per pixel of every slide, where files are wrong.")
     mpp_from_objective: bool = Field(False, description="Take 10 um / power where a slide has no resolution.")
     ids: SlideIds = Field("path", description="Whether a slide is called by its path below its folder or by its name.")
+    scan: int | None = Field(None, ge=0, description="Which scan of files that hold several, from 0; the first.")
+    max_absent: float = Field(
+        0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
+    )
+    trust_times: bool = Field(
+        False, description="Take finished slides' files of the same size for unchanged whatever their times."
+    )
 
 
 class FeaturePaths(Settings):
@@ -219,9 +226,7 @@ class Study(CohortSource):
         return EmbedSettings(
             grid=self.grid,
             encoder=self.encoder,
-            slide_mpp=slides.slide_mpp,
-            mpp_from_objective=slides.mpp_from_objective,
-            ids=slides.ids,
+            **slides.model_dump(exclude={"paths"}),
             device=device,
             workers=self.run.workers,
             **self.tiles.model_dump(),

@@ -57,6 +57,15 @@ class PredictSettings(Settings):
     ids: SlideIds = Field(
         "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
     )
+    scan: int | None = Field(
+        None, ge=0, description="Which scan of a file that holds several, from 0 in the order of the file; the first."
+    )
+    max_absent: float = Field(
+        0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
+    )
+    trust_times: bool = Field(
+        False, description="Take a finished slide's file of the same size for unchanged whatever its time."
+    )
     device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
     batch: int = Field(64, gt=0, description="How many tiles the tile encoder gets at once.")
     workers: int = Field(1, ge=0, description="How many slides are embedded at a time, each in a process of its own.")
