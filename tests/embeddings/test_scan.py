@@ -20,7 +20,12 @@ def two_scans(make_slide, tmp_path: Path) -> tuple[Path, list[Path]]:
         for one in alone:
             resolution = {"resolution": (1e4 / 0.4985, 1e4 / 0.4985), "resolutionunit": "CENTIMETER"}
             tiff.write(
-                tifffile.imread(one), tile=(128, 128), photometric="rgb", compression="zlib", metadata=None, **resolution
+                tifffile.imread(one),
+                tile=(128, 128),
+                photometric="rgb",
+                compression="zlib",
+                metadata=None,
+                **resolution,
             )
     return path, alone
 

@@ -81,7 +81,7 @@ def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> K
     if scan != found:
         raise MismatchError(
             f"{source.slide} is in the store as scan {found} of its file, and scan {scan} is asked now. Ask for "
-            f"--scan {found} to keep it, give the other one an id of its own in a manifest (slide,path,scan), or {anew}."
+            f"--scan {found} to keep it, give the other one its own id in a manifest (slide,path,scan), or {anew}."
         )
     for mpp, rows in kept.n_tiles.items():
         _check_features(set_path, source.slide, settings, mpp, rows)
