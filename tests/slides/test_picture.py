@@ -1,7 +1,14 @@
+import io
+import subprocess
+import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from parfocal.errors import CalibrationError, UnreadableSlideError
@@ -64,13 +71,164 @@ def test_a_picture_too_large_for_memory_is_refused_before_it_is_loaded(
         open_slide(tmp_path / "large.png", slide_mpp=1.0)
 
 
-def test_a_picture_cut_short_is_one_error(tmp_path: Path, pixels: np.ndarray) -> None:
-    path = tmp_path / "short.jpg"
-    Image.fromarray(pixels).save(path)
-    path.write_bytes(path.read_bytes()[:3000])
+KINDS = {
+    "png": ("png", {}),
+    "jpeg": ("jpg", {"quality": 90}),
+    "progressive jpeg": ("jpg", {"quality": 85, "progressive": True}),
+    "full jpeg": ("jpg", {"quality": 95, "subsampling": 0}),
+    "raw tiff": ("tif", {}),
+    "lzw tiff": ("tif", {"compression": "tiff_lzw"}),
+    "deflate tiff": ("tif", {"compression": "tiff_adobe_deflate"}),
+    "packbits tiff": ("tif", {"compression": "packbits"}),
+}
 
-    with pytest.raises(UnreadableSlideError, match=r"cannot read short\.jpg: the JPEG picture is broken"):
+
+# What puts a picture upright, by its orientation tag.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.sampled_from(["RGB", "RGBA", "L", "LA", "P"]),
+    st.integers(1, 8),
+    st.integers(2, 256),
+)
+def test_a_picture_has_the_pixels_that_viewers_show(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, mode: str, orientation: int, colours: int
+) -> None:
+    # The second way is Pillow's and what was written; where it can be decoded strictly, Pillow is not asked.
+    suffix, how = KINDS[kind]
+    y, x = np.mgrid[:203, :331]
+    rgba = np.stack([x % 251, y % 241, (x // 3 + y // 2) % 239, (x * 2) % 256], axis=-1).astype(np.uint8)
+    made = Image.fromarray(rgba)
+    if suffix == "jpg":
+        mode = {"RGBA": "RGB", "LA": "L", "P": "RGB"}.get(mode, mode)
+    made = made.convert("RGB").quantize(colours) if mode == "P" else made.convert(mode)
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path_factory.mktemp("kind") / f"field.{suffix}"
+    made.save(path, exif=exif, **how)
+
+    with Image.open(path) as opened:
+        stored = opened.convert("RGBA") if suffix == "jpg" else made.convert("RGBA")
+    shown = np.asarray(stored.transpose(TURNS[orientation]) if orientation > 1 else stored).astype(int)
+    alpha = shown[..., 3:]
+    expected = (shown[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    with open_slide(path, slide_mpp=1.0) as slide:
+        assert (slide.height_px, slide.width_px) == expected.shape[:2]
+        np.testing.assert_array_equal(slide.read_level(0, 0, 0, slide.width_px, slide.height_px), expected)
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.99])
+@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "deflate tiff"])
+def test_a_picture_cut_short_is_one_error(tmp_path: Path, pixels: np.ndarray, kind: str, cut: float) -> None:
+    suffix, how = KINDS[kind]
+    path = tmp_path / f"short.{suffix}"
+    Image.fromarray(pixels).save(path, **how)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
+
+    with pytest.raises(UnreadableSlideError, match=rf"cannot (read|open) short\.{suffix}") as caught:
         open_slide(path, slide_mpp=1.0)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(["png", "jpeg", "full jpeg", "deflate tiff"]), st.floats(0, 1), st.integers(64, 4096))
+def test_zeros_over_a_picture_are_refused_and_never_pixels(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, where: float, length: int
+) -> None:
+    suffix, how = KINDS[kind]
+    noise = np.random.default_rng(0).integers(0, 256, (203, 331, 3), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("damage") / f"field.{suffix}"
+    Image.fromarray(noise).save(path, **how)
+    with open_slide(path, slide_mpp=1.0) as slide:
+        whole = slide.read_level(0, 0, 0, 331, 203)
+    data = bytearray(path.read_bytes())
+    begin = int(where * (len(data) - length))
+    data[begin : begin + length] = bytes(length)
+    path.write_bytes(data)
+
+    try:
+        with open_slide(path, slide_mpp=1.0) as slide:
+            found = slide.read_level(0, 0, 0, 331, 203)
+    except UnreadableSlideError:
+        return
+    np.testing.assert_array_equal(found, whole)
+
+
+def test_a_png_whose_checksum_is_wrong_is_refused_even_where_it_decodes(tmp_path: Path, pixels: np.ndarray) -> None:
+    path = tmp_path / "field.png"
+    Image.fromarray(pixels).save(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IDAT") + 4 + int.from_bytes(data[data.index(b"IDAT") - 4 : data.index(b"IDAT")], "big")
+    data[at] ^= 1  # in the checksum itself: every pixel is good, and nobody can know it
+    path.write_bytes(data)
+
+    with pytest.raises(UnreadableSlideError, match=r"'IDAT' at byte .* does not have its checksum"):
+        open_slide(path, slide_mpp=1.0)
+
+
+def test_what_holds_several_pictures_is_refused_or_read_as_its_largest(tmp_path: Path, pixels: np.ndarray) -> None:
+    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    with tifffile.TiffWriter(tmp_path / "thumb.tif") as tiff:
+        tiff.write(pixels[::4, ::4], photometric="rgb")
+        tiff.write(pixels, photometric="rgb")
+        tiff.write(pixels[::2, ::2], photometric="rgb", subfiletype=1)
+
+    with pytest.raises(UnreadableSlideError, match="an animation of 2 pictures"):
+        open_slide(tmp_path / "moving.png", slide_mpp=1.0)
+    with open_slide(tmp_path / "thumb.tif", slide_mpp=1.0) as slide:
+        np.testing.assert_array_equal(slide.read_level(0, 0, 0, 331, 203), pixels)
+
+
+def test_inks_and_deep_colours_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels).convert("CMYK").save(tmp_path / "print.jpg")
+    deep = io.BytesIO()
+    tifffile.imwrite(deep, pixels.astype(np.uint16) * 16, photometric="rgb")
+    (tmp_path / "deep.tif").write_bytes(deep.getvalue())
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(pixels.astype(np.uint16) * 16))
+
+    with pytest.raises(UnreadableSlideError, match="mode CMYK, not 8-bit RGB"):
+        open_slide(tmp_path / "print.jpg", slide_mpp=1.0)
+    with pytest.raises(UnreadableSlideError, match=r"deep\.tif"):
+        open_slide(tmp_path / "deep.tif", slide_mpp=1.0)
+    with pytest.raises(UnreadableSlideError, match=r"deep\.png: .*uint16, not 8 bit"):
+        open_slide(tmp_path / "deep.png", slide_mpp=1.0)
+
+
+MEASURE = """
+import resource, sys
+from parfocal.slides import open_slide, picture
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with open_slide(sys.argv[1], slide_mpp=1.0) as slide:
+    pass
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (slide.width_px * slide.height_px))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "how"),
+    [("RGBA", "png", {}), ("RGB", "jpg", {}), ("RGBA", "tif", {"compression": "tiff_lzw"}), ("RGB", "tif", {})],
+)
+def test_a_picture_takes_little_more_memory_than_its_pixels(
+    tmp_path: Path, mode: str, suffix: str, how: dict[str, str]
+) -> None:
+    path = tmp_path / f"large.{suffix}"
+    Image.effect_noise((64, 64), 50).resize((5003, 4001)).convert(mode).save(path, **how)
+
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    # Three bytes a pixel are RGB. Twice that, one for what the process takes besides, and Pillow's four.
+    assert float(done.stdout) < 8
 
 
 def test_the_dots_per_inch_of_a_print_are_no_resolution(tmp_path: Path, pixels: np.ndarray) -> None:
