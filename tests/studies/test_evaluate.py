@@ -221,7 +221,7 @@ def test_folds_of_one_class_are_left_out_and_counted(cohort: Written, tmp_path: 
 
 def test_slides_without_a_label_are_left_out_and_said(cohort: Written, tmp_path: Path) -> None:
     lines = cohort.labels.read_text().splitlines()
-    (tmp_path / "labels.csv").write_text("\n".join([*lines[:-2], "elsewhere,p,1,solid"]))
+    (tmp_path / "labels.csv").write_text("\n".join([*lines[:-2], "elsewhere,p,1,solid" + "," * 6]))
 
     with pytest.warns(ParfocalWarning) as said:
         found = evaluate([cohort.regions], tmp_path / "labels.csv", ["pairing"], tmp_path / "out", MEANS)

@@ -28,6 +28,10 @@ def evaluate(
     labels: Path,
     target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")],
     output: Output,
+    slide_column: str = "slide",
+    patient_of: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
+    missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
+    not_missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
     group: str | None = None,
     site: str | None = None,
     by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")] = (),
@@ -54,9 +58,14 @@ def evaluate(
 
     Args:
         stores: stores, or folders of single sets.
-        labels: a CSV with a column slide, the targets and the group.
+        labels: a CSV or an Excel workbook (.xlsx) with a column slide, the targets and the group.
         target: columns to predict: classes, ordered classes, numbers, or times with --event.
         output: the folder of the report and its tables.
+        slide_column: column of the slide's id.
+        patient_of: a regular expression whose match in a slide's id is its patient, such as TCGA-..-....; then a row of
+            the labels may be a patient.
+        missing: words that stand for a missing value beside the usual ones, such as NA, unknown and Not Reported.
+        not_missing: words that are values, such as none, although they are usual for a missing one.
         group: column of what must stay in one fold, such as patient; without it slides count as independent.
         site: column of the site a slide comes from, for --scheme site-preserved and leave-one-site-out.
         by: columns by which results are shown too, such as cancer_type or scanner.
@@ -75,7 +84,7 @@ def evaluate(
         raise ConfigError(
             "no store is named: parfocal evaluate store regions --labels labels.csv --target msi -o report"
         )
-    if group is None:
+    if group is None and patient_of is None:
         print("no --group is named: slides count as independent patients", file=sys.stderr)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -90,12 +99,17 @@ def evaluate(
             group=group,
             site=site,
             by=by,
+            slide=slide_column,
+            patient_of=patient_of,
+            missing=missing,
+            not_missing=not_missing,
             count=count,
             models=models,
             splits=splits,
             test=test,
             test_labels=test_labels,
             progress=lambda done, total, arm: bars.update(task, completed=done, total=total, description=arm),
+            tell=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
         )
     print_table(_table(result))
     print(f"report: {result.report}", file=sys.stderr)

@@ -28,6 +28,10 @@ def fit(
     output: Output,
     target: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
     labels: Path | None = None,
+    slide_column: str = "slide",
+    patient_of: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
+    missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
+    not_missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
     group: str | None = None,
     kind: AskedKind = "auto",
     positive: str | None = None,
@@ -53,7 +57,13 @@ def fit(
         arm: the arm's id, such as contrast or 0.5/abmil, or its label in a report; an unknown one lists them all.
         output: the folder of the head.
         target: column to predict; of a study one of its targets, not needed where it has one.
-        labels: a CSV with a column slide, the target and the group; not with a study.
+        labels: a CSV or an Excel workbook (.xlsx) with a column slide, the target and the group; not with a study.
+        slide_column: column of the slide's id; not with a study.
+        patient_of: a regular expression whose match in a slide's id is its patient, such as TCGA-..-....; then a row of
+            the labels may be a patient; not with a study.
+        missing: words that stand for a missing value beside the usual ones, such as NA and Not Reported; not with a
+            study.
+        not_missing: words that are values, such as none, although they are usual for a missing one; not with a study.
         group: column of what must stay in one fold, such as patient; not with a study.
         kind: what the target is; auto sees it from the values.
         positive: the class that counts as positive, where it is not the later of two.
@@ -67,8 +77,10 @@ def fit(
     """
     if not inputs:
         raise ConfigError(f"no study and no store is named: {_EXAMPLE}")
-    given = {"--labels": labels, "--group": group, "--kind": kind != "auto", "--positive": positive, "--order": order,
-             "--event": event, "--model": model, "--splits": splits, "--encoder": encoder}  # fmt: skip
+    given = {"--labels": labels, "--slide-column": slide_column != "slide", "--patient-of": patient_of,
+             "--missing": missing, "--not-missing": not_missing, "--group": group, "--kind": kind != "auto",
+             "--positive": positive, "--order": order, "--event": event, "--model": model, "--splits": splits,
+             "--encoder": encoder}  # fmt: skip
     unused = [name for name, value in given.items() if value]
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -78,13 +90,16 @@ def fit(
         def tell(done: int, total: int, name: str) -> None:
             bars.update(task, completed=done, total=total, description=name or "done")
 
+        def say(line: str) -> None:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
         if len(inputs) == 1 and is_study(inputs[0]):
             if unused:
                 raise ConfigError(
                     f"{inputs[0]} is a finished study and says itself what {', '.join(unused)} would. "
                     "Leave that out, or name the stores in place of the study."
                 )
-            head = fit_study(inputs[0], arm, output, settings, target=target, progress=tell)
+            head = fit_study(inputs[0], arm, output, settings, target=target, progress=tell, say=say)
         elif labels is None or target is None:
             raise ConfigError(f"{inputs[0]} is no finished study; stores need --labels and --target: {_EXAMPLE}")
         else:
@@ -95,11 +110,14 @@ def fit(
                 arm,
                 output,
                 settings,
-                columns=LabelColumns(group=group),
+                columns=LabelColumns(
+                    slide=slide_column, group=group, patient_of=patient_of, missing=missing, not_missing=not_missing
+                ),
                 models=model,
                 splits=splits,
                 encoder=encoder,
                 progress=tell,
+                say=say,
             )
     _print(head)
     return 0

@@ -72,7 +72,12 @@ def study(
                 print(f"{slide} would fail: {problem}", file=sys.stderr)
         return 0
     with Stages() as stages:
-        result = run_study(plan, output, progress=stages)
+        result = run_study(
+            plan,
+            output,
+            progress=stages,
+            tell=lambda line: stages.console.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
     for failed in result.failed:
         print(f"{failed.slide} failed: {failed.error}: {failed.message}", file=sys.stderr)
     if json:

@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
 from parfocal.cli.command import Output, parse_and_call, print_json
@@ -23,6 +25,10 @@ def synergy(
     target: str,
     output: Output,
     settings: SynergySettings = _SETTINGS,
+    slide_column: str = "slide",
+    patient_of: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
+    missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
+    not_missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
     group: str | None = None,
     site: str | None = None,
     kind: LabelKind = "auto",
@@ -42,10 +48,15 @@ def synergy(
 
     Args:
         store: a store, or the folder of one set of tile embeddings at two magnifications or more.
-        labels: CSV with a column slide, the target, and the patient and the site where they are named.
+        labels: a CSV or an Excel workbook (.xlsx) with a column slide, the target, and what else is named.
         target: column of classes or of numbers.
         output: folder of report.html and synergy.json.
         settings: how.
+        slide_column: column of the slide's id.
+        patient_of: a regular expression whose match in a slide's id is its patient, such as TCGA-..-....; then a row of
+            the labels may be a patient.
+        missing: words that stand for a missing value beside the usual ones, such as NA, unknown and Not Reported.
+        not_missing: words that are values, such as none, although they are usual for a missing one.
         group: column of the patient; patients are permuted. Without it slides are taken for independent.
         site: column of the site; patients are permuted within it.
         kind: class or number, where it cannot be seen from the values.
@@ -63,12 +74,17 @@ def synergy(
         settings,
         group=group,
         site=site,
+        slide=slide_column,
+        patient_of=patient_of,
+        missing=missing,
+        not_missing=not_missing,
         kind=kind,
         positive=positive,
         mpps=mpps,
         slides=slides,
         ids=ids,
         progress=_progress if sys.stderr.isatty() else None,
+        tell=lambda line: print(line, file=sys.stderr),
     )
     if json:
         print_json(result.describe())

@@ -1,23 +1,26 @@
 """Step 8, the labels' half: which slide belongs to whom and has which label, and how slides are dealt to folds.
 
-In: a CSV with a slide column, target columns and a group column. Out: a `Cohort` for one target, of two classes,
-several, ordered ones, a number or a time; and `Splits` that keep a group (a patient) together, can be saved, and can
-be read back.
+In: a CSV or a workbook with a slide column, target columns and a group column. Out: a `Cohort` for one target, of two
+classes, several, ordered ones, a number or a time; and `Splits` that keep a group (a patient) together, can be saved,
+and can be read back.
 """
 
 from parfocal.cohort.asked import LabelColumns, Target, read_target
-from parfocal.cohort.classes import AskedKind, class_name, number_of, number_then_name
-from parfocal.cohort.labels import Cohort, CountedBy, read_cohort, read_test_cohort
+from parfocal.cohort.classes import MOST_CLASSES, AskedKind, outcome_of
+from parfocal.cohort.labels import Cohort, CountedBy, cohort_of, read_cohort, read_test_cohort
+from parfocal.cohort.missing import MISSING, show_words
+from parfocal.cohort.numbers import class_name, number_of, number_then_name
 from parfocal.cohort.outcome import Column, Outcome, OutcomeKind
 from parfocal.cohort.reading import LabelledSlides, one_site_each, read_labels
 from parfocal.cohort.schemes import Scheme, make_splits
 from parfocal.cohort.splits import Fold, Splits, deal_folds, read_splits, whole_fold, write_splits
 from parfocal.cohort.strata import strata
-from parfocal.cohort.table import MISSING, read_table, some_of
+from parfocal.cohort.table import Table, read_table, some_of
 from parfocal.cohort.units import Units, units
 
 __all__ = [
     "MISSING",
+    "MOST_CLASSES",
     "AskedKind",
     "Cohort",
     "Column",
@@ -29,20 +32,24 @@ __all__ = [
     "OutcomeKind",
     "Scheme",
     "Splits",
+    "Table",
     "Target",
     "Units",
     "class_name",
+    "cohort_of",
     "deal_folds",
     "make_splits",
     "number_of",
     "number_then_name",
     "one_site_each",
+    "outcome_of",
     "read_cohort",
     "read_labels",
     "read_splits",
     "read_table",
     "read_target",
     "read_test_cohort",
+    "show_words",
     "some_of",
     "strata",
     "units",

@@ -38,6 +38,9 @@ class LabelColumns:
         site: the site that a slide comes from.
         by: columns by which results are shown.
         count: what a metric counts once: a group's slides of one label, or every slide.
+        patient_of: a regular expression whose match in a slide's id is its patient, for tables with a row a patient.
+        missing: words that stand for a missing value beside the usual ones.
+        not_missing: words that are values of the targets, although they are usual ones.
     """
 
     slide: str = "slide"
@@ -45,6 +48,9 @@ class LabelColumns:
     site: str | None = None
     by: tuple[str, ...] = ()
     count: CountedBy = "group"
+    patient_of: str | None = None
+    missing: tuple[str, ...] = ()
+    not_missing: tuple[str, ...] = ()
 
 
 def read_target(labels: Path, target: Target, columns: LabelColumns) -> Cohort:
@@ -65,4 +71,7 @@ def read_target(labels: Path, target: Target, columns: LabelColumns) -> Cohort:
         by=columns.by,
         slide=columns.slide,
         count=columns.count,
+        patient_of=columns.patient_of,
+        missing=columns.missing,
+        not_missing=columns.not_missing,
     )

@@ -1,24 +1,34 @@
 """From the text of labels to an `Outcome`: its kind is seen from the values where it is not named."""
 
-import math
+import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float64
 
+from parfocal.cohort.events import happened
+from parfocal.cohort.missing import may_be_class, show_words, word_of
+from parfocal.cohort.numbers import class_name, decimal_points, number_hint, number_of, number_then_name
 from parfocal.cohort.outcome import Outcome, OutcomeKind
 from parfocal.cohort.reading import LabelledSlides
+from parfocal.cohort.spelling import check_spelling, class_key
 from parfocal.cohort.table import some_of
 from parfocal.errors import ConfigError, ParfocalWarning
 
-__all__ = ["AskedKind", "class_name", "number_of", "number_then_name", "outcome_as", "outcome_of"]
+__all__ = ["MOST_CLASSES", "AskedKind", "outcome_as", "outcome_of"]
 
 AskedKind = Literal["auto", OutcomeKind]
 
-_MOST_CLASSES = 6  # more different values are a measurement, or names
+MOST_CLASSES = 6
+"""More different values than these are a measurement, or names."""
+_RARE = 5  # a class this much rarer than the second largest may be a slip of the pen
+# Grades and stages are often written as numbers and words in one column: 0, 1+, 2+; 3a, 3b; I, II, IV.
+_GRADE = re.compile(r"\d+\s*(\+|[a-dA-D])?|[IVX]+[A-C]?\d?")
+_CODE_OF_MISSING = re.compile(r"-?9{2,}(\.0+)?|-9(\.0+)?")
 
 
 def outcome_of(
@@ -43,12 +53,16 @@ def outcome_of(
     if kind in ("continuous", "survival"):
         return _numbers(given, kind)
     names = [class_name(value) for value in given.values]
-    counts = Counter(names)
-    listed = ", ".join(f"{name}: {counts[name]}" for name in sorted(counts, key=number_then_name)[:8])
+    counts = _class_counts(given)
+    listed = _listed(counts)
     if len(counts) < 2:
         # A class that is called "none" was taken for a missing value: then the note says what is amiss.
         left_out = "".join(f" {note}" for note in given.notes)
-        raise ConfigError(f"{given.target!r} has one class only ({listed}); two are needed to tell apart.{left_out}")
+        remedy = " If one of these words is a class, say so: --not-missing WORD."
+        raise ConfigError(
+            f"{given.target!r} has one class only ({listed}); two are needed to tell apart.{left_out}"
+            f"{remedy if given.missing.keys() - {''} else ''}"
+        )
     classes = _classes(given.target, counts, listed, kind, positive, order)
     if kind == "binary" and positive is not None:
         value = np.array([name == classes[1] for name in names], dtype=np.float64)
@@ -68,6 +82,13 @@ def outcome_as(given: LabelledSlides, like: Outcome) -> Outcome:
         return replace(_numbers(given, like.kind), target=like.target)
     names = [class_name(value) for value in given.values]
     number = {name: place for place, name in enumerate(like.classes)}
+    known = {class_key(name): name for name in like.classes}
+    alike = [(name, known[class_key(name)]) for name in names if known.get(class_key(name), name) != name]
+    if alike:
+        raise ConfigError(
+            f"{given.target!r} of the test cohort has {alike[0][0]!r} ({names.count(alike[0][0])}), which may be "
+            f"{alike[0][1]!r} of the training cohort. Write them alike in the table."
+        )
     if like.kind == "binary" and like.classes[0] == f"not {like.classes[1]}":
         value = np.array([name == like.classes[1] for name in names], dtype=np.float64)
     else:
@@ -81,25 +102,27 @@ def outcome_as(given: LabelledSlides, like: Outcome) -> Outcome:
     return Outcome(like.target, like.kind, like.classes, value, np.ones(len(value), dtype=bool))
 
 
-def class_name(value: str) -> str:
-    """A class as it is called: `1` and `1.0` are one."""
-    number = number_of(value)
-    return value if number is None else f"{number:g}"
+def _class_counts(given: LabelledSlides) -> Counter[str]:
+    """How many rows have each class.
+
+    Raises:
+        ConfigError: two classes may be one that is written in two ways, or a word that was taken for a missing value
+            is rather a class.
+    """
+    counts = Counter(map(class_name, given.values))
+    check_spelling(repr(given.target), counts, classes=True)
+    words = {word: count for word, count in given.missing.items() if word_of(word) not in given.settled}
+    word = may_be_class(words, counts)
+    if word is not None and any(number_of(name) is None for name in counts):
+        raise ConfigError(
+            f"{word!r} ({given.missing[word]}) in {given.target!r} may be a missing value, or a class beside "
+            f"{_listed(counts)}. Say which: --missing {word}, or --not-missing {word}."
+        )
+    return counts
 
 
-def number_of(text: str) -> float | None:
-    """The finite number that a text is; None where it is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def number_then_name(name: str) -> tuple[int, float, str]:
-    """Sorts numbers by size before names by alphabet."""
-    number = number_of(name)
-    return (1, 0.0, name) if number is None else (0, number, name)
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {counts[name]}" for name in sorted(counts, key=number_then_name)[:8])
 
 
 def _settled(given: LabelledSlides, kind: AskedKind, positive: str | None, order: Sequence[str]) -> OutcomeKind:
@@ -121,19 +144,51 @@ def _settled(given: LabelledSlides, kind: AskedKind, positive: str | None, order
         return "binary"
     if order:
         return "ordinal"
-    found = {class_name(value) for value in given.values}
-    if len(found) <= 2:
-        return "binary"
-    numbers = [number_of(name) for name in found]
-    if all(number is not None for number in numbers):
-        whole = all(number is not None and number == round(number) for number in numbers)
-        return "multiclass" if whole and len(found) <= _MOST_CLASSES else "continuous"
-    if len(found) > _MOST_CLASSES:
+    counts = Counter(map(class_name, given.values))
+    found = sorted(counts, key=number_then_name)
+    if decimal_points(given.values) is not None and len(found) > MOST_CLASSES:
+        return "continuous"
+    # A code with zeros in front is a name: 007 is not 7.
+    words = [name for name in found if number_of(name) is None or re.match(r"0\d", name)]
+    if not words and len(found) > 2:
+        whole = all(number is not None and number.is_integer() for number in map(number_of, found))
+        if not whole or len(found) > MOST_CLASSES:
+            return "continuous"
+    _ask_about_mixture(given, _class_counts(given), words)
+    if len(found) > MOST_CLASSES:
         raise ConfigError(
-            f"{given.target!r} has {len(found)} classes ({some_of(sorted(found))}). Name the one to set against the "
-            "rest (--positive NAME), or ask for all of them (--kind multiclass)."
+            f"{given.target!r} has {len(found)} classes ({some_of(found)}). Name the one to set against the "
+            f"rest (--positive NAME), or ask for all of them (--kind multiclass).{number_hint(found[-1])}"
         )
-    return "multiclass"
+    return "binary" if len(found) <= 2 else "multiclass"
+
+
+def _ask_about_mixture(given: LabelledSlides, counts: Mapping[str, int], words: Sequence[str]) -> None:
+    """Raise where one of the values is hardly a class like the others; whoever names a kind is not asked."""
+    remedy = "If that is no class, empty these cells or say so (--missing WORD...); if it is, name the kind (--kind)."
+    strange = [word for word in words if not _GRADE.fullmatch(word)]
+    if strange and len(words) < len(counts):
+        listed = ", ".join(f"{word!r} ({counts[word]})" for word in strange[:3])
+        numbers = _listed({name: counts[name] for name in counts if name not in words})
+        raise ConfigError(
+            f"{given.target!r} holds numbers ({numbers}) and words: {listed}. {remedy}{number_hint(strange[0])}"
+        )
+    if len(counts) < 3 or len(counts) > MOST_CLASSES:
+        return
+    second = sorted(counts.values())[-2]
+    rare = [name for name, count in counts.items() if count * _RARE < second]
+    codes = _codes_of_missing(given, counts)
+    if codes or (rare and len(counts) - len(rare) == 2):
+        odd = ", ".join(f"{name!r} ({counts[name]})" for name in codes or rare)
+        raise ConfigError(
+            f"{given.target!r} would have {len(counts)} classes ({_listed(counts)}), {odd} among them. {remedy}"
+        )
+
+
+def _codes_of_missing(given: LabelledSlides, counts: Mapping[str, int]) -> list[str]:
+    """Of whole numbers from 0 to 4, those such as 9 and 99, which many registers write for an unknown class."""
+    codes = [name for name in counts if (name == "9" or _CODE_OF_MISSING.fullmatch(name)) and name not in given.settled]
+    return codes if all(name in ("0", "1", "2", "3", "4") for name in counts.keys() - set(codes)) else []
 
 
 def _classes(
@@ -180,12 +235,14 @@ def _classes(
 
 def _numbers(given: LabelledSlides, kind: OutcomeKind) -> Outcome:
     """A number or a time for each slide."""
-    read = [number_of(value) for value in given.values]
-    bad = [f"{value!r} ({slide})" for value, number, slide in zip(given.values, read, given.slides, strict=True)
+    read = [number_of(value) for value in decimal_points(given.values) or given.values]
+    bad = [(value, slide) for value, number, slide in zip(given.values, read, given.slides, strict=True)
            if number is None]  # fmt: skip
     if bad:
-        raise ConfigError(f"{len(bad)} values of {given.target!r} are no numbers: {some_of(bad)}.")
+        listed = some_of([f"{value!r} ({slide})" for value, slide in bad])
+        raise ConfigError(f"{len(bad)} values of {given.target!r} are no numbers: {listed}.{number_hint(bad[0][0])}")
     value = np.array(read, dtype=np.float64)
+    _ask_about_codes(given, value)
     if kind == "continuous":
         if not value.std() > 0:
             raise ConfigError(f"every slide has the value {value[0]:g} in {given.target!r}; there is nothing to learn.")
@@ -195,15 +252,34 @@ def _numbers(given: LabelledSlides, kind: OutcomeKind) -> Outcome:
         raise ConfigError(f"{len(early)} times in {given.target!r} are not above 0: {some_of(early)}.")
     if given.events is None:
         raise ConfigError(f"{given.target!r} is to be survival, which needs the column of the event: --event COLUMN.")
-    happened = [number_of(text) for text in given.events]
-    odd = [
-        f"{text!r} ({slide})"
-        for text, number, slide in zip(given.events, happened, given.slides, strict=True)
-        if number not in (0, 1)
-    ]
+    seen = [happened(text) for text in given.events]
+    odd = [f"{text!r} ({slide})" for text, own, slide in zip(given.events, seen, given.slides, strict=True)
+           if own is None]  # fmt: skip
     if odd:
-        raise ConfigError(f"{len(odd)} events of {given.target!r} are neither 0 nor 1: {some_of(odd)}.")
-    event = np.array(happened) == 1
+        raise ConfigError(
+            f"{len(odd)} events of {given.target!r} are neither 0 nor 1: {some_of(odd)}. Write 1 where the event was "
+            "seen and 0 where the time is censored."
+        )
+    event = np.array(seen, dtype=bool)
     if not event.any():
         raise ConfigError(f"no slide has an event in {given.target!r}: all {len(event)} times are censored.")
+    if len(np.unique(value)) < 2:
+        raise ConfigError(f"every slide has the time {value[0]:g} in {given.target!r}; there is no order to learn.")
     return Outcome(given.target, kind, (), value, event)
+
+
+def _ask_about_codes(given: LabelledSlides, value: Float64[np.ndarray, " slide"]) -> None:
+    """Raise where a number such as -999 lies so far from all others that it stands for a missing value."""
+    is_code = np.array([_CODE_OF_MISSING.fullmatch(text) is not None and text not in given.settled
+                        for text in given.values])  # fmt: skip
+    others = value[~is_code]
+    if not is_code.any() or len(others) == 0:
+        return
+    low, high = float(others.min()), float(others.max())
+    far = np.flatnonzero(is_code & ((value < low - (high - low)) | (value > high + (high - low))))
+    if len(far):
+        counts = Counter(given.values[number] for number in far)
+        raise ConfigError(
+            f"{given.target!r} holds {show_words(counts)} and else {low:g} to {high:g}. Say whether that stands for a "
+            f"missing value (--missing {next(iter(counts))}) or is a number (--not-missing {next(iter(counts))})."
+        )

@@ -10,11 +10,17 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from parfocal.cohort.classes import AskedKind, outcome_as, outcome_of
+from parfocal.cohort.events import said_as_words
+from parfocal.cohort.missing import show_words
+from parfocal.cohort.numbers import class_name, decimal_points, number_then_name
 from parfocal.cohort.outcome import Outcome
-from parfocal.cohort.reading import LabelledSlides, match_slides, one_site_each, read_labels
+from parfocal.cohort.patients import PatientRule
+from parfocal.cohort.reading import LabelledSlides, matched, one_site_each, read_labels
+from parfocal.cohort.table import some_of
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.terminal import printable
 
-__all__ = ["Cohort", "CountedBy", "read_cohort", "read_test_cohort"]
+__all__ = ["Cohort", "CountedBy", "cohort_of", "read_cohort", "read_test_cohort"]
 
 CountedBy = Literal["group", "slide"]
 
@@ -23,16 +29,19 @@ _FEWEST_GROUPS = 3
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Slides with the label of one target.
+    """Slides, or patients, with the label of one target.
 
     Attributes:
-        slides: ids, sorted.
+        slides: ids, sorted; of patients where `rule` is there.
         groups: what stays together in a split, such as the patient; the slide itself where no column was named.
         outcome: the label.
         notes: what was dropped or is remarkable, one sentence each, with counts.
         sites: site of each slide; None where no column was named.
         by: further columns by name, by which results are shown; empty text is a missing value.
         count: what a metric counts once: the slides of a group with the same label, or every slide.
+        rule: which patient a slide comes from, where a row is a patient; None where a row is a slide.
+        missing: what was taken for a missing value, as it stands in the table, with how often.
+        rest: the classes that one class is set against together; none where it has one rival.
     """
 
     slides: tuple[str, ...]
@@ -42,6 +51,9 @@ class Cohort:
     sites: tuple[str, ...] | None = None
     by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     count: CountedBy = "group"
+    rule: PatientRule | None = None
+    missing: Mapping[str, int] = field(default_factory=dict)
+    rest: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
@@ -75,17 +87,17 @@ class Cohort:
             raise ValueError(f"{self.target!r} is {self.outcome.kind}; no class of it is the positive one")
 
     def restricted_to(self, available: Iterable[str], source: str) -> "Cohort":
-        """The cohort without the slides that have no embeddings; what is missing on either side is a warning.
+        """The cohort of the slides that have embeddings, under the ids they have there; what is missing is a warning.
 
         Args:
             available: the slides that have embeddings.
             source: how to call the place they are in.
 
         Raises:
-            ConfigError: no slide is left, or too few groups of a class.
+            ConfigError: no slide is left, an id fits in two ways or nearly, or a class has too few groups.
         """
-        keep, notes = match_slides(self.slides, set(available), self.target, source)
-        result = replace(self.of(keep), notes=(*self.notes, *notes))
+        slides, keep, notes = matched(self.slides, self.groups, available, self.target, source, self.rule)
+        result = replace(self.of(keep), slides=slides, notes=(*self.notes, *notes), rule=None)
         _check_numbers(result)
         return result
 
@@ -111,6 +123,26 @@ class Cohort:
             sites=None if self.sites is None else tuple(self.sites[number] for number in numbers),
             by={name: tuple(values[number] for number in numbers) for name, values in self.by.items()},
         )
+
+    def sentence(self) -> str:
+        """What the target holds, in one line: its kind, its classes with how many slides have them, what has none."""
+        outcome, what = self.outcome, "slides" if self.rule is None else "patients"
+        if outcome.classes:
+            counts = [(name, int((outcome.value == place).sum())) for place, name in enumerate(outcome.classes)]
+            held = ", ".join(f"{name} {count}" for name, count in counts)
+            if outcome.kind == "binary":
+                held += f"; {outcome.classes[1]} is positive"
+                held += f", against {', '.join(self.rest)} together" if self.rest else ""
+        else:
+            low, high = float(outcome.value.min()), float(outcome.value.max())
+            held = f"{len(self.slides)} values from {low:g} to {high:g}"
+            held += f", {int(outcome.event.sum())} events" if outcome.kind == "survival" else ""
+        n_groups = len(set(self.groups))
+        if self.rule is None and n_groups < len(self.slides):
+            held += f"; {len(self.slides)} slides of {n_groups} groups (patients)"
+        gone = sum(self.missing.values())
+        without = f"; {gone} rows without a value ({show_words(self.missing)})" if gone else ""
+        return printable(f"target {self.target} ({outcome.kind}): {what} {held}{without}")
 
     def count_groups(self, *, positive: bool) -> int:
         """How many groups (patients) have a slide of this class, where there are two."""
@@ -153,12 +185,15 @@ def read_cohort(
     by: Sequence[str] = (),
     slide: str = "slide",
     count: CountedBy = "group",
+    patient_of: str | None = None,
+    missing: Sequence[str] = (),
+    not_missing: Sequence[str] = (),
 ) -> Cohort:
-    """Read the labels of one target from a CSV; slides whose label is missing are dropped with a warning that counts.
+    """Read the labels of one target from a table; slides whose label is missing are dropped with a warning that counts.
 
     Args:
-        path: the CSV, with a header.
-        target: the label's column. `1` and `1.0` are one class; empty, `na`, `nan`, `none`, `null` are missing.
+        path: a CSV or an Excel workbook, with a header.
+        target: the label's column. `1` and `1.0` are one class; empty cells and the words of `MISSING` are missing.
         kind: what the target is. `auto`: with an event survival, with an order ordinal, with a positive class or with
             two different values binary; three to six whole numbers or texts multiclass; other numbers continuous.
         positive: the class that counts as positive, against all others; of two classes the later one, by number or
@@ -170,13 +205,19 @@ def read_cohort(
         by: columns by which results are to be shown, such as the scanner; values may be missing.
         slide: the column of the slide's id.
         count: whether a metric counts a group's slides of one label once, or every slide.
+        patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients, in the
+            column `slide` or, where that is absent, in `group`.
+        missing: words that stand for a missing value beside the usual ones.
+        not_missing: words that are values of the target, although they are usual ones; `positive` and `order` are.
 
     Raises:
         ConfigError: a column is absent, a slide is named twice or has no group, a patient comes from two sites, or
             the labels do not make the kind, or make too few groups of a class.
     """
-    given = read_labels(path, target, slide=slide, group=group, site=site, event=event, by=by)
-    cohort = _cohort(given, outcome_of(given, kind=kind, positive=positive, order=order), count)
+    values = (*not_missing, *order, *([positive] if positive is not None else ()))
+    given = read_labels(path, target, slide=slide, group=group, site=site, event=event, by=by, patient_of=patient_of,
+                        missing=missing, not_missing=values)  # fmt: skip
+    cohort = cohort_of(given, outcome_of(given, kind=kind, positive=positive, order=order), count)
     _check_numbers(cohort)
     return cohort
 
@@ -192,25 +233,33 @@ def read_test_cohort(
     site: str | None = None,
     by: Sequence[str] = (),
     slide: str = "slide",
+    patient_of: str | None = None,
+    missing: Sequence[str] = (),
+    not_missing: Sequence[str] = (),
 ) -> Cohort:
     """Read the labels of an external cohort that is only tested: the kind and the classes are those of `like`.
 
     Args:
-        path: the CSV, with a header.
+        path: a CSV or an Excel workbook, with a header.
         like: the cohort that is learnt from.
         available: the slides that have embeddings.
         source: how to call the place they are in.
-        event: as in `read_cohort`, and so are `group`, `site`, `by` and `slide`.
+        event: as in `read_cohort`, and so are all that follow.
         group: see there.
         site: see there.
         by: see there.
         slide: see there.
+        patient_of: see there.
+        missing: see there.
+        not_missing: see there; the classes of `like` are.
 
     Raises:
         ConfigError: what `read_cohort` refuses, a class that `like` has not, a slide or patient that `like` has too,
             or labels that nothing can be measured on.
     """
-    given = read_labels(path, like.target, slide=slide, group=group, site=site, event=event, by=by)
+    values = (*not_missing, *like.outcome.classes)
+    given = read_labels(path, like.target, slide=slide, group=group, site=site, event=event, by=by,
+                        patient_of=patient_of, missing=missing, not_missing=values)  # fmt: skip
     given = given.restricted_to(available, source)
     for what, own, known in (("slides", given.slides, like.slides), ("patients", given.groups, like.groups)):
         both = sorted(set(own) & set(known))
@@ -219,7 +268,7 @@ def read_test_cohort(
                 f"{len(both)} {what} of the test cohort are in the training cohort too: {', '.join(both[:8])}"
                 f"{' and more' if len(both) > 8 else ''}. Leave them out of one of the two."
             )
-    cohort = _cohort(given, outcome_as(given, like.outcome), like.count)
+    cohort = cohort_of(given, outcome_as(given, like.outcome), like.count)
     outcome = cohort.outcome
     if outcome.kind == "survival" and not outcome.event.any():
         raise ConfigError(f"no slide of the test cohort has an event in {like.target!r}; nothing can be ranked.")
@@ -228,16 +277,43 @@ def read_test_cohort(
     return cohort
 
 
-def _cohort(given: LabelledSlides, outcome: Outcome, count: CountedBy) -> Cohort:
+def cohort_of(given: LabelledSlides, outcome: Outcome, count: CountedBy = "group") -> Cohort:
+    """The cohort of labels that have become an outcome; what was read in a way to be told is a warning, and a note.
+
+    Raises:
+        ConfigError: a patient comes from two sites.
+    """
     if given.sites is not None:
         one_site_each(given.groups, given.sites)
     notes = list(given.notes)
+    if not outcome.classes and decimal_points(given.values) is not None:
+        notes.append(f"the numbers of {given.target!r} have a decimal comma and are read so.")
+        warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
+    words = said_as_words(given.events or ())
+    if words is not None:
+        notes.append(f"the event of {given.target!r}: {words}")
+        warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
     for name, values in given.by.items():
         missing = sum(not value for value in values)
         if missing:
             notes.append(f"{missing} of {len(values)} slides have no value in {name!r}; they are in no group of it.")
             warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
-    return Cohort(given.slides, given.groups, outcome, tuple(notes), given.sites, given.by, count)
+    rest: tuple[str, ...] = ()
+    if outcome.kind == "binary":
+        others = set(map(class_name, given.values)) - {outcome.classes[1]}
+        rest = tuple(sorted(others, key=number_then_name)) if len(others) > 1 else ()
+    return Cohort(
+        slides=given.slides,
+        groups=given.groups,
+        outcome=outcome,
+        notes=tuple(notes),
+        sites=given.sites,
+        by=given.by,
+        count=count,
+        rule=given.rule,
+        missing=given.missing,
+        rest=rest,
+    )
 
 
 def _check_numbers(cohort: Cohort) -> None:
@@ -253,4 +329,6 @@ def _check_numbers(cohort: Cohort) -> None:
         n = len(set(groups[part]))
         if n < _FEWEST_GROUPS:
             each = "; cross-validation needs 3 of each." if outcome.classes else "; cross-validation needs 3."
-            raise ConfigError(f"{cohort.target!r} has {n} groups (patients) {name}{each}")
+            who = some_of([slide for slide, own in zip(cohort.slides, part, strict=True) if own])
+            remedy = " If that is no class, empty these cells or say so (--missing WORD...)." if outcome.classes else ""
+            raise ConfigError(f"{cohort.target!r} has {n} groups (patients) {name} ({who or 'none'}){each}{remedy}")

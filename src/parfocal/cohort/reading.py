@@ -1,29 +1,39 @@
-"""The label's column of a CSV as text, with patient, site and further columns; whatever is left out is counted."""
+"""The label's column of a table as text, with patient, site and further columns; whatever is left out is counted."""
 
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from parfocal.cohort.table import MISSING, read_table, some_of
+from parfocal.cohort.damage import spreadsheet_damage
+from parfocal.cohort.matching import match_slides
+from parfocal.cohort.missing import missing_words, show_words, word_of
+from parfocal.cohort.patients import PatientRule, patient_rule, torn_tcga_patients
+from parfocal.cohort.spelling import check_spelling, one_line
+from parfocal.cohort.table import Table, TableRow, read_table, some_of
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.terminal import printable
 
-__all__ = ["LabelledSlides", "match_slides", "one_site_each", "read_labels"]
+__all__ = ["LabelledSlides", "matched", "one_site_each", "read_labels"]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSlides:
-    """Slides with the text of their label.
+    """Slides, or patients, with the text of their label.
 
     Attributes:
         target: the column.
-        slides: ids, sorted.
+        slides: ids, sorted; of patients where `rule` is there.
         groups: what stays together, such as the patient; the slide itself where no column was named.
         sites: site of each slide; None where no column was named.
         values: the label as text.
         notes: what was left out or is remarkable.
         events: text of the event's column; None where none was named.
         by: further columns by name; empty text is a missing value.
+        rule: which patient a slide comes from, where a row is a patient; None where a row is a slide.
+        missing: what was taken for a missing value, as it stands there, with how often.
+        settled: words of which somebody has said whether they stand for a missing value.
     """
 
     target: str
@@ -34,15 +44,18 @@ class LabelledSlides:
     notes: tuple[str, ...] = ()
     events: tuple[str, ...] | None = None
     by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rule: PatientRule | None = None
+    missing: Mapping[str, int] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
 
     def restricted_to(self, available: Iterable[str], source: str) -> "LabelledSlides":
-        """Only the slides that have embeddings; what is missing on either side is a warning.
+        """Only the slides that have embeddings, under the ids they have there; what is missing is a warning.
 
         Raises:
-            ConfigError: no slide is left.
+            ConfigError: no slide is left, or an id fits in two ways or nearly.
         """
-        keep, notes = match_slides(self.slides, set(available), self.target, source)
-        return replace(self.of(keep), notes=(*self.notes, *notes))
+        slides, keep, notes = matched(self.slides, self.groups, available, self.target, source, self.rule)
+        return replace(self.of(keep), slides=slides, notes=(*self.notes, *notes), rule=None)
 
     def without(self, slides: Collection[str]) -> "LabelledSlides":
         """Without some slides, whose absence is said elsewhere."""
@@ -65,6 +78,23 @@ class LabelledSlides:
         )
 
 
+def matched(
+    ids: Sequence[str],
+    groups: Sequence[str],
+    available: Iterable[str],
+    target: str,
+    source: str,
+    rule: PatientRule | None,
+) -> tuple[tuple[str, ...], list[int], list[str]]:
+    """The slides that have a row and embeddings, the numbers of their rows, and notes; as `match_slides` finds them."""
+    found, notes = match_slides(ids, set(available), target, source, rule)
+    torn = torn_tcga_patients(found, [groups[row] for row in found.values()])
+    if torn is not None:
+        notes.append(torn)
+        warnings.warn(torn, ParfocalWarning, stacklevel=3)
+    return tuple(found), list(found.values()), notes
+
+
 def read_labels(
     path: Path,
     target: str,
@@ -74,98 +104,167 @@ def read_labels(
     site: str | None = None,
     event: str | None = None,
     by: Sequence[str] = (),
+    patient_of: str | None = None,
+    missing: Sequence[str] = (),
+    not_missing: Sequence[str] = (),
 ) -> LabelledSlides:
     """Read the label of every slide; slides without one are left out with a warning that counts.
 
     Args:
-        path: the CSV, with a header.
-        target: the label's column; empty, `na`, `n/a`, `nan`, `none`, `null` are missing.
+        path: a CSV or an Excel workbook, with a header.
+        target: the label's column.
         slide: the column of the slide's id.
         group: the column of what stays together; None takes every slide for itself.
         site: the column of the site that a slide comes from.
         event: the column that says whether the target is the time of an event.
         by: columns by which results are to be shown; their values may be missing.
+        patient_of: a regular expression whose match in a slide's id is its patient. Then the column `slide`, or
+            `group` where there is no such column, may hold patients; where it holds slides, their patients are groups.
+        missing: words that stand for a missing value beside the usual ones (`MISSING`).
+        not_missing: words that are values of the target, although they are usual ones.
 
     Raises:
-        ConfigError: the file or a column is absent, a slide is named twice, none has a label, or one that has a label
-            has no group or no site.
+        ConfigError: the file or a column is absent, a slide is named twice, none has a label, one that has a label has
+            no group or no site, or a column holds one name in two spellings.
     """
-    rows, columns = read_table(path)
-    for column in [slide, target, *(one for one in (group, site, event) if one), *by]:
-        if column not in columns:
-            raise ConfigError(f"{path} has no column {column!r}; it has {', '.join(columns)}.")
-    first: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
-        if not row[slide]:
-            raise ConfigError(f"line {line} of {path} names no slide in the column {slide!r}.")
-        if row[slide] in first:
-            raise ConfigError(
-                f"{path} names the slide {row[slide]} twice, in lines {first[row[slide]]} and {line}. Keep one."
-            )
-        first[row[slide]] = line
-    needed = [target, *([event] if event else [])]
-    rows.sort(key=lambda row: row[slide])
-    labelled = [row for row in rows if not any(_is_missing(row[column]) for column in needed)]
+    table = read_table(path)
+    rule = patient_rule(patient_of) if patient_of is not None else None
+    id_column = _id_column(table, slide, group, rule)
+    for column in (target, *(one for one in (group, site, event) if one), *by):
+        table.needs(column)
+    words, own_words = missing_words(missing), missing_words(missing, not_missing)
+    needed = (target, *([event] if event else ()))
+    rows_are_patients = rule is not None and _hold_patients(table, id_column, slide, rule)
+    what = "patients" if rows_are_patients else "slides"
+    rows = _once_each(table, id_column, what, [*needed, *(one for one in (group, site) if one), *by])
+    found = [(row, [row[column] for column in needed if word_of(row[column]) in own_words]) for row in rows]
+    gone, labelled = [row for row, said in found if said], [row for row, said in found if not said]
+    counts = Counter(said[0] for _, said in found if said)
     notes = []
-    if len(labelled) < len(rows):
-        gone = [row[slide] for row in rows if any(_is_missing(row[column]) for column in needed)]
-        what = " or ".join(repr(column) for column in needed)
+    if gone:
+        where = " or ".join(repr(column) for column in needed)
         notes.append(
-            f"{len(gone)} of {len(rows)} slides have no value in {what} (empty, na, nan, none or null) and are left "
-            f"out: {some_of(gone)}."
+            f"{len(gone)} of {len(rows)} {what} have no value in {where} ({show_words(counts)}) and are left out: "
+            f"{some_of([row[id_column] for row in gone])}."
         )
+        notes[-1] = printable(notes[-1])
         warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
     if not labelled:
-        raise ConfigError(f"no slide in {path} has a value in {target!r}.")
-    for column in filter(None, [group, site]):
-        homeless = [row[slide] for row in labelled if _is_missing(row[column])]
+        raise ConfigError(f"no {what[:-1]} in {path} has a value in {target!r} ({show_words(counts)}).")
+    for column in (one for one in (group, site) if one):
+        homeless = [row[id_column] for row in labelled if word_of(row[column]) in words]
         if homeless:
-            raise ConfigError(f"{len(homeless)} slides in {path} have no value in {column!r}: {some_of(homeless)}.")
+            raise ConfigError(f"{len(homeless)} {what} in {path} have no value in {column!r}: {some_of(homeless)}.")
+    for column in dict.fromkeys([*filter(None, [group, site]), *by]):
+        there = Counter(row[column] for row in labelled if word_of(row[column]) not in words)
+        check_spelling(f"the column {column!r} of {path}", there)
+    for name, is_id in ((id_column, True), (group, True), (target, False)):
+        if name is not None:
+            _refuse_damage(table, labelled, name, is_id=is_id)
+    ids = tuple(row[id_column] for row in labelled)
     return LabelledSlides(
         target=target,
-        slides=tuple(row[slide] for row in labelled),
-        groups=tuple(row[group or slide] for row in labelled),
+        slides=ids,
+        groups=_groups(labelled, ids, group, None if rows_are_patients else rule),
         sites=tuple(row[site] for row in labelled) if site else None,
-        values=tuple(row[target] for row in labelled),
+        values=tuple(one_line(row[target]) for row in labelled),
         notes=tuple(notes),
-        events=tuple(row[event] for row in labelled) if event else None,
-        by={name: tuple("" if _is_missing(row[name]) else row[name] for row in labelled) for name in by},
+        events=tuple(one_line(row[event]) for row in labelled) if event else None,
+        by={name: tuple("" if word_of(row[name]) in words else row[name] for row in labelled) for name in by},
+        rule=rule if rows_are_patients else None,
+        missing=counts,
+        settled=frozenset(map(word_of, (*missing, *not_missing))),
     )
 
 
-def match_slides(
-    slides: Sequence[str], available: Collection[str], target: str, source: str
-) -> tuple[list[int], list[str]]:
-    """The numbers of the slides that have embeddings; what is missing on either side is a warning, and a note.
+def _id_column(table: Table, slide: str, group: str | None, rule: PatientRule | None) -> str:
+    """The column that says what a row is about."""
+    if slide in table.columns:
+        return slide
+    if group is None or group not in table.columns:
+        table.needs(slide, "--slide-column")
+    elif rule is None:
+        raise ConfigError(
+            f"{table.path} has no column {slide!r}; it has {', '.join(table.columns)}. If a row of it is a patient, "
+            "say how a slide's id names its patient, such as --patient-of 'TCGA-..-....'; else name "
+            "the column of slides: --slide-column COLUMN."
+        )
+    return str(group)
 
-    Args:
-        slides: those with a label.
-        available: those with embeddings.
-        target: the label's column.
-        source: how to call the place of the embeddings.
+
+def _hold_patients(table: Table, column: str, slide: str, rule: PatientRule) -> bool:
+    """Whether a row is a patient and not a slide: then the rule finds in its id the whole of it, or nothing.
 
     Raises:
-        ConfigError: no slide is left.
+        ConfigError: some rows are patients and some are slides.
     """
-    there = set(available)
-    keep = [number for number, slide in enumerate(slides) if slide in there]
-    unknown = [slide for slide in slides if slide not in there]
-    unlabelled = sorted(there - set(slides))
-    if not keep:
-        stripped = any(slide.rsplit(".", 1)[0] in there for slide in unknown)
-        hint = " Write the slides without their suffix." if stripped else " Use the ids of the embeddings."
+    if column != slide:
+        return True
+    ids = [row[column] for row in table.rows]
+    slides = [one for one in ids if rule.patient(one) not in (None, one)]
+    if not slides:
+        return True
+    others = [one for one in ids if rule.patient(one) in (None, one)]
+    if others:
         raise ConfigError(
-            f"no slide with a label in {target!r} has embeddings in {source}: the labels name "
-            f"{some_of(unknown)}, the embeddings {some_of(unlabelled) or 'none at all'}.{hint}"
+            f"the column {column!r} of {table.path} names slides, such as {slides[0]}, and what the rule of patients "
+            f"finds no patient in or is a patient itself, such as {others[0]}. Keep one kind of rows."
         )
-    notes = []
-    if unknown:
-        notes.append(f"{len(unknown)} slides with a label have no embeddings in {source}: {some_of(unknown)}.")
-    if unlabelled:
-        notes.append(f"{len(unlabelled)} slides in {source} have no label in {target!r}: {some_of(unlabelled)}.")
-    for note in notes:
-        warnings.warn(note, ParfocalWarning, stacklevel=3)
-    return keep, notes
+    return False
+
+
+def _once_each(table: Table, column: str, what: str, read: Sequence[str]) -> list[TableRow]:
+    """The rows sorted by what they are about, each of which is there once.
+
+    A patient may stand in several rows that say the same, as in a table of samples.
+    """
+    first: dict[str, TableRow] = {}
+    for row in table.rows:
+        one = row[column]
+        if not one:
+            raise ConfigError(f"line {row.line} of {table.path} names no {what[:-1]} in the column {column!r}.")
+        before = first.setdefault(one, row)
+        if before is row:
+            continue
+        if what == "slides":
+            raise ConfigError(
+                f"{table.path} names the slide {one} twice, in lines {before.line} and {row.line}. Keep one."
+            )
+        differ = [name for name in read if before[name] != row[name]]
+        if differ:
+            raise ConfigError(
+                f"{table.path} names the patient {one} in lines {before.line} and {row.line} with other values in "
+                f"{differ[0]!r} ({before[differ[0]]!r}, {row[differ[0]]!r}). A patient has one."
+            )
+    return [first[one] for one in sorted(first)]
+
+
+def _groups(
+    rows: Sequence[TableRow], ids: Sequence[str], group: str | None, rule: PatientRule | None
+) -> tuple[str, ...]:
+    """What stays together: the column, which the rule must not contradict, else what the rule says, else the slide."""
+    if rule is None:
+        return tuple(row[group] for row in rows) if group else tuple(ids)
+    patients = rule.patients(ids, "the labels")
+    if group is None:
+        return tuple(patients[one] for one in ids)
+    found: dict[str, str] = {}
+    torn = [
+        one for one, row in zip(ids, rows, strict=True) if found.setdefault(patients[one], row[group]) != row[group]
+    ]
+    if torn:
+        raise ConfigError(
+            f"the column {group!r} puts slides of one patient, by the rule of patients, into several groups: "
+            f"{some_of([patients[one] for one in torn])}. Leave one of both out."
+        )
+    return tuple(row[group] for row in rows)
+
+
+def _refuse_damage(table: Table, rows: Sequence[TableRow], column: str, *, is_id: bool) -> None:
+    for row in rows:
+        damage = spreadsheet_damage(row[column], is_id=is_id)
+        if damage is not None:
+            raise ConfigError(f"{row[column]!r} in {column!r}, line {row.line} of {table.path}, {damage}.")
 
 
 def one_site_each(groups: Sequence[str], sites: Sequence[str]) -> None:
@@ -178,7 +277,3 @@ def one_site_each(groups: Sequence[str], sites: Sequence[str]) -> None:
     torn = sorted({group for group, site in zip(groups, sites, strict=True) if found.setdefault(group, site) != site})
     if torn:
         raise ConfigError(f"{len(torn)} patients have slides from two sites: {some_of(torn)}. A patient has one site.")
-
-
-def _is_missing(value: str) -> bool:
-    return value.lower() in MISSING

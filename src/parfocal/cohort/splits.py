@@ -12,7 +12,7 @@ from parfocal.cohort.outcome import Outcome
 from parfocal.cohort.strata import strata
 from parfocal.cohort.table import read_table, some_of
 from parfocal.errors import ConfigError
-from parfocal.tables import original_cell, write_csv
+from parfocal.tables import write_csv
 
 __all__ = ["Fold", "Splits", "deal_folds", "read_splits", "whole_fold", "write_splits"]
 
@@ -131,7 +131,7 @@ def deal_folds(
 def write_splits(path: Path, splits: Mapping[str, Splits]) -> None:
     """Write splits as a CSV with the columns target, repeat, slide, fold."""
     rows = (
-        [target, repeat, slide, int(fold)]
+        (target, repeat, slide, int(fold))
         for target, split in splits.items()
         for repeat in range(split.n_repeats)
         for slide, fold in zip(split.slides, split.fold[repeat], strict=True)
@@ -145,15 +145,16 @@ def read_splits(path: Path) -> dict[str, Splits]:
     Raises:
         ConfigError: a column is absent, a number is none, or a slide has not exactly one fold in each repeat.
     """
-    rows, columns = read_table(path)
-    if not {"target", "repeat", "slide", "fold"} <= set(columns):
+    found = read_table(path)
+    if not {"target", "repeat", "slide", "fold"} <= set(found.columns):
         raise ConfigError(f"{path} is not a table of splits: it needs the columns target, repeat, slide, fold.")
     table: dict[str, dict[tuple[int, str], int]] = {}
-    for line, row in enumerate(rows, start=2):
+    for row in found.rows:
+        line = row.line
         if not (row["repeat"].isdigit() and row["fold"].isdigit()):
             raise ConfigError(f"line {line} of {path}: repeat and fold are whole numbers from 0.")
-        place = table.setdefault(original_cell(row["target"]), {})
-        key = (int(row["repeat"]), original_cell(row["slide"]))
+        place = table.setdefault(row["target"], {})
+        key = (int(row["repeat"]), row["slide"])
         if key in place:
             raise ConfigError(f"line {line} of {path} deals {row['slide']} a second time in repeat {row['repeat']}.")
         place[key] = int(row["fold"])

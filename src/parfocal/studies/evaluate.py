@@ -85,6 +85,9 @@ def evaluate(
     by: Sequence[str] = (),
     slide: str = "slide",
     count: CountedBy = "group",
+    patient_of: str | None = None,
+    missing: Sequence[str] = (),
+    not_missing: Sequence[str] = (),
     models: Sequence[Path] = (),
     splits: Path | None = None,
     test: Sequence[Path | EmbeddingSet] = (),
@@ -95,6 +98,7 @@ def evaluate(
     described: Mapping[str, object] | None = None,
     absent: Sequence[FailedArm] = (),
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> EvaluateResult:
     """Cross-validate every arm that the inputs allow on every target, and write tables and a report.
 
@@ -102,7 +106,7 @@ def evaluate(
 
     Args:
         inputs: stores, folders of sets, or open sets: tile embeddings, and what `represent` made of them.
-        labels: a CSV with a column `slide`, the targets and the group.
+        labels: a CSV or an Excel workbook with a column `slide`, the targets and the group.
         targets: columns to predict; a text stands for a target whose kind is seen from its values.
         out: folder of `report.html`, `results.json` and the tables: `summary.csv`, `results.csv`, `predictions.csv`,
             `splits.csv`, and where there are such results `subgroups.csv` and `external.csv`.
@@ -112,6 +116,10 @@ def evaluate(
         by: columns by which results are shown too, such as the scanner.
         slide: column of the slide's id.
         count: what a metric counts once: a group's slides with the same label, or every slide.
+        patient_of: a regular expression whose match in a slide's id is its patient; rows of `labels` may then be
+            patients.
+        missing: words that stand for a missing value beside the usual ones.
+        not_missing: words that are values of the targets, although they are usual ones.
         models: folders of region encoders that are trained on in every fold, from the tile embeddings; slow.
         splits: a CSV to take the folds from, as `splits.csv` of an earlier run.
         test: stores or sets of an external cohort, made as those of `inputs`; every arm is tested on it after one more
@@ -124,6 +132,7 @@ def evaluate(
         described: further settings, as plain values, to be written down with the others.
         absent: arms that were to be there and could not be made, such as those of a model whose training diverged.
         progress: is told of every arm that is done.
+        tell: is told what each target holds, before anything is fitted.
 
     Raises:
         ConfigError: labels, targets, splits and sets do not fit together.
@@ -131,7 +140,8 @@ def evaluate(
         StoreError: a set cannot be read.
         ParfocalError: every arm failed on every target.
     """
-    settings, columns = settings or EvaluateSettings(), LabelColumns(slide, group, site, tuple(by), count)
+    settings = settings or EvaluateSettings()
+    columns = LabelColumns(slide, group, site, tuple(by), count, patient_of, tuple(missing), tuple(not_missing))
     if bool(test) != (test_labels is not None):
         raise ConfigError("a test cohort is stores and labels: name both --test STORE... and --test-labels CSV.")
     find_device(settings.probes.device)
@@ -142,10 +152,16 @@ def evaluate(
     labelled = {one.name: read_target(labels, one, columns) for one in asked}
     slides, notes = common_slides(sets)
     cohorts = {target: cohort.restricted_to(slides, named(sets)) for target, cohort in labelled.items()}
+    if tell is not None:
+        for cohort in cohorts.values():
+            tell(cohort.sentence())
     arms = choose_arms([*table_of_arms(sets, models=models), *(one.arm for one in absent)], settings.arms)
     outside = {}
     if test_labels is not None:
         outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)
+        if tell is not None:
+            for one in outside.values():
+                tell(f"test cohort: {one.cohort.sentence()}")
     used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
     dealt = _read_dealt(splits, cohorts) if splits else {}
     left_out = LeftOut()
@@ -215,6 +231,9 @@ def _read_test(
             event=one.event,
             group=columns.group,
             slide=columns.slide,
+            patient_of=columns.patient_of,
+            missing=columns.missing,
+            not_missing=columns.not_missing,
         )
         for one in asked
     }
@@ -267,6 +286,9 @@ def _described(
         "site": columns.site,
         "by": list(columns.by),
         "count": columns.count,
+        "patient_of": columns.patient_of,
+        "missing": list(columns.missing),
+        "not_missing": list(columns.not_missing),
         "targets": {
             one.name: {"kind": one.kind, "positive": one.positive, "event": one.event, "order": list(one.order)}
             for one in asked

@@ -36,6 +36,7 @@ __all__ = ["Extras", "StudyResult", "study"]
 
 _Sets = tuple[tuple[EmbeddingSet, ...], tuple[EmbeddingSet, ...]]
 """What a model makes of the cohort, and of the external one."""
+_OF_LABELS = {"group", "site", "slide", "count", "patient_of", "missing", "not_missing", "targets"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def study(
     *,
     extras: Callable[[EmbeddingSet], Extras] | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> StudyResult:
     """Run every stage of a study that is not done, compare the arms, and write one report.
 
@@ -101,13 +103,14 @@ def study(
         out: folder of `store`, `models`, `regions`, `kept` (finished arms) and `report`.
         extras: is given the tile embeddings, and gives what to add to the page.
         progress: is told how far each stage is.
+        tell: is told what each target holds, by its table first and by the slides that are left before the evaluation.
 
     Raises:
         ConfigError: the labels, the slides and the settings do not fit together.
         ParfocalError: a stage failed on every slide.
     """
     writable_folder(out)
-    _check_labels(plan)
+    _check_labels(plan, tell)
     run = _Run(plan, out, progress or (lambda stage, done, total: None))
     tiles = run.tiles(plan, "store")
     run.primary = check_arms(plan, tiles)
@@ -150,6 +153,7 @@ def study(
             for arm in arms_of_model(plan, name, tiles)
         ],
         progress=lambda done, total, _: run.tell("evaluate", done, total),
+        tell=tell,
     )
     seconds = {**run.clock.seconds, "evaluate": time.monotonic() - started}
     return StudyResult(
@@ -224,12 +228,14 @@ def _evaluation_on(plan: Study, run: _Run) -> EvaluateSettings:
     return evaluation
 
 
-def _check_labels(plan: Study) -> None:
+def _check_labels(plan: Study, tell: Callable[[str], None] | None) -> None:
     """Raise for labels that cannot be used before hours are spent on slides; what they warn of is said later."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)
         for name, target in plan.labels.targets.items():
-            read_cohort(plan.labels.file, name, **target.model_dump(), **plan.labels.columns)
+            cohort = read_cohort(plan.labels.file, name, **target.model_dump(), **plan.labels.columns)
+            if tell is not None:
+                tell(f"{plan.labels.file.name}: {cohort.sentence()}")
 
 
 def _described(plan: Study, sets: Sequence[EmbeddingSet], models: Mapping[str, Path], report: Path) -> dict[str, Any]:
@@ -238,6 +244,6 @@ def _described(plan: Study, sets: Sequence[EmbeddingSet], models: Mapping[str, P
         "labels": os.path.relpath(plan.labels.file, report),
         "sets": [os.path.relpath(one.path.resolve(), report.resolve()) for one in sets],
         "models": {name: os.path.relpath(folder, report) for name, folder in models.items()},
-        **plan.labels.model_dump(mode="json", include={"group", "site", "slide", "count", "targets"}),
+        **plan.labels.model_dump(mode="json", include=_OF_LABELS),
         "file": plan.described(),
     }

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,17 @@ def synergy(
     *,
     group: str | None = None,
     site: str | None = None,
+    slide: str = "slide",
+    patient_of: str | None = None,
+    missing: Sequence[str] = (),
+    not_missing: Sequence[str] = (),
     kind: LabelKind = "auto",
     positive: str | None = None,
     mpps: Sequence[float] = (),
     slides: Sequence[Path] = (),
     ids: SlideIds = "path",
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> SynergyResult:
     """Test whether the within-region pairing of magnifications is tied to a label; write `report.html`, `synergy.json`.
 
@@ -82,18 +87,23 @@ def synergy(
 
     Args:
         store: a store, or the folder of one set of tile embeddings at two magnifications or more.
-        labels: a CSV with a column `slide`, the target, and where named the group and the site.
+        labels: a CSV or an Excel workbook with a column `slide`, the target, and where named the group and the site.
         target: column of classes or of numbers.
         out: folder to write to.
         settings: components, permutations, power, pictures.
         group: column of the patient; patients are permuted, each with the mean of its slides. None permutes slides.
         site: column of the site; patients are permuted within it.
+        slide: column of the slide's id.
+        patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients.
+        missing: words that stand for a missing value beside the usual ones.
+        not_missing: words that are values, although they are usual ones.
         kind: whether the target is classes or a number, where that cannot be seen from its values.
         positive: the only class to test; without it each of several classes is tested against the rest.
         mpps: magnifications to use; empty uses all.
         slides: files or folders of the slides, for the pictures, where they are not where they were when embedded.
         ids: how files in a folder of `slides` are called; see `find_slides`.
         progress: is told of every slide.
+        tell: is told what the target holds, before anything is computed.
 
     Raises:
         ConfigError: labels and embeddings do not fit together, or there are too few patients.
@@ -104,8 +114,14 @@ def synergy(
     used = _magnifications(source, mpps)
     left_out = LeftOut()
     available, notes = _usable_slides(source, used, left_out)
-    given = read_labels(labels, target, group=group, site=site).restricted_to(available, source.name)
+    values = (*not_missing, *([positive] if positive is not None else ()))
+    read = read_labels(
+        labels, target, slide=slide, group=group, site=site, patient_of=patient_of, missing=missing, not_missing=values
+    )
+    given = read.restricted_to(available, source.name)
     study = study_labels(given, kind=kind, positive=positive)
+    if tell is not None:
+        tell(study.sentence)
     rows = read_rows(
         source.read,
         used,
@@ -131,6 +147,10 @@ def synergy(
         "target": target,
         "group": group,
         "site": site,
+        "slide": slide,
+        "patient_of": patient_of,
+        "missing": list(missing),
+        "not_missing": list(not_missing),
         "kind": kind,
         "positive": positive,
         "mpps": list(used),

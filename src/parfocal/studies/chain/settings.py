@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from parfocal.bags import RepresentSettings
-from parfocal.cohort import AskedKind, CountedBy, Target
+from parfocal.cohort import AskedKind, CountedBy, Target, class_name
 from parfocal.config import GridConfig, Settings
 from parfocal.embeddings import EmbedSettings, RowDtype
 from parfocal.pretrain import PretrainSettings
@@ -98,7 +98,7 @@ class TargetSettings(Settings):
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         """`positive: 1` is the class 1."""
-        return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+        return class_name(repr(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
     @field_validator("order", mode="before")
     @classmethod
@@ -109,12 +109,17 @@ class TargetSettings(Settings):
 class Labels(Settings):
     """What is to be predicted."""
 
-    file: Path = Field(description="A CSV with a column `slide`, the targets and the group.")
+    file: Path = Field(description="A CSV or a workbook with a column `slide`, the targets and the group.")
     slide: str = Field("slide", description="Column of the slide's id.")
     group: str | None = Field(None, description="Column of what stays in one fold, such as the patient.")
     site: str | None = Field(None, description="Column of the site a slide comes from.")
     by: tuple[str, ...] = Field((), description="Columns by which results are shown as well.")
     count: CountedBy = Field("group", description="What a metric counts once: a group's slides of one label, or each.")
+    patient_of: str | None = Field(
+        None, description="A regular expression whose match in a slide's id is its patient; rows may be patients."
+    )
+    missing: tuple[str, ...] = Field((), description="Words that stand for a missing value beside the usual ones.")
+    not_missing: tuple[str, ...] = Field((), description="Words that are values, although they are usual ones.")
     splits: Path | None = Field(None, description="Folds of an earlier run, to use again.")
     targets: dict[str, TargetSettings] = Field(min_length=1, description="Columns to predict, with what each holds.")
 
@@ -136,7 +141,7 @@ class Labels(Settings):
     @property
     def columns(self) -> dict[str, Any]:
         """The columns beside the targets, as the evaluation and the reading of labels name them."""
-        return self.model_dump(include={"slide", "group", "site", "by", "count"})
+        return self.model_dump(exclude={"file", "splits", "targets"})
 
 
 class TestCohort(CohortSource):

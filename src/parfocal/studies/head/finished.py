@@ -1,7 +1,7 @@
 """A finished study as the input of `fit`: its sets, labels, folds and settings are read from its results."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def fit_study(
     *,
     target: str | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Head:
     """Fit an arm of a finished study on all of its labelled slides, with its own folds and choices.
 
@@ -105,6 +106,7 @@ def fit_study(
             folds are dealt.
         target: which of its targets; not needed where it has one.
         progress: told of every probe.
+        say: told what the target holds, before anything is fitted.
 
     Raises:
         ConfigError: the study has no such target or arm, or has several targets and none is named; or other folds are
@@ -137,6 +139,7 @@ def fit_study(
         splits=splits,
         encoder=found.encoder,
         progress=progress,
+        say=say,
     )
 
 
@@ -157,7 +160,9 @@ def _changed(settings: Settings) -> dict[str, Any]:
 
 
 def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> FinishedStudy:
-    columns = {name: about[name] for name in ("slide", "group", "site", "count") if about.get(name) is not None}
+    kept = ("slide", "group", "site", "count", "patient_of")
+    columns = {name: about[name] for name in kept if about.get(name) is not None}
+    columns |= {name: tuple(about.get(name) or ()) for name in ("missing", "not_missing")}
     targets = {}
     for name, own in about["targets"].items():
         given = {key: own[key] for key in ("kind", "positive", "event") if own.get(key) is not None}

@@ -78,6 +78,7 @@ def fit(
     splits: Path | None = None,
     encoder: str | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Head:
     """Fit an arm on all labelled slides, calibrate it on out-of-fold scores, and write it as a head.
 
@@ -86,16 +87,17 @@ def fit(
 
     Args:
         inputs: stores, folders of sets, or open sets: tile embeddings, and what `represent` made of them.
-        labels: a CSV with a slide column and the target.
+        labels: a CSV or an Excel workbook with a slide column and the target.
         target: the column to predict; a text stands for a target whose kind is seen from its values.
         arm: the arm's id, or its label in a report.
         out: the folder of the head.
         settings: folds, repeats and what the arm chooses among.
-        columns: the columns of slide and group (patient) in `labels`.
+        columns: the columns of slide and group (patient) in `labels`, and how they are read.
         models: folders of region encoders; needed where the arm reads region embeddings, and then copied into `out`.
         splits: a CSV of folds, as `splits.csv` of an evaluation, in place of new ones.
         encoder: how the tile encoder is loaded, where its name is no spec.
         progress: told of every probe.
+        say: told what the target holds, before anything is fitted.
 
     Raises:
         ConfigError: there is no such arm, or labels, splits, models and sets do not fit together.
@@ -112,6 +114,8 @@ def fit(
     tiles = tiles_of(branches, sets)
     model = model_of(branches, sets, models)
     cohort = labelled.restricted_to(common_slides(sets)[0], named(sets))
+    if say is not None:
+        say(cohort.sentence())
     dealt = _splits(splits, cohort, settings)
     seed, left_out = settings.probes.seed, LeftOut()
     bags = read_arm_bags(

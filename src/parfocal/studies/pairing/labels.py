@@ -8,7 +8,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.cohort import LabelledSlides, class_name, number_of, number_then_name, one_site_each, read_labels, some_of
+from parfocal.cohort import (
+    MOST_CLASSES,
+    AskedKind,
+    LabelledSlides,
+    class_name,
+    cohort_of,
+    number_of,
+    outcome_of,
+    read_labels,
+)
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.studies.pairing.analysis import Units
 
@@ -17,7 +26,6 @@ __all__ = ["LabelKind", "LabelledSlides", "StudyLabels", "read_labels", "study_l
 LabelKind = Literal["auto", "class", "number"]
 
 _FEWEST_UNITS = 3
-_MOST_CLASSES = 6  # of whole numbers; more distinct ones are a number
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +37,14 @@ class StudyLabels:
         labels: name -> 0 and 1 for each class against the rest, or a number's values.
         is_class: whether they are classes.
         notes: what was left out or is remarkable.
+        sentence: what the target holds, in one line.
     """
 
     units: Units
     labels: dict[str, Float64[np.ndarray, " unit"]]
     is_class: bool
     notes: tuple[str, ...]
+    sentence: str = ""
 
 
 def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: str | None = None) -> StudyLabels:
@@ -54,19 +64,16 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
     names, of_slide = np.unique(np.array(given.groups), return_inverse=True)
     of_slide = of_slide.reshape(-1).astype(np.int64)
     units = Units(tuple(names.tolist()), of_slide, _sites(given, of_slide, names.tolist()))
-    numbers = [number_of(value) for value in given.values]
-    as_number = kind == "number" or (kind == "auto" and positive is None and _is_number(numbers))
-    notes = list(given.notes)
-    if as_number:
-        bad = [value for value, number in zip(given.values, numbers, strict=True) if number is None]
-        if bad:
-            raise ConfigError(f"{given.target!r} is to be a number, and {some_of(bad)} is none. Use kind class.")
-        values = _unit_means(np.array(numbers, dtype=np.float64), of_slide)
+    outcome = outcome_of(given, kind=_kind(given, kind, positive), positive=positive)
+    cohort = cohort_of(given, outcome)
+    notes = list(cohort.notes)
+    if outcome.kind == "continuous":
+        values = _unit_means(outcome.value, of_slide)
         if not values.std() > 0:
             raise ConfigError(f"every patient has the same value in {given.target!r}; there is nothing to explain.")
-        return StudyLabels(units, {given.target: values}, False, tuple(notes))
-    classes = [class_name(value) for value in given.values]
-    tested = _classes_to_test(given.target, classes, positive)
+        return StudyLabels(units, {given.target: values}, False, tuple(notes), cohort.sentence())
+    classes = [outcome.classes[int(value)] for value in outcome.value]
+    tested = outcome.classes[1:] if outcome.kind == "binary" else outcome.classes
     labels: dict[str, Float64[np.ndarray, " unit"]] = {}
     for name in tested:
         values = _unit_means(np.array([one == name for one in classes], dtype=np.float64), of_slide)
@@ -88,25 +95,22 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
     if torn:
         notes.append(f"{torn} of {len(names)} patients have slides of several classes and count by their share.")
         warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
-    return StudyLabels(units, labels, True, tuple(notes))
+    return StudyLabels(units, labels, True, tuple(notes), cohort.sentence())
 
 
-def _classes_to_test(target: str, classes: Sequence[str], positive: str | None) -> list[str]:
-    found = sorted(set(classes), key=number_then_name)
-    if len(found) < 2:
-        raise ConfigError(f"{target!r} has one class only ({found[0]}); two are needed to tell apart.")
-    if positive is not None:
-        name = class_name(positive)
-        if name not in found:
-            raise ConfigError(f"{target!r} has no class {positive!r}; it has {', '.join(found[:8])}.")
-        return [name]
-    return found[1:] if len(found) == 2 else found
+def _kind(given: LabelledSlides, kind: LabelKind, positive: str | None) -> AskedKind:
+    """What the labels are to be read as: classes without order, however many, or a number."""
+    if kind == "number":
+        return "continuous"
+    found = set(map(class_name, given.values))
+    if kind == "auto" and (len(found) <= MOST_CLASSES or any(number_of(name) is not None for name in found)):
+        return "auto"
+    return "binary" if positive is not None or len(found) == 2 else "multiclass"
 
 
 def _sites(given: LabelledSlides, of_slide: np.ndarray, names: Sequence[str]) -> np.ndarray | None:
     if given.sites is None:
         return None
-    one_site_each(given.groups, given.sites)
     of_unit = np.zeros(len(names), dtype=np.int64)
     of_unit[of_slide] = np.unique(np.array(given.sites), return_inverse=True)[1].reshape(-1)
     return of_unit
@@ -114,10 +118,3 @@ def _sites(given: LabelledSlides, of_slide: np.ndarray, names: Sequence[str]) ->
 
 def _unit_means(values: np.ndarray, of_slide: np.ndarray) -> Float64[np.ndarray, " unit"]:
     return np.asarray(np.bincount(of_slide, values) / np.bincount(of_slide))
-
-
-def _is_number(numbers: Sequence[float | None]) -> bool:
-    there = [number for number in numbers if number is not None]
-    if len(there) < len(numbers) or len(set(there)) < 3:
-        return False
-    return len(set(there)) > _MOST_CLASSES or any(number != round(number) for number in there)
