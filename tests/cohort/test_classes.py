@@ -261,9 +261,9 @@ def test_the_sentence_names_kind_classes_and_counts(tmp_path: Path) -> None:
     against = read(tmp_path, ["a", "b", "c"] * 4, positive="b").sentence()
     number = read(tmp_path, [str(n / 2) for n in range(8)]).sentence()
 
-    assert binary == "target t (binary): slides MSI 6, MSS 6; MSS is positive; 12 slides of 6 groups (patients)"
-    assert against == "target t (binary): slides not b 8, b 4; b is positive, against a, c together"
-    assert number == "target t (continuous): slides 8 values from 0 to 3.5"
+    assert binary == "target t (binary): MSI: 6, MSS: 6 slides; MSS is positive; 12 slides of 6 groups (patients)"
+    assert against == "target t (binary): not b: 8, b: 4 slides; b is positive, against a, c together"
+    assert number == "target t (continuous): 8 slides with values from 0 to 3.5"
 
 
 def test_classes_of_a_test_cohort_are_not_split_by_their_spelling(tmp_path: Path) -> None:

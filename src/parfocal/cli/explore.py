@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
@@ -24,6 +26,10 @@ def explore(
     output: Output,
     labels: Path | None = None,
     target: str | None = None,
+    slide_column: str = "slide",
+    patient_of: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
+    missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
+    not_missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
     group: str | None = None,
     positive: str | None = None,
     settings: ExploreSettings = _SETTINGS,
@@ -41,8 +47,13 @@ def explore(
         design: a YAML file: mode, seeds, base, axes, cells (see docs/explore.md).
         store: a store, or the folder of one of its sets.
         output: the folder of cells, tables and report.
-        labels: a CSV with a column slide and the target.
+        labels: a CSV or an Excel workbook (.xlsx) with a column slide and the target.
         target: a column with two classes.
+        slide_column: column of the slide's id.
+        patient_of: a regular expression whose match in a slide's id is its patient, such as TCGA-..-....; then a row of
+            the labels may be a patient.
+        missing: words that stand for a missing value beside the usual ones, such as NA, unknown and Not Reported.
+        not_missing: words that are values, such as none, although they are usual for a missing one.
         group: column of what must stay in one fold, such as patient.
         positive: the class that counts as positive, where it is not the later of two.
         settings: how.
@@ -53,7 +64,20 @@ def explore(
         console.print(f"{done} of {total} runs are done{'; ' + last if last else ''}", highlight=False, soft_wrap=True)
 
     result = run_explore(
-        design, store, output, settings, labels=labels, target=target, group=group, positive=positive, progress=tell
+        design,
+        store,
+        output,
+        settings,
+        labels=labels,
+        target=target,
+        group=group,
+        positive=positive,
+        slide=slide_column,
+        patient_of=patient_of,
+        missing=missing,
+        not_missing=not_missing,
+        progress=tell,
+        tell=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
     )
     print_table(_table(result))
     print(f"report: {result.report}", file=sys.stderr)

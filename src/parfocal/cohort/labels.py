@@ -129,20 +129,20 @@ class Cohort:
         outcome, what = self.outcome, "slides" if self.rule is None else "patients"
         if outcome.classes:
             counts = [(name, int((outcome.value == place).sum())) for place, name in enumerate(outcome.classes)]
-            held = ", ".join(f"{name} {count}" for name, count in counts)
+            held = ", ".join(f"{name}: {count}" for name, count in counts) + f" {what}"
             if outcome.kind == "binary":
                 held += f"; {outcome.classes[1]} is positive"
                 held += f", against {', '.join(self.rest)} together" if self.rest else ""
         else:
             low, high = float(outcome.value.min()), float(outcome.value.max())
-            held = f"{len(self.slides)} values from {low:g} to {high:g}"
+            held = f"{len(self.slides)} {what} with values from {low:g} to {high:g}"
             held += f", {int(outcome.event.sum())} events" if outcome.kind == "survival" else ""
         n_groups = len(set(self.groups))
         if self.rule is None and n_groups < len(self.slides):
             held += f"; {len(self.slides)} slides of {n_groups} groups (patients)"
         gone = sum(self.missing.values())
         without = f"; {gone} rows without a value ({show_words(self.missing)})" if gone else ""
-        return printable(f"target {self.target} ({outcome.kind}): {what} {held}{without}")
+        return printable(f"target {self.target} ({outcome.kind}): {held}{without}")
 
     def count_groups(self, *, positive: bool) -> int:
         """How many groups (patients) have a slide of this class, where there are two."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from parfocal.cohort import make_splits, read_cohort, write_splits
+from parfocal.cohort import LabelColumns, Target, make_splits, read_target, write_splits
 from parfocal.config import Settings
 from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet, LeftOut, open_sets, with_readable_rows
@@ -87,7 +87,12 @@ def explore(
     target: str | None = None,
     group: str | None = None,
     positive: str | None = None,
+    slide: str = "slide",
+    patient_of: str | None = None,
+    missing: Sequence[str] = (),
+    not_missing: Sequence[str] = (),
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ExploreResult:
     """Pretrain and score every cell of a design with every seed, and write tables and a page.
 
@@ -105,7 +110,12 @@ def explore(
         target: a column with two classes.
         group: column of what must stay in one fold, such as the patient.
         positive: the class that counts as positive, where it is not the later of two.
+        slide: column of the slide's id.
+        patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients.
+        missing: words that stand for a missing value beside the usual ones.
+        not_missing: words that are classes, although they are usual ones.
         progress: is told of every run.
+        tell: is told what the target holds, before any run.
 
     Raises:
         ConfigError: the design, the store, the labels and the settings do not fit together; found before any run.
@@ -130,7 +140,12 @@ def explore(
     split = split_set(sets[plan.cells[0].tiles], share=settings.holdout, seed=settings.probes.seed)
     # With one slide only, pretraining holds out fragments of it, which depend on the seed.
     held_out = tuple(part.slide for part in split.held_out) if len(slides) > 1 else ()
-    folds = _deal_folds(labels, target, group, positive, slides, out, settings) if labels and target else None
+    columns = LabelColumns(
+        slide=slide, group=group, patient_of=patient_of, missing=tuple(missing), not_missing=tuple(not_missing)
+    )
+    folds = None
+    if labels and target:
+        folds = _deal_folds(labels, Target(target, "binary", positive), columns, slides, out, settings, tell)
     protocol = Protocol(settings.regions, settings.probes, folds)
     data = {
         key: regroup_set(sets[key[0]], key[1], out / "sets") if key[1] is not None else sets[key[0]]
@@ -151,6 +166,10 @@ def explore(
         "target": target,
         "group": group,
         "positive": positive,
+        "slide": slide,
+        "patient_of": patient_of,
+        "missing": list(missing),
+        "not_missing": list(not_missing),
     }
     inputs = {one.name: digest8(one.settings) for one in data.values()}
     if labels:
@@ -204,19 +223,19 @@ def _common_slides(sets: Sequence[EmbeddingSet]) -> tuple[str, ...]:
 
 def _deal_folds(
     labels: Path,
-    target: str,
-    group: str | None,
-    positive: str | None,
+    target: Target,
+    columns: LabelColumns,
     slides: Sequence[str],
     out: Path,
     settings: ExploreSettings,
+    tell: Callable[[str], None] | None,
 ) -> Labels:
-    cohort = read_cohort(labels, target, kind="binary", group=group, positive=positive).restricted_to(
-        slides, "the store"
-    )
+    cohort = read_target(labels, target, columns).restricted_to(slides, "the store")
+    if tell is not None:
+        tell(cohort.sentence())
     splits = make_splits(cohort, folds=settings.folds, repeats=settings.repeats, seed=settings.probes.seed)
-    write_splits(out / "splits.csv", {target: splits})
-    return Labels(labels.resolve(), target, group, positive, (out / "splits.csv").resolve(), settings.most_instances)
+    write_splits(out / "splits.csv", {target.name: splits})
+    return Labels(labels.resolve(), target, columns, (out / "splits.csv").resolve(), settings.most_instances)
 
 
 def _jobs(
@@ -257,10 +276,12 @@ def _jobs(
 def _labels_identity(labels: Labels) -> dict[str, Any]:
     return {
         "labels": _file_digest(labels.path),
-        "target": labels.target,
-        "positive": labels.positive,
+        "target": labels.target.name,
+        "positive": labels.target.positive,
         "splits": _file_digest(labels.splits),
         "most_instances": labels.most_instances,
+        # What has more say than the splits have over which label a slide gets; left out where it says nothing.
+        **({"not_missing": list(labels.columns.not_missing)} if labels.columns.not_missing else {}),
     }
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from parfocal.bags.represent import RepresentSettings, represent
-from parfocal.cohort import read_cohort, read_splits
+from parfocal.cohort import LabelColumns, Target, read_splits, read_target
 from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet, open_set
 from parfocal.errors import ParfocalError, ParfocalWarning
@@ -50,9 +50,8 @@ class Labels:
     """What the slide classifiers are to predict, and the folds that all cells share."""
 
     path: Path
-    target: str
-    group: str | None
-    positive: str | None
+    target: Target
+    columns: LabelColumns
     splits: Path
     most_instances: int
 
@@ -326,9 +325,9 @@ def _slide_aucs(job: CellJob, sets: Any, device: torch.device) -> dict[str, Any]
     labels = job.protocol.labels
     if labels is None:
         return {}
-    cohort = read_cohort(labels.path, labels.target, kind="binary", group=labels.group, positive=labels.positive)
+    cohort = read_target(labels.path, labels.target, labels.columns)
     cohort = cohort.restricted_to(sets[0].slides, sets[0].name)
-    splits = read_splits(labels.splits)[labels.target]
+    splits = read_splits(labels.splits)[labels.target.name]
     found, seed = table_of_arms(sets), job.protocol.probes.seed
     arms = choose_arms(found, sorted({arm.method for arm in found} & _METHODS))
     bags = read_arm_bags(arms, sets, cohort.slides, most_instances=labels.most_instances, seed=seed)
