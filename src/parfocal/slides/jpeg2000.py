@@ -10,16 +10,19 @@ _COD, _SOT, _SOD = 0x52, 0x90, b"\xff\x93"
 _MARK = re.compile(rb"\xff[\x90-\xff]")
 
 
-def check_jpeg2000(data: bytes) -> None:
+def check_jpeg2000(data: bytes, width: int, height: int) -> None:
     """Find what cannot stand in a whole code stream; OpenJPEG decodes most of it into wrong pixels.
 
     Raises:
-        ValueError: the end mark is absent, marks stand where none can be, or a sector of zeros does.
+        ValueError: it is of another size, the end mark is absent, marks stand where none can be, or a sector of zeros.
     """
     start = data.find(_SOC)
     end = data.rfind(_EOC)
-    if start < 0 or end < start:
+    if start < 0 or end < start + 40:
         raise ValueError("its JPEG 2000 stream has no beginning or no end")
+    right, bottom, left, top = (int.from_bytes(data[start + n : start + n + 4], "big") for n in (8, 12, 16, 20))
+    if (right - left, bottom - top) != (width, height):
+        raise ValueError(f"its JPEG 2000 stream has {right - left} x {bottom - top} px in place of {width} x {height}")
     allowed, most_zeros, at = {0xD9}, 0, start + 2
     while data[at + 1 : at + 2] != bytes([_SOT]):
         if len(data) < at + 4 or data[at] != 0xFF:

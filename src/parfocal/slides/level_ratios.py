@@ -65,7 +65,7 @@ def ratios_of_sizes(sizes: Sequence[tuple[int, int]]) -> tuple[float, ...]:
 def size_without_padding(full: LevelShape, level: LevelShape, ratio: float) -> tuple[int, int]:
     """The part of a level that shows the slide: what lies beyond is filled up to whole tiles."""
     return tuple(  # type: ignore[return-value]
-        part if part <= math.ceil(whole / ratio) + 1 else max(math.floor(whole / ratio), 1)
+        part if part <= math.ceil(whole / ratio) else max(math.floor(whole / ratio), 1)
         for whole, part in ((full.width, level.width), (full.height, level.height))
     )
 

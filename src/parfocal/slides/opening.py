@@ -15,7 +15,7 @@ from parfocal.slides.openslide_reader import OpenSlideReader
 from parfocal.slides.picture import PictureReader
 from parfocal.slides.reader import NotMineError, PixelReader, one_line
 from parfocal.slides.slide import Slide
-from parfocal.slides.tiff_file import TiffFacts, read_tiff
+from parfocal.slides.tiff_file import NotWholeError, TiffFacts, read_tiff
 from parfocal.slides.tiled_tiff import TiledTiffReader
 
 __all__ = ["open_slide"]
@@ -119,10 +119,14 @@ def _first_reader(path: Path, scan: int | None) -> PixelReader:
 
 
 def _read_plain_tiff(path: Path, scan: int | None) -> TiffFacts:
-    vendor = openslide.OpenSlide.detect_format(str(path))
-    if vendor not in _PLAIN_TIFF:
-        raise NotMineError(f"left to OpenSlide, which knows it as {vendor}")
-    facts = read_tiff(path, scan)
+    try:
+        facts = read_tiff(path, scan)
+    except NotWholeError as error:
+        # Scanners bend the rules of TIFF; what OpenSlide knows by name is not asked to keep them.
+        vendor = openslide.OpenSlide.detect_format(str(path))
+        if vendor in _PLAIN_TIFF:
+            raise
+        raise NotMineError(f"left to OpenSlide, which knows it as {vendor}") from error
     if facts is None:
         raise NotMineError("not a TIFF file")
     return facts

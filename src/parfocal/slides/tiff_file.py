@@ -25,7 +25,7 @@ from parfocal.slides.tiff_metadata import quiet_tifffile, resolution_tag
 from parfocal.slides.tiff_pixels import JPEG, JPEG2000, PixelKind, pixel_kind
 from parfocal.slides.tiff_scans import Planes, Scan, find_scans
 
-__all__ = ["TiffFacts", "read_tiff"]
+__all__ = ["NotWholeError", "TiffFacts", "read_tiff"]
 
 # Tiles that are looked at where the header does not say what the samples are.
 _LOOKED_AT = 6
@@ -62,6 +62,10 @@ class TiffFacts:
     left_to: str = ""
 
 
+class NotWholeError(UnreadableSlideError):
+    """The structure of the file is damaged, or bends the rules of TIFF."""
+
+
 def read_tiff(path: Path, scan: int | None) -> TiffFacts | None:
     """Look into a TIFF; None where the file is none, or has a scanner's own rules.
 
@@ -89,7 +93,7 @@ def read_tiff(path: Path, scan: int | None) -> TiffFacts | None:
         raise
     except Exception as error:
         # tifffile meets foreign bytes here, and raises whatever its parsers happen to.
-        raise UnreadableSlideError(
+        raise NotWholeError(
             f"cannot read {path.name}: it is no whole TIFF ({one_line(error)}). Copy the file again or leave it out."
         ) from error
 

@@ -54,8 +54,10 @@ class TiffLevel:
             indices = [pieces(*one) for one in indices]
         for offsets, sizes in indices:
             if not len(offsets) == len(sizes) == self.across * self.down:
+                unit = "tiles" if self.is_tiled else "strips"
+                differing = f"the places of {len(offsets)} and the sizes of {len(sizes)} {unit}"
                 raise ValueError(
-                    f"it lists {min(len(offsets), len(sizes))} {'tiles' if self.is_tiled else 'strips'} where its size "
+                    f"it lists {differing if len(offsets) != len(sizes) else f'{len(offsets)} {unit}'} where its size "
                     f"of {self.width} x {self.height} px needs {self.across * self.down}"
                 )
         # One row a colour plane, one column a tile.
@@ -81,6 +83,14 @@ class TiffLevel:
     def most_bytes(self) -> int:
         """More than any compressed tile has; an index that is damaged may list billions."""
         return 2 * self.tile_bytes + (1 << 16)
+
+    def absent_in(self, x: int, y: int, width: int, height: int) -> range | None:
+        """As many numbers as there are tiles under a window, from the first one's on, where none of them has bytes."""
+        rows = slice(y // self.tile_height, (y + height - 1) // self.tile_height + 1)
+        columns = slice(x // self.tile_width, (x + width - 1) // self.tile_width + 1)
+        under = self.is_absent.reshape(self.down, self.across)[rows, columns]
+        first = rows.start * self.across + columns.start
+        return range(first, first + under.size) if under.all() else None
 
     def decode(self, index: int, streams: list[bytes], out: UInt8[np.ndarray, "y x 3"]) -> np.ndarray:
         """The pixels of a tile.
@@ -123,7 +133,8 @@ class TiffLevel:
         if length and (bytes(length) in stream or b"\xff" * length in stream):
             raise ValueError(f"a sector of zeros or ones stands in its {name} stream")
         if self._compression in _JPEG2000:
-            check_jpeg2000(stream)
+            rows = self.tile_height if self.is_tiled else min(self.tile_height, self.height - index * self.tile_height)
+            check_jpeg2000(stream, self.tile_width, rows)
         assert self._decode is not None
         tile = self._decode(stream, index)[0][0]
         if tile.dtype != np.uint8 or tile.shape[1:] != (self.tile_width, self._samples):

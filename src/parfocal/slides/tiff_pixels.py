@@ -14,7 +14,6 @@ JPEG, JPEG2000 = 7, {33003, 33004, 33005, 34712}
 COMPRESSIONS = {
     **{1: "none", 5: "LZW", JPEG: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard"},
     **dict.fromkeys(JPEG2000, "JPEG 2000"),
-    **{34927: "WebP", 50001: "WebP"},
 }
 _PHOTOMETRIC = {0: "white is zero", 1: "black is zero", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
 _NAMES_OF_RGB = {("r", "g", "b"), ("red", "green", "blue")}
@@ -51,7 +50,7 @@ def pixel_kind(planes: Planes, channels: tuple[str, ...]) -> PixelKind:
     page = planes[0]
     compression, photometric = int(page.compression), int(page.photometric)
     if page.dtype != np.uint8 or page.bitspersample != 8:
-        found = page.dtype if page.dtype != np.uint8 else f"of {page.bitspersample} bits"
+        found = page.dtype if page.dtype not in {None, np.dtype(np.uint8)} else f"of {page.bitspersample} bits"
         raise ValueError(f"its pixels are {found}, not 8 bit")
     if compression not in COMPRESSIONS:
         raise ValueError(f"its compression {compression} is none of {', '.join(sorted(set(COMPRESSIONS.values())))}")

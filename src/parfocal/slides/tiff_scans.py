@@ -59,7 +59,7 @@ def find_scans(tiff: Any, name: str) -> list[Scan]:
         NotMineError: the file has a scanner's own rules.
         UnreadableSlideError: it holds channels, focal planes or times, which are no one picture.
     """
-    if tiff.is_ndpi or tiff.is_scn or tiff.is_bif or tiff.is_philips:
+    if tiff.is_ndpi or tiff.is_scn or tiff.is_bif or tiff.is_philips or _is_scanners_own(tiff.pages.first):
         raise NotMineError("a scanner's own TIFF, left to OpenSlide")
     images = read_ome(tiff.pages.first.description) if tiff.is_ome else []
     pages = [tiff.pages[number] for number in range(len(tiff.pages))]
@@ -73,6 +73,12 @@ def find_scans(tiff: Any, name: str) -> list[Scan]:
         return scans
     claim, power = aperio_claim(tiff.pages.first.description)
     return [Scan(scan.levels, claim, power) for scan in scans]
+
+
+def _is_scanners_own(page: Any) -> bool:
+    """What OpenSlide knows a scanner by where tifffile does not: its program, or the data of a Ventana scan."""
+    program, xmp = str(page.tags.valueof(305, "")), page.tags.valueof(700, b"")
+    return program.startswith(("MedScan", "Philips")) or (isinstance(xmp, bytes) and b"iScan" in xmp)
 
 
 def _ome_scans(images: list[OmeImage], pages: list[Any], name: str) -> list[Scan]:

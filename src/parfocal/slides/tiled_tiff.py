@@ -48,6 +48,11 @@ class TiledTiffReader(PixelReader):
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """Decode the tiles under the window and put them together; see PixelReader."""
         page = self._levels[level]
+        empty = page.absent_in(x, y, width, height)
+        if empty:
+            # Most of a sparse slide: nothing is looked up tile by tile.
+            whole = Missing(x, y, x + width, y + height, f"tile {empty[0]}", None, len(empty) - 1)
+            return Window(np.full((height, width, 3), 255, np.uint8), join_gaps([whole], level))
         window = np.empty((height, width, 3), np.uint8)
         missing = []
         self._forget_above(level, y)
