@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"version"}),
     frozenset({"terminal"}),
     frozenset({"errors"}),
-    frozenset({"device", "geometry", "provenance"}),
+    frozenset({"crew", "device", "geometry", "provenance"}),
     frozenset({"config", "tables"}),
     frozenset({"slides"}),
     frozenset({"regions"}),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -53,3 +54,32 @@ def small_settings() -> EmbedSettings:
     return EmbedSettings(
         grid=GridConfig(region_um=128.0, tile_px=64), encoder="filterbank,tile_px=64", batch=10, dtype="float32"
     )
+
+
+# Attributes that hold places or times, and differ between two stores of one content.
+PLACES = {"savetodir", "slide_path"}
+
+
+def _content(set_path: Path) -> dict[str, object]:
+    """Every dataset and attribute of a set, by file and name."""
+    found: dict[str, object] = {}
+    for file in sorted(set_path.rglob("*.h5")):
+        name = file.relative_to(set_path).as_posix()
+        with h5py.File(file) as opened:
+
+            def visit(path: str, item: h5py.HLObject, name: str = name) -> None:
+                if isinstance(item, h5py.Dataset):
+                    found[f"{name}:{path}"] = (item.shape, item.dtype.str, item.chunks, item[()].tobytes())
+                for key, value in item.attrs.items():
+                    if key not in PLACES:
+                        found[f"{name}:{path}@{key}"] = str(value)
+
+            visit("/", opened)
+            opened.visititems(visit)
+    return found
+
+
+@pytest.fixture
+def content() -> Callable[[Path], dict[str, object]]:
+    """What a set holds, to compare two of them."""
+    return _content

@@ -1,16 +1,8 @@
 """Many slides: one that fails does not stop the rest, and whatever ends a run, the next one completes the store."""
 
 import csv
-import os
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from rich.console import Console
@@ -33,31 +25,9 @@ from parfocal.embeddings import (
 )
 from parfocal.errors import ConfigError
 
-# Attributes that hold places or times, and differ between two stores of one content.
-PLACES = {"savetodir", "slide_path"}
-
-
-def content(set_path: Path) -> dict[str, object]:
-    """Every dataset and attribute of a set, by file and name."""
-    found: dict[str, object] = {}
-    for file in sorted(set_path.rglob("*.h5")):
-        name = file.relative_to(set_path).as_posix()
-        with h5py.File(file) as opened:
-
-            def visit(path: str, item: h5py.HLObject, name: str = name) -> None:
-                if isinstance(item, h5py.Dataset):
-                    found[f"{name}:{path}"] = (item.shape, item.dtype.str, item.chunks, item[()].tobytes())
-                for key, value in item.attrs.items():
-                    if key not in PLACES:
-                        found[f"{name}:{path}@{key}"] = str(value)
-
-            visit("/", opened)
-            opened.visititems(visit)
-    return found
-
 
 def test_a_broken_slide_is_one_row_and_the_rest_goes_on(
-    tmp_path: Path, real_data: Path, make_slide, small_settings: EmbedSettings
+    tmp_path: Path, real_data: Path, make_slide, small_settings: EmbedSettings, content
 ) -> None:
     good = make_slide("good.tif")
     odd = sorted(path for path in (real_data / "odd-slides").iterdir() if path.suffix != ".md")
@@ -111,14 +81,23 @@ def test_a_slide_that_is_mended_leaves_the_table_of_failures(
     assert open_set(store).read("unknown").slide_mpp == 0.5
 
 
-def test_nothing_done_is_status_1_and_glass_is_done(tmp_path: Path, make_slide, small_settings: EmbedSettings) -> None:
-    unknown, glass = make_slide("unknown.tif", mpp=None), make_slide("glass.tif", tissue=False)
+def test_slides_without_tissue_are_counted_and_named_now_and_later(
+    tmp_path: Path, make_slide, small_settings: EmbedSettings
+) -> None:
+    unknown, glass, good = make_slide("u.tif", mpp=None), make_slide("glass.tif", tissue=False), make_slide("good.tif")
 
     assert embed_slides([unknown], tmp_path / "a", small_settings).exit_status == 1
-    done = embed_slides([glass], tmp_path / "b", small_settings)
-
-    assert done.exit_status == 0
-    assert done.describe()["slides"][0]["status"] == "done (no tissue)"
+    for _ in range(2):  # kept slides without tissue are told too
+        assert embed_slides([glass], tmp_path / "b", small_settings).exit_status == 1
+        summary = embed_slides([glass, good], tmp_path / "b", small_settings)
+        assert summary.exit_status == 3
+        assert [one.slide for one in summary.no_tissue] == ["glass"]
+    assert summary.describe()["no_tissue"] == ["glass"]
+    assert summary.describe()["counts"] == {"kept": 1, "no tissue found": 1}
+    assert summary.describe()["slides"][0]["status"] == "kept, no tissue found"
+    assert embed_slides([good, unknown, glass], tmp_path / "b", small_settings).exit_status == 3
+    assert embed_slides([unknown, glass], tmp_path / "b", small_settings).exit_status == 1
+    assert embed_slides([good], tmp_path / "b", small_settings).exit_status == 0
 
 
 def test_two_slides_of_one_name_are_refused(tmp_path: Path, make_slide, small_settings: EmbedSettings) -> None:
@@ -128,129 +107,6 @@ def test_two_slides_of_one_name_are_refused(tmp_path: Path, make_slide, small_se
         embed_slides(slides, tmp_path / "store", small_settings)
     summary = embed_slides([tmp_path / "slides"], tmp_path / "store", small_settings)
     assert open_set(summary.set_path).slides == ("a/one", "b/one")
-
-
-SCRIPT = textwrap.dedent(
-    """
-    import sys
-    from pathlib import Path
-    from parfocal.config import GridConfig
-    from parfocal.embeddings import EmbedSettings, embed_slides
-
-    if __name__ == "__main__":
-        grid = GridConfig(region_um=128.0, tile_px=64)
-        settings = EmbedSettings(
-            grid=grid, encoder="filterbank,tile_px=64", batch=10, dtype="float32", workers=int(sys.argv[3])
-        )
-        embed_slides([Path(sys.argv[1])], Path(sys.argv[2]), settings)
-    """
-)
-
-
-def start(tmp_path: Path, store: Path, workers: int = 1) -> subprocess.Popen:
-    script = tmp_path / "embed.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(tmp_path / "slides"), str(store), str(workers)]
-    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
-def wait_for(pattern: str, store: Path, process: subprocess.Popen) -> None:
-    """Until a file of the store has this name, or the run is over."""
-    deadline = time.monotonic() + 60
-    while process.poll() is None and not list(store.glob(pattern)):
-        assert time.monotonic() < deadline, "the run does not begin"
-        time.sleep(0.01)
-
-
-def test_a_killed_run_is_completed_by_the_next_one(tmp_path: Path, make_slide, small_settings: EmbedSettings) -> None:
-    for number in range(3):
-        make_slide(f"slide-{number}.tif", seed=number)
-    whole = embed_slides([tmp_path / "slides"], tmp_path / "whole", small_settings)
-    store = tmp_path / "killed"
-    draw = random.Random(5)
-    states = []
-    for _ in range(4):
-        process = start(tmp_path, store)
-        # The temporary files of a slide are there from its first row on.
-        wait_for("*/0.5/.*.partial-*", store, process)
-        time.sleep(draw.uniform(0.0, 0.4))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        states.append((len(list(store.rglob("index/*.h5"))), len(list(store.rglob(".*.partial-*")))))
-
-    last = embed_slides([tmp_path / "slides"], store, small_settings)
-
-    # At least one kill came in the middle of a slide, or the test has shown nothing.
-    assert any(leftovers for _, leftovers in states), states
-    assert last.exit_status == 0
-    assert content(last.set_path) == content(whole.set_path)
-    assert not list(store.rglob(".*"))
-
-
-def test_worker_processes_write_the_same_store(tmp_path: Path, make_slide, small_settings: EmbedSettings) -> None:
-    for number in range(3):
-        make_slide(f"slide-{number}.tif", seed=number)
-    (tmp_path / "slides" / "broken.svs").write_text("this is no slide")
-    one = embed_slides([tmp_path / "slides"], tmp_path / "one", small_settings)
-    events: list[object] = []
-
-    two = embed_slides(
-        [tmp_path / "slides"],
-        tmp_path / "two",
-        small_settings.model_copy(update={"workers": 2}),
-        on_event=events.append,
-    )
-
-    assert content(two.set_path) == content(one.set_path)
-    assert [outcome.slide for outcome in two.outcomes] == [outcome.slide for outcome in one.outcomes]
-    assert [failed.slide for failed in two.failed] == ["broken"]
-    assert two.set_path.name == one.set_path.name
-
-
-KILLER = '''
-import os, signal
-import numpy as np
-
-def encode(tiles):
-    """Die on the tiles of one slide, which is red."""
-    if tiles[..., 0].mean() > 200 and tiles[..., 1].mean() < 60:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return np.asarray(tiles.mean(axis=(1, 2)), dtype=np.float32)
-'''
-
-
-def test_a_worker_that_is_killed_costs_only_its_slide(
-    tmp_path: Path, make_slide, small_settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "deadly_encoder.py").write_text(KILLER)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    paths = [make_slide(f"slide-{number}.tif", seed=number) for number in range(2)]
-    paths.insert(1, make_slide("deadly.tif", color=(230, 20, 60)))
-    settings = small_settings.model_copy(update={"encoder": "python:deadly_encoder:encode,tile_px=64", "workers": 2})
-
-    summary = embed_slides(paths, tmp_path / "store", settings)
-
-    assert [failed.slide for failed in summary.failed] == ["deadly"]
-    assert summary.failed[0].error == "WorkerDied"
-    assert open_set(summary.set_path).slides == ("slide-0", "slide-1")
-    assert summary.exit_status == 3
-
-
-def test_an_interrupted_run_ends_its_workers_and_stays_resumable(
-    tmp_path: Path, make_slide, small_settings: EmbedSettings
-) -> None:
-    for number in range(3):
-        make_slide(f"slide-{number}.tif", seed=number)
-    store = tmp_path / "store"
-    process = start(tmp_path, store, workers=2)
-    wait_for("*/0.5/.*.partial-*", store, process)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) != 0
-
-    assert not list(store.rglob(".*"))
-    summary = embed_slides([tmp_path / "slides"], store, small_settings)
-    assert len(open_set(summary.set_path).slides) == 3
 
 
 def test_a_dry_run_counts_what_the_run_does(tmp_path: Path, make_slide, small_settings: EmbedSettings) -> None:

@@ -1,17 +1,19 @@
 """The command line: every command parses, calls the public function of the same name, and prints.
 
 Data goes to stdout, progress and warnings to stderr. Exit status: 0 done, 1 nothing could be done, 2 wrong usage,
-3 some slides failed and the rest is done. A command's module is imported only when it is called, so that
-`parfocal --help` answers at once and the steps that need no torch never import it.
+3 some slides failed and the rest is done, 130 and 143 stopped by Ctrl-C and by SIGTERM. A command's module is imported
+only when it is called, so that `parfocal --help` answers at once and the steps that need no torch never import it.
 """
 
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
+from parfocal.cli.stopping import stoppable
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
 from parfocal.version import __version__
 
@@ -67,27 +69,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"parfocal: there is no command {name!r}. Choose one of: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), stoppable() as signals:
         warnings.simplefilter("default", ParfocalWarning)
         warnings.showwarning = _show_warning
         try:
-            return int(importlib.import_module(f"parfocal.cli.{name}").run(rest))
-        except ParfocalError as error:
-            if show_traceback:
-                raise
-            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-            print(f"parfocal {name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
-            return 2 if isinstance(error, ConfigError) else 1
-        except OSError as error:
-            # A full disk, a folder without permission, a file in a folder's place.
-            if show_traceback:
-                raise
-            where = f" {error.filename}" if error.filename else ""
-            print(f"parfocal {name}: cannot use{where}: {error.strerror or error}.", file=sys.stderr)
-            return 1
+            status = _run(name, rest, show_traceback=show_traceback)
         except KeyboardInterrupt:
+            signals.append(signals[-1] if signals else signal.SIGINT)
+        if signals:
             print(f"parfocal {name}: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
-            return 130
+            return 128 + signals[0]
+        return status
+
+
+def _run(name: str, arguments: Sequence[str], *, show_traceback: bool) -> int:
+    """The exit status of a command; what goes wrong is one line."""
+    try:
+        return int(importlib.import_module(f"parfocal.cli.{name}").run(arguments))
+    except ParfocalError as error:
+        if show_traceback:
+            raise
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        print(f"parfocal {name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        # A full disk, a folder without permission, a file in a folder's place.
+        if show_traceback:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"parfocal {name}: cannot use{where}: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if show_traceback:
+            raise
+        said = " ".join(str(error).split())
+        print(
+            f"parfocal {name}: unexpected {type(error).__name__}: {said or 'no message'} "
+            "(a fault of parfocal; --traceback shows where)",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _show_warning(

@@ -9,11 +9,12 @@ from tyro.conf import Positional
 from parfocal.cli.command import Output, parse_and_call, print_json, print_table
 from parfocal.cli.encoders import encoder_table
 from parfocal.embeddings import EmbedSettings, RunProgress, embed_slides, estimate_run, estimate_table, summary_table
+from parfocal.embeddings.events import no_tissue_line, summary_counts
 from parfocal.errors import ConfigError
 
 __all__ = ["embed", "run"]
 
-_SETTINGS = EmbedSettings()
+_SETTINGS = EmbedSettings(workers=1)
 
 
 def embed(
@@ -57,10 +58,13 @@ def embed(
         return estimate.exit_status
     with RunProgress() as progress:
         summary = embed_slides(slides, output, settings, on_event=progress)
+    for empty in summary.no_tissue:
+        print(no_tissue_line(summary, empty), file=sys.stderr)
     if json:
         print_json(summary.describe())
     else:
         print_table(summary_table(summary))
+        print(", ".join(f"{count} {name}" for name, count in summary_counts(summary).items()), file=sys.stderr)
         print(f"store: {summary.set_path}    log: {summary.log}", file=sys.stderr)
     return summary.exit_status
 

@@ -15,7 +15,7 @@ from parfocal.studies.head import predict as run_predict
 
 __all__ = ["predict", "run"]
 
-_SETTINGS = PredictSettings()
+_SETTINGS = PredictSettings(workers=1)
 
 
 def predict(

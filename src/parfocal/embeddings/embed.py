@@ -12,10 +12,12 @@ from parfocal.embeddings.absent import watch_absent
 from parfocal.embeddings.files import SlideOrigin
 from parfocal.embeddings.fingerprint import fingerprinting
 from parfocal.embeddings.kept import read_kept
+from parfocal.embeddings.layout import index_path
 from parfocal.embeddings.prefetch import prefetched
 from parfocal.embeddings.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embeddings.write import SlideWriter
 from parfocal.encoders import TileEncoder
+from parfocal.errors import StoreError
 from parfocal.regions import plan_regions
 from parfocal.slides import Slide, SlideSource, open_slide
 from parfocal.tiles import RegionTiles, iter_tiles
@@ -112,6 +114,9 @@ def embed_slide(
             if absent:
                 writer.leave_out(absent)
             writer.set_fingerprint(*fingerprint())
+            if index_path(set_path, source.slide).is_file():
+                # Its files stay as they are: those of two writers must not stand beside each other.
+                raise StoreError(f"{source.slide} has been embedded by another run in the meantime.")
     return EmbeddedSlide(
         source.slide,
         source.path,

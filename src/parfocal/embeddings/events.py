@@ -20,6 +20,13 @@ __all__ = [
 ]
 
 
+DISK_FULL = "DiskFull"
+"""The `error` of a slide for which there was no space."""
+
+NOT_TRIED = "NotTried"
+"""The `error` of the slides that a run did not come to, because the disk was full."""
+
+
 @dataclass(frozen=True)
 class FailedSlide:
     """A slide that could not be embedded: which, and why in one line.
@@ -92,8 +99,13 @@ class EmbedSummary:
 
     @property
     def done(self) -> tuple[EmbeddedSlide, ...]:
-        """The slides that are in the store now, the kept ones included."""
+        """The slides that are in the store now, the kept ones and those without tissue included."""
         return tuple(outcome for outcome in self.outcomes if isinstance(outcome, EmbeddedSlide))
+
+    @property
+    def no_tissue(self) -> tuple[EmbeddedSlide, ...]:
+        """The slides on which no tissue was found: they are in the store, and there is nothing in them."""
+        return tuple(outcome for outcome in self.done if not outcome.n_regions)
 
     @property
     def failed(self) -> tuple[FailedSlide, ...]:
@@ -102,10 +114,11 @@ class EmbedSummary:
 
     @property
     def exit_status(self) -> int:
-        """0 when all slides are in the store, 1 when none is, 3 when some are."""
-        if not self.failed:
+        """0 when all slides have embeddings in the store, 1 when none has, 3 when some have."""
+        without = len(self.failed) + len(self.no_tissue)
+        if not without:
             return 0
-        return 3 if self.done else 1
+        return 3 if without < len(self.outcomes) else 1
 
     def describe(self) -> dict[str, Any]:
         """The summary as plain values."""
@@ -113,16 +126,39 @@ class EmbedSummary:
             "set": str(self.set_path),
             "seconds": round(self.seconds, 3),
             "log": str(self.log),
+            "counts": summary_counts(self),
+            "no_tissue": [outcome.slide for outcome in self.no_tissue],
             "slides": [_row(outcome) for outcome in self.outcomes],
         }
 
 
+def summary_counts(summary: EmbedSummary) -> dict[str, int]:
+    """How many slides became what; every slide counts once, and what did not happen is not there."""
+    with_tissue = [outcome for outcome in summary.done if outcome.n_regions]
+    not_tried = sum(outcome.error == NOT_TRIED for outcome in summary.failed)
+    counts = {
+        "embedded": sum(not outcome.kept for outcome in with_tissue),
+        "kept": sum(outcome.kept for outcome in with_tissue),
+        "no tissue found": len(summary.no_tissue),
+        "failed": len(summary.failed) - not_tried,
+        "not tried": not_tried,
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def no_tissue_line(summary: EmbedSummary, outcome: EmbeddedSlide) -> str:
+    """What to do about a slide on which no tissue was found, and the picture that shows what was seen."""
+    picture = summary.set_path.parent / "qc" / f"{outcome.slide}.jpg"
+    look = f" Look at {picture}." if picture.is_file() else ""
+    return f"{outcome.slide}: no tissue found in {outcome.path}.{look} Say where it is with --tissue."
+
+
 def slide_status(outcome: EmbeddedSlide | FailedSlide) -> str:
-    """`done`, `kept` or `failed`; with a remark where a slide has no tissue."""
+    """`done`, `kept` or `failed`; with a remark where no tissue was found."""
     if isinstance(outcome, FailedSlide):
         return "failed"
     status = "kept" if outcome.kept else "done"
-    return status if outcome.n_regions else f"{status} (no tissue)"
+    return status if outcome.n_regions else f"{status}, no tissue found"
 
 
 def absence(outcome: EmbeddedSlide) -> str:

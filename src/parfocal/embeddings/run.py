@@ -3,11 +3,15 @@
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from parfocal.crew import check_workers
 from parfocal.embeddings.embed import EmbeddedSlide
 from parfocal.embeddings.events import (
+    DISK_FULL,
+    NOT_TRIED,
     EmbedSummary,
     Event,
     FailedSlide,
@@ -18,17 +22,18 @@ from parfocal.embeddings.events import (
     TilesDone,
     absence,
     slide_status,
+    summary_counts,
     tile_counts,
 )
 from parfocal.embeddings.job import JobResult, run_job
 from parfocal.embeddings.layout import index_path
-from parfocal.embeddings.records import RunLog, update_failures
+from parfocal.embeddings.records import FAILURES_FILE, RunLog, read_failures, update_failures
 from parfocal.embeddings.sets import create_set
 from parfocal.embeddings.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embeddings.workers import run_in_processes
 from parfocal.encoders import TileEncoder, check_trained_mpps
-from parfocal.errors import ParfocalWarning
-from parfocal.provenance import canonical_json
+from parfocal.errors import ParfocalWarning, StoreError
+from parfocal.provenance import canonical_json, sweep_leftovers
 from parfocal.slides import SlideSource, check_slide_mpp, find_slides
 
 __all__ = ["create_embedding_set", "embed_slides"]
@@ -50,50 +55,87 @@ def embed_slides(
             notices are warnings.
 
     Raises:
-        ConfigError: no slide is found, two have one id, no encoder is named, or no slide has such a `slide_mpp`.
+        ConfigError: no slide is found, two have one id, no encoder is named, no slide has such a `slide_mpp`, or
+            workers are asked for by a script that has no main guard.
         EncoderError: an encoder cannot be loaded.
         MismatchError: the store holds a set of this name with other settings.
+        StoreError: `failures.csv` of the store is no table of failures.
     """
     started = time.monotonic()
     check_slide_mpp(settings.slide_mpp)
+    if settings.workers:
+        check_workers()
     sources = find_slides(inputs, ids=settings.ids)
+    read_failures(store)  # a table that nobody can add to is told before the work, not after it
     encoders = load_encoders(settings)
     set_path = create_embedding_set(store, settings, encoders)
     tell = on_event or _warn
-    with RunLog(store) as log:
+    with RunLog(store) as log, _no_leftovers(set_path):
         log.line(f"{len(sources)} slides into {set_path}")
         log.line(f"settings {canonical_json(settings.model_dump(mode='json'))}")
         tell(RunStarted(set_path, len(sources)))
         for text in _encoder_notices(encoders):
             log.line(f"warning: {text}")
             tell(Notice(text))
-        if settings.workers > 1:
+        if settings.workers:
             encoders = {}  # the workers load their own, and a device should not hold a network that nobody uses
         outcomes: dict[str, EmbeddedSlide | FailedSlide] = {}
         said: Counter[str] = Counter()
-        for result in _results(sources, encoders, settings, set_path, tell):
-            outcome = result.outcome
-            outcomes[outcome.slide] = outcome
-            for kind, text in result.notices.items():
-                log.line(f"warning: {text}")
-                if said[kind] == 0:
-                    tell(Notice(text))
-                said[kind] += 1
-            log.line(_line(outcome))
-            if isinstance(outcome, FailedSlide):
-                # At once, so that a run that is killed later has told of it.
-                update_failures(store, set_path.name, [outcome], [])
-            tell(SlideFinished(outcome))
+        unwritten: list[str] = []
+        with closing(_results(sources, encoders, settings, set_path, tell)) as results:
+            for result in results:
+                outcome = result.outcome
+                outcomes[outcome.slide] = outcome
+                for kind, text in result.notices.items():
+                    log.line(f"warning: {text}")
+                    if said[kind] == 0:
+                        tell(Notice(text))
+                    said[kind] += 1
+                log.line(_line(outcome))
+                if isinstance(outcome, FailedSlide):
+                    # At once, so that a run that is killed later has told of it.
+                    unwritten += _update(store, set_path, [outcome], [])
+                tell(SlideFinished(outcome))
+                if isinstance(outcome, FailedSlide) and outcome.error == DISK_FULL:
+                    break
         more = sum(count - 1 for count in said.values())
         if more:
             tell(Notice(f"{more} more warnings of the same kinds; {log.path} has them all."))
+        left = [source for source in sources if source.slide not in outcomes]
+        if left:
+            text = f"the disk is full: {len(left)} slides were not tried. Make room, and give the same command again."
+            log.line(text)
+            tell(Notice(text))
+            outcomes |= {one.slide: FailedSlide(one.slide, one.path, NOT_TRIED, "the disk is full.") for one in left}
         done = [slide for slide, outcome in outcomes.items() if isinstance(outcome, EmbeddedSlide)]
-        update_failures(store, set_path.name, [], done)
+        unwritten += _update(store, set_path, [], done)
         summary = EmbedSummary(
             set_path, tuple(outcomes[source.slide] for source in sources), time.monotonic() - started, log.path
         )
-        log.line(f"{len(summary.done)} in the store, {len(summary.failed)} failed, {summary.seconds:.1f} s")
+        counts = ", ".join(f"{count} {name}" for name, count in summary_counts(summary).items())
+        log.line(f"{counts}; {summary.seconds:.1f} s")
+        for text in dict.fromkeys([*unwritten, *([log.problem] if log.problem else [])]):
+            tell(Notice(text))
     return summary
+
+
+@contextmanager
+def _no_leftovers(set_path: Path) -> Iterator[None]:
+    """Whatever ends the block, what killed processes had begun to write is removed after it."""
+    try:
+        yield
+    finally:
+        sweep_leftovers(set_path)
+
+
+def _update(store: Path, set_path: Path, failed: Sequence[FailedSlide], mended: Sequence[str]) -> list[str]:
+    """Bring the table of failures up to date; what comes back says why that could not be done."""
+    try:
+        update_failures(store, set_path.name, failed, mended)
+    except (OSError, StoreError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return [f"{store / FAILURES_FILE} is not up to date: {why}"]
+    return []
 
 
 def create_embedding_set(store: Path, settings: EmbedSettings, encoders: Mapping[float, TileEncoder]) -> Path:
@@ -122,7 +164,7 @@ def _results(
     settings: EmbedSettings,
     set_path: Path,
     tell: OnEvent,
-) -> Iterator[JobResult]:
+) -> Generator[JobResult]:
     """The result of every slide: first those that are there already, then the others as they come."""
     missing = []
     for source in sources:
@@ -130,7 +172,7 @@ def _results(
             yield run_job(source, encoders, settings, set_path)
         else:
             missing.append(source)
-    if settings.workers > 1:
+    if settings.workers:
         yield from run_in_processes(
             missing, settings, set_path, lambda source, done, total: tell(TilesDone(source.slide, done, total))
         )

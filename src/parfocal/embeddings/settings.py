@@ -53,7 +53,10 @@ class EmbedSettings(Settings):
     )
     batch: int = Field(64, gt=0, description="How many tiles the encoder gets at once.")
     workers: int = Field(
-        1, ge=0, description="How many slides at a time, each in a process of its own; 0 and 1 use this process."
+        0,
+        ge=0,
+        description="How many slides at a time, each in a process of its own, which a crash costs one slide; "
+        "0 embeds in this process.",
     )
 
 

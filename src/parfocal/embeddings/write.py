@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 from parfocal.embeddings.absent import AbsentRows
-from parfocal.embeddings.files import SlideOrigin, as_stored, new_file, write_index, write_layout
+from parfocal.embeddings.files import NewFile, SlideOrigin, as_stored, new_file, write_index, write_layout
 from parfocal.embeddings.fingerprint import SlideState
 from parfocal.embeddings.h5 import RowsDigest, rows_digest
 from parfocal.embeddings.layout import (
@@ -76,6 +76,7 @@ class SlideWriter:
         if self._settings["kind"] != "tiles":
             raise StoreError(f"cannot write tile embeddings to {set_path}: it is a set of regions.")
         self._stack = ExitStack()
+        self._files: dict[float, NewFile] = {}
         self._datasets: dict[float, h5py.Dataset] = {}
         self._written: dict[float, int] = {}
         self._digests: dict[float, RowsDigest] = {}
@@ -108,6 +109,7 @@ class SlideWriter:
             raise ValueError(f"{len(rows)} rows of width {rows.shape[1]} do not fit {dataset.shape} after {start}")
         stored = as_stored(rows, dataset.dtype, f"row {start} and following of {self._slide} at {mpp:g} mpp")
         dataset[start : start + len(rows)] = stored
+        self._files[mpp].check()
         self._digests[mpp].add(stored)
         self._written[mpp] = start + len(rows)
 
@@ -181,7 +183,7 @@ class SlideWriter:
     def _begin(self, stack: ExitStack, mpp: float) -> h5py.Dataset:
         path = features_path(self._set_path, self._slide, mpp)
         tile_px = self._settings["tile_px"]
-        file = new_file(stack, path)
+        file = self._files[mpp] = new_file(stack, path)
         dataset = write_layout(
             file,
             self._settings,

@@ -163,7 +163,9 @@ class RunSettings(Settings):
     """Where and with how much a study runs; nothing of it changes a result but in the last bits."""
 
     device: str = Field("auto", description="Where networks run: auto (a GPU where there is one), cpu, cuda:1, mps.")
-    workers: int = Field(1, ge=1, description="Slides that are embedded at a time, each in a process of its own.")
+    workers: int = Field(
+        1, ge=0, description="Slides that are embedded at a time, each in a process of its own; 0 uses this process."
+    )
 
 
 class Study(CohortSource):

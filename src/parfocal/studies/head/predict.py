@@ -68,7 +68,11 @@ class PredictSettings(Settings):
     )
     device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
     batch: int = Field(64, gt=0, description="How many tiles the tile encoder gets at once.")
-    workers: int = Field(1, ge=0, description="How many slides are embedded at a time, each in a process of its own.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="How many slides are embedded at a time, each in a process of its own; 0 uses this process.",
+    )
 
 
 def predict(

@@ -1,0 +1,76 @@
+"""A command that is told to end says so in one line and by its status, and leaves nothing half done."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+HELD = """
+import time
+from pathlib import Path
+import numpy as np
+
+HERE = Path(__file__).parent
+
+
+def encode(tiles):
+    if len(tiles) > 1:
+        while (HERE / "hold").exists():
+            time.sleep(0.01)
+    return np.asarray(tiles.mean(axis=(1, 2)), dtype=np.float32)
+"""
+
+
+def make_slide(path: Path) -> Path:
+    """Purple speckled tissue on glass, wider than high."""
+    noise = np.random.default_rng(0).normal(size=(530, 900)).astype(np.float32)
+    speckle = cv2.GaussianBlur(noise, (0, 0), 3)
+    pixels = np.full((530, 900, 3), 243, np.uint8)
+    stained = np.clip(np.array((190, 120, 175)) - 35 * (speckle / speckle.std())[..., None], 0, 255).astype(np.uint8)
+    pixels[90:420, 110:700] = stained[90:420, 110:700]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    resolution = {"resolution": (1e4 / 0.5, 1e4 / 0.5), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", compression="zlib", **resolution)
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("workers", "to_all"), [("0", False), ("1", False), ("2", True)])
+def test_a_signal_ends_a_run_with_its_status_and_leaves_no_temporary_file(
+    tmp_path: Path, number: signal.Signals, workers: str, to_all: bool
+) -> None:
+    for name in "ab":
+        make_slide(tmp_path / "scans" / f"{name}.tif")
+    (tmp_path / "held.py").write_text(HELD)
+    (tmp_path / "hold").touch()
+    store = tmp_path / "store"
+    call = ["embed", str(tmp_path / "scans"), "-o", str(store), "--region-um", "128", "--tile-px", "64"]
+    call += ["--encoder", f"python:{tmp_path / 'held.py'}:encode,tile_px=64", "--workers", workers]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "parfocal", *call], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while len(list(store.glob("*/0.5/.*.partial-*"))) < max(1, int(workers)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    if to_all:  # as a terminal and a batch system do
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    (tmp_path / "hold").unlink()
+    _, said = process.communicate()
+
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("parfocal embed: stopped; what is done is kept")
+    assert not list(store.rglob(".*"))
+    assert not (store / "failures.csv").exists()
