@@ -57,7 +57,7 @@ def test_the_sentences_name_the_winner_and_what_could_be_seen() -> None:
 
     assert "best single magnification is 20x (mean): AUC 0.52" in single
     assert "pairs (mean): AUC 0.83" in mixed
-    assert "more than chance gives" in mixed
+    assert "better by more than chance gives" in mixed
     assert "40 patients a true difference of 0.12 in AUC" in power
 
 
@@ -72,6 +72,18 @@ def test_a_gain_within_the_noise_is_not_sold() -> None:
     (_, mixed) = arms_sentences("ER", arms()[:3], n_patients=40, detectable=float("nan"))
 
     assert "which chance can explain" in mixed
+
+
+def test_what_is_worse_is_called_worse() -> None:
+    worse = FINE - np.array([0.30, 0.32, 0.35, 0.28, 0.31, 0.33])
+    interval = auc_interval(worse, 0.25, n_positive=20, n_negative=20)
+    arm = ArmResult("pairs", "Mixed", "mean", interval, against_best_single=nadeau_bengio_test(worse, FINE, 0.25))
+
+    (_, said) = arms_sentences("ER", [*arms()[:2], arm], n_patients=40)
+
+    assert "\u22120.32" in said
+    assert "worse by more than chance gives" in said
+    assert "better" not in said
 
 
 def test_two_levels_in_one_table_are_refused() -> None:

@@ -95,7 +95,9 @@ def arms_table(
             Column("Known", "left", "A ceiling by theorem, or what another reader of the same input reaches.")
         )
     if with_difference:
-        columns.append(Column("Gain over best single (interval)", "right", "Paired over the same folds."))
+        columns.append(
+            Column("Minus best single (interval)", "right", "Above 0 better, below 0 worse; over the same folds.")
+        )
         columns.append(Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the arms of this table."))
     if with_seeds:
         columns.append(
@@ -126,7 +128,7 @@ def arms_table(
     if with_difference:
         notes.append(
             f"The best single magnification is the one with the highest {metric} in this very table: that choice "
-            "favours it, so a gain over it is understated rather than overstated. The p-values are corrected for the "
+            "favours it, so a gain over it is understated and a loss overstated. The p-values are corrected for the "
             "number of arms (Holm); the intervals are not."
         )
     return Table(f"{target}: every arm on the same folds", tuple(columns), tuple(rows), tuple(notes))
@@ -170,7 +172,8 @@ def arms_sentences(
             difference, p_value = best.against_best_single.difference, _holm_over(arms)[place]
             # A constant difference has no p-value; its interval decides.
             shown = p_value < 1 - difference.level if p_value == p_value else 0.0 not in difference
-            verdict = "more than chance gives" if shown else "which chance can explain"
+            side = "better" if difference.estimate > 0 else "worse"
+            verdict = f"{side} by more than chance gives" if shown else "which chance can explain"
             text += (
                 f"; against the best single magnification that is {show_difference(difference)}, {verdict} "
                 f"(p {show_p(p_value)} after Holm's correction)"

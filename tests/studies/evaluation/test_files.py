@@ -131,6 +131,9 @@ def test_a_target_where_the_mixture_is_worse_is_not_sold_as_a_gain(tmp_path: Pat
     page = write_evaluation(results, tmp_path, settings={}, seed=0, inputs={}).report.read_text()
 
     assert "the mixture is shown to differ in 2: gains (better), loses (worse)" in page
+    assert "Even the best arm that mixes is worse than the best single magnification in loses." in page
+    alone = write_evaluation({"loses": results["loses"]}, tmp_path / "alone", settings={}, seed=0, inputs={})
+    assert re.search(r"Primary comparison for loses: .*, worse by more than chance gives \(p", alone.report.read_text())
     assert "the interval leaves it open which is better" in page
 
 

@@ -95,6 +95,14 @@ def test_there_is_no_share_without_a_gain_that_stands_out(trained: dict[int, flo
     assert math.isnan(Gain("base", "AUC", "20x", 0.7, Spread({0: 0.6, 1: 0.6}), Spread(trained)).share)
 
 
+def test_a_cell_far_below_its_reference_is_worse() -> None:
+    random = Spread({0: 0.7, 1: 0.7})
+
+    assert Gain("base", "AUC", "20x", 0.7, random, Spread({0: 0.6, 1: 0.61}), interval=0.05).is_worse
+    assert not Gain("base", "AUC", "20x", 0.7, random, Spread({0: 0.6, 1: 0.61}), interval=0.2).is_worse
+    assert not Gain("base", "AUC", "20x", 0.7, random, Spread({0: 0.8, 1: 0.81})).is_worse
+
+
 def test_gains_compare_a_readout_with_the_finest_magnification_pooled_alike() -> None:
     r2 = {"base": [0.3, 0.3], "random weights": [0.1, 0.1], "no region encoder": [0.05, 0.05]}
     auc = {"base": [0.8, 0.82], "random weights": [0.6, 0.6], "no region encoder": [0.55, 0.55]}

@@ -18,6 +18,7 @@ from parfocal.report.statistics import (
     nadeau_bengio_test,
 )
 from parfocal.studies.arms import Arm
+from parfocal.studies.evaluation.by_class import confusion_matrix, measure_classes
 from parfocal.studies.evaluation.calibrated import calibrate_folds
 from parfocal.studies.evaluation.external import compare_externally
 from parfocal.studies.evaluation.metric import METRICS, SECOND, can_be_measured, measure, measure_beside
@@ -107,6 +108,8 @@ def compare_arms(
             seed_sd=_seed_sd(cohort, joined, usable, one),
             calibration=calibrate_folds(cohort, folds, joined, one.predictions),
             external=outside[place],
+            by_class=measure_classes(cohort, joined, one.predictions, ratio),
+            confusion=confusion_matrix(cohort, folds, joined, one.predictions),
         )
         for place, (arm, one) in enumerate(zip(arms, fits, strict=True))
     )

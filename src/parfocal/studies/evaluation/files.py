@@ -23,11 +23,15 @@ from parfocal.studies.evaluation.result import (
     TargetResult,
 )
 from parfocal.studies.evaluation.tables import (
+    CLASS_COLUMNS,
+    CONFUSION_COLUMNS,
     EXTERNAL_COLUMNS,
     PREDICTION_COLUMNS,
     RESULT_COLUMNS,
     SUBGROUP_COLUMNS,
     SUMMARY_COLUMNS,
+    class_rows,
+    confusion_rows,
     external_rows,
     prediction_rows,
     result_rows,
@@ -57,6 +61,8 @@ def write_evaluation(
     write_csv(out / "predictions.csv", PREDICTION_COLUMNS, prediction_rows(results))
     _write_optional(out / "subgroups.csv", SUBGROUP_COLUMNS, subgroup_rows(results))
     _write_optional(out / "external.csv", EXTERNAL_COLUMNS, external_rows(results))
+    _write_optional(out / "classes.csv", CLASS_COLUMNS, class_rows(results))
+    _write_optional(out / "confusion.csv", CONFUSION_COLUMNS, confusion_rows(results))
     write_splits(out / "splits.csv", {target: result.splits for target, result in results.items()})
     with writing(out / "results.json") as temporary:
         content = {
@@ -148,6 +154,15 @@ def _run_json(run: ArmRun) -> dict[str, Any]:
         "seed_sd": _number(run.seed_sd),
         "calibration": _calibration_json(run.calibration),
         "external": _external_json(run.external),
+        "by_class": {
+            one.name: {
+                "patients": one.patients,
+                "folds": one.folds,
+                "auc": None if one.interval is None else one.interval.to_dict(),
+            }
+            for one in run.by_class
+        },
+        "confusion": None if run.confusion is None else run.confusion.tolist(),
         "encodings_per_slide": _number(run.encodings_per_slide),
         "instances_per_slide": run.instances_per_slide,
         "chosen": run.chosen,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 from parfocal.cohort import Outcome, OutcomeKind
 from parfocal.report.statistics import (
@@ -25,7 +25,16 @@ from parfocal.report.statistics import (
     weighted_auc,
 )
 
-__all__ = ["METRICS", "SECOND", "Metric", "can_be_measured", "measure", "measure_beside", "measure_weighted"]
+__all__ = [
+    "METRICS",
+    "SECOND",
+    "Metric",
+    "called_classes",
+    "can_be_measured",
+    "measure",
+    "measure_beside",
+    "measure_weighted",
+]
 
 
 @dataclass(frozen=True)
@@ -91,9 +100,6 @@ def measure(outcome: Outcome, score: Float64[np.ndarray, "unit column"]) -> floa
 def measure_beside(outcome: Outcome, score: Float64[np.ndarray, "unit column"], baseline: float) -> dict[str, float]:
     """The second numbers of the outcome's kind; NaN where one has no value.
 
-    The class that is called is the one with the highest log odds (of two: where these are above 0); of ordered ones
-    that nearest to the expected class.
-
     Args:
         outcome: the labels.
         score: one score for each column.
@@ -101,18 +107,29 @@ def measure_beside(outcome: Outcome, score: Float64[np.ndarray, "unit column"], 
     """
     if outcome.kind == "survival":
         return {}
-    if outcome.kind == "multiclass":
-        return {"balanced accuracy": balanced_accuracy(outcome.value.astype(np.int64), score.argmax(axis=1))}
+    if outcome.classes:
+        called, label = called_classes(outcome, score), outcome.value.astype(np.int64)
+        if outcome.kind == "ordinal":
+            return {"quadratic kappa": quadratic_kappa(label, called, len(outcome.classes))}
+        return {"balanced accuracy": balanced_accuracy(label, called)}
     ranked = outcome.rank_score(score)
-    if outcome.kind == "binary":
-        return {"balanced accuracy": balanced_accuracy(outcome.value.astype(np.int64), (ranked > 0).astype(np.int64))}
-    if outcome.kind == "ordinal":
-        called = np.rint(ranked).astype(np.int64)
-        return {"quadratic kappa": quadratic_kappa(outcome.value.astype(np.int64), called, len(outcome.classes))}
     return {
         "R2": explained_variance(outcome.value, ranked, baseline),
         "Spearman": spearman(outcome.value, ranked),
     }
+
+
+def called_classes(outcome: Outcome, score: Float64[np.ndarray, "unit column"]) -> Int64[np.ndarray, " unit"]:
+    """The class that scores call: the one with the highest log odds (of two: where these are above 0).
+
+    Of ordered classes it is the one nearest to the expected class.
+    """
+    if outcome.kind == "multiclass":
+        return np.asarray(score.argmax(axis=1), dtype=np.int64)
+    ranked = outcome.rank_score(score)
+    if outcome.kind == "ordinal":
+        return np.asarray(np.rint(ranked), dtype=np.int64)
+    return np.asarray(ranked > 0, dtype=np.int64)
 
 
 def measure_weighted(

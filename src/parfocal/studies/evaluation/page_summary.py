@@ -29,7 +29,7 @@ _PRIMARY = (
 _PICKED = (
     "Picked after looking: the best arm that mixes against the best single magnification, each the highest of its kind "
     "in this target. The highest of many is high partly by luck, and more arms mix than not, so these differences are "
-    "too large and these p-values too small. They say where to look next and are no evidence of a gain."
+    "too large and these p-values too small. They say where to look next; a gain here is no evidence of one."
 )
 
 
@@ -48,7 +48,12 @@ def summary_section(
         ]
     if picked is not None and (primary is None or _differ(results, primary)):
         found = {target: one for target in picked.targets if (one := results[target].picked) is not None}
-        blocks += [Text((_PICKED,)), _table("The best of each kind", results, picked, found, picked=True)]
+        worse = [target for target, one in found.items() if one.test.difference.high < 0]
+        said = (f"Even the best arm that mixes is worse than the best single magnification in {', '.join(worse)}.",)
+        blocks += [
+            Text((_PICKED, *(said if worse else ()))),
+            _table("The best of each kind", results, picked, found, picked=True),
+        ]
     missing = missing_sentences(results)
     if missing:
         blocks.append(Text(missing))
@@ -69,10 +74,13 @@ def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets)
     if across.single is None or across.mixed is None or across.difference is None:
         target, only = next(iter(found.items()))
         result, difference = results[target], only.test.difference
-        open_ = "which leaves it open which is better" if 0.0 in difference else "which is more than chance gives"
+        side = "better" if difference.estimate > 0 else "worse"
+        verdict = f"{side} by more than chance gives"
+        if 0.0 in difference:
+            verdict = "which leaves it open which is better"
         pair = f"\u201c{_label(result, only.mixed)}\u201d against \u201c{_label(result, only.single)}\u201d"
         text = (
-            f"Primary comparison for {target}: {pair}, a difference of {show_difference(difference)}, {open_} "
+            f"Primary comparison for {target}: {pair}, a difference of {show_difference(difference)}, {verdict} "
             f"(p {show_p(only.test.p_value)})."
         )
         return (text,)
@@ -83,7 +91,8 @@ def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets)
         for target, p_value in across.p_holm.items()
         if p_value < 0.05
     ]
-    verdict = "better" if across.difference.estimate > 0 else "worse"
+    average = across.difference.estimate
+    verdict = "better" if average > 0 else "worse" if average < 0 else "neither better nor worse"
     doubt = "; the interval leaves it open which is better" if 0.0 in across.difference else ""
     answer = (
         f"Over {n} targets the mixture has {across.mixed.estimate:.2f} on average and the best single magnification "

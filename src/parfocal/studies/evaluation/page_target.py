@@ -24,6 +24,7 @@ from parfocal.report import (
 )
 from parfocal.report.page import Block
 from parfocal.report.statistics import RocCurve, mean_roc, roc_curve
+from parfocal.studies.evaluation.page_classes import class_blocks
 from parfocal.studies.evaluation.primary import arm_label
 from parfocal.studies.evaluation.result import ArmRun, Calibration, TargetResult
 from parfocal.studies.evaluation.tables import external_holm
@@ -103,6 +104,8 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
         curves = {_name(result, run): curve for run in _shown(result) if (curve := _roc(result, run)) is not None}
         blocks += [roc_figure(target, curves)] if curves else []
         blocks += _calibration_blocks(target, result)
+    named = [(_name(result, run), run) for run in _shown(result)]
+    blocks += class_blocks(target, result.cohort.outcome.classes, named)
     blocks += _subgroup_blocks(target, result)
     blocks += _external_blocks(target, result)
     return tuple(blocks)
@@ -242,12 +245,12 @@ def _external_blocks(target: str, result: TargetResult) -> list[Block]:
         Column("Pooling"),
         Column(result.metric.name, "right"),
         Column("95 % interval", "right"),
-        Column("Gain over best single (interval)", "right", "On the same patients."),
+        Column("Minus best single (interval)", "right", "Above 0 better, below 0 worse; on the same patients."),
     ]
     if binary:
         columns.append(Column("p (Holm)", "right", "DeLong, paired, two-sided, corrected for the arms of this table."))
         columns.append(
-            Column("Bootstrap interval", "right", "Of the same gain: patients drawn again, BCa, 2,000 draws.")
+            Column("Bootstrap interval", "right", "Of the same difference: patients drawn again, BCa, 2,000 draws.")
         )
     rows, family = [], ""
     for run, p_value in zip(result.runs, external_holm(result.runs), strict=True):

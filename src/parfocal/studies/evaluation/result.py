@@ -21,6 +21,7 @@ __all__ = [
     "ArmFits",
     "ArmRun",
     "Calibration",
+    "ClassResult",
     "Comparison",
     "EvaluateResult",
     "ExternalRun",
@@ -85,6 +86,23 @@ class Calibration:
 
 
 @dataclass(frozen=True, eq=False)
+class ClassResult:
+    """One of several classes against all others.
+
+    Attributes:
+        name: the class.
+        patients: how many groups (patients) have it.
+        folds: in how many folds both it and another class are tested.
+        interval: the AUC of its own score, the mean over these folds; None where they are fewer than two.
+    """
+
+    name: str
+    patients: int
+    folds: int
+    interval: Interval | None
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """The difference of two arms on one fixed test set: first minus second.
 
@@ -133,6 +151,8 @@ class ArmRun:
         seed_sd: the sd of the metric over seeds of the fit, patients and folds the same; None with one seed.
         calibration: of the probabilities, where there are two classes.
         external: on the external cohort, where there is one.
+        by_class: each class against the rest, where there are several without order.
+        confusion: patients by their class (rows) and the class they are called, where there are several.
     """
 
     arm: Arm
@@ -147,6 +167,8 @@ class ArmRun:
     seed_sd: float | None = None
     calibration: Calibration | None = None
     external: ExternalRun | None = None
+    by_class: tuple[ClassResult, ...] = ()
+    confusion: Float64[np.ndarray, "label called"] | None = None
 
     @property
     def chosen(self) -> dict[str, int]:

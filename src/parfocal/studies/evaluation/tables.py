@@ -10,11 +10,15 @@ from parfocal.studies.evaluation.primary import arm_label
 from parfocal.studies.evaluation.result import AcrossTargets, ArmRun, Calibration, TargetComparison, TargetResult
 
 __all__ = [
+    "CLASS_COLUMNS",
+    "CONFUSION_COLUMNS",
     "EXTERNAL_COLUMNS",
     "PREDICTION_COLUMNS",
     "RESULT_COLUMNS",
     "SUBGROUP_COLUMNS",
     "SUMMARY_COLUMNS",
+    "class_rows",
+    "confusion_rows",
     "external_rows",
     "prediction_rows",
     "result_rows",
@@ -43,6 +47,10 @@ SUBGROUP_COLUMNS = (
     "target", "column", "value", "slides", "patients", "folds", "id", "arm", "pooling", "metric", "estimate", "low",
     "high", "method", "note",
 )  # fmt: skip
+CLASS_COLUMNS = (
+    "target", "id", "arm", "pooling", "class", "patients", "folds", "auc", "low", "high", "method",
+)  # fmt: skip
+CONFUSION_COLUMNS = ("target", "id", "arm", "pooling", "class", "called", "patients")
 EXTERNAL_COLUMNS = (
     "target", "id", "arm", "pooling", "metric", "value", "low", "high", "level", "method", "gain", "gain_low",
     "gain_high", "gain_method", "p", "p_holm", "bootstrap_low", "bootstrap_high", *_SECOND_COLUMNS,
@@ -131,6 +139,26 @@ def subgroup_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]
                 if interval is not None:
                     numbers = [*_ends(interval), interval.method, ""]
                     yield [*head, run.arm.id, run.arm.name, run.arm.pooling, result.metric.name, *numbers]
+
+
+def class_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
+    """One row for each arm and class, where there are several without order."""
+    for target, result in results.items():
+        for run in result.runs:
+            for one in run.by_class:
+                numbers = ["", "", "", ""] if one.interval is None else [*_ends(one.interval), one.interval.method]
+                yield [target, run.arm.id, run.arm.name, run.arm.pooling, one.name, one.patients, one.folds, *numbers]
+
+
+def confusion_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:
+    """One row for each arm, class, and class that is called."""
+    for target, result in results.items():
+        classes = result.cohort.outcome.classes
+        for run in result.runs:
+            if run.confusion is not None:
+                for label, row in zip(classes, run.confusion, strict=True):
+                    for called, count in zip(classes, row, strict=True):
+                        yield [target, run.arm.id, run.arm.name, run.arm.pooling, label, called, float(count)]
 
 
 def external_rows(results: Mapping[str, TargetResult]) -> Iterator[Sequence[Any]]:

@@ -283,7 +283,7 @@ def _gain_tables(found: Exploration) -> list[Table]:
 
 def _gain_row(one: Gain) -> Row:
     # Adding 0 turns a rounded -0 into 0.
-    share = "no gain" if math.isnan(one.share) else f"{round(100 * one.share) + 0} %"
+    share = f"{round(100 * one.share) + 0} %" if one.share == one.share else "worse" if one.is_worse else "no gain"
     return Row((one.metric, one.reference, f"{one.reference_value:.3f}", show(one.random), show(one.trained), share))
 
 

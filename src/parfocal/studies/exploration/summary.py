@@ -132,12 +132,24 @@ class Gain:
 
         A total gain is none when it is not above .005, twice its standard error over seeds, and the interval.
         """
-        total = self.trained.mean - self.reference_value
-        n = len(self.trained.by_seed)
-        noise = 2 * self.trained.sd / math.sqrt(n) if n > 1 else 0.0
-        if not total > max(0.005, noise, self.interval):
+        if not self._total > self._noise:
             return math.nan
-        return (self.trained.mean - self.random.mean) / total
+        return (self.trained.mean - self.random.mean) / self._total
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the cell lies as far below the reference as it would have to lie above it for a gain."""
+        return self._total < -self._noise
+
+    @property
+    def _total(self) -> float:
+        return float(self.trained.mean - self.reference_value)
+
+    @property
+    def _noise(self) -> float:
+        n = len(self.trained.by_seed)
+        of_seeds = 2 * self.trained.sd / math.sqrt(n) if n > 1 else 0.0
+        return float(max(0.005, of_seeds, self.interval))
 
 
 @dataclass(frozen=True, eq=False)
