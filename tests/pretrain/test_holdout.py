@@ -1,12 +1,17 @@
 """Whole slides are held out; of a single slide, whole fragments; never random regions."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ConfigError
-from parfocal.pretrain.holdout import split_set, tissue_fragments
+from parfocal.pretrain.holdout import shared_groups, split_set, tissue_fragments
 
 from .conftest import MakeSet
 
@@ -82,3 +87,61 @@ def test_the_last_row_of_a_compact_fragment_can_be_held_out(make_set: MakeSet, m
 
     assert split.held_out[0].regions.tolist() == [15, 16, 17, 18, 19]
     assert split.training[0].regions.tolist() == list(range(10))
+
+
+class Counted(EmbeddingSet):
+    """A set of slides that are nowhere, as far as a split of several slides looks at it."""
+
+    def n_regions(self, slide: str) -> int:
+        return 3
+
+
+def counted(slides: Iterable[str]) -> EmbeddingSet:
+    return Counted(Path("toy"), {}, tuple(sorted(slides)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    patients=st.lists(st.integers(1, 5), min_size=2, max_size=9),
+    without=st.integers(0, 3),
+    share=st.floats(0.02, 0.9),
+    seed=st.integers(0, 99),
+)
+def test_no_patient_is_on_both_sides_whatever_there_is(
+    patients: list[int], without: int, share: float, seed: int
+) -> None:
+    groups = {f"s{p}-{n}": f"p{p}" for p, count in enumerate(patients) for n in range(count)}
+    tiles = counted([*groups, *(f"lone{n}" for n in range(without))])
+    split = split_set(tiles, share=share, seed=seed, groups=groups)
+    training, held = ({part.slide for part in parts} for parts in (split.training, split.held_out))
+
+    assert training | held == set(tiles.slides)
+    assert training
+    assert held
+    assert {groups[one] for one in training & groups.keys()}.isdisjoint(groups[one] for one in held & groups.keys())
+    # No more is held out than asked for, unless even the smallest patient is more than that.
+    assert len(held) <= max(1, round(share * len(tiles.slides)), 1 if without else min(patients))
+    assert split_set(tiles, share=share, seed=seed, groups=groups).sentence == split.sentence
+
+
+def test_groups_of_one_slide_change_nothing() -> None:
+    tiles = counted(f"s{n}" for n in range(12))
+    plain = split_set(tiles, share=0.3, seed=4)
+    alone = split_set(tiles, share=0.3, seed=4, groups={f"s{n}": f"p{n}" for n in range(12)})
+
+    assert [part.slide for part in alone.held_out] == [part.slide for part in plain.held_out]
+    assert alone.sentence == plain.sentence == "held out: 4 of 12 slides"
+    assert shared_groups(tiles.slides, {f"s{n}": f"p{n}" for n in range(12)}) == {}
+    assert shared_groups(("a", "b", "c"), {"a": "p", "b": "p", "c": "q", "gone": "q"}) == {"a": "p", "b": "p"}
+
+
+def test_named_slides_may_not_leave_others_of_their_patient_behind() -> None:
+    tiles = counted(["a1", "a2", "b1"])
+    groups = {"a1": "ann", "a2": "ann", "b1": "bob"}
+
+    with pytest.raises(ConfigError, match="hold out a1 and train on a2: both are of 'ann'"):
+        split_set(tiles, share=0.1, slides=("a1",), seed=0, groups=groups)
+    split = split_set(tiles, share=0.1, slides=("a1", "a2"), seed=0, groups=groups)
+    assert split.sentence == "held out: 2 of 3 slides, 1 of 2 groups"
+    with pytest.raises(ConfigError, match="all 3 slides are of 'ann'"):
+        split_set(tiles, share=0.1, seed=0, groups=dict.fromkeys(groups, "ann"))

@@ -232,3 +232,24 @@ def test_no_step_leaves_random_weights_with_fitted_statistics(make_set: MakeSet,
     assert float(cls.std(dim=0).mean()) > 0.05
     # A second call finds the run finished.
     assert pretrain(tiles, tmp_path / "random", nothing).was_finished
+
+
+def test_slides_of_a_patient_are_never_on_both_sides_and_the_model_says_who_was_where(
+    make_set: MakeSet, tmp_path: Path
+) -> None:
+    tiles = make_set((6, 9, 5, 7, 4, 8))
+    groups = {f"s{number}": f"p{number // 2}" for number in range(6)}
+    settings = SMALL.model_copy(update={"steps": 2, "holdout": 0.3})
+    result = pretrain(tiles, tmp_path / "m", settings, groups=groups)
+    kept = json.loads((tmp_path / "m" / "config.json").read_text())["pretraining"]
+
+    assert result.holdout == "held out: 2 of 6 slides, 1 of 3 groups"
+    assert kept["groups"] == groups
+    assert len({groups[slide] for slide in kept["held_out_slides"]}) == 1
+    assert pretrain(tiles, tmp_path / "m", settings, groups=groups).was_finished
+    with pytest.raises(MismatchError, match="groups"):
+        pretrain(tiles, tmp_path / "m", settings)
+    # Patients of one slide each are what slides are.
+    alone = {f"s{number}": f"p{number}" for number in range(6)}
+    pretrain(tiles, tmp_path / "alone", settings, groups=alone)
+    assert pretrain(tiles, tmp_path / "alone", settings).was_finished

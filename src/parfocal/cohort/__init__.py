@@ -7,6 +7,7 @@ and can be read back.
 
 from parfocal.cohort.asked import LabelColumns, Target, read_target
 from parfocal.cohort.classes import MOST_CLASSES, AskedKind, outcome_of
+from parfocal.cohort.groups import read_groups
 from parfocal.cohort.labels import Cohort, CountedBy, cohort_of, read_cohort, read_test_cohort
 from parfocal.cohort.missing import MISSING, show_words
 from parfocal.cohort.numbers import class_name, number_of, number_then_name
@@ -44,6 +45,7 @@ __all__ = [
     "one_site_each",
     "outcome_of",
     "read_cohort",
+    "read_groups",
     "read_labels",
     "read_splits",
     "read_table",

@@ -1,10 +1,11 @@
-"""Which regions training never sees: whole slides, or whole tissue fragments where there is one slide only.
+"""Which regions training never sees: whole slides, whole patients, or tissue fragments where there is one slide only.
 
 Random regions of a slide are never held out: their neighbours share cells, stain and scanner focus with them, and a
 score on them says next to nothing.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.spatial import cKDTree
 from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError
 
-__all__ = ["SlidePart", "Split", "split_set", "tissue_fragments"]
+__all__ = ["SlidePart", "Split", "shared_groups", "split_set", "tissue_fragments"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +52,29 @@ class Split:
         return Split(training, held_out, self.sentence if note is None else f"{self.sentence}; {note.rstrip('.')}")
 
 
-def split_set(tiles: EmbeddingSet, *, share: float, slides: Sequence[str] = (), seed: int) -> Split:
+def split_set(
+    tiles: EmbeddingSet,
+    *,
+    share: float,
+    slides: Sequence[str] = (),
+    seed: int,
+    groups: Mapping[str, str] | None = None,
+) -> Split:
     """Hold out the named slides, or a share of the slides, or fragments of the only one.
+
+    With groups, such as patients, all slides of one are held out or none is: slides of a patient share stain, scanner
+    and tissue, and a score on one of them says little while another one is trained on.
 
     Args:
         tiles: a set of tile embeddings.
         share: the share to hold out, of slides (rounded, at least one) or of the only slide's regions.
         slides: the slides to hold out; then `share` is not used.
         seed: which slides or fragments.
+        groups: the group of slides, by id; a slide that is not in it stands for itself.
 
     Raises:
-        ConfigError: a named slide is not in the set, or nothing is left to train on or to hold out.
+        ConfigError: a named slide is not in the set or leaves others of its group to train on, or nothing is left to
+            train on or to hold out.
     """
     unknown = sorted(set(slides) - set(tiles.slides))
     if unknown:
@@ -77,8 +90,12 @@ def split_set(tiles: EmbeddingSet, *, share: float, slides: Sequence[str] = (), 
     rng = np.random.default_rng([seed, 0])
     if len(usable) == 1 and not slides:
         return _split_slide(tiles, usable[0], share, rng)
+    of_group = _grouped(usable, groups or {})
     if slides:
         chosen = set(slides)
+        _refuse_torn(of_group, chosen)
+    elif len(of_group) < len(usable):
+        chosen = _whole_groups(of_group, share * len(usable), rng)
     else:
         n_held = min(max(1, round(share * len(usable))), len(usable) - 1)
         chosen = set(rng.choice(np.array(usable, dtype=object), size=n_held, replace=False).tolist())
@@ -92,8 +109,60 @@ def split_set(tiles: EmbeddingSet, *, share: float, slides: Sequence[str] = (), 
     return Split(
         tuple(SlidePart(slide, np.arange(counts[slide])) for slide in kept),
         tuple(SlidePart(slide, np.arange(counts[slide])) for slide in held),
-        f"held out: {len(held)} of {len(usable)} slides{without}",
+        f"held out: {len(held)} of {len(usable)} slides{_of_groups(of_group, chosen, len(usable))}{without}",
     )
+
+
+def shared_groups(slides: Sequence[str], groups: Mapping[str, str] | None) -> dict[str, str]:
+    """The slides that share their group with another one of them; only for these a group decides anything."""
+    counts = Counter(groups[slide] for slide in slides if slide in groups) if groups else {}
+    return {slide: groups[slide] for slide in slides if groups and counts.get(groups.get(slide, ""), 0) > 1}
+
+
+def _grouped(slides: Sequence[str], groups: Mapping[str, str]) -> dict[tuple[bool, str], list[str]]:
+    """The slides of each group; a slide without one is a group of its own, whatever others are called."""
+    found: dict[tuple[bool, str], list[str]] = {}
+    for slide in slides:
+        found.setdefault((slide in groups, groups.get(slide, slide)), []).append(slide)
+    return found
+
+
+def _whole_groups(of_group: Mapping[tuple[bool, str], list[str]], wanted: float, rng: np.random.Generator) -> set[str]:
+    """Groups in random order while they fit; the smallest one where none does.
+
+    Raises:
+        ConfigError: there is one group only.
+    """
+    if len(of_group) < 2:
+        (_, name), slides = next(iter(of_group.items()))
+        raise ConfigError(
+            f"cannot hold out a group: all {len(slides)} slides are of {name!r}. Embed others too, or name no group."
+        )
+    names = sorted(of_group)
+    smallest = min(map(len, of_group.values()))
+    most = min(max(round(wanted), 1), sum(map(len, of_group.values())) - smallest)
+    held: list[str] = []
+    for place in rng.permutation(len(names)):
+        own = of_group[names[place]]
+        if len(held) + len(own) <= most:
+            held += own
+    return set(held) or set(next(slides for slides in of_group.values() if len(slides) == smallest))
+
+
+def _refuse_torn(of_group: Mapping[tuple[bool, str], Sequence[str]], chosen: Collection[str]) -> None:
+    for (_, name), slides in of_group.items():
+        inside, outside = [one for one in slides if one in chosen], [one for one in slides if one not in chosen]
+        if inside and outside:
+            raise ConfigError(
+                f"cannot hold out {inside[0]} and train on {outside[0]}: both are of {name!r}. Hold out all of it."
+            )
+
+
+def _of_groups(of_group: Mapping[tuple[bool, str], Sequence[str]], chosen: Collection[str], n_slides: int) -> str:
+    if len(of_group) == n_slides:
+        return ""
+    held = sum(not set(slides).isdisjoint(chosen) for slides in of_group.values())
+    return f", {held} of {len(of_group)} groups"
 
 
 def tissue_fragments(region_xy_um: Float64[np.ndarray, "region 2"], region_um: float) -> Int64[np.ndarray, " region"]:

@@ -1,8 +1,8 @@
 """The pretraining loop: many processes, exact resume, metrics, and the model's folder at the end."""
 
 import math
-import time
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from parfocal.pretrain.data import Regions, RegionStream, SlideCache
 from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
 from parfocal.pretrain.events import OnPretrainEvent, PretrainEvent, StepsDone, TrainingStarted
 from parfocal.pretrain.folder import RunFolder
-from parfocal.pretrain.holdout import Split, split_set
+from parfocal.pretrain.holdout import Split, shared_groups, split_set
+from parfocal.pretrain.length import remarks_after, remarks_before
 from parfocal.pretrain.masks import draw_masks
-from parfocal.pretrain.metrics import MetricsFile, metric_columns, read_metrics
+from parfocal.pretrain.metrics import MetricsFile, RateClock, metric_columns, read_metrics
 from parfocal.pretrain.monitors import CollapseWatch
 from parfocal.pretrain.optimiser import new_optimizer
 from parfocal.pretrain.precision import choose_autocast
@@ -30,11 +31,11 @@ from parfocal.pretrain.settings import PretrainSettings
 from parfocal.pretrain.setup import (
     count_steps,
     derived_seed,
-    describe_set,
     launch,
     learning_rate,
     new_model,
     new_order,
+    run_identity,
     take_statistics,
 )
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
@@ -70,6 +71,7 @@ def pretrain(
     out: Path,
     settings: PretrainSettings | None = None,
     *,
+    groups: Mapping[str, str] | None = None,
     on_event: OnPretrainEvent | None = None,
 ) -> PretrainResult:
     """Pretrain a region encoder on a set of tile embeddings, and leave the model in the folder `out`.
@@ -82,6 +84,8 @@ def pretrain(
         tiles: a set of tile embeddings.
         out: the model's folder; made when absent.
         settings: how; the defaults when None.
+        groups: what stays on one side of the hold-out, such as the patient, for slides by their ids; a slide that is
+            not in it stands for itself. None holds out slides.
         on_event: told of the progress, in the first process only; what it raises ends the run.
 
     Raises:
@@ -95,14 +99,16 @@ def pretrain(
     left_out = LeftOut()
     tiles = with_readable_index(only_mpps(tiles, settings.mpps), left_out)
     fabric = launch(settings)
-    split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
+    # A group of one slide decides nothing, so that runs of before it was named go on.
+    groups = shared_groups(tiles.slides, groups)
+    split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed, groups=groups)
     if all(sum(tiles.n_tiles(part.slide).values()) <= tiles.n_regions(part.slide) for part in split.training):
         raise ConfigError(
             f"cannot pretrain on {tiles.path}: its regions have one tile each, so none can be hidden and predicted "
             "from another. Embed several magnifications (--mpps 2 1 0.5), or larger regions."
         )
     writable_folder(out)
-    folder = RunFolder(out, {"settings": settings.identity(), "set": describe_set(tiles)})
+    folder = RunFolder(out, run_identity(settings, tiles, groups))
     finished = fabric.broadcast(folder.claim() if fabric.is_global_zero else None)
     sentence = split.sentence
     if not finished:
@@ -143,6 +149,7 @@ class _Run:
         self.metrics = MetricsFile(folder.metrics, metric_columns(tiles.mpps))
         self.logged = 0
         self.autocast = False
+        self.remarks: tuple[str, ...] = ()
 
     def train(self) -> None:
         """Run the steps that are left, and leave the finished folder."""
@@ -161,7 +168,7 @@ class _Run:
             self.left_out.notes(stacklevel=3)
         self.order = new_order(self.tiles, self.split, settings, rank=fabric.global_rank, world=fabric.world_size)
         self.n_steps = count_steps(self.split, settings, world=fabric.world_size)
-        reason = self._choose_precision(state, held_out) if self.n_steps else "not used"
+        reason = self._choose_precision(state) if self.n_steps else "not used"
         self.trainee.to(fabric.device)
         module, optimizer = fabric.setup(self.trainee, new_optimizer(self.trainee, settings, device=fabric.device))
         first = 0
@@ -171,13 +178,12 @@ class _Run:
             first, self.logged = state["step"], state["logged"]
             sums = state["sums"].to(fabric.device)
             self.watch = CollapseWatch(dict(state["peak"]), list(state["said"]))
-        elif self.n_steps:
-            # The precision is measured; a run that is killed early must go on with the one that it began with.
-            self._save(0, optimizer, sums)
         if fabric.is_global_zero:
             self.metrics.cut(first)
         self._tell(TrainingStarted(first, self.n_steps, self.tiles.mpps, self._sentences(reason)))
-        clock = _Clock()
+        self.remarks = remarks_before(settings, self.n_steps, self.split, world=fabric.world_size)
+        self._warn(self.remarks)
+        clock = RateClock()
         with RegionStream(self.order, self.cache, workers=settings.workers) as stream:
             for step, regions in enumerate(stream.batches(first, self.n_steps), start=first):
                 rate = learning_rate(step, self.n_steps, settings)
@@ -192,6 +198,9 @@ class _Run:
                 if last or done % settings.checkpoint_every == 0:
                     self._save(done, optimizer, sums)
         if fabric.is_global_zero:
+            late = remarks_after(read_metrics(self.folder.metrics), self.n_steps, warmup=settings.warmup)
+            self._warn(late)
+            self.remarks += late
             self._finish(reason)
         fabric.barrier()
 
@@ -234,7 +243,7 @@ class _Run:
         return torch.cat([parts.detach(), skipped])
 
     def _log(
-        self, step: int, rate: float, sums: Float[Tensor, " part"], clock: "_Clock", held_out: HeldOut | None
+        self, step: int, rate: float, sums: Float[Tensor, " part"], clock: RateClock, held_out: HeldOut | None
     ) -> None:
         """Write a row; with a look at the held-out regions where it is time for one.
 
@@ -259,9 +268,7 @@ class _Run:
             said = self._look(step, held_out, row) if looks else []
             self.metrics.append(row)
             self._tell(StepsDone(row))
-            for sentence in said:
-                self._tell(Notice(f"warning: {sentence}"))
-                warnings.warn(sentence, ParfocalWarning, stacklevel=4)
+            self._warn(said)
         self.fabric.barrier()
         clock.restart()
 
@@ -287,19 +294,13 @@ class _Run:
             left_out=self.left_out,
         )
 
-    def _choose_precision(self, state: dict[str, Any] | None, held_out: HeldOut | None) -> str:
-        """Decide once in a run, so that resuming goes on as it began; why, in a few words."""
+    def _choose_precision(self, state: dict[str, Any] | None) -> str:
+        """Decide once in a run, so that going on elsewhere goes on as it began; why, in a few words."""
         if state is not None:
             self.autocast = state["autocast"]
-            return "as it began"
-        choice = None
-        if held_out is not None:
-            regions = held_out.regions.take(torch.arange(self.settings.batch) % len(held_out.regions))
-            # Processes that share a processor measure each other.
-            wanted = self.settings.precision
-            if wanted == "auto" and self.fabric.device.type == "cpu" and self.fabric.world_size > 1:
-                wanted = "float32"
-            choice = choose_autocast(wanted, self.trainee, regions, device=self.fabric.device)
+            return f"{'bfloat16' if self.autocast else 'float32'}, as it began"
+        choice = choose_autocast(self.settings.precision, self.fabric.device)
+        # Processes may sit on machines of several kinds; the first decides for all.
         self.autocast, reason = self.fabric.broadcast(choice)
         return str(reason)
 
@@ -352,6 +353,7 @@ class _Run:
                 "precision": precision,
                 "device": str(self.fabric.device),
                 "holdout": self.split.sentence,
+                "remarks": list(self.remarks),
                 "held_out_slides": [part.slide for part in self.whole_split.held_out],
                 "left_out": self.left_out.reasons,
                 "r2_space": "latent" if self.settings.targets == "latent" else "standardised",
@@ -378,21 +380,12 @@ class _Run:
             f"the set is {'kept in memory' if self.cache.keeps else 'read again in each pass'}",
         )
 
+    def _warn(self, sentences: Sequence[str]) -> None:
+        """Say what is remarkable, as events and as warnings, in the first process."""
+        for sentence in sentences if self.fabric.is_global_zero else ():
+            self._tell(Notice(f"warning: {sentence}"))
+            warnings.warn(sentence, ParfocalWarning, stacklevel=5)
+
     def _tell(self, event: PretrainEvent) -> None:
         if self.on_event is not None:
             self.on_event(event)
-
-
-class _Clock:
-    """Regions per second since the last row; time for looks at held-out regions and for files does not count."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Count from here."""
-        self.regions, self._since = 0, time.perf_counter()
-
-    def rate(self) -> float:
-        """Regions per second; call it before anything else is done."""
-        return self.regions / max(time.perf_counter() - self._since, 1e-9)

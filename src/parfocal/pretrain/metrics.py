@@ -2,6 +2,7 @@
 
 import csv
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from parfocal.geometry import format_mpp
 from parfocal.pretrain.masks import PATTERNS
 from parfocal.provenance import writing
 
-__all__ = ["MetricsFile", "metric_columns", "read_metrics"]
+__all__ = ["MetricsFile", "RateClock", "metric_columns", "read_metrics"]
 
 
 def metric_columns(mpps: Sequence[float]) -> tuple[str, ...]:
@@ -86,3 +87,20 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def _text(value: float) -> str:
     # Nine digits name any float32 exactly.
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.9g}"
+
+
+class RateClock:
+    """Regions per second since the last row; time for looks at held-out regions and for files does not count."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from here."""
+        self.regions: int
+        self._since: float
+        self.regions, self._since = 0, time.perf_counter()
+
+    def rate(self) -> float:
+        """Regions per second; call it before anything else is done."""
+        return self.regions / max(time.perf_counter() - self._since, 1e-9)

@@ -79,7 +79,8 @@ class PretrainSettings(MaskSettings):
     log_every: int = Field(10, gt=0, description="Steps from one row of metrics.csv to the next.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Of products. Auto: bfloat16 on a GPU, and on a CPU that has it where it measures faster.",
+        description="Of products. Auto: bfloat16 where the processor has it (a GPU of capability 8, a CPU with AVX-512 "
+        "BF16 or AMX), else float32.",
     )
     device: str = Field("auto", description="Where to train: auto, cpu, gpu (or cuda), mps.")
     devices: int = Field(1, gt=0, description="Number of processes, one for each GPU; ignored under torchrun.")

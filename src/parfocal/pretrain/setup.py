@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.data import SlideCache
-from parfocal.pretrain.holdout import Split
+from parfocal.pretrain.holdout import Split, shared_groups
 from parfocal.pretrain.moments import training_moments, whitening_of
 from parfocal.pretrain.order import RegionOrder, visit_size
 from parfocal.pretrain.settings import PretrainSettings
@@ -30,6 +31,7 @@ __all__ = [
     "learning_rate",
     "new_model",
     "new_order",
+    "run_identity",
     "take_statistics",
 ]
 
@@ -75,6 +77,18 @@ def describe_set(tiles: EmbeddingSet) -> dict[str, Any]:
         "encoder_digests": [tiles.encoder_digests[mpp] for mpp in tiles.mpps],
         "region_um": tiles.region_um,
         "slides": {slide: tiles.n_regions(slide) for slide in tiles.slides},
+    }
+
+
+def run_identity(
+    settings: PretrainSettings, tiles: EmbeddingSet, groups: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """All that decides which model comes out: settings, data, and groups that are held out whole, where some are."""
+    shared = shared_groups(tiles.slides, groups)
+    return {
+        "settings": settings.identity(),
+        "set": describe_set(tiles),
+        **({"groups": shared} if shared else {}),
     }
 
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from parfocal.cohort import LabelColumns, Target, make_splits, read_target, write_splits
+from parfocal.cohort import LabelColumns, Target, make_splits, read_groups, read_target, write_splits
 from parfocal.config import Settings
 from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet, LeftOut, open_sets, with_readable_rows
 from parfocal.errors import ConfigError, ParfocalError
-from parfocal.pretrain.holdout import split_set
+from parfocal.pretrain.holdout import shared_groups, split_set
 from parfocal.pretrain.setup import describe_set
 from parfocal.probes import ProbeSettings
 from parfocal.provenance import digest8
@@ -108,7 +108,7 @@ def explore(
         settings: how.
         labels: a CSV with a column `slide` and the target; without it cells are scored by held-out R2 alone.
         target: a column with two classes.
-        group: column of what must stay in one fold, such as the patient.
+        group: column of what must stay in one fold, and on one side of the hold-out, such as the patient.
         positive: the class that counts as positive, where it is not the later of two.
         slide: column of the slide's id.
         patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients.
@@ -137,12 +137,14 @@ def explore(
         if cell.region_um is not None:
             regions_per_side(sets[cell.tiles], cell.region_um)
     slides = _common_slides(list(sets.values()))
-    split = split_set(sets[plan.cells[0].tiles], share=settings.holdout, seed=settings.probes.seed)
-    # With one slide only, pretraining holds out fragments of it, which depend on the seed.
-    held_out = tuple(part.slide for part in split.held_out) if len(slides) > 1 else ()
     columns = LabelColumns(
         slide=slide, group=group, patient_of=patient_of, missing=tuple(missing), not_missing=tuple(not_missing)
     )
+    tiles = sets[plan.cells[0].tiles]
+    groups = shared_groups(slides, read_groups(labels, columns, slides, tiles.name) if labels else None)
+    split = split_set(tiles, share=settings.holdout, seed=settings.probes.seed, groups=groups)
+    # With one slide only, pretraining holds out fragments of it, which depend on the seed.
+    held_out = tuple(part.slide for part in split.held_out) if len(slides) > 1 else ()
     folds = None
     if labels and target:
         folds = _deal_folds(labels, Target(target, "binary", positive), columns, slides, out, settings, tell)

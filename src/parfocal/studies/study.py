@@ -22,6 +22,7 @@ from parfocal.studies.chain.settings import CohortSource, Study
 from parfocal.studies.chain.stages import (
     Made,
     Progress,
+    groups_of,
     make_model,
     make_regions,
     make_tiles,
@@ -113,13 +114,13 @@ def study(
     _check_labels(plan, tell)
     run = _Run(plan, out, progress or (lambda stage, done, total: None))
     tiles = run.tiles(plan, "store")
-    run.primary = check_arms(plan, tiles)
+    run.primary, run.groups = check_arms(plan, tiles), groups_of(plan, tiles)
     theirs = run.tiles(plan.test, "test-store", " of the test cohort") if plan.test is not None else None
     added = extras(tiles) if extras else Extras()
     sets, test_sets = [tiles], [theirs] if theirs is not None else []
     models: dict[str, Path] = {}
     for name, own in plan.models.items():
-        folder = model_folder(out / "models", name, own, tiles)
+        folder = model_folder(out / "models", name, own, tiles, run.groups)
         made = run.attempt(name, partial(_make_model, run, folder, own, tiles, theirs))
         if made is not None:
             models[name] = folder
@@ -178,6 +179,7 @@ class _Run:
         self.failed: list[FailedSlide] = []
         self.failed_models: dict[str, str] = {}
         self.primary: str | None = None
+        self.groups: Mapping[str, str] = {}
 
     def tiles(self, source: CohortSource, store: str, whose: str = "") -> EmbeddingSet:
         """The tile embeddings of a cohort."""
@@ -186,7 +188,7 @@ class _Run:
 
     def model(self, folder: Path, settings: PretrainSettings, tiles: EmbeddingSet) -> None:
         """A region encoder, trained in its folder."""
-        self._stage(f"pretrain {folder.name}", partial(make_model, folder, settings, tiles, self.device))
+        self._stage(f"pretrain {folder.name}", partial(make_model, folder, settings, tiles, self.groups, self.device))
 
     def regions(self, model: Path, tiles: EmbeddingSet, store: str, whose: str = "") -> tuple[EmbeddingSet, ...]:
         """What a region encoder makes of a cohort."""

@@ -8,13 +8,13 @@ from typing import Any
 from parfocal.embeddings import EmbeddingSet
 from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings
-from parfocal.pretrain.holdout import split_set
+from parfocal.pretrain.holdout import shared_groups, split_set
 from parfocal.region_encoder.checkpoint import read_pretraining
 from parfocal.region_encoder.config import SIZES
 from parfocal.studies.chain.arms import expected_arms, pictured_set
 from parfocal.studies.chain.plan_tiles import TilesPlan, gib, plan_tiles
 from parfocal.studies.chain.settings import Study
-from parfocal.studies.chain.stages import model_folder, resolve_device
+from parfocal.studies.chain.stages import groups_of, model_folder, resolve_device
 
 __all__ = ["ModelPlan", "StudyPlan", "TilesPlan", "plan_study"]
 
@@ -120,9 +120,16 @@ def _plan_model(
     folder, done = None, False
     training = (1 - settings.holdout) * tiles.regions
     if made is not None:
-        place = model_folder(out / "models", name, settings, made)
+        groups = groups_of(study, made)
+        place = model_folder(out / "models", name, settings, made, groups)
         folder, done = str(place), (place / "config.json").is_file() and bool(read_pretraining(place))
-        split = split_set(made, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
+        split = split_set(
+            made,
+            share=settings.holdout,
+            slides=settings.holdout_slides,
+            seed=settings.seed,
+            groups=shared_groups(made.slides, groups),
+        )
         training = sum(len(part.regions) for part in split.training)
     from_epochs = max(1, math.ceil(settings.epochs * training / settings.batch))
     steps = from_epochs if settings.steps is None else settings.steps

@@ -1,11 +1,12 @@
 """The stages of a study before its evaluation: tiles, models, regions; each keeps what is done and continues."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parfocal.bags import represent
+from parfocal.cohort import LabelColumns, read_groups
 from parfocal.device import find_device
 from parfocal.embeddings import (
     EmbeddingSet,
@@ -20,12 +21,22 @@ from parfocal.embeddings import (
 from parfocal.embeddings.store import open_set
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
 from parfocal.pretrain import PretrainSettings, StepsDone, pretrain
-from parfocal.pretrain.setup import describe_set
+from parfocal.pretrain.setup import run_identity
 from parfocal.provenance import digest8
 from parfocal.slides import find_slides
 from parfocal.studies.chain.settings import CohortSource, Study
 
-__all__ = ["Made", "Progress", "make_model", "make_regions", "make_tiles", "model_folder", "resolve_device", "the_set"]
+__all__ = [
+    "Made",
+    "Progress",
+    "groups_of",
+    "make_model",
+    "make_regions",
+    "make_tiles",
+    "model_folder",
+    "resolve_device",
+    "the_set",
+]
 
 Progress = Callable[[str, int, int], None]
 """Told the name of the stage, how much of it is done, and how much there is."""
@@ -85,15 +96,39 @@ def make_tiles(study: Study, source: CohortSource, store: Path, tell: Callable[[
     return _embed(study, source, store, tell)
 
 
-def model_folder(root: Path, name: str, settings: PretrainSettings, tiles: EmbeddingSet) -> Path:
-    """Where a model lies: other settings or other slides are another model and get another folder."""
-    digest = digest8({"settings": settings.identity(), "set": describe_set(tiles)})
+def model_folder(
+    root: Path, name: str, settings: PretrainSettings, tiles: EmbeddingSet, groups: Mapping[str, str]
+) -> Path:
+    """Where a model lies: other settings, slides or groups are another model and get another folder."""
+    digest = digest8(run_identity(settings, tiles, groups))
     # The last part of the path is what a model is called in the report.
     return root / digest / name
 
 
+def groups_of(study: Study, tiles: EmbeddingSet) -> dict[str, str]:
+    """The group of every slide that is in the labels, by which pretraining holds out whole patients; none without one.
+
+    Raises:
+        ConfigError: the labels do not fit.
+    """
+    labels = study.labels
+    if not study.models:
+        return {}
+    columns = LabelColumns(
+        slide=labels.slide, group=labels.group, patient_of=labels.patient_of, missing=labels.missing
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParfocalWarning)  # the evaluation says what is missing
+        return read_groups(labels.file, columns, tiles.slides, tiles.name)
+
+
 def make_model(
-    folder: Path, settings: PretrainSettings, tiles: EmbeddingSet, device: str, tell: Callable[[int, int], None]
+    folder: Path,
+    settings: PretrainSettings,
+    tiles: EmbeddingSet,
+    groups: Mapping[str, str],
+    device: str,
+    tell: Callable[[int, int], None],
 ) -> Made:
     """A pretrained region encoder in its folder; a run that was stopped goes on from its last point."""
     total = settings.steps or 1
@@ -103,7 +138,8 @@ def make_model(
             tell(int(event.values["step"]), max(total, int(event.values["step"])))
 
     tell(0, total)
-    done = pretrain(tiles, folder, settings.model_copy(update={"device": device}), on_event=on_event)
+    placed = settings.model_copy(update={"device": device})
+    done = pretrain(tiles, folder, placed, groups=groups, on_event=on_event)
     tell(max(done.steps, 1), max(done.steps, 1))
     return Made(f"{folder.parent.name}/{folder.name}", worked=not done.was_finished)
 
