@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from parfocal.errors import ConfigError, ParfocalError
 from parfocal.probes import FittedProbe, ProbeSettings
 from parfocal.studies import arms as table
 from parfocal.studies.exploration.design import Design, plan_cells
+from parfocal.studies.exploration.scoring import CellJob
 from parfocal.studies.explore import ExploreResult, ExploreSettings, explore
 from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
 
@@ -152,6 +154,29 @@ def test_a_slide_classifier_that_fails_leaves_its_cell_the_other_numbers_until_i
     assert again.exit_status == 0
     assert not (tmp_path / "failures.csv").exists()
     assert all(row["failed"] == "" for row in rows_of(tmp_path / "results.csv"))
+
+
+def test_no_patient_is_pretrained_on_and_held_out(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[CellJob] = []
+
+    def look(jobs: list[CellJob], **_: Any) -> list[Any]:
+        seen.extend(jobs)
+        return []
+
+    monkeypatch.setattr(sys.modules["parfocal.studies.explore"], "run_jobs", look)
+    slides = sorted(row["slide"] for row in rows_of(store / "labels.csv"))
+    # Classes cannot follow pairs of slides here: what is asked is only who is held out.
+    lines = [f"{slide},{number // 2},{number // 2 % 2}" for number, slide in enumerate(slides)]
+    (tmp_path / "labels.csv").write_text("\n".join(["slide,patient,pairing", *lines]))
+    with pytest.raises(ParfocalError, match="no cell has a result"):
+        explore(
+            Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]}), store, tmp_path / "out", SETTINGS,
+            labels=tmp_path / "labels.csv", target="pairing", group="patient",
+        )  # fmt: skip
+
+    held = seen[-1].settings.holdout_slides
+    assert len(held) == 2  # a quarter of twelve is three, and patients have two slides
+    assert all((one in held) == (other in held) for one, other in zip(slides[::2], slides[1::2], strict=True))
 
 
 @pytest.mark.parametrize(

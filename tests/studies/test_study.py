@@ -26,6 +26,9 @@ from parfocal.studies.study import StudyResult
 from parfocal.synthetic.pyramid import write_pyramid
 
 N_SLIDES, REGION_PX = 10, 896
+# One epoch of twenty regions is what makes these studies quick, and what every one of them is warned of.
+pytestmark = pytest.mark.filterwarnings("ignore:this pretraining is short:parfocal.errors.ParfocalWarning")
+
 whole_chain = sys.modules["parfocal.studies.study"]  # the package has the function under this name
 # What makes a study of an hour one of seconds; everything else is what the file says.
 QUICK: dict[str, Any] = {
@@ -375,6 +378,21 @@ def test_the_device_of_a_study_reaches_every_stage(
     changes["evaluation.probes"] = {**QUICK["evaluation.probes"], "device": "cuda:1"}
     study(the_paper(place, **changes), place / "placed")
     assert told["evaluate"] == "cuda:1"
+
+
+def test_pretraining_of_a_study_holds_out_whole_patients(
+    finished: StudyResult, small: dict[str, Any], place: Path
+) -> None:
+    alone = the_paper(place, **small)
+    shared = the_paper(place, **small, **{"labels.group": None, "labels.patient_of": r"case-\d"})
+    tiles, root = finished.tiles, Path("models")
+    groups = {name: stages.groups_of(plan, tiles) for name, plan in (("alone", alone), ("shared", shared))}
+    folders = {name: stages.model_folder(root, "mem", alone.models["mem"], tiles, own) for name, own in groups.items()}
+
+    assert groups["alone"]["case-03"] == "p3"
+    assert set(groups["shared"].values()) == {"case-0"}
+    assert folders["alone"] == stages.model_folder(root, "mem", alone.models["mem"], tiles, {})
+    assert folders["shared"] != folders["alone"]
 
 
 @pytest.mark.parametrize("plan", [study, plan_study])

@@ -10,9 +10,7 @@ from parfocal.cohort.reading import read_labels
 __all__ = ["read_groups"]
 
 
-def read_groups(
-    labels: Path | None, columns: LabelColumns, available: Collection[str], source: str
-) -> dict[str, str]:
+def read_groups(labels: Path | None, columns: LabelColumns, available: Collection[str], source: str) -> dict[str, str]:
     """The group, such as the patient, of slides that have embeddings; none where nothing says it.
 
     Slides without a row are counted in a warning and have no group.

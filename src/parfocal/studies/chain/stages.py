@@ -114,9 +114,7 @@ def groups_of(study: Study, tiles: EmbeddingSet) -> dict[str, str]:
     labels = study.labels
     if not study.models:
         return {}
-    columns = LabelColumns(
-        slide=labels.slide, group=labels.group, patient_of=labels.patient_of, missing=labels.missing
-    )
+    columns = LabelColumns(slide=labels.slide, group=labels.group, patient_of=labels.patient_of, missing=labels.missing)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)  # the evaluation says what is missing
         return read_groups(labels.file, columns, tiles.slides, tiles.name)
