@@ -15,6 +15,7 @@ from parfocal.cli import main
 from parfocal.embeddings import EmbeddingSet, index_features, read_failures
 from parfocal.embeddings.foreign import find_feature_folders, read_feature_file
 from parfocal.embeddings.index import IndexSummary
+from parfocal.embeddings.survey import survey_features
 from parfocal.errors import MismatchError, ParfocalWarning, StoreError
 
 from .trident import DIM, SIDES, trident_file, trident_job
@@ -426,3 +427,16 @@ def test_a_number_in_text_is_that_number(tmp_path_factory: pytest.TempPathFactor
 
 def test_the_sides_of_the_toy_job_nest() -> None:
     assert set(SMALL.items()) <= set(SIDES.items())
+
+
+def test_a_plan_names_what_the_run_would_leave_out(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    another_width(folder, "a")
+    SPOILT["a pipe"](file_of(folder, "d"))
+
+    survey = survey_features([folder], slide_mpp=0.25)
+
+    assert sorted(survey.slides) == ["b", "c", "e"]
+    assert sorted(one.slide for one in survey.trouble.failed) == ["a", "d"]
+    assert [len(one.files[0].xy_l0px) for one in survey.slides.values()] == [0, 0, 0]
+    assert all(one.n_tiles == (33, 540) for one in survey.slides.values())

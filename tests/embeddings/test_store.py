@@ -10,6 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from parfocal.embeddings import (
     SlideOrigin,
@@ -240,6 +242,33 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     content = json.loads((path / "settings.json").read_text())
     (path / "settings.json").write_text(json.dumps(content | {"parfocal_format": 2}))
     with pytest.raises(FormatVersionError, match="newer"):
+        open_set(path)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    key=st.sampled_from(["kind", "mpps", "dims", "region_um", "settings", "encoder_digest", "encoder_digests"]),
+    value=st.sampled_from([None, "text", 1.5, [], {}]),
+)
+def test_settings_of_a_set_that_make_no_sense_are_one_line(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: object
+) -> None:
+    path = new_set(tmp_path_factory.mktemp("odd"))
+    content = json.loads((path / "settings.json").read_text())
+    assume(not isinstance(value, type(content[key])))
+    (path / "settings.json").write_text(json.dumps(content | {key: value}))
+
+    with pytest.raises(StoreError, match=f"lacks {key}"):
+        open_set(path)
+
+
+@pytest.mark.parametrize("version", ["new", None, [1]])
+def test_a_version_that_is_no_number_is_one_line(tmp_path: Path, version: object) -> None:
+    path = new_set(tmp_path)
+    content = json.loads((path / "settings.json").read_text())
+    (path / "settings.json").write_text(json.dumps(content | {"parfocal_format": version}))
+
+    with pytest.raises(StoreError, match="parfocal_format"):
         open_set(path)
 
 

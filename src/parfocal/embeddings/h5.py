@@ -32,6 +32,7 @@ _FOREIGN = (
     MemoryError,
     OSError,
     RuntimeError,
+    SystemError,
     TypeError,
     ValueError,
 )

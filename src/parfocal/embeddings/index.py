@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +9,16 @@ from typing import Any
 
 from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.files import write_index
-from parfocal.embeddings.foreign import FeatureFile, check_rows, find_feature_folders, read_feature_file
+from parfocal.embeddings.foreign import FeatureFile, check_rows, read_feature_file
 from parfocal.embeddings.join import JoinedTiles, join_tiles
 from parfocal.embeddings.records import update_failures
 from parfocal.embeddings.sets import create_set
 from parfocal.embeddings.store import EmbeddingSet, open_set
-from parfocal.embeddings.survey import (
-    TOLERANCE,
-    FeatureSurvey,
-    SurveyedSlide,
-    Trouble,
-    source_for,
-    survey_features,
-    used_folders,
-)
-from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
+from parfocal.embeddings.survey import TOLERANCE, FeatureSurvey, SurveyedSlide, survey_features
+from parfocal.errors import ConfigError, MismatchError
 from parfocal.geometry import format_mpp, whole_ratio
 from parfocal.provenance import digest8
-from parfocal.slides import SlideIds, check_slide_mpp, find_slides
+from parfocal.slides import SlideIds
 
 __all__ = ["IndexSummary", "IndexedSlide", "index_features"]
 
@@ -141,24 +132,16 @@ def index_features(
         MismatchError: no slide's magnifications nest, or half of the slides are of one kind and half of another.
         ConfigError: `region_um` is no whole number of coarsest tiles, or no slide has such a `slide_mpp`.
     """
-    check_slide_mpp(slide_mpp)
-    folders = find_feature_folders(sources, encoder)
-    known_slides = {source.slide: source for source in find_slides(list(slides), ids=ids)} if slides else {}
-    trouble = Trouble(lambda slide: source_for(slide, folders, known_slides))
-    used, odd = used_folders(folders)
-    for folder in folders:
-        if folder not in used:
-            warnings.warn(
-                f"{folder.path} is not used: most slides have no features there ({len(folder.files)} have).",
-                ParfocalWarning,
-                stacklevel=2,
-            )
     survey = survey_features(
-        used, odd, known_slides, trouble, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective
+        sources,
+        slides=slides,
+        slide_mpp=slide_mpp,
+        mpp_from_objective=mpp_from_objective,
+        ids=ids,
+        encoder=encoder,
     )
     per_side = _tiles_per_side(region_um, max(survey.mpps) * survey.tile_px)
-    name = encoder or next((folder.encoder for folder in folders if folder.encoder), "features")
-    set_path = _create(store, name, survey, per_side)
+    set_path, trouble = _create(store, survey, per_side), survey.trouble
     indexed = []
     for number, (slide, one) in enumerate(survey.slides.items()):
         if progress:
@@ -186,19 +169,19 @@ def _tiles_per_side(region_um: float | None, coarsest_um: float) -> int:
     return per_side
 
 
-def _create(store: Path, encoder: str, survey: FeatureSurvey, per_side: int) -> Path:
+def _create(store: Path, survey: FeatureSurvey, per_side: int) -> Path:
     rows = {
-        "encoder": encoder,
+        "encoder": survey.encoder,
         "source": "features that another tool extracted, in TRIDENT's layout",
         "mpps": list(survey.mpps),
         "tile_px": survey.tile_px,
         "coarsest_tiles_per_side": per_side,
     }
     # Of a foreign encoder nothing is known but its name.
-    digest = digest8({"encoder": encoder, "source": "name only"})
+    digest = digest8({"encoder": survey.encoder, "source": "name only"})
     return create_set(
         store,
-        f"{encoder}-{digest8(rows)}",
+        f"{survey.encoder}-{digest8(rows)}",
         "tiles",
         region_um=max(survey.mpps) * survey.tile_px * per_side,
         dims=survey.dims,

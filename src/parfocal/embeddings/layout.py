@@ -39,6 +39,17 @@ FORMAT_VERSION = 1
 
 Kind = Literal["tiles", "regions"]
 
+# What every set has said of itself since the first version.
+_SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "mpps": list,
+    "dims": (dict, int),
+    "region_um": (int, float),
+    "settings": dict,
+    "encoder_digest": str,
+    "encoder_digests": dict,
+}
+
 VERSION_ATTRIBUTE = "parfocal_format"
 ROWS_DIGEST = "rows_digest"
 INDEX_DIGEST = "index_digest"
@@ -94,7 +105,11 @@ def check_version(found: Any, file: Path) -> None:
     """
     if found is None:
         raise StoreError(f"cannot read {file}: it carries no {VERSION_ATTRIBUTE}, so parfocal did not write it whole.")
-    if int(found) > FORMAT_VERSION:
+    try:
+        newer = int(found) > FORMAT_VERSION
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"cannot read {file}: its {VERSION_ATTRIBUTE} is {found!r}, and no number.") from error
+    if newer:
         raise FormatVersionError(
             f"cannot read {file}: it has format {int(found)}, this parfocal reads up to {FORMAT_VERSION}. "
             "Install the parfocal that wrote it, or a newer one."
@@ -143,6 +158,9 @@ def read_settings(set_path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise StoreError(f"cannot open the set {set_path}: {SETTINGS_FILE} holds no table of settings.")
     check_version(content.get(VERSION_ATTRIBUTE), file)
+    odd = [name for name, types in _SETTINGS.items() if not isinstance(content.get(name), types)]
+    if odd:
+        raise StoreError(f"cannot open the set {set_path}: its {SETTINGS_FILE} is damaged; it lacks {', '.join(odd)}.")
     return content
 
 

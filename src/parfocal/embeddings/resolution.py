@@ -62,7 +62,9 @@ def find_resolution(
             source.slide_mpp, "manifest", SlideOrigin(str(source.path), size_l0px=size_l0px, mpp_source="manifest")
         )
     if source is not None:
-        with open_slide(source.path, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective) as opened:
+        with open_slide(
+            source.path, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective, scan=source.scan
+        ) as opened:
             found, calibration = (opened.width_px, opened.height_px), opened.calibration
             objective_power, mpp = opened.objective_power, opened.mpp
         if 0 not in size_l0px and found != size_l0px:

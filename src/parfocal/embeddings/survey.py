@@ -1,22 +1,24 @@
 """What the features of a cohort are like before they are joined: what most slides have decides, the odd are named."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
 from parfocal.embeddings.agree import commonest, listed
 from parfocal.embeddings.events import FailedSlide
-from parfocal.embeddings.foreign import FeatureFile, FeatureFolder, read_feature_file
+from parfocal.embeddings.foreign import FeatureFile, FeatureFolder, find_feature_folders, read_feature_file
 from parfocal.embeddings.job import failure
 from parfocal.embeddings.resolution import KnownSlide, find_resolution, source_of
-from parfocal.errors import MismatchError, ParfocalError, StoreError
-from parfocal.slides import SlideSource
+from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning, StoreError
+from parfocal.slides import SlideIds, SlideSource, check_slide_mpp, find_slides
 
-__all__ = ["TOLERANCE", "FeatureSurvey", "SurveyedSlide", "Trouble", "source_for", "survey_features", "used_folders"]
+__all__ = ["TOLERANCE", "FeatureSurvey", "SurveyedSlide", "Trouble", "survey_features"]
 
 # How far the true resolution of a slide's tiles may lie from the set's magnification, as in reading slides.
 TOLERANCE = 0.05
@@ -30,10 +32,12 @@ class SurveyedSlide:
     Attributes:
         known: its resolution.
         files: coarse to fine, without the places of their tiles.
+        n_tiles: how many tiles each file has.
     """
 
     known: KnownSlide
     files: tuple[FeatureFile, ...]
+    n_tiles: tuple[int, ...]
 
     @property
     def true_mpp(self) -> tuple[float, ...]:
@@ -50,14 +54,18 @@ class FeatureSurvey:
         tile_px: side of a tile.
         dims: width of a row, per magnification.
         float16: whether rows are float16.
+        encoder: the name of the encoder.
         slides: those that can be joined, by id.
+        trouble: the others.
     """
 
     mpps: tuple[float, ...]
     tile_px: int
     dims: Mapping[float, int]
     float16: bool
+    encoder: str
     slides: Mapping[str, SurveyedSlide]
+    trouble: "Trouble"
 
 
 class Trouble:
@@ -88,7 +96,7 @@ class Trouble:
         raise error from self._first
 
 
-def used_folders(folders: Sequence[FeatureFolder]) -> tuple[list[FeatureFolder], dict[str, MismatchError]]:
+def _used_folders(folders: Sequence[FeatureFolder]) -> tuple[list[FeatureFolder], dict[str, MismatchError]]:
     """The folders that most slides have features in, and the slides that do not have just these.
 
     Of two choices with as many slides the one with more magnifications is taken: it is what was asked for.
@@ -124,33 +132,39 @@ def used_folders(folders: Sequence[FeatureFolder]) -> tuple[list[FeatureFolder],
 
 
 def survey_features(
-    folders: Sequence[FeatureFolder],
-    odd: Mapping[str, MismatchError],
-    known_slides: Mapping[str, SlideSource],
-    trouble: Trouble,
+    sources: Sequence[Path],
     *,
-    slide_mpp: float | None,
-    mpp_from_objective: bool,
+    slides: Sequence[Path] = (),
+    slide_mpp: float | None = None,
+    mpp_from_objective: bool = False,
+    ids: SlideIds = "path",
+    encoder: str | None = None,
 ) -> FeatureSurvey:
-    """Open the features of every slide, and keep those that are alike.
-
-    Args:
-        folders: as `used_folders` gives them.
-        odd: slides that are left out already.
-        known_slides: slide files, by their ids.
-        trouble: takes the slides that cannot be used.
-        slide_mpp: the resolution of slides whose file is not known.
-        mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
+    """Open the features of every slide, rows excepted, and keep the slides that are alike; see `index_features`.
 
     Raises:
+        StoreError: there are no features.
+        ConfigError: no slide has such a `slide_mpp`, or `slides` are not there.
         ParfocalError: no slide can be used, or two kinds of slides are equally frequent.
     """
+    check_slide_mpp(slide_mpp)
+    folders = find_feature_folders(sources, encoder)
+    known_slides = {source.slide: source for source in find_slides(list(slides), ids=ids)} if slides else {}
+    trouble = Trouble(lambda slide: _source_for(slide, folders, known_slides))
+    used, odd = _used_folders(folders)
+    for folder in folders:
+        if folder not in used:
+            warnings.warn(
+                f"{folder.path} is not used: most slides have no features there ({len(folder.files)} have).",
+                ParfocalWarning,
+                stacklevel=3,
+            )
     opened: dict[str, SurveyedSlide] = {}
-    for slide in sorted({slide for folder in folders for slide in folder.files} | set(odd)):
+    for slide in sorted({slide for folder in folders for slide in folder.files}):
         try:
             if slide in odd:
                 raise odd[slide]
-            opened[slide] = _open(slide, folders, known_slides, slide_mpp, mpp_from_objective)
+            opened[slide] = _open(slide, used, known_slides, slide_mpp, mpp_from_objective)
         except Exception as error:
             # Whatever a library raises on the files of one slide, the others are indexed.
             trouble.add(slide, error)
@@ -167,7 +181,9 @@ def survey_features(
         tile_px,
         dict(zip(mpps, dims, strict=True)),
         sum(all(file.float16 for file in one.files) for one in opened.values()) * 2 > len(opened),
+        encoder or next((folder.encoder for folder in used if folder.encoder), "features"),
         opened,
+        trouble,
     )
 
 
@@ -189,7 +205,8 @@ def _open(
                 f"{coarse.path} and {fine.path} are one magnification: tiles of {fine.tile_l0px:g} level-0 px both."
             )
     known = find_resolution(slide, files, known_slides, slide_mpp, mpp_from_objective)
-    return SurveyedSlide(known, tuple(file.without_places() for file in files))
+    n_tiles = tuple(len(file.xy_l0px) for file in files)
+    return SurveyedSlide(known, tuple(file.without_places() for file in files), n_tiles)
 
 
 def _described(kind: tuple[int, ...]) -> str:
@@ -258,7 +275,7 @@ def _typical(true_mpp: Mapping[str, tuple[float, ...]]) -> Float64[np.ndarray, "
     return typical
 
 
-def source_for(slide: str, folders: Sequence[FeatureFolder], known_slides: Mapping[str, SlideSource]) -> SlideSource:
+def _source_for(slide: str, folders: Sequence[FeatureFolder], known_slides: Mapping[str, SlideSource]) -> SlideSource:
     """What the table of failures names: the slide's file where it is known, else a file of its features."""
     found = source_of(slide, known_slides)
     return found or SlideSource(slide, next(folder.files[slide] for folder in folders if slide in folder.files))

@@ -8,10 +8,10 @@ import numpy as np
 
 from parfocal.embeddings import EmbeddingSet, EmbedSettings, estimate_run, open_set
 from parfocal.embeddings.embed import open_source
-from parfocal.embeddings.foreign import find_feature_folders, read_feature_file
+from parfocal.embeddings.survey import survey_features
 from parfocal.encoders.presets import find_preset
 from parfocal.encoders.spec import parse_encoder_specs, parse_spec
-from parfocal.errors import ConfigError, EncoderError, ParfocalError
+from parfocal.errors import EncoderError, ParfocalError
 from parfocal.geometry import format_mpp
 from parfocal.regions import plan_regions
 from parfocal.slides import find_slides
@@ -99,21 +99,21 @@ def _of_features(source: CohortSource) -> TilesPlan:
     own = source.features
     if own is None:
         raise ValueError("there are no features")
-    folders = find_feature_folders(own.paths, own.encoder)
-    common = sorted(set.intersection(*(set(folder.files) for folder in folders)))
-    if not common:
-        raise ConfigError(f"no slide has features in all of {', '.join(str(folder.path) for folder in folders)}.")
-    files = [[read_feature_file(folder.files[slide]) for slide in common] for folder in folders]
-    powers = [of_folder[0].target_magnification for of_folder in files]
-    # The true resolution is the slide's and found by the run; here the nominal one names a magnification.
-    names = [
-        str(of[0].path.parent) if not power else format_mpp(10 / power) for of, power in zip(files, powers, strict=True)
-    ]
-    tiles = {name: sum(len(file.xy_l0px) for file in of) for name, of in zip(names, files, strict=True)}
-    note = "the number of regions is that of the coarsest tiles, before they are joined"
+    survey = survey_features(
+        own.paths,
+        slides=own.slides,
+        slide_mpp=own.slide_mpp,
+        mpp_from_objective=own.mpp_from_objective,
+        ids=own.ids,
+        encoder=own.encoder,
+    )
+    counts = [one.n_tiles for one in survey.slides.values()]
+    tiles = {format_mpp(mpp): sum(of) for mpp, of in zip(survey.mpps, zip(*counts, strict=True), strict=True)}
+    problems = {one.slide: one.message for one in survey.trouble.failed}
+    note = "the number of regions is that of the coarsest tiles, before they are joined; rows are not read yet"
     # The index alone is written: a row number and a centre for each tile.
     size = gib(20 * sum(tiles.values()))
-    return TilesPlan("features", None, len(common), 0, {}, min(tiles.values()), tiles, {}, size, None, note)
+    return TilesPlan("features", None, len(counts), 0, problems, min(tiles.values()), tiles, {}, size, None, note)
 
 
 def _of_set(found: EmbeddingSet) -> TilesPlan:
