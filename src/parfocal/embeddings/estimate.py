@@ -11,6 +11,7 @@ import numpy as np
 
 from parfocal.embeddings.embed import kept_slide, open_source
 from parfocal.embeddings.events import tile_counts
+from parfocal.embeddings.one_id import slides_with_other_ids
 from parfocal.embeddings.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.encoders import TileEncoder
 from parfocal.errors import as_problem
@@ -132,11 +133,14 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
     sources = find_slides(inputs, ids=settings.ids)
     encoders = load_encoders(settings)
     set_path = store / set_name(row_settings(settings, encoders))
+    other_ids = slides_with_other_ids(sources, settings, set_path)
     slides = []
     read_seconds: float | None = None
     encode_seconds: dict[float, float] = {}
     for source in sources:
         try:
+            if source.slide in other_ids:
+                raise other_ids[source.slide]
             kept = kept_slide(source, settings, set_path)
             if kept is not None:
                 slides.append(_slide_estimate(source, True, kept.n_regions, kept.n_tiles, encoders, settings))

@@ -25,8 +25,9 @@ from parfocal.embeddings.events import (
     summary_counts,
     tile_counts,
 )
-from parfocal.embeddings.job import JobResult, run_job
+from parfocal.embeddings.job import JobResult, failure, run_job
 from parfocal.embeddings.layout import index_path
+from parfocal.embeddings.one_id import slides_with_other_ids
 from parfocal.embeddings.records import FAILURES_FILE, RunLog, read_failures, update_failures
 from parfocal.embeddings.sets import create_set
 from parfocal.embeddings.settings import EmbedSettings, load_encoders, row_settings, set_name
@@ -167,8 +168,11 @@ def _results(
 ) -> Generator[JobResult]:
     """The result of every slide: first those that are there already, then the others as they come."""
     missing = []
+    other_ids = slides_with_other_ids(sources, settings, set_path)
     for source in sources:
-        if index_path(set_path, source.slide).is_file():
+        if source.slide in other_ids:
+            yield JobResult(failure(source, other_ids[source.slide]))
+        elif index_path(set_path, source.slide).is_file():
             yield run_job(source, encoders, settings, set_path)
         else:
             missing.append(source)
