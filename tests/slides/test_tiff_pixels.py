@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides import open_slide
 from parfocal.slides.jpeg import read_jpeg_header
+from parfocal.slides.jpeg2000 import has_subsampled_components
 from parfocal.slides.tiff_colour import colour_of_pixels
 
 Write = Callable[..., Path]
@@ -211,6 +212,16 @@ def test_jpeg_2000_is_shown_in_its_colours_whatever_its_number_says(
     with_header(path, 259, compression)
 
     assert np.abs(shown(path).astype(int) - wanted).max() <= 2
+
+
+def test_subsampled_jpeg_2000_is_known_by_its_header() -> None:
+    whole = imagecodecs.jpeg2k_encode(stained(64, 48), codecformat="j2k", reversible=True)
+    at = whole.index(b"\xff\x51") + 38  # number of components, then three bytes of each
+    assert whole[at : at + 2] == b"\0\3"
+    halved = whole[: at + 2] + b"\7\1\1" + b"\7\2\1" * 2 + whole[at + 11 :]
+
+    assert not has_subsampled_components(whole)
+    assert has_subsampled_components(halved)
 
 
 def test_a_file_that_lists_another_number_of_tiles_is_refused(write_tiff: Write, pixels: np.ndarray) -> None:

@@ -249,6 +249,18 @@ def test_every_unit_of_length_is_converted(tmp_path: Path, pixels: np.ndarray, u
         assert (slide.format, slide.mpp) == ("OME-TIFF", pytest.approx(0.5))
 
 
+def test_an_ome_image_that_does_not_say_how_many_samples_a_pixel_has(tmp_path: Path, pixels: np.ndarray) -> None:
+    text = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image><Pixels '
+        'SizeX="331" SizeY="203" SizeC="3" SizeZ="1" SizeT="1" PhysicalSizeX="0.5" PhysicalSizeY="0.5">'
+        "<TiffData/></Pixels></Image></OME>"
+    )
+    path = tmp_path / "made.ome.tif"
+    tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb", description=text, metadata=None)
+
+    assert same(path, pixels)
+
+
 @pytest.mark.parametrize("wrong", ["H&E", "a < b", "\x01", "<unclosed>", ""])
 def test_ome_text_that_is_not_well_formed_is_no_crash(tmp_path: Path, pixels: np.ndarray, wrong: str) -> None:
     text = (

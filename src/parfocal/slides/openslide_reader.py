@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
+from parfocal.slides.dicom_spacing import dicom_spacings
 from parfocal.slides.gaps import Missing, join_gaps, missing_where_transparent
 from parfocal.slides.level_ratios import LevelShape, level_ratios, size_without_padding
 from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window, one_line
@@ -49,19 +50,23 @@ class OpenSlideReader(PixelReader):
     def _find_levels(self) -> None:
         """Keep the levels whose place is known; OpenSlide's own ratios are often the mean of two that differ."""
         properties = self._slide.properties
+        spacings = dicom_spacings(self.path) if self.format == "dicom" else {}
+        finest = spacings.get(self._slide.dimensions)
         shapes = []
-        for number, (width, height) in enumerate(self._slide.level_dimensions):
-            tile = [int(_number(properties.get(f"openslide.level[{number}].tile-{side}")) or 0) for side in _SIDES]
-            shapes.append(LevelShape(int(width), int(height), *tile))
+        for number, size in enumerate(self._slide.level_dimensions):
+            across, down = (_number(properties.get(f"openslide.level[{number}].tile-{side}")) for side in _SIDES)
+            spacing = spacings.get(size)
+            stated = spacing / finest if spacing and finest else None
+            shapes.append(LevelShape(int(size[0]), int(size[1]), int(across or 0), int(down or 0), stated))
         full = shapes[0]
         inferred = [1.0, *level_ratios(full, shapes[1:])]
         numbers, sizes, ratios, notes = [], [], [], []
         for number, (shape, ratio) in enumerate(zip(shapes, inferred, strict=True)):
             mean = (full.width / shape.width + full.height / shape.height) / 2
-            stated = float(self._slide.level_downsamples[number])
+            own = float(self._slide.level_downsamples[number])
             # The format itself says it where it is not what the sizes come to.
-            is_stated = abs(stated - mean) > 1e-9 * mean
-            ratio = stated if is_stated else ratio
+            is_stated = abs(own - mean) > 1e-9 * mean
+            ratio = own if is_stated else ratio
             if ratio is None:
                 notes.append(
                     f"the level of {shape.width} x {shape.height} px is left out: no one ratio explains its width and "

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parfocal.errors import UnreadableSlideError
@@ -63,7 +63,11 @@ def find_scans(tiff: Any, name: str) -> list[Scan]:
         raise NotMineError("a scanner's own TIFF, left to OpenSlide")
     images = read_ome(tiff.pages.first.description) if tiff.is_ome else []
     pages = [tiff.pages[number] for number in range(len(tiff.pages))]
-    images = [image for image in images if image.pages and max(image.pages) < len(pages)]
+    images = [
+        image
+        for one in images
+        if (image := _of_this_file(one, pages)) and image.pages and max(image.pages) < len(pages)
+    ]
     if images:
         return _ome_scans(images, pages, name)
     if tiff.is_imagej and int((tiff.imagej_metadata or {}).get("images", 1)) > 1:
@@ -73,6 +77,13 @@ def find_scans(tiff: Any, name: str) -> list[Scan]:
         return scans
     claim, power = aperio_claim(tiff.pages.first.description)
     return [Scan(scan.levels, claim, power) for scan in scans]
+
+
+def _of_this_file(image: OmeImage, pages: list[Any]) -> OmeImage:
+    """The image with one page a plane; some writers do not say that a page holds all colours."""
+    if not image.pages or image.pages[0] >= len(pages) or pages[image.pages[0]].samplesperpixel == 1:
+        return image
+    return replace(image, pages=image.pages[: image.depth])
 
 
 def _is_scanners_own(page: Any) -> bool:
