@@ -138,15 +138,18 @@ def _with_levels(facts: TiffFacts, scan: Scan, first: TiffLevel, read: Callable[
         except ValueError as error:
             notes.append(f"the level of {size} is left out: {one_line(error)}")
             continue
-        found.append((level, size, _stated_ratio(scan.levels[0][0], planes[0])))
-    shapes = [_shape(level, stated) for level, _, stated in found]
+        stated = _stated_ratio(scan.levels[0][0], planes[0])
+        found.append((level, size, _shape(level, stated), facts.format == "aperio" or bool(planes[0].subfiletype & 1)))
     levels, sizes, ratios = [first], [(first.width, first.height)], [1.0]
-    for (level, size, _), shape, ratio in zip(found, shapes, level_ratios(_shape(first), shapes), strict=True):
+    trusted = level_ratios(_shape(first), [shape for _, _, shape, _ in found])
+    for (level, size, shape, is_marked), ratio in zip(found, trusted, strict=True):
         if ratio is None or ratio < 1.01:
-            notes.append(
-                f"the level of {size} is left out: no one ratio explains its width and height beside "
-                f"{first.width} x {first.height} px"
-            )
+            # What is not called a level and does not fit is a thumbnail.
+            if is_marked:
+                notes.append(
+                    f"the level of {size} is left out: no one ratio explains its width and height beside "
+                    f"{first.width} x {first.height} px"
+                )
         elif missing := _tiles_that_level_0_has(first, level, ratio):
             notes.append(f"the level of {size} is left out: it has no bytes for {missing} tiles that level 0 has")
         else:
