@@ -22,6 +22,9 @@ from parfocal.errors import NotFiniteError, ParfocalWarning, StoreError
 from parfocal.pretrain import PretrainSettings, pretrain
 from parfocal.probes import ProbeSettings
 from parfocal.region_encoder.config import SIZES
+from parfocal.studies.chain.plan_tiles import plan_tiles
+from parfocal.studies.chain.settings import Study
+from parfocal.studies.chain.stages import make_tiles
 from parfocal.studies.evaluate import EvaluateSettings, evaluate
 from parfocal.studies.exploration.design import Design
 from parfocal.studies.explore import ExploreSettings, explore
@@ -246,6 +249,36 @@ def test_pretraining_leaves_them_out_goes_on_without_them_and_can_be_proven(spoi
     )
     proof = prove(tmp_path / "once", spoilt, tmp_path / "proof", quick)
     assert all(slide in " ".join(proof.remarks) for slide in bad)
+
+
+def test_a_slide_that_breaks_while_a_model_is_trained_ends_the_run_with_its_name(few: Path, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(few, root)
+    tiles = tiles_in(root)
+
+    def spoil(event: object) -> None:
+        if type(event).__name__ == "TrainingStarted":
+            for slide in tiles.slides:
+                cut(tiles, slide)
+
+    with pytest.raises(StoreError, match="slide-0") as caught:
+        pretrain(tiles, tmp_path / "model", TRAIN.model_copy(update={"cache_mib": 0}), on_event=spoil)
+    assert "begin in another folder" in "".join(caught.value.__notes__)
+
+
+def test_a_study_and_its_plan_name_the_slides_whose_index_is_damaged(few: Path, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(few, root)
+    tiles = tiles_in(root)
+    no_index(tiles, tiles.slides[2])
+    study = Study.model_validate({"store": root, "labels": {"file": root / "labels.csv", "targets": {"pairing": {}}}})
+
+    made = make_tiles(study, study, tmp_path, lambda done, total: None)
+    plan, found = plan_tiles(study, study, tmp_path, "cpu")
+
+    assert [one.slide for one in made.failed] == list(plan.problems) == [tiles.slides[2]]
+    assert found is not None
+    assert made.sets[0].slides == found.slides == (*tiles.slides[:2], tiles.slides[3])
 
 
 @LEFT_OUT

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parfocal.embeddings import EmbeddingSet, EmbedSettings, estimate_run, open_set
+from parfocal.embeddings import EmbeddingSet, EmbedSettings, LeftOut, estimate_run, open_set, with_readable_index
 from parfocal.embeddings.embed import open_source
 from parfocal.embeddings.survey import survey_features
 from parfocal.encoders.presets import find_preset
@@ -62,8 +62,9 @@ def plan_tiles(study: Study, source: CohortSource, store: Path, device: str) -> 
         StoreError: features or a store cannot be read.
     """
     if source.store is not None:
-        found = the_set(source.store)
-        return _of_set(found), found
+        left_out = LeftOut()
+        found = with_readable_index(the_set(source.store), left_out)
+        return _of_set(found, left_out.reasons), found
     if source.features is not None:
         return _of_features(source), None
     slides = source.slides
@@ -116,12 +117,12 @@ def _of_features(source: CohortSource) -> TilesPlan:
     return TilesPlan("features", None, len(counts), 0, problems, min(tiles.values()), tiles, {}, size, None, note)
 
 
-def _of_set(found: EmbeddingSet) -> TilesPlan:
+def _of_set(found: EmbeddingSet, problems: Mapping[str, str]) -> TilesPlan:
     counts = [found.n_tiles(slide) for slide in found.slides]
     tiles = {format_mpp(mpp): sum(one[mpp] for one in counts) for mpp in found.mpps}
     regions = sum(found.n_regions(slide) for slide in found.slides)
     n = len(found.slides)
-    return TilesPlan("a store", str(found.path), n, n, {}, regions, tiles, dict.fromkeys(tiles, 0), 0.0, 0.0)
+    return TilesPlan("a store", str(found.path), n, n, problems, regions, tiles, dict.fromkeys(tiles, 0), 0.0, 0.0)
 
 
 def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> TilesPlan:

@@ -12,11 +12,13 @@ from parfocal.embeddings import (
     EmbeddingSet,
     Event,
     FailedSlide,
+    LeftOut,
     Notice,
     SlideFinished,
     embed_slides,
     index_features,
     open_sets,
+    with_readable_index,
 )
 from parfocal.embeddings.store import open_set
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
@@ -76,8 +78,12 @@ def make_tiles(study: Study, source: CohortSource, store: Path, tell: Callable[[
         ParfocalError: no slide could be embedded or indexed.
     """
     if source.store is not None:
-        found = the_set(source.store)
-        return Made(found.name, (found,), worked=False)
+        left_out = LeftOut()
+        found = with_readable_index(the_set(source.store), left_out)
+        failed = tuple(
+            FailedSlide(slide, found.path, "StoreError", reason) for slide, reason in sorted(left_out.reasons.items())
+        )
+        return Made(found.name, (found,), failed, worked=False)
     if source.features is not None:
         own = source.features
         summary = index_features(
