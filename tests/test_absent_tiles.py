@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -172,22 +171,42 @@ def test_broken_glass_in_a_region_of_tissue_takes_the_coarse_tile_and_no_fine_on
     assert [len(region.tiles[mpp]) for mpp in (2.0, 1.0, 0.5)] == [0, 2, 8]
 
 
-@pytest.mark.parametrize(("covered_px", "is_absent"), [(12, False), (14, True), (128, True)])
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_place_without_data_is_glass_until_it_holds_the_tissue_of_a_tile(
-    covered_px: int, is_absent: bool, parts: int
-) -> None:
-    """Of a region of 128 px, all tissue: 13 columns are a tenth of its area (0.1016), 12.8 would be exactly so."""
-    edges = np.linspace(0, covered_px, parts + 1).astype(int).tolist()
-    holes = [(0, Gap(start, 0, stop - start, 500, "no data", False)) for start, stop in pairwise(edges)]
+@settings(deadline=None, max_examples=30)
+@given(x=st.integers(0, 660), y=st.integers(0, 460), width=st.integers(40, 200), height=st.integers(40, 200))
+def test_a_hole_in_the_tissue_takes_every_tile_that_it_touches(x: int, y: int, width: int, height: int) -> None:
+    hole = Gap(x, y, min(width, 700 - x), min(height, 500 - y), "no data", False)
+    sparse, broken = (
+        slide_of(GappyReader([(0, replace(hole, is_broken=is_broken))], 255), 0.5) for is_broken in (False, True)
+    )
+    plan = plan_of(sparse, tissue=np.ones((500, 700), bool), min_tissue=0.1)
+
+    assert by_place(plan, list(iter_tiles(sparse, plan)))[1] == by_place(plan, list(iter_tiles(broken, plan)))[1]
+
+
+@pytest.mark.parametrize(("covered_px", "is_absent"), [(12, False), (14, True)])
+def test_seams_between_fields_are_white_until_they_hold_the_tissue_of_a_tile(covered_px: int, is_absent: bool) -> None:
+    """Of a region of 128 px, all tissue: seams of two columns; a tenth of its area are 12.8."""
+    holes = [(0, Gap(4 * number, 0, 2, 500, "no data", False)) for number in range(covered_px // 2)]
     slide = slide_of(GappyReader(holes, 255), 0.5)
     plan = plan_of(slide, tissue=np.ones((500, 700), bool), min_tissue=0.1)
 
     region = next(iter_tiles(slide, plan))
 
     assert (2.0 in region.absent) == is_absent
-    # The finest tiles have 32 px: each of the first column is covered by more than a tenth in all three.
+    # The finest tiles have 32 px: each of the first column is covered by half.
     assert {one.number for one in region.absent[0.5]} >= {0, 4, 8, 12}
+
+
+@pytest.mark.parametrize(("tissue_px", "is_absent"), [(8, False), (18, False), (22, True)])
+def test_what_was_not_scanned_beside_tissue_is_glass_up_to_a_quarter(tissue_px: int, is_absent: bool) -> None:
+    """The mask reaches into the first 80 columns, which have no data, by some of them: a border drawn too wide."""
+    tissue = np.zeros((500, 700), bool)
+    tissue[:, 80 - tissue_px :] = True
+    slide = slide_of(GappyReader([(0, Gap(0, 0, 80, 500, "no data", False))], 255), 0.5)
+    # A fifth of the tile is 25.6 columns, so the tile's own share decides nothing here.
+    plan = plan_of(slide, tissue=tissue, min_tissue=0.2)
+
+    assert (2.0 in next(iter_tiles(slide, plan)).absent) == is_absent
 
 
 @pytest.mark.parametrize("min_tissue", [0.0, 0.1])

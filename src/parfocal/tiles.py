@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.geometry import Box, whole_ratio
@@ -20,6 +20,12 @@ from parfocal.slides import Gap, Slide, read_tile, resample, tile_window
 __all__ = ["AbsentTile", "RegionTiles", "iter_tiles", "read_region", "read_tile"]
 
 Coarse = Literal["derived", "native"]
+
+# A place without data is a hole in the tissue from a quarter of tissue on: at the border of what was scanned the mask
+# reaches a raster pixel or two too far, which is a tenth to a fifth of a file's tile.
+_TISSUE_OF_HOLE = 0.25
+# The fields of some scanners leave lines of a few pixels between them.
+_SEAM_UM = 16.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class _Raster:
     Attributes:
         pixels: the picture; a square, but for the window itself.
         shape: rows and columns of the window.
-        gaps: what the file does not give of the window, from its corner and cut to it.
+        gaps: what the file does not give, counted from the window's corner; a gap may reach beyond the window.
         reach: how many pixels of the window beyond a tile's own have a say in it.
     """
 
@@ -70,9 +76,10 @@ class _Raster:
 def iter_tiles(slide: Slide, plan: RegionPlan, *, coarse: Coarse = "derived", start: int = 0) -> Iterator[RegionTiles]:
     """Read the planned tiles of a slide, region by region in the plan's order.
 
-    A tile is absent where data that cannot be decoded have a part in it, and where the file has no data (which is how
-    sparse files say "nothing was scanned") for as much tissue as makes a tile worth keeping. Glass that was not
-    scanned is white. What lies beside the planned tiles does not matter, broken or not.
+    A tile is absent where data that cannot be decoded have a part in it. Where the file has no data (which is how
+    sparse files say "nothing was scanned"), it is absent when that is a hole in the tissue, or when as much tissue is
+    without data as makes a tile worth keeping; glass that was not scanned, and seams between the fields of a scanner,
+    are white. What lies beside the planned tiles does not matter, broken or not.
 
     Args:
         slide: the open slide that the plan was made for.
@@ -149,13 +156,8 @@ def _window(slide: Slide, level: int, place: tuple[int, int, int, int]) -> _Rast
     """A window of a level as it is."""
     x, y, width, height = place
     window = slide.read_window(level, x, y, width, height)
-    gaps = []
-    for gap in window.gaps:
-        left, top = max(gap.x - x, 0), max(gap.y - y, 0)
-        right, bottom = min(gap.x + gap.width - x, width), min(gap.y + gap.height - y, height)
-        if left < right and top < bottom:
-            gaps.append(Gap(left, top, right - left, bottom - top, gap.reason, gap.is_broken))
-    return _Raster(window.pixels, (height, width), tuple(gaps), 0)
+    gaps = tuple(replace(gap, x=gap.x - x, y=gap.y - y) for gap in window.gaps)
+    return _Raster(window.pixels, (height, width), gaps, 0)
 
 
 def _resized(source: _Raster, side: int) -> _Raster:
@@ -181,13 +183,15 @@ def _missing(
     unscanned = [(slot, gap) for slot, gap in unscanned if slot not in missing]
     if unscanned:
         tissue = np.zeros(kept.shape)
-        shares = _tissue_in_gaps(plan, region, raster, len(kept), unscanned)
-        for (slot, _), share in zip(unscanned, shares.tolist(), strict=True):
-            tissue[slot] += share
+        pieces = _pieces(plan, region, raster, len(kept), unscanned)
+        for (slot, _), piece in zip(unscanned, pieces, strict=True):
+            tissue[slot] += piece.of_slot * piece.tissue
         # With `min_tissue=0` glass is planned too, and on glass nothing is missing.
         enough = max(plan.grid.min_tissue - 1e-9, 1e-9)
-        for slot, gap in unscanned:
-            if tissue[slot] >= enough:
+        um_per_px = plan.grid.region_um / raster.shape[1]
+        for (slot, gap), piece in zip(unscanned, pieces, strict=True):
+            is_hole = min(gap.width, gap.height) * um_per_px >= _SEAM_UM and piece.tissue >= _TISSUE_OF_HOLE
+            if is_hole or tissue[slot] >= enough:
                 missing.setdefault(slot, gap.reason)
     return missing
 
@@ -202,10 +206,17 @@ def _touched(raster: _Raster, gap: Gap, side: int) -> Bool[np.ndarray, "row col"
     return np.asarray(touched[0][:, None] & touched[1][None, :])
 
 
-def _tissue_in_gaps(
+@dataclass(frozen=True)
+class _Piece:
+    """Where a slot and a gap overlap: its area as a share of the slot, and the share of it that is tissue."""
+
+    of_slot: float
+    tissue: float
+
+
+def _pieces(
     plan: RegionPlan, region: int, raster: _Raster, side: int, pairs: Sequence[tuple[tuple[int, int], Gap]]
-) -> Float[np.ndarray, " pair"]:
-    """For each slot and gap, the tissue where they overlap, as a share of the slot."""
+) -> list[_Piece]:
     boxes = np.array([(gap.x, gap.y, gap.x + gap.width, gap.y + gap.height) for _, gap in pairs], np.float64)
     corner = np.array([(column, row) for (row, column), _ in pairs], np.float64)
     height, width = raster.shape
@@ -214,11 +225,12 @@ def _tissue_in_gaps(
     low, high = np.maximum(boxes[:, :2], corner / side), np.minimum(boxes[:, 2:], (corner + 1) / side)
     sizes = np.clip(high - low, 0, None)
     some = (sizes > 0).all(axis=1)
-    shares = np.zeros(len(pairs))
+    tissue = np.zeros(len(pairs))
     if some.any():
         edges = (np.concatenate([low, high], axis=1)[some] + np.tile(plan.lattice[region], 2)) * plan.grid.region_um
-        shares[some] = plan.tissue.shares(edges) * sizes[some].prod(axis=1) * side**2
-    return shares
+        tissue[some] = plan.tissue.shares(edges)
+    of_slot = sizes.prod(axis=1) * side**2
+    return [_Piece(area, share) for area, share in zip(of_slot.tolist(), tissue.tolist(), strict=True)]
 
 
 def _place(slide: Slide, plan: RegionPlan, region: int) -> str:

@@ -6,6 +6,7 @@ coloured part is not the most of what is dark and textured, the stain is a grey 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -74,13 +75,18 @@ class TissueMask:
         Raster pixels that a box cuts count by the part inside it.
         """
         height, width = self.is_tissue.shape
-        sums = cv2.integral(self.is_tissue.astype(np.uint8))  # (y + 1, x + 1), of everything above and to the left
+        sums = self._sums
         left, right = (np.clip(edges_um[:, side] / self.x_mpp, 0, width) for side in (0, 2))
         top, bottom = (np.clip(edges_um[:, side] / self.y_mpp, 0, height) for side in (1, 3))
         tissue = _sum_to(sums, bottom, right) - _sum_to(sums, top, right)
         tissue += _sum_to(sums, top, left) - _sum_to(sums, bottom, left)
         area = (edges_um[:, 2] - edges_um[:, 0]) * (edges_um[:, 3] - edges_um[:, 1]) / (self.x_mpp * self.y_mpp)
         return np.asarray(np.clip(tissue / area, 0.0, 1.0))
+
+    @cached_property
+    def _sums(self) -> Int[np.ndarray, "y_edge x_edge"]:
+        """The tissue above and to the left of every corner of the raster; summed up once, asked for every region."""
+        return np.asarray(cv2.integral(self.is_tissue.astype(np.uint8)))
 
 
 def find_tissue(slide: Slide) -> TissueMask:
