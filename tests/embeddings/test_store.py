@@ -460,3 +460,22 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)
         yield
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mpps": []}, {"mpps": "x"}, {"kind": "else"}, {"dims": {"2": 7}}, {"dims": 7}, {"dtype": "int8"}, {"settings": 1},
+     {"encoder_digests": {"2": "aa", "0.5": 1}}, {"region_um": None}, {"tile_px": "wide"}],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_one_line(tmp_path: Path, change: dict[str, object]) -> None:
+    path = new_set(tmp_path)
+    content = json.loads((path / "settings.json").read_text())
+    (path / "settings.json").write_text(json.dumps(content | change))
+
+    with pytest.raises(StoreError, match=r"cannot open the set .*settings\.json is damaged") as caught:
+        open_set(path)
+    assert "\n" not in str(caught.value)
+    (path / "settings.json").unlink()
+    os.mkfifo(path / "settings.json")
+    with pytest.raises(StoreError):
+        open_set(tmp_path)

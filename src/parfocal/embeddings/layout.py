@@ -151,6 +151,8 @@ def read_settings(set_path: Path) -> dict[str, Any]:
         FormatVersionError: a newer parfocal wrote it.
     """
     file = set_path / SETTINGS_FILE
+    if file.exists() and not file.is_file():
+        raise StoreError(f"cannot open the set {set_path}: {SETTINGS_FILE} is no regular file.")
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -161,7 +163,29 @@ def read_settings(set_path: Path) -> dict[str, Any]:
     odd = [name for name, types in _SETTINGS.items() if not isinstance(content.get(name), types)]
     if odd:
         raise StoreError(f"cannot open the set {set_path}: its {SETTINGS_FILE} is damaged; it lacks {', '.join(odd)}.")
+    try:
+        _check_settings(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"cannot open the set {set_path}: {SETTINGS_FILE} is damaged ({type(error).__name__}: {error})."
+        ) from error
     return content
+
+
+def _check_settings(content: Mapping[str, Any]) -> None:
+    """Raise whatever comes where an entry of the right type holds what no set has."""
+    names = [format_mpp(float(mpp)) for mpp in content["mpps"]]
+    if content["kind"] not in ("tiles", "regions") or not names or not float(content["region_um"]) > 0:
+        raise ValueError("kind, mpps or region_um")
+    widths = [content["dims"][name] for name in names] if content["kind"] == "tiles" else [content["dims"]]
+    if not all(int(width) > 0 for width in widths):
+        raise ValueError("dims")
+    if content["kind"] == "tiles" and not int(content["tile_px"]) > 0:
+        raise ValueError("tile_px")
+    if np.dtype(content["dtype"]).kind != "f":
+        raise ValueError("dtype")
+    for name in names:
+        content["encoder_digests"][name].strip()
 
 
 def realised_mpp(

@@ -293,7 +293,8 @@ def open_sets(path: Path | str) -> list[EmbeddingSet]:
     path = Path(path)
     if (path / SETTINGS_FILE).is_file():
         return [_open(path)]
-    found = [_open(file.parent) for file in sorted(path.glob(f"*/{SETTINGS_FILE}"))] if path.is_dir() else []
+    # Nothing is found in what is no folder.
+    found = [_open(file.parent) for file in sorted(path.glob(f"*/{SETTINGS_FILE}")) if file.is_file()]
     if not found:
         raise StoreError(f"{path} holds no embeddings: there is no {SETTINGS_FILE} in it or in a folder of it.")
     with_slides = [one for one in found if one.slides]
