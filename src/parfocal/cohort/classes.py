@@ -146,8 +146,13 @@ def _settled(given: LabelledSlides, kind: AskedKind, positive: str | None, order
         return "ordinal"
     counts = Counter(map(class_name, given.values))
     found = sorted(counts, key=number_then_name)
-    if decimal_points(given.values) is not None and len(found) > MOST_CLASSES:
-        return "continuous"
+    if decimal_points(given.values) is not None and len(found) > 2:
+        if len(found) > MOST_CLASSES:
+            return "continuous"
+        raise ConfigError(
+            f"the values of {given.target!r} hold commas ({some_of(found)}). Name the kind: --kind continuous where "
+            "they are numbers with a decimal comma, --kind multiclass where they are names."
+        )
     # A code with zeros in front is a name: 007 is not 7.
     words = [name for name in found if number_of(name) is None or re.match(r"0\d", name)]
     if not words and len(found) > 2:

@@ -42,6 +42,18 @@ def test_paths_are_relative_to_the_file_and_those_of_overrides_to_the_working_fo
     assert read_study(file, {"slides": ["a", "/b.csv"]}).slides.paths == (elsewhere / "a", Path("/b.csv"))  # type: ignore[union-attr]
 
 
+def test_labels_say_how_their_table_is_read(file: Path) -> None:
+    own = "labels: {file: labels.csv, patient_of: TCGA-..-...., missing: [pending, -999], not_missing: none, targets: "
+    start = SMALL[: SMALL.index("labels:")]
+    file.write_text(start + own + "{msi: {positive: 254637007}}}\n")
+    labels = read_study(file).labels
+
+    assert labels.columns["patient_of"] == "TCGA-..-...."
+    assert labels.columns["missing"] == ("pending", "-999")
+    assert labels.columns["not_missing"] == ("none",)
+    assert labels.targets["msi"].positive == "254637007"
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [

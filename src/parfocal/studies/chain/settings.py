@@ -123,6 +123,13 @@ class Labels(Settings):
     splits: Path | None = Field(None, description="Folds of an earlier run, to use again.")
     targets: dict[str, TargetSettings] = Field(min_length=1, description="Columns to predict, with what each holds.")
 
+    @field_validator("missing", "not_missing", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """`missing: -999` is the word -999, alone or in a list."""
+        words = value if isinstance(value, (list, tuple)) else [value]
+        return [class_name(repr(one)) if type(one) in (int, float) else one for one in words]
+
     @field_validator("targets", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
