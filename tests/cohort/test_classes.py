@@ -110,6 +110,8 @@ def test_an_event_makes_times(tmp_path: Path) -> None:
         ([*map(str, range(12)), "-999"], {}, {}, r"holds \"-999\" 1 and else 0 to 11. Say .* \(--missing -999\)"),
         (["2-Mar", "4-Mar"] * 4, {}, {}, "'2-Mar' in 't', line 2 of .* looks like a date that a spreadsheet made"),
         (["1", "2", "1,2"] * 4, {}, {}, r"'t' hold commas \(1, 2, 1,2\). Name the kind: --kind continuous"),
+        ([str(254637000 + n % 7) for n in range(21)], {}, {}, r"may be codes \(254637000, .* --kind multiclass or"),
+        ([f"{n} mm" for n in range(9)], {}, {}, "Write numbers without their unit"),
         (["45%", *[f"{n}%" for n in range(9)]], {}, {}, "Write shares without the percent sign"),
         ([f"{n},000" for n in range(1, 9)], {}, {"kind": "continuous"}, "no numbers.* without separators of thousands"),
         (["5"] * 8, {"e": list("10101010")}, {"event": "e"}, "every slide has the time 5 in 't'"),

@@ -25,6 +25,7 @@ AskedKind = Literal["auto", OutcomeKind]
 
 MOST_CLASSES = 6
 """More different values than these are a measurement, or names."""
+_LONG_CODE = 6
 _RARE = 5  # a class this much rarer than the second largest may be a slip of the pen
 # Grades and stages are often written as numbers and words in one column: 0, 1+, 2+; 3a, 3b; I, II, IV.
 _GRADE = re.compile(r"\d+\s*(\+|[a-dA-D])?|[IVX]+[A-C]?\d?")
@@ -158,6 +159,7 @@ def _settled(given: LabelledSlides, kind: AskedKind, positive: str | None, order
     if not words and len(found) > 2:
         whole = all(number is not None and number.is_integer() for number in map(number_of, found))
         if not whole or len(found) > MOST_CLASSES:
+            _ask_about_long_codes(given, counts)
             return "continuous"
     _ask_about_mixture(given, _class_counts(given), words)
     if len(found) > MOST_CLASSES:
@@ -187,6 +189,17 @@ def _ask_about_mixture(given: LabelledSlides, counts: Mapping[str, int], words: 
         odd = ", ".join(f"{name!r} ({counts[name]})" for name in codes or rare)
         raise ConfigError(
             f"{given.target!r} would have {len(counts)} classes ({_listed(counts)}), {odd} among them. {remedy}"
+        )
+
+
+def _ask_about_long_codes(given: LabelledSlides, counts: Mapping[str, int]) -> None:
+    """Raise where whole numbers of many digits, all as long, come back again and again, as codes of diagnoses do."""
+    digits = {len(name) for name in counts}
+    as_long = all(name.isdigit() for name in counts) and len(digits) == 1 and min(digits) >= _LONG_CODE
+    if as_long and 2 * len(counts) <= sum(counts.values()):
+        raise ConfigError(
+            f"the numbers of {given.target!r} may be codes ({some_of(sorted(counts))}). Name the kind: --kind "
+            "multiclass or --positive CODE where they are classes, --kind continuous where they are numbers."
         )
 
 

@@ -135,7 +135,7 @@ class Cohort:
                 held += f", against {', '.join(self.rest)} together" if self.rest else ""
         else:
             low, high = float(outcome.value.min()), float(outcome.value.max())
-            held = f"{len(self.slides)} {what} with values from {low:g} to {high:g}"
+            held = f"{len(self.slides)} {what} with values from {low:.12g} to {high:.12g}"
             held += f", {int(outcome.event.sum())} events" if outcome.kind == "survival" else ""
         n_groups = len(set(self.groups))
         if self.rule is None and n_groups < len(self.slides):

@@ -59,4 +59,6 @@ def number_hint(text: str) -> str:
         return " Write numbers with a decimal point and without separators of thousands."
     if re.match(r"[<>~≤≥]\s*\d", text):
         return " Write a number, or leave the cell empty."
+    if re.fullmatch(r"[+-]?[\d.]+\s*[^\W\d]+", text):
+        return " Write numbers without their unit."
     return ""
