@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"terminal"}),
     frozenset({"errors"}),
     frozenset({"crew", "device", "geometry", "provenance"}),
-    frozenset({"config", "tables"}),
+    frozenset({"config", "progress", "tables"}),
     frozenset({"slides"}),
     frozenset({"regions"}),
     frozenset({"tiles"}),

@@ -170,7 +170,7 @@ def test_progress_and_tables_say_what_happened(tmp_path: Path) -> None:
     console.file.close()
 
     text = (tmp_path / "text").read_text()
-    assert "[1/1] b failed: CalibrationError: no mpp" in text
+    assert "[1/1, 1 failed] b failed: CalibrationError: no mpp" in text
     assert "warning: look" in text
     assert text.count("no mpp") == 1
     assert "failed: CalibrationError" in " ".join(text.split())

@@ -11,8 +11,10 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TextIO
 
+from parfocal.cli.lines import say, tell
 from parfocal.cli.stopping import stoppable
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
 from parfocal.version import __version__
@@ -33,6 +35,7 @@ COMMANDS = {
     "fit": "Fit one arm of a STUDY on all of its labelled slides, as a head that predicts new slides.",
     "predict": "Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.",
     "encoders": "List the tile encoders, what each needs and whether it is installed.",
+    "completion": "Print a script that completes commands, options and files in a shell.",
     "demo": "Render a small cohort, run the whole chain on it and write a report.",
 }
 """The commands, in the order of a datum's path, with the first line of their help."""
@@ -54,32 +57,53 @@ parfocal COMMAND --help shows its options and an example.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; what comes back is the exit status."""
+    try:
+        try:
+            return _main(argv)
+        finally:  # also where the parser ends the program, after a help text
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_is_gone()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_traceback = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]
-    if arguments[:1] == ["--version"]:
-        print(__version__)
+    name, *rest = arguments or [""]
+    if name == "--version":
+        say(__version__)
         return 0
-    if not arguments or arguments[0] in {"-h", "--help"}:
+    if name in {"", "-h", "--help"}:
         width = max(map(len, COMMANDS))
         listing = "\n".join(f"  {name:<{width}}  {line}" for name, line in COMMANDS.items())
-        print(_OVERVIEW.format(version=__version__, commands=listing), end="")
+        say(*_OVERVIEW.format(version=__version__, commands=listing).splitlines())
         return 0 if arguments else 2
-    name, *rest = arguments
     if name not in COMMANDS:
-        print(f"parfocal: there is no command {name!r}. Choose one of: {', '.join(COMMANDS)}.", file=sys.stderr)
+        tell(f"parfocal: there is no command {name!r}. Choose one of: {', '.join(COMMANDS)}.")
         return 2
     with warnings.catch_warnings(), stoppable() as signals:
         warnings.simplefilter("default", ParfocalWarning)
         warnings.showwarning = _show_warning
+        status = 0
         try:
             status = _run(name, rest, show_traceback=show_traceback)
         except KeyboardInterrupt:
             signals.append(signals[-1] if signals else signal.SIGINT)
         if signals:
-            print(f"parfocal {name}: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
+            tell(f"parfocal {name}: stopped; what is done is kept, and the same command goes on.")
             return 128 + signals[0]
         return status
+
+
+def _reader_is_gone() -> int:
+    """What comes back when nobody reads stdout any more, as after `| head`: the status of a program that SIGPIPE ends.
+
+    What is still to be written goes nowhere, so that the interpreter has nothing to complain of at its end.
+    """
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return 128 + 13
 
 
 def _run(name: str, arguments: Sequence[str], *, show_traceback: bool) -> int:
@@ -90,23 +114,24 @@ def _run(name: str, arguments: Sequence[str], *, show_traceback: bool) -> int:
         if show_traceback:
             raise
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        print(f"parfocal {name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+        tell(f"parfocal {name}: {type(error).__name__}: {error}{notes}")
         return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         # A full disk, a folder without permission, a file in a folder's place.
         if show_traceback:
             raise
         where = f" {error.filename}" if error.filename else ""
-        print(f"parfocal {name}: cannot use{where}: {error.strerror or error}.", file=sys.stderr)
+        tell(f"parfocal {name}: cannot use{where}: {error.strerror or error}.")
         return 1
     except Exception as error:
         if show_traceback:
             raise
         said = " ".join(str(error).split())
-        print(
+        tell(
             f"parfocal {name}: unexpected {type(error).__name__}: {said or 'no message'} "
-            "(a fault of parfocal; --traceback shows where)",
-            file=sys.stderr,
+            "(a fault of parfocal; --traceback shows where)"
         )
         return 1
 
@@ -122,4 +147,4 @@ def _show_warning(
     """Print a warning of ours as one line; a library's with the place that it speaks of."""
     ours = issubclass(category, ParfocalWarning)
     place = "" if ours else f" ({category.__name__}, {filename}:{lineno})"
-    print(f"parfocal: warning: {message}{place}", file=file or sys.stderr)
+    tell(f"parfocal: warning: {message}{place}")

@@ -1,17 +1,24 @@
 """What all commands share: flags made from a function's signature, its docstring as the help text, and tables."""
 
 import inspect
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Output", "help_text", "parse_and_call", "print_json", "print_table"]
+from parfocal.cli.lines import say, tell
+from parfocal.terminal import printable
+
+__all__ = ["Output", "help_text", "parse_and_call", "print_json", "print_table", "say", "tell"]
 
 Output = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="PATH")]
 """Where a command writes: `-o PATH` or `--output PATH`."""
@@ -49,8 +56,19 @@ def parse_and_call(name: str, function: Callable[..., int], argv: Sequence[str])
 def print_table(table: Table, *, to_stderr: bool = False) -> None:
     """Print a table; into a file or a pipe at a width that cuts nothing off."""
     stream = sys.stderr if to_stderr else sys.stdout
-    # Without markup: names such as case[1] and extras such as parfocal[onnx] stand as they are.
-    Console(file=stream, width=None if stream.isatty() else _PIPE_WIDTH, markup=False).print(table)
+    shown = copy(table)
+    shown.title = printable(table.title) if isinstance(table.title, str) else table.title
+    shown.columns = [
+        replace(column, _cells=[printable(cell) if isinstance(cell, str) else cell for cell in column.cells])
+        for column in table.columns
+    ]
+    is_terminal = stream.isatty()
+    text = io.StringIO()
+    # Without markup: names such as case[1] and extras such as parfocal[onnx] stand as they are. Not straight to the
+    # stream, because the console ends the program where nobody reads it.
+    width = get_terminal_size().columns if is_terminal else _PIPE_WIDTH
+    Console(file=text, width=width, markup=False, force_terminal=is_terminal).print(shown)
+    print(text.getvalue(), end="", file=stream)
 
 
 def print_json(value: Any) -> None:

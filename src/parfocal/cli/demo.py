@@ -1,11 +1,10 @@
 """`parfocal demo`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from parfocal.cli.command import Output, parse_and_call
-from parfocal.cli.stages import Stages
+from parfocal.cli.command import Output, parse_and_call, say, tell
+from parfocal.progress import Bars
 from parfocal.studies import DemoSettings
 from parfocal.studies import demo as run_demo
 
@@ -28,11 +27,11 @@ def demo(output: Output = Path("demo-output"), settings: DemoSettings = _SETTING
         output: the folder for slides, store, model and report.
         settings: size of the cohort and length of the training.
     """
-    with Stages() as stages:
-        result = run_demo(output, settings, progress=stages)
+    with Bars() as bars:
+        result = run_demo(output, settings, progress=bars)
     for stage, seconds in result.seconds.items():
-        print(f"{stage:<26}{seconds:7.1f} s", file=sys.stderr)
-    print(f"report: {result.report}")
+        tell(f"{stage:<26}{seconds:7.1f} s")
+    say(f"report: {result.report}")
     return result.evaluation.exit_status
 
 

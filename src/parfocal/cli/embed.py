@@ -1,12 +1,11 @@
 """`parfocal embed`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table, tell
 from parfocal.cli.encoders import encoder_table
 from parfocal.embeddings import EmbedSettings, RunProgress, embed_slides, estimate_run, estimate_table, summary_table
 from parfocal.embeddings.events import no_tissue_line, summary_counts
@@ -54,18 +53,18 @@ def embed(
             print_table(estimate_table(estimate))
             for one in estimate.slides:
                 if one.problem:
-                    print(f"{one.slide} would fail: {one.problem}", file=sys.stderr)
+                    tell(f"{one.slide} would fail: {one.problem}")
         return estimate.exit_status
     with RunProgress() as progress:
         summary = embed_slides(slides, output, settings, on_event=progress)
     for empty in summary.no_tissue:
-        print(no_tissue_line(summary, empty), file=sys.stderr)
+        tell(no_tissue_line(summary, empty))
     if json:
         print_json(summary.describe())
     else:
         print_table(summary_table(summary))
-        print(", ".join(f"{count} {name}" for name, count in summary_counts(summary).items()), file=sys.stderr)
-        print(f"store: {summary.set_path}    log: {summary.log}", file=sys.stderr)
+        tell(", ".join(f"{count} {name}" for name, count in summary_counts(summary).items()))
+        tell(f"store: {summary.set_path}    log: {summary.log}")
     return summary.exit_status
 
 

@@ -1,19 +1,17 @@
 """`parfocal evaluate`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_table
+from parfocal.cli.command import Output, parse_and_call, print_table, tell
 from parfocal.cohort import AskedKind, CountedBy, Target
 from parfocal.errors import ConfigError
+from parfocal.progress import Bars
 from parfocal.report import show_interval
 from parfocal.studies import EvaluateResult, EvaluateSettings
 from parfocal.studies import evaluate as run_evaluate
@@ -85,11 +83,8 @@ def evaluate(
             "no store is named: parfocal evaluate store regions --labels labels.csv --target msi -o report"
         )
     if group is None and patient_of is None:
-        print("no --group is named: slides count as independent patients", file=sys.stderr)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task("arms", total=None)
+        tell("no --group is named: slides count as independent patients")
+    with Bars() as bars:
         result = run_evaluate(
             stores,
             labels,
@@ -108,11 +103,11 @@ def evaluate(
             splits=splits,
             test=test,
             test_labels=test_labels,
-            progress=lambda done, total, arm: bars.update(task, completed=done, total=total, description=arm),
-            tell=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            progress=lambda done, total, arm: bars("arms", done, total, arm),
+            tell=bars.line,
         )
     print_table(_table(result))
-    print(f"report: {result.report}", file=sys.stderr)
+    tell(f"report: {result.report}")
     return result.exit_status
 
 

@@ -1,16 +1,15 @@
 """`parfocal explore`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_table
+from parfocal.cli.command import Output, parse_and_call, print_table, tell
+from parfocal.progress import Bars
 from parfocal.studies.exploration.page import show
 from parfocal.studies.explore import ExploreResult, ExploreSettings
 from parfocal.studies.explore import explore as run_explore
@@ -58,29 +57,25 @@ def explore(
         positive: the class that counts as positive, where it is not the later of two.
         settings: how.
     """
-    console = Console(stderr=True)
-
-    def tell(done: int, total: int, last: str) -> None:
-        console.print(f"{done} of {total} runs are done{'; ' + last if last else ''}", highlight=False, soft_wrap=True)
-
-    result = run_explore(
-        design,
-        store,
-        output,
-        settings,
-        labels=labels,
-        target=target,
-        group=group,
-        positive=positive,
-        slide=slide_column,
-        patient_of=patient_of,
-        missing=missing,
-        not_missing=not_missing,
-        progress=tell,
-        tell=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-    )
+    with Bars() as bars:
+        result = run_explore(
+            design,
+            store,
+            output,
+            settings,
+            labels=labels,
+            target=target,
+            group=group,
+            positive=positive,
+            slide=slide_column,
+            patient_of=patient_of,
+            missing=missing,
+            not_missing=not_missing,
+            progress=lambda done, total, last: bars("runs", done, total, last),
+            tell=bars.line,
+        )
     print_table(_table(result))
-    print(f"report: {result.report}", file=sys.stderr)
+    tell(f"report: {result.report}")
     return result.exit_status
 
 

@@ -1,18 +1,16 @@
 """`parfocal fit`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.command import Output, parse_and_call, say, tell
 from parfocal.cohort import AskedKind, LabelColumns, Target
 from parfocal.errors import ConfigError
+from parfocal.progress import Bars
 from parfocal.studies.head import FitSettings, Head, fit_study, is_study
 from parfocal.studies.head import fit as run_fit
 
@@ -82,16 +80,10 @@ def fit(
              "--positive": positive, "--order": order, "--event": event, "--model": model, "--splits": splits,
              "--encoder": encoder}  # fmt: skip
     unused = [name for name, value in given.items() if value]
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task("probes", total=None)
+    with Bars() as bars:
 
-        def tell(done: int, total: int, name: str) -> None:
-            bars.update(task, completed=done, total=total, description=name or "done")
-
-        def say(line: str) -> None:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        def progress(done: int, total: int, name: str) -> None:
+            bars("probes", done, total, name)
 
         if len(inputs) == 1 and is_study(inputs[0]):
             if unused:
@@ -99,7 +91,7 @@ def fit(
                     f"{inputs[0]} is a finished study and says itself what {', '.join(unused)} would. "
                     "Leave that out, or name the stores in place of the study."
                 )
-            head = fit_study(inputs[0], arm, output, settings, target=target, progress=tell, say=say)
+            head = fit_study(inputs[0], arm, output, settings, target=target, progress=progress, say=bars.line)
         elif labels is None or target is None:
             raise ConfigError(f"{inputs[0]} is no finished study; stores need --labels and --target: {_EXAMPLE}")
         else:
@@ -116,8 +108,8 @@ def fit(
                 models=model,
                 splits=splits,
                 encoder=encoder,
-                progress=tell,
-                say=say,
+                progress=progress,
+                say=bars.line,
             )
     _print(head)
     return 0
@@ -130,10 +122,10 @@ def run(argv: Sequence[str]) -> int:
 
 def _print(head: Head) -> None:
     facts, metric = head.facts, head.facts.metric
-    print(f"{head.path}: {facts.arm_label}, for {facts.target}, head {head.digest}")
-    print(
+    say(f"{head.path}: {facts.arm_label}, for {facts.target}, head {head.digest}")
+    say(
         f"{metric.name} {metric.estimate:.2f} ({metric.low:.2f} to {metric.high:.2f}) on slides it had not seen; "
         f"fitted on {facts.trained_on.slides} slides of {facts.trained_on.patients} patients"
     )
     if head.calibration.slope == 0:
-        print("its scores did not rise with the target: every slide will get the same prediction", file=sys.stderr)
+        tell("its scores did not rise with the target: every slide will get the same prediction")

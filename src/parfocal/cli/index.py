@@ -1,18 +1,16 @@
 """`parfocal index`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table, tell
 from parfocal.embeddings import IndexSummary, index_features
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
+from parfocal.progress import Bars
 from parfocal.slides import SlideIds
 
 __all__ = ["index", "run"]
@@ -54,10 +52,7 @@ def index(
     """
     if not features:
         raise ConfigError("no folder of features is named: parfocal index trident_jobs/ -o store --slides scans/")
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task("slides", total=None)
+    with Bars() as bars:
         summary = index_features(
             features,
             output,
@@ -68,17 +63,17 @@ def index(
             encoder=encoder,
             region_um=region_um,
             max_misalignment=max_misalignment,
-            progress=lambda done, total, slide: bars.update(task, completed=done, total=total),
+            progress=lambda done, total, slide: bars("slides", done, total, slide),
         )
     if json:
         print_json(summary.describe())
     else:
         print_table(_table(summary))
     for one in summary.failed:
-        print(f"{one.slide} failed: {one.error}: {one.message}", file=sys.stderr)
+        tell(f"{one.slide} failed: {one.error}: {one.message}")
     if summary.failed:
         n_all = len(summary.slides) + len(summary.failed)
-        print(f"{len(summary.slides)} of {n_all} slides are indexed", file=sys.stderr)
+        tell(f"{len(summary.slides)} of {n_all} slides are indexed")
     return summary.exit_status
 
 

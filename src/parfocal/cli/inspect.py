@@ -1,13 +1,12 @@
 """`parfocal inspect`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import parse_and_call, print_json, print_table
+from parfocal.cli.command import parse_and_call, print_json, print_table, tell
 from parfocal.config import GridConfig
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
@@ -61,9 +60,9 @@ def inspect(
         print_table(_table(reports, grid))
         for report in reports:
             for notice in report.notices:
-                print(f"{report.slide}: warning: {notice}", file=sys.stderr)
+                tell(f"{report.slide}: warning: {notice}")
             if report.problem:
-                print(f"{report.slide}: {report.problem}", file=sys.stderr)
+                tell(f"{report.slide}: {report.problem}")
     bad = sum(report.problem is not None for report in reports)
     return 0 if not bad else 1 if bad == len(reports) else 3
 

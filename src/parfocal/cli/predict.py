@@ -1,15 +1,13 @@
 """`parfocal predict`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.command import Output, parse_and_call, say, tell
 from parfocal.errors import ConfigError
+from parfocal.progress import Bars
 from parfocal.studies.head import PredictSettings
 from parfocal.studies.head import predict as run_predict
 
@@ -43,24 +41,21 @@ def predict(
     """
     if not slides:
         raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task("slides", total=None)
+    with Bars() as bars:
         summary = run_predict(
             slides,
             head,
             output,
             settings,
             store=store,
-            progress=lambda stage, done, total: bars.update(task, completed=done, total=total, description=stage),
+            progress=bars,
         )
     for failed in summary.failed:
-        print(f"{failed.slide} failed: {failed.error}: {failed.message}", file=sys.stderr)
+        tell(f"{failed.slide} failed: {failed.error}: {failed.message}")
     outside = sum(one.is_outside for one in summary.predicted)
     if outside:
-        print(f"{outside} of {len(summary.predicted)} slides lie outside of the training slides", file=sys.stderr)
-    print(f"{summary.out}: {len(summary.predicted)} slides")
+        tell(f"{outside} of {len(summary.predicted)} slides lie outside of the training slides")
+    say(f"{summary.out}: {len(summary.predicted)} slides")
     return summary.exit_status
 
 

@@ -1,12 +1,11 @@
 """`parfocal pretrain`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.command import Output, parse_and_call, say, tell
 from parfocal.cohort import LabelColumns, read_groups
 from parfocal.embeddings import open_set
 from parfocal.errors import ConfigError
@@ -56,13 +55,13 @@ def pretrain(
     with PretrainProgress() as progress:
         result = run_pretrain(tiles, output, settings, groups=groups, on_event=progress)
     if result.was_finished:
-        print("this run had been finished before; nothing was done", file=sys.stderr)
-    print(f"model: {result.model}")
-    print(result.holdout)
+        tell("this run had been finished before; nothing was done")
+    say(f"model: {result.model}")
+    say(result.holdout)
     for mpp in tiles.mpps:
         value = result.metrics.get(f"r2_{format_mpp(mpp)}")
         if value is not None:
-            print(f"held-out R2 of hidden tokens at {format_mpp(mpp)} mpp: {value:.3f}")
+            say(f"held-out R2 of hidden tokens at {format_mpp(mpp)} mpp: {value:.3f}")
     return 0
 
 

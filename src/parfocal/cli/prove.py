@@ -1,13 +1,12 @@
 """`parfocal prove`."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table, say, tell
 from parfocal.studies.proof.result import summary_table
 from parfocal.studies.prove import ProveSettings
 from parfocal.studies.prove import prove as run_prove
@@ -45,14 +44,14 @@ def prove(
         store,
         output,
         settings,
-        tell=lambda what: print(f"{time.monotonic() - started:6.0f} s  {what}", file=sys.stderr),
+        tell=lambda what: tell(f"{time.monotonic() - started:6.0f} s  {what}"),
     )
     if json:
         print_json(result.describe())
     else:
         print_table(summary_table(result))
-        print("\n".join(result.sentences))
-        print(f"report: {result.report}", file=sys.stderr)
+        say(*result.sentences)
+        tell(f"report: {result.report}")
     return 0
 
 

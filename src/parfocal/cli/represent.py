@@ -1,17 +1,15 @@
 """`parfocal represent`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
 from parfocal.bags import RepresentSettings
 from parfocal.bags import represent as run_represent
-from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.command import Output, parse_and_call, say, tell
 from parfocal.embeddings import open_set
+from parfocal.progress import Bars
 
 __all__ = ["represent", "run"]
 
@@ -32,21 +30,18 @@ def represent(store: Positional[Path], model: str, output: Output, settings: Rep
         output: the store to write region embeddings to.
         settings: how.
     """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task("slides", total=None)
+    with Bars() as bars:
         summary = run_represent(
             open_set(store),
             model,
             output,
             settings,
-            progress=lambda done, total, slide: bars.update(task, completed=done, total=total),
+            progress=lambda done, total, slide: bars("slides", done, total, slide),
         )
     for failed in summary.failed:
-        print(f"{failed.slide} failed: {failed.error}: {failed.message}", file=sys.stderr)
+        tell(f"{failed.slide} failed: {failed.error}: {failed.message}")
     for written in summary.sets:
-        print(f"{written.path}: {len(summary.done)} slides")
+        say(f"{written.path}: {len(summary.done)} slides")
     return summary.exit_status
 
 

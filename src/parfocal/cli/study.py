@@ -1,6 +1,5 @@
 """`parfocal study`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table
-from parfocal.cli.stages import Stages
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table, say, tell
 from parfocal.errors import ConfigError
+from parfocal.progress import Bars
 from parfocal.slides import SlideIds
 from parfocal.studies import StudyPlan, TilesPlan, plan_study, read_study
 from parfocal.studies import study as run_study
@@ -69,21 +68,21 @@ def study(
         else:
             print_table(_table(found))
             for slide, problem in found.tiles.problems.items():
-                print(f"{slide} would fail: {problem}", file=sys.stderr)
+                tell(f"{slide} would fail: {problem}")
         return 0
-    with Stages() as stages:
+    with Bars() as bars:
         result = run_study(
             plan,
             output,
-            progress=stages,
-            tell=lambda line: stages.console.print(line, markup=False, highlight=False, soft_wrap=True),
+            progress=bars,
+            tell=bars.line,
         )
     for failed in result.failed:
-        print(f"{failed.slide} failed: {failed.error}: {failed.message}", file=sys.stderr)
+        tell(f"{failed.slide} failed: {failed.error}: {failed.message}")
     if json:
         print_json({"report": str(result.report), "seconds": dict(result.seconds), "failed": len(result.failed)})
     else:
-        print(f"report: {result.report}")
+        say(f"report: {result.report}")
     return result.exit_status
 
 

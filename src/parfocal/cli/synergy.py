@@ -1,6 +1,5 @@
 """`parfocal synergy`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json
+from parfocal.cli.command import Output, parse_and_call, print_json, say, tell
+from parfocal.progress import Bars
 from parfocal.slides import SlideIds
 from parfocal.studies.pairing.labels import LabelKind
 from parfocal.studies.synergy import SynergySettings
@@ -66,36 +66,33 @@ def synergy(
         ids: whether a slide in a folder of --slides is called by its path below it or by its file's name alone.
         json: print JSON in place of sentences.
     """
-    result = run_synergy(
-        store,
-        labels,
-        target,
-        output,
-        settings,
-        group=group,
-        site=site,
-        slide=slide_column,
-        patient_of=patient_of,
-        missing=missing,
-        not_missing=not_missing,
-        kind=kind,
-        positive=positive,
-        mpps=mpps,
-        slides=slides,
-        ids=ids,
-        progress=_progress if sys.stderr.isatty() else None,
-        tell=lambda line: print(line, file=sys.stderr),
-    )
+    with Bars() as bars:
+        result = run_synergy(
+            store,
+            labels,
+            target,
+            output,
+            settings,
+            group=group,
+            site=site,
+            slide=slide_column,
+            patient_of=patient_of,
+            missing=missing,
+            not_missing=not_missing,
+            kind=kind,
+            positive=positive,
+            mpps=mpps,
+            slides=slides,
+            ids=ids,
+            progress=lambda done, total, what: bars("synergy", done, total, what),
+            tell=bars.line,
+        )
     if json:
         print_json(result.describe())
     else:
-        print("\n".join(result.answer))
-        print(f"report: {result.report}", file=sys.stderr)
+        say(*result.answer)
+        tell(f"report: {result.report}")
     return 0
-
-
-def _progress(done: int, total: int, what: str) -> None:
-    print(f"\r\033[K{done}/{total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -4,9 +4,7 @@ from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from parfocal.embeddings.embed import EmbeddedSlide
 from parfocal.embeddings.estimate import RunEstimate
@@ -22,33 +20,23 @@ from parfocal.embeddings.events import (
     slide_status,
     tile_counts,
 )
+from parfocal.progress import Bars
 
 __all__ = ["RunProgress", "estimate_table", "summary_table"]
 
 
 class RunProgress:
-    """Shows the events of a run on stderr: two bars on a terminal, one line per slide in a log or a pipe.
+    """Shows the events of a run on stderr: two bars on a terminal, lines for slides and tiles in a log or a pipe.
 
     Use it in a `with` statement and pass it as `on_event`.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         """Show on `console`; by default stderr, so that stdout stays for data."""
-        self._console = console or Console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._slides = self._bars.add_task("slides", total=None)
-        self._tiles = self._bars.add_task("tiles", total=None)
+        self._bars = Bars(console)
         self._n_slides = 0
         self._finished = 0
+        self._failed = 0
         self._known: dict[str, tuple[int, int]] = {}
 
     def __call__(self, event: Event) -> None:
@@ -56,25 +44,24 @@ class RunProgress:
         match event:
             case RunStarted(n_slides=n_slides):
                 self._n_slides = n_slides
-                self._bars.update(self._slides, total=n_slides)
             case TilesDone(slide=slide, done=done, total=total):
                 self._known[slide] = (done, total)
-                self._show_tiles()
             case Notice(text=text):
                 self._line(f"warning: {text}")
             case SlideFinished(outcome=outcome):
                 self._finished += 1
-                self._bars.update(self._slides, completed=self._finished)
+                self._failed += isinstance(outcome, FailedSlide)
                 self._finish(outcome)
+        self._show()
 
     def __enter__(self) -> "RunProgress":
-        self._bars.start()
+        self._bars.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self._bars.__exit__(kind, error, trace)
 
     def _finish(self, outcome: EmbeddedSlide | FailedSlide) -> None:
         if isinstance(outcome, FailedSlide):
@@ -90,33 +77,26 @@ class RunProgress:
             self._known[outcome.slide] = (total, total)
             line = f"{outcome.slide} {slide_status(outcome)}: {total} tiles in {outcome.seconds:.1f} s"
             self._line(_with_absence(line, outcome))
-        self._show_tiles()
 
-    def _show_tiles(self) -> None:
+    def _show(self) -> None:
         done = sum(done for done, _ in self._known.values())
         planned = sum(total for _, total in self._known.values())
         counted = [total for _, total in self._known.values() if total]
         # Slides that nobody has opened yet are taken to be like those that have been.
         unknown = max(0, self._n_slides - len(self._known))
         expected = planned + (round(planned / len(counted) * unknown) if counted else 0)
-        self._bars.update(self._tiles, completed=done, total=expected or None)
+        if self._bars.is_live:  # elsewhere every slide has its line
+            self._bars("slides", self._finished, self._n_slides, f"{self._failed} failed" if self._failed else "")
+        self._bars("tiles", done, expected or None)
 
     def _line(self, text: str) -> None:
-        count = f"[{self._finished}/{self._n_slides}] " if not self._console.is_terminal else ""
-        self._console.print(Text(count + text), soft_wrap=True)
+        failed = f", {self._failed} failed" if self._failed else ""
+        self._bars.line(text if self._bars.is_live else f"[{self._finished}/{self._n_slides}{failed}] {text}")
 
 
 def _with_absence(line: str, outcome: EmbeddedSlide) -> str:
     text = absence(outcome)
     return f"{line}; {text}" if text else line
-
-
-class _Rate(ProgressColumn):
-    """Steps per second."""
-
-    def render(self, task: Task) -> Text:
-        """The speed of the last moments; empty while it is not known."""
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
 def summary_table(summary: EmbedSummary) -> Table:

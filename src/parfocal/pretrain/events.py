@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from parfocal.embeddings import Notice
 from parfocal.geometry import format_mpp
+from parfocal.progress import Bars
 
 __all__ = ["OnPretrainEvent", "PretrainEvent", "PretrainProgress", "StepsDone", "TrainingStarted"]
 
@@ -50,17 +50,7 @@ class PretrainProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         """Show on `console`; by default stderr, so that stdout stays for data."""
-        self._console = console or Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("steps", total=None, numbers="")
+        self._bars = Bars(console)
         self._mpps: tuple[float, ...] = ()
         self._n_steps = 0
         self._latest: dict[str, float] = {}
@@ -71,26 +61,27 @@ class PretrainProgress:
             case TrainingStarted(first_step=first, n_steps=total, mpps=mpps, sentences=sentences):
                 self._mpps, self._n_steps = mpps, total
                 for sentence in sentences:
-                    self._console.print(sentence, highlight=False, soft_wrap=True)
-                self._bar.update(self._task, total=total, completed=first)
+                    self._bars.line(sentence)
+                self._bars("steps", first, total)
             case StepsDone(values=values):
                 self._latest |= values
                 numbers = progress_numbers(self._latest, self._mpps)
                 step = int(values["step"])
-                self._bar.update(self._task, completed=step, numbers=numbers)
-                if not self._console.is_terminal and "r2" in values:
-                    self._console.print(f"step {step}/{self._n_steps} {numbers}", highlight=False, soft_wrap=True)
+                if "r2" in values and not self._bars.is_live:
+                    self._bars.line(f"step {step}/{self._n_steps} {numbers}")
+                else:
+                    self._bars("steps", step, self._n_steps, numbers)
             case Notice(text=text):
-                self._console.print(text, highlight=False, soft_wrap=True)
+                self._bars.line(text)
 
     def __enter__(self) -> "PretrainProgress":
-        self._bar.start()
+        self._bars.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._bars.__exit__(kind, error, trace)
 
 
 def progress_numbers(values: Mapping[str, float], mpps: Sequence[float]) -> str:
