@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from parfocal.cli import main
 from parfocal.embeddings import open_set
@@ -96,7 +97,7 @@ def test_inspect_tells_slides_of_one_file_name_apart(tmp_path: Path, capsys: pyt
     told = capsys.readouterr()
     assert "a/s " in told.out
     assert "b/s " in told.out
-    assert [line.split(": ")[0] for line in told.err.splitlines()] == ["b/s"]
+    assert [line.split(": ")[0] for line in told.err.splitlines()] == ["b/s", "2 slides"]
     main(["inspect", str(tmp_path / "scans"), *GRID, "--json"])
     described = json.loads(capsys.readouterr().out)
     assert [one["slide"] for one in described] == ["a/s", "b/s"]
@@ -114,3 +115,20 @@ def test_inspect_takes_the_manifest_before_the_value_for_all(
     main(["inspect", str(table), *GRID, "--slide-mpp", "0.4", "--json"])
 
     assert [(one["slide"], one["mpp"]) for one in json.loads(capsys.readouterr().out)] == [("p1", 0.25), ("p2", 0.4)]
+
+
+def test_inspect_counts_slides_without_tissue_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_slide(tmp_path / "scans" / "good.tif")
+    Image.fromarray(np.full((1200, 1500, 3), 243, np.uint8)).save(tmp_path / "scans" / "glass.tif")
+    (tmp_path / "scans" / "gone.svs").symlink_to("nowhere")
+    options = [*GRID, "--slide-mpp", "0.5"]
+
+    assert main(["inspect", str(tmp_path / "scans"), *options]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("glass: no tissue found in ") and "--tissue" in line for line in lines)
+    assert any(line.startswith("gone: ") and "dangling link to nowhere" in line for line in lines)
+    assert lines[-1] == "3 slides: 1 usable, 1 no tissue found, 1 failed"
+    assert main(["inspect", str(tmp_path / "scans" / "glass.tif"), *options, "--workers", "0"]) == 1
+    assert main(["inspect", str(tmp_path / "scans" / "good.tif"), *GRID, "--workers", "0"]) == 0

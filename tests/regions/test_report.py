@@ -1,13 +1,18 @@
 import json
+import os
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from parfocal.config import GridConfig
 from parfocal.errors import ParfocalWarning
-from parfocal.regions import inspect_slide, report
+from parfocal.regions import inspect_slide, inspect_slides, report
+from parfocal.slides import SlideSource
 from parfocal.synthetic.pyramid import write_pyramid
 
 
@@ -70,3 +75,45 @@ def test_whatever_a_library_raises_is_the_problem_of_one_slide(tmp_path: Path, m
     assert described.width_px == 500
     # Warnings are errors here: what the library warned of reached nobody.
     assert described.notices == ("something was guessed",)
+
+
+def test_a_crash_costs_one_slide_and_the_order_is_that_of_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A library that crashes on one file, in whichever process reads it.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nfrom PIL import Image\nplain = Image.open\n"
+        "def fatal(file, *args, **options):\n"
+        "    os.abort() if 'fatal' in str(getattr(file, 'name', file)) else None\n"
+        "    return plain(file, *args, **options)\n"
+        "Image.open = fatal\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    sources = []
+    for name in ("a", "fatal", "c"):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(np.full((300, 500, 3), 128, np.uint8)).save(path)
+        sources.append(SlideSource(name, path, 0.5))
+
+    reports = inspect_slides(sources, GridConfig(), workers=2)
+
+    assert [one.slide for one in reports] == ["a", "fatal", "c"]
+    assert [one.width_px for one in reports] == [500, None, 500]
+    assert reports[1].problem is not None
+    assert "the process that read fatal.png died twice" in reports[1].problem
+
+
+def test_what_a_source_says_goes_before_what_is_said_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "s.tif"
+    rgb = np.full((300, 500, 3), 243, np.uint8)
+    with tifffile.TiffWriter(path) as tiff:
+        for one in (rgb, rgb[:, :400]):
+            tiff.write(one, photometric="rgb", tile=(128, 128), metadata=None)
+
+    sources = [SlideSource("a", path, 0.25, 0), SlideSource("b", path, None, None), SlideSource("c", path, None, 7)]
+    reports = inspect_slides(sources, GridConfig(), slide_mpp=0.5, scan=1)
+
+    assert [(one.mpp, one.width_px) for one in reports] == [(0.25, 500), (0.5, 400), (None, None)]
+    assert "scan 7" in str(reports[2].problem)
+    assert [one.has_no_tissue for one in reports] == [True, True, False]
+    assert [one.is_usable for one in reports] == [False, False, False]

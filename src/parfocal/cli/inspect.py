@@ -10,7 +10,7 @@ from parfocal.cli.command import parse_and_call, print_json, print_table, tell
 from parfocal.config import GridConfig
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
-from parfocal.regions import SlideReport, inspect_slide
+from parfocal.regions import SlideReport, inspect_slides
 from parfocal.slides import SlideIds, check_slide_mpp, find_slides
 
 __all__ = ["inspect", "run"]
@@ -24,6 +24,8 @@ def inspect(
     slide_mpp: float | None = None,
     mpp_from_objective: bool = False,
     ids: SlideIds = "path",
+    scan: int | None = None,
+    workers: int = 1,
     json: bool = False,
 ) -> int:
     """Show what each of SLIDES is, and how many regions and tiles the grid would take from it.
@@ -39,32 +41,46 @@ def inspect(
         slide_mpp: micrometres per pixel of every given slide, in place of what its file says.
         mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
         ids: whether a slide in a folder is called by its path below the folder or by its file's name alone.
+        scan: which scan of a file that holds several, from 0, where a manifest does not say.
+        workers: how many slides at a time, each in a process of its own; 0 uses this process, where a crash ends all.
         json: print JSON in place of a table.
     """
     if not slides:
         raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal inspect case1.svs")
     check_slide_mpp(slide_mpp)
-    reports = [
-        inspect_slide(
-            source.path,
-            grid,
-            slide=source.slide,
-            slide_mpp=slide_mpp if source.slide_mpp is None else source.slide_mpp,
-            mpp_from_objective=mpp_from_objective,
-        )
-        for source in find_slides(slides, ids=ids)
-    ]
+    reports = inspect_slides(
+        find_slides(slides, ids=ids),
+        grid,
+        slide_mpp=slide_mpp,
+        mpp_from_objective=mpp_from_objective,
+        scan=scan,
+        workers=workers,
+    )
     if json:
         print_json([report.to_dict() for report in reports])
     else:
         print_table(_table(reports, grid))
         for report in reports:
-            for notice in report.notices:
-                tell(f"{report.slide}: warning: {notice}")
-            if report.problem:
-                tell(f"{report.slide}: {report.problem}")
-    bad = sum(report.problem is not None for report in reports)
-    return 0 if not bad else 1 if bad == len(reports) else 3
+            for line in _remarks(report, grid):
+                tell(f"{report.slide}: {line}")
+    usable = sum(report.is_usable for report in reports)
+    without = sum(report.has_no_tissue for report in reports)
+    if usable < len(reports) > 1:
+        counts = {"usable": usable, "no tissue found": without, "failed": len(reports) - usable - without}
+        told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        tell(f"{len(reports)} slides: {told}")
+    return 0 if usable == len(reports) else 3 if usable else 1
+
+
+def _remarks(report: SlideReport, grid: GridConfig) -> list[str]:
+    """What a person should know of a slide, one line each."""
+    remarks = [f"warning: {notice}" for notice in report.notices]
+    if report.problem:
+        remarks.append(report.problem)
+    if report.has_no_tissue:
+        found = f" (no region has {grid.min_tissue:.0%} of it, --min-tissue)" if report.tissue_share else ""
+        remarks.append(f"no tissue found in {report.path}{found}. Say where it is with --tissue.")
+    return remarks
 
 
 def run(argv: Sequence[str]) -> int:

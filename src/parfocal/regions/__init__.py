@@ -5,7 +5,7 @@ magnification, which tiles are kept. Only the tissue raster is read here, no til
 """
 
 from parfocal.regions.plan import PlannedTiles, RegionPlan, plan_regions
-from parfocal.regions.report import SlideReport, inspect_slide
+from parfocal.regions.report import SlideReport, inspect_slide, inspect_slides
 from parfocal.regions.tissue import TissueMask, find_tissue, read_thumbnail
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TissueMask",
     "find_tissue",
     "inspect_slide",
+    "inspect_slides",
     "plan_regions",
     "read_thumbnail",
 ]
