@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import tifffile
 import parfocal.cli.encoders
 from parfocal.cli import COMMANDS, main
 from parfocal.cli.completion import completion_script
+from parfocal.cli.reference import help_of
 
 CLI = Path(parfocal.cli.encoders.__file__).parent
 EVIL = "a\x1b[2J\x1b]0;owned\x07\nb"
@@ -77,6 +79,35 @@ def test_a_reader_that_goes_away_is_no_event(arguments: list[str]) -> None:
         done = run(*arguments, stdout=gone)
 
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(("name", "flag"), [*((name, "--help") for name in COMMANDS), ("embed", "-h")])
+def test_help_is_what_the_parser_says(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, flag]) == 0
+    said = capsys.readouterr().out
+
+    assert said.startswith(f"usage: parfocal {name}")
+    assert re.sub("-{40,}", "", said).split() == re.sub("-{40,}", "", help_of(name)).split()
+
+
+HEAVY = ("torch", "numpy", "sklearn", "scipy", "tyro", "pydantic")
+
+
+def modules_after(code: str) -> set[str]:
+    code = f"{code}\nimport sys\nprint('modules:', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, ""])
+def test_help_imports_nothing_that_takes_time(name: str) -> None:
+    call = [*([name] if name else []), "--help"]
+
+    assert not modules_after(f"from parfocal.cli import main\nassert main({call}) == 0") & set(HEAVY)
+
+
+def test_the_rule_of_quick_help_can_fail() -> None:
+    assert {"torch", "tyro"} <= modules_after("import parfocal.cli.pretrain")
 
 
 def test_a_fault_of_ours_is_one_line_and_its_place_on_request(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from parfocal.cli.help import stored_help
 from parfocal.cli.lines import say, tell
 from parfocal.cli.stopping import stoppable
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
@@ -82,6 +83,10 @@ def _main(argv: Sequence[str] | None) -> int:
     if name not in COMMANDS:
         tell(f"parfocal: there is no command {name!r}. Choose one of: {', '.join(COMMANDS)}.")
         return 2
+    text = stored_help(name) if {"-h", "--help"} & set(rest) else None
+    if text is not None:
+        say(*text.splitlines())
+        return 0
     with warnings.catch_warnings(), stoppable() as signals:
         warnings.simplefilter("default", ParfocalWarning)
         warnings.showwarning = _show_warning

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from parfocal.cli import COMMANDS
 from parfocal.cli.command import parse_and_call
+from parfocal.cli.help import stored_help
 from parfocal.cli.reference import help_of
 
 __all__ = ["completion", "completion_script", "run"]
@@ -48,7 +49,7 @@ def completion_script(shell: Literal["bash", "zsh"]) -> str:
     """The script, with the options of every command as they are now."""
     cases = []
     for name in COMMANDS:
-        options = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", help_of(name))))
+        options = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", stored_help(name) or help_of(name))))
         cases.append(f'                {name}) words="{" ".join(options)}" ;;')
     script = _SCRIPT.format(commands=" ".join([*COMMANDS, "--help", "--version"]), cases="\n".join(cases))
     return (_ZSH if shell == "zsh" else "") + script
