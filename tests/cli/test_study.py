@@ -1,6 +1,7 @@
 """`parfocal study`: the plan of a file that comes along, and what is wrong said in one line."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +10,40 @@ import pytest
 from parfocal.cli import main
 from parfocal.synthetic.pyramid import write_pyramid
 
+N_SLIDES = 8
 
-@pytest.fixture
-def slide(tmp_path: Path) -> Path:
-    noise = np.random.default_rng(0).integers(-9, 9, (992, 1056, 1))
-    rgb = (np.array([180, 110, 165]) + noise).astype(np.uint8)
-    rgb[896:], rgb[:, 896:] = 240, 240
-    write_pyramid(tmp_path / "case.tif", rgb, mpp=0.5, n_levels=3)
-    return tmp_path / "case.tif"
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight slides of one region with their labels; one more is no slide."""
+    root = tmp_path_factory.mktemp("cohort")
+    for number in range(N_SLIDES):
+        noise = np.random.default_rng(number).integers(-9, 9, (992, 1056, 1))
+        rgb = (np.array([180, 110, 165]) + noise).astype(np.uint8)
+        rgb[896:], rgb[:, 896:] = 240, 240
+        write_pyramid(root / "scans" / f"case-{number}.tif", rgb, mpp=0.5, n_levels=3)
+    rows = [f"case-{number},p{number},{number % 2},{number // 2 % 2},s{number % 4},x" for number in range(N_SLIDES)]
+    (root / "labels.csv").write_text("\n".join(["slide,patient,a,b,site,all", *rows]))
+    return root
+
+
+def dry_run(place: Path, out: Path, *changes: str, slides: Path | None = None) -> list[str]:
+    call = ["study", "paper", "--slides", str(slides or place / "scans"), "-o", str(out), "--dry-run"]
+    call += ["--set", "encoder=filterbank", f"labels.file={place / 'labels.csv'}", "labels.targets=[a, b]"]
+    return [
+        *call,
+        "run.device=cpu",
+        "evaluation.folds=2",
+        "evaluation.repeats=2",
+        "evaluation.arms=[mean, abmil]",
+        *changes,
+    ]
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
-    slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call = ["study", "paper", "--slides", str(slide), "-o", str(tmp_path / "out"), "--dry-run", "--device", "cpu"]
-    call += ["--set", "encoder=filterbank", "models.mem.steps=7", "labels.targets=[a, b]", "evaluation.arms=[mean]"]
+    call = dry_run(place, tmp_path / "out", "models.mem.steps=7")
     assert main([*call, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert main(call) == 0
@@ -32,9 +52,69 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert not (tmp_path / "out").exists()
     assert plan["tiles"]["tiles"]["2"] == plan["tiles"]["regions"] > 0
     assert {one["name"]: one["steps"] for one in plan["models"]}.items() >= {"mem": 7, "random": 0}.items()
-    assert plan["fits"] == len(plan["arms"]) * 2 * 25
+    assert plan["fits"] == len(plan["arms"]) * 2 * 4
+    assert plan["fit_hours"] > 0
+    assert "one fit each of a mean, gated attention on random numbers" in plan["fit_basis"]
     assert f"{plan['fits']:,} fits" in table
+    assert "hours on this machine: one fit each of" in table
     assert f"{sum(plan['tiles']['to_encode'].values())} encodings" in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["labels.file=nowhere.csv"], "nowhere.csv"),
+        (["labels.targets=[c]"], "'c'"),
+        (["labels.targets=[all]"], "all"),
+        (["labels.targets={a: {positive: maybe}}"], "maybe"),
+        (["labels.targets={a: {kind: ordinal, order: [0, 2]}}"], "a"),
+        (["labels.group=hospital"], "hospital"),
+        (["evaluation.scheme=leave-one-group-out"], "test slides of both classes"),
+        (["evaluation.scheme=leave-one-site-out"], "site"),
+        (["evaluation.arms=[abmel]"], "there is no arm 'abmel'"),
+        (["evaluation.primary=nothing"], "the primary comparison is about 'nothing'"),
+        (["labels.splits=nowhere.csv"], "nowhere.csv"),
+        (["models.mem.holdout_slides=[case-99]"], "cannot hold out case-99"),
+        (["models.mem.mpps=[4.0]"], "no tiles at 4 mpp"),
+        (["labels.group=null", "labels.patient_of=case"], "case"),
+        (["run.device=cuda:93"], "no device 'cuda:93'"),
+        (["test={slides: {folder}, labels: {labels}}"], "are in the training cohort too"),
+    ],
+)
+def test_a_dry_run_says_what_would_stop_the_run(
+    place: Path, tmp_path: Path, changes: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [
+        one.replace("{folder}", str(place / "scans")).replace("{labels}", str(place / "labels.csv")) for one in changes
+    ]
+    assert main(dry_run(place, tmp_path / "out", *named)) in (1, 2)
+    said = capsys.readouterr().err.strip()
+
+    assert re.search(told, said), said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_said_by_the_dry_run_too(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    assert main(dry_run(place, tmp_path / "file" / "out")) == 1
+    assert "cannot write to" in capsys.readouterr().err
+
+
+def test_slides_that_would_fail_are_named_and_are_the_status_of_a_dry_run(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "broken.tif").write_bytes(b"not a slide")
+    assert main(dry_run(place, tmp_path / "out", slides=tmp_path / "scans")) == 1
+    assert "broken would fail" in capsys.readouterr().err
+    for slide in (place / "scans").iterdir():
+        (tmp_path / "scans" / slide.name).symlink_to(slide)
+    assert main(dry_run(place, tmp_path / "out", slides=tmp_path / "scans")) == 3
+    assert "broken would fail" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -410,6 +410,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
         ({"labels.targets": ["stripes"]}, "no column 'stripes'"),
         ({"evaluation.primary": "nothing"}, "the primary comparison is about 'nothing'"),
         ({"slides": "nowhere"}, "cannot find"),
+        ({"evaluation.scheme": "leave-one-group-out"}, "test slides of both classes"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(

@@ -49,7 +49,8 @@ def study(
         changes: values in place of the file's, such as encoder=uni2-h models.mem.epochs=5.
         device: where networks run, in place of the file's: auto, cpu, cuda, cuda:1, mps.
         workers: slides that are embedded at a time, in place of the file's.
-        dry_run: show what is done already, tiles, bytes, encodings, steps and fits, and write nothing.
+        dry_run: check labels, arms, folds and models as the run does, show what is done already, tiles, bytes,
+            encodings, steps, fits and their time, and write nothing; 3 where some slides would fail.
         json: print JSON in place of a table.
     """
     given = {
@@ -67,9 +68,10 @@ def study(
             print_json(found.describe())
         else:
             print_table(_table(found))
-            for slide, problem in found.tiles.problems.items():
+        for tiles in (found.tiles, found.test_tiles):
+            for slide, problem in tiles.problems.items() if tiles is not None else ():
                 tell(f"{slide} would fail: {problem}")
-        return 0
+        return found.exit_status
     with Bars() as bars:
         result = run_study(
             plan,
@@ -120,6 +122,8 @@ def _table(plan: StudyPlan) -> Table:
         table.add_row(f"regions by {model.name}", "", "", f"{model.gib:.2f}")
     fits = f"{len(plan.arms)} arms x {len(plan.targets)} targets x {plan.folds} folds x {plan.repeats} repeats"
     table.add_row("evaluation", "", f"{fits} = {plan.fits:,} fits", "")
+    hours = "" if plan.fit_hours is None else f"about {plan.fit_hours:.2f} hours on this machine: "
+    table.add_row("", "", f"{hours}{plan.fit_basis}", "")
     return table
 
 

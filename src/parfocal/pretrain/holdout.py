@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError
 
-__all__ = ["SlidePart", "Split", "shared_groups", "split_set", "tissue_fragments"]
+__all__ = ["SlidePart", "Split", "check_hidable", "shared_groups", "split_set", "tissue_fragments"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +163,19 @@ def _of_groups(of_group: Mapping[tuple[bool, str], Sequence[str]], chosen: Colle
         return ""
     held = sum(not set(slides).isdisjoint(chosen) for slides in of_group.values())
     return f", {held} of {len(of_group)} groups"
+
+
+def check_hidable(tiles: EmbeddingSet, split: Split) -> None:
+    """Raise where no training region has a tile that could be hidden and predicted from another.
+
+    Raises:
+        ConfigError: all regions have one tile.
+    """
+    if all(sum(tiles.n_tiles(part.slide).values()) <= tiles.n_regions(part.slide) for part in split.training):
+        raise ConfigError(
+            f"cannot pretrain on {tiles.path}: its regions have one tile each, so none can be hidden and predicted "
+            "from another. Embed several magnifications (--mpps 2 1 0.5), or larger regions."
+        )
 
 
 def tissue_fragments(region_xy_um: Float64[np.ndarray, "region 2"], region_um: float) -> Int64[np.ndarray, " region"]:

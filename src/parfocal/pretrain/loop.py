@@ -13,14 +13,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from parfocal.embeddings import EmbeddingSet, LeftOut, Notice, only_mpps, with_readable_index
-from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning
+from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
 from parfocal.pretrain.data import Regions, RegionStream, SlideCache
 from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
 from parfocal.pretrain.events import OnPretrainEvent, PretrainEvent, StepsDone, TrainingStarted
 from parfocal.pretrain.folder import RunFolder
-from parfocal.pretrain.holdout import Split, shared_groups, split_set
+from parfocal.pretrain.holdout import Split, check_hidable, shared_groups, split_set
 from parfocal.pretrain.length import remarks_after, remarks_before
 from parfocal.pretrain.masks import draw_masks
 from parfocal.pretrain.metrics import MetricsFile, RateClock, metric_columns, read_metrics
@@ -102,11 +102,7 @@ def pretrain(
     # A group of one slide decides nothing, so that runs of before it was named go on.
     groups = shared_groups(tiles.slides, groups)
     split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed, groups=groups)
-    if all(sum(tiles.n_tiles(part.slide).values()) <= tiles.n_regions(part.slide) for part in split.training):
-        raise ConfigError(
-            f"cannot pretrain on {tiles.path}: its regions have one tile each, so none can be hidden and predicted "
-            "from another. Embed several magnifications (--mpps 2 1 0.5), or larger regions."
-        )
+    check_hidable(tiles, split)
     writable_folder(out)
     folder = RunFolder(out, run_identity(settings, tiles, groups))
     finished = fabric.broadcast(folder.claim() if fabric.is_global_zero else None)

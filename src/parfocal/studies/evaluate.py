@@ -38,7 +38,7 @@ from parfocal.studies.sources import (
     open_all,
 )
 
-__all__ = ["EvaluateSettings", "evaluate"]
+__all__ = ["EvaluateSettings", "deal", "evaluate", "read_dealt"]
 
 Progress = Callable[[int, int, str], None]
 """Told how many arms are done, how many there are, and which one was just finished."""
@@ -163,7 +163,7 @@ def evaluate(
             for one in outside.values():
                 tell(f"test cohort: {one.cohort.sentence()}")
     used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
-    dealt = _read_dealt(splits, cohorts) if splits else {}
+    dealt = read_dealt(splits, cohorts) if splits else {}
     left_out = LeftOut()
     bags = read_arm_bags(
         arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed, left_out=left_out
@@ -185,7 +185,7 @@ def evaluate(
             arms,
             {key: bag.of_slides(numbers) for key, bag in bags.items()},
             replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes())),
-            dealt.get(target) or _deal(cohort, settings),
+            dealt.get(target) or deal(cohort, settings),
             settings.probes,
             FitPlan(settings.seeds, settings.arms_at_a_time, keep, partial(report, target)),
             external=outside.get(target),
@@ -253,7 +253,12 @@ def _read_test(
     return result
 
 
-def _read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
+def read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
+    """The folds of an earlier run for each target.
+
+    Raises:
+        ConfigError: it deals none for one of them.
+    """
     found = read_splits(splits)
     absent = [target for target in targets if target not in found]
     if absent:
@@ -261,7 +266,12 @@ def _read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
     return found
 
 
-def _deal(cohort: Cohort, settings: EvaluateSettings) -> Splits:
+def deal(cohort: Cohort, settings: EvaluateSettings) -> Splits:
+    """New folds for a target.
+
+    Raises:
+        ConfigError: the cohort cannot be dealt so.
+    """
     return make_splits(
         cohort,
         folds=settings.folds,

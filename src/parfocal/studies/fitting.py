@@ -17,7 +17,7 @@ from parfocal.studies.arms import Arm
 from parfocal.studies.evaluation import ArmFits, FailedArm, TargetResult, compare_arms
 from parfocal.studies.kept import kept_predictions
 
-__all__ = ["Bags", "ExternalBags", "FitPlan", "cross_validate"]
+__all__ = ["Bags", "ExternalBags", "FitPlan", "cross_validate", "one_thread_each"]
 
 Bags = Mapping[tuple[int, str], Bag]
 """By the number of the set and the name of the bag."""
@@ -89,7 +89,7 @@ def cross_validate(
     done: dict[int, _Done | FailedArm] = {
         n: FailedArm(arm, (absent or {})[arm.id]) for n, arm in enumerate(arms) if arm.id in (absent or {})
     }
-    with _one_thread_each(), ThreadPoolExecutor(plan.workers) as executor:
+    with one_thread_each(), ThreadPoolExecutor(plan.workers) as executor:
         try:
             waiting = {
                 executor.submit(
@@ -229,7 +229,7 @@ def _average(arm: Arm, parts: "Sequence[_Done | FailedArm]") -> "_Done | FailedA
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Arms run side by side, each on one core: their matrices are too small to be shared out among threads.
 
     Measured on two cores that others use too: with two threads inside every product the same work took seven times

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from parfocal.cohort import read_cohort
 from parfocal.embeddings import EmbeddingSet, FailedSlide
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings
 from parfocal.provenance import writable_folder
 from parfocal.report import Reference, Section
-from parfocal.studies.chain.arms import arms_of_model, check_arms
+from parfocal.studies.chain.arms import arms_of_model, check_arms, pictured_set
+from parfocal.studies.chain.checks import check_evaluation, check_labels, check_test_set
 from parfocal.studies.chain.clock import StageClock
 from parfocal.studies.chain.page import stages_section, training_section
 from parfocal.studies.chain.settings import CohortSource, Study
@@ -31,6 +32,7 @@ from parfocal.studies.chain.stages import (
 )
 from parfocal.studies.evaluate import EvaluateSettings, evaluate
 from parfocal.studies.evaluation import EvaluateResult, FailedArm
+from parfocal.studies.sources import common_slides
 
 __all__ = ["Extras", "StudyResult", "study"]
 
@@ -111,11 +113,15 @@ def study(
         ParfocalError: a stage failed on every slide.
     """
     writable_folder(out)
-    _check_labels(plan, tell)
+    check_labels(plan, tell)
     run = _Run(plan, out, progress or (lambda stage, done, total: None))
+    if plan.slides is not None:
+        check_arms(plan, pictured_set(plan.grid, list(map(format_mpp, plan.grid.mpps))))
     tiles = run.tiles(plan, "store")
     run.primary, run.groups = check_arms(plan, tiles), groups_of(plan, tiles)
     theirs = run.tiles(plan.test, "test-store", " of the test cohort") if plan.test is not None else None
+    check_test_set(tiles, theirs)
+    check_evaluation(plan, _usable(tiles), tiles.name, _usable(theirs) if theirs is not None else None)
     added = extras(tiles) if extras else Extras()
     sets, test_sets = [tiles], [theirs] if theirs is not None else []
     models: dict[str, Path] = {}
@@ -230,14 +236,11 @@ def _evaluation_on(plan: Study, run: _Run) -> EvaluateSettings:
     return evaluation
 
 
-def _check_labels(plan: Study, tell: Callable[[str], None] | None) -> None:
-    """Raise for labels that cannot be used before hours are spent on slides; what they warn of is said later."""
+def _usable(tiles: EmbeddingSet) -> list[str]:
+    """The slides that every arm can read; which others there are is said by the evaluation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)
-        for name, target in plan.labels.targets.items():
-            cohort = read_cohort(plan.labels.file, name, **target.model_dump(), **plan.labels.columns)
-            if tell is not None:
-                tell(f"{plan.labels.file.name}: {cohort.sentence()}")
+        return common_slides([tiles])[0]
 
 
 def _described(plan: Study, sets: Sequence[EmbeddingSet], models: Mapping[str, Path], report: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The arms that a study will have, before there is any set to make them of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from parfocal.studies.arms import table_of_arms
 from parfocal.studies.chain.settings import Study
 from parfocal.studies.evaluation.primary import choose_primary
 
-__all__ = ["arms_of_model", "check_arms", "expected_arms", "pictured_set"]
+__all__ = ["arms_of_model", "check_arms", "expected_arms", "pictured_set", "planned_set"]
 
 
 def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
@@ -60,6 +60,39 @@ def check_arms(study: Study, tiles: EmbeddingSet) -> str | None:
     arms = expected_arms(study, tiles)
     named, _ = choose_primary(arms, study.evaluation.primary)
     return None if named is None else arms[named].id
+
+
+class PlannedSet(EmbeddingSet):
+    """A set that is not there yet, whose slides are known already."""
+
+    def n_regions(self, slide: str) -> int:
+        """As planned."""
+        return int(self.content["planned_regions"][slide])
+
+    def n_tiles(self, slide: str) -> dict[float, int]:
+        """As planned."""
+        return {mpp: int(self.content["planned_tiles"][slide][format_mpp(mpp)]) for mpp in self.mpps}
+
+
+def planned_set(
+    pictured: EmbeddingSet, regions: Mapping[str, int], counts: Mapping[str, Mapping[str, int]]
+) -> EmbeddingSet:
+    """A pictured set with the slides that would be in it.
+
+    Args:
+        pictured: what `pictured_set` gives.
+        regions: of each slide.
+        counts: the tiles of each slide, by magnification or, where features do not say theirs, by folder.
+    """
+    names = next(iter(counts.values()), {}).keys()
+    mpps = list(map(format_mpp, pictured.mpps))
+    called = {name: name if name in mpps else mpp for name, mpp in zip(names, mpps, strict=False)}
+    content = {
+        **pictured.content,
+        "planned_regions": dict(regions),
+        "planned_tiles": {slide: {called[name]: n for name, n in own.items()} for slide, own in counts.items()},
+    }
+    return PlannedSet(pictured.path, content, tuple(sorted(regions)))
 
 
 def pictured_set(grid: GridConfig, names: Sequence[str]) -> EmbeddingSet:

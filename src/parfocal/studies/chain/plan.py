@@ -5,14 +5,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from parfocal.embeddings import EmbeddingSet
+from parfocal.cohort import Fold
+from parfocal.embeddings import EmbeddingSet, only_mpps
 from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings
-from parfocal.pretrain.holdout import shared_groups, split_set
+from parfocal.pretrain.holdout import check_hidable, shared_groups, split_set
 from parfocal.region_encoder.checkpoint import read_pretraining
 from parfocal.region_encoder.config import SIZES
-from parfocal.studies.chain.arms import expected_arms, pictured_set
-from parfocal.studies.chain.plan_tiles import TilesPlan, gib, plan_tiles
+from parfocal.studies.chain.arms import check_arms, expected_arms, pictured_set, planned_set
+from parfocal.studies.chain.checks import check_evaluation, check_labels, check_place, check_test_set
+from parfocal.studies.chain.estimate import fit_hours
+from parfocal.studies.chain.plan_tiles import PlannedCohort, TilesPlan, gib, plan_tiles
 from parfocal.studies.chain.settings import Study
 from parfocal.studies.chain.stages import groups_of, model_folder, resolve_device
 
@@ -59,6 +62,8 @@ class StudyPlan:
         folds: of one repeat.
         repeats: of the cross-validation.
         fits: arms x targets x folds x repeats; each chooses among several candidates inside.
+        fit_hours: how long all fits would take on this machine; None where nothing could be measured.
+        fit_basis: what that was measured on, and what it leaves out.
     """
 
     tiles: TilesPlan
@@ -69,6 +74,16 @@ class StudyPlan:
     folds: int
     repeats: int
     fits: int
+    fit_hours: float | None
+    fit_basis: str
+
+    @property
+    def exit_status(self) -> int:
+        """0 when no slide would fail, 1 when all of a cohort would, 3 when some would."""
+        cohorts = [one for one in (self.tiles, self.test_tiles) if one is not None]
+        if any(one.problems and not one.slides for one in cohorts):
+            return 1
+        return 3 if any(one.problems for one in cohorts) else 0
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain values."""
@@ -76,60 +91,82 @@ class StudyPlan:
 
 
 def plan_study(study: Study, out: Path) -> StudyPlan:
-    """Count everything that a study would do.
+    """Count everything that a study would do, and raise for everything that would stop it, in the order of the run.
 
-    Slides are opened and their tissue is found; tiles of one slide are read and encoded for the estimate of time.
+    Slides are opened and their tissue is found; tiles of one slide are read and encoded, and a few fits are done on
+    random numbers, for the estimates of time.
 
     Args:
         study: what to do.
         out: where it would be done, for what is there already.
 
     Raises:
-        ConfigError: a slide, a store or an encoder is not there.
-        EncoderError: the encoder cannot be loaded here.
+        ConfigError: labels, arms, models, folds and slides do not fit together; a slide, a store or the device is not
+            there.
+        MismatchError: a model is to see a magnification that there is not, or the external cohort was made otherwise.
+        StoreError: nothing can be written to `out`.
     """
+    check_place(out)
+    check_labels(study, None)
     device = resolve_device(study.run.device)
-    tiles, made = plan_tiles(study, study, out / "store", device)
-    test = plan_tiles(study, study.test, out / "test-store", device)[0] if study.test is not None else None
-    pictured = made if made is not None else pictured_set(study.grid, list(tiles.tiles))
-    complete = made is not None and tiles.done == tiles.slides
-    models = tuple(
-        _plan_model(study, name, settings, tiles, made if complete else None, out)
-        for name, settings in study.models.items()
+    ours = plan_tiles(study, study, out / "store", device)
+    tiles = ours.tiles
+    pictured = (
+        ours.made
+        if ours.made is not None
+        else pictured_set(study.grid, list(tiles.tiles) or list(map(format_mpp, study.grid.mpps)))
     )
+    check_arms(study, pictured)
+    theirs = plan_tiles(study, study.test, out / "test-store", device) if study.test is not None else None
+    check_test_set(ours.made, theirs.made if theirs is not None else None)
     arms = expected_arms(study, pictured)
+    folds: dict[str, list[Fold]] = {}
+    if ours.regions and (theirs is None or theirs.regions):  # else nothing could be done, whatever the labels say
+        test_slides = None if theirs is None else theirs.labelled
+        folds = check_evaluation(study, ours.labelled, f"the {tiles.source}", test_slides)
+    planned = ours.made if ours.is_complete and ours.made else planned_set(pictured, ours.regions, ours.counts)
+    models = tuple(_plan_model(study, name, settings, ours, planned, out) for name, settings in study.models.items())
     evaluation = study.evaluation
-    fits = len(arms) * len(study.labels.targets) * evaluation.folds * evaluation.repeats
+    usual = evaluation.folds * evaluation.repeats
+    n_fits = sum(len(arms) * len(folds.get(target, [None] * usual)) for target in study.labels.targets)
+    hours, basis = fit_hours(study, arms, folds)
     return StudyPlan(
         tiles,
-        test,
+        None if theirs is None else theirs.tiles,
         models,
         tuple(arm.id for arm in arms),
         tuple(study.labels.targets),
         evaluation.folds,
         evaluation.repeats,
-        fits,
+        n_fits,
+        hours,
+        basis,
     )
 
 
 def _plan_model(
-    study: Study, name: str, settings: PretrainSettings, tiles: TilesPlan, made: EmbeddingSet | None, out: Path
+    study: Study, name: str, settings: PretrainSettings, ours: PlannedCohort, planned: EmbeddingSet, out: Path
 ) -> ModelPlan:
+    tiles = ours.tiles
     named = tuple(format_mpp(mpp) for mpp in settings.mpps)
     seen = named or tuple(tiles.tiles)
     folder, done = None, False
-    training = (1 - settings.holdout) * tiles.regions
-    if made is not None:
-        groups = groups_of(study, made)
-        place = model_folder(out / "models", name, settings, made, groups)
+    training: float = (1 - settings.holdout) * tiles.regions
+    groups = groups_of(study, planned) if planned.slides else {}
+    if ours.is_complete:
+        place = model_folder(out / "models", name, settings, planned, groups)
         folder, done = str(place), (place / "config.json").is_file() and bool(read_pretraining(place))
+    # Of a single slide, fragments of tissue are held out, which only its embeddings show.
+    if ours.is_complete or sum(count > 0 for count in ours.regions.values()) > 1:
+        visible = only_mpps(planned, settings.mpps)
         split = split_set(
-            made,
+            visible,
             share=settings.holdout,
             slides=settings.holdout_slides,
             seed=settings.seed,
-            groups=shared_groups(made.slides, groups),
+            groups=shared_groups(planned.slides, groups),
         )
+        check_hidable(visible, split)
         training = sum(len(part.regions) for part in split.training)
     from_epochs = max(1, math.ceil(settings.epochs * training / settings.batch))
     steps = from_epochs if settings.steps is None else settings.steps

@@ -26,7 +26,7 @@ from parfocal.studies.evaluation.primary import arm_label, choose_primary
 from parfocal.studies.evaluation.result import ArmFits, ArmRun, FailedArm, TargetComparison, TargetResult
 from parfocal.studies.evaluation.subgroups import measure_subgroups
 
-__all__ = ["compare_arms"]
+__all__ = ["compare_arms", "measurable_folds"]
 
 
 def compare_arms(
@@ -56,12 +56,7 @@ def compare_arms(
         ConfigError: fewer than two folds can be measured, or no mixed arm has the primary label.
     """
     outcome = cohort.outcome
-    joined = [units(cohort, fold.test) for fold in folds]
-    usable = np.array([can_be_measured(outcome.of(one.slides)) for one in joined])
-    if usable.sum() < 2:
-        raise ConfigError(
-            f"{_cannot(cohort, int(usable.sum()), len(folds))}; an interval needs two folds that do. Use fewer folds."
-        )
+    joined, usable = measurable_folds(cohort, folds)
     notes = list(cohort.notes)
     if not usable.all():
         notes.append(_left_out(cohort, int((~usable).sum()), len(folds)))
@@ -130,6 +125,21 @@ def compare_arms(
         failed=failed,
         missing_primary=missing,
     )
+
+
+def measurable_folds(cohort: Cohort, folds: Sequence[Fold]) -> tuple[list[Units], Bool[np.ndarray, " fold"]]:
+    """The units that each fold tests, and whether its labels can be put in order.
+
+    Raises:
+        ConfigError: fewer than two folds can be measured.
+    """
+    joined = [units(cohort, fold.test) for fold in folds]
+    usable = np.array([can_be_measured(cohort.outcome.of(one.slides)) for one in joined])
+    if usable.sum() < 2:
+        raise ConfigError(
+            f"{_cannot(cohort, int(usable.sum()), len(folds))}; an interval needs two folds that do. Use fewer folds."
+        )
+    return joined, usable
 
 
 def _with_numbers(

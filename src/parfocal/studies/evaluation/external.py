@@ -3,16 +3,16 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 
-from parfocal.cohort import Cohort, Outcome, units
+from parfocal.cohort import Cohort, Units, units
 from parfocal.errors import ConfigError
 from parfocal.report.statistics import delong_interval, delong_test, patient_draws
 from parfocal.studies.evaluation.calibrated import calibrate
 from parfocal.studies.evaluation.metric import can_be_measured, measure_beside, measure_weighted
 from parfocal.studies.evaluation.result import ArmFits, Comparison, ExternalRun
 
-__all__ = ["compare_externally"]
+__all__ = ["check_external", "compare_externally"]
 
 _FEWEST = 3
 
@@ -38,10 +38,9 @@ def compare_externally(
     """
     if cohort is None:
         return (None,) * len(fits)
-    joined = units(cohort, np.arange(len(cohort.slides), dtype=np.int64))
+    joined = check_external(cohort)
     outcome = cohort.outcome.of(joined.slides)
     patients = cohort.group_numbers()[joined.slides]
-    _check(cohort, outcome, patients)
     scores = [None if one.external is None else joined.mean(one.external.score) for one in fits]
     shares = [None if score is None else measure_weighted(outcome, score) for score in scores]
     strata = {"continuous": None, "survival": outcome.event}.get(outcome.kind, outcome.value)
@@ -76,7 +75,14 @@ def _difference(first: _Share, second: _Share) -> _Share:
     return lambda weight: first(weight) - second(weight)
 
 
-def _check(cohort: Cohort, outcome: Outcome, patients: Int64[np.ndarray, " unit"]) -> None:
+def check_external(cohort: Cohort) -> Units:
+    """What is counted of an external cohort.
+
+    Raises:
+        ConfigError: it is too small or has one class only.
+    """
+    joined = units(cohort, np.arange(len(cohort.slides), dtype=np.int64))
+    outcome, patients = cohort.outcome.of(joined.slides), cohort.group_numbers()[joined.slides]
     if outcome.kind == "binary":
         for label, name in zip((0, 1), outcome.classes, strict=True):
             n = len(np.unique(patients[outcome.value == label]))
@@ -90,3 +96,4 @@ def _check(cohort: Cohort, outcome: Outcome, patients: Int64[np.ndarray, " unit"
             f"the external cohort has {len(np.unique(patients))} patients for {cohort.target!r}, or labels that are "
             f"all alike; a comparison needs {2 * _FEWEST} patients whose labels differ."
         )
+    return joined
