@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.embeddings import EmbeddingSet, LeftOut, open_sets, with_readable_index
-from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning, StoreError
+from parfocal.errors import ConfigError, ParfocalWarning, StoreError, as_problem
 from parfocal.geometry import format_mpp
 from parfocal.provenance import digest8, file_digest8, provenance, writing
 from parfocal.report import make_report
@@ -264,10 +264,11 @@ def _pictures_of(
                 f"slide's score, {scores.of_slides()[slide]:.3f}."
             )
             figures.append(map_figure(source, rows, scores, slide, files[rows.slides[slide]], caption))
-    except ParfocalError as error:
-        # The statistics are done; a slide that cannot be read must not take them away.
-        warnings.warn(f"pictures are left out: {error}", ParfocalWarning, stacklevel=3)
-        return LabelPictures(tuple(figures), (f"Some pictures are left out: {error}",))
+    except Exception as error:
+        # The statistics are done; a slide that cannot be read must not take them away, whatever a library raises on it.
+        problem = as_problem(error)
+        warnings.warn(f"pictures are left out: {problem}", ParfocalWarning, stacklevel=3)
+        return LabelPictures(tuple(figures), (f"Some pictures are left out: {problem}",))
     missing = len(rows.slides) - len(files)
     note = (f"{missing} slides have no file at hand; their tiles are not shown.",) if missing else ()
     return LabelPictures(tuple(figures), note)

@@ -8,13 +8,23 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from parfocal.embeddings import EmbeddingSet, SlideTokens
+from parfocal.embeddings.files import SCAN
 from parfocal.geometry import Box, format_mpp
 from parfocal.report import Figure, slide_map_figure, tile_gallery
 from parfocal.slides import Slide, SlideSource, open_slide, read_tile
 from parfocal.studies.pairing.moments import CohortRows, region_means
 from parfocal.studies.pairing.permutation import Candidate
 
-__all__ = ["DirectionScores", "ends", "gallery", "map_figure", "score_directions", "slide_files", "slides_to_map"]
+__all__ = [
+    "DirectionScores",
+    "ends",
+    "gallery",
+    "map_figure",
+    "open_as_embedded",
+    "score_directions",
+    "slide_files",
+    "slides_to_map",
+]
 
 _MAP_PX = 420
 
@@ -120,7 +130,7 @@ def map_figure(
     name = rows.slides[slide]
     tokens = source.read(name)
     here = slice(int(rows.start[slide]), int(rows.start[slide + 1]))
-    with open_slide(file, slide_mpp=tokens.slide_mpp) as opened:
+    with open_as_embedded(source, tokens, file) as opened:
         width_um, height_um = opened.width_px * opened.mpp, opened.height_px * opened.mpp
         mpp = max(width_um, height_um) / _MAP_PX
         thumbnail = read_tile(opened, Box(0.0, 0.0, width_um, height_um), mpp=mpp)
@@ -150,6 +160,12 @@ def slide_files(source: EmbeddingSet, slides: Sequence[str], given: Sequence[Sli
         if path is not None and path.exists():
             found[slide] = path
     return found
+
+
+def open_as_embedded(source: EmbeddingSet, tokens: SlideTokens, file: Path) -> Slide:
+    """A slide's file as it was embedded: with its resolution, and of several scans the one that was read."""
+    scan = source.attributes(tokens.slide).get(SCAN)
+    return open_slide(file, slide_mpp=tokens.slide_mpp, scan=None if scan is None else int(scan))
 
 
 def _spread(order: np.ndarray, slide: np.ndarray, number: int) -> list[int]:
@@ -184,7 +200,7 @@ def _tiles(
             centre = np.nanmean(region_means(tokens, mpp), axis=0)
         own = np.flatnonzero(tokens.region[mpp] == region - int(rows.start[number]))
         along = (tokens.features[mpp][own].astype(np.float64) - centre) @ direction
-        with open_slide(files[name], slide_mpp=tokens.slide_mpp) as opened:
+        with open_as_embedded(source, tokens, files[name]) as opened:
             tiles.append(_tile(opened, source, tokens, mpp, int(own[along.argmax()])))
     return tiles
 
