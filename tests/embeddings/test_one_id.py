@@ -68,3 +68,14 @@ def test_a_copy_beside_its_original_and_another_file_of_its_name_are_slides_of_t
     summary = embed_slides([first.with_name("copy.tif"), tmp_path / "slides" / "b"], store, small_settings)
     assert summary.exit_status == 0
     assert open_set(summary.set_path).slides == ("copy", "other/s", "s")
+
+
+def test_a_slide_whose_name_is_no_utf8_is_embedded_and_kept(
+    tmp_path: Path, make_slide, small_settings: EmbedSettings
+) -> None:
+    path = make_slide("plain.tif")
+    odd = path.rename(path.with_name(os.fsdecode(b"odd\xff.tif")))
+
+    first = embed_slides([odd], tmp_path / "store", small_settings)
+    again = embed_slides([odd], tmp_path / "store", small_settings)
+    assert [(one.slide, one.kept) for one in (*first.done, *again.done)] == [("odd%FF", False), ("odd%FF", True)]

@@ -50,12 +50,14 @@ def test_what_cannot_be_opened_fails_alone_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "gone.svs").symlink_to("nowhere/x.svs")
     (tmp_path / "ring.tif").symlink_to("ring.tif")
     os.mkfifo(tmp_path / "pipe.svs")
+    touch(tmp_path, "void.ndpi")
 
     found = find_slides([tmp_path])
-    assert ids(found) == ["gone", "good", "pipe", "ring"]
+    assert ids(found) == ["gone", "good", "pipe", "ring", "void"]
     for slide, reason in {
         "gone": "it is a dangling link to nowhere/x.svs",
         "pipe": "it is a pipe, a socket or a device",
+        "void": "it is empty",
         "ring": "it is a link to ring.tif that leads to no file",
     }.items():
         path = next(source.path for source in found if source.slide == slide)

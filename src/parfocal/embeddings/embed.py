@@ -194,7 +194,8 @@ def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, 
 def _origin(slide: Slide, source: SlideSource) -> SlideOrigin:
     calibration = slide.calibration
     return SlideOrigin(
-        path=str(source.path),
+        # Names of files may be no UTF-8, and attributes of HDF5 are.
+        path=str(source.path).encode("utf-8", "backslashreplace").decode(),
         size_l0px=(slide.width_px, slide.height_px),
         objective_power=slide.objective_power,
         mpp_source=calibration.source if calibration else None,

@@ -46,7 +46,8 @@ def check_openable(path: Path) -> None:
     problem = path_problem(path)
     if problem is None:
         try:
-            path.open("rb").close()
+            with path.open("rb") as file:
+                problem = None if file.read(1) else "it is empty; copy the file again"
         except OSError as error:
             problem = f"it cannot be read ({_reason(error)})"
     if problem is not None:
