@@ -17,7 +17,7 @@ from parfocal.studies.arms import Arm
 from parfocal.studies.evaluation import ArmFits, FailedArm, TargetResult, compare_arms
 from parfocal.studies.kept import kept_predictions
 
-__all__ = ["Bags", "ExternalBags", "FitPlan", "cross_validate", "one_thread_each"]
+__all__ = ["Bags", "ExternalBags", "FitFailedError", "FitPlan", "attempt_fit", "cross_validate", "one_thread_each"]
 
 Bags = Mapping[tuple[int, str], Bag]
 """By the number of the set and the name of the bag."""
@@ -142,25 +142,25 @@ class _Done:
     seconds: float
 
 
-class _FitFailedError(Exception):
+class FitFailedError(Exception):
     """A fit raised, or its scores cannot be used; the text is the reason."""
 
 
-def _attempt(fit: Callable[[], list[FoldPrediction]], folds: Sequence[Fold]) -> list[FoldPrediction]:
+def attempt_fit(fit: Callable[[], list[FoldPrediction]], folds: Sequence[Fold]) -> list[FoldPrediction]:
     """What a fit gives, each score finite.
 
     Raises:
-        _FitFailedError: it raised something, whatever it was: one arm must not take the results of the others away.
+        FitFailedError: it raised something, whatever it was: one arm must not take the results of the others away.
     """
     try:
         found = fit()
     except Exception as error:
         text = " ".join(str(error).split()).rstrip(".")
-        raise _FitFailedError(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
+        raise FitFailedError(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
     broken = [fold for fold, one in zip(folds, found, strict=True) if not np.isfinite(one.score).all()]
     if broken:
         first = f"the first is fold {broken[0].number + 1} of repeat {broken[0].repeat + 1}"
-        raise _FitFailedError(f"its scores are not finite in {len(broken)} of {len(folds)} fits; {first}")
+        raise FitFailedError(f"its scores are not finite in {len(broken)} of {len(folds)} fits; {first}")
     return found
 
 
@@ -186,7 +186,7 @@ def _fit_arm(
             seed = f"seed {seeded.seed}: " if number else ""
 
             def in_folds(seeded: ProbeSettings = seeded) -> list[FoldPrediction]:
-                return _attempt(lambda: predict(pool(own, outcome, folds, seeded), own, folds), folds)
+                return attempt_fit(lambda: predict(pool(own, outcome, folds, seeded), own, folds), folds)
 
             where = seed
             found, took = kept_predictions(plan.keep, name, own, outcome, folds, seeded, in_folds)
@@ -202,13 +202,13 @@ def _fit_arm(
                         (fit,) = pool(own, outcome, [whole], seeded)
                         return [FoldPrediction(fit.score(theirs, np.arange(len(theirs[0].slides))), fit.chosen)]
 
-                    return _attempt(score, [whole])
+                    return attempt_fit(score, [whole])
 
                 where = f"{seed}fitted on all slides for the test cohort: "
                 tested, took = kept_predictions(plan.keep, name, [*own, *theirs], outcome, [whole], seeded, on_test)
                 outside.append(tested)
                 seconds += took
-    except _FitFailedError as failure:
+    except FitFailedError as failure:
         return FailedArm(arm, f"{where}{failure}")
     return _Done(tuple(by_seed), average_predictions(outside)[0] if outside else None, seconds)
 

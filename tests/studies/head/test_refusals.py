@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parfocal.config import GridConfig
 from parfocal.embeddings import EmbedSettings, embed_slides
-from parfocal.errors import ConfigError, FormatVersionError, MismatchError, StoreError
+from parfocal.errors import ConfigError, FormatVersionError, MismatchError, ParfocalError, StoreError
 from parfocal.studies.head import PredictSettings, fit, load_head, predict
 
 from .scans import ENCODER, GRID, QUICK, Scanned
@@ -63,6 +64,18 @@ def test_code_that_a_head_names_is_not_run_because_the_head_says_so(
     with pytest.raises(ConfigError, match=r"names Python code as its tile encoder \(python:.*--encoder SPEC"):
         predict([scanned.new_slides], head, tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_an_arm_whose_fit_fails_is_one_line_and_no_head(
+    scanned: Scanned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(*_: object) -> list[object]:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr("parfocal.studies.arms.fit_mean", diverging)
+    with pytest.raises(ParfocalError, match=r"cannot fit 5x \(2 mpp\): .* on 'red': LinAlgError: Singular matrix"):
+        fit([scanned.store], scanned.labels, "red", "2/mean", tmp_path / "head", QUICK)
+    assert not (tmp_path / "head").exists()
 
 
 def test_what_is_not_there_and_a_folder_in_the_tables_place_are_named(

@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ from parfocal.cohort import (
 from parfocal.config import Settings
 from parfocal.device import find_device
 from parfocal.embeddings import EmbeddingSet, LeftOut
-from parfocal.errors import ConfigError, ParfocalWarning
-from parfocal.probes import FittedProbe, FoldPrediction, ProbeSettings, average_predictions, predict
+from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
+from parfocal.probes import Fit, FittedProbe, FoldPrediction, ProbeSettings, average_predictions, predict
 from parfocal.provenance import file_digest8, writable_folder
 from parfocal.studies.arms import Arm, read_arm_bags
 from parfocal.studies.evaluation import ArmFits, ArmRun, compare_arms
+from parfocal.studies.fitting import FitFailedError, attempt_fit
 from parfocal.studies.head.calibration import Calibration, fit_calibration
 from parfocal.studies.head.choice import find_arm, model_of, tiles_of
 from parfocal.studies.head.facts import (
@@ -100,6 +102,7 @@ def fit(
         say: told what the target holds, before anything is fitted.
 
     Raises:
+        ParfocalError: a fit failed, or gave scores that are not finite.
         ConfigError: there is no such arm, or labels, splits, models and sets do not fit together.
         StoreError: a set cannot be read.
     """
@@ -138,9 +141,13 @@ def fit(
             own = [bags[key] for key in branch.bags]
             assert branch.pool is not None  # an arm that averages others averages arms with a probe
             choices = settings.probes.model_copy(update={"seed": own_seed})
-            *held_out, final = branch.pool(own, cohort.outcome, [*folds, whole], choices)
-            predictions.append(predict(held_out, own, folds))
-            probes.append(final)
+            try:
+                found = attempt_fit(
+                    partial(_fit_branch, branch.pool, own, cohort, folds, whole, choices, probes), folds
+                )
+            except FitFailedError as error:
+                raise ParfocalError(f"cannot fit {branch.label} on {cohort.target!r}: {error}.") from error
+            predictions.append(found)
         score = average_predictions(predictions) if len(jobs) > 1 else predictions[0]
         calibration = fit_calibration(cohort.outcome, _by_repeat(score, folds, len(cohort.slides)))
         habits = fit_habits(usual, [fold for fold in folds if fold.repeat == 0])
@@ -174,6 +181,22 @@ def _read_means(tiles: EmbeddingSet, slides: Sequence[str], left_out: LeftOut) -
         warnings.filterwarnings("ignore", ".*attention sees a random part", ParfocalWarning)
         bags = read_bags(tiles, left_out.keep(slides), most_instances=1, left_out=left_out)
     return [bag.without(left_out.reasons) for bag in bags]
+
+
+def _fit_branch(
+    pool: Fit,
+    bags: Sequence[Bag],
+    cohort: Cohort,
+    folds: Sequence[Fold],
+    whole: Fold,
+    choices: ProbeSettings,
+    probes: list[FittedProbe],
+) -> list[FoldPrediction]:
+    """The predictions of a probe in every fold; the probe of all slides is added to `probes`."""
+    *held_out, final = pool(bags, cohort.outcome, [*folds, whole], choices)
+    found = predict(held_out, bags, folds)
+    probes.append(final)
+    return found
 
 
 def _splits(path: Path | None, cohort: Cohort, settings: FitSettings) -> Splits:
