@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,13 +24,18 @@ SMALL = PretrainSettings(
 )
 CURVE = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "lr", "r2", "r2_whole_0.5", "rank_me_cls")
 RUN = """
-import sys, torch
+import os, signal, sys, torch
 from pathlib import Path
 from parfocal.embeddings import open_set
-from parfocal.pretrain import PretrainSettings, pretrain
+from parfocal.pretrain import PretrainSettings, StepsDone, pretrain
 torch.set_num_threads(1)
+
+def on_event(event):
+    if isinstance(event, StepsDone) and str(int(event.values["step"])) == os.environ.get("KILLED_AT"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
 settings = PretrainSettings.model_validate_json(sys.argv[3])
-pretrain(open_set(Path(sys.argv[1])), Path(sys.argv[2]), settings)
+pretrain(open_set(Path(sys.argv[1])), Path(sys.argv[2]), settings, on_event=on_event)
 """
 
 
@@ -66,11 +70,7 @@ def test_a_killed_run_goes_on_to_the_curve_of_one_that_was_not(make_set: MakeSet
     settings = SMALL.model_copy(update={"steps": 18, "log_every": 2, "checkpoint_every": 3, "objective": "cmem"})
     pretrain(tiles, tmp_path / "whole", settings)
 
-    process = start(tiles, tmp_path / "killed", settings)
-    metrics = tmp_path / "killed" / "metrics.csv"
-    while process.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) > 4):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process = start(tiles, tmp_path / "killed", settings, KILLED_AT="8")
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert (tmp_path / "killed" / "resume.pt").is_file()
@@ -171,7 +171,7 @@ def test_two_processes_train_one_model(make_set: MakeSet, tmp_path: Path) -> Non
     processes = [
         start(tiles, tmp_path / "two", settings, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)
     ]
-    errors = [process.communicate(timeout=60)[1].decode() for process in processes]
+    errors = [process.communicate(timeout=600)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     pretrain(tiles, tmp_path / "one", SMALL)
 

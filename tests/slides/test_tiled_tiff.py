@@ -94,9 +94,9 @@ def test_a_forked_process_opens_the_file_for_itself(write_tiff: Write, pixels: n
         child = context.Process(target=_read_in_child, args=(slide, answer))
         child.start()
         try:
-            assert answer.get(timeout=30) == expected
+            assert answer.get(timeout=300) == expected
         finally:
-            child.join(timeout=30)
+            child.join(timeout=300)
         assert int(slide.read_level(0, 5, 7, 200, 150).sum()) == expected
 
 
