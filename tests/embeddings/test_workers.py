@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.embeddings import EmbedSettings, EmbedSummary, TilesDone, embed_slides, open_set, read_failures
+from parfocal.embeddings import (
+    EmbedSettings,
+    EmbedSummary,
+    TilesDone,
+    embed_slides,
+    estimate_run,
+    open_set,
+    read_failures,
+)
 from parfocal.errors import EncoderError
 
 # An encoder that stays in the middle of a slide for as long as a file is there: a test decides what happens when.
@@ -172,6 +180,25 @@ def test_a_crash_costs_only_its_slide_now_and_in_the_next_run(
         assert open_set(summary.set_path).slides == ("slide-0", "slide-1")
         assert summary.exit_status == 3
         assert not list((tmp_path / "store").rglob(".*"))
+
+
+def test_a_dry_run_survives_a_crash_and_has_the_status_of_the_run(
+    tmp_path: Path, make_slide, small_settings: EmbedSettings
+) -> None:
+    (tmp_path / "deadly_encoder.py").write_text(DEADLY)
+    paths = [make_slide("crashed.tif", color=(230, 20, 220)), make_slide("good.tif"), make_slide("g.tif", tissue=False)]
+    settings = small_settings.model_copy(
+        update={"encoder": f"python:{tmp_path / 'deadly_encoder.py'}:encode,tile_px=64", "workers": 1}
+    )
+
+    estimate = estimate_run(paths, tmp_path / "store", settings)
+
+    assert [one.slide for one in estimate.slides] == ["crashed", "good", "g"]
+    assert ["SIGSEGV" in (one.problem or "") for one in estimate.slides] == [True, False, False]
+    assert estimate.seconds is not None
+    assert estimate.exit_status == 3
+    assert estimate_run(paths[2:], tmp_path / "store", small_settings).exit_status == 1
+    assert not (tmp_path / "store").exists()
 
 
 UNLOADABLE = """

@@ -54,11 +54,13 @@ def embed(
             for one in estimate.slides:
                 if one.problem:
                     tell(f"{one.slide} would fail: {one.problem}")
+                elif not one.n_regions:
+                    tell(no_tissue_line(output, one.slide, one.path))
         return estimate.exit_status
     with RunProgress() as progress:
         summary = embed_slides(slides, output, settings, on_event=progress)
     for empty in summary.no_tissue:
-        tell(no_tissue_line(summary, empty))
+        tell(no_tissue_line(output, empty.slide, empty.path))
     if json:
         print_json(summary.describe())
     else:

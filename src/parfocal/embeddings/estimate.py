@@ -1,20 +1,23 @@
 """What a run would cost, before anything is written: tiles, bytes and time."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parfocal.crew import CannotStartError, Death, Tell, check_workers, run_crew
 from parfocal.embeddings.embed import kept_slide, open_source
 from parfocal.embeddings.events import tile_counts
 from parfocal.embeddings.one_id import slides_with_other_ids
 from parfocal.embeddings.settings import EmbedSettings, load_encoders, row_settings, set_name
+from parfocal.embeddings.workers import cannot_load, load_in_process
 from parfocal.encoders import TileEncoder
-from parfocal.errors import as_problem
+from parfocal.errors import SlideError, as_problem
 from parfocal.regions import RegionPlan, plan_regions
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
 from parfocal.tiles import iter_tiles
@@ -86,11 +89,11 @@ class RunEstimate:
 
     @property
     def exit_status(self) -> int:
-        """0 when no slide would fail, 1 when all would, 3 when some would."""
-        problems = sum(one.problem is not None for one in self.slides)
-        if not problems:
+        """That of the run: 0 when all slides would have embeddings, 1 when none would, 3 when some would."""
+        without = sum(one.n_regions == 0 for one in self.slides)
+        if not without:
             return 0
-        return 1 if problems == len(self.slides) else 3
+        return 1 if without == len(self.slides) else 3
 
     def describe(self) -> dict[str, Any]:
         """The estimate as plain values."""
@@ -130,37 +133,94 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
         EncoderError: an encoder cannot be loaded.
     """
     check_slide_mpp(settings.slide_mpp)
+    if settings.workers:
+        check_workers()
     sources = find_slides(inputs, ids=settings.ids)
     encoders = load_encoders(settings)
     set_path = store / set_name(row_settings(settings, encoders))
     other_ids = slides_with_other_ids(sources, settings, set_path)
-    slides = []
-    read_seconds: float | None = None
-    encode_seconds: dict[float, float] = {}
-    for source in sources:
-        try:
-            if source.slide in other_ids:
-                raise other_ids[source.slide]
-            kept = kept_slide(source, settings, set_path)
-            if kept is not None:
-                slides.append(_slide_estimate(source, True, kept.n_regions, kept.n_tiles, encoders, settings))
-                continue
-            with open_source(source, settings) as slide:
-                plan = plan_regions(slide, settings.grid)
-                n_tiles = {mpp: plan.n_tiles(mpp) for mpp in settings.grid.mpps}
-                slides.append(_slide_estimate(source, False, plan.n_regions, n_tiles, encoders, settings))
-                if read_seconds is None and plan.n_regions:
-                    read_seconds, encode_seconds = _measure(slide, plan, encoders, settings)
-        except Exception as error:
-            # As in the slide's own job: whatever a library raises on a file is that slide's line.
-            slides.append(SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=as_problem(error)))
+    found = {one.slide: _would_fail(one, other_ids[one.slide]) for one in sources if one.slide in other_ids}
+    costs: _Costs | None = None
+    left = [source for source in sources if source.slide not in found]
+    for estimate, measured in _planned(left, encoders, settings, set_path):
+        found[estimate.slide] = estimate
+        costs = costs or measured
+    slides = tuple(found[source.slide] for source in sources)
     todo = [one for one in slides if not one.done]
-    seconds = None
-    if read_seconds is not None:
-        reading = read_seconds * sum(one.n_regions for one in todo)
-        encoding = sum(encode_seconds[mpp] * count for one in todo for mpp, count in one.n_tiles.items())
-        seconds = max(reading, encoding) / max(1, min(settings.workers, len(todo)))
-    return RunEstimate(set_path, tuple(slides), read_seconds, encode_seconds, seconds)
+    if costs is None:
+        return RunEstimate(set_path, slides, None, {}, None)
+    reading = costs.read_seconds * sum(one.n_regions for one in todo)
+    encoding = sum(costs.encode_seconds[mpp] * count for one in todo for mpp, count in one.n_tiles.items())
+    seconds = max(reading, encoding) / max(1, min(settings.workers, len(todo)))
+    return RunEstimate(set_path, slides, costs.read_seconds, costs.encode_seconds, seconds)
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """What was measured: reading one region, and encoding one tile per magnification, in seconds."""
+
+    read_seconds: float
+    encode_seconds: Mapping[float, float]
+
+
+class _Planner:
+    """Plans one slide after the other, and measures on the first that has tissue."""
+
+    def __init__(self, encoders: Mapping[float, TileEncoder], settings: EmbedSettings, set_path: Path) -> None:
+        self._encoders = encoders
+        self._settings = settings
+        self._set_path = set_path
+        self._has_measured = False
+
+    def plan(self, source: SlideSource) -> tuple[SlideEstimate, _Costs | None]:
+        """What a slide would cost; whatever a library raises on its file is its line, as in the slide's own job."""
+        costs = None
+        try:
+            kept = kept_slide(source, self._settings, self._set_path)
+            if kept is not None:
+                return self._estimate(source, True, kept.n_regions, kept.n_tiles), None
+            with open_source(source, self._settings) as slide:
+                plan = plan_regions(slide, self._settings.grid)
+                n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
+                estimate = self._estimate(source, False, plan.n_regions, n_tiles)
+                if not self._has_measured and plan.n_regions:
+                    costs = _measure(slide, plan, self._encoders, self._settings)
+                    self._has_measured = True
+        except Exception as error:
+            return _would_fail(source, error), None
+        return estimate, costs
+
+    def _estimate(self, source: SlideSource, done: bool, n_regions: int, n_tiles: Mapping[float, int]) -> SlideEstimate:
+        return _slide_estimate(source, done, n_regions, n_tiles, self._encoders, self._settings)
+
+
+def _planned(
+    sources: Sequence[SlideSource], encoders: Mapping[float, TileEncoder], settings: EmbedSettings, set_path: Path
+) -> Iterator[tuple[SlideEstimate, _Costs | None]]:
+    """Every slide as it would be embedded: in this process, or in others, of which a crash costs one slide."""
+    if not settings.workers:
+        yield from map(_Planner(encoders, settings, set_path).plan, sources)
+        return
+    prepare = partial(_prepare, settings, set_path)
+    try:
+        for source, result in run_crew(sources, prepare, range(min(settings.workers, len(sources)))):
+            if isinstance(result, Death):
+                yield _would_fail(source, SlideError(f"the process that read it died twice ({result}).")), None
+            else:
+                yield result
+    except CannotStartError as error:
+        raise cannot_load(settings, error) from error
+
+
+def _prepare(
+    settings: EmbedSettings, set_path: Path, place: int
+) -> Callable[[SlideSource, Tell], tuple[SlideEstimate, _Costs | None]]:
+    planner = _Planner(load_in_process(settings), settings, set_path)
+    return lambda source, tell: planner.plan(source)
+
+
+def _would_fail(source: SlideSource, error: Exception) -> SlideEstimate:
+    return SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=as_problem(error))
 
 
 def _slide_estimate(
@@ -183,9 +243,7 @@ def _slide_estimate(
     )
 
 
-def _measure(
-    slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncoder], settings: EmbedSettings
-) -> tuple[float, dict[float, float]]:
+def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncoder], settings: EmbedSettings) -> _Costs:
     """Seconds for reading a region, and for encoding a tile of each magnification, on a few regions of this slide."""
     start = max(0, (plan.n_regions - _SAMPLE_REGIONS) // 2)
     started = time.monotonic()
@@ -201,4 +259,4 @@ def _measure(
         started = time.monotonic()
         encoder.encode(tiles)
         per_tile[mpp] = (time.monotonic() - started) / len(tiles)
-    return read_seconds, per_tile
+    return _Costs(read_seconds, per_tile)

@@ -146,11 +146,11 @@ def summary_counts(summary: EmbedSummary) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def no_tissue_line(summary: EmbedSummary, outcome: EmbeddedSlide) -> str:
+def no_tissue_line(store: Path, slide: str, path: Path) -> str:
     """What to do about a slide on which no tissue was found, and the picture that shows what was seen."""
-    picture = summary.set_path.parent / "qc" / f"{outcome.slide}.jpg"
+    picture = store / "qc" / f"{slide}.jpg"
     look = f" Look at {picture}." if picture.is_file() else ""
-    return f"{outcome.slide}: no tissue found in {outcome.path}.{look} Say where it is with --tissue."
+    return f"{slide}: no tissue found in {path}.{look} Say where it is with --tissue."
 
 
 def slide_status(outcome: EmbeddedSlide | FailedSlide) -> str:

@@ -13,10 +13,11 @@ from parfocal.crew import CannotStartError, Death, Tell, run_crew
 from parfocal.embeddings.events import FailedSlide
 from parfocal.embeddings.job import JobResult, run_job
 from parfocal.embeddings.settings import EmbedSettings, load_encoders
+from parfocal.encoders import TileEncoder
 from parfocal.errors import EncoderError
 from parfocal.slides import SlideSource
 
-__all__ = ["run_in_processes"]
+__all__ = ["cannot_load", "load_in_process", "run_in_processes"]
 
 
 def run_in_processes(
@@ -45,10 +46,7 @@ def run_in_processes(
         for source, result in run_crew(sources, prepare, places, lambda source, tiles: on_tiles(source, *tiles)):
             yield _died(source, result) if isinstance(result, Death) else result
     except CannotStartError as error:
-        raise EncoderError(
-            f"a worker process cannot load the encoder {settings.encoder}: {error}. "
-            "--workers 0 loads it in this process and shows more; fewer workers need less memory."
-        ) from error
+        raise cannot_load(settings, error) from error
 
 
 def _died(source: SlideSource, death: Death) -> JobResult:
@@ -59,8 +57,8 @@ def _died(source: SlideSource, death: Death) -> JobResult:
     return JobResult(FailedSlide(source.slide, source.path, "WorkerDied", message))
 
 
-def _prepare(settings: EmbedSettings, set_path: Path, place: int) -> Callable[[SlideSource, Tell], JobResult]:
-    """Make a process ready: its share of the cores, and its encoders."""
+def load_in_process(settings: EmbedSettings) -> dict[float, TileEncoder]:
+    """Make a worker process ready: its share of the cores, and its encoders."""
     threads = _threads(settings.workers)
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read by libraries that are loaded from here on
@@ -70,6 +68,19 @@ def _prepare(settings: EmbedSettings, set_path: Path, place: int) -> Callable[[S
         threadpool_limits(threads)
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
+    return encoders
+
+
+def cannot_load(settings: EmbedSettings, error: CannotStartError) -> EncoderError:
+    """What to raise where no worker process becomes ready."""
+    return EncoderError(
+        f"a worker process cannot load the encoder {settings.encoder}: {error}. "
+        "--workers 0 loads it in this process and shows more; fewer workers need less memory."
+    )
+
+
+def _prepare(settings: EmbedSettings, set_path: Path, place: int) -> Callable[[SlideSource, Tell], JobResult]:
+    encoders = load_in_process(settings)
     return lambda source, tell: run_job(source, encoders, settings, set_path, lambda done, total: tell((done, total)))
 
 
