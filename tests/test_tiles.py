@@ -54,7 +54,7 @@ def plan_all(slide: Slide, grid: GridConfig) -> RegionPlan:
 
 
 def small_grid(min_tissue: float = 0.0) -> GridConfig:
-    return GridConfig(region_um=64.0, mpps=(2.0, 1.0, 0.5), tile_px=32, min_tissue=min_tissue)
+    return GridConfig(region_um=64.0, mpps=(2.0, 1.0, 0.5), tile_px=32, min_tissue=min_tissue, min_inside=0.0)
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,12 +1,18 @@
 """How a slide is cut into regions and tiles: the settings that every later stage shares."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp, whole_ratio
+from parfocal.provenance import file_digest8
 
-__all__ = ["GridConfig", "Settings"]
+__all__ = ["WAYS_TO_TISSUE", "GridConfig", "Settings"]
+
+WAYS_TO_TISSUE = ("default", "otsu", "none")
+"""The ways to find tissue that need no file."""
 
 
 class Settings(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
@@ -23,6 +29,15 @@ class GridConfig(Settings):
     tile_px: int = Field(224, gt=0, description="Side of a tile, in pixels, as the tile encoder expects it.")
     min_tissue: float = Field(
         0.1, ge=0, le=1, description="Smallest share of tissue for a region and for a tile to be kept; 0 keeps all."
+    )
+    min_inside: float = Field(
+        0.5, ge=0, le=1, description="Smallest share of a tile that must lie on the slide; with less it is absent."
+    )
+    tissue: str = Field(
+        "default",
+        min_length=1,
+        description="Where tissue is: default, otsu (Otsu on saturation), none (everywhere), a mask picture or GeoJSON "
+        "file, or a folder of them named by slide id.",
     )
 
     @field_validator("mpps")
@@ -58,5 +73,27 @@ class GridConfig(Settings):
         return ratio
 
     def describe(self) -> dict[str, Any]:
-        """The settings as plain values, for attributes of files and for digests."""
-        return self.model_dump(mode="json")
+        """The settings as plain values, for attributes of files and for digests.
+
+        The way to find tissue is left out where it is the usual one; a mask file is named by what is in it.
+
+        Raises:
+            ConfigError: there is no such mask file or folder.
+        """
+        described = self.model_dump(mode="json")
+        tissue = described.pop("tissue")
+        if tissue != "default":
+            described["tissue"] = tissue if tissue in WAYS_TO_TISSUE else _mask_name(Path(tissue))
+        return described
+
+
+def _mask_name(path: Path) -> str:
+    if path.is_dir():
+        return "masks"  # it gains files as slides come; the index of each slide names the mask that was used
+    try:
+        return f"mask:{file_digest8(path)}"
+    except OSError as error:
+        raise ConfigError(
+            f"there is no mask {path} ({error.strerror or error}). --tissue takes {', '.join(WAYS_TO_TISSUE)}, a mask "
+            "picture (PNG), a GeoJSON file, or a folder of such files named by slide id."
+        ) from error

@@ -227,7 +227,8 @@ def _pieces(
     some = (sizes > 0).all(axis=1)
     tissue = np.zeros(len(pairs))
     if some.any():
-        edges = (np.concatenate([low, high], axis=1)[some] + np.tile(plan.lattice[region], 2)) * plan.grid.region_um
+        edges = np.concatenate([low, high], axis=1)[some] * plan.grid.region_um
+        edges += np.tile(plan.region_xy_um()[region], 2)
         tissue[some] = plan.tissue.shares(edges)
     of_slot = sizes.prod(axis=1) * side**2
     return [_Piece(area, share) for area, share in zip(of_slot.tolist(), tissue.tolist(), strict=True)]

@@ -88,7 +88,8 @@ def test_a_dry_run_writes_nothing(workplace: Path, real_data: Path, capsys: pyte
     plan = json.loads(capsys.readouterr().out)
 
     assert not out.exists()
-    assert plan["tiles"]["2"] == plan["slides"][0]["regions"] > 0
+    # A region that lies mostly beyond the edge has no tile of its own size.
+    assert plan["slides"][0]["regions"] >= plan["tiles"]["2"] > 0
     assert plan["bytes"] > 0
     assert plan["seconds"] > 0
 

@@ -76,8 +76,8 @@ def same_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
     found = plan.find_tissue
     masks: list[object] = []
 
-    def once(slide: object) -> object:
-        masks.append(found(slide) if not masks else masks[0])  # type: ignore[arg-type]
+    def once(slide: object, tissue: str, **how: object) -> object:
+        masks.append(found(slide, tissue, **how) if not masks else masks[0])  # type: ignore[arg-type]
         return masks[0]
 
     monkeypatch.setattr(plan, "find_tissue", once)

@@ -13,10 +13,10 @@ def test_whatever_a_library_raises_on_a_file_is_that_slides_line(
     paths = [make_slide(f"{name}.tif") for name in "abc"]
     plan = estimate.plan_regions
 
-    def fails_on_b(slide: object, grid: object) -> object:
+    def fails_on_b(slide: object, grid: object, **how: object) -> object:
         if slide.name == "b.tif":  # type: ignore[attr-defined]
             raise ZeroDivisionError("division by\nzero")
-        return plan(slide, grid)  # type: ignore[arg-type]
+        return plan(slide, grid, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(estimate, "plan_regions", fails_on_b)
 

@@ -41,7 +41,7 @@ def test_a_broken_slide_is_one_row_and_the_rest_goes_on(
     assert summary.exit_status == 3
     for failed in summary.failed:
         assert "\n" not in failed.message
-        assert failed.error in {"UnreadableSlideError", "CalibrationError", "ResolutionError"}, failed
+        assert failed.error in {"UnreadableSlideError", "CalibrationError", "ResolutionError", "SlideError"}, failed
     rows = read_failures(store)
     assert {row.slide for row in rows} == {one.slide for one in summary.failed}
     assert all(row.path and row.message and row.time for row in rows)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parfocal.config import GridConfig
-from parfocal.errors import ParfocalWarning, ResolutionError
+from parfocal.errors import ParfocalWarning, ResolutionError, SlideError
 from parfocal.regions import RegionPlan, TissueMask, plan_regions
 from parfocal.slides import Calibration, Slide, open_slide
 from parfocal.slides.reader import PixelReader, Window
@@ -54,7 +54,9 @@ class Drawn:
 
     def plan(self) -> RegionPlan:
         """Every region of it: there is tissue everywhere and none is asked for."""
-        grid = GridConfig(region_um=self.region_um, mpps=self.mpps, tile_px=self.tile_px, min_tissue=0.0)
+        grid = GridConfig(
+            region_um=self.region_um, mpps=self.mpps, tile_px=self.tile_px, min_tissue=0.0, min_inside=0.0
+        )
         mask = TissueMask(np.ones((3, 5), bool), self.width * self.slide_mpp / 5, self.height * self.slide_mpp / 3)
         return plan_regions(sized(self.width, self.height, self.slide_mpp), grid, tissue=mask)
 
@@ -99,7 +101,9 @@ def test_tiles_cover_their_region_exactly_and_nothing_drifts(drawn: Drawn) -> No
         far = (tiles.xy_um + grid.tile_um(mpp)).max(axis=0)
         assert far[0] >= width * plan.slide_mpp * (1 - 2e-6)
         assert far[1] >= height * plan.slide_mpp * (1 - 2e-6)
-        assert (tiles.xy_um.min(axis=0) == 0).all()
+        first, size = tiles.xy_um.min(axis=0), np.array([width, height]) * plan.slide_mpp
+        assert (first[size >= grid.region_um] == 0).all()
+        assert (first <= exact).all()
         center = tiles.xy_um + grid.tile_um(mpp) / 2 - corners[tiles.region] - grid.region_um / 2
         np.testing.assert_allclose(tiles.center_um, center, atol=1e-6 * grid.region_um, rtol=0)
 
@@ -148,15 +152,79 @@ def test_a_region_is_kept_by_its_tissue_and_a_finer_tile_by_its_own() -> None:
     assert tiles.center_um.tolist() == [[-168.0, -168.0], [-56.0, -168.0]]
 
 
-def test_tissue_beyond_the_slide_does_not_count() -> None:
-    is_tissue = np.ones((56, 59), bool)  # three raster pixels reach into the second region: .054 of it
+def test_what_lies_mostly_beyond_the_slide_is_absent_and_tissue_is_a_share_of_the_rest() -> None:
+    is_tissue = np.zeros((56, 56 + 21), bool)
+    is_tissue[:14, 56:] = True  # 21 raster pixels reach into the second region: a tile at 0.5 mpp and a half of one
+    plan = plan_on(is_tissue, GridConfig())
 
-    assert plan_on(is_tissue, GridConfig(min_tissue=0.1)).lattice.tolist() == [[0, 0]]
-    assert plan_on(is_tissue, GridConfig(min_tissue=0.05)).lattice.tolist() == [[0, 0], [1, 0]]
+    assert plan.lattice.tolist() == [[1, 0]]
+    assert plan.tissue_share.tolist() == [0.25]
+    assert np.argwhere(plan.kept[0.5][0]).tolist() == [[0, 0], [0, 1]]
+    assert np.argwhere(plan.kept[1.0][0]).tolist() == [[0, 0]]
+    assert not plan.kept[2.0].any()
+    stricter = plan_on(is_tissue, GridConfig(min_inside=0.51))
+    assert np.argwhere(stricter.kept[0.5][0]).tolist() == [[0, 0]]
+    # Three raster pixels of tissue all along the edge are .05 of a region, and no tile lies on them for its half.
+    assert plan_on(np.ones((56, 59), bool), GridConfig()).lattice.tolist() == [[0, 0]]
+    assert plan_on(np.ones((56, 59), bool), GridConfig(min_inside=0)).lattice.tolist() == [[0, 0], [1, 0]]
+
+
+SIZES = st.integers(20, 1300)
+
+
+@settings(deadline=None, max_examples=80)
+@given(width=SIZES, height=SIZES, mpps=st.sampled_from([(2.0, 1.0, 0.5), (1.5, 0.5), (0.5,), (4.0, 1.0)]))
+def test_a_small_picture_fills_as_many_tiles_as_fit(width: int, height: int, mpps: tuple[float, ...]) -> None:
+    """Pure tissue of any size: counted in whole tiles along each side, none is lost and nothing is mostly white."""
+    grid = GridConfig(region_um=max(mpps) * 112 * 2, tile_px=112, mpps=mpps)
+    finest_px = round(grid.tile_um(min(mpps)) / 0.5)
+    slide = sized(width, height, 0.5)
+    tissue = TissueMask(np.ones((height, width), bool), 0.5, 0.5)
+    if (width / finest_px) * (height / finest_px) < 0.5 and max(width, height) < finest_px:
+        with pytest.raises(SlideError, match=r"sized\.tif: it is smaller than a tile"):
+            plan_regions(slide, grid, tissue=tissue)
+        return
+    if min(width, height) < 0.75 * finest_px:
+        return
+    plan = plan_regions(slide, grid, tissue=tissue)
+
+    assert plan.n_tiles(min(mpps)) >= max(width // finest_px, 1) * max(height // finest_px, 1)
+    for mpp in mpps:
+        tiles = plan.tiles(mpp)
+        side = grid.tile_um(mpp)
+        low = np.maximum(tiles.xy_um, 0)
+        high = np.minimum(tiles.xy_um + side, [width * 0.5, height * 0.5])
+        assert ((high - low).prod(axis=1) >= 0.5 * side**2 * (1 - 1e-9)).all()
+    for axis, size in enumerate((width * 0.5, height * 0.5)):
+        if size >= grid.region_um:
+            assert plan.origin_um[axis] == 0
+        else:
+            assert size - grid.region_um - 1 <= plan.origin_um[axis] <= 0
+            assert plan.origin_um[axis] / 0.5 == pytest.approx(round(plan.origin_um[axis] / 0.5), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("side", "origin", "counts"),
+    [
+        (224, -112.0, (0, 0, 1)),  # one tile in the second of four places
+        (220, -113.0, (0, 0, 1)),  # in the middle of that place
+        (448, 0.0, (0, 1, 4)),  # on the tiles at 1 mpp too, which the middle would cut
+        (512, 0.0, (0, 1, 4)),  # what is left over lies beside them; none of it is half a tile
+        (700, 0.0, (1, 3, 9)),  # three tiles and 28 px
+        (896, 0.0, (1, 4, 16)),
+    ],
+)
+def test_a_square_patch_lies_on_whole_tiles_near_the_middle(side: int, origin: float, counts: tuple[int, ...]) -> None:
+    plan = plan_regions(
+        sized(side, side, 0.5), GridConfig(), tissue=TissueMask(np.ones((4, 4), bool), side / 8, side / 8)
+    )
+
+    assert plan.origin_um == (origin, origin)
+    assert tuple(plan.n_tiles(mpp) for mpp in (2.0, 1.0, 0.5)) == counts
 
 
 def test_keeping_all_keeps_what_touches_the_slide_and_no_more() -> None:
-    plan = plan_on(np.zeros((70, 59), bool), GridConfig(min_tissue=0.0))
+    plan = plan_on(np.zeros((70, 59), bool), GridConfig(min_tissue=0.0, min_inside=0.0))
 
     assert plan.lattice.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
     assert plan.kept[0.5][0].all()

@@ -26,7 +26,8 @@ def test_a_slide_is_described(colon: Path) -> None:
     assert report.n_regions is not None
     assert report.n_tiles is not None
     assert list(report.n_tiles) == ["2", "1", "0.5"]
-    assert report.n_tiles["2"] == report.n_regions
+    # Some regions at the edge lie mostly beyond it.
+    assert report.n_regions - 10 < report.n_tiles["2"] < report.n_regions
     assert report.n_regions * 10 < report.n_tiles["0.5"] < report.n_regions * 16
     assert json.loads(json.dumps(report.to_dict()))["levels"] == [1, 2, 4, 8, 16, 32]
 
@@ -45,7 +46,8 @@ def test_no_strange_file_stops_the_table(real_data: Path) -> None:
     paths = sorted((real_data / "odd-slides").iterdir())
     reports = {path.name: inspect_slide(path, GridConfig()) for path in paths}
 
-    assert {name for name, report in reports.items() if report.problem is None} == {"boxes_0.dcm", "boxes_1.dcm"}
+    assert all(report.problem for report in reports.values())
+    assert "smaller than a tile" in (reports["boxes_0.dcm"].problem or "")
     assert all("\n" not in (report.problem or "") for report in reports.values())
     assert reports["unreadable.svs"].mpp == 0.499
 
@@ -61,7 +63,7 @@ def test_too_coarse_a_slide_is_a_problem_not_an_error(real_data: Path) -> None:
 
 
 def test_whatever_a_library_raises_is_the_problem_of_one_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(slide: object) -> None:
+    def broken(slide: object, tissue: str, **_: object) -> None:
         warnings.warn("inside of a library", RuntimeWarning, stacklevel=1)
         warnings.warn("something was guessed", ParfocalWarning, stacklevel=1)
         raise ZeroDivisionError("integer division\nor \x1b[31mmodulo")

@@ -26,6 +26,7 @@ def inspect(
     ids: SlideIds = "path",
     scan: int | None = None,
     workers: int = 1,
+    qc: Path | None = None,
     json: bool = False,
 ) -> int:
     """Show what each of SLIDES is, and how many regions and tiles the grid would take from it.
@@ -43,6 +44,7 @@ def inspect(
         ids: whether a slide in a folder is called by its path below the folder or by its file's name alone.
         scan: which scan of a file that holds several, from 0, where a manifest does not say.
         workers: how many slides at a time, each in a process of its own; 0 uses this process, where a crash ends all.
+        qc: a folder to write a picture of each slide with its tissue and regions to.
         json: print JSON in place of a table.
     """
     if not slides:
@@ -55,6 +57,7 @@ def inspect(
         mpp_from_objective=mpp_from_objective,
         scan=scan,
         workers=workers,
+        qc=qc,
     )
     if json:
         print_json([report.to_dict() for report in reports])

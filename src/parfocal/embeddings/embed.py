@@ -18,7 +18,7 @@ from parfocal.embeddings.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embeddings.write import SlideWriter
 from parfocal.encoders import TileEncoder
 from parfocal.errors import StoreError
-from parfocal.regions import plan_regions
+from parfocal.regions import RegionPlan, plan_regions, qc_path, write_qc
 from parfocal.slides import Slide, SlideSource, open_slide
 from parfocal.tiles import RegionTiles, iter_tiles
 
@@ -84,7 +84,9 @@ def embed_slide(
         return kept
     started = time.monotonic()
     with open_source(source, settings) as slide, fingerprinting(source.path) as fingerprint:
-        plan = plan_regions(slide, settings.grid)
+        plan = plan_regions(slide, settings.grid, slide_id=source.slide)
+        if settings.qc:
+            write_qc(qc_path(set_path.parent, source.slide), slide, plan, slide_id=source.slide)
         planned = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
         n_planned = {mpp: len(tiles) for mpp, tiles in planned.items()}
         total, done = sum(n_planned.values()), 0
@@ -98,7 +100,7 @@ def embed_slide(
             region={mpp: tiles.region for mpp, tiles in planned.items()},
             center_um={mpp: tiles.center_um for mpp, tiles in planned.items()},
             coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
-            origin=_origin(slide, source),
+            origin=_origin(slide, source, plan),
         )
         absent: dict[float, dict[int, str]] = {}
         regions = watch_absent(
@@ -191,7 +193,7 @@ def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, 
             yield mpp, np.concatenate(held)
 
 
-def _origin(slide: Slide, source: SlideSource) -> SlideOrigin:
+def _origin(slide: Slide, source: SlideSource, plan: RegionPlan) -> SlideOrigin:
     calibration = slide.calibration
     return SlideOrigin(
         # Names of files may be no UTF-8, and attributes of HDF5 are.
@@ -200,4 +202,5 @@ def _origin(slide: Slide, source: SlideSource) -> SlideOrigin:
         objective_power=slide.objective_power,
         mpp_source=calibration.source if calibration else None,
         scan=slide.scan if slide.n_scans > 1 else None,
+        tissue_mask=plan.tissue.mask_file,
     )

@@ -180,7 +180,7 @@ class _Planner:
             if kept is not None:
                 return self._estimate(source, True, kept.n_regions, kept.n_tiles), None
             with open_source(source, self._settings) as slide:
-                plan = plan_regions(slide, self._settings.grid)
+                plan = plan_regions(slide, self._settings.grid, slide_id=source.slide)
                 n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
                 estimate = self._estimate(source, False, plan.n_regions, n_tiles)
                 if not self._has_measured and plan.n_regions:

@@ -48,6 +48,7 @@ class SlideOrigin:
         size_l0px: width and height of level 0, in pixels.
         objective_power: what the slide says of its objective.
         mpp_source: where the slide's mpp came from.
+        tissue_mask: name and digest of the file that said where its tissue is.
     """
 
     path: str | None = None
@@ -57,6 +58,7 @@ class SlideOrigin:
     mpp_source: str | None = None
     state: SlideState | None = None
     scan: int | None = None
+    tissue_mask: str | None = None
 
     def attributes(self) -> dict[str, Any]:
         """As attributes of a file; None where nothing is known."""
@@ -67,6 +69,7 @@ class SlideOrigin:
             TIMES: self.state.times if self.state else None,
             SCAN: self.scan,
             "slide_mpp_source": self.mpp_source,
+            "tissue_mask": self.tissue_mask,
             "level0_width": self.size_l0px[0] or None,
             "level0_height": self.size_l0px[1] or None,
         }

@@ -47,6 +47,9 @@ class EmbedSettings(Settings):
     max_absent: float = Field(
         0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
     )
+    qc: bool = Field(
+        True, description="Write a picture of each slide with its tissue and regions into the folder qc of the store."
+    )
     device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
     encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of a network's products."
@@ -91,7 +94,7 @@ def row_settings(settings: EmbedSettings, encoders: Mapping[float, TileEncoder])
 
     Batch, workers and device are not part of it: they change the last bits at most. `slide_mpp` is not either: it is
     a fact about a slide, and each slide's index has the value that was used. So is `scan`.
-    `max_absent` only says which slides fail.
+    `max_absent` only says which slides fail, `qc` only whether pictures are drawn.
     """
     return {
         "encoder": "+".join(dict.fromkeys(encoder.name for encoder in encoders.values())),

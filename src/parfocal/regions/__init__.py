@@ -5,6 +5,7 @@ magnification, which tiles are kept. Only the tissue raster is read here, no til
 """
 
 from parfocal.regions.plan import PlannedTiles, RegionPlan, plan_regions
+from parfocal.regions.qc import draw_qc, qc_path, write_qc
 from parfocal.regions.report import SlideReport, inspect_slide, inspect_slides
 from parfocal.regions.tissue import TissueMask, find_tissue, read_thumbnail
 
@@ -13,9 +14,12 @@ __all__ = [
     "RegionPlan",
     "SlideReport",
     "TissueMask",
+    "draw_qc",
     "find_tissue",
     "inspect_slide",
     "inspect_slides",
     "plan_regions",
+    "qc_path",
     "read_thumbnail",
+    "write_qc",
 ]

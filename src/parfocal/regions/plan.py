@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 
 from parfocal.config import GridConfig
+from parfocal.errors import SlideError
 from parfocal.geometry import to_l0px
+from parfocal.regions.placement import region_origin_um
 from parfocal.regions.tissue import TissueMask, find_tissue
 from parfocal.slides import Slide, check_resolution
 
@@ -17,6 +19,10 @@ __all__ = ["PlannedTiles", "RegionPlan", "plan_regions"]
 # enough to stay decoded, however wide the slide is.
 BAND_COLUMNS = 16
 _BOXES_AT_ONCE = 1 << 16
+# A share is a quotient of areas; one that is whole may come out a hair below.
+_ROUNDING = 1e-9
+# Less of a tile than this is rounding, not slide.
+_NOTHING = 1e-18
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +50,14 @@ class RegionPlan:
     grid: GridConfig
     slide_mpp: float
     lattice: Int64[np.ndarray, "region 2"]
-    """Column and row of each region; region (c, r) begins at (c, r) times the side of a region."""
+    """Column and row of each region; region (c, r) begins at `origin_um` plus (c, r) times the side of a region."""
     kept: Mapping[float, Bool[np.ndarray, "region _row _col"]]
     """For each magnification, the slots of each region that are kept."""
     tissue_share: Float[np.ndarray, "region"]
     tissue: TissueMask
     """Where the tissue is, over the whole slide."""
+    origin_um: tuple[float, float] = (0.0, 0.0)
+    """Where region (0, 0) begins: at the slide's corner, or before it where the slide is smaller than a region."""
 
     @property
     def n_regions(self) -> int:
@@ -62,7 +70,7 @@ class RegionPlan:
 
     def region_xy_um(self) -> Float64[np.ndarray, "region 2"]:
         """The top left of each region, in micrometres of the slide."""
-        return self.lattice * np.float64(self.grid.region_um)
+        return self.lattice * np.float64(self.grid.region_um) + self.origin_um
 
     def tiles(self, mpp: float) -> PlannedTiles:
         """The kept tiles of one magnification with their places."""
@@ -70,7 +78,7 @@ class RegionPlan:
         region, row, column = np.nonzero(self.kept[mpp])
         within = np.stack([column, row], axis=1)
         # One multiplication and one division of whole numbers by the side: nothing adds up, so nothing drifts.
-        xy_um = (self.lattice[region] * side + within) * self.grid.region_um / side
+        xy_um = (self.lattice[region] * side + within) * self.grid.region_um / side + self.origin_um
         center_um = ((within + 0.5) / side - 0.5) * self.grid.region_um
         return PlannedTiles(
             region.astype(np.int32),
@@ -83,48 +91,80 @@ class RegionPlan:
     def window_l0px(self, region: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of a region in level-0 pixels; neighbours share their edges exactly."""
         corners = np.stack([self.lattice[region], self.lattice[region] + 1]) * np.float64(self.grid.region_um)
+        corners = corners + self.origin_um
         (left, top), (right, bottom) = to_l0px(corners, self.slide_mpp).tolist()
         return left, top, right, bottom
 
 
-def plan_regions(slide: Slide, grid: GridConfig, *, tissue: TissueMask | None = None) -> RegionPlan:
+def plan_regions(
+    slide: Slide, grid: GridConfig, *, tissue: TissueMask | None = None, slide_id: str | None = None
+) -> RegionPlan:
     """Lay the lattice of regions over a slide and keep what holds enough tissue.
 
-    A region is kept when its share of tissue is at least `grid.min_tissue`, a tile when its own is. Where a tile is
-    the whole region the two are one question. With `min_tissue=0` everything that touches the slide is kept.
+    A tile is kept when at least `grid.min_inside` of it lies on the slide and at least `grid.min_tissue` of that part
+    is tissue; a region when its own part on the slide holds as much and a tile of it is kept. With both at 0 everything
+    that touches the slide is kept; `grid.tissue="none"` asks for no tissue either. The lattice begins at the slide's
+    corner; along a side that is shorter than a region the slide lies in the middle of it, on whole tiles (see
+    `placement`).
 
     Args:
         slide: an open slide with a trusted mpp.
         grid: the settings of the lattice.
-        tissue: where the tissue is; found here when it is not given.
+        tissue: where the tissue is; found here, as `grid.tissue` says, when it is not given.
+        slide_id: the slide's id, by which a folder of masks names it; the file's stem when None.
 
     Raises:
         ResolutionError: the finest magnification is more than 5 % finer than the slide.
         CalibrationError: the slide's resolution is not known.
-        UnreadableSlideError: the file's data are broken.
+        UnreadableSlideError: nothing of the file can be decoded.
+        SlideError: it is no brightfield slide, its mask is absent or another slide's, or it is smaller than a tile.
     """
     check_resolution(slide, min(grid.mpps))
     if tissue is None:
-        tissue = find_tissue(slide)
+        tissue = find_tissue(slide, grid.tissue, slide_id=slide_id)
     size_um = (slide.width_px * slide.mpp, slide.height_px * slide.mpp)
-    enough = grid.min_tissue - 1e-9  # a share is a quotient of areas; one that is whole may come out a hair below
+    origin_um = region_origin_um(size_um, grid, slide.mpp)
     lattice = _lattice(size_um, grid.region_um)
-    share = _tissue_shares(tissue, lattice, 1, grid.region_um)[:, 0, 0]
-    chosen = share >= enough
-    lattice, share = lattice[chosen], share[chosen]
+    _check_size(slide.name, lattice, grid, origin_um, size_um)
+    inside, share = _shares(tissue, lattice, 1, grid.region_um, origin_um, size_um)
+    least = 0.0 if grid.tissue == "none" else grid.min_tissue - _ROUNDING
+    chosen = ((share >= least) & (inside > _NOTHING))[:, 0, 0]
+    lattice, share = lattice[chosen], share[chosen, 0, 0]
     kept = {}
     for mpp in grid.mpps:
-        side = grid.tiles_per_side(mpp)
-        if side == 1:
-            kept[mpp] = np.ones((len(lattice), 1, 1), bool)
-            continue
-        within = np.arange(side)
-        touches = [
-            ((lattice[:, axis, None] * side + within) * grid.region_um / side) < size_um[axis] for axis in (0, 1)
-        ]
-        on_slide = touches[1][:, :, None] & touches[0][:, None, :]
-        kept[mpp] = on_slide & (_tissue_shares(tissue, lattice, side, grid.region_um) >= enough)
-    return RegionPlan(grid, slide.mpp, lattice, kept, share, tissue)
+        inside, own = _shares(tissue, lattice, grid.tiles_per_side(mpp), grid.region_um, origin_um, size_um)
+        kept[mpp] = (inside >= max(grid.min_inside - _ROUNDING, _NOTHING)) & (own >= least)
+    some = np.array([tiles.any(axis=(1, 2)) for tiles in kept.values()]).any(axis=0)
+    return RegionPlan(
+        grid,
+        slide.mpp,
+        lattice[some],
+        {mpp: tiles[some] for mpp, tiles in kept.items()},
+        share[some],
+        tissue,
+        origin_um,
+    )
+
+
+def _check_size(
+    name: str,
+    lattice: Int64[np.ndarray, "region 2"],
+    grid: GridConfig,
+    origin_um: tuple[float, float],
+    size_um: tuple[float, float],
+) -> None:
+    """Refuse a slide on which no tile of any magnification lies for its smallest part: it has tissue, but no tile."""
+    ends = np.concatenate([lattice[:1], lattice[-1:]])  # a middle region is as full as these or fuller
+    for mpp in grid.mpps:
+        parts = _inside_parts(ends, grid.tiles_per_side(mpp), grid.region_um, origin_um, size_um)
+        if parts[0].max() * parts[1].max() >= grid.min_inside - _ROUNDING:
+            return
+    smallest = grid.tile_um(min(grid.mpps))
+    raise SlideError(
+        f"cannot cut {name}: it is smaller than a tile. It has {size_um[0]:g} x {size_um[1]:g} um, and of no tile of "
+        f"{smallest:g} um or more {grid.min_inside:.0%} would lie on it. Leave it out, ask for smaller tiles, or keep "
+        "tiles that are mostly white with --min-inside 0."
+    )
 
 
 def _lattice(size_um: tuple[float, float], region_um: float) -> Int64[np.ndarray, "region 2"]:
@@ -136,17 +176,40 @@ def _lattice(size_um: tuple[float, float], region_um: float) -> Int64[np.ndarray
     return np.stack([column, row], axis=1)[order].astype(np.int64)
 
 
-def _tissue_shares(
-    tissue: TissueMask, lattice: Int[np.ndarray, "region 2"], side: int, region_um: float
-) -> Float[np.ndarray, "region side side"]:
-    """The share of tissue in each slot (row, column) of each region."""
+def _shares(
+    tissue: TissueMask,
+    lattice: Int64[np.ndarray, "region 2"],
+    side: int,
+    region_um: float,
+    origin_um: tuple[float, float],
+    size_um: tuple[float, float],
+) -> tuple[Float[np.ndarray, "region side side"], Float[np.ndarray, "region side side"]]:
+    """For each slot (row, column) of each region, the share that lies on the slide, and the tissue's share of that."""
     row, column = np.mgrid[:side, :side]
     within = np.stack([column, row], axis=-1)
+    parts = _inside_parts(lattice, side, region_um, origin_um, size_um)
+    inside = parts[1][:, :, None] * parts[0][:, None, :]
     shares = np.empty((len(lattice), side, side))
     # In portions: the corners of all tiles of a large slide would be its largest array.
     step = max(_BOXES_AT_ONCE // side**2, 1)
     for first in range(0, len(lattice), step):
         start = lattice[first : first + step, None, None, :] * side + within  # (region, row, column, xy)
-        edges = np.concatenate([start, start + 1], axis=-1) * region_um / side
+        edges = np.concatenate([start, start + 1], axis=-1) * region_um / side + np.tile(origin_um, 2)
         shares[first : first + step] = tissue.shares(edges.reshape(-1, 4)).reshape(-1, side, side)
-    return shares
+    return inside, np.minimum(np.divide(shares, inside, out=np.zeros_like(shares), where=inside > _NOTHING), 1.0)
+
+
+def _inside_parts(
+    lattice: Int64[np.ndarray, "region 2"],
+    side: int,
+    region_um: float,
+    origin_um: tuple[float, float],
+    size_um: tuple[float, float],
+) -> list[Float[np.ndarray, "region side"]]:
+    """Along x and along y, the part of each tile of each region that lies between the slide's edges."""
+    parts = []
+    for axis in (0, 1):
+        start = (lattice[:, axis, None] * side + np.arange(side)) * region_um / side + origin_um[axis]
+        length = np.minimum(start + region_um / side, size_um[axis]) - np.maximum(start, 0.0)
+        parts.append(np.clip(length * side / region_um, 0.0, 1.0))
+    return parts

@@ -12,6 +12,7 @@ from parfocal.crew import CannotStartError, Death, Tell, run_crew
 from parfocal.errors import ConfigError, ParfocalWarning, as_problem
 from parfocal.geometry import format_mpp
 from parfocal.regions.plan import plan_regions
+from parfocal.regions.qc import write_qc
 from parfocal.regions.tissue import find_tissue
 from parfocal.slides import Slide, SlideSource, open_slide, slide_name
 from parfocal.terminal import printable
@@ -65,6 +66,7 @@ def inspect_slide(
     slide_mpp: float | None = None,
     mpp_from_objective: bool = False,
     scan: int | None = None,
+    qc: Path | None = None,
 ) -> SlideReport:
     """Describe a slide and count its regions and tiles.
 
@@ -78,6 +80,7 @@ def inspect_slide(
         slide_mpp: micrometres per level-0 pixel, in place of what the file says.
         mpp_from_objective: take 10 um / power where the slide has an objective power and no resolution.
         scan: which scan of a file that holds several, from 0.
+        qc: a folder to write a picture of the slide with its tissue and regions to.
     """
     path = Path(path)
     found: dict[str, Any] = {"slide": slide_name(path) if slide is None else slide, "path": str(path)}
@@ -88,9 +91,11 @@ def inspect_slide(
                 path, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective, require_mpp=False, scan=scan
             ) as opened:
                 found |= _header(opened)
-                tissue = find_tissue(opened)
+                tissue = find_tissue(opened, grid.tissue, slide_id=found["slide"])
                 found["tissue_share"] = tissue.tissue_share
                 plan = plan_regions(opened, grid, tissue=tissue)
+                if qc is not None:
+                    write_qc(qc / f"{found['slide']}.jpg", opened, plan, slide_id=found["slide"])
                 found["n_regions"] = plan.n_regions
                 found["n_tiles"] = {format_mpp(mpp): plan.n_tiles(mpp) for mpp in grid.mpps}
         except Exception as error:
@@ -109,6 +114,7 @@ def inspect_slides(
     mpp_from_objective: bool = False,
     scan: int | None = None,
     workers: int = 0,
+    qc: Path | None = None,
 ) -> list[SlideReport]:
     """Describe many slides, in their order; what a source says of itself goes before what is said of all.
 
@@ -120,13 +126,14 @@ def inspect_slides(
         scan: which scan of files that hold several, where a source does not say.
         workers: how many slides at a time, each in a process of its own, so that a library that crashes on a file costs
             that slide alone; 0 uses this process.
+        qc: a folder to write a picture of each slide to.
 
     Raises:
         ConfigError: no worker process can be started, or `workers` is below 0.
     """
     if workers < 0:
         raise ConfigError(f"workers={workers} cannot be: it is how many processes, or 0 for this one.")
-    describe = partial(_describe, grid, slide_mpp, mpp_from_objective, scan)
+    describe = partial(_describe, grid, slide_mpp, mpp_from_objective, scan, qc)
     if not workers:
         return [describe(source) for source in sources]
     found = {}
@@ -139,7 +146,12 @@ def inspect_slides(
 
 
 def _describe(
-    grid: GridConfig, slide_mpp: float | None, mpp_from_objective: bool, scan: int | None, source: SlideSource
+    grid: GridConfig,
+    slide_mpp: float | None,
+    mpp_from_objective: bool,
+    scan: int | None,
+    qc: Path | None,
+    source: SlideSource,
 ) -> SlideReport:
     return inspect_slide(
         source.path,
@@ -148,6 +160,7 @@ def _describe(
         slide_mpp=slide_mpp if source.slide_mpp is None else source.slide_mpp,
         mpp_from_objective=mpp_from_objective,
         scan=scan if source.scan is None else source.scan,
+        qc=qc,
     )
 
 

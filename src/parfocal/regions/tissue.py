@@ -7,16 +7,20 @@ coloured part is not the most of what is dark and textured, the stain is a grey 
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from parfocal.config import WAYS_TO_TISSUE
 from parfocal.errors import SlideError
 from parfocal.geometry import Box
+from parfocal.provenance import file_digest8
 from parfocal.regions.glass import Glass, find_glass
-from parfocal.regions.raster import read_raster
-from parfocal.slides import Slide
+from parfocal.regions.masks import find_mask_file, read_mask
+from parfocal.regions.raster import Raster, read_raster
+from parfocal.slides import Slide, slide_name
 
 __all__ = ["TissueMask", "find_tissue"]
 
@@ -58,6 +62,8 @@ class TissueMask:
     """Micrometres per raster pixel along y."""
     thumbnail: UInt8[np.ndarray, "_y _x 3"] | None = None
     """The slide as a small picture, where one was read to find the tissue."""
+    mask_file: str | None = None
+    """Name and digest of the file that says where the tissue is; None where it was found."""
 
     @property
     def tissue_share(self) -> float:
@@ -89,23 +95,58 @@ class TissueMask:
         return np.asarray(cv2.integral(self.is_tissue.astype(np.uint8)))
 
 
-def find_tissue(slide: Slide) -> TissueMask:
+def find_tissue(slide: Slide, tissue: str = "default", *, slide_id: str | None = None) -> TissueMask:
     """Find the tissue of a slide from its coarsest level that is sharp enough, or from level 0 piece by piece.
+
+    Args:
+        slide: an open slide with a trusted mpp.
+        tissue: how; `default`, `otsu` (Otsu's threshold on the saturation, as other tools do), a mask picture or
+            GeoJSON file, or a folder of them. `none` looks as `default` does and takes a slide of any kind: what is
+            kept then is not decided here.
+        slide_id: the slide's id, by which a folder of masks names it; its file's name without the suffix when None.
 
     Raises:
         CalibrationError: the slide's resolution is not known.
         UnreadableSlideError: nothing of the slide can be decoded.
-        SlideError: its background is dark, as in fluorescence: it is no brightfield slide.
+        SlideError: its background is dark, as in fluorescence, so it is no brightfield slide; or its mask is absent,
+            broken or another slide's.
     """
     raster = read_raster(slide)
-    mpp = raster.downsample * slide.mpp
-    is_tissue = _looks_like_tissue(raster.pixels, mpp, slide.name)
+    if tissue not in WAYS_TO_TISSUE:
+        file = find_mask_file(Path(tissue), slide, slide_name(slide.path) if slide_id is None else slide_id)
+        is_tissue = read_mask(file, slide, raster.downsample)
+        height, width = is_tissue.shape
+        if file.suffix.lower() == ".png":
+            mpp = slide.mpp * slide.width_px / width, slide.mpp * slide.height_px / height
+        else:
+            mpp = raster.downsample * slide.mpp, raster.downsample * slide.mpp
+        return TissueMask(is_tissue, *mpp, raster.pixels, f"{file.name} {file_digest8(file)}")
+    is_tissue = _found(raster, slide, tissue)
     if not is_tissue.any() and raster.level:
         # A coarse level may be blank where level 0 is not: none is believed that there is nothing.
         raster = read_raster(slide, again_after=raster)
-        mpp = raster.downsample * slide.mpp
-        is_tissue = _looks_like_tissue(raster.pixels, mpp, slide.name)
-    return TissueMask(is_tissue, mpp, mpp, raster.pixels)
+        is_tissue = _found(raster, slide, tissue)
+    mpp_of_raster = raster.downsample * slide.mpp
+    return TissueMask(is_tissue, mpp_of_raster, mpp_of_raster, raster.pixels)
+
+
+def _found(raster: Raster, slide: Slide, tissue: str) -> Bool[np.ndarray, "y x"]:
+    smooth = np.asarray(cv2.GaussianBlur(raster.pixels, (3, 3), 0))
+    glass = find_glass(smooth)
+    mpp = raster.downsample * slide.mpp
+    if glass.is_dark_field and tissue == "none":
+        return np.ones(smooth.shape[:2], bool)
+    if glass.is_dark_field:
+        raise SlideError(
+            f"cannot find the tissue of {slide.name}: its background is dark and what is on it is bright, as in "
+            "fluorescence, and parfocal reads brightfield slides. Leave it out, or say where the tissue is with "
+            "--tissue none or --tissue FILE if it is one after all."
+        )
+    if tissue == "otsu":
+        saturation = cv2.medianBlur(np.ascontiguousarray(cv2.cvtColor(raster.pixels, cv2.COLOR_RGB2HSV)[..., 1]), 7)
+        _, mask = cv2.threshold(saturation, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+        return _clean(np.asarray(mask) > 0, mpp)
+    return _looks_like_tissue(smooth, glass, mpp)
 
 
 def read_thumbnail(slide: Slide) -> UInt8[np.ndarray, "y x 3"]:
@@ -116,18 +157,9 @@ def read_thumbnail(slide: Slide) -> UInt8[np.ndarray, "y x 3"]:
     return read_raster(slide).pixels
 
 
-def _looks_like_tissue(rgb: UInt8[np.ndarray, "y x 3"], mpp: float, name: str) -> Bool[np.ndarray, "y x"]:
+def _looks_like_tissue(smooth: UInt8[np.ndarray, "y x 3"], glass: Glass, mpp: float) -> Bool[np.ndarray, "y x"]:
     """Darker than the glass and either more coloured than it or, where hardly anything is, textured."""
-    smooth = np.asarray(cv2.GaussianBlur(rgb, (3, 3), 0))
-    glass = find_glass(smooth)
-    if glass.is_dark_field:
-        raise SlideError(
-            f"cannot find the tissue of {name}: its background is dark and what is on it is bright, as in "
-            "fluorescence, and parfocal reads brightfield slides. Leave it out, or say where the tissue is with "
-            "--tissue none or --tissue FILE if it is one after all."
-        )
     balanced = _balanced(smooth, glass)
-    del smooth
     darkness = _darkness(balanced, glass)
     is_dark = _above_otsu(darkness, *(bound * _DARKNESS_SCALE for bound in _ABSORBANCE))
     chroma = np.asarray(balanced.max(axis=2) - balanced.min(axis=2))

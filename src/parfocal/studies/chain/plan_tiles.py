@@ -164,7 +164,7 @@ def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> Planne
     for source in sources:
         try:
             with open_source(source, settings) as slide:
-                plan = plan_regions(slide, grid)
+                plan = plan_regions(slide, grid, slide_id=source.slide)
         except Exception as error:  # as in the slide's own job: whatever a library raises is that slide's line
             problems[source.slide] = as_problem(error)
             continue
