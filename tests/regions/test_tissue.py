@@ -163,6 +163,33 @@ def test_any_stain_is_found_under_any_lamp(stain: str, cast: str, strength: floa
 
 @settings(deadline=None, max_examples=30)
 @given(
+    stain=st.sampled_from([*sorted(STAINS), None]),
+    cast=st.sampled_from(sorted(CASTS)),
+    loss=st.floats(0, 0.25),
+    x=st.integers(0, 310),
+    y=st.integers(0, 230),
+)
+def test_an_uneven_lamp_makes_no_tissue_and_hides_none(
+    stain: str | None, cast: str, loss: float, x: int, y: int
+) -> None:
+    assume((stain, cast) != ("pale H&E", "dim"))
+    pixels = np.full((230, 310, 3), 243.0)
+    if stain is not None:
+        pixels[disc()] = textured(np.random.default_rng(1), STAINS[stain])[disc()]
+    rows, columns = np.mgrid[:230, :310]
+    lamp = 1 - loss * ((columns - x) ** 2 + (rows - y) ** 2) / (310**2 + 230**2)
+    pixels *= np.array(CASTS[cast]) / 243.0 * lamp[..., None]
+    pixels += np.random.default_rng(2).normal(0, 0.5, (230, 310, 1))
+    mask = find_tissue(slide_of(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)))
+
+    if stain is None:
+        assert mask.tissue_share == 0
+    else:
+        assert overlap(mask.is_tissue, disc()) > 0.85
+
+
+@settings(deadline=None, max_examples=30)
+@given(
     stain=st.sampled_from(sorted(STAINS)),
     cast=st.sampled_from(sorted(CASTS)),
     depth=st.floats(0.9, 1.3),
@@ -200,14 +227,15 @@ def test_glass_with_dust_and_shadows_under_any_lamp_is_no_tissue(
 @given(
     colour=st.sampled_from([(1, 1, 1), (0.1, 0.3, 1), (0.1, 1, 0.2)]),
     offset=st.integers(0, 40),
+    gain=st.floats(600, 3000),
     seed=st.integers(0, 99),
 )
 def test_a_dark_background_is_refused_as_no_brightfield(
-    colour: tuple[float, float, float], offset: int, seed: int
+    colour: tuple[float, float, float], offset: int, gain: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     signal = cv2.GaussianBlur(rng.random((230, 310)), (0, 0), 1.5)
-    signal = np.clip(900 * (signal - 0.47), 0, 200) * disc()
+    signal = np.clip(gain * (signal - 0.47), 0, 255) * disc()
     pixels = offset + signal[..., None] * np.array(colour)
     with pytest.raises(SlideError, match=r"array\.tif: its background is dark"):
         find_tissue(slide_of(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 __all__ = ["Glass", "find_glass"]
 
@@ -31,6 +31,9 @@ _MIN_SHARE_OF_TINT = 0.04
 # seventeen real slides and fields; smooth bone, cartilage and pale necrosis have .02 to .4.
 _ABOUT = 18
 _NARROW = 0.5
+# Under an uneven lamp only the tint makes a peak, which says less: more of it is asked for.
+_NARROW_UNEVEN = 0.7
+_COMMON_UNEVEN = 0.1
 _DARKEST = 60
 _BRIGHTER = 15
 _FLUORESCENCE = 128
@@ -94,13 +97,15 @@ def find_glass(rgb: UInt8[np.ndarray, "y x 3"]) -> Glass:
     chosen = chosen or [one for one in real if one.is_neutral] or white or real
     if chosen:
         return Glass(max(chosen, key=lambda one: one.share).colour, True)
+    uneven = _uneven_glass(rgb)
+    if uneven is not None:
+        return Glass(uneven, True)
     return Glass(np.full(3, 250.0), False, _is_dark_field(brightest, peaks))
 
 
 def _peaks(rgb: UInt8[np.ndarray, "y x 3"]) -> list[_Peak]:
     """The commonest flat colours, most common first."""
-    kernel = np.ones((3, 3), np.uint8)
-    flat = (cv2.dilate(rgb, kernel) - cv2.erode(rgb, kernel)).max(axis=2) <= _FLAT
+    flat = _is_flat(rgb)
     colours = rgb[flat]
     colours = colours[:: max(len(colours) // _SAMPLE, 1)]
     # In units of the sample, of all pixels, flat or not.
@@ -126,6 +131,38 @@ def _peaks(rgb: UInt8[np.ndarray, "y x 3"]) -> list[_Peak]:
         low = [max(at - 3, 0) for at in place]
         cube[tuple(slice(start, at + 4) for start, at in zip(low, place, strict=True))] = 0
     return sorted(found, key=lambda peak: -peak.share)
+
+
+def _uneven_glass(rgb: UInt8[np.ndarray, "y x 3"]) -> Float[np.ndarray, "3"] | None:
+    """The colour of glass under a lamp that is brighter in some places than in others: its tint is the same everywhere.
+
+    Taken from its brighter half. Stained tissue has one tint as well where the stain is grey, but it is not flat.
+    """
+    step = max(rgb.shape[0] * rgb.shape[1] // _SAMPLE, 1)
+    flat = _is_flat(rgb).ravel()[::step]
+    colours = rgb.reshape(-1, 3)[::step].astype(np.float32)
+    shown = (colours.max(axis=1) >= _DARKEST) & (colours.min(axis=1) < _WHITE)
+    if (flat & shown).mean() < _COMMON_UNEVEN:
+        return None
+    tint = colours[:, ::2] / np.maximum(colours.sum(axis=1, keepdims=True), 1.0)  # red and blue, as parts of all
+    bins = (tint[flat & shown] * 100).astype(np.int64)
+    commonest = int(np.bincount(bins[:, 0] * 101 + bins[:, 1]).argmax())
+    centre = (np.array([commonest // 101, commonest % 101]) + 0.5) / 100
+    centre = tint[flat & shown & (np.abs(tint - centre) <= 0.01).all(axis=1)].mean(axis=0)
+    near = flat & shown & (np.abs(tint - centre) <= 0.01).all(axis=1)
+    about = shown & (np.abs(tint - centre) <= 0.02).all(axis=1)
+    if near.mean() < _COMMON_UNEVEN or near.sum() < _NARROW_UNEVEN * about.sum():
+        return None
+    brightness = colours.mean(axis=1)
+    top = near & (brightness >= np.median(brightness[near]))
+    colour = colours[top].mean(axis=0).astype(np.float64)
+    is_outshone = (shown & (brightness > np.percentile(brightness[near], 99) + _BRIGHTER / 2)).mean() > 0.02
+    return colour if _Peak(colour, float(near.mean()), False).may_be_glass and not is_outshone else None
+
+
+def _is_flat(rgb: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x"]:
+    kernel = np.ones((3, 3), np.uint8)
+    return np.asarray((cv2.dilate(rgb, kernel) - cv2.erode(rgb, kernel)).max(axis=2) <= _FLAT)
 
 
 def _box3(cube: Float[np.ndarray, "r g b"]) -> Float[np.ndarray, "r g b"]:
@@ -193,4 +230,8 @@ def _is_dark_field(brightest: UInt8[np.ndarray, "y x"], peaks: list[_Peak]) -> b
         ground = float(np.percentile(brightest, 10))
         is_ground = ground < _DARKEST / 2
     signal = brightest[brightest > ground + _BRIGHTER]
-    return is_ground and (not len(signal) or float(np.median(signal)) < _FLUORESCENCE)
+    if not is_ground or not len(signal):
+        return is_ground
+    # Black that is no straight-edged gap of a scan surrounds saturated signal as well as faint.
+    surrounds = bool(peaks) and peaks[0].share >= 0.5 and not peaks[0].is_fill
+    return surrounds or float(np.median(signal)) < _FLUORESCENCE

@@ -40,7 +40,7 @@ _GOOD_LIGHT = 240.0
 # much of a dark part that has to hold.
 _TEXTURE = 1.0
 _TEXTURE_PX = 9
-_TEXTURED_SHARE = 0.5
+_TEXTURED_SHARE = 0.8
 _THIN_UM = 48.0
 # Absorbance that no shadow on glass has.
 _DEEP = 0.3
@@ -200,9 +200,10 @@ def _grey_tissue(
     *,
     or_dark: Bool[np.ndarray, "y x"] | None = None,
 ) -> Bool[np.ndarray, "y x"]:
-    """The dark parts that are textured all over, or for the most part where `or_dark` is true; black is neither.
+    """The dark parts that are mostly textured (or `or_dark`), and what is textured of the others.
 
-    A shadow is smooth but for its edges, and so is ink.
+    A shadow is smooth but for its edges, and so is ink; black is no tissue. Under an uneven lamp glass is dark as well,
+    and tissue is a textured part of one large smooth one.
     """
     grey = np.asarray(cv2.cvtColor(balanced, cv2.COLOR_RGB2GRAY))
     shown = is_dark & (grey > _BLACK)
@@ -210,12 +211,13 @@ def _grey_tissue(
     if or_dark is not None:
         counted |= shown & or_dark
     count, labels, stats, _ = cv2.connectedComponentsWithStats(shown.astype(np.uint8), connectivity=4)
-    area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
-    share = np.bincount(labels.ravel(), counted.ravel(), minlength=count) / area
-    least = min((_MIN_GREY_UM2 if or_dark is None else _MIN_OBJECT_UM2) / mpp**2, shown.size / 20)
-    kept = (area >= least) & (share >= _TEXTURED_SHARE)
+    share = np.bincount(labels.ravel(), counted.ravel(), minlength=count) / np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
+    least = (_MIN_GREY_UM2 if or_dark is None else _MIN_OBJECT_UM2) / mpp**2
+    kept = share >= _TEXTURED_SHARE
     kept[0] = False
-    return np.asarray(kept[labels])
+    whole = _without_small(kept[labels].astype(np.uint8), least)
+    parts = _without_thin(_clean(counted & ~kept[labels], mpp), mpp)
+    return np.asarray((whole | _without_small(parts.astype(np.uint8), _MIN_GREY_UM2 / mpp**2)) > 0)
 
 
 def _is_textured(grey: UInt8[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
