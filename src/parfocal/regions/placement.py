@@ -47,7 +47,10 @@ def _lead_um(size_um: float, grid: GridConfig) -> float:
 
 
 def _filled(lead_um: float, size_um: float, grid: GridConfig) -> tuple[tuple[int, ...], float]:
-    """How many tiles of each magnification, finest first, the picture fills along this axis, and how well in all."""
+    """How many tiles of each magnification, finest first, the picture fills along this axis, and how wholly.
+
+    The second is a sum of squares: one tile of which two thirds are filled is better than two of one third.
+    """
     counts, total = [], 0.0
     for mpp in sorted(grid.mpps):
         side_um = grid.region_um / grid.tiles_per_side(mpp)
@@ -55,7 +58,6 @@ def _filled(lead_um: float, size_um: float, grid: GridConfig) -> tuple[tuple[int
             (min(lead_um + size_um, (tile + 1) * side_um) - max(lead_um, tile * side_um)) / side_um
             for tile in range(grid.tiles_per_side(mpp))
         ]
-        filled = [part for part in parts if part >= _FILLED - _EXACT]
-        counts.append(len(filled))
-        total += sum(filled)
+        counts.append(sum(part >= _FILLED - _EXACT for part in parts))
+        total += sum(max(part, 0.0) ** 2 for part in parts)
     return tuple(counts), round(total, 6)
