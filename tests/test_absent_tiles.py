@@ -66,7 +66,7 @@ def plan_of(slide: Slide, *, tissue: np.ndarray | None = None, min_tissue: float
     raster = np.ones((3, 5), bool) if tissue is None else tissue
     height, width = raster.shape
     mask = TissueMask(raster, slide.width_px * slide.mpp / width, slide.height_px * slide.mpp / height)
-    grid = GridConfig(region_um=64.0, mpps=(2.0, 1.0, 0.5), tile_px=32, min_tissue=min_tissue)
+    grid = GridConfig(region_um=64.0, mpps=(2.0, 1.0, 0.5), tile_px=32, min_tissue=min_tissue, min_inside=0.0)
     return plan_regions(slide, grid, tissue=mask)
 
 
