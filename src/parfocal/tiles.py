@@ -229,7 +229,8 @@ def _pieces(
     if some.any():
         edges = np.concatenate([low, high], axis=1)[some] * plan.grid.region_um
         edges += np.tile(plan.region_xy_um()[region], 2)
-        tissue[some] = plan.tissue.shares(edges)
+        # Where the tissue ends and the scan with it, the border of the raster must not make a hole of the glass beyond.
+        tissue[some] = plan.tissue.core.shares(edges)
     of_slot = sizes.prod(axis=1) * side**2
     return [_Piece(area, share) for area, share in zip(of_slot.tolist(), tissue.tolist(), strict=True)]
 

@@ -390,7 +390,7 @@ def test_when_no_slide_can_be_used_one_line_says_why_and_how_many(tmp_path: Path
     assert status == 1
     for part in ("a.h5", "not finite", "4 more slides"):
         assert part in said
-    assert len(said.strip().splitlines()) == 1
+    assert len([line for line in said.strip().splitlines() if not line.startswith("slides: ")]) == 1
 
 
 def test_the_command_names_every_slide_that_is_left_out(tmp_path: Path, capsys) -> None:
@@ -400,7 +400,7 @@ def test_the_command_names_every_slide_that_is_left_out(tmp_path: Path, capsys) 
 
     status = main(["index", str(folder), "-o", str(tmp_path / "store"), "--slide-mpp", "0.25"])
 
-    said = capsys.readouterr().err.strip().splitlines()
+    said = [line for line in capsys.readouterr().err.strip().splitlines() if not line.startswith("slides: ")]
     assert status == 3
     assert [line.split(":")[0] for line in said] == ["a failed", "b failed", "3 of 5 slides are indexed"]
 

@@ -274,11 +274,11 @@ def test_a_study_and_its_plan_name_the_slides_whose_index_is_damaged(few: Path, 
     study = Study.model_validate({"store": root, "labels": {"file": root / "labels.csv", "targets": {"pairing": {}}}})
 
     made = make_tiles(study, study, tmp_path, lambda done, total: None)
-    plan, found = plan_tiles(study, study, tmp_path, "cpu")
+    planned = plan_tiles(study, study, tmp_path, "cpu")
 
-    assert [one.slide for one in made.failed] == list(plan.problems) == [tiles.slides[2]]
-    assert found is not None
-    assert made.sets[0].slides == found.slides == (*tiles.slides[:2], tiles.slides[3])
+    assert [one.slide for one in made.failed] == list(planned.tiles.problems) == [tiles.slides[2]]
+    assert planned.made is not None
+    assert made.sets[0].slides == planned.made.slides == (*tiles.slides[:2], tiles.slides[3])
 
 
 @LEFT_OUT

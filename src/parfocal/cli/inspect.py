@@ -56,8 +56,8 @@ def inspect(
         slide_mpp=slide_mpp,
         mpp_from_objective=mpp_from_objective,
         scan=scan,
-        workers=workers,
         qc=qc,
+        workers=workers,
     )
     if json:
         print_json([report.to_dict() for report in reports])

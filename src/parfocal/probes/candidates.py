@@ -114,7 +114,8 @@ def refined(
     return Candidate(f"{candidate.name}, refined", held_out, tuple(parts))
 
 
-Factors = tuple[Float64[np.ndarray, "problem a rank"], Float64[np.ndarray, "problem b rank"]]
+# Pairs of bags of one fold may have more or fewer components than one another.
+Factors = tuple[Float64[np.ndarray, "problem _a _rank"], Float64[np.ndarray, "problem _b _rank"]]
 
 
 def _held_out(

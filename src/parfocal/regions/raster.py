@@ -41,6 +41,8 @@ class Raster:
     """How many level-0 pixels one of its pixels has along each side."""
     level: int
     """The level that it was made of."""
+    unknown_share: float
+    """How much of it could not be decoded at any level, and was filled from its neighbours."""
 
 
 def read_raster(slide: Slide, *, again_after: Raster | None = None) -> Raster:
@@ -108,7 +110,7 @@ def _read_from(slide: Slide, number: int, wanted: float) -> Raster:
     if unknown.any():
         nearest = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
         pixels[unknown] = pixels[tuple(index[unknown] for index in nearest)]
-    return Raster(pixels, downsample, number)
+    return Raster(pixels, downsample, number, float(unknown.mean()))
 
 
 def _blocks(width: int, height: int, step: int) -> Iterator[tuple[int, int, int, int]]:

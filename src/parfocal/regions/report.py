@@ -113,8 +113,8 @@ def inspect_slides(
     slide_mpp: float | None = None,
     mpp_from_objective: bool = False,
     scan: int | None = None,
-    workers: int = 0,
     qc: Path | None = None,
+    workers: int = 0,
 ) -> list[SlideReport]:
     """Describe many slides, in their order; what a source says of itself goes before what is said of all.
 
@@ -124,9 +124,9 @@ def inspect_slides(
         slide_mpp: micrometres per level-0 pixel of those that have no value of their own.
         mpp_from_objective: as in `inspect_slide`.
         scan: which scan of files that hold several, where a source does not say.
+        qc: a folder to write a picture of each slide with its tissue and regions to.
         workers: how many slides at a time, each in a process of its own, so that a library that crashes on a file costs
             that slide alone; 0 uses this process.
-        qc: a folder to write a picture of each slide to.
 
     Raises:
         ConfigError: no worker process can be started, or `workers` is below 0.

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from parfocal.config import WAYS_TO_TISSUE
-from parfocal.errors import SlideError
+from parfocal.errors import SlideError, UnreadableSlideError
 from parfocal.geometry import Box
 from parfocal.provenance import file_digest8
 from parfocal.regions.glass import Glass, find_glass
@@ -90,6 +90,13 @@ class TissueMask:
         return np.asarray(np.clip(tissue / area, 0.0, 1.0))
 
     @cached_property
+    def core(self) -> "TissueMask":
+        """The same without its outermost pixels, whose border may lie anywhere inside them; edges of the slide stay."""
+        padded = np.pad(self.is_tissue.astype(np.uint8), 1, mode="edge")
+        core = cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
+        return TissueMask(core > 0, self.x_mpp, self.y_mpp)
+
+    @cached_property
     def _sums(self) -> Int[np.ndarray, "y_edge x_edge"]:
         """The tissue above and to the left of every corner of the raster; summed up once, asked for every region."""
         return np.asarray(cv2.integral(self.is_tissue.astype(np.uint8)))
@@ -126,6 +133,11 @@ def find_tissue(slide: Slide, tissue: str = "default", *, slide_id: str | None =
         # A coarse level may be blank where level 0 is not: none is believed that there is nothing.
         raster = read_raster(slide, again_after=raster)
         is_tissue = _found(raster, slide, tissue)
+    if not is_tissue.any() and raster.unknown_share > 0:
+        raise UnreadableSlideError(
+            f"cannot find the tissue of {slide.name}: {raster.unknown_share:.0%} of it cannot be decoded, and the rest "
+            "shows none. Copy the file again or leave the slide out."
+        )
     mpp_of_raster = raster.downsample * slide.mpp
     return TissueMask(is_tissue, mpp_of_raster, mpp_of_raster, raster.pixels)
 
