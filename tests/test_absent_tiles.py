@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,14 +21,15 @@ SIZE = (700, 500)
 
 
 class GappyReader(PixelReader):
-    """Noise in levels of their own, with gaps that are filled with whatever is asked."""
+    """Noise and its averages as further levels, with gaps that are filled with whatever is asked."""
 
     def __init__(self, gaps: Sequence[tuple[int, Gap]], fill: int | None, downsamples: Sequence[int] = (1,)) -> None:
         self.path, self.format = Path("gappy.tif"), "gappy"
         self.level_sizes = tuple((SIZE[0] // down, SIZE[1] // down) for down in downsamples)
         self.mpp_claim, self.objective_power = None, None
         rng = np.random.default_rng(0)
-        self.levels = [rng.integers(0, 255, (height, width, 3), np.uint8) for width, height in self.level_sizes]
+        noise = rng.integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
+        self.levels = [cv2.resize(noise, size, interpolation=cv2.INTER_AREA) for size in self.level_sizes]
         self.gaps = list(gaps)
         for level, gap in self.gaps:
             if fill is not None:

@@ -160,6 +160,23 @@ def test_native_tiles_come_from_the_slides_own_levels() -> None:
     assert np.abs(native[2.0].astype(int) - derived[2.0]).max() <= 2
 
 
+@pytest.mark.parametrize("shift", [0, 3, 60])
+def test_a_level_of_its_own_that_shows_something_else_is_refused(shift: int) -> None:
+    slide = wavy(1400, 1100, 0.5, downsamples=(1, 4))
+    reader = slide._reader
+    assert isinstance(reader, WavyReader)
+    honest = reader.read
+    reader.read = lambda level, x, *rest: honest(level, x + shift * (level > 0), *rest)  # type: ignore[method-assign]
+    plan = plan_all(slide, small_grid())
+
+    if shift < 60:  # some scanners' levels lie a pixel or two beside each other
+        assert sum(1 for _ in iter_tiles(slide, plan, coarse="native")) == plan.n_regions
+        return
+    with pytest.raises(UnreadableSlideError, match=r"level 1 of wavy\.tif: it shows something else.*--coarse derived"):
+        list(iter_tiles(slide, plan, coarse="native"))
+    assert sum(1 for _ in iter_tiles(slide, plan)) == plan.n_regions
+
+
 @pytest.mark.parametrize("mpps", [(1.5, 0.75, 0.5), (2.0, 0.8)])
 def test_magnifications_need_no_common_factor(mpps: tuple[float, ...]) -> None:
     grid = GridConfig(region_um=96.0 if 1.5 in mpps else 128.0, mpps=mpps, tile_px=32)

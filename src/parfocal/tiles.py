@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
@@ -26,6 +27,10 @@ Coarse = Literal["derived", "native"]
 _TISSUE_OF_HOLE = 0.25
 # The fields of some scanners leave lines of a few pixels between them.
 _SEAM_UM = 16.0
+# A level of its own is compared with level 0 in squares of so many of its pixels. Their means differ by a few grey
+# levels (another filter, JPEG, a shift by a pixel or two), and by 20 and more where one shows glass, the other tissue.
+_SQUARE_PX = 56
+_CONTRADICTION = 16.0
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,13 @@ def iter_tiles(slide: Slide, plan: RegionPlan, *, coarse: Coarse = "derived", st
         slide: the open slide that the plan was made for.
         plan: what to read.
         coarse: where the coarser magnifications come from: `derived` averages the pixels of the finest one, `native`
-            reads the slide's own coarser levels, which cost a third more decoding and differ by a few grey levels.
+            reads the slide's own coarser levels, which cost a third more decoding, differ by a few grey levels, and are
+            compared with what the finest one shows at the same places.
         start: number of the first region to read, to go on after a stop.
 
     Raises:
-        UnreadableSlideError: the file cannot be read any more at all; a note says in which region.
+        UnreadableSlideError: the file cannot be read any more at all, or a level of its own shows something else than
+            level 0; a note says in which region.
         ClosedSlideError: the slide has been closed.
     """
     if slide.mpp != plan.slide_mpp:
@@ -120,7 +127,7 @@ def read_region(
     """Read one region whole, as one square picture per magnification; arguments as in `iter_tiles`.
 
     Raises:
-        UnreadableSlideError: a part of it cannot be decoded.
+        UnreadableSlideError: a part of it cannot be decoded, or a level of its own shows something else than level 0.
         ClosedSlideError: the slide has been closed.
     """
     rasters = _read(slide, plan, region, coarse)
@@ -144,12 +151,27 @@ def _read(slide: Slide, plan: RegionPlan, region: int, coarse: Coarse) -> dict[f
     footprint = Box(x_um, y_um, grid.region_um, grid.region_um)
     # From fine to coarse: halving twice costs a quarter of averaging 4 x 4, and differs by a grey level at most.
     for mpp in sorted(grid.mpps)[1:]:
+        source = _average_from(rasters, window, mpp, enlarged=finest < slide.mpp)
         if coarse == "native":
-            source = _window(slide, *tile_window(slide, footprint, mpp=mpp))
-        else:
-            source = _average_from(rasters, window, mpp, enlarged=finest < slide.mpp)
+            level, place = tile_window(slide, footprint, mpp=mpp)
+            own = _window(slide, level, place)
+            if level > 0 and not own.gaps and not window.gaps:
+                _check_same(slide, level, own, window, max(sides[mpp] // _SQUARE_PX, 1))
+            source = own
         rasters[mpp] = _resized(source, sides[mpp])
     return rasters
+
+
+def _check_same(slide: Slide, level: int, own: _Raster, window: _Raster, side: int) -> None:
+    """Refuse a level that shows something else than level 0 does in the same region."""
+    means = [cv2.resize(raster.pixels, (side, side), interpolation=cv2.INTER_AREA) for raster in (own, window)]
+    off = np.abs(means[0].astype(int) - means[1]).max(axis=2)
+    if off.max() > _CONTRADICTION:
+        raise UnreadableSlideError(
+            f"cannot read level {level} of {slide.name}: it shows something else than level 0 (the means of a place "
+            f"differ by {off.max()} grey levels). Read level 0 alone with --coarse derived (coarse='derived'), or have "
+            "the file converted again."
+        )
 
 
 def _window(slide: Slide, level: int, place: tuple[int, int, int, int]) -> _Raster:

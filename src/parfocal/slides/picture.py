@@ -71,6 +71,8 @@ class PictureReader(PixelReader):
         self.mpp_claim = _resolution(picture, page)
         try:
             self._pixels = picture_pixels(self.path, picture, page)
+        except NotMineError:
+            raise
         except Exception as error:
             # Whatever a decoder meets in foreign bytes.
             raise UnreadableSlideError(

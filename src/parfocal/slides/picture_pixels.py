@@ -15,6 +15,7 @@ from PIL import Image
 
 from parfocal.slides.jpeg import StrictJpeg, read_jpeg_header
 from parfocal.slides.openslide_reader import on_white
+from parfocal.slides.reader import NotMineError
 from parfocal.slides.tiff_level import TiffLevel
 from parfocal.slides.tiff_pixels import pixel_kind
 
@@ -39,6 +40,7 @@ def picture_pixels(path: Path, picture: Image.Image, page: Any) -> UInt8[np.ndar
         page: of a TIFF the page that is meant, as tifffile has it; else None.
 
     Raises:
+        NotMineError: its samples are not of 8 bits.
         Exception: it is damaged or cut short, whatever the decoder calls it.
     """
     if page is not None:
@@ -77,7 +79,7 @@ def _png(data: mmap.mmap) -> UInt8[np.ndarray, "y x 3"]:
     with _quiet_imagecodecs():
         pixels = np.asarray(imagecodecs.png_decode(data))
     if pixels.dtype != np.uint8:
-        raise ValueError(f"its pixels are {pixels.dtype}, not 8 bit")
+        raise NotMineError(f"its samples have {8 * pixels.dtype.itemsize} bits, not 8")
     return _as_rgb(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
