@@ -320,6 +320,7 @@ class _Teller:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not end what the first one's clean-up is at
     raise SystemExit(_TERMINATED)
 
 

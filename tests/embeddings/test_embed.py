@@ -1,6 +1,7 @@
 """One slide, one job: what is stored is what the encoder says of the tiles that the plan names."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -215,6 +216,43 @@ def test_reading_ahead_is_bounded_and_ends_with_its_reader() -> None:
 
     assert threading.active_count() == threads
     assert len(made) < 10
+
+
+@pytest.mark.parametrize("begins_first", [True, False])
+def test_a_signal_while_the_thread_is_started_leaves_no_thread_behind(
+    monkeypatch: pytest.MonkeyPatch, begins_first: bool
+) -> None:
+    made, gate = [], threading.Event()
+    start, run = threading.Thread.start, threading.Thread.run
+
+    def numbers() -> Iterator[int]:
+        for number in range(1000):
+            made.append(number)
+            yield number
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if not begins_first:
+            thread._started.clear()  # as where the signal came before the thread had begun
+        raise KeyboardInterrupt
+
+    def late(thread: threading.Thread) -> None:
+        if not begins_first:
+            gate.wait()
+        run(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(threading.Thread, "run", late)
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), prefetched(numbers(), depth=2):
+        raise AssertionError("the block was entered")
+    gate.set()
+    deadline = time.monotonic() + 60
+    while not begins_first and threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert threading.active_count() == threads
+    assert len(made) < 10 if begins_first else not made
 
 
 class _Wide(TileEncoder):

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from parfocal.cli.help import stored_help
 from parfocal.cli.lines import say, tell
-from parfocal.cli.stopping import stoppable
+from parfocal.cli.stopping import leave_threads, stoppable
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
 from parfocal.version import __version__
 
@@ -57,14 +57,21 @@ parfocal COMMAND --help shows its options and an example.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; what comes back is the exit status."""
+    """Run one command; what comes back is the exit status.
+
+    Args:
+        argv: the command and its arguments; those of the process when None, which may then end in here.
+    """
     try:
         try:
-            return _main(argv)
+            status = _main(argv)
         finally:  # also where the parser ends the program, after a help text
             sys.stdout.flush()
     except BrokenPipeError:
-        return _reader_is_gone()
+        status = _reader_is_gone()
+    if argv is None:
+        leave_threads(status)
+    return status
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -1,12 +1,15 @@
 """Ctrl-C and SIGTERM end a command alike: what is done is kept, what has been begun is removed."""
 
+import atexit
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["stoppable"]
+__all__ = ["leave_threads", "stoppable"]
 
 
 @contextmanager
@@ -30,3 +33,18 @@ def stoppable() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_threads(status: int) -> None:
+    """End the process with its status where a thread is still at work, as after a second Ctrl-C.
+
+    The interpreter ends such threads while it is torn down itself, and one that is inside a library of C++ then takes
+    the process with it: it aborts, and the status is lost.
+    """
+    if all(thread is threading.main_thread() or not thread.daemon for thread in threading.enumerate()):
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

@@ -103,12 +103,13 @@ def fingerprinting(path: Path) -> Iterator[Callable[[], tuple[str, SlideState]]]
         return found[0], before
 
     thread = threading.Thread(target=take, name="parfocal-fingerprint", daemon=True)
-    thread.start()
     try:
+        thread.start()  # in here: it waits for the thread to begin, and a signal may end that wait
         yield result
     finally:
         left.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
 
 
 def _digest(values: object) -> str:

@@ -30,7 +30,7 @@ def prefetched(items: Iterable[T], *, depth: int = 2) -> Iterator[Iterator[T]]:
     def produce() -> None:
         end = _End(None)
         try:
-            for item in items:
+            for item in () if stop.is_set() else items:
                 line.put(item)
                 if stop.is_set():
                     return
@@ -48,8 +48,8 @@ def prefetched(items: Iterable[T], *, depth: int = 2) -> Iterator[Iterator[T]]:
             yield item
 
     thread = threading.Thread(target=produce, name="parfocal-prefetch", daemon=True)
-    thread.start()
     try:
+        thread.start()  # in here: it waits for the thread to begin, and a signal may end that wait
         yield consume()
     finally:
         stop.set()
@@ -59,4 +59,3 @@ def prefetched(items: Iterable[T], *, depth: int = 2) -> Iterator[Iterator[T]]:
                 line.get(timeout=0.01)
             except queue.Empty:
                 continue
-        thread.join()
