@@ -1,7 +1,9 @@
-"""HDF5 files that refer elsewhere, are no files, or declare what they cannot hold are one line; rows have a digest."""
+"""HDF5 files that refer elsewhere, are no files, declare what they cannot hold or have changed are one line."""
 
+import hashlib
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from parfocal.embeddings.h5 import RowsDigest, count_not_finite, opened_h5, read_rows, rows_digest
+from parfocal.embeddings.files import new_file
+from parfocal.embeddings.h5 import count_not_finite, opened_h5, read_rows
+from parfocal.embeddings.seal import SEAL_BYTES, check_seal, file_digest
 from parfocal.errors import StoreError
 
 REMEDY = "Put it back."
@@ -134,29 +137,87 @@ def test_links_inside_the_file_are_followed(tmp_path: Path) -> None:
     assert (features.shape, coords.shape) == ((2, 3), (2, 2))
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    rows=arrays(np.float16, st.tuples(st.integers(0, 12), st.integers(1, 5)), elements=st.floats(-9, 9, width=16)),
-    cut=st.integers(0, 12),
-    data=st.data(),
-)
-def test_the_digest_of_rows_depends_on_every_value_and_not_on_how_they_came(
-    rows: np.ndarray, cut: int, data: st.DataObject
-) -> None:
-    coords = np.arange(2 * len(rows)).reshape(-1, 2)
-    streamed = RowsDigest()
-    streamed.add(rows[:cut])
-    streamed.add(rows[cut:])
-    whole = rows_digest(rows, coords)
+def sealed(folder: Path, *, seed: int = 0, name: str = "s.h5") -> tuple[Path, str]:
+    """A file as a store writes it, and its digest."""
+    path = folder / name
+    with ExitStack() as stack:
+        file = new_file(stack, path)
+        file["features"] = np.random.default_rng(seed).normal(size=(5, 3)).astype(np.float16)
+        file["coords"] = np.zeros((5, 2), np.int64)
+    return path, file.digest
 
-    assert streamed.finish(coords) == whole
-    if len(rows):
-        at = data.draw(st.tuples(*(st.integers(0, side - 1) for side in rows.shape)))
-        changed, moved = rows.copy(), coords.copy()
-        changed[at] += 1
-        moved[at[0], 0] += 1
-        assert rows_digest(changed, coords) != whole
-        assert rows_digest(rows, moved) != whole
+
+def foreign(folder: Path, *, seed: int = 0, name: str = "s.h5") -> tuple[Path, str]:
+    """A file as another tool writes it, and the digest that an index has of it."""
+    path = folder / name
+    plain(path)
+    with h5py.File(path, "r+") as file:
+        file["features"][0, 0] = seed
+    return path, file_digest(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(make=st.sampled_from([sealed, foreign]), data=st.data())
+def test_a_changed_byte_is_refused_before_hdf5_sees_it(
+    tmp_path_factory: pytest.TempPathFactory, make: Callable[..., tuple[Path, str]], data: st.DataObject
+) -> None:
+    path, digest = make(tmp_path_factory.mktemp("seal"))
+    whole = path.read_bytes()
+    first = 80 if make is sealed else 0  # of the userblock, the text counts
+    at = data.draw(st.integers(0, first) | st.integers(SEAL_BYTES if make is sealed else 0, len(whole) - 1))
+    changed = bytearray(whole)
+    changed[at] ^= data.draw(st.integers(1, 255))
+    cut = data.draw(st.integers(0, len(whole) - 1))
+
+    for spoilt in (bytes(changed), whole[:cut]):
+        path.write_bytes(spoilt)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(h5py, "File", not_opened)
+            with pytest.raises(StoreError) as caught, opened_h5(path, REMEDY, digest=digest):
+                pass
+        assert str(path) in str(caught.value)
+        assert str(caught.value).endswith(REMEDY)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(whole)
+    with opened_h5(path, REMEDY, digest=digest) as file:
+        assert len(read_rows(file)[0])
+
+
+def not_opened(*_: object, **__: object) -> None:
+    raise AssertionError("HDF5 opens a file that is damaged")
+
+
+@pytest.mark.parametrize("make", [sealed, foreign])
+def test_a_file_in_the_place_of_another_is_refused(tmp_path: Path, make: Callable[..., tuple[Path, str]]) -> None:
+    _, digest = make(tmp_path)
+    other, _ = make(tmp_path, seed=1, name="t.h5")
+
+    with pytest.raises(StoreError, match=r"not the file that its index|changed since it was indexed"):
+        check_seal(other, REMEDY, digest)
+    check_seal(other, REMEDY)
+
+
+def test_the_seal_says_which_file_it_is_without_its_rows_being_read(tmp_path: Path) -> None:
+    path, digest = sealed(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    check_seal(path, REMEDY, digest, whole=False)
+    with pytest.raises(StoreError, match="changed since it was written"):
+        check_seal(path, REMEDY, digest)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(StoreError, match="changed since it was written"):
+        check_seal(path, REMEDY, digest, whole=False)
+
+
+def test_a_seal_is_text_that_readers_of_hdf5_skip(tmp_path: Path) -> None:
+    path, digest = sealed(tmp_path)
+
+    assert path.read_bytes().startswith(f"parfocal seal 1: {digest}\n\0".encode())
+    assert digest == f"{hashlib.sha256(path.read_bytes()[512:]).hexdigest()}-{path.stat().st_size - 512}"
+    with h5py.File(path) as file:
+        assert file.userblock_size == SEAL_BYTES
+        assert file["features"].shape == (5, 3)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

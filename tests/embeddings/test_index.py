@@ -174,7 +174,7 @@ def test_features_that_changed_after_indexing_are_noticed(tmp_path: Path) -> Non
     path = tmp_path / "job" / "20x_224px_0px_overlap" / "features_toy" / "s.h5"
     trident_file(path, written[20][0][:5], power=20, side_l0px=448.0, features=written[20][1][:5])
 
-    with pytest.raises(StoreError, match=r"s\.h5: its index refers to row"):
+    with pytest.raises(StoreError, match=r"s\.h5: it has changed since it was indexed. Put it back, or"):
         store.read("s")
 
 

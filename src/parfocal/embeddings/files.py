@@ -14,10 +14,8 @@ from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 
 from parfocal.embeddings.absent import AbsentRows
 from parfocal.embeddings.fingerprint import SlideState
-from parfocal.embeddings.h5 import content_digest
 from parfocal.embeddings.layout import (
-    INDEX_DIGEST,
-    ROWS_DIGEST,
+    FILE_DIGEST,
     chunk_rows,
     coords_attributes,
     file_attributes,
@@ -25,6 +23,7 @@ from parfocal.embeddings.layout import (
     read_settings,
     set_attributes,
 )
+from parfocal.embeddings.seal import SEAL_BYTES, write_seal
 from parfocal.errors import StoreError
 from parfocal.geometry import format_mpp
 from parfocal.provenance import remove_leftovers, writing
@@ -82,13 +81,19 @@ def new_file(stack: ExitStack, path: Path) -> "NewFile":
 
 
 class NewFile(h5py.File):
-    """An HDF5 file that is being written."""
+    """An HDF5 file that is being written, with room for its seal.
+
+    Attributes:
+        digest: what its seal holds, when it is closed.
+    """
+
+    digest: str
 
     def __init__(self, disk: "_Disk") -> None:
         """Begin a file on `disk`."""
         self._disk = disk
         # The default chunk cache of 1 MiB would write a chunk of that size once per batch instead of once.
-        super().__init__(disk, "w", rdcc_nbytes=4 * (1 << 20))
+        super().__init__(disk, "w", userblock_size=SEAL_BYTES, rdcc_nbytes=4 * (1 << 20))
 
     def check(self) -> None:
         """Raise what went wrong on the disk until now; the file does not fail by itself before it is closed."""
@@ -101,6 +106,7 @@ def _written(path: Path) -> Iterator[NewFile]:
     with path.open("w+b", buffering=0) as opened, NewFile(_Disk(opened)) as file:
         yield file
     file.check()
+    file.digest = write_seal(path)
 
 
 class _Disk(io.RawIOBase):
@@ -246,7 +252,7 @@ def write_index(
         row: per magnification, which rows of the features file are meant, in the order of `region`; None where all
             of them are, in their own order.
         files: per magnification, the features file relative to the set, where it is not the set's own.
-        digests: per magnification, `rows_digest` of the features file; under None that of a set of regions.
+        digests: per magnification, the digest of the features file (`seal`); under None that of a set of regions.
         absent: per magnification, the planned tiles that have no row.
         region_um: side of this slide's regions, where it is not exactly the set's.
         origin: what is known of the slide file.
@@ -265,7 +271,7 @@ def write_index(
                 region_um=region_um or settings["region_um"],
                 slide_mpp=slide_mpp,
                 encoder_digest=settings["encoder_digest"],
-                **{ROWS_DIGEST: (digests or {}).get(None)},
+                **{FILE_DIGEST: (digests or {}).get(None)},
                 **(origin or SlideOrigin()).attributes(),
                 **attributes,
             ),
@@ -277,7 +283,7 @@ def write_index(
             if files is not None:
                 group.attrs["features_file"] = files[mpp]
             if digests is not None:
-                group.attrs[ROWS_DIGEST] = digests[mpp]
+                group.attrs[FILE_DIGEST] = digests[mpp]
             group.create_dataset("region", data=(region or {})[mpp])
             group.create_dataset("center_um", data=(center_um or {})[mpp])
             if row is not None:
@@ -285,4 +291,3 @@ def write_index(
             if absent and absent.get(mpp):
                 group.create_dataset("absent_coords", data=absent[mpp].coords_l0px)
                 group.create_dataset("absent_reason", data=absent[mpp].reasons, dtype=h5py.string_dtype())
-        file.attrs[INDEX_DIGEST] = content_digest(file, without=INDEX_DIGEST)

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float64
 
-from parfocal.embeddings.h5 import count_not_finite, opened_h5, read_rows, rows_digest
+from parfocal.embeddings.h5 import count_not_finite, opened_h5, read_rows
+from parfocal.embeddings.seal import file_digest
 from parfocal.errors import NotFiniteError, ParfocalWarning, StoreError
 
 __all__ = ["FeatureFile", "FeatureFolder", "check_rows", "find_feature_folders", "read_feature_file"]
@@ -161,20 +162,21 @@ def read_feature_file(path: Path) -> FeatureFile:
 
 
 def check_rows(path: Path) -> str:
-    """Read the rows of a file once; their digest, by which a later reader sees that they are still the same.
+    """Read the rows of a file once; its digest, by which a later reader sees that it is still the same file.
 
     Raises:
         NotFiniteError: a value is not finite.
         StoreError: the file cannot be read.
     """
     with opened_h5(path, _REMEDY) as file:
-        features, coords = read_rows(file)
+        digest = file_digest(path)
+        features, _ = read_rows(file)
     bad = count_not_finite(features)
     if bad:
         raise NotFiniteError(
             f"cannot use {path}: {bad} of its {len(features)} rows hold values that are not finite. {_REMEDY}"
         )
-    return rows_digest(features, coords)
+    return digest
 
 
 _ATTRIBUTES = ("patch_size", "patch_size_level0", "overlap", "target_magnification", "level0_width", "level0_height")

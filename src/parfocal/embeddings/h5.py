@@ -1,6 +1,5 @@
-"""HDF5 files as they are met: opened only where all they hold lies in them, and their rows told apart by a digest."""
+"""HDF5 files as they are met: opened only where they are the bytes that were written, and hold all of their data."""
 
-import hashlib
 import math
 import stat
 from collections.abc import Iterator
@@ -12,16 +11,14 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
+from parfocal.embeddings.seal import check_seal
 from parfocal.errors import StoreError
 from parfocal.provenance import check_permission
 
 __all__ = [
-    "RowsDigest",
-    "content_digest",
     "count_not_finite",
     "opened_h5",
     "read_rows",
-    "rows_digest",
 ]
 
 # What h5py and numpy raise on files that are damaged, or hold other things under the names that are asked for.
@@ -43,18 +40,23 @@ _MAX_OBJECTS = 10_000
 
 
 @contextmanager
-def opened_h5(path: Path, remedy: str = "") -> Iterator[h5py.File]:
+def opened_h5(path: Path, remedy: str = "", *, digest: str | None = None, checked: bool = False) -> Iterator[h5py.File]:
     """An HDF5 file for reading that holds all of its data itself; whatever is wrong with it is one StoreError.
 
     HDF5 can refer to other files (external links, external storage, virtual datasets), so that a file of features
     could show anything that this user may read; such files are refused, as is one that declares far more data than
     its bytes can hold. Only reading belongs into the block: what fails there is told as damage of the file.
 
+    The bytes are checked against the file's seal, and against `digest`, before HDF5 sees them: on damaged metadata
+    HDF5 may compute without an end, which nothing can stop from within.
+
     Files of a store never change once they have their name, so a file system that has no locks is no reason to fail.
 
     Args:
         path: the file; anything else than a regular file is refused before it is opened.
         remedy: what to do about a file that cannot be used, as a sentence.
+        digest: what `file_digest` said of the file when an index was made of it.
+        checked: whether the caller has seen this state of the file pass both checks.
 
     Raises:
         StoreError: it is absent, may not be read, is damaged, or is not what it should be.
@@ -63,6 +65,8 @@ def opened_h5(path: Path, remedy: str = "") -> Iterator[h5py.File]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"cannot read {path}: it is no regular file. {remedy}".strip())
+        if not checked:
+            check_seal(path, remedy, digest)
         with h5py.File(path, "r", locking="best-effort") as file:
             _refuse_elsewhere(file, path, status.st_size, remedy)
             yield file
@@ -102,50 +106,6 @@ def count_not_finite(features: Float[np.ndarray, "tile dim"]) -> int:
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(features.astype(np.float32, copy=False))
     return int(bad.any(axis=1).sum()) if bad.any() else 0
-
-
-class RowsDigest:
-    """The digest of a file's rows, taken while they come."""
-
-    def __init__(self) -> None:
-        """Begin with no row."""
-        self._digest = hashlib.sha256()
-
-    def add(self, features: Float[np.ndarray, "tile dim"]) -> None:
-        """Take the next rows, as they are stored."""
-        self._digest.update(np.ascontiguousarray(features).reshape(-1).data)
-
-    def finish(self, coords: np.ndarray) -> str:
-        """The digest of all rows and of their coords."""
-        done = self._digest.copy()
-        done.update(np.ascontiguousarray(coords).reshape(-1).data)
-        return done.hexdigest()[:32]
-
-
-def rows_digest(features: Float[np.ndarray, "tile dim"], coords: np.ndarray) -> str:
-    """The digest that says whether a features file still has the rows, in the order, that its index was made for."""
-    digest = RowsDigest()
-    digest.add(features)
-    return digest.finish(coords)
-
-
-def content_digest(file: h5py.File, *, without: str) -> str:
-    """The digest of all attributes and values of a small file, but for the attribute that keeps this digest."""
-    digest = hashlib.sha256()
-
-    def add(name: str, thing: Any) -> None:
-        for key in sorted(thing.attrs):
-            if (name, key) != ("", without):
-                digest.update(repr((name, key, np.asarray(thing.attrs[key]).tolist())).encode())
-        if isinstance(thing, h5py.Dataset):
-            values = thing[...]
-            digest.update(repr((name, values.dtype.str, values.shape)).encode())
-            # Texts are objects, whose bytes in memory say nothing.
-            digest.update(repr(values.tolist()).encode() if values.dtype.hasobject else values.tobytes())
-
-    add("", file)
-    file.visititems(add)
-    return digest.hexdigest()[:32]
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from parfocal.embeddings.files import SCAN, SIZES, TIMES
 from parfocal.embeddings.fingerprint import is_digest, slide_digest, slide_state
 from parfocal.embeddings.h5 import opened_h5
 from parfocal.embeddings.layout import (
+    FILE_DIGEST,
     VERSION_ATTRIBUTE,
     check_belongs,
     check_version,
@@ -17,6 +18,7 @@ from parfocal.embeddings.layout import (
     index_path,
     repair_advice,
 )
+from parfocal.embeddings.seal import check_seal
 from parfocal.embeddings.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.errors import MismatchError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
@@ -60,6 +62,7 @@ def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> K
         check_version(attributes.get(VERSION_ATTRIBUTE), path)
         slide_mpp = float(attributes["slide_mpp"])
         groups = {mpp: index[format_mpp(mpp)] for mpp in settings.grid.mpps}
+        digests = {mpp: group.attrs.get(FILE_DIGEST) for mpp, group in groups.items()}
         reasons = {mpp: group["absent_reason"] for mpp, group in groups.items() if "absent_reason" in group}
         kept = KeptRows(
             int(index["region_xy_um"].shape[0]),
@@ -84,7 +87,7 @@ def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> K
             f"--scan {found} to keep it, give the other one its own id in a manifest (slide,path,scan), or {anew}."
         )
     for mpp, rows in kept.n_tiles.items():
-        _check_features(set_path, source.slide, settings, mpp, rows)
+        _check_features(set_path, source.slide, settings, mpp, rows, digests[mpp])
     return kept
 
 
@@ -118,9 +121,19 @@ def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[st
         )
 
 
-def _check_features(set_path: Path, slide: str, settings: EmbedSettings, mpp: float, rows: int) -> None:
-    """Refuse a features file that is absent, does not open, is another slide's, or has other rows than its index."""
+def _check_features(
+    set_path: Path, slide: str, settings: EmbedSettings, mpp: float, rows: int, digest: str | None
+) -> None:
+    """Refuse a features file that is absent, does not open, is another slide's, or has other rows than its index.
+
+    Its seal and its size say so, as long as it is not younger than its index, which is written last; all of its bytes
+    are checked where it is, and by whoever uses them.
+    """
     path, remedy = features_path(set_path, slide, mpp), repair_advice(set_path, slide)
+    if digest is not None and path.is_file():
+        is_younger = path.stat().st_mtime_ns >= index_path(set_path, slide).stat().st_mtime_ns
+        check_seal(path, remedy, digest, whole=is_younger)
+        return
     with opened_h5(path, remedy) as file:
         found = (len(file["features"]), len(file["coords"]))
         attributes = dict(file.attrs)

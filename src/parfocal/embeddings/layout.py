@@ -51,8 +51,7 @@ _SETTINGS: dict[str, type | tuple[type, ...]] = {
 }
 
 VERSION_ATTRIBUTE = "parfocal_format"
-ROWS_DIGEST = "rows_digest"
-INDEX_DIGEST = "index_digest"
+FILE_DIGEST = "file_digest"
 SETTINGS_FILE = "settings.json"
 INDEX_FOLDER = "index"
 REGION_FOLDER = "region"

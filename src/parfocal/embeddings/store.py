@@ -13,11 +13,10 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
-from parfocal.embeddings.h5 import content_digest, count_not_finite, opened_h5, read_rows, rows_digest
+from parfocal.embeddings.h5 import count_not_finite, opened_h5, read_rows
 from parfocal.embeddings.layout import (
-    INDEX_DIGEST,
+    FILE_DIGEST,
     INDEX_FOLDER,
-    ROWS_DIGEST,
     SETTINGS_FILE,
     VERSION_ATTRIBUTE,
     Kind,
@@ -137,15 +136,15 @@ class EmbeddingSet:
     def read(self, slide: str) -> SlideTokens:
         """The tile embeddings of a slide.
 
-        Index and features are checked to belong together: by the ids and settings that they carry, and by the digest
-        of the rows that the index has. Sets that were made before there was one are said to be unchecked.
+        Index and features are checked to belong together: by the ids and settings that they carry, by the seal of the
+        index and by the digest of each features file that it has. Sets of before that are said to be unchecked.
 
         Raises:
             StoreError: the slide is not done, a file is damaged, or index and features do not fit together.
             NotFiniteError: a value of its rows is not finite.
         """
         self._must_be("tiles")
-        with self._open_index(slide, whole=True) as index:
+        with self._open_index(slide) as index:
             groups = {mpp: _group(index, mpp) for mpp in self.mpps}
             slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
             region_xy_um = index["region_xy_um"][...]
@@ -173,10 +172,10 @@ class EmbeddingSet:
             NotFiniteError: a value of its rows is not finite.
         """
         self._must_be("regions")
-        with self._open_index(slide, whole=True) as index:
+        with self._open_index(slide) as index:
             slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
             region_xy_um = index["region_xy_um"][...]
-            digest = _text(index.attrs.get(ROWS_DIGEST))
+            digest = _text(index.attrs.get(FILE_DIGEST))
         group = _Group(np.arange(len(region_xy_um)), region_xy_um, None, None, digest)
         return SlideRegions(
             slide=slide,
@@ -191,7 +190,7 @@ class EmbeddingSet:
             raise StoreError(f"{self.path} is a set of {self.kind}; a set of {kind} is needed here.")
 
     @contextmanager
-    def _open_index(self, slide: str, *, whole: bool = False) -> Iterator[h5py.File]:
+    def _open_index(self, slide: str) -> Iterator[h5py.File]:
         path = index_path(self.path, slide)
         if not path.exists():
             raise StoreError(f"{slide} is not done in {self.path}: {path} is absent. Embed it first.")
@@ -199,9 +198,6 @@ class EmbeddingSet:
         with opened_h5(path, remedy) as file:
             check_version(file.attrs.get(VERSION_ATTRIBUTE), path)
             check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"])
-            found = _text(file.attrs.get(INDEX_DIGEST))
-            if whole and found is not None and found != content_digest(file, without=INDEX_DIGEST):
-                raise StoreError(f"cannot use {path}: it has changed since it was written. {remedy}")
             yield file
 
     def _read_features(self, slide: str, mpp: float | None, group: "_Group") -> Float[np.ndarray, "tile dim"]:
@@ -209,7 +205,9 @@ class EmbeddingSet:
         path = features_path(self.path, slide, mpp) if own else Path(os.path.normpath(self.path / str(group.file)))
         expected, dim = len(group.region), self.dim if mpp is None else self.dims[mpp]
         remedy = repair_advice(self.path, slide)
-        with opened_h5(path, remedy) as file:
+        state = _state(path)
+        checked = state in self._checked
+        with opened_h5(path, remedy, digest=group.digest, checked=checked) as file:
             if file.attrs.get(VERSION_ATTRIBUTE) is not None:
                 check_version(file.attrs[VERSION_ATTRIBUTE], path)
                 if own:
@@ -230,49 +228,34 @@ class EmbeddingSet:
                 f"cannot use {path}: it has {len(features)} rows of width {features.shape[-1]}, "
                 f"its index expects {expected} of width {dim}. {remedy}"
             )
-        self._check_values(slide, path, remedy, group.digest, values, coords, features)
+        if not checked:
+            self._check_values(slide, path, group.digest, features)
+            self._checked.add(state)
         return features
 
     def _check_values(
-        self,
-        slide: str,
-        path: Path,
-        remedy: str,
-        digest: str | None,
-        values: Float[np.ndarray, "row dim"],
-        coords: np.ndarray,
-        features: Float[np.ndarray, "tile dim"],
+        self, slide: str, path: Path, digest: str | None, features: Float[np.ndarray, "tile dim"]
     ) -> None:
-        """Refuse rows that are not the ones which were indexed, or are not finite; once for each state of a file."""
-        status = path.stat()
-        state = (path, status.st_size, status.st_mtime_ns)
-        if state in self._checked:
-            return
+        """Refuse rows that are not finite, and say where nobody knows whether they are the ones that were indexed."""
         if digest is None:
             if not self._unchecked:
                 warnings.warn(
                     f"{self.path} holds slides that are unchecked ({slide} is one): an older version wrote them "
-                    "without a digest of their rows, so nobody can tell whether the files have changed since.",
+                    "without a digest of their files, so nobody can tell whether these have changed since.",
                     ParfocalWarning,
                     stacklevel=4,
                 )
             self._unchecked.add(slide)
-        elif rows_digest(values, coords) != digest:
-            raise StoreError(
-                f"cannot use {path}: its rows are not the ones that {index_path(self.path, slide)} was written for. "
-                f"{remedy}"
-            )
         bad = count_not_finite(features)
         if bad:
             raise NotFiniteError(
                 f"cannot use {slide}: {bad} of {len(features)} rows of {path} hold values that are not finite. "
                 "Extract the slide again, or leave it out."
             )
-        self._checked.add(state)
 
     @cached_property
     def _checked(self) -> set[tuple[Path, int, int]]:
-        """The features files whose values have been checked: reading them again, epoch by epoch, costs no digest."""
+        """The features files that have been checked: reading them again, epoch by epoch, costs no digest."""
         return set()
 
     @cached_property
@@ -340,7 +323,7 @@ class _Group:
         center_um: its centre about the region's.
         row: its row in the features file; None where all rows are meant, in their own order.
         file: the features file, relative to the set; None for the set's own.
-        digest: that of the features file's rows; None in sets of older versions.
+        digest: that of the features file; None in sets of older versions.
     """
 
     region: np.ndarray
@@ -359,8 +342,17 @@ def _group(index: h5py.File, mpp: float) -> _Group:
         group["center_um"][...],
         row,
         _text(attributes.get("features_file")),
-        _text(attributes.get(ROWS_DIGEST)),
+        _text(attributes.get(FILE_DIGEST)),
     )
+
+
+def _state(path: Path) -> tuple[Path, int, int]:
+    """What tells that a file is still the same; of one that cannot be asked, whoever opens it says why."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path, -1, -1
+    return path, status.st_size, status.st_mtime_ns
 
 
 def _text(value: Any) -> str | None:

@@ -13,7 +13,6 @@ from jaxtyping import Float, Float32, Float64, Int32, Int64
 from parfocal.embeddings.absent import AbsentRows
 from parfocal.embeddings.files import NewFile, SlideOrigin, as_stored, new_file, write_index, write_layout
 from parfocal.embeddings.fingerprint import SlideState
-from parfocal.embeddings.h5 import RowsDigest, rows_digest
 from parfocal.embeddings.layout import (
     features_path,
     read_settings,
@@ -79,7 +78,6 @@ class SlideWriter:
         self._files: dict[float, NewFile] = {}
         self._datasets: dict[float, h5py.Dataset] = {}
         self._written: dict[float, int] = {}
-        self._digests: dict[float, RowsDigest] = {}
         self._absent: dict[float, AbsentRows] = {}
 
     @property
@@ -92,7 +90,6 @@ class SlideWriter:
             for mpp in self._settings["mpps"]:
                 self._datasets[mpp] = self._begin(stack, mpp)
                 self._written[mpp] = 0
-                self._digests[mpp] = RowsDigest()
             self._stack = stack.pop_all()
         return self
 
@@ -110,7 +107,6 @@ class SlideWriter:
         stored = as_stored(rows, dataset.dtype, f"row {start} and following of {self._slide} at {mpp:g} mpp")
         dataset[start : start + len(rows)] = stored
         self._files[mpp].check()
-        self._digests[mpp].add(stored)
         self._written[mpp] = start + len(rows)
 
     def leave_out(self, absent: Mapping[float, Mapping[int, str]]) -> None:
@@ -167,7 +163,7 @@ class SlideWriter:
                 region_xy_um=self._region_xy_um,
                 region=self._region,
                 center_um=self._center_um,
-                digests={mpp: digest.finish(self._coords(mpp)) for mpp, digest in self._digests.items()},
+                digests={mpp: file.digest for mpp, file in self._files.items()},
                 absent=self._absent,
                 region_um=self._region_um,
                 origin=self._origin,
@@ -256,14 +252,13 @@ def write_regions(set_path: Path, regions: SlideRegions, *, origin: SlideOrigin 
             origin=origin or SlideOrigin(),
         )
         set_attributes(file, {"encoder_digest": settings["encoder_digest"]})
-        stored = as_stored(regions.features, dataset.dtype, f"the regions of {regions.slide}")
-        dataset[:] = stored
+        dataset[:] = as_stored(regions.features, dataset.dtype, f"the regions of {regions.slide}")
     write_index(
         set_path,
         regions.slide,
         slide_mpp=regions.slide_mpp,
         region_xy_um=regions.region_xy_um,
-        digests={None: rows_digest(stored, coords_l0px)},
+        digests={None: file.digest},
         region_um=regions.region_um,
         origin=origin,
     )
