@@ -44,14 +44,51 @@ def test_a_whole_stream_gives_what_libjpeg_gives(
     np.testing.assert_array_equal(decoded(data), imagecodecs.jpeg8_decode(data))
 
 
-@pytest.mark.xfail(strict=False, reason="some short runs of ones decode without a word")
-@given(start=st.floats(0, 1), length=st.integers(24, 3000), fill=st.sampled_from([b"\0", b"\xff"]))
-@settings(deadline=None, max_examples=60)
-def test_sectors_of_zeros_and_ones_are_noticed(start: float, length: int, fill: bytes) -> None:
-    data = encoded(NOISE, quality=90)
+@given(
+    start=st.floats(0, 1),
+    length=st.integers(24, 1200),
+    fill=st.integers(0, 255) | st.sampled_from([0, 255]),
+    smooth=st.booleans(),
+    quality=st.integers(50, 90),
+    optimize=st.booleans(),
+    subsampling=st.integers(0, 2),
+)
+@settings(deadline=None, max_examples=150)
+def test_sectors_filled_with_one_byte_are_noticed(
+    start: float, length: int, fill: int, smooth: bool, quality: int, optimize: bool, subsampling: int
+) -> None:
+    pixels = SMOOTH if smooth else NOISE
+    data = encoded(pixels, quality=quality, optimize=optimize, subsampling=subsampling)
     at = read_jpeg_header(data).length + int(start * (len(data) - length - 2 - read_jpeg_header(data).length))
     with pytest.raises(ValueError):
-        decoded(data[:at] + fill * length + data[at + length :])
+        decoded(data[:at] + bytes([fill]) * length + data[at + length :])
+
+
+@given(
+    height=st.integers(1, 200),
+    grey=st.booleans(),
+    colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=3),
+    quality=st.integers(5, 100),
+    subsampling=st.integers(0, 2),
+    optimize=st.booleans(),
+)
+@settings(deadline=None, max_examples=150)
+def test_flat_areas_are_no_damage(
+    height: int, grey: bool, colours: list[tuple[int, int, int]], quality: int, subsampling: int, optimize: bool
+) -> None:
+    pixels = np.repeat(np.array(colours, np.uint8), height, axis=0)[:, None].repeat(500, axis=1)
+    pixels = pixels[..., 0] if grey else pixels
+    data = encoded(pixels, quality=quality, optimize=optimize, **({} if grey else {"subsampling": subsampling}))
+    data += bytes(100)  # a tile's place in the file may be longer than the tile
+    out = np.zeros((*pixels.shape[:2], 1 if grey else 3), np.uint8)
+    StrictJpeg(None, "grey" if grey else "YCbCr").decode(data, out)
+
+    np.testing.assert_array_equal(out.squeeze(), imagecodecs.jpeg8_decode(data).squeeze())
+
+
+def test_a_mark_may_be_preceded_by_ones() -> None:
+    data = encoded(NOISE, quality=90)
+    np.testing.assert_array_equal(decoded(data[:-2] + b"\xff" * 40 + data[-2:]), decoded(data))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])

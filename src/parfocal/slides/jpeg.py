@@ -8,10 +8,11 @@ import simplejpeg
 __all__ = ["JpegHeader", "StrictJpeg", "read_jpeg_header"]
 
 _SOI, _EOI, _SOS, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE
-_START = b"\xff\xd8"
+_START, _END = b"\xff\xd8", b"\xff\xd9"
 _DHT = 0xC4
-# Longer than any that a real slide has (5 bytes); a damaged sector of zeros often decodes without an error.
-_ZEROS = bytes(16)
+# Longer than any run of one byte that a real slide has (5 bytes); damaged sectors, filled with zeros or another byte,
+# often decode without an error.
+_RUN = 16
 # Adobe's mark, by which a decoder is told what the three components are: 0 is RGB, 1 is YCbCr.
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 
@@ -106,8 +107,9 @@ class StrictJpeg:
                 f"its JPEG stream has {header.width} x {header.height} px of {header.components} samples in place of "
                 f"{columns} x {rows} of {self._components}"
             )
-        if known.has_no_zeros and data.find(_ZEROS, header.length) >= 0:
-            raise ValueError("zeros stand in its JPEG stream")
+        _check_fill(data, header.length)
+        if known.flat_bytes is not None:
+            _check_runs(data, header.length, known.flat_bytes)
         simplejpeg.decode_jpeg(known.instead + data[header.length :], self._output, buffer=out[: header.height])
         return header.height
 
@@ -120,36 +122,91 @@ class StrictJpeg:
             before=data[: header.length],
             instead=_START + self._mark + b"".join(self._tables + kept),
             header=header,
-            has_no_zeros=header.is_sequential and _zeros_are_texture(self._tables + kept),
+            flat_bytes=_flat_bytes(self._tables + kept),
         )
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A header as it stands in the file, what is decoded in its place, and whether its pixels can hold many zeros."""
+    """A header as it stands in the file, what is decoded in its place, and of which bytes its pixels may hold runs."""
 
     before: bytes
     instead: bytes
     header: JpegHeader
-    has_no_zeros: bool
+    flat_bytes: frozenset[int] | None
 
 
-def _zeros_are_texture(segments: list[bytes]) -> bool:
-    """Whether a long run of zeros means dozens of equal coefficients in a row, as no picture has, and not a flat area.
+def _check_fill(data: bytes, start: int) -> None:
+    """Refuse ones that fill a place among the compressed pixels, which libjpeg skips without a word.
 
-    The all-zero code is the first of a Huffman table. Where it ends the block in every table, zeros are flat blocks.
+    After such a byte stands a zero where it belongs to the pixels, else a mark; more of them may only precede a mark.
     """
-    first_of_ac = []
-    for one in segments:
-        if one[1] != _DHT:
+    at = data.find(b"\xff\xff", start)
+    while at >= 0:
+        while data[at : at + 1] == b"\xff":
+            at += 1
+        if data[at : at + 1] == b"\0":
+            raise ValueError("a run of ones stands in its JPEG stream")
+        if data[at : at + 1] == bytes([_EOI]):
+            return  # what follows the end is not read
+        at = data.find(b"\xff\xff", at)
+
+
+def _check_runs(data: bytes, start: int, flat: frozenset[int]) -> None:
+    """Refuse a run of one byte that is no flat area (ones apart); every run holds eight of them in an aligned place."""
+    words = np.frombuffer(data, np.uint64, (len(data) - start) // 8, start)
+    for at in np.flatnonzero(words == (words & 0xFF) * 0x0101010101010101):
+        first = start + 8 * int(at)
+        value = data[first]
+        if (
+            value == 0xFF
+            or value in flat
+            or bytes([value]) * _RUN not in data[max(first - _RUN, start) : first + _RUN + 8]
+        ):
             continue
+        if data.find(_END, start, first) >= 0:
+            return  # what follows the end is not read
+        raise ValueError(f"a run of the byte {value} stands in its JPEG stream")
+
+
+def _flat_bytes(segments: list[bytes]) -> frozenset[int] | None:
+    """The bytes that a flat area may repeat: where the blocks of equal colour are coded in 1, 2, 4 or 8 bits.
+
+    None where that cannot be told: the components have scans of their own.
+    """
+    frame = next((one for one in segments if one[1] in {0xC0, 0xC1}), b"")
+    scan = segments[-1]
+    if not frame or scan[1] != _SOS or scan[4] != frame[9]:
+        return None
+    blocks = {frame[at]: (frame[at + 1] >> 4) * (frame[at + 1] & 15) for at in range(10, 10 + 3 * frame[9], 3)}
+    codes = _codes_of_zero(segments)
+    bits = ""
+    for at in range(5, 5 + 2 * scan[4], 2):
+        dc, ac = codes.get(scan[at + 1] >> 4), codes.get(16 | scan[at + 1] & 15)
+        if dc is None or ac is None:
+            return frozenset()  # a flat block cannot be coded at all
+        bits += (dc + ac) * (blocks.get(scan[at], 1) if scan[4] > 1 else 1)
+    bits *= 8 * _RUN // len(bits) + 2
+    return frozenset(int(bits[at : at + 8], 2) for at in range(8)) if bits[8:] == bits[:-8] else frozenset()
+
+
+def _codes_of_zero(segments: list[bytes]) -> dict[int, str]:
+    """By the class and number of a Huffman table its code of 0: no change of brightness, or nothing more in a block."""
+    found: dict[int, str] = {}
+    for one in segments:
         at = 4
-        while at + 17 < len(one):
-            count = sum(one[at + 1 : at + 17])
-            if one[at] >> 4 == 1:
-                first_of_ac.append(one[at + 17])
-            at += 17 + count
-    return any(symbol != 0 for symbol in first_of_ac)
+        while one[1] == _DHT and at + 17 <= len(one):
+            code, symbol_at = 0, at + 17
+            found.pop(one[at], None)
+            for length in range(1, 17):
+                for symbol in one[symbol_at : symbol_at + one[at + length]]:
+                    if symbol == 0:
+                        found[one[at]] = f"{code:0{length}b}"
+                    code += 1
+                symbol_at += one[at + length]
+                code <<= 1
+            at = symbol_at
+    return found
 
 
 def _segments(data: bytes) -> tuple[list[bytes], int]:
