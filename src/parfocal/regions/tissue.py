@@ -177,8 +177,10 @@ def _looks_like_tissue(smooth: UInt8[np.ndarray, "y x 3"], glass: Glass, mpp: fl
     chroma = np.asarray(balanced.max(axis=2) - balanced.min(axis=2))
     coloured = _clean(is_dark & _above_otsu(chroma, *_CHROMA), mpp)
     if not chroma.any():
-        # A grey picture: losing tissue is worse than keeping dirt, so only what is as pale and smooth as a shadow goes.
-        return _grey_tissue(balanced, _clean(is_dark, mpp), mpp, or_dark=darkness >= _DEEP * _DARKNESS_SCALE)
+        # A grey picture: losing tissue is worse than keeping dirt, so only what is as pale and smooth as a shadow goes,
+        # and lines with the dust on them.
+        grey = _grey_tissue(balanced, _clean(is_dark, mpp), mpp, or_dark=darkness >= _DEEP * _DARKNESS_SCALE)
+        return _without_lines(grey, mpp)
     grey = _grey_tissue(balanced, _without_thin(_clean(is_dark, mpp), mpp), mpp)
     if grey.any() and coloured.sum() < _MIN_COLOURED * grey.sum():
         return np.asarray(coloured | grey)
@@ -244,12 +246,19 @@ def _is_textured(grey: UInt8[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
     return textured
 
 
-def _without_thin(mask: Bool[np.ndarray, "y x"], mpp: float) -> Bool[np.ndarray, "y x"]:
-    """Drop what is thinner than twice `_THIN_UM`: hairs, the edge of the cover slip."""
-    radius = max(round(_THIN_UM / mpp), 1)
+def _without_thin(mask: Bool[np.ndarray, "y x"], mpp: float, radius_um: float = _THIN_UM) -> Bool[np.ndarray, "y x"]:
+    """Drop what is thinner than twice the radius: hairs, the edge of the cover slip."""
+    radius = max(round(radius_um / mpp), 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), radius, radius, radius, radius, cv2.BORDER_REPLICATE)
     return np.asarray(cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)[radius:-radius, radius:-radius] > 0)
+
+
+def _without_lines(mask: Bool[np.ndarray, "y x"], mpp: float) -> Bool[np.ndarray, "y x"]:
+    """Drop lines half as thin, but not the ragged edges of what is thick and large."""
+    radius = max(round(_THIN_UM / 2 / mpp), 1)
+    thick = _without_small(_without_thin(mask, mpp, _THIN_UM / 2).astype(np.uint8), _MIN_OBJECT_UM2 / mpp**2)
+    return np.asarray(mask & (cv2.dilate(thick, np.ones((4 * radius + 1, 4 * radius + 1), np.uint8)) > 0))
 
 
 def _above_otsu(values: UInt8[np.ndarray, "y x"], lowest: float, highest: float) -> Bool[np.ndarray, "y x"]:
