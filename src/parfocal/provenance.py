@@ -129,7 +129,7 @@ def writing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except Exception as error:
+    except Exception as error:  # each library that writes has a kind of its own for a full disk
         full = no_space(error, path)
         if full is None:
             raise

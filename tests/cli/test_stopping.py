@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -12,20 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-HELD = """
-import time
-from pathlib import Path
-import numpy as np
-
-HERE = Path(__file__).parent
-
-
-def encode(tiles):
-    if len(tiles) > 1:
-        while (HERE / "hold").exists():
-            time.sleep(0.01)
-    return np.asarray(tiles.mean(axis=(1, 2)), dtype=np.float32)
-"""
+from ..embeddings.held import held_encoder, wait_for_slides
 
 
 def make_slide(path: Path) -> Path:
@@ -48,19 +34,13 @@ def test_a_signal_ends_a_run_with_its_status_and_leaves_no_temporary_file(
 ) -> None:
     for name in "ab":
         make_slide(tmp_path / "scans" / f"{name}.tif")
-    (tmp_path / "held.py").write_text(HELD)
-    (tmp_path / "hold").touch()
     store = tmp_path / "store"
     call = ["embed", str(tmp_path / "scans"), "-o", str(store), "--region-um", "128", "--tile-px", "64"]
-    call += ["--encoder", f"python:{tmp_path / 'held.py'}:encode,tile_px=64", "--workers", workers]
+    call += ["--encoder", held_encoder(tmp_path), "--workers", workers]
     process = subprocess.Popen(
         [sys.executable, "-m", "parfocal", *call], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 300
-    while len(list(store.glob("*/0.5/.*.partial-*"))) < max(1, int(workers)):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_slides(store, process, max(1, int(workers)))
 
     if to_all:  # as a terminal and a batch system do
         os.killpg(process.pid, number)

@@ -92,6 +92,13 @@ def rows_by_place(tokens: SlideTokens) -> dict[tuple[float, int, int], np.ndarra
     return rows
 
 
+@pytest.fixture
+def whole_slide(make_slide, embed, same_tissue: None) -> tuple[Path, EmbeddedSlide, Path]:
+    """A slide, and what was made of it before anything was broken."""
+    path = make_slide()
+    return path, *embed(path, "whole")
+
+
 @settings(
     deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -100,13 +107,15 @@ def rows_by_place(tokens: SlideTokens) -> dict[tuple[float, int, int], np.ndarra
     side=st.sampled_from([1, 40, 300]),
     seed=st.integers(0, 10**6),
 )
-@pytest.mark.usefixtures("same_tissue")
 def test_rows_that_are_left_are_those_of_the_whole_slide(
-    make_slide, break_at: Break, embed, corners: Sequence[tuple[int, int]], side: int, seed: int
+    whole_slide: tuple[Path, EmbeddedSlide, Path],
+    break_at: Break,
+    embed,
+    corners: Sequence[tuple[int, int]],
+    side: int,
+    seed: int,
 ) -> None:
-    path = make_slide()
-    break_at()
-    first, whole_set = embed(path, f"whole-{seed}")
+    path, first, whole_set = whole_slide
     whole = rows_by_place(open_set(whole_set).read("one"))
     break_at(*((x, y, side, side) for x, y in corners))
 

@@ -22,23 +22,7 @@ from parfocal.embeddings import (
 )
 from parfocal.errors import EncoderError
 
-# An encoder that stays in the middle of a slide for as long as a file is there: a test decides what happens when.
-HELD = """
-import os
-import time
-from pathlib import Path
-
-import numpy as np
-
-HERE = Path(__file__).parent
-
-
-def encode(tiles):
-    if len(tiles) > 1:
-        while (HERE / "hold").exists():
-            time.sleep(0.01)
-    return np.asarray(tiles.mean(axis=(1, 2)), dtype=np.float32)
-"""
+from .held import held_encoder, wait_for_slides
 
 SCRIPT = textwrap.dedent(
     """
@@ -57,10 +41,7 @@ SCRIPT = textwrap.dedent(
 
 @pytest.fixture
 def held(tmp_path: Path) -> str:
-    """The encoder, which holds as long as `hold` is there."""
-    (tmp_path / "held_encoder.py").write_text(HELD)
-    (tmp_path / "hold").touch()
-    return f"python:{tmp_path / 'held_encoder.py'}:encode,tile_px=64"
+    return held_encoder(tmp_path)
 
 
 def start(tmp_path: Path, store: Path, encoder: str, workers: int) -> subprocess.Popen:
@@ -68,14 +49,6 @@ def start(tmp_path: Path, store: Path, encoder: str, workers: int) -> subprocess
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(tmp_path / "slides"), str(store), str(workers), encoder]
     return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(pattern: str, store: Path, process: subprocess.Popen, count: int = 1) -> None:
-    """Until so many files of the store have this name, or the run is over."""
-    deadline = time.monotonic() + 300
-    while process.poll() is None and len(list(store.glob(pattern))) < count:
-        assert time.monotonic() < deadline, "the run does not begin"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -86,8 +59,7 @@ def test_a_killed_run_is_completed_by_the_next_one(
         make_slide(f"slide-{number}.tif", seed=number)
     settings, hold, store = small_settings.model_copy(update={"encoder": held}), tmp_path / "hold", tmp_path / "killed"
     process = start(tmp_path, store, held, workers)
-    # The temporary files of a slide are there from its first row on.
-    wait_for("*/0.5/.*.partial-*", store, process)
+    wait_for_slides(store, process)
     process.kill()
     process.communicate()
     leftovers = list(store.rglob(".*.partial-*"))
@@ -95,7 +67,7 @@ def test_a_killed_run_is_completed_by_the_next_one(
     draw = random.Random(5)
     for _ in range(2):  # and at any moment
         process = start(tmp_path, store, held, workers)
-        wait_for("*/0.5/.*.partial-*", store, process)
+        wait_for_slides(store, process)
         time.sleep(draw.uniform(0.0, 0.1))
         process.kill()
         process.communicate()
@@ -240,7 +212,7 @@ def test_an_interrupted_run_ends_its_workers_and_stays_resumable(
     store = tmp_path / "store"
     process = start(tmp_path, store, held, workers)
     # Every slide holds in its middle, so the run cannot be over before it is interrupted.
-    wait_for("*/0.5/.*.partial-*", store, process, max(1, workers))
+    wait_for_slides(store, process, max(1, workers))
     process.send_signal(signal.SIGINT)
     (tmp_path / "hold").unlink()
     _, said = process.communicate()
@@ -261,7 +233,7 @@ def test_two_runs_on_the_same_slides_report_no_failure(
     settings = small_settings.model_copy(update={"encoder": held})
     processes = [start(tmp_path, store, held, workers) for workers in (0, 1)]
     for process in processes:  # both are in the middle of the first slide
-        wait_for("*/0.5/.*.partial-*", store, process, 2)
+        wait_for_slides(store, process, 2)
     (tmp_path / "hold").unlink()
     assert [process.communicate()[1] for process in processes] == ["", ""]
     assert [process.returncode for process in processes] == [0, 0]

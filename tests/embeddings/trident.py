@@ -35,13 +35,20 @@ def trident_file(path: Path, coords: np.ndarray, *, power: int, side_l0px: float
 
 
 def trident_job(
-    root: Path, slide: str, *, shift_l0px: int = 0, sides: dict[int, int] = SIDES, encoder: str = "toy", seed: int = 0
+    root: Path,
+    slide: str,
+    *,
+    shift_l0px: int = 0,
+    sides: dict[int, int] = SIDES,
+    encoder: str = "toy",
+    seed: int = 0,
+    coarse: tuple[int, int] = (9, 5),
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Three runs on one slide; some tiles are absent, and the rows of each file have an order of their own."""
+    """One run a magnification, over so many coarse tiles; some are absent, and each file has an order of its own."""
     rng = np.random.default_rng(seed)
     written = {}
     for power, side in sides.items():
-        columns, rows = 9 * 1792 // side, 5 * 1792 // side
+        columns, rows = (n * 1792 // side for n in coarse)
         coords = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2) * side
         coords = coords[rng.permutation(len(coords))[: len(coords) * 3 // 4]] + (shift_l0px if power == 20 else 0)
         features = rng.normal(size=(len(coords), DIM)).astype(np.float32)

@@ -4,17 +4,9 @@ from pathlib import Path
 import pytest
 
 from parfocal.errors import ConfigError, ParfocalWarning, UnreadableSlideError
-from parfocal.slides import SlideSource, find_slides, open_slide
+from parfocal.slides import find_slides, open_slide
 
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def ids(sources: list[SlideSource]) -> list[str]:
-    return [source.slide for source in sources]
+from .folder import ids, touch
 
 
 def test_linked_folders_and_files_are_followed(tmp_path: Path) -> None:

@@ -7,15 +7,7 @@ from hypothesis import strategies as st
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.slides import SlideSource, find_slides, read_manifest
 
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def ids(sources: list[SlideSource]) -> list[str]:
-    return [source.slide for source in sources]
+from .folder import ids, touch
 
 
 def test_a_folder_gives_its_slides_and_nothing_else(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from parfocal.studies.sources import encodings_per_slide
 
 N_SLIDES, SIDE, DIM = 48, 4, 40
 N_REGIONS = SIDE * SIDE
-QUICK = EvaluateSettings(repeats=2, probes=ProbeSettings(components=(8, 16), attention_steps=8, inner_folds=4))
-MEANS = QUICK.model_copy(update={"arms": ("mean",)})
+QUICK = EvaluateSettings(folds=4, repeats=2, probes=ProbeSettings(components=(8, 16), attention_steps=8, inner_folds=3))
+MEANS = QUICK.model_copy(update={"arms": ("mean",), "folds": 5})
 ARMS = ("mean", "abmil", "second-moment", "concat", "late", "union", "contrast")
 COARSE, FINE = 2.0, 0.5
 
@@ -273,7 +273,7 @@ def test_a_test_cohort_is_scored_by_fits_on_all_training_slides(
     cohort: Written, result: EvaluateResult, tmp_path: Path
 ) -> None:
     other = write_cohort(tmp_path / "elsewhere", n_slides=24, seed=5, prefix="other")
-    settings = QUICK.model_copy(update={"arms": ("2/mean", "contrast"), "repeats": 1})
+    settings = QUICK.model_copy(update={"arms": ("2/mean", "contrast"), "folds": 3, "repeats": 1})
 
     def run(test: Written) -> EvaluateResult:
         return evaluate(
@@ -305,7 +305,9 @@ def test_a_test_cohort_is_scored_by_fits_on_all_training_slides(
 def test_seeds_of_a_network_are_averaged_and_their_spread_is_told_apart(cohort: Written, tmp_path: Path) -> None:
     def run(seeds: int, seed: int = 0) -> TargetResult:
         probes = QUICK.probes.model_copy(update={"attention_steps": 4, "seed": seed})
-        settings = QUICK.model_copy(update={"arms": ("late", "2/mean"), "repeats": 1, "seeds": seeds, "probes": probes})
+        settings = QUICK.model_copy(
+            update={"arms": ("late", "2/mean"), "folds": 3, "repeats": 1, "seeds": seeds, "probes": probes}
+        )
         return evaluate(
             [cohort.tiles], cohort.labels, ["gland_type"], tmp_path, settings, group="patient", keep=tmp_path / "keep"
         ).targets["gland_type"]

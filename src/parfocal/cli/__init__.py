@@ -137,7 +137,7 @@ def _run(name: str, arguments: Sequence[str], *, show_traceback: bool) -> int:
         where = f" {error.filename}" if error.filename else ""
         tell(f"parfocal {name}: cannot use{where}: {error.strerror or error}.")
         return 1
-    except Exception as error:
+    except Exception as error:  # a fault of ours, which is one line too
         if show_traceback:
             raise
         said = " ".join(str(error).split())

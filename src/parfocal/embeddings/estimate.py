@@ -186,7 +186,7 @@ class _Planner:
                 if not self._has_measured and plan.n_regions:
                     costs = _measure(slide, plan, self._encoders, self._settings)
                     self._has_measured = True
-        except Exception as error:
+        except Exception as error:  # whatever a library raises on one slide is that slide's line
             return _would_fail(source, error), None
         return estimate, costs
 

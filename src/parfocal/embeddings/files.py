@@ -155,7 +155,7 @@ class _Disk(io.RawIOBase):
         try:
             if self.error is None:
                 self._file.truncate(size)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too
             self.error = error
         return self.tell() if size is None else size
 

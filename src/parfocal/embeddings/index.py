@@ -148,7 +148,7 @@ def index_features(
             progress(number, len(survey.slides), slide)
         try:
             indexed.append(_index_slide(set_path, slide, one, survey.mpps, per_side, max_misalignment))
-        except Exception as error:
+        except Exception as error:  # whatever a library raises on the files of one slide, the others are indexed
             trouble.add(slide, error)
     trouble.refuse_if_alone(indexed)
     failed = sorted(trouble.failed, key=lambda one: one.slide)

@@ -124,7 +124,7 @@ def _check_pickle(name: str, content: bytes) -> None:
         return
     try:
         torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # of a crafted file the unpickler may raise anything
         raise _UnsafeError(f"its {name} holds more than tensors") from error
 
 

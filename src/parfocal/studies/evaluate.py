@@ -1,6 +1,6 @@
 """Which arm predicts a label best: every arm on the same folds, each choosing inside them, and the right interval."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from parfocal.studies.sources import (
     open_all,
 )
 
-__all__ = ["EvaluateSettings", "deal", "evaluate", "read_dealt"]
+__all__ = ["EvaluateSettings", "deal", "evaluate", "read_dealt", "read_outside"]
 
 Progress = Callable[[int, int, str], None]
 """Told how many arms are done, how many there are, and which one was just finished."""
@@ -185,7 +185,7 @@ def evaluate(
             arms,
             {key: bag.of_slides(numbers) for key, bag in bags.items()},
             replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes())),
-            dealt.get(target) or deal(cohort, settings),
+            deal(cohort, settings, dealt),
             settings.probes,
             FitPlan(settings.seeds, settings.arms_at_a_time, keep, partial(report, target)),
             external=outside.get(target),
@@ -222,21 +222,7 @@ def _read_test(
 ) -> dict[str, ExternalBags]:
     """The test cohort of each target, with the bags of its slides."""
     slides, notes = common_slides(sets)
-    read = {
-        one.name: read_test_cohort(
-            labels,
-            cohorts[one.name],
-            slides,
-            "the test cohort",
-            event=one.event,
-            group=columns.group,
-            slide=columns.slide,
-            patient_of=columns.patient_of,
-            missing=columns.missing,
-            not_missing=columns.not_missing,
-        )
-        for one in asked
-    }
+    read = {one.name: read_outside(labels, one, cohorts[one.name], slides, columns) for one in asked}
     used = sorted({slide for cohort in read.values() for slide in cohort.slides})
     left_out = LeftOut()
     bags = read_arm_bags(
@@ -253,6 +239,28 @@ def _read_test(
     return result
 
 
+def read_outside(
+    labels: Path, target: Target, cohort: Cohort, slides: Collection[str], columns: LabelColumns
+) -> Cohort:
+    """The test cohort of a target, its labels read as those of the training cohort were.
+
+    Raises:
+        ConfigError: its labels do not fit those of the training cohort, or its slides.
+    """
+    return read_test_cohort(
+        labels,
+        cohort,
+        slides,
+        "the test cohort",
+        event=target.event,
+        group=columns.group,
+        slide=columns.slide,
+        patient_of=columns.patient_of,
+        missing=columns.missing,
+        not_missing=columns.not_missing,
+    )
+
+
 def read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
     """The folds of an earlier run for each target.
 
@@ -266,13 +274,13 @@ def read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
     return found
 
 
-def deal(cohort: Cohort, settings: EvaluateSettings) -> Splits:
-    """New folds for a target.
+def deal(cohort: Cohort, settings: EvaluateSettings, dealt: Mapping[str, Splits]) -> Splits:
+    """The folds of a target: those that an earlier run dealt, where there are such, and new ones otherwise.
 
     Raises:
         ConfigError: the cohort cannot be dealt so.
     """
-    return make_splits(
+    return dealt.get(cohort.target) or make_splits(
         cohort,
         folds=settings.folds,
         repeats=settings.repeats,

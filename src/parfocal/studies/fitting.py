@@ -154,7 +154,7 @@ def attempt_fit(fit: Callable[[], list[FoldPrediction]], folds: Sequence[Fold]) 
     """
     try:
         found = fit()
-    except Exception as error:
+    except Exception as error:  # a solver or a device may raise anything, and it costs this arm alone
         text = " ".join(str(error).split()).rstrip(".")
         raise FitFailedError(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
     broken = [fold for fold, one in zip(folds, found, strict=True) if not np.isfinite(one.score).all()]

@@ -207,7 +207,7 @@ class _Run:
             return work()
         except (ConfigError, OSError):
             raise
-        except Exception as error:
+        except Exception as error:  # whatever training or its libraries raise costs this model alone
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
         self.failed_models[model] = reason
         warnings.warn(f"the model {model} failed, and its arms with it: {reason}.", ParfocalWarning, stacklevel=3)

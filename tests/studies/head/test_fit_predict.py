@@ -186,7 +186,8 @@ def test_a_study_says_itself_what_it_was_about(
         "store": str(scanned.store),
         "labels": {"file": str(scanned.labels), "group": "patient", "targets": ["red", "amount"]},
         "evaluation": {
-            "arms": ["contrast"], "repeats": QUICK.repeats, "probes": QUICK.probes.model_dump(mode="json"),
+            "arms": ["contrast"], "folds": QUICK.folds, "repeats": QUICK.repeats,
+            "probes": QUICK.probes.model_dump(mode="json"),
         },
     }  # fmt: skip
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))

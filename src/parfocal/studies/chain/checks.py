@@ -5,11 +5,11 @@ import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from parfocal.cohort import Fold, LabelColumns, read_cohort, read_target, read_test_cohort, whole_fold
+from parfocal.cohort import Fold, LabelColumns, read_cohort, read_target, whole_fold
 from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ParfocalWarning, StoreError
 from parfocal.studies.chain.settings import Study
-from parfocal.studies.evaluate import deal, read_dealt
+from parfocal.studies.evaluate import deal, read_dealt, read_outside
 from parfocal.studies.evaluation.compare import measurable_folds
 from parfocal.studies.evaluation.external import check_external
 from parfocal.studies.sources import matching_sets
@@ -68,24 +68,12 @@ def check_evaluation(
         dealt = {} if labels.splits is None else read_dealt(labels.splits, labels.targets)
         for target in labels.asked:
             cohort = read_target(labels.file, target, columns).restricted_to(slides, source)
-            folds = (dealt.get(target.name) or deal(cohort, settings)).folds(cohort, inner=inner, seed=seed)
+            folds = deal(cohort, settings, dealt).folds(cohort, inner=inner, seed=seed)
             measurable_folds(cohort, folds)
             found[target.name] = list(folds)
             if study.test is not None and test_slides is not None:
                 whole_fold(cohort, inner=inner, seed=seed)
-                theirs = read_test_cohort(
-                    study.test.labels,
-                    cohort,
-                    test_slides,
-                    "the test cohort",
-                    event=target.event,
-                    group=columns.group,
-                    slide=columns.slide,
-                    patient_of=columns.patient_of,
-                    missing=columns.missing,
-                    not_missing=columns.not_missing,
-                )
-                check_external(theirs)
+                check_external(read_outside(study.test.labels, target, cohort, test_slides, columns))
     return found
 
 

@@ -133,7 +133,7 @@ def attempt_job(job: CellJob) -> Failure | None:
     """Run a job; what goes wrong with this cell, whatever it is, is its recorded failure, and the others go on."""
     try:
         run_job(job)
-    except Exception as error:
+    except Exception as error:  # whatever a cell's training or its fits raise, the other cells are scored
         message = " ".join(str(error).split()) or "no message"
         return Failure(job.cell.name, job.settings.seed, type(error).__name__, message)
     return None
