@@ -11,6 +11,7 @@ import tifffile
 
 from parfocal.config import GridConfig
 from parfocal.embeddings import EmbedSettings
+from parfocal.embeddings.layout import FILE_DIGEST
 
 SlideMaker = Callable[..., Path]
 
@@ -56,8 +57,8 @@ def small_settings() -> EmbedSettings:
     )
 
 
-# Attributes that hold places or times, and differ between two stores of one content.
-PLACES = {"savetodir", "slide_path"}
+# Attributes that hold places or times, or the digest of a file with such, and differ between two stores of one content.
+PLACES = {"savetodir", "slide_path", FILE_DIGEST}
 
 
 def _content(set_path: Path) -> dict[str, object]:

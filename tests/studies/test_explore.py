@@ -23,10 +23,10 @@ SETTINGS = ExploreSettings(devices=("cpu",), regions=24, folds=3, holdout=0.25, 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight slides of eight regions, with a label."""
+    """Twelve slides of eight regions, with a label."""
     root = tmp_path_factory.mktemp("xscale")
     model = FeatureModel(dim=32)
-    write_cohort(draw_cohort(StratSettings(n_slides=8, n_types=1, product=False, model=model)), root)
+    write_cohort(draw_cohort(StratSettings(n_slides=12, n_types=1, product=False, model=model)), root)
     return root
 
 
@@ -170,13 +170,12 @@ def test_no_patient_is_pretrained_on_and_held_out(store: Path, tmp_path: Path, m
     (tmp_path / "labels.csv").write_text("\n".join(["slide,patient,pairing", *lines]))
     with pytest.raises(ParfocalError, match="no cell has a result"):
         explore(
-            Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]}), store, tmp_path / "out",
-            SETTINGS.model_copy(update={"holdout": 0.4, "folds": 2}),
+            Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]}), store, tmp_path / "out", SETTINGS,
             labels=tmp_path / "labels.csv", target="pairing", group="patient",
         )  # fmt: skip
 
     held = seen[-1].settings.holdout_slides
-    assert len(held) == 2  # .4 of eight is three, and patients have two slides
+    assert len(held) == 2  # a quarter of twelve is three, and patients have two slides
     assert all((one in held) == (other in held) for one, other in zip(slides[::2], slides[1::2], strict=True))
 
 
