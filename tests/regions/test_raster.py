@@ -173,6 +173,34 @@ def test_what_no_level_gives_is_filled_from_its_neighbours() -> None:
     assert (whole.is_tissue != patched.is_tissue).mean() < 0.002
 
 
+@settings(deadline=None, max_examples=25)
+@given(disc=st.integers(0, 4000), end=st.integers(200, 4000))
+def test_tissue_behind_the_end_of_a_file_that_was_cut_is_planned_and_not_passed_over(disc: int, end: int) -> None:
+    whole = section(2000, 4000, (1000, 3000, 400), (600, disc, 300))
+    cut = slide_of([whole], {0: [Gap(0, end, 2000, 4000 - end, "the file ends before it", True)]})
+    truth = find_tissue(slide_of([whole])).is_tissue
+    try:
+        found = find_tissue(cut).is_tissue
+    except UnreadableSlideError as error:
+        assert "cannot be decoded, and the rest shows none" in str(error)  # noqa: PT017
+        return
+    behind = np.arange(len(truth)) * 16 >= end + 16
+    # The mask is smoothed, so its border may lie elsewhere beside the cut.
+    assert (truth & ~found)[behind].sum() == 0 or 4000 - end < 560
+    assert (truth & ~found).sum() <= 0.02 * truth.size
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_small_place_that_cannot_be_decoded_is_tissue_only_beside_tissue(beside: bool) -> None:
+    whole = section(2000, 2000, (700, 1000, 400))
+    hole = Gap(1000 if beside else 1600, 900, 256, 256, "broken", True)
+
+    found = find_tissue(slide_of([whole], {0: [hole]})).is_tissue
+
+    rows, columns = np.s_[900 // 16 + 1 : 1156 // 16 - 1], np.s_[hole.x // 16 + 1 : (hole.x + 256) // 16 - 1]
+    assert (found[rows, columns] == beside).all()
+
+
 def test_what_was_not_scanned_is_no_tissue() -> None:
     sparse = find_tissue(slide_of([FULL], {0: [Gap(2300, 1300, 1400, 1400, "no data", False)]}))
 

@@ -41,8 +41,8 @@ class Raster:
     """How many level-0 pixels one of its pixels has along each side."""
     level: int
     """The level that it was made of."""
-    unknown_share: float
-    """How much of it could not be decoded at any level, and was filled from its neighbours."""
+    unknown: Bool[np.ndarray, "y x"]
+    """What could not be decoded at any level, and was filled from its neighbours."""
 
 
 def read_raster(slide: Slide, *, again_after: Raster | None = None) -> Raster:
@@ -50,7 +50,7 @@ def read_raster(slide: Slide, *, again_after: Raster | None = None) -> Raster:
 
     A level that shows something else than level 0 at some of a few dozen places is not believed: the next finer one
     is asked, level 0 at last. Tiles of a level that cannot be decoded are taken from the next finer level; what level
-    0 does not give either is filled from its neighbours, so that it counts as tissue inside tissue.
+    0 does not give either is filled from its neighbours.
 
     Args:
         slide: an open slide.
@@ -110,7 +110,7 @@ def _read_from(slide: Slide, number: int, wanted: float) -> Raster:
     if unknown.any():
         nearest = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
         pixels[unknown] = pixels[tuple(index[unknown] for index in nearest)]
-    return Raster(pixels, downsample, number, float(unknown.mean()))
+    return Raster(pixels, downsample, number, unknown)
 
 
 def _blocks(width: int, height: int, step: int) -> Iterator[tuple[int, int, int, int]]:
