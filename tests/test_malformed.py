@@ -7,8 +7,8 @@ from pathlib import Path
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "malformed.py"
 
 
-def test_no_damage_that_a_decoder_can_notice_gives_a_wrong_row() -> None:
-    command = [sys.executable, str(BENCHMARK), "--each", "2", "--seed", "1", "--only", "tile data"]
+def test_no_damage_that_can_be_noticed_gives_a_wrong_row_a_hang_or_a_traceback() -> None:
+    command = [sys.executable, str(BENCHMARK), "--each", "1", "--seed", "1"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "48 damages" in answer.stdout
+    assert "66 damages" in answer.stdout
