@@ -13,6 +13,7 @@ a traceback, a hang, a batch that ended, a peak above 1 GiB, or a wrong row that
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -31,6 +32,9 @@ import numpy as np
 import psutil
 import simplejpeg
 import tifffile
+
+from parfocal.embeddings import open_set
+from parfocal.errors import ParfocalError
 
 SIDE_PX = (1500, 1132)
 MPPS = (1.0, 0.5)
@@ -94,10 +98,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="kinds and slides whose names hold this")
     parser.add_argument("--slide", type=Path, nargs="*", default=[], help="real slides, damaged as well")
     parser.add_argument("--keep", type=Path, help="a folder for slides whose outcome misses a bar")
-    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.read:
-        return read_here(arguments.read)
     rng = np.random.default_rng(arguments.seed)
     started = time.monotonic()
     run = Run()
@@ -421,8 +422,6 @@ def rows_of_whole(folder: Path, base: Base, known: dict[str, Rows] = {}) -> Rows
 
 def rows_of(store: Path, slide: str) -> Rows:
     """Each row by its magnification and the place of its tile."""
-    from parfocal.embeddings import open_set
-
     tokens = open_set(store).read(slide)
     rows: Rows = {}
     for mpp in tokens.mpps:
@@ -514,24 +513,28 @@ def damaged_stores(
 
 def read_apart(store: Path) -> str | None:
     """What `read_here` says in a process of its own; None where it did not end."""
-    command = [sys.executable, __file__, "--read", str(store)]
+    context = multiprocessing.get_context("fork")  # the imports cost more than the reading
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(read_here(store)))
+    process.start()
+    sender.close()
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=READ_SECONDS).stdout.strip()
-    except subprocess.TimeoutExpired:
-        return None
+        return str(receiver.recv()) if receiver.poll(READ_SECONDS) else None
+    except EOFError:
+        return "fault: the process died"
+    finally:
+        process.kill()
+        process.join()
 
 
-def read_here(store: Path) -> int:
-    """Print a digest of the rows of the slide, `refused`, or `fault` with what a user would meet as a traceback."""
-    from parfocal.errors import ParfocalError
-
+def read_here(store: Path) -> str:
+    """A digest of the rows of the slide, `refused`, or `fault` with what a user would meet as a traceback."""
     try:
-        print(hashlib.sha256(repr(sorted(rows_of(store, "whole").items())).encode()).hexdigest())
+        return hashlib.sha256(repr(sorted(rows_of(store, "whole").items())).encode()).hexdigest()
     except ParfocalError:
-        print("refused")
+        return "refused"
     except Exception as error:  # whatever it is, it is a fault
-        print(f"fault: {type(error).__name__}: {' '.join(str(error).split())}")
-    return 0
+        return f"fault: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 if __name__ == "__main__":
