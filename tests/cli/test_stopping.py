@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
+
+from parfocal.cli.stopping import stoppable
 
 from ..embeddings.held import held_encoder, wait_for_slides
 
@@ -91,3 +94,22 @@ def test_a_thread_that_is_left_in_a_library_does_not_change_the_status(tmp_path:
     for _ in range(3):
         ended = subprocess.run([sys.executable, tmp_path / "stuck.py"], capture_output=True, text=True)
         assert (ended.returncode, ended.stderr) == (status, "")
+
+
+class Finalised:
+    """Told to end while Python is in its finaliser, where no exception can be passed on."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_during_a_finaliser_is_raised_again_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with stoppable() as came:
+        Finalised()
+        first = list(came)
+        with pytest.raises(KeyboardInterrupt):
+            threading.Event().wait()  # for ever, but for the signal
+
+    assert first == [signal.SIGTERM]
+    assert set(came) == {signal.SIGTERM}
+    assert capsys.readouterr().err == ""
