@@ -98,7 +98,9 @@ def arms_table(
         columns.append(
             Column("Minus best single (interval)", "right", "Above 0 better, below 0 worse; over the same folds.")
         )
-        columns.append(Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the arms of this table."))
+        columns.append(
+            Column("p (Holm)", "right", "Of no difference, two-sided, corrected for the arms of this table.")
+        )
     if with_seeds:
         columns.append(
             Column("sd over seeds", "right", "The same patients and folds, fitted from other random numbers.")

@@ -48,7 +48,11 @@ class EvaluateSettings(Settings):
     """How arms are compared."""
 
     folds: int = Field(5, ge=2, description="Folds of the cross-validation; groups stay whole.")
-    repeats: int = Field(5, ge=1, description="How often the cross-validation is repeated with other folds.")
+    repeats: int = Field(
+        5,
+        ge=1,
+        description="How often the cross-validation is repeated with other folds; from 4 on they tell what fits vary.",
+    )
     scheme: Scheme = Field(
         "grouped", description="What is tested together: groups at random, whole sites, one site, or one group."
     )

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from parfocal.errors import ConfigError, ParfocalWarning
-from parfocal.report.statistics import auc, nadeau_bengio_test
+from parfocal.report.statistics import auc, standard_error
+from parfocal.studies.evaluation.compare import measurable_folds
 from parfocal.studies.evaluation.metric import METRICS
 from parfocal.studies.evaluation.primary import arm_label, choose_primary
+from parfocal.studies.evaluation.tested import interval_of, join_folds
 
 from .drawn import ARMS, cohort_of, drawn
 
@@ -40,8 +42,65 @@ def test_an_arm_is_the_mean_of_its_folds_and_differences_are_paired() -> None:
     best = max((0, 1, 2), key=lambda place: np.mean(by_hand[place]))
     assert result.best_single == best
     assert result.runs[best].against_best_single is None
-    expected = nadeau_bengio_test(by_hand[4], by_hand[best], result.test_over_train)
-    assert result.runs[4].against_best_single == expected
+    test = result.runs[4].against_best_single
+    assert test is not None
+    assert test.difference.estimate == pytest.approx(np.mean(by_hand[4]) - np.mean(by_hand[best]))
+    assert (test.p_value < 0.05) == (0.0 not in test.difference)
+
+
+@pytest.mark.parametrize("repeats", [3, 4])
+def test_the_interval_adds_what_repeats_show_to_what_patients_vary(repeats: int) -> None:
+    """By hand: a patient's share of won pairs less the mean, over its class in the fold, summed over repeats."""
+    cohort = cohort_of("binary", n=120)
+    made = drawn(cohort, repeats=repeats)
+    result = made.result()
+    predictions = result.runs[0].predictions
+    is_positive = cohort.is_positive
+    won = np.zeros((repeats, 120))
+    own = np.zeros((repeats, 120))
+    of_repeat = np.zeros((repeats, 4))
+    for fold, one in zip(made.folds, predictions, strict=True):
+        score = dict(zip(fold.test.tolist(), one.score[:, 0].tolist(), strict=True))
+        for case in score:
+            others = [score[case] - score[other] for other in score if is_positive[other] != is_positive[case]]
+            won[fold.repeat, case] = np.mean([(gap if is_positive[case] else -gap) > 0 for gap in others])
+            own[fold.repeat, case] = len(score) - len(others)
+        of_repeat[fold.repeat, fold.number] = np.mean([won[fold.repeat, case] for case in score if is_positive[case]])
+    mean = of_repeat.mean()
+    pull = ((won - mean) / own).sum(axis=0) / (4 * repeats)
+    smaller = min(is_positive.sum(), (~is_positive).sum())
+    over_patients = (pull**2).sum() * smaller / (smaller - 1)
+    k = 1 + 1 / result.test_over_train
+    over_fits = (k / 2 + 1 / repeats) * of_repeat.mean(axis=1).var(ddof=1)
+    total = over_patients + over_fits if repeats == 4 else 2.5 * over_patients
+    # Degrees of freedom: the patients' by the spread of their squares, at most 119; the fits' are the repeats less one.
+    of_pulls = min(119, 2 / max((pull**4).sum() / (pull**2).sum() ** 2 - 1 / 120, 1e-9))
+    degrees = total**2 / (over_patients**2 / of_pulls + over_fits**2 / 3) if repeats == 4 else of_pulls
+    joined, usable = measurable_folds(cohort, made.folds)
+    ratio = result.test_over_train
+    found = join_folds(cohort, made.folds, joined, predictions, np.flatnonzero(usable).tolist(), ratio)
+
+    assert result.runs[0].interval.estimate == pytest.approx(mean)
+    assert standard_error(found, smaller) == pytest.approx((np.sqrt(total), degrees))
+    assert result.runs[0].interval == interval_of(cohort, found)
+
+
+def test_sites_are_known_to_the_interval_where_they_are_kept_apart() -> None:
+    """Ten sites; in one of them the score is turned round, so that its patients fall together."""
+    cohort = cohort_of("binary", n=200)
+    site = np.arange(200) % 10
+    made = drawn(cohort, repeats=4)
+    turned = tuple(
+        replace(one, score=np.where(site[fold.test, None] == 0, -one.score, one.score))
+        for fold, one in zip(made.folds, made.fits[4].predictions, strict=True)
+    )
+    fits = [replace(one, predictions=turned) if place == 4 else one for place, one in enumerate(made.fits)]
+    alone = replace(made, fits=fits).result().runs[4].interval
+    named = replace(cohort, sites=tuple(f"site {one}" for one in site))
+    together = replace(made, fits=fits, cohort=named).result().runs[4].interval
+
+    assert together.estimate == alone.estimate
+    assert together.half_width > 1.2 * alone.half_width
 
 
 def test_a_patient_counts_once_however_many_slides_there_are() -> None:

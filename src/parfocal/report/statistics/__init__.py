@@ -3,7 +3,8 @@
 Which one is right depends on the design, and using the wrong one is the usual mistake:
 
 - one fixed test set: `delong_interval`, `delong_test`, `patient_bootstrap` (`patient_draws` for many arms);
-- repeated cross-validation: `auc_interval` or `concordance_interval`, `nadeau_bengio_test`, `detectable_difference`;
+- repeated cross-validation: `cross_validated`, and of that `auc_interval` or `concordance_interval`, `paired_test`,
+  `detectable_difference`;
 - several targets: `wilcoxon_signed_rank` over their means, `holm` over their p-values, `mean_over_targets`.
 """
 
@@ -37,23 +38,29 @@ from parfocal.report.statistics.calibration import (
     wilson_interval,
 )
 from parfocal.report.statistics.concordance import (
+    PairTally,
     RankedPairs,
     concordance,
     one_against_rest_auc,
     ordered_pairs,
+    tally_classes,
+    tally_order,
+    tally_times,
     time_pairs,
 )
-from parfocal.report.statistics.interval import Interval
-from parfocal.report.statistics.repeated import (
+from parfocal.report.statistics.cross_validated import (
+    CrossValidated,
     FoldTest,
+    TestedFold,
     auc_interval,
     concordance_interval,
+    cross_validated,
     detectable_difference,
-    nadeau_bengio_interval,
-    nadeau_bengio_se,
-    nadeau_bengio_test,
-    rule_of_three,
+    paired_test,
+    standard_error,
 )
+from parfocal.report.statistics.interval import Interval, rule_of_three
+from parfocal.report.statistics.repeated import nadeau_bengio_interval, nadeau_bengio_se
 from parfocal.report.statistics.survival import Concordance, harrell_concordance
 from parfocal.report.statistics.tasks import SignedRankTest, holm, mean_over_targets, wilcoxon_signed_rank
 
@@ -61,13 +68,16 @@ __all__ = [
     "AucTest",
     "CalibrationLine",
     "Concordance",
+    "CrossValidated",
     "FoldTest",
     "Interval",
+    "PairTally",
     "PatientDraws",
     "RankedPairs",
     "ReliabilityBin",
     "RocCurve",
     "SignedRankTest",
+    "TestedFold",
     "auc",
     "auc_interval",
     "balanced_accuracy",
@@ -76,6 +86,7 @@ __all__ = [
     "calibration_line",
     "concordance",
     "concordance_interval",
+    "cross_validated",
     "delong_covariance",
     "delong_interval",
     "delong_test",
@@ -89,10 +100,10 @@ __all__ = [
     "mean_roc",
     "nadeau_bengio_interval",
     "nadeau_bengio_se",
-    "nadeau_bengio_test",
     "newcombe_interval",
     "one_against_rest_auc",
     "ordered_pairs",
+    "paired_test",
     "patient_bootstrap",
     "patient_draws",
     "quadratic_kappa",
@@ -100,6 +111,10 @@ __all__ = [
     "roc_curve",
     "rule_of_three",
     "spearman",
+    "standard_error",
+    "tally_classes",
+    "tally_order",
+    "tally_times",
     "time_pairs",
     "weighted_auc",
     "wilcoxon_signed_rank",

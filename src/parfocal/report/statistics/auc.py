@@ -2,7 +2,7 @@
 
 Everything here takes one score per case and assumes that cases are independent. With several slides per patient,
 average the scores of a patient first, or use `patient_bootstrap`. Nothing here is valid over the folds of a
-cross-validation, whose scores come from different fits: see `repeated.py`.
+cross-validation, whose scores come from different fits: see `cross_validated.py`.
 """
 
 from dataclasses import dataclass

@@ -1,21 +1,27 @@
 """Where there are more than two classes: how well each is told from the rest, and which are taken for which."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.cohort import Cohort, Fold, Units
+from parfocal.cohort import Cohort, Fold, Outcome, Units
 from parfocal.probes import FoldPrediction
-from parfocal.report.statistics import auc, auc_interval
+from parfocal.report.statistics import PairTally, auc_interval, tally_classes
 from parfocal.studies.evaluation.metric import called_classes
 from parfocal.studies.evaluation.result import ClassResult
+from parfocal.studies.evaluation.tested import join_folds
 
 __all__ = ["confusion_matrix", "measure_classes"]
 
 
 def measure_classes(
-    cohort: Cohort, joined: Sequence[Units], predictions: Sequence[FoldPrediction], test_over_train: float
+    cohort: Cohort,
+    folds: Sequence[Fold],
+    joined: Sequence[Units],
+    predictions: Sequence[FoldPrediction],
+    test_over_train: float,
 ) -> tuple[ClassResult, ...]:
     """The AUC of each class's own score against all others, fold by fold; none where classes are not several.
 
@@ -23,6 +29,7 @@ def measure_classes(
 
     Args:
         cohort: labels and groups.
+        folds: all of them.
         joined: the units of each fold.
         predictions: of one arm, one for each fold.
         test_over_train: size of a test fold over its training set.
@@ -32,19 +39,26 @@ def measure_classes(
         return ()
     groups = np.array(cohort.groups)
     found = []
-    for place, name in enumerate(outcome.classes):
-        values = []
-        for one, prediction in zip(joined, predictions, strict=True):
-            is_class = outcome.value[one.slides] == place
-            if is_class.any() and not is_class.all():
-                values.append(auc(is_class, one.mean(prediction.score)[:, place]))
-        n_class = len(np.unique(groups[outcome.value == place]))
-        n_rest = len(np.unique(groups[outcome.value != place]))
+    for number, name in enumerate(outcome.classes):
+        usable = [
+            place
+            for place, one in enumerate(joined)
+            if 0 < int((outcome.value[one.slides] == number).sum()) < len(one.slides)
+        ]
+        n_class = len(np.unique(groups[outcome.value == number]))
+        n_rest = len(np.unique(groups[outcome.value != number]))
         interval = None
-        if len(values) > 1:
-            interval = auc_interval(values, test_over_train, n_positive=n_class, n_negative=n_rest)
-        found.append(ClassResult(name, n_class, len(values), interval))
+        if len(usable) > 1:
+            over_folds = join_folds(
+                cohort, folds, joined, predictions, usable, test_over_train, tally_fold=partial(_one_class, number)
+            )
+            interval = auc_interval(over_folds, n_positive=n_class, n_negative=n_rest)
+        found.append(ClassResult(name, n_class, len(usable), interval))
     return tuple(found)
+
+
+def _one_class(number: int, outcome: Outcome, score: Float64[np.ndarray, "unit column"]) -> tuple[PairTally, ...]:
+    return (tally_classes(outcome.value == number, score[:, number]),)
 
 
 def confusion_matrix(

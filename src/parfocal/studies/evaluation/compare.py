@@ -1,7 +1,7 @@
 """Arms that were fitted on the same folds become results: metrics, intervals, and the paired comparisons."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +10,7 @@ from jaxtyping import Bool, Float64
 from parfocal.cohort import Cohort, Fold, Splits, Units, units
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.probes import FoldPrediction
-from parfocal.report.statistics import (
-    Interval,
-    auc_interval,
-    concordance_interval,
-    detectable_difference,
-    nadeau_bengio_test,
-)
+from parfocal.report.statistics import detectable_difference, paired_test
 from parfocal.studies.arms import Arm
 from parfocal.studies.evaluation.by_class import confusion_matrix, measure_classes
 from parfocal.studies.evaluation.calibrated import calibrate_folds
@@ -25,6 +19,7 @@ from parfocal.studies.evaluation.metric import METRICS, SECOND, can_be_measured,
 from parfocal.studies.evaluation.primary import arm_label, choose_primary
 from parfocal.studies.evaluation.result import ArmFits, ArmRun, FailedArm, TargetComparison, TargetResult
 from parfocal.studies.evaluation.subgroups import measure_subgroups
+from parfocal.studies.evaluation.tested import fewest_patients, interval_of, join_folds
 
 __all__ = ["compare_arms", "measurable_folds"]
 
@@ -71,15 +66,16 @@ def compare_arms(
     arms, fits, place_of = _with_numbers(arms, fits)
     named, rivals = place_of.get(named), tuple(place_of[one] for one in rivals if one in place_of)
     ratio = float(np.mean([len(fold.test) / len(fold.train) for fold in folds]))
-    values = [_fold_values(cohort, joined, usable, one.predictions) for one in fits]
-    to_interval = _interval_of(cohort, ratio)
-    intervals = [to_interval(one[usable]) for one in values]
-    fewest = _fewest_patients(cohort)
+    measured = np.flatnonzero(usable).tolist()
+    tested = [join_folds(cohort, folds, joined, one.predictions, measured, ratio) for one in fits]
+    intervals = [interval_of(cohort, one) for one in tested]
+    fewest = fewest_patients(cohort, np.arange(len(cohort.slides)))
 
     def against(place: int, other: int) -> TargetComparison:
-        first, second = values[place][usable], values[other][usable]
-        test = nadeau_bengio_test(first, second, ratio, n_patients=fewest)
-        return TargetComparison(place, other, test, detectable_difference(first - second, ratio))
+        first, second = tested[place], tested[other]
+        test = paired_test(first, second, n_patients=fewest)
+        detectable = detectable_difference(first.minus(second), n_patients=fewest)
+        return TargetComparison(place, other, test, detectable)
 
     def best_of(places: Sequence[int]) -> int | None:
         return max(places, key=lambda place: intervals[place].estimate) if places else None
@@ -93,7 +89,7 @@ def compare_arms(
         ArmRun(
             arm=arm,
             predictions=one.predictions,
-            fold_value=values[place],
+            fold_value=_fold_values(cohort, joined, usable, one.predictions),
             interval=intervals[place],
             beside=_beside(cohort, joined, usable, folds, one.predictions),
             against_best_single=None if best is None or place == best else against(place, best).test,
@@ -103,7 +99,7 @@ def compare_arms(
             seed_sd=_seed_sd(cohort, joined, usable, one),
             calibration=calibrate_folds(cohort, folds, joined, one.predictions),
             external=outside[place],
-            by_class=measure_classes(cohort, joined, one.predictions, ratio),
+            by_class=measure_classes(cohort, folds, joined, one.predictions, ratio),
             confusion=confusion_matrix(cohort, folds, joined, one.predictions),
         )
         for place, (arm, one) in enumerate(zip(arms, fits, strict=True))
@@ -119,7 +115,7 @@ def compare_arms(
         picked=None if best_mixed is None or best is None else against(best_mixed, best),
         detectable=float("nan") if best is None or best_other is None else against(best_other, best).detectable,
         test_over_train=ratio,
-        subgroups=measure_subgroups(cohort, joined, [one.predictions for one in fits], ratio),
+        subgroups=measure_subgroups(cohort, folds, joined, [one.predictions for one in fits], ratio),
         external_cohort=external,
         notes=tuple(notes),
         failed=failed,
@@ -223,25 +219,6 @@ def _seed_sd(cohort: Cohort, joined: Sequence[Units], usable: Bool[np.ndarray, "
         return None
     means = [float(_fold_values(cohort, joined, usable, one)[usable].mean()) for one in fits.by_seed]
     return float(np.std(means, ddof=1))
-
-
-def _interval_of(cohort: Cohort, ratio: float) -> Callable[[Float64[np.ndarray, " fold"]], Interval]:
-    """How the values of folds become an interval for this kind of outcome."""
-    if cohort.outcome.kind == "binary":
-        n_positive, n_negative = cohort.count_groups(positive=True), cohort.count_groups(positive=False)
-        return lambda values: auc_interval(values, ratio, n_positive=n_positive, n_negative=n_negative)
-    fewest = _fewest_patients(cohort)
-    return lambda values: concordance_interval(values, ratio, n_patients=fewest)
-
-
-def _fewest_patients(cohort: Cohort) -> int:
-    """How many patients carry the evidence: of the smaller class, with an event, or all of them."""
-    outcome, groups = cohort.outcome, np.array(cohort.groups)
-    if outcome.kind == "binary":
-        return min(cohort.count_groups(positive=True), cohort.count_groups(positive=False))
-    if outcome.kind == "survival":
-        return max(len(np.unique(groups[outcome.event])), 1)
-    return len(np.unique(groups))
 
 
 def _left_out(cohort: Cohort, n: int, of: int) -> str:

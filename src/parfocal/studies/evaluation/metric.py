@@ -11,6 +11,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from parfocal.cohort import Outcome, OutcomeKind
 from parfocal.report.statistics import (
+    PairTally,
     RankedPairs,
     auc,
     balanced_accuracy,
@@ -21,6 +22,9 @@ from parfocal.report.statistics import (
     ordered_pairs,
     quadratic_kappa,
     spearman,
+    tally_classes,
+    tally_order,
+    tally_times,
     time_pairs,
     weighted_auc,
 )
@@ -34,6 +38,7 @@ __all__ = [
     "measure",
     "measure_beside",
     "measure_weighted",
+    "tally",
 ]
 
 
@@ -148,3 +153,15 @@ def measure_weighted(
     by_time = outcome.kind == "survival"
     pairs = time_pairs(outcome.value, outcome.event) if by_time else ordered_pairs(outcome.value)
     return RankedPairs.of(pairs, ranked).share
+
+
+def tally(outcome: Outcome, score: Float64[np.ndarray, "unit column"]) -> tuple[PairTally, ...]:
+    """The pairs behind the metric, whose mean share is `measure`: one tally, or one for each of several classes."""
+    if outcome.kind == "multiclass":
+        return tuple(tally_classes(outcome.value == one, score[:, one]) for one in range(len(outcome.classes)))
+    ranked = outcome.rank_score(score)
+    if outcome.kind == "binary":
+        return (tally_classes(outcome.value > 0.5, ranked),)
+    if outcome.kind == "survival":
+        return (tally_times(outcome.value, outcome.event, ranked),)
+    return (tally_order(outcome.value, ranked),)

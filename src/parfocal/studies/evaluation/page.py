@@ -27,8 +27,10 @@ _METHOD = (
     "with one kind of vector it is the second moment of that.",
     "Scores of different folds come from different fits and are never ranked together. Only the calibration puts the "
     "folds of a repeat together, because probabilities claim a common scale.",
-    "The number of an arm is the mean over folds. Its interval is that of Nadeau and Bengio (2003) for repeated "
-    "cross-validation; of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
+    "The number of an arm is the mean over folds. Its interval is about what such fits, each on the training patients "
+    "of one fold of another cohort like this one, reach on a large new population on average. It adds what the "
+    "patients vary, with the fits as they are, to what the fits vary, which the repeats show; the p-values are those "
+    "of the same sum. Of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
 )
 _BY_PATIENT = (
     "A patient counts once in every number: the scores of a patient's slides that have the same label are averaged "

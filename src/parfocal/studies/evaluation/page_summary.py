@@ -137,7 +137,7 @@ def _table(
         Column("Single magnification (interval)", "left", interval),
         Column("Mixed (interval)", "left" if picked else "right", interval),
         Column("Difference (interval)", "right", "Mixed minus single, paired over the same folds."),
-        Column("p (Holm)", "right", "Nadeau-Bengio, two-sided, corrected for the number of targets."),
+        Column("p (Holm)", "right", "Of no difference, two-sided, corrected for the number of targets."),
     ]
     if not picked:
         help_ = "A true difference of this size would have been seen with 80 % power; none: no possible one."
@@ -157,7 +157,7 @@ def _table(
             show_p(across.p_holm[target]),
         ]
         rows.append(Row((*cells, *([] if picked else [_show_detectable(one.detectable)]))))
-    notes = ["Intervals of rows are those of Nadeau and Bengio for repeated cross-validation, for one target each."]
+    notes = ["Intervals of rows are those of repeated cross-validation, for one target each."]
     if across.single is not None and across.mixed is not None and across.difference is not None:
         cells = [
             f"Mean of {len(found)} targets",

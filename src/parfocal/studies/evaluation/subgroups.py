@@ -4,28 +4,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parfocal.cohort import Cohort, Units
+from parfocal.cohort import Cohort, Fold, Units
 from parfocal.probes import FoldPrediction
-from parfocal.report.statistics import Interval, auc_interval, concordance_interval
-from parfocal.studies.evaluation.metric import can_be_measured, measure
+from parfocal.report.statistics import Interval
+from parfocal.studies.evaluation.metric import can_be_measured
 from parfocal.studies.evaluation.result import Subgroup
+from parfocal.studies.evaluation.tested import interval_of, join_folds
 
 __all__ = ["measure_subgroups"]
 
 
 def measure_subgroups(
-    cohort: Cohort, joined: Sequence[Units], predictions: Sequence[Sequence[FoldPrediction]], test_over_train: float
+    cohort: Cohort,
+    folds: Sequence[Fold],
+    joined: Sequence[Units],
+    predictions: Sequence[Sequence[FoldPrediction]],
+    test_over_train: float,
 ) -> tuple[Subgroup, ...]:
     """Every arm inside each value of each column, fold by fold; the fits are the same as for all patients.
 
     Args:
         cohort: its `by` has the columns.
+        folds: all of them.
         joined: the units of each fold.
         predictions: of each arm, one for each fold.
         test_over_train: size of a test fold over its training set.
     """
     return tuple(
-        _subgroup(cohort, joined, predictions, test_over_train, column, value)
+        _subgroup(cohort, folds, joined, predictions, test_over_train, column, value)
         for column, texts in cohort.by.items()
         for value in sorted(set(texts))
     )
@@ -33,6 +39,7 @@ def measure_subgroups(
 
 def _subgroup(
     cohort: Cohort,
+    folds: Sequence[Fold],
     joined: Sequence[Units],
     predictions: Sequence[Sequence[FoldPrediction]],
     test_over_train: float,
@@ -54,26 +61,12 @@ def _subgroup(
         note = f"too small: {len(usable)} of {len(joined)} folds could be measured, the others test {what}"
         empty: tuple[Interval | None, ...] = (None,) * len(predictions)
         return Subgroup(column, shown, len(own_slides), patients, len(usable), empty, note)
-    intervals = []
-    for of_arm in predictions:
-        values = np.array(
-            [
-                measure(
-                    cohort.outcome.of(joined[place].slides[inside[place]]),
-                    joined[place].mean(of_arm[place].score)[inside[place]],
-                )
-                for place in usable
-            ]
+    intervals = [
+        interval_of(
+            cohort,
+            join_folds(cohort, folds, joined, of_arm, usable, test_over_train, inside=inside),
+            own_slides,
         )
-        intervals.append(_interval(cohort, own_slides.tolist(), values.tolist(), test_over_train))
+        for of_arm in predictions
+    ]
     return Subgroup(column, shown, len(own_slides), patients, len(usable), tuple(intervals))
-
-
-def _interval(cohort: Cohort, slides: Sequence[int], values: Sequence[float], ratio: float) -> Interval:
-    outcome = cohort.outcome
-    if outcome.kind == "binary":
-        n_positive = len({cohort.groups[slide] for slide in slides if cohort.is_positive[slide]})
-        n_negative = len({cohort.groups[slide] for slide in slides if not cohort.is_positive[slide]})
-        return auc_interval(values, ratio, n_positive=n_positive, n_negative=n_negative)
-    seen = {cohort.groups[slide] for slide in slides if outcome.event[slide]}
-    return concordance_interval(values, ratio, n_patients=max(len(seen), 1))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64
 from scipy import stats
 
 from parfocal.cohort import deal_folds
-from parfocal.report.statistics import Interval, auc, auc_interval
+from parfocal.report.statistics import Interval, TestedFold, auc_interval, cross_validated, tally_classes
 
 __all__ = ["MainEffect", "main_effects"]
 
@@ -73,19 +73,20 @@ def _effect(
     scale = means.std(axis=0)
     x = (means - means.mean(axis=0)) / np.where(scale > 1e-6 * max(float(scale.max()), 1e-300), scale, np.inf)
     kernel = x @ x.T / max(x.shape[1], 1)
-    values = []
-    for of_unit in folds:
+    values, tested = [], []
+    for repeat, of_unit in enumerate(folds):
         scores = np.empty(len(label))
         for number in range(_FOLDS):
             train, test = np.flatnonzero(of_unit != number), np.flatnonzero(of_unit == number)
             scores[test] = _ridge(kernel, label, train, test)
             if is_class and 0 < is_positive[test].sum() < len(test):
-                values.append(auc(is_positive[test], scores[test]))
+                tested.append(TestedFold(repeat, test, (tally_classes(is_positive[test], scores[test]),)))
         if not is_class:
             values.append(float(stats.spearmanr(scores, label).statistic))
     if is_class:
         n_positive = int(is_positive.sum())
-        interval = auc_interval(values, 1 / (_FOLDS - 1), n_positive=n_positive, n_negative=len(label) - n_positive)
+        found = cross_validated(tested, 1 / (_FOLDS - 1))
+        interval = auc_interval(found, n_positive=n_positive, n_negative=len(label) - n_positive)
         return MainEffect(name, "AUC", interval)
     return MainEffect(name, "rank correlation", _fisher_interval(float(np.nanmean(values)), len(label)))
 
