@@ -68,7 +68,7 @@ def test_the_interval_adds_what_repeats_show_to_what_patients_vary(repeats: int)
         of_repeat[fold.repeat, fold.number] = np.mean([won[fold.repeat, case] for case in score if is_positive[case]])
     mean = of_repeat.mean()
     pull = ((won - mean) / own).sum(axis=0) / (4 * repeats)
-    smaller = min(is_positive.sum(), (~is_positive).sum())
+    smaller = int(min(is_positive.sum(), (~is_positive).sum()))
     over_patients = (pull**2).sum() * smaller / (smaller - 1)
     k = 1 + 1 / result.test_over_train
     over_fits = (k / 2 + 1 / repeats) * of_repeat.mean(axis=1).var(ddof=1)
