@@ -15,7 +15,7 @@ from parfocal.probes import ProbeSettings, load_probe
 from parfocal.probes.finetune import fit_finetuned
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 
-QUICK = ProbeSettings(attention_steps=8, attention_rate=0.01, inner_folds=3)
+QUICK = ProbeSettings(attention_steps=8, finetune_steps=8, growth=1, attention_rate=0.01, inner_folds=3)
 OFFSETS = np.array([[-168.0, -56.0], [56.0, -56.0], [-56.0, 56.0], [168.0, 168.0]])
 
 
@@ -75,8 +75,8 @@ def test_training_on_lowers_the_training_loss(bag: Bag, model: Path, numbers: An
     outcome = Outcome.binary(numbers.kind)
     fold = folds_of(bag, outcome)[0]
 
-    (few,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"attention_steps": 4}))
-    (many,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"attention_steps": 24}))
+    (few,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"finetune_steps": 4}))
+    (many,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"finetune_steps": 24}))
 
     losses = [log_loss(one.score([bag], fold.train)[:, 0], numbers.kind[fold.train]) for one in (few, many)]
     assert losses[1] < losses[0] < np.log(2)
@@ -132,7 +132,7 @@ def test_every_kind_of_outcome_is_learnt(bag: Bag, model: Path, numbers: Any) ->
     ]
     fold = folds_of(bag, Outcome.binary(kind))[0]
     for outcome in outcomes:
-        (fit,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"attention_steps": 12}))
+        (fit,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"finetune_steps": 12}))
 
         score = fit.score([bag], fold.train)
 

@@ -23,7 +23,9 @@ from parfocal.studies.sources import encodings_per_slide
 
 N_SLIDES, SIDE, DIM = 48, 4, 40
 N_REGIONS = SIDE * SIDE
-QUICK = EvaluateSettings(folds=4, repeats=2, probes=ProbeSettings(components=(8, 16), attention_steps=8, inner_folds=3))
+QUICK = EvaluateSettings(
+    folds=4, repeats=2, probes=ProbeSettings(components=(8, 16), attention_steps=8, growth=1, inner_folds=3)
+)
 MEANS = QUICK.model_copy(update={"arms": ("mean",), "folds": 5})
 ARMS = ("mean", "abmil", "second-moment", "concat", "late", "union", "contrast")
 COARSE, FINE = 2.0, 0.5
@@ -191,7 +193,7 @@ def test_labels_of_a_test_fold_reach_no_arm(cohort: Written) -> None:
     splits = make_splits(labels, folds=3, repeats=1)
     arms = table_of_arms(sets)
     bags = read_arm_bags(arms, sets, labels.slides, most_instances=1024, seed=0)
-    settings = ProbeSettings(components=(8,), attention_steps=4, mlp_steps=4, bilinear_steps=4, inner_folds=3)
+    settings = ProbeSettings(components=(8,), attention_steps=4, mlp_steps=4, bilinear_steps=4, growth=1, inner_folds=3)
     tested = splits.fold[0] == 0
     value = np.where(tested, 1 - labels.outcome.value, labels.outcome.value)
     flipped = replace(labels, outcome=replace(labels.outcome, value=value))

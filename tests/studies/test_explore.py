@@ -17,7 +17,7 @@ from parfocal.studies.explore import ExploreResult, ExploreSettings, explore
 from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
 
 BASE = {"size": "T", "steps": 2, "batch": 16, "precision": "float32"}
-PROBES = ProbeSettings(components=(4,), inner_folds=2, attention_validation=1, attention_steps=4)
+PROBES = ProbeSettings(components=(4,), inner_folds=2, attention_validation=1, attention_steps=4, growth=1)
 SETTINGS = ExploreSettings(devices=("cpu",), regions=24, folds=3, holdout=0.25, probes=PROBES)
 
 

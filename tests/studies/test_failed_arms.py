@@ -24,7 +24,7 @@ from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_c
 from .evaluation.drawn import cohort_of
 
 N = 40
-PROBES = ProbeSettings(components=(4,), inner_folds=3, attention_steps=4)
+PROBES = ProbeSettings(components=(4,), inner_folds=3, attention_steps=4, growth=1)
 Spoil = Callable[[int, np.ndarray], np.ndarray]
 
 

@@ -36,7 +36,7 @@ from parfocal.studies.synergy import synergy
 from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
 
 N_SLIDES = 24
-PROBES = ProbeSettings(components=(4,), inner_folds=3, attention_validation=1, attention_steps=4)
+PROBES = ProbeSettings(components=(4,), inner_folds=3, attention_validation=1, attention_steps=4, growth=1)
 TRAIN = PretrainSettings(size="T", steps=2, batch=16, precision="float32", holdout=0.25, workers=0)
 LEFT_OUT = pytest.mark.filterwarnings("ignore::parfocal.errors.ParfocalWarning")
 

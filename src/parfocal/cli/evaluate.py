@@ -108,6 +108,9 @@ def evaluate(
             tell=bars.line,
         )
     print_table(_table(result))
+    for name, one in result.targets.items():
+        if one.edge_note:
+            tell(f"{name}: {one.edge_note}")
     tell(f"report: {result.report}")
     return result.exit_status
 

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from parfocal.cli.command import Output, parse_and_call, say, tell
 from parfocal.cohort import AskedKind, LabelColumns, Target
 from parfocal.errors import ConfigError
+from parfocal.probes import is_at_edge
 from parfocal.progress import Bars
 from parfocal.studies.head import FitSettings, Head, fit_study, is_study
 from parfocal.studies.head import fit as run_fit
@@ -127,5 +128,10 @@ def _print(head: Head) -> None:
         f"{metric.name} {metric.estimate:.2f} ({metric.low:.2f} to {metric.high:.2f}) on slides it had not seen; "
         f"fitted on {facts.trained_on.slides} slides of {facts.trained_on.patients} patients"
     )
+    if any(is_at_edge(probe.chosen) for probe in head.probes):
+        tell(
+            "it chose the most training steps that it was offered, so that more might do better: "
+            "raise --growth, or its steps"
+        )
     if head.calibration.slope == 0:
         tell("its scores did not rise with the target: every slide will get the same prediction")

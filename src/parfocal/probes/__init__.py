@@ -15,6 +15,7 @@ from parfocal.probes.loading import load_probe
 from parfocal.probes.mlp import fit_mlp, fit_region_mlp
 from parfocal.probes.moments import cross_moments
 from parfocal.probes.settings import FoldPrediction, ProbeSettings
+from parfocal.probes.steps import is_at_edge
 from parfocal.probes.whitening import Preparation, Whitening, fit_whitening, preparations
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "fit_mlp",
     "fit_region_mlp",
     "fit_whitening",
+    "is_at_edge",
     "load_probe",
     "predict",
     "preparations",

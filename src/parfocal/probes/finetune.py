@@ -4,9 +4,10 @@ First the head alone learns from the vectors of the frozen encoder, which costs 
 at random would first undo what the encoder knows (Kumar et al. 2022). Then both are trained, the encoder at a tenth of
 the head's learning rate, on a few regions of a few slides at a time.
 
-Offered inside the training fold: two poolings (mean, gated attention), chosen with the frozen encoder, and four numbers
-of steps, chosen for each column of the outcome by its loss on one inner fold. What scores new slides was trained as
-many steps on the whole training fold. These are fewer candidates than other arms have, since each costs a training.
+Offered inside the training fold: two poolings (mean, gated attention), chosen with the frozen encoder, and a grid of
+numbers of steps, chosen for each column of the outcome by its loss on one inner fold; the grid grows while its last
+number is the best. What scores new slides was trained as many steps on the whole training fold. These are fewer
+candidates than other arms have, since each costs a training.
 """
 
 import copy
@@ -25,6 +26,7 @@ from parfocal.probes.finetuned import FinetunedColumn, FittedFinetuned, PoolingH
 from parfocal.probes.fitted import Fit, FittedProbe
 from parfocal.probes.placed import PlacedRegions, placed_regions
 from parfocal.probes.settings import ProbeSettings
+from parfocal.probes.steps import StepSearch
 from parfocal.probes.targets import Targets, targets_of
 from parfocal.region_encoder import RegionEncoder
 
@@ -33,7 +35,6 @@ __all__ = ["fit_finetuned"]
 _SLIDES, _REGIONS = 16, 3  # of a step, and of each of its slides
 _ENCODER_RATE = 0.1
 _HEAD_DECAY, _ENCODER_DECAY = 1.0, 0.05
-_CHECKPOINTS = 4
 _AT_A_TIME = 256
 _LEAST_SPREAD = 0.05  # of a dim, over the root mean square of all
 _POOLINGS = ("mean", "attention")
@@ -65,11 +66,17 @@ def _fit_fold(
     poolings = [_POOLINGS[int(np.argmin([losses[one][c] for one in _POOLINGS]))] for c in range(len(own.columns))]
     trial = trial.pool_by(poolings)
     trial.fit_head(frozen)
-    steps = sorted({max(1, settings.attention_steps * part // _CHECKPOINTS) for part in range(1, _CHECKPOINTS + 1)})
-    found = np.stack([trial.held_out_loss() for step in trial.fine_tune(steps[-1]) if step in steps])
-    if not np.isfinite(found).any(axis=0).all():
+    search = StepSearch((len(own.columns),), settings.finetune_steps, settings.growth)
+    training = trial.fine_tune(search.stages[-1][-1])
+    for stage in search.open_stages():
+        for step in training:
+            if step in stage:
+                search.offer(step, trial.held_out_loss())
+            if step == stage[-1]:
+                break
+    if not np.isfinite(search.loss).all():
         raise FloatingPointError("fine-tuning diverged; lower attention_rate")
-    best = [steps[place] for place in np.where(np.isfinite(found), found, np.inf).argmin(axis=0)]
+    best = search.step.tolist()
     kept = sorted(set(best))
     nobody = np.zeros(len(fold.train), dtype=bool)
     final = _Training.begin(encoder, regions, frozen, own, ~nobody, nobody, settings, fold).pool_by(poolings)
@@ -78,7 +85,7 @@ def _fit_fold(
     columns = tuple(
         FinetunedColumn(
             column.name,
-            f"{pooling}, {steps_of} steps",
+            f"{pooling}, {search.label(steps_of)}",
             kept.index(steps_of),
             float(final.targets.scale[place, 0]),
             float(final.targets.location[place, 0]),

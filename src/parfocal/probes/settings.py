@@ -12,7 +12,7 @@ __all__ = ["FoldPrediction", "ProbeSettings"]
 
 
 class ProbeSettings(Settings):
-    """What every arm is offered inside its training fold: four strengths for each preparation; contrast has more."""
+    """What every arm is offered inside its training fold: four or more strengths for each preparation."""
 
     components: tuple[int, ...] = Field(
         (16, 32), min_length=1, description="Numbers of whitened components to choose among."
@@ -27,16 +27,22 @@ class ProbeSettings(Settings):
         16, ge=1, description="Instances or regions drawn from a slide at every training step of a network."
     )
     attention_steps: int = Field(
-        40, ge=4, description="Most training steps; a quarter, half, three quarters are tried."
+        160, ge=4, description="Training steps of attention; an eighth, a quarter, half, three quarters are tried too."
     )
     attention_rate: float = Field(0.003, gt=0, description="Learning rate of the attention network.")
     mlp_width: int = Field(32, ge=1, description="Width of the hidden layer of the networks on means.")
-    mlp_steps: int = Field(80, ge=4, description="Most training steps of the networks on means.")
+    mlp_steps: int = Field(80, ge=4, description="Training steps of the networks on means, likewise.")
     mlp_rate: float = Field(0.02, gt=0, description="Learning rate of the networks on means.")
     mlp_decay: float = Field(5.0, ge=0, description="Weight decay of the networks on means, times their rate.")
     bilinear_rank: int = Field(8, ge=1, description="Pairs of directions of the bilinear head.")
-    bilinear_steps: int = Field(40, ge=4, description="Most training steps of the bilinear head.")
+    bilinear_steps: int = Field(40, ge=4, description="Training steps of the bilinear head, likewise.")
     bilinear_rate: float = Field(0.03, gt=0, description="Learning rate of the bilinear head.")
+    finetune_steps: int = Field(40, ge=4, description="Steps of a region encoder that is trained on, likewise.")
+    growth: int = Field(
+        4,
+        ge=1,
+        description="While a network's best number of steps is its last, twice as many are tried, up to so many times.",
+    )
     sharpen: bool = Field(
         True,
         description="Offer contrast sharpened directions and the six numbers beside the ranks; off is for comparison.",

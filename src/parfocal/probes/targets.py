@@ -5,7 +5,7 @@ by a model of its own, are pooled before they are divided.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,6 +47,21 @@ class Targets:
     offset: Float[Tensor, " model"]
     scale: Float[np.ndarray, "column fold"]
     location: Float[np.ndarray, "column fold"]
+
+    def of_folds(self, folds: Int64[np.ndarray, " kept"]) -> "Targets":
+        """Those of the models of some folds."""
+        models = np.arange(len(self.value)).reshape(-1, self.scale.shape[1])[:, folds].ravel()
+        place = torch.from_numpy(models).to(self.value.device)
+        return replace(
+            self,
+            value=self.value[place],
+            learns=self.learns[place],
+            judges=self.judges[place],
+            slope=self.slope[place],
+            offset=self.offset[place],
+            scale=self.scale[:, folds],
+            location=self.location[:, folds],
+        )
 
     def training_loss(self, score: Float[Tensor, "model slide"]) -> Float[Tensor, " model"]:
         """The mean loss of each model over what it learns from."""

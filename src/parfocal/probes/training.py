@@ -4,19 +4,18 @@ A cross-validation trains hundreds of tiny networks. Each tensor here has a lead
 of the outcome, every outer fold, and every inner fold that validates it. They share the drawn instances and differ in
 their preparation, their start and the slides they may learn from. Nothing flows between models.
 
-Offered inside the training fold, whatever the network: each preparation x four numbers of training steps, chosen for
-each column by its loss on the inner folds that validate. What scores new slides is a network of the same steps that
-saw the whole training fold.
+Offered inside the training fold, whatever the network: each preparation x a grid of numbers of training steps, chosen
+for each column by its loss on the inner folds that validate. The grid grows while its last number is the best. What
+scores new slides is a network of the same steps that saw the whole training fold.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from parfocal.bags import Bag
@@ -25,12 +24,12 @@ from parfocal.probes.drawing import Draw, draw_instances, shares_of
 from parfocal.probes.fitted import FittedProbe
 from parfocal.probes.network import FittedColumn, FittedNetwork, Network, Schedule
 from parfocal.probes.settings import ProbeSettings
+from parfocal.probes.steps import StepSearch
 from parfocal.probes.targets import Targets, targets_of
 from parfocal.probes.whitening import preparations
 
 __all__ = ["fit_network"]
 
-_CHECKPOINTS = 4
 _MORE_TO_JUDGE = 4  # times the instances of a step: few of many regions make a noisy choice, and it costs little
 _MOST_BYTES = 1 << 30  # of prepared vectors and of what a step keeps; folds that do not fit are trained afterwards
 _BYTES_PER_INSTANCE = 1024  # what a step keeps of one drawn instance in one model
@@ -76,29 +75,32 @@ def _fit_folds(
     learns, judges = (one[:, :, slides] for one in _roles(len(outcome), folds, settings.attention_validation))
     targets = targets_of(columns, learns, judges, balanced=settings.balanced, device=device)
     schedule = network.schedule(settings)
-    steps = sorted({max(1, schedule.steps * part // _CHECKPOINTS) for part in range(1, _CHECKPOINTS + 1)})
     best = np.full(targets.scale.shape, np.inf)
     chosen: dict[tuple[int, int], FittedColumn] = {}
     for preparation in preparations(settings.components):
         fitted = [network.fit_preparation(bags, fold.train, preparation, settings) for fold in folds]
         rows, starts = _stacked(network, bags, slides, fitted)
-        on_device = [one.to(device) for one in rows]
         checking, draws = _draws(starts, slides, len(outcome), settings)
-        models = _Models(network, _starts(network, fitted, rows, folds, settings, targets, device))
-        for step in models.train(on_device, islice(draws, steps[-1]), targets, schedule):
-            if step not in steps:
-                continue
-            losses, slopes = models.held_out(on_device, checking, targets)
-            for place in map(tuple, np.argwhere(losses < best)):
-                column, fold = int(place[0]), int(place[1])
-                best[column, fold] = losses[column, fold]
-                chosen[column, fold] = FittedColumn(
-                    f"{preparation.label}, {step} steps",
-                    fitted[fold],
-                    models.parameters_of(column * len(learns) * len(folds) + fold),
-                    float(targets.scale[column, fold] * slopes[column, fold]),
-                    float(targets.location[column, fold]),
-                )
+        models = _Models.begin(
+            network, _starts(network, fitted, rows, folds, settings, targets, device), rows, targets, schedule
+        )
+        search = StepSearch(best.shape, schedule.steps, settings.growth)
+        for stage in search.open_stages():
+            models = models.of_folds(np.asarray(search.wants_more.any(axis=0)))
+            for step in models.train(draws, until=stage[-1]):
+                if step not in stage:
+                    continue
+                losses, slopes = models.held_out(checking)
+                improved = search.offer(step, losses) & (losses < best)
+                for column, fold in np.argwhere(improved).tolist():
+                    best[column, fold] = losses[column, fold]
+                    chosen[column, fold] = FittedColumn(
+                        f"{preparation.label}, {search.label(step)}",
+                        fitted[fold],
+                        models.parameters_of(column, fold),
+                        float(targets.scale[column, fold] * slopes[column, fold]),
+                        float(targets.location[column, fold]),
+                    )
     if not np.isfinite(best).all():
         raise FloatingPointError(f"training of {network.name} diverged in every preparation; lower its learning rate")
     names = tuple(column.name for column in columns)
@@ -174,36 +176,100 @@ def _starts(
     }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Models:
-    """All models of one preparation."""
+    """The models of one preparation that are still trained, with what they are trained on.
+
+    Attributes:
+        folds: which of all folds they are of.
+        n_folds: how many folds there are in all.
+        done: how many steps they have behind them.
+    """
 
     network: Network
     parameters: Mapping[str, Tensor]
+    optimiser: torch.optim.AdamW
+    schedule: Schedule
+    rows: Sequence[Tensor]
+    targets: Targets
+    folds: Int64[np.ndarray, " kept"]
+    n_folds: int
+    done: int = field(default=0)
 
-    def train(
-        self, rows: Sequence[Tensor], draws: Iterable[Draw], targets: Targets, schedule: Schedule
-    ) -> Iterator[int]:
+    @staticmethod
+    def begin(
+        network: Network, start: Mapping[str, Tensor], rows: Sequence[Tensor], targets: Targets, schedule: Schedule
+    ) -> "_Models":
+        """All folds, nothing trained yet."""
+        n_folds = targets.scale.shape[1]
+        device = targets.value.device
+        on_device = [one.to(device) for one in rows]
+        optimiser = _optimiser(start, schedule)
+        return _Models(network, start, optimiser, schedule, on_device, targets, np.arange(n_folds), n_folds)
+
+    def of_folds(self, wanted: Bool[np.ndarray, " fold"]) -> "_Models":
+        """Those of some folds alone, as far as they are trained; the others cost no time any more."""
+        kept = np.flatnonzero(wanted[self.folds])
+        if len(kept) == len(self.folds):
+            return self
+        models = np.arange(len(self.targets.value)).reshape(-1, len(self.folds))[:, kept].ravel()
+        place = torch.from_numpy(models).to(self.targets.value.device)
+        parameters = {key: value.detach()[place].clone() for key, value in self.parameters.items()}
+        optimiser = _optimiser(parameters, self.schedule)
+        for old, new in zip(self.parameters.values(), parameters.values(), strict=True):
+            # What Adam remembers has the shape of the parameter, but for the number of steps.
+            optimiser.state[new] = {
+                key: value[place].clone() if value.shape == old.shape else value.clone()
+                for key, value in self.optimiser.state[old].items()
+            }
+        rows = [one[torch.from_numpy(kept).to(one.device)] for one in self.rows]
+        return _Models(
+            self.network,
+            parameters,
+            optimiser,
+            self.schedule,
+            rows,
+            self.targets.of_folds(kept),
+            self.folds[kept],
+            self.n_folds,
+            self.done,
+        )
+
+    def train(self, draws: Iterator[Draw], *, until: int) -> Iterator[int]:
         """Train all models side by side and yield the number of each finished step."""
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(True)
-        optimiser = torch.optim.AdamW(list(self.parameters.values()), lr=schedule.rate, weight_decay=schedule.decay)
-        for step, draw in enumerate(draws, start=1):
-            loss = targets.training_loss(self.network.score(self.parameters, draw.of(rows), draw.real)).sum()
-            optimiser.zero_grad()
+        while self.done < until:
+            draw = next(draws)
+            score = self.network.score(self.parameters, draw.of(self.rows), draw.real)
+            loss = self.targets.training_loss(score).sum()
+            self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            yield step
+            self.optimiser.step()
+            self.done += 1
+            yield self.done
 
     @torch.no_grad()
-    def held_out(
-        self, rows: Sequence[Tensor], draw: Draw, targets: Targets
-    ) -> tuple[Float[np.ndarray, "column fold"], Float[np.ndarray, "column fold"]]:
-        """The loss of each column and fold, infinite where it is not a number; and the slope it is taken with."""
-        loss, slope = targets.best_slope(self.network.score(self.parameters, draw.of(rows), draw.real))
-        losses = loss.cpu().numpy()
-        return np.where(np.isfinite(losses), losses, np.inf), slope.cpu().numpy()
+    def held_out(self, draw: Draw) -> tuple[Float[np.ndarray, "column fold"], Float[np.ndarray, "column fold"]]:
+        """The loss of each column and fold, infinite where it is not a number or the fold is trained no more.
 
-    def parameters_of(self, model: int) -> dict[str, np.ndarray]:
-        """A copy of the parameters of one model."""
+        And the slope that it is taken with.
+        """
+        loss, slope = self.targets.best_slope(self.network.score(self.parameters, draw.of(self.rows), draw.real))
+        losses = np.full((len(loss), self.n_folds), np.inf)
+        slopes = np.ones_like(losses)
+        found = loss.cpu().numpy()
+        losses[:, self.folds] = np.where(np.isfinite(found), found, np.inf)
+        slopes[:, self.folds] = slope.cpu().numpy()
+        return losses, slopes
+
+    def parameters_of(self, column: int, fold: int) -> dict[str, np.ndarray]:
+        """A copy of the parameters of the model that saw the whole training fold."""
+        place = int(np.searchsorted(self.folds, fold))
+        roles = len(self.targets.value) // self.targets.scale.size
+        model = column * roles * len(self.folds) + place
         return {key: value[model].detach().cpu().numpy().copy() for key, value in self.parameters.items()}
+
+
+def _optimiser(parameters: Mapping[str, Tensor], schedule: Schedule) -> torch.optim.AdamW:
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    return torch.optim.AdamW(list(parameters.values()), lr=schedule.rate, weight_decay=schedule.decay)

@@ -20,7 +20,7 @@ from parfocal.version import __version__
 
 __all__ = ["content_digest", "kept_predictions"]
 
-_FORMAT = 2
+_FORMAT = 3
 """Part of the key: raised when a probe gives other predictions from the same input."""
 
 # The bags of a large cohort take seconds to digest, and many arms share them.

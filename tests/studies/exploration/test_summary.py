@@ -123,3 +123,18 @@ def test_the_page_names_the_best_cell_and_what_cannot_be_told_from_it() -> None:
 
     assert "The best is objective=cmem" in page.lead[0]
     assert "1 cell cannot be told from it by these seeds: base." in page.lead[1]
+
+
+def test_a_cell_whose_networks_wanted_more_steps_says_so() -> None:
+    plan = plan_cells(DESIGN)
+    rows = [(cell, result(seed, 0.1, 0.7)) for cell in plan.cells for seed in (0, 1)]
+    for arm in rows[0][1]["auc"].values():
+        arm["folds_with_most_steps"] = 3
+
+    found = summarise(plan, DESIGN, rows, rank_by="r2")
+
+    said = {one.cell.name: dict(one.warnings) for one in found.cells}
+    ((sentence, count),) = said.pop("base").items()
+    assert "most training steps" in sentence
+    assert count == 1
+    assert not any(said.values())

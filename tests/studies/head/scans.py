@@ -12,7 +12,9 @@ from parfocal.studies.head import FitSettings
 N_TRAIN, N_NEW = 24, 10
 SIDE_PX = 112  # of a region at level 0, 0.5 mpp
 GRID = GridConfig(region_um=56.0, mpps=(2.0, 0.5), tile_px=28, min_tissue=0.5)
-QUICK = FitSettings(folds=3, repeats=2, probes=ProbeSettings(components=(2, 3), attention_steps=8, inner_folds=3))
+QUICK = FitSettings(
+    folds=3, repeats=2, probes=ProbeSettings(components=(2, 3), attention_steps=8, growth=1, inner_folds=3)
+)
 
 ENCODER = '''
 import numpy as np

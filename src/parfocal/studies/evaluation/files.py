@@ -95,6 +95,7 @@ def _target_json(result: TargetResult) -> dict[str, Any]:
         "metric": result.metric.name,
         **_cohort_json(result.cohort),
         "notes": list(result.notes),
+        "most_steps_chosen": result.edge_note or None,
         "test_over_train": result.test_over_train,
         "best_single": None if best is None else _label(result, best),
         "primary": _comparison_json(result, result.primary),
@@ -166,6 +167,7 @@ def _run_json(run: ArmRun) -> dict[str, Any]:
         "encodings_per_slide": _number(run.encodings_per_slide),
         "instances_per_slide": run.instances_per_slide,
         "chosen": run.chosen,
+        "folds_with_most_steps": run.at_edge,
         "seconds": run.seconds,
     }
 

@@ -90,6 +90,8 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
         columns = (Column("Arm"), Column("Pooling"), Column(metric.name), Column("Why"))
         blocks.append(Table(f"{target}: arms that failed", columns, failed))
     blocks += [Note(note, "Left out or remarkable") for note in result.notes]
+    if result.edge_note:
+        blocks.append(Note(result.edge_note, "Trained too briefly?"))
     late = [one for one in result.references.get("late", ()) if not one.is_ceiling]
     if late:
         blocks.append(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.cohort import Cohort, Fold, Splits
-from parfocal.probes import FoldPrediction
+from parfocal.probes import FoldPrediction, is_at_edge
 from parfocal.report import Reference
 from parfocal.report.statistics import FoldTest, Interval, ReliabilityBin, SignedRankTest
 from parfocal.studies.arms import Arm
@@ -175,6 +175,11 @@ class ArmRun:
         """In how many folds each candidate was chosen, the most frequent first."""
         return dict(Counter(one.chosen for one in self.predictions).most_common())
 
+    @property
+    def at_edge(self) -> int:
+        """In how many folds a network trained best with the most steps it was offered."""
+        return sum(is_at_edge(one.chosen) for one in self.predictions)
+
 
 @dataclass(frozen=True, eq=False)
 class Subgroup:
@@ -256,6 +261,21 @@ class TargetResult:
     notes: tuple[str, ...] = ()
     failed: tuple[FailedArm, ...] = ()
     missing_primary: str = ""
+
+    @property
+    def edge_note(self) -> str:
+        """Which networks might have done better with more training than they were offered; empty where none."""
+        edges = [
+            f"{run.arm.name}: {run.arm.pooling} ({run.at_edge} of {len(run.predictions)} folds)"
+            for run in self.runs
+            if run.at_edge
+        ]
+        if not edges:
+            return ""
+        return (
+            "Chose the most training steps that were offered, so that more might have done better: "
+            f"{'; '.join(edges)}. Raise growth (--growth, probes.growth) or the steps of these networks."
+        )
 
 
 @dataclass(frozen=True, eq=False)

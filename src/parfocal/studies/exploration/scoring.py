@@ -342,6 +342,7 @@ def _slide_aucs(job: CellJob, sets: Any, device: torch.device) -> dict[str, Any]
             "high": _known(run.interval.high),
             "kind": run.arm.kind,
             "pooling": run.arm.pooling,
+            "folds_with_most_steps": run.at_edge,
         }
         for run in result.runs
     }

@@ -16,6 +16,8 @@ __all__ = ["CellSummary", "Effect", "Exploration", "Gain", "Spread", "summarise"
 R2, AUC = "held-out R2", "AUC, mean over readouts"
 """The two numbers that cells are ranked by."""
 
+_MORE_STEPS = "a network among its slide classifiers chose the most training steps it was offered; more may do better"
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -252,7 +254,8 @@ def _summary(cell: Cell, results: Sequence[Mapping[str, Any]], rank: Mapping[str
             halves.setdefault(label, []).append((arm["high"] - arm["low"]) / 2 if known else math.inf)
         for name, value in result.get("monitors", {}).items():
             monitors.setdefault(name, {})[seed] = value
-        for sentence in result.get("warnings", ()):
+        wanted_more = any(arm.get("folds_with_most_steps") for arm in result.get("auc", {}).values())
+        for sentence in (*result.get("warnings", ()), *([_MORE_STEPS] if wanted_more else [])):
             warnings[sentence] = warnings.get(sentence, 0) + 1
     return CellSummary(
         cell=cell,
