@@ -21,7 +21,7 @@ from parfocal.embeddings import EmbedSettings, embed_slides, open_set
 from parfocal.pretrain import PretrainSettings, pretrain
 from parfocal.studies.prove import ProveSettings, prove
 
-SHOWN = ("model", "B1", "B4", "B5", "B9", "C1", "C3")
+SHOWN = ("model", "B1", "B4", "B5", "B9", "B10", "C1", "C3", "C3s", "E1", "E0", "E0s")
 
 
 def tell(what: str) -> None:

@@ -20,7 +20,14 @@ from parfocal.studies.prove import ProveSettings, prove
 MPPS = (2.0, 1.0, 0.5)
 DIM = 8
 QUICK = ProveSettings(
-    eval_regions=60, random_regions=20, train_regions=200, network_steps=10, control_steps=2, draws=100, queries=20
+    eval_regions=60,
+    random_regions=20,
+    train_regions=200,
+    network_steps=10,
+    control_steps=2,
+    readout_regions=32,
+    draws=100,
+    queries=20,
 )
 
 
@@ -113,10 +120,15 @@ def test_every_baseline_and_control_is_in_page_and_json(train: Train, tmp_path: 
         "B7, k=8",
         "B8",
         "B9",
+        "B10",
         "C1",
         "C1x",
         "C2",
         "C3",
+        "C3s",
+        "E1",
+        "E0",
+        "E0s",
     }
     assert set(found["patterns"]) == {"random", "whole 2", "whole 1", "whole 0.5", "subtree", "coarse only"}
     assert all(set(pattern["r2"]) == rows for pattern in found["patterns"].values())
@@ -124,6 +136,16 @@ def test_every_baseline_and_control_is_in_page_and_json(train: Train, tmp_path: 
     assert all(row in page for row in rows)
     assert found["verdict"][0] in page.replace("&#39;", "'")
     assert found["verdict"][0] in out
+    # Two steps for C3, six for the model.
+    assert found["verdict"][0].startswith("No verdict")
+    assert set(found["patterns"]["random"]["trained_minus_random_weights"]) == {
+        "model minus C3",
+        "model minus C3s",
+        "model minus E0",
+        "model minus E0s",
+        "E1 minus E0",
+        "E1 minus E0s",
+    }
     # The fine tiles are a rotation of the coarse one: a linear map finds it, six steps of training do not.
     assert found["patterns"]["whole 0.5"]["r2"]["B5"]["all"] > 0.5
     assert not found["patterns"]["whole 0.5"]["holds"]
@@ -185,11 +207,12 @@ def test_hidden_tiles_never_reach_the_model_and_rows_keep_their_place(train: Tra
 
 def test_held_out_slides_have_no_say_in_the_baselines(train: Train, tmp_path: Path) -> None:
     model, store = train(slides(), holdout=0.4)
-    first = prove(model, store, tmp_path / "a", QUICK)
+    quick = QUICK.model_copy(update={"control_steps": 0})
+    first = prove(model, store, tmp_path / "a", quick)
     held = {part.slide for part in open_subject(model, open_set(store)).split.held_out}
     other = tmp_path / "other"
     write_store(other, [toy_slide(f"s{n}", 16, 100 + n if f"s{n}" in held else n) for n in range(6)])
-    second = prove(model, other, tmp_path / "b", QUICK)
+    second = prove(model, other, tmp_path / "b", quick)
 
     assert first.choices == second.choices
     assert first.scores.r2("B5", "whole 0.5") != second.scores.r2("B5", "whole 0.5")

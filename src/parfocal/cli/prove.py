@@ -26,7 +26,9 @@ def prove(
     """Compare the predictions of MODEL with baselines and controls on the regions of STORE that it never saw.
 
     Says whether the region encoder has learnt how magnifications belong together, or only what a linear map, a Gaussian
-    field or the slide's mean knows too. Writes OUTPUT/report.html and OUTPUT/prove.json.
+    field, the slide's mean, or a decoder and a ridge regression on random weights know too. The decoders on random
+    weights are trained for as many steps as the model, which takes about as long as its pretraining. Writes
+    OUTPUT/report.html and OUTPUT/prove.json.
 
     Example:
         parfocal prove model store -o proof

@@ -1,7 +1,8 @@
 """Whether a pretrained region encoder has learnt how magnifications belong together: baselines, controls, a verdict."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,23 @@ from parfocal.report.statistics import Interval
 from parfocal.studies.proof.baselines import FittedBaselines, Sampling, fit_baselines
 from parfocal.studies.proof.calibration import Calibration, calibrate
 from parfocal.studies.proof.controls import ask, other_region, other_slide, predict_with_foreign_scales
-from parfocal.studies.proof.data import HeldOutRegions, held_out_regions
+from parfocal.studies.proof.data import HeldOutRegions, held_out_regions, read_regions, sample_parts
 from parfocal.studies.proof.gaussian import affordable_rows
-from parfocal.studies.proof.layout import Layout, query_of
+from parfocal.studies.proof.layout import Layout, join_regions, query_of
 from parfocal.studies.proof.page import proof_page
 from parfocal.studies.proof.patterns import Pattern, draw_hidden, patterns_of
+from parfocal.studies.proof.readout import TokenReadout, fit_readout
+from parfocal.studies.proof.region_network import fit_region_network
 from parfocal.studies.proof.result import ProofResult
+from parfocal.studies.proof.retraining import random_control, train_decoder
 from parfocal.studies.proof.retrieval import Retrieval, retrieve
 from parfocal.studies.proof.scores import ScoreTable
-from parfocal.studies.proof.subject import Predictor, Subject, open_subject, tiles_of, train_random_control
+from parfocal.studies.proof.subject import Predictor, Subject, open_subject, tiles_of
 from parfocal.studies.proof.verdict import judge, verdict_sentences
 
 __all__ = ["ProveSettings", "prove"]
 
-_RETRIEVED = ("model", "B1", "B3", "B5", "B8", "B9", "C1", "C3")
+_RETRIEVED = ("model", "B1", "B3", "B5", "B8", "B9", "B10", "C1", "C3")
 _VARIANCE_FLOPS = 2e10
 # Arrays as large as the held-out tiles that live at a time.
 _ARRAYS = 14
@@ -47,10 +51,17 @@ class ProveSettings(Settings):
     memory_regions: int = Field(4096, ge=8, description="Most training regions that are kept in memory.")
     memory_mib: int = Field(1024, ge=16, description="Memory for training regions and for predictions each, in MiB.")
     network_steps: int = Field(1000, ge=1, description="Steps of the network B8, of 256 tiles each.")
-    control_steps: int = Field(
-        1000,
+    control_steps: int | None = Field(
+        None,
         ge=0,
-        description="Most steps of the decoder on a random encoder (C3); the model's own if fewer. 0: no C3.",
+        description="Steps of B10 and of the decoders on random encoders (C3); as many as the model had, unless named. "
+        "With fewer there is no verdict; 0: none of them.",
+    )
+    control_seeds: int = Field(
+        1, ge=1, description="Random encoders of each kind; what they reach is averaged, and each costs a training."
+    )
+    readout_regions: int = Field(
+        1024, ge=16, description="Most training regions that the ridge on an encoder's tokens is fitted on."
     )
     queries: int = Field(100, ge=1, description="Hidden tiles of a slide that are searched among all of its tiles.")
     draws: int = Field(1000, ge=100, description="Draws of a bootstrap interval.")
@@ -113,13 +124,32 @@ def prove(
     baselines = fit_baselines(
         subject.cache, subject.split, layout, predictor.standardise, patterns, sampling, tell=tell
     )
-    control = None
-    if settings.control_steps:
-        steps = min(settings.control_steps, subject.steps)
-        tell(f"C3: {steps} steps of a decoder on a random encoder")
-        trained = train_random_control(subject, steps=steps, seed=settings.seed, device=device)
-        control = Predictor(trained, layout, device, settings.batch)
-    run = _Run(settings, subject, layout, held_out, baselines, predictor, control)
+    steps = subject.steps if settings.control_steps is None else settings.control_steps
+    if steps:
+        tell(f"B10: {steps} steps")
+        bases = next(iter(baselines.linear.values())).bases
+        network = fit_region_network(
+            subject, layout, bases, predictor.standardise, steps=steps, seed=settings.seed, device=device
+        )
+        baselines = replace(baselines, region_network=network)
+    seeds = [settings.seed + number for number in range(settings.control_seeds)]
+    random: dict[str, tuple[Predictor, ...]] = {}
+    for name, mixes in (("", True), ("s", False)):
+        encoders = [random_control(subject, mixes=mixes, seed=seed).to(device) for seed in seeds]
+        if steps:
+            for seed, trainee in zip(seeds, encoders, strict=True):
+                tell(f"C3{name}: {steps} steps of a decoder on a random encoder, seed {seed}")
+                train_decoder(subject, trainee, steps=steps, seed=seed, device=device)
+        random[name] = tuple(Predictor(one, layout, device, settings.batch) for one in encoders)
+    tell("ridge regressions on tokens")
+    chosen = sample_parts(subject.split.training, settings.readout_regions, np.random.default_rng([settings.seed, 9]))
+    seen = join_regions(list(read_regions(subject.cache, subject.split.training, chosen, layout)))
+    readouts = {
+        name: tuple(fit_readout(one, seen, patterns, rate=(low, high), seed=settings.seed) for one in several)
+        for name, several in {"E1": (predictor,), **{f"E0{name}": found for name, found in random.items()}}.items()
+    }
+    controls = {f"C3{name}": several for name, several in random.items()} if steps else {}
+    run = _Run(settings, subject, layout, held_out, baselines, predictor, controls, readouts, steps)
     for number, pattern in enumerate(patterns):
         tell(f"scoring: {pattern.name} hidden")
         run.score(pattern, number)
@@ -138,11 +168,14 @@ class _Run:
         held_out: HeldOutRegions,
         baselines: FittedBaselines,
         predictor: Predictor,
-        control: Predictor | None,
+        controls: Mapping[str, tuple[Predictor, ...]],
+        readouts: Mapping[str, tuple[TokenReadout, ...]],
+        control_steps: int,
     ) -> None:
         self.settings, self.subject, self.layout = settings, subject, layout
         self.held_out, self.baselines = held_out, baselines
-        self.predictor, self.control = predictor, control
+        self.predictor, self.controls, self.readouts = predictor, controls, readouts
+        self.control_steps = control_steps
         self.scores = ScoreTable(held_out.n_clusters)
         self.retrieval: dict[tuple[str, int], Retrieval] = {}
         self.calibration: dict[tuple[str, int], dict[str, Calibration]] = {}
@@ -166,8 +199,9 @@ class _Run:
             return
         kept: dict[str, Tiles] = {}
 
-        def take(name: str, predicted: Tiles) -> None:
-            self.scores.add(name, pattern.name, predicted, held_out.target, hidden, layout, held_out.cluster)
+        def take(name: str, predicted: Tiles, share: float = 1.0) -> None:
+            where = (held_out.target, hidden, layout, held_out.cluster)
+            self.scores.add(name, pattern.name, predicted, *where, share=share)
             if name in _RETRIEVED:
                 kept[name] = predicted
 
@@ -181,8 +215,12 @@ class _Run:
         take("C1x", predict_with_foreign_scales(self.predictor, raw, hidden, self.sister, layout))
         if self.stranger is not None:
             take("C2", self.predictor.predict(ask(raw, hidden, self.stranger))[0])
-        if self.control is not None:
-            take("C3", self.control.predict(ask(raw, hidden))[0])
+        for name, several in self.controls.items():
+            for control in several:
+                take(name, control.predict(ask(raw, hidden))[0], 1 / len(several))
+        for name, readouts in self.readouts.items():
+            for readout in readouts:
+                take(name, readout.predict(pattern.name, raw, hidden), 1 / len(readouts))
         for level in self.scores.levels(pattern.name):
             found = retrieve(
                 {name: kept[name] for name in _RETRIEVED if name in kept},
@@ -241,7 +279,10 @@ class _Run:
                 differences[method, name] = scores.interval(
                     "model", name, minus=(method,), draws=settings.draws, seed=settings.seed
                 )
-        verdicts = tuple(judge(scores, one, draws=settings.draws, seed=settings.seed) for one in scored)
+        equal_steps = self.control_steps >= self.subject.steps
+        verdicts = tuple(
+            judge(scores, one, draws=settings.draws, seed=settings.seed, equal_steps=equal_steps) for one in scored
+        )
         held_out = self.held_out
         result = ProofResult(
             layout=self.layout,
@@ -297,9 +338,16 @@ class _Run:
             "(B1) is that of the other scored regions.",
             "Standardised embeddings are clipped as the model clips them; training tiles have mean 0.",
         ]
-        if self.control is not None:
-            steps = min(self.settings.control_steps, self.subject.steps)
-            notes.append(f"The decoder of C3 was trained for {steps:,} steps, the model for {self.subject.steps:,}.")
+        seeds = self.settings.control_seeds
+        notes.append(
+            f"B10 and the decoders of C3 and C3s were trained for {self.control_steps:,} steps, the model for "
+            f"{self.subject.steps:,}, with the same batches, masks and optimiser; {seeds} random encoder"
+            f"{'s' if seeds > 1 else ''} of each kind."
+        )
+        notes.append(
+            "Nothing here was chosen on the scored regions. Where settings of pretraining were chosen by its monitors, "
+            "they were chosen on these regions: then prove a model of other held-out slides."
+        )
         return tuple(notes)
 
     def _remarks(self) -> tuple[str, ...]:
@@ -313,8 +361,8 @@ class _Run:
             )
         if self.stranger is None:
             remarks.append("C2 needs two held-out slides and is left out.")
-        if self.control is None:
-            remarks.append("C3 is left out, as asked.")
+        if not self.controls:
+            remarks.append("B10, C3 and C3s are left out, as asked; without them there is no verdict.")
         if not self.one_slide and self.held_out.n_clusters < 10:
             remarks.append(
                 f"Only {self.held_out.n_clusters} slides are held out; intervals from so few are too narrow as a rule."

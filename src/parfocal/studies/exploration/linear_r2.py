@@ -20,7 +20,7 @@ from parfocal.pretrain import R2Sums
 from parfocal.pretrain.data import Regions
 from parfocal.pretrain.evaluation import HeldOut
 
-__all__ = ["Contextualise", "fit_ridge", "linear_r2", "summaries"]
+__all__ = ["MOST_ROWS", "Contextualise", "fit_ridge", "linear_r2", "summaries", "validation_rows"]
 
 Contextualise = Callable[
     [Regions, Bool[Tensor, "region token"]],
@@ -29,7 +29,10 @@ Contextualise = Callable[
 """Regions and which of their tokens are visible -> a vector of each region, and a vector at each visible token."""
 
 _BATCH = 256
-_MOST_ROWS, _FEWEST_ROWS = 2048, 16
+MOST_ROWS = 2048
+"""Hidden tiles that one readout is fitted on, at most."""
+
+_FEWEST_ROWS = 16
 # The largest predicts hardly more than the mean: a readout that has nothing to say must not be forced to speak.
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _VALIDATION = 0.25
@@ -72,7 +75,7 @@ def linear_r2(
                 _rows(encoded, standardise, one, pattern, places, mpps, tile_px=tile_px)
                 for encoded, one, places in zip(seen, (fit, score), asked, strict=True)
             )
-            predict = fit_ridge(x, y[:, :dim], _is_for_validation(fit.regions, asked[0][:, 0]))
+            predict = fit_ridge(x, y[:, :dim], validation_rows(fit.regions.slide, asked[0][:, 0]))
             sums.add(pattern, mpp, predict(new_x), new_y[:, :dim])
     return sums
 
@@ -161,7 +164,7 @@ def _encode(
 def _asked(looked_at: HeldOut, pattern: str, mpp: float) -> Int[Tensor, "query 2"]:
     """Region and token of the hidden tiles of one magnification; evenly spread ones where there are very many."""
     asked = (looked_at.hidden[pattern] & (looked_at.regions.mpp == mpp)).nonzero()
-    return asked[:: max(1, -(-len(asked) // _MOST_ROWS))]
+    return asked[:: max(1, -(-len(asked) // MOST_ROWS))]
 
 
 def _rows(
@@ -187,10 +190,10 @@ def _rows(
     return torch.cat(inputs), torch.cat(targets)
 
 
-def _is_for_validation(regions: Regions, region: Int[Tensor, " query"]) -> Bool[Tensor, " query"]:
+def validation_rows(slide: Int[Tensor, " region"], region: Int[Tensor, " query"]) -> Bool[Tensor, " query"]:
     """A quarter of the slides, evenly spread; of the regions where there are too few slides."""
-    slides = torch.unique(regions.slide)
-    group = regions.slide if len(slides) >= 4 else torch.arange(len(regions))
+    slides = torch.unique(slide)
+    group = slide if len(slides) >= 4 else torch.arange(len(slide))
     _, number = torch.unique(group, return_inverse=True)
     every = round(1 / _VALIDATION)
     is_chosen: Bool[Tensor, " region"] = number % every == every - 1

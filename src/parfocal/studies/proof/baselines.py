@@ -31,6 +31,7 @@ from parfocal.studies.proof.linear import (
 )
 from parfocal.studies.proof.network import RelativeNetwork, fit_relative_network
 from parfocal.studies.proof.patterns import Pattern, draw_hidden
+from parfocal.studies.proof.region_network import RegionNetwork
 from parfocal.studies.proof.simple import NearestRegions, global_mean, nearest_token, region_mean, slide_mean
 
 __all__ = ["BASELINES", "FittedBaselines", "Sampling", "fit_baselines", "read_training_sample"]
@@ -47,6 +48,7 @@ BASELINES: Mapping[str, str] = {
     "B7, k=8": "the mean of those of the eight most similar ones",
     "B8": "a network from the tile over it and the position, without attention",
     "B9": "kriging: a Gaussian field in space and magnification",
+    "B10": "a network from all visible tiles in their places, without attention",
 }
 """What each baseline predicts a hidden tile by."""
 
@@ -76,6 +78,7 @@ class FittedBaselines:
         reduced: B6 for each pattern.
         kriging: B9 for each pattern.
         n_regions: training regions behind the matrices.
+        region_network: B10, which is trained as the checkpoint was; None where it was not asked for.
     """
 
     layout: Layout
@@ -86,6 +89,7 @@ class FittedBaselines:
     reduced: Mapping[str, ReducedRank]
     kriging: Mapping[str, Conditional]
     n_regions: int
+    region_network: RegionNetwork | None = None
 
     def predictions(self, pattern: str, query: Query) -> Iterator[tuple[str, Float32[np.ndarray, "region slot dim"]]]:
         """The prediction of each baseline, one after another."""
@@ -101,6 +105,8 @@ class FittedBaselines:
             yield name, nearest.predict(query, layout)
         yield "B8", self.network.predict(query, layout)
         yield "B9", self.kriging[pattern].predict(query, layout)
+        if self.region_network is not None:
+            yield "B10", self.region_network.predict(query, layout)
 
     def choices(self) -> dict[str, dict[str, float]]:
         """What was chosen for each pattern."""

@@ -15,7 +15,11 @@ CONTROLS = {
     "C1": "the model, shown the visible tiles of another region of the same slide",
     "C1x": "the model, shown those of other magnifications only from that other region",
     "C2": "the model, shown the visible tiles of a region of another slide",
-    "C3": "an encoder with random weights, and a decoder trained on it",
+    "C3": "an encoder with random weights that mixes tiles fully (LayerScale 1), and a decoder trained on it",
+    "C3s": "the same with the LayerScale that training starts from: tiles are hardly mixed",
+    "E1": "a ridge regression on the model's tokens, no decoder",
+    "E0": "the same ridge on tokens of the encoder of C3",
+    "E0s": "the same ridge on tokens of the encoder of C3s",
 }
 """What each control is."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
 
 from parfocal.embeddings import EmbeddingSet
 from parfocal.pretrain.data import Regions
@@ -115,9 +116,9 @@ class SlottedRegions:
         return len(self.present)
 
 
-def slot_regions(regions: Regions, layout: Layout) -> SlottedRegions:
-    """Put every tile into the slot whose square it lies in; of two in one square the first stays."""
-    present, mpp = regions.present.numpy(), regions.mpp.numpy()
+def slot_regions(regions: Regions, layout: Layout, *, of: Bool[Tensor, "region token"] | None = None) -> SlottedRegions:
+    """Put every tile, or those of `of`, into the slot whose square it lies in; of two in one square the first stays."""
+    present, mpp = (regions.present if of is None else of).numpy(), regions.mpp.numpy()
     row, column = np.nonzero(present)
     xy = regions.xy_um.numpy()[row, column]
     slot = np.zeros(len(row), dtype=np.int64)

@@ -11,7 +11,7 @@ from parfocal.report.page import Block
 from parfocal.studies.proof.baselines import BASELINES
 from parfocal.studies.proof.calibration import LEVELS, Calibration
 from parfocal.studies.proof.controls import CONTROLS
-from parfocal.studies.proof.result import ProofResult
+from parfocal.studies.proof.result import ProofResult, smallest_leads
 from parfocal.studies.proof.verdict import PatternVerdict, show_signed3
 
 __all__ = ["METHODS", "proof_page"]
@@ -26,13 +26,18 @@ _READING = (
     "hidden tiles' variance, about the mean of the training tiles, that is predicted: 1 is perfect, 0 is no better "
     "than that mean, below 0 is worse. Where several magnifications are hidden, each counts the same.",
     "Cross-scale structure counts as learnt where, with a whole magnification hidden, the model beats B5 and B9 (the "
-    "95 % interval of the difference lies above 0), no other baseline is ahead, and more than half of its gain over B1 "
-    "is gone when it is shown another region of the same slide (C1).",
+    "95 % interval of the difference lies above 0) and random weights, no other baseline is ahead, and more than half "
+    "of its gain over B1 is gone when it is shown another region of the same slide (C1). Random weights are beaten "
+    "where the model is above a decoder that was trained as long on an encoder with random weights, whether that mixes "
+    "tiles fully (C3) or hardly (C3s), and above a ridge regression on their tokens (E0, E0s), and where that ridge "
+    "on the model's tokens (E1) is above it too: else what is learnt may be the decoder's or the readout's.",
 )
 _BASELINES = (
-    "B0 to B9 are simple explanations of a good score. B1 knows the slide and nothing else: what it reaches is stain, "
+    "B0 to B10 are simple explanations of a good score. B1 knows the slide and nothing else: what it reaches is stain, "
     "scanner and organ. B5 and B9 are the best that a linear map and a Gaussian field can do with the visible tiles "
-    "of the very same region. C1 to C3 are the model with something taken away."
+    "of the very same region; B10 is a network that sees them all and is trained as the model was. C1 and C2 are the "
+    "model with something taken away, C3 is its decoder on an encoder that learnt nothing, E1 and E0 are encoders "
+    "without a decoder."
 )
 
 
@@ -64,7 +69,10 @@ def _summary(result: ProofResult) -> list[Block]:
                     one.pattern.name,
                     _r2(one.r2),
                     f"{one.best_baseline}: {_r2(one.best_r2)}",
-                    *(show_signed3(interval) if interval else "–" for interval in one.minus.values()),
+                    *(
+                        show_signed3(interval) if interval else "–"
+                        for interval in (*one.minus.values(), *smallest_leads(one))
+                    ),
                     _share(one.lost),
                     _share(one.foreign_lost),
                     "yes" if one.holds else "no",
@@ -78,9 +86,14 @@ def _summary(result: ProofResult) -> list[Block]:
         Column("Best baseline", "right"),
         Column("Model minus B5", "right", "Difference of R2, with its 95 % interval."),
         Column("Model minus B9", "right", "Difference of R2, with its 95 % interval."),
+        Column("Model minus C3", "right", "Over the decoders on random weights, C3 or C3s; the smaller lead."),
+        Column("Model minus E0", "right", "Over the ridge on random weights, E0 or E0s; the smaller lead."),
+        Column("E1 minus E0", "right", "The same ridge on the model's tokens over it; the smaller lead."),
         Column("Lost with C1", "right", "Share of the gain over B1 that is gone with another region's visible tiles."),
         Column("Lost with C1x", "right", "The same, when only the other magnifications are another region's."),
-        Column("Holds", "center", "Above B5 and B9, no baseline ahead, and more than half lost with C1."),
+        Column(
+            "Holds", "center", "Above B5, B9 and random weights, no baseline ahead, and more than half lost with C1."
+        ),
     )
     blocks: list[Block] = [
         Text((result.what, *_READING)),

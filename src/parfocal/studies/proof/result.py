@@ -14,9 +14,9 @@ from parfocal.studies.proof.calibration import LEVELS, Calibration
 from parfocal.studies.proof.layout import Layout
 from parfocal.studies.proof.retrieval import Retrieval
 from parfocal.studies.proof.scores import ScoreTable
-from parfocal.studies.proof.verdict import PatternVerdict, show_signed3
+from parfocal.studies.proof.verdict import OF_RANDOM_WEIGHTS, PatternVerdict, show_signed3
 
-__all__ = ["ProofResult", "summary_table"]
+__all__ = ["ProofResult", "smallest_leads", "summary_table"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +109,11 @@ class ProofResult:
             "hidden": verdict.pattern.sentence,
             "holds": verdict.holds,
             "beats_b5_and_b9": verdict.beats_rivals,
+            "beats_random_weights": verdict.beats_random_weights,
+            "trained_minus_random_weights": {
+                f"{trained} minus {control}": _ends(verdict.over_random[trained, control])
+                for trained, control in OF_RANDOM_WEIGHTS
+            },
             "gain_over_b1": _plain(verdict.gain),
             "share_lost_with_c1": _plain(verdict.lost),
             "share_lost_with_c1x": _plain(verdict.foreign_lost),
@@ -127,21 +132,43 @@ class ProofResult:
         }
 
 
+_SHOWN = ("model", "B1", "B5", "B9", "B10", "C1", "C3", "C3s", "E1", "E0", "E0s")
+
+
 def summary_table(result: ProofResult) -> Table:
     """The strongest rivals of the model under every pattern, for a terminal."""
     table = Table(title="R2 of hidden tiles on held-out regions")
-    for title in ("hidden", "model", "B1", "B5", "B9", "C1", "C3", "model - B5", "model - B9", "lost with C1", "holds"):
+    for title in (
+        "hidden",
+        *_SHOWN,
+        "model - B5",
+        "model - B9",
+        "model - C3",
+        "model - E0",
+        "E1 - E0",
+        "lost with C1",
+        "holds",
+    ):
         table.add_column(title, justify="left" if title == "hidden" else "right")
     for one in result.verdicts:
         name = one.pattern.name
         table.add_row(
             name,
-            *(_three(result.scores.r2(method, name)) for method in ("model", "B1", "B5", "B9", "C1", "C3")),
-            *(show_signed3(interval) if interval else "-" for interval in one.minus.values()),
+            *(_three(result.scores.r2(method, name)) for method in _SHOWN),
+            *(show_signed3(interval) if interval else "-" for interval in (*one.minus.values(), *smallest_leads(one))),
             "-" if math.isnan(one.lost) else f"{one.lost:.0%}",
             "yes" if one.holds else "no",
         )
     return table
+
+
+def smallest_leads(verdict: PatternVerdict) -> list[Interval | None]:
+    """Over random weights that mix fully or hardly: of the model over C3, over E0, and of E1 over E0."""
+    found = []
+    for trained, control in (("model", "C3"), ("model", "E0"), ("E1", "E0")):
+        both = [verdict.over_random[trained, f"{control}{kind}"] for kind in ("", "s")]
+        found.append(min((one for one in both if one is not None), key=lambda one: one.low, default=None))
+    return found
 
 
 def _three(value: float) -> str:

@@ -72,11 +72,15 @@ class ScoreTable:
         hidden: Bool[np.ndarray, "region slot"],
         layout: Layout,
         cluster: Int64[np.ndarray, " region"],
+        *,
+        share: float = 1.0,
     ) -> None:
-        """Take the predictions of a method under a pattern in."""
-        self.error[method, pattern], self.spread[pattern] = squared_sums(
-            predicted, target, hidden, layout, cluster, self.n_clusters
-        )
+        """Take the predictions of a method under a pattern in; `share` is one over the number of its seeds.
+
+        Errors of several seeds are averaged, not their predictions: a method stands for what one seed of it gives.
+        """
+        error, self.spread[pattern] = squared_sums(predicted, target, hidden, layout, cluster, self.n_clusters)
+        self.error[method, pattern] = self.error.get((method, pattern), 0.0) + share * error
 
     def methods(self) -> tuple[str, ...]:
         """In the order in which they came."""

@@ -1,39 +1,28 @@
 """The checkpoint that is to be proven, with the training run that made it: its data, its split, its targets."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int64
 from pydantic import ValidationError
 from torch import Tensor
 
 from parfocal.embeddings import EmbeddingSet, LeftOut, only_mpps, open_sets, with_readable_index, with_readable_rows
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.pretrain import PretrainSettings
-from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
-from parfocal.pretrain.data import Regions, RegionStream, SlideCache
+from parfocal.pretrain.data import Regions, SlideCache
 from parfocal.pretrain.holdout import Split, split_set
-from parfocal.pretrain.masks import draw_masks
-from parfocal.pretrain.optimiser import new_optimizer
-from parfocal.pretrain.setup import (
-    derived_seed,
-    describe_set,
-    learning_rate,
-    new_model,
-    new_order,
-    take_statistics,
-)
+from parfocal.pretrain.setup import describe_set, take_statistics
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
 from parfocal.region_encoder.checkpoint import FINISHED
 from parfocal.studies.proof.layout import Layout
 
-__all__ = ["Asked", "Predictor", "Subject", "open_subject", "tiles_of", "train_random_control"]
+__all__ = ["Asked", "Predictor", "Subject", "open_subject", "tiles_of"]
 
 _CACHE_MIB = 1024
 
@@ -208,6 +197,18 @@ class Predictor:
         standardised: Float32[np.ndarray, "region slot dim"] = found.float().cpu().numpy()
         return standardised
 
+    def regions(self, asked: Asked, rows: Int64[np.ndarray, " row"]) -> Regions:
+        """Some regions as a model takes them, a token for every slot; what is hidden is erased."""
+        n = len(rows)
+        return Regions(
+            torch.from_numpy(np.where(asked.visible[rows, :, None], asked.tokens[rows], np.float32(0))),
+            torch.from_numpy(asked.xy_um[rows]),
+            torch.from_numpy(np.tile(self.layout.mpp, (n, 1))),
+            torch.from_numpy(asked.visible[rows] | asked.hidden[rows]),
+            torch.zeros(n, dtype=torch.int64),
+            torch.arange(n),
+        )
+
     @torch.inference_mode()
     def predict(
         self, asked: Asked
@@ -217,15 +218,7 @@ class Predictor:
         useful = np.flatnonzero(asked.hidden.any(axis=1) & asked.visible.any(axis=1))
         for start in range(0, len(useful), self.batch):
             rows = useful[start : start + self.batch]
-            n = len(rows)
-            regions = Regions(
-                torch.from_numpy(np.where(asked.visible[rows, :, None], asked.tokens[rows], np.float32(0))),
-                torch.from_numpy(asked.xy_um[rows]),
-                torch.from_numpy(np.tile(self.layout.mpp, (n, 1))),
-                torch.from_numpy(asked.visible[rows] | asked.hidden[rows]),
-                torch.zeros(n, dtype=torch.int64),
-                torch.arange(n),
-            ).to(self.device)
+            regions = self.regions(asked, rows).to(self.device)
             visible = torch.from_numpy(asked.visible[rows]).to(self.device)
             encoded = self.trainee.encode(regions, visible)
             # Every slot is asked, hidden or not: one width for all regions, and no order to get wrong.
@@ -248,55 +241,3 @@ class Predictor:
             mean[:, mine] = mean[:, mine] @ matrix.T
             variance[:, mine] = variance[:, mine] @ matrix.square().T
         return mean, variance
-
-
-def train_random_control(subject: Subject, *, steps: int, seed: int, device: torch.device) -> Trainee:
-    """C3: a region encoder with random weights, and a decoder trained on it as the model's own was.
-
-    What it reaches is what mixing tiles at random allows; the rest is what pretraining of the encoder has brought.
-    """
-    settings = subject.settings.model_copy(update={"objective": "mem"})
-    model = new_model(subject.tiles, settings, seed=derived_seed(seed, 3))
-    trainee = Trainee(model, settings)
-    take_statistics(trainee, subject.split, subject.cache)
-    model.encoder.requires_grad_(False)
-    trainee.to(device).train()
-    model.encoder.eval()
-    declared = declared_symmetries(subject.tiles)
-    symmetries = SquareSymmetries.chosen(settings.symmetry, declared, dim=max(subject.tiles.dims.values()))
-    order = new_order(subject.tiles, subject.split, settings, rank=0, world=1)
-    optimizer = new_optimizer(trainee, settings, device=device)
-    trained: Sequence[torch.nn.Parameter] = [one for one in trainee.parameters() if one.requires_grad]
-    with RegionStream(order, subject.cache, workers=0) as stream:
-        for step, regions in enumerate(stream.batches(0, steps)):
-            generator = torch.Generator().manual_seed(derived_seed(seed, 4, step))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, settings)
-            moved = symmetries.apply(regions, generator)
-            masks = draw_masks(
-                moved.xy_um,
-                moved.mpp,
-                moved.present,
-                settings,
-                tile_px=model.encoder.config.tile_px,
-                generator=generator,
-            )
-            visible = masks.visible(moved.present)
-            here = moved.to(device)
-            parts = trainee(
-                here.tokens,
-                here.xy_um,
-                here.mpp,
-                here.present,
-                here.slide,
-                here.region,
-                masks.hidden[None].to(device),
-                visible[None].to(device),
-                bool(torch.rand((), generator=generator) < settings.bottleneck),
-                step >= settings.variance_from * steps,
-            )
-            parts[0].backward()
-            torch.nn.utils.clip_grad_norm_(trained, settings.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-    return trainee.eval()
