@@ -39,7 +39,7 @@ def call(store: Path, out: Path, *more: str) -> list[str]:
 def test_page_terminal_and_json_name_a_network_that_wanted_to_train_longer(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ["--attention-steps", "4", "--growth", "1", "--attention-rate", "0.0001"]
+    few = ["--attention-steps", "4", "--growth", "1", "--attention-rate", "0.003"]
     assert main(call(store, tmp_path / "few", *few)) == 0
     said = capsys.readouterr().err
     page = (tmp_path / "few" / "report.html").read_text()
@@ -50,6 +50,12 @@ def test_page_terminal_and_json_name_a_network_that_wanted_to_train_longer(
     assert note in page
     assert "gated attention (" in target["most_steps_chosen"]
     assert {arm["pooling"]: arm["folds_with_most_steps"] for arm in target["arms"]}["gated attention"] > 0
+
+    # So does a head, where it is fitted.
+    head = ["fit", *call(store, tmp_path / "head", *few)[1:]]
+    at = head.index("--arms")
+    assert main([*head[:at], "--arm", "0.5/abmil", *head[at + 3 :]]) == 0
+    assert "it chose the most training steps that it was offered" in capsys.readouterr().err
 
     # The twin: a rate so high that the first steps are the best says nothing.
     many = ["--attention-steps", "32", "--growth", "2", "--attention-rate", "0.3"]
