@@ -88,6 +88,7 @@ def test_the_verdict_follows_the_rule(layout: Layout, b5: float, c1: float, says
         return (share * target + 0.05 * noise).astype(np.float32)
 
     shares = {"model": 0.7, "B1": 0.1, "B5": b5, "B9": 0.2, "C1": c1, "C1x": c1}
+    shares |= {"C3": 0.2, "C3s": 0.2, "E1": 0.6, "E0": 0.2, "E0s": 0.2}
     pattern = whole_fine(layout)
     scores = table(layout, {name: explains(share) for name, share in shares.items()}, target, pattern)
     verdict = judge(scores, pattern, draws=200, seed=0)
