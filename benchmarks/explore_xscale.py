@@ -1,10 +1,12 @@
 """The design space explored: on XScale-strat with labels, and on the embeddings of one real slide by held-out R2.
 
     python benchmarks/explore_xscale.py work docs/explore-xscale --workers 2
+    python benchmarks/explore_xscale.py work docs/explore-pairing --design design-pairing.yaml
     python benchmarks/explore_xscale.py work docs/explore-colon --slide colon-he-section.tif
 
-The first runs studies/design-xscale.yaml: 14 cells and their controls with 3 seeds, size T, 200 steps of 24 regions.
-Both continue what was stopped, and copy page and tables (not the models) into the second folder.
+The first runs studies/design-xscale.yaml: 14 cells and their controls with 3 seeds, size T, 200 steps of 24 regions;
+the second its base cell and CMEM alone, whose runs the first then need not repeat. All continue what was stopped, and
+copy page and tables (not the models) into the second folder.
 """
 
 import argparse
@@ -34,14 +36,14 @@ def tell(done: int, total: int, last: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {done} of {total} runs are done; {last}", file=sys.stderr, flush=True)
 
 
-def on_xscale(work: Path, workers: int) -> Path:
+def on_xscale(work: Path, workers: int, design: str) -> Path:
     store = work / "xscale"
     if not (store / "labels.csv").is_file():
         write_cohort(draw_cohort(COHORT), store)
     settings = ExploreSettings(workers=workers, devices=("cpu",), regions=384, probes=PROBES)
     out = work / "explored-xscale"
     explore(
-        DESIGNS / "design-xscale.yaml",
+        DESIGNS / design,
         store,
         out,
         settings,
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder of stores and cells")
     parser.add_argument("page", type=Path, help="folder that page and tables are copied to")
     parser.add_argument("--slide", type=Path, help="explore on this slide and not on XScale-strat")
+    parser.add_argument("--design", default="design-xscale.yaml", help="a file of studies/, for XScale-strat")
     parser.add_argument("--encoder", default="efficientnet-lite0", help="tile encoder of the slide")
     parser.add_argument("--workers", type=int, default=1, help="cells that run at a time")
     given = parser.parse_args()
@@ -76,7 +79,7 @@ def main() -> None:
     if given.slide:
         out = on_slide(given.work, given.slide, given.encoder, given.workers)
     else:
-        out = on_xscale(given.work, given.workers)
+        out = on_xscale(given.work, given.workers, given.design)
     given.page.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         shutil.copy(out / name, given.page / name)

@@ -18,7 +18,7 @@ def drawn(n: int = 60, per: int = 9, seed: int = 0) -> tuple[Along, np.ndarray]:
     agree = rng.random(n * per) < np.where(np.repeat(same, per), 0.7, 0.3)
     c = np.where(agree, a, -a)
     first, second = (1.5 * one + rng.standard_normal(n * per) for one in (a, c))
-    return Along(first, second, np.repeat(np.arange(n), per), np.full(n, per + 1)), same
+    return Along(first, second, np.repeat(np.arange(n), per), np.full(n, per + 1.0)), same
 
 
 COLUMNS = {

@@ -16,8 +16,10 @@ side by side) in a regression of the column's family. All stacked columns are ou
 because in-sample scores look better than they are and crowd out the means; and none may have a negative coefficient.
 The means come in as one column and not as dozens, which would drown a handful of scores in a cohort of 40 slides.
 
-Beside the ranks of D two more things are offered: its leading directions sharpened by the regions' own grouping (see
-`sharpening`), and six numbers that turn two directions into evidence (see `refinement`).
+Beside the ranks of D more is offered: its leading directions sharpened by the regions' own grouping (see `sharpening`);
+six numbers that turn two directions into evidence (see `refinement`); the same for a few leading components with their
+products (`moments.lift`), because a state may be an XOR of what a tile shows; and, where slides differ in their number
+of regions, R^p times the score, p of 0, 1/2 or 1, because evidence adds over regions.
 """
 
 from collections.abc import Sequence
@@ -84,10 +86,11 @@ class FittedContrast(FittedProbe):
         total = np.zeros((len(slides), len(self.intercept)))
         counts = np.diff(bags[0].region_start)[slides]
         for term in self.terms:
-            a, a_there = project(bags[term.first], self.offset[term.first], term.u, slides)
-            b, b_there = project(bags[term.second], self.offset[term.second], term.v, slides)
+            a, a_there = project(bags[term.first], self.offset[term.first], term.u, slides, term.lifts.first)
+            b, b_there = project(bags[term.second], self.offset[term.second], term.v, slides, term.lifts.second)
             of_region = np.where(a_there & b_there, term.score(a, b), 0.0)
-            total[:, term.column] += slide_sums(of_region[:, None], counts)[:, 0] / np.maximum(counts, 1)
+            divisor = np.maximum(counts, 1) ** (1 - term.power)
+            total[:, term.column] += slide_sums(of_region[:, None], counts)[:, 0] / divisor
         return total
 
     def state(self) -> ProbeState:
@@ -98,7 +101,7 @@ class FittedContrast(FittedProbe):
         arrays |= {f"offset.{number}": one for number, one in enumerate(self.offset) if one is not None}
         terms = []
         for number, term in enumerate(self.terms):
-            arrays |= {f"u.{number}": term.u, f"v.{number}": term.v}
+            arrays |= term.arrays(number)
             terms.append(term.facts())
         facts = {"chosen": self.choice, "bags": len(self.offset), "terms": terms, "means": dict(means.facts)}
         return ProbeState("contrast", facts, arrays)
@@ -108,10 +111,7 @@ class FittedContrast(FittedProbe):
         """What `state` came from."""
         arrays = state.arrays
         means = {name.removeprefix("means."): one for name, one in arrays.items() if name.startswith("means.")}
-        terms = [
-            PairTerm.load(one, arrays[f"u.{number}"], arrays[f"v.{number}"])
-            for number, one in enumerate(state.facts["terms"])
-        ]
+        terms = [PairTerm.load(one, number, arrays) for number, one in enumerate(state.facts["terms"])]
         return FittedContrast(
             tuple(arrays.get(f"offset.{number}") for number in range(int(state.facts["bags"]))),
             tuple(terms),
@@ -128,8 +128,10 @@ def fit_contrast(
     """Fit the contrasts of all pairs of bags, stacked with the slide means, on each fold's training slides.
 
     Offered inside the training fold, to each column of the outcome: each preparation of the region means x four ranks
-    (1, 2, 4, shrunk) and, of each whitened one, the leading directions sharpened; and the six numbers on the best of
-    the leading and of the sharpened ones. "As is" keeps the leading principal components with their own scale.
+    (1, 2, 4, shrunk) and, of each whitened one, the leading directions sharpened; the same for the products of a few
+    leading components; the six numbers on the best of the leading and of the sharpened ones; and all of it for the
+    mean and the sum over regions, where their number differs. "As is" keeps the leading principal components with
+    their own scale.
 
     Args:
         bags: of the same regions; one bag gives the second moment of its own region means.
@@ -166,7 +168,8 @@ def _fit_fold(
         fit_region_map(bag, rows, fold, settings, by_slide=by_slide)
         for bag, (rows, by_slide) in zip(bags, regions, strict=True)
     ]
-    pairs = pair_up(bags, [rows for rows, _ in regions], maps, fold)
+    rows = [rows for rows, _ in regions]
+    pairs = [pair_up(bags, rows, maps, fold, lifted=one) for one in (0, *settings.lifted)]
     columns = [column.of(fold.train) for column in outcome.columns]
     terms: list[PairTerm] = []
     names, weights, intercepts = [], [], []
@@ -175,9 +178,9 @@ def _fit_fold(
         intercepts.append(best.intercept)
         weights.append(best.slope[-1])
         names.append(best.candidate.name)
-        for pair, part, times in zip(best.pairs, best.candidate.parts, best.slope[:-1], strict=True):
+        for pair, part, times in zip(best.candidate.pairs, best.candidate.parts, best.slope[:-1], strict=True):
             if times > 0:
-                terms.append(make_term(number, pair, part, float(times), maps))
+                terms.append(make_term(number, pair, part, best.candidate.power, float(times), maps))
     return FittedContrast(
         tuple(one.offset for one in maps),
         tuple(terms),
@@ -193,29 +196,32 @@ class _Stacked:
     """A candidate with the means beside it: slopes of its pairs and, last, of the means."""
 
     candidate: Candidate
-    pairs: tuple[Pair, ...]
     slope: Float64[np.ndarray, " term"]
     intercept: float
     loss: float
 
 
 def _best(
-    pairs: Sequence[Pair], column: Column, means: Float64[np.ndarray, " train"], fold: Fold, settings: ProbeSettings
+    pairs: Sequence[Sequence[Pair]],
+    column: Column,
+    means: Float64[np.ndarray, " train"],
+    fold: Fold,
+    settings: ProbeSettings,
 ) -> _Stacked:
     """The candidate whose stack has the least held-out loss.
 
     Six numbers are fitted to the best of the leading pairs and to the best of the sharpened ones alone, and only for
     pairs of bags that had a say there: they are the one part that is not in closed form.
     """
-    found = _stack(linear_candidates(pairs, column, fold, settings), pairs, column, means, fold, settings)
+    offered = [one for some in pairs for one in linear_candidates(some, column, fold, settings)]
+    found = _stack(offered, column, means, fold, settings)
     for sharp in (False, True) if settings.sharpen else ():
         single = [one for one in found if one.candidate.leading and one.candidate.sharpened == sharp]
         best = min(single, key=lambda one: one.loss)
         useful = [place for place, slope in enumerate(best.slope[:-1]) if slope > 0]
         if useful:
-            some = [pairs[place] for place in useful]
-            better = refined(best.candidate.of(useful), some, column, fold, settings)
-            found += _stack([better], some, column, means, fold, settings)
+            better = refined(best.candidate.of(useful), column, fold, settings)
+            found += _stack([better], column, means, fold, settings)
     return _pruned(min(found, key=lambda one: one.loss), column, means, fold, settings)
 
 
@@ -241,7 +247,6 @@ def _pruned(
         tried = [
             _stack(
                 [replace(candidate, held_out=candidate.held_out * mask[:-1])],
-                best.pairs,
                 column,
                 means * mask[-1],
                 fold,
@@ -258,7 +263,6 @@ def _pruned(
 
 def _stack(
     candidates: Sequence[Candidate],
-    pairs: Sequence[Pair],
     column: Column,
     means: Float64[np.ndarray, " train"],
     fold: Fold,
@@ -274,6 +278,6 @@ def _stack(
     slope = coefficient[:, :-1] / spread[:, 0]
     intercept = coefficient[:, -1] - (slope * centre[:, 0]).sum(axis=1)
     return [
-        _Stacked(one, tuple(pairs), slope[number], float(intercept[number]), float(loss[number]))
+        _Stacked(one, slope[number], float(intercept[number]), float(loss[number]))
         for number, one in enumerate(candidates)
     ]

@@ -20,6 +20,7 @@ __all__ = [
     "cross_moments",
     "fit_region_map",
     "is_partly_read",
+    "lift",
     "pair_up",
     "pairs_of",
     "region_numbers",
@@ -56,6 +57,7 @@ class Pair:
         rows: the whitened regions of each side; only regions where both are present.
         of_slide: the place of each such region's slide among the training slides, rising.
         n_regions: how many regions each training slide has, present or not.
+        lifted: how many leading components these are with their products (see `lift`); 0 is the components alone.
     """
 
     first: int
@@ -65,6 +67,7 @@ class Pair:
     rows: tuple[Float32[np.ndarray, "region a"], Float32[np.ndarray, "region b"]]
     of_slide: Int64[np.ndarray, " region"]
     n_regions: Int64[np.ndarray, " train"]
+    lifted: int = 0
 
     def scales(self, preparation: Preparation) -> tuple[Float64[np.ndarray, " kept_a"], Float64[np.ndarray, " kept_b"]]:
         """What each side's components are multiplied with: one where whitened, else their own spread."""
@@ -77,15 +80,20 @@ class Pair:
         u: Float64[np.ndarray, "problem kept_a"],
         v: Float64[np.ndarray, "problem kept_b"],
         inner: Int64[np.ndarray, " train"],
+        power: float,
     ) -> Along:
-        """The regions along directions of models that had not seen their slide: problem p is without inner fold p."""
+        """The regions along directions of models that had not seen their slide: problem p is without inner fold p.
+
+        Their sums are divided by the number of regions and multiplied with its `power`.
+        """
         first, second = np.empty(len(self.of_slide)), np.empty(len(self.of_slide))
         problem = inner[self.of_slide]
         for number in range(int(inner.max()) + 1):
             own = np.flatnonzero(problem == number)
             for along, rows, onto in ((first, self.rows[0], u[number]), (second, self.rows[1], v[number])):
                 along[own] = rows[own, : len(onto)] @ onto.astype(np.float32)
-        return Along(first, second, self.of_slide, self.n_regions)
+        divisor = np.maximum(self.n_regions, 1).astype(np.float64) ** (1 - power)
+        return Along(first, second, self.of_slide, divisor)
 
     def prepared(self, preparation: Preparation) -> Float32[np.ndarray, "train kept_a kept_b"]:
         """The moments of one preparation: a corner of the whitened ones, or all with their scale."""
@@ -193,7 +201,12 @@ def pairs_of(n_bags: int) -> list[tuple[int, int]]:
 
 
 def pair_up(
-    bags: Sequence[Bag], regions: Sequence[Float32[np.ndarray, "region _dim"]], maps: Sequence[RegionMap], fold: Fold
+    bags: Sequence[Bag],
+    regions: Sequence[Float32[np.ndarray, "region _dim"]],
+    maps: Sequence[RegionMap],
+    fold: Fold,
+    *,
+    lifted: int = 0,
 ) -> list[Pair]:
     """Every pair of bags, or the one bag with itself, of the fold's training slides.
 
@@ -202,23 +215,60 @@ def pair_up(
         regions: as `centred_regions` gives them.
         maps: of each bag.
         fold: its training slides are used.
+        lifted: of how many leading components the products are added; 0 gives all components alone.
     """
     numbers = region_numbers(bags[0], fold.train)
     n_regions = np.diff(bags[0].region_start)[fold.train]
+    there = [bag.region_present[numbers] for bag in bags]
+    whitened = []
+    for present, rows, one in zip(there, regions, maps, strict=True):
+        prepared = np.full((len(numbers), one.matrix.shape[1]), np.nan, dtype=np.float32)
+        offset = 0.0 if one.offset is None else one.offset.astype(np.float32)
+        prepared[present] = (rows[numbers[present]] - offset) @ one.matrix.astype(np.float32)
+        if lifted:
+            by_slide = one.offset is None
+            prepared = lift(prepared[:, :lifted], present, n_regions, by_slide=by_slide)
+        whitened.append(prepared)
     of_slide = np.repeat(np.arange(len(fold.train)), n_regions)
     ends = np.cumsum(n_regions)
     bounds = [(int(a), int(b)) for a, b in zip(ends - n_regions, ends, strict=True)]
-    whitened = []
-    for bag, rows, one in zip(bags, regions, maps, strict=True):
-        there = bag.region_present[numbers]
-        prepared = np.full((len(numbers), one.matrix.shape[1]), np.nan, dtype=np.float32)
-        offset = 0.0 if one.offset is None else one.offset.astype(np.float32)
-        prepared[there] = (rows[numbers[there]] - offset) @ one.matrix.astype(np.float32)
-        whitened.append(prepared)
     result = []
     for a, b in pairs_of(len(bags)):
-        both = bags[a].region_present[numbers] & bags[b].region_present[numbers]
+        both = there[a] & there[b]
         moments = cross_moments(whitened[a], whitened[b], both, bounds)
         sides = (whitened[a], whitened[b]) if both.all() else (whitened[a][both], whitened[b][both])
-        result.append(Pair(a, b, moments, (maps[a].spread, maps[b].spread), sides, of_slide[both], n_regions))
+        spread = tuple(np.ones(whitened[side].shape[1]) if lifted else maps[side].spread for side in (a, b))
+        result.append(Pair(a, b, moments, (spread[0], spread[1]), sides, of_slide[both], n_regions, lifted))
     return result
+
+
+def lift(
+    rows: Float[np.ndarray, "region component"],
+    present: Bool[np.ndarray, " region"],
+    counts: Int64[np.ndarray, " slide"],
+    *,
+    by_slide: bool,
+) -> Float[np.ndarray, "region lifted"]:
+    """Whitened components with their products two by two beside them, in units of one where the rows are normal.
+
+    Whether two signs agree is no direction of a vector; it is one of the products. Those of all 64 components would be
+    2,080 numbers of noise, so few components are lifted.
+
+    Args:
+        rows: of some slides, one slide after the other; those that are not present are not read.
+        present: which regions are there; the others stay NaN.
+        counts: regions of each slide, present or not.
+        by_slide: whether products are centred on their slide's mean, as the rows are; else on what is expected of
+            white rows.
+    """
+    width = rows.shape[1]
+    one, other = np.triu_indices(width)
+    unit = np.where(one == other, np.sqrt(0.5), 1.0).astype(rows.dtype)
+    products = (rows[present][:, one] * rows[present][:, other] - (one == other)) * unit
+    if by_slide:
+        of_slide = np.repeat(np.arange(len(counts)), counts)[present]
+        own = np.bincount(of_slide, minlength=len(counts))
+        products -= (slide_sums(products, own) / np.maximum(own, 1)[:, None])[of_slide].astype(rows.dtype)
+    lifted = np.full((len(rows), width + len(one)), np.nan, dtype=rows.dtype)
+    lifted[present] = np.concatenate([rows[present], products], axis=1)
+    return lifted

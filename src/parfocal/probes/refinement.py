@@ -32,25 +32,24 @@ class Along:
         first: along u; only regions where both bags are present.
         second: along v.
         of_slide: the number of each region's slide, rising.
-        n_regions: how many regions each slide has, present or not.
+        divisor: what the sum over a slide's regions is divided by: their number, present or not, or a power of it.
     """
 
     first: Float64[np.ndarray, " region"]
     second: Float64[np.ndarray, " region"]
     of_slide: Int64[np.ndarray, " region"]
-    n_regions: Int64[np.ndarray, " slide"]
+    divisor: Float64[np.ndarray, " slide"]
 
     def mean(self, values: Float64[np.ndarray, " region"]) -> Float64[np.ndarray, " slide"]:
-        """The sum over each slide's regions by their number; 0 for a slide without any."""
-        total = np.bincount(self.of_slide, values, minlength=len(self.n_regions))
-        return np.asarray(total / np.maximum(self.n_regions, 1))
+        """The sum over each slide's regions by the divisor; 0 for a slide without any."""
+        return np.asarray(np.bincount(self.of_slide, values, minlength=len(self.divisor)) / self.divisor)
 
     def of(self, slides: Int64[np.ndarray, " picked"]) -> "Along":
         """Those of some slides, by their numbers, which must rise."""
-        place = np.full(len(self.n_regions), -1)
+        place = np.full(len(self.divisor), -1)
         place[slides] = np.arange(len(slides))
         own = place[self.of_slide] >= 0
-        return Along(self.first[own], self.second[own], place[self.of_slide[own]], self.n_regions[slides])
+        return Along(self.first[own], self.second[own], place[self.of_slide[own]], self.divisor[slides])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ def fit_squash(
         a, b = np.tanh(p[0] * along.first + p[2]), np.tanh(p[1] * along.second + p[3])
         mean = unit * along.mean(a * b)
         loss, slope = _loss(p[4] * mean + p[5], column, weight, centre, spread)
-        pull = (slope * p[4] * unit / np.maximum(along.n_regions, 1))[along.of_slide]
+        pull = (slope * p[4] * unit / along.divisor)[along.of_slide]
         to_a, to_b = pull * b * (1 - a**2), pull * a * (1 - b**2)
         gradient = np.array(
             [to_a @ along.first, to_b @ along.second, to_a.sum(), to_b.sum(), slope @ mean, slope.sum()]

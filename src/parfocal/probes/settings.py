@@ -1,6 +1,7 @@
 """What the probes may choose among, and how they are fitted; and what every probe gives back."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64
@@ -46,6 +47,9 @@ class ProbeSettings(Settings):
     sharpen: bool = Field(
         True,
         description="Offer contrast sharpened directions and the six numbers beside the ranks; off is for comparison.",
+    )
+    lifted: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(
+        (6, 8), description="Numbers of leading components whose products two by two contrast is offered as well."
     )
     balanced: bool = Field(
         False, description="Weigh both classes alike in every loss, however rare one is; numbers and times unchanged."

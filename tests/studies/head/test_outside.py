@@ -107,3 +107,26 @@ def test_slides_of_one_region_each_make_habits_without_a_spread() -> None:
 
     assert np.isfinite(habits.cut)
     assert np.isfinite(habits.distance([make_bag(rng, 1, regions=9)], 0).value)
+
+
+def test_a_slide_is_not_outside_for_being_small() -> None:
+    """The mean of four regions lies further off than that of sixty, by chance alone."""
+    outside: dict[int, list[bool]] = {4: [], 8: [], 60: []}
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        habits = fit_habits([make_bag(rng, 40, regions=60)], five_folds(40))
+        for regions, found in outside.items():
+            new = make_bag(rng, 40, regions=regions)
+            found += [habits.distance([new], slide).value > habits.cut for slide in range(40)]
+
+    # One new slide in 41 lies beyond the largest of 40 distances; 160 of them, not independent.
+    assert all(np.mean(found) < 0.08 for found in outside.values())
+
+
+def test_a_small_slide_of_another_kind_is_still_outside() -> None:
+    rng = np.random.default_rng(5)
+    habits = fit_habits([make_bag(rng, 40, regions=60)], five_folds(40))
+    other = np.linalg.qr(np.random.default_rng(99).normal(size=(DIM, 7)))[0][:, 6]
+    rows = make_bag(rng, 1, regions=8).rows.astype(np.float64)
+
+    assert habits.distance([bag_of(rows + 6 * other, 8)], 0).value > habits.cut

@@ -1,5 +1,6 @@
 """A head takes what it was fitted on and nothing else, and a damaged one is not used; each refusal names both sides."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from parfocal.config import GridConfig
 from parfocal.embeddings import EmbedSettings, embed_slides
@@ -143,6 +145,24 @@ def test_a_newer_head_asks_for_a_newer_parfocal(head: Path, tmp_path: Path) -> N
 
     with pytest.raises(FormatVersionError, match="format 99"):
         load_head(tmp_path / "copy")
+
+
+def test_a_head_of_the_first_format_loads_without_what_it_did_not_know(head: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(head, copy)
+    arrays = load_file(copy / "head.safetensors")
+    old = {name: one for name, one in arrays.items() if not name.endswith((".inside", ".residue"))}
+    assert len(old) < len(arrays)
+    save_file(old, copy / "head.safetensors")
+    digest = hashlib.sha256((copy / "head.safetensors").read_bytes()).hexdigest()
+    for place, value in (("parfocal_head", 1), ("arrays_digest", digest)):
+        change(place, value)(copy)
+
+    habit = load_head(copy).habits.bags[0]
+
+    # No number of regions changes what it expects of a mean.
+    np.testing.assert_array_equal(habit.inside, [habit.means.spread**2, 0 * habit.means.spread])
+    assert habit.residue[1] == 0
 
 
 def test_a_head_with_another_region_encoder_in_it_is_refused(scanned: Scanned, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from parfocal.embeddings import RowDtype
 
 __all__ = ["FORMAT_VERSION", "BranchFacts", "HeadFacts", "MetricFacts", "ModelFacts", "TileFacts", "TrainedOn"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had no powers and products in contrast, and did not know what a region adds to a distance."""
 
 
 class TileFacts(Settings):

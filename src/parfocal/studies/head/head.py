@@ -194,6 +194,7 @@ def _arrays(head: Head) -> dict[str, np.ndarray]:
     for number, bag in enumerate(habits.bags):
         place = f"outside.{number}."
         arrays |= {f"{place}level": bag.level, f"{place}variance": bag.variance}
+        arrays |= {f"{place}inside": bag.inside, f"{place}residue": bag.residue}
         for name, whitening in (("means", bag.means), ("regions", bag.regions)):
             for part in ("mean", "scale", "basis", "spread"):
                 arrays[f"{place}{name}.{part}"] = getattr(whitening, part)
@@ -209,7 +210,10 @@ def _load_habits(facts: HeadFacts, arrays: Mapping[str, np.ndarray]) -> Habits:
             Whitening(*(own[f"{what}.{part}"] for part in ("mean", "scale", "basis", "spread")))
             for what in ("means", "regions")
         )
-        bags.append(BagHabit(name, means, regions, own["level"], own["variance"]))
+        # The first heads did not know what a single region adds.
+        inside = own.get("inside", np.stack([means.spread**2, 0 * means.spread]))
+        residue = own.get("residue", np.array([float(len(means.mean)), 0.0]))
+        bags.append(BagHabit(name, means, regions, own["level"], own["variance"], inside, residue))
     centre, scale = arrays["outside.centre"], arrays["outside.scale"]
     if not centre.shape == scale.shape == (len(bags), len(PARTS)):
         raise ValueError(f"what is usual has the shape {centre.shape} for {len(bags)} bags")

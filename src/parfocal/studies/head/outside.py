@@ -2,7 +2,9 @@
 
 For every magnification three questions about a slide: where its mean lies among the means of training slides, within
 the components that these spread over (Mahalanobis's distance); how much of it points into none of these components;
-and whether its regions differ among themselves more or less than those of other slides. Each answer is compared with
+and whether its regions differ among themselves more or less than those of other slides. All three allow for what a
+slide of so many regions shows by chance: the mean of 8 regions lies further off than that of 800, and where that were
+left out a small slide would be outside for being small. Each answer is compared with
 the answers of training slides to which they had not been fitted, in standard deviations of the logarithm; the largest
 is the slide's distance. A slide is outside when it lies beyond the 99 % quantile of such distances.
 """
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
+from scipy.special import digamma, polygamma
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold
@@ -47,6 +50,8 @@ class BagHabit:
         regions: of region means about their slide's mean.
         level: the mean over slides of the log variance along each of the components of `regions`.
         variance: how much these differ between slides, beyond what a limited number of regions explains.
+        inside: of slide means along each component of `means`: variance between slides, and that a single region adds.
+        residue: the same two of what points into none of them, all directions together.
     """
 
     name: str
@@ -54,20 +59,21 @@ class BagHabit:
     regions: Whitening
     level: Float64[np.ndarray, " component"]
     variance: Float64[np.ndarray, " component"]
+    inside: Float64[np.ndarray, "2 mean_component"]
+    residue: Float64[np.ndarray, "2"]
 
     def parts(self, bag: Bag, slide: int) -> Float64[np.ndarray, " part"]:
         """The three answers for a slide, by its number; NaN for the spread of fewer than four regions."""
-        centred = (bag.mean[slide].astype(np.float64) - self.means.mean) / self.means.scale
-        inside = centred @ self.means.basis
-        residue = float(centred @ centred - inside @ inside)
-        spread = float("nan")
+        inside, residue = _split(bag.mean[slide][None], self.means)
         variance, n_regions = _log_variance(bag, slide, self.regions)
+        part = 1 / max(n_regions, 1)
+        spread = float("nan")
         if n_regions >= _FEWEST_REGIONS:
-            expected = np.maximum(self.variance + 2 / (n_regions - 1), _SMALLEST)
+            expected = np.maximum(self.variance + _log_chance(n_regions)[1], _SMALLEST)
             spread = float(np.sqrt(((variance - self.level) ** 2 / expected).mean()))
-        return np.array(
-            [np.sqrt(((inside / self.means.spread) ** 2).mean()), np.sqrt(max(residue, 0.0) / len(centred)), spread]
-        )
+        usual = np.maximum(self.inside[0] + self.inside[1] * part, _SMALLEST)
+        left = max(float(self.residue[0] + self.residue[1] * part), _SMALLEST)
+        return np.array([np.sqrt((inside[0] ** 2 / usual).mean()), np.sqrt(residue[0] / left), spread])
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +156,54 @@ def _fit_bag(bag: Bag, slides: Int64[np.ndarray, " train"]) -> BagHabit:
     if len(usable) > 1:
         logs = np.stack([one for one, _ in usable])
         level = logs.mean(axis=0)
-        sampling = np.mean([2 / (n - 1) for _, n in usable])
+        sampling = np.mean([_log_chance(n)[1] for _, n in usable])
         variance = np.maximum(logs.var(axis=0, ddof=1) - sampling, 0.0)
-    return BagHabit(bag.name, means, regions, level, variance)
+    inside, residue = _split(bag.mean[slides], means)
+    inside_region, residue_region = [np.zeros(inside.shape[1])], [np.float64(0)]
+    for one in rows:
+        if len(one) > 1:
+            along, left = _split(one, means, centred=True)
+            inside_region.append((along**2).sum(axis=0) / (len(one) - 1))
+            residue_region.append(left.sum() / (len(one) - 1))
+    part = float(np.mean([1 / max(len(one), 1) for one in rows]))
+    return BagHabit(
+        bag.name,
+        means,
+        regions,
+        level,
+        variance,
+        _between_and_within((inside**2).mean(axis=0), inside_region, part),
+        _between_and_within(np.asarray(residue.mean()), residue_region, part),
+    )
+
+
+def _between_and_within(
+    total: Float64[np.ndarray, "*value"], regions: Sequence[np.ndarray | np.float64], part: float
+) -> Float64[np.ndarray, "2 *value"]:
+    """The variance between slides, and that of one region, of slide means whose regions add `part` of the latter.
+
+    Args:
+        total: of the slide means.
+        regions: first a zero, then the variance of the regions of each slide of several.
+        part: the mean over slides of one over their regions.
+    """
+    region = np.sum(regions, axis=0) / max(len(regions) - 1, 1)
+    return np.stack([np.maximum(total - region * part, 0.0), region])
+
+
+def _split(
+    rows: Float[np.ndarray, "row dim"], means: Whitening, *, centred: bool = False
+) -> tuple[Float64[np.ndarray, "row component"], Float64[np.ndarray, " row"]]:
+    """Rows along the components that slide means spread over, and the square of what points into none of them."""
+    scaled = (rows.astype(np.float64) - (0.0 if centred else means.mean)) / means.scale
+    inside = scaled @ means.basis
+    return inside, np.maximum((scaled**2).sum(axis=1) - (inside**2).sum(axis=1), 0.0)
+
+
+def _log_chance(n_regions: int) -> tuple[float, float]:
+    """What chance adds to the log variance of so many regions, on average, and how much it makes it vary."""
+    half = (n_regions - 1) / 2
+    return float(digamma(half) - np.log(half)), float(polygamma(1, half))
 
 
 def _centred_regions(bag: Bag, slide: int) -> Float64[np.ndarray, "region dim"]:
@@ -163,9 +214,12 @@ def _centred_regions(bag: Bag, slide: int) -> Float64[np.ndarray, "region dim"]:
 
 
 def _log_variance(bag: Bag, slide: int, regions: Whitening) -> tuple[Float64[np.ndarray, " component"], int]:
-    """The log variance of a slide's regions along each whitened component, and how many regions there are."""
+    """The log variance of a slide's regions along each whitened component, and how many regions there are.
+
+    What chance takes off the logarithm on average is added again, so that small slides have the level of large ones.
+    """
     rows = _centred_regions(bag, slide)
     whitened: Float[np.ndarray, "region component"] = rows @ regions.map_of(Preparation(regions.basis.shape[1]))
     square = (whitened**2).sum(axis=0) / max(len(rows) - 1, 1)
     logs: Float64[np.ndarray, " component"] = np.log(np.maximum(square, _SMALLEST))
-    return logs, len(rows)
+    return logs - (_log_chance(len(rows))[0] if len(rows) > 1 else 0.0), len(rows)
