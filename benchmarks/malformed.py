@@ -1,6 +1,6 @@
 """What becomes of damaged slides and damaged stores: counts of right, absent, refused and wrong answers.
 
-Run: python benchmarks/malformed.py [--seed 0] [--each 60] [--only WORD] [--slide FILE ...]
+Run: python benchmarks/malformed.py [--seed 0] [--each 25] [--only WORD] [--slide FILE ...]
 Small slides of many encodings (and crops of the named ones) are damaged in one place each, put in folders of a hundred
 and embedded by the command line, as a user would. The tile encoder averages blocks of 16 x 16 pixels, so that any
 change of a pixel shows; every row is compared with the row that the whole slide has at the same place. A row that
@@ -94,7 +94,7 @@ class Run:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--each", type=int, default=50, help="damages of each kind to each slide")
+    parser.add_argument("--each", type=int, default=25, help="damages of each kind to each slide")
     parser.add_argument("--only", default="", help="kinds and slides whose names hold this")
     parser.add_argument("--slide", type=Path, nargs="*", default=[], help="real slides, damaged as well")
     parser.add_argument("--keep", type=Path, help="a folder for slides whose outcome misses a bar")

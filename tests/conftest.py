@@ -1,6 +1,7 @@
 """Shared by all tests: shapes are checked at every call, torch keeps to one thread, and where the real slides lie."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ _hook = install_import_hook("parfocal", "beartype.beartype")
 
 # A checkout may have test material beside it; it is never part of the project (see CONTRIBUTING.md).
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C, which a shell's background jobs ignore, and the processes that tests start and stop with them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -23,13 +23,14 @@ def damage(path: Path, tiles: dict[int, bytes | None], level: int = 0) -> None:
     """Overwrite the middle of tiles, or list them as having no bytes (None)."""
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         page = tiff.pages[level]
-        sizes = list(page.databytecounts)
+        sizes, places = list(page.databytecounts), list(page.dataoffsets)
         for tile, what in tiles.items():
             if what is None:
-                sizes[tile] = 0
+                sizes[tile] = places[tile] = 0
             else:
                 tiff.filehandle.seek(page.dataoffsets[tile] + sizes[tile] // 3)
                 tiff.filehandle.write(what[: sizes[tile] // 2])
+        page.tags[324].overwrite(places)
         page.tags[325].overwrite(sizes)
 
 
@@ -141,3 +142,32 @@ def test_openslide_goes_on_behind_a_broken_tile(real_data: Path, tmp_path: Path)
     np.testing.assert_array_equal(window.pixels[kind == 0], whole[50:2550, 100:2100][kind == 0])
     np.testing.assert_array_equal(again.pixels, whole[:240, :240])
     assert not again.gaps
+
+
+@given(data=st.data(), compression=st.sampled_from([None, "jpeg", "deflate"]))
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_index_is_no_glass(
+    write_tiff: Write, pixels: np.ndarray, data: st.DataObject, compression: str | None
+) -> None:
+    """Bytes that no tile names any more, or that two name, are the sign; sparse files leave none."""
+    path = write_tiff(pixels, compression=compression)
+    tile = data.draw(st.integers(0, TILES - 2))
+    how = data.draw(st.sampled_from(["no size", "no place", "inside another"]))
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages.first
+        offsets, sizes = list(page.dataoffsets), list(page.databytecounts)
+        if how == "no size":
+            sizes[tile] = 0
+        elif how == "no place":
+            offsets[tile] = 0
+        else:
+            offsets[tile] = offsets[tile + 1] + sizes[tile + 1] // 2
+        page.tags[324].overwrite(offsets)
+        page.tags[325].overwrite(sizes)
+
+    with open_slide(path) as slide:
+        kind = painted(slide.read_window(0, 0, 0, 331, 203), 0, 0)
+
+    row, column = divmod(tile, 6)
+    assert (kind[row * 48 : row * 48 + 48, column * 64 : column * 64 + 64] == 2).all()
+    assert 1 not in kind

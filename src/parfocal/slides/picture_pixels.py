@@ -96,11 +96,12 @@ def _decoded(path: Path, level: TiffLevel) -> UInt8[np.ndarray, "y x 3"]:
     pixels = np.empty((level.height, level.width, 3), np.uint8)
     with path.open("rb") as file:
         for number in range(level.down):
+            level.check_place(number)
             rows = pixels[number * level.tile_height : (number + 1) * level.tile_height]
             streams = []
             for offset, size in zip(level.offsets[:, number].tolist(), level.sizes[:, number].tolist(), strict=True):
                 file.seek(offset)
-                streams.append(file.read(min(size, level.most_bytes + 1)))
+                streams.append(file.read(size))
                 if len(streams[-1]) != size or not size:
                     raise ValueError(f"strip {number} has {size} bytes, of which {len(streams[-1])} can be read")
             whole = rows if len(rows) == level.tile_height else np.empty(level.tile_shape, np.uint8)

@@ -191,7 +191,7 @@ def _level(planes: Planes, channels: tuple[str, ...], read: Callable[[int, int],
 
 def _picked(level: TiffLevel) -> list[int]:
     """Tiles to look at: the three with most bytes, and three over the level."""
-    present = np.flatnonzero(~level.is_absent)
+    present = np.flatnonzero(~level.is_absent & ~level.is_misplaced)
     if len(present) <= _LOOKED_AT:
         return [int(n) for n in present]
     largest = present[np.argsort(level.sizes[0, present], kind="stable")[-_LOOKED_AT // 2 :]]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8, UInt64
 
 from parfocal.slides.jpeg import StrictJpeg
 from parfocal.slides.jpeg2000 import check_jpeg2000
@@ -19,6 +19,12 @@ _MOST_EQUAL = {5: ("LZW", 16), 50000: ("Zstandard", 64)}
 _NONE, _JPEG2000 = 1, {33003, 33004, 33005, 34712}
 # A strip of uncompressed pixels is read in pieces of this size at most; others as they are, up to the second one.
 _PIECE_BYTES, _MOST_BYTES = 1 << 20, 256 << 20
+# Nothing but the header lies before this.
+_HEADER_BYTES = 8
+# Between one tile and the next some writers leave a few bytes; a tile of its own has more.
+_LEAST_BYTES = 64
+# Where more of the tiles lie inside others, that is how its writer counts.
+_MOST_OVERLAPPING = 0.1
 
 
 class TiffLevel:
@@ -63,11 +69,24 @@ class TiffLevel:
         # One row a colour plane, one column a tile.
         self.offsets = np.stack([offsets for offsets, _ in indices])
         self.sizes = np.stack([sizes for _, sizes in indices])
-        self.is_absent = self.sizes.max(axis=0) == 0
+        self.is_misplaced = np.any([_misplaced(*one, self._most_bytes) for one in indices], axis=0)
+        self.is_absent = (self.sizes.max(axis=0) == 0) & ~self.is_misplaced
         self._jpeg = StrictJpeg(page.jpegtables, kind.jpeg_colour) if kind.jpeg_colour else None
         self._plain = self._compression == _NONE and int(page.predictor) == 1 and int(page.fillorder) == 1
         # tifffile makes the decoder when it is first asked for.
         self._decode = None if self._jpeg or self._plain else page.decode
+
+    def check_place(self, index: int) -> None:
+        """Refuse a tile whose place in the file, or whose size, cannot be what the file's writer meant.
+
+        Raises:
+            ValueError: the index is damaged there.
+        """
+        if self.is_misplaced[index]:
+            raise ValueError("its place in the file contradicts the places of other tiles")
+        listed = int(self.sizes[:, index].max())
+        if listed > self._most_bytes:
+            raise ValueError(f"the file lists {listed} bytes for it, and its pixels have {self.tile_bytes}")
 
     @property
     def tile_shape(self) -> tuple[int, int, int]:
@@ -80,7 +99,7 @@ class TiffLevel:
         return self.tile_height * self.tile_width * 3
 
     @property
-    def most_bytes(self) -> int:
+    def _most_bytes(self) -> int:
         """More than any compressed tile has; an index that is damaged may list billions."""
         return 2 * self.tile_bytes + (1 << 16)
 
@@ -165,6 +184,33 @@ class TiffLevel:
             return offsets + starts.astype(np.uint64), np.minimum(left, rows * row_bytes).astype(np.uint64)
 
         return cut
+
+
+def _misplaced(
+    offsets: UInt64[np.ndarray, "tile"], sizes: UInt64[np.ndarray, "tile"], most: int
+) -> Bool[np.ndarray, "tile"]:
+    """Tiles whose place contradicts the others': an index that was damaged points anywhere.
+
+    A tile without bytes has no place, or that of the next tile, or the end; at another place lie the bytes that it once
+    had. Two tiles may have the same bytes, but not a part of them.
+    """
+    has_bytes = sizes > 0
+    misplaced = has_bytes & (offsets < _HEADER_BYTES)
+    numbers = np.flatnonzero(has_bytes & (sizes <= most))
+    if not numbers.size:
+        return misplaced
+    numbers = numbers[np.lexsort((sizes[numbers], offsets[numbers]))]
+    starts, ends = offsets[numbers], offsets[numbers] + sizes[numbers]
+    empty = np.flatnonzero(~has_bytes & (offsets > 0) & (offsets < ends.max()))
+    following = np.append(starts, ends.max())[np.searchsorted(starts, offsets[empty])]
+    misplaced[empty] = following - offsets[empty] >= _LEAST_BYTES
+    furthest = np.maximum.accumulate(ends)
+    inside = starts[1:] < furthest[:-1]
+    inside &= (starts[1:] != starts[:-1]) | (ends[1:] != ends[:-1])
+    both = np.union1d(np.flatnonzero(inside), np.flatnonzero(inside) + 1)
+    if len(both) <= max(_MOST_OVERLAPPING * len(numbers), 2):
+        misplaced[numbers[both]] = True
+    return misplaced
 
 
 def tile_index(page: Any) -> list[tuple[np.ndarray, np.ndarray]]:

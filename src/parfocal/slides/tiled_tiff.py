@@ -132,8 +132,7 @@ class TiledTiffReader(PixelReader):
     def _decode(self, level: int, index: int) -> np.ndarray:
         page = self._levels[level]
         sizes, offsets = page.sizes[:, index].tolist(), page.offsets[:, index].tolist()
-        if max(sizes) > page.most_bytes:
-            raise ValueError(f"the file lists {max(sizes)} bytes for it, and its pixels have {page.tile_bytes}")
+        page.check_place(index)
         streams = []
         with self._lock:
             for offset, size in zip(offsets, sizes, strict=True):
