@@ -197,13 +197,14 @@ def _misplaced(
     has_bytes = sizes > 0
     misplaced = has_bytes & (offsets < _HEADER_BYTES)
     numbers = np.flatnonzero(has_bytes & (sizes <= most))
-    if not numbers.size:
-        return misplaced
     numbers = numbers[np.lexsort((sizes[numbers], offsets[numbers]))]
     starts, ends = offsets[numbers], offsets[numbers] + sizes[numbers]
-    empty = np.flatnonzero(~has_bytes & (offsets > 0) & (offsets < ends.max()))
-    following = np.append(starts, ends.max())[np.searchsorted(starts, offsets[empty])]
-    misplaced[empty] = following - offsets[empty] >= _LEAST_BYTES
+    empty = np.flatnonzero(~has_bytes & (offsets > 0))
+    # Up to the next place that a tile names; behind the last one no room is known of.
+    places = np.unique(np.concatenate([starts, offsets[empty], ends[-1:]]))
+    room = np.append(np.diff(places), np.uint64(0))
+    lost = room[np.searchsorted(places, offsets[empty])] >= _LEAST_BYTES
+    misplaced[empty] = lost & ~np.isin(offsets[empty], starts)
     furthest = np.maximum.accumulate(ends)
     inside = starts[1:] < furthest[:-1]
     inside &= (starts[1:] != starts[:-1]) | (ends[1:] != ends[:-1])
