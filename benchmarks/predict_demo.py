@@ -65,7 +65,7 @@ def rendered(out: Path, n_slides: int, workers: int, others: list[Path]) -> None
             for one in strange.predicted:
                 print(
                     f"  {one.slide}: probability {one.probability[1]:.2f}, outside {one.is_outside}, distance "
-                    f"{one.distance.value:.1f} (cut {head.habits.cut:.1f}, {one.distance.furthest}), "
+                    f"{one.distance.value:.1f} (cut {head.habits.limit.cut:.1f}, {one.distance.furthest}), "
                     f"absent {one.absent_overall:.2f}"
                 )
     (out / "other.py").write_text(OTHER_ENCODER)

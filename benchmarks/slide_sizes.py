@@ -84,16 +84,14 @@ def main() -> None:
             score = np.zeros((1, n, 1))
             for fold, found in zip(folds, predict(held_out, labelled, folds), strict=True):
                 score[0, fold.test] = found.score
-            calibration, habits = fit_calibration(outcome, score), fit_habits(labelled, folds)
+            calibration, habits = fit_calibration(outcome, score, cohort.groups), fit_habits(labelled, cohort.groups)
             large = np.flatnonzero(counts[:n] >= LARGE)
-            names = tuple(cohort.slides[number] for number in large)
-            of_large = Cohort(names, names, outcome.of(large))
-            large_folds = make_splits(of_large, folds=5, repeats=1).folds(of_large, inner=5, seed=0)
-            large_habits = fit_habits([bag.of_slides(large.tolist()) for bag in labelled], large_folds)
+            names = [cohort.slides[number] for number in large]
+            large_habits = fit_habits([bag.of_slides(large.tolist()) for bag in labelled], names)
             new = np.arange(n, len(label))
             probability = calibration.probability(head.score(bags, new))[:, 1]
             outside, strange = (
-                np.array([one.distance(bags, int(slide)).value > one.cut for slide in new])
+                np.array([one.distance(bags, int(slide)).value > one.limit.cut for slide in new])
                 for one in (habits, large_habits)
             )
             print(f"world {world}: {head.chosen}")

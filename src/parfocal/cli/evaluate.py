@@ -65,7 +65,7 @@ def evaluate(
             the labels may be a patient.
         missing: words that stand for a missing value beside the usual ones, such as NA, unknown and Not Reported.
         not_missing: words that are values, such as none, although they are usual for a missing one.
-        group: column of what must stay in one fold, such as patient; without it slides count as independent.
+        group: column of what must stay in one fold, such as patient; without it slides are taken as independent.
         site: column of the site a slide comes from, for --scheme site-preserved and leave-one-site-out.
         by: columns by which results are shown too, such as cancer_type or scanner.
         kind: what the targets are; auto sees it from the values, and takes classes for unordered.
@@ -84,7 +84,7 @@ def evaluate(
             "no store is named: parfocal evaluate store regions --labels labels.csv --target msi -o report"
         )
     if group is None and patient_of is None:
-        tell("no --group is named: slides count as independent patients")
+        tell("no --group is named: slides are taken as independent")
     with Bars() as bars:
         result = run_evaluate(
             stores,

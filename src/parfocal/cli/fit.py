@@ -12,13 +12,13 @@ from parfocal.cohort import AskedKind, LabelColumns, Target
 from parfocal.errors import ConfigError
 from parfocal.probes import is_at_edge
 from parfocal.progress import Bars
-from parfocal.studies.head import FitSettings, Head, fit_study, is_study
+from parfocal.studies.head import FitSettings, Head, fit_sentences, fit_study, is_study, outside_sentence
 from parfocal.studies.head import fit as run_fit
 
 __all__ = ["fit", "run"]
 
 _SETTINGS = FitSettings()
-_EXAMPLE = "parfocal fit store --labels labels.csv --target msi --arm contrast -o head"
+_EXAMPLE = "parfocal fit store --labels labels.csv --target msi --group patient --arm concat -o head"
 
 
 def fit(
@@ -49,7 +49,7 @@ def fit(
     encoder where the arm reads one.
 
     Example:
-        parfocal fit store --labels labels.csv --target msi --group patient --arm contrast -o head
+        parfocal fit store --labels labels.csv --target msi --group patient --arm concat -o head
 
     Args:
         inputs: the output folder of a study; or stores, or folders of single sets.
@@ -63,7 +63,8 @@ def fit(
         missing: words that stand for a missing value beside the usual ones, such as NA and Not Reported; not with a
             study.
         not_missing: words that are values, such as none, although they are usual for a missing one; not with a study.
-        group: column of what must stay in one fold, such as patient; not with a study.
+        group: column of what must stay in one fold, such as patient; without it slides are taken as independent, and
+            so they are called; not with a study.
         kind: what the target is; auto sees it from the values.
         positive: the class that counts as positive, where it is not the later of two.
         order: the classes of an ordinal target from low to high.
@@ -122,16 +123,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _print(head: Head) -> None:
-    facts, metric = head.facts, head.facts.metric
+    facts = head.facts
     say(f"{head.path}: {facts.arm_label}, for {facts.target}, head {head.digest}")
-    say(
-        f"{metric.name} {metric.estimate:.2f} ({metric.low:.2f} to {metric.high:.2f}) on slides it had not seen; "
-        f"fitted on {facts.trained_on.slides} slides of {facts.trained_on.patients} patients"
-    )
+    for sentence in (*fit_sentences(facts), outside_sentence(facts, head.habits.limit)):
+        say(sentence)
     if any(is_at_edge(probe.chosen) for probe in head.probes):
         tell(
             "it chose the most training steps that it was offered, so that more might do better: "
             "raise --growth, or its steps"
         )
-    if head.calibration.slope == 0:
-        tell("its scores did not rise with the target: every slide will get the same prediction")
+    for note in facts.trained_on.notes:
+        tell(note)

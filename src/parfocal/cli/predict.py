@@ -8,7 +8,7 @@ from tyro.conf import Positional
 from parfocal.cli.command import Output, parse_and_call, say, tell
 from parfocal.errors import ConfigError
 from parfocal.progress import Bars
-from parfocal.studies.head import PredictSettings
+from parfocal.studies.head import PredictSettings, outside_sentence
 from parfocal.studies.head import predict as run_predict
 
 __all__ = ["predict", "run"]
@@ -55,6 +55,7 @@ def predict(
     outside = sum(one.is_outside for one in summary.predicted)
     if outside:
         tell(f"{outside} of {len(summary.predicted)} slides lie outside of the training slides")
+    tell(outside_sentence(summary.head.facts, summary.head.habits.limit))
     say(f"{summary.out}: {len(summary.predicted)} slides")
     return summary.exit_status
 

@@ -42,6 +42,8 @@ class Cohort:
         rule: which patient a slide comes from, where a row is a patient; None where a row is a slide.
         missing: what was taken for a missing value, as it stands in the table, with how often.
         rest: the classes that one class is set against together; none where it has one rival.
+        is_grouped: whether something says which slides come from one patient. Where nothing does, each slide is its own
+            group, and no text calls it a patient.
     """
 
     slides: tuple[str, ...]
@@ -54,6 +56,7 @@ class Cohort:
     rule: PatientRule | None = None
     missing: Mapping[str, int] = field(default_factory=dict)
     rest: tuple[str, ...] = ()
+    is_grouped: bool = True
 
     @property
     def target(self) -> str:
@@ -85,6 +88,22 @@ class Cohort:
     def _must_be_binary(self) -> None:
         if self.outcome.kind != "binary":
             raise ValueError(f"{self.target!r} is {self.outcome.kind}; no class of it is the positive one")
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups (patients) there are."""
+        return len(set(self.groups))
+
+    @property
+    def size(self) -> str:
+        """How many slides of how many patients there are, in words; no slide is called a patient unasked."""
+        if self.is_grouped:
+            return f"{len(self.slides)} slides of {self.n_groups} groups (patients)"
+        return f"{len(self.slides)} slides, taken as independent"
+
+    def worded(self, text: str) -> str:
+        """A text about patients as it is, or about slides where nothing says whose they are."""
+        return text if self.is_grouped else text.replace("patient", "slide").replace("Patient", "Slide")
 
     def restricted_to(self, available: Iterable[str], source: str) -> "Cohort":
         """The cohort of the slides that have embeddings, under the ids they have there; what is missing is a warning.
@@ -137,9 +156,8 @@ class Cohort:
             low, high = float(outcome.value.min()), float(outcome.value.max())
             held = f"{len(self.slides)} {what} with values from {low:.12g} to {high:.12g}"
             held += f", {int(outcome.event.sum())} events" if outcome.kind == "survival" else ""
-        n_groups = len(set(self.groups))
-        if self.rule is None and n_groups < len(self.slides):
-            held += f"; {len(self.slides)} slides of {n_groups} groups (patients)"
+        if self.rule is None and (self.n_groups < len(self.slides) or not self.is_grouped):
+            held += f"; {self.size}"
         gone = sum(self.missing.values())
         without = f"; {gone} rows without a value ({show_words(self.missing)})" if gone else ""
         return printable(f"target {self.target} ({outcome.kind}): {held}{without}")
@@ -149,7 +167,13 @@ class Cohort:
         return len({group for group, label in zip(self.groups, self.is_positive, strict=True) if label == positive})
 
     def group_notes(self) -> list[str]:
-        """What is to be known where groups have several slides, in sentences; none where each has one."""
+        """What is to be known where groups have several slides, or are not known; none where each has one."""
+        if not self.is_grouped:
+            return [
+                f"{self.size}: nothing says which of them come from one patient (--group COLUMN, --patient-of REGEX). "
+                "If some do, they stand on both sides of a fold, results look better than they are, and intervals are "
+                "too narrow."
+            ]
         labels: dict[str, set[tuple[float, bool]]] = {}
         for group, value, event in zip(self.groups, self.outcome.value, self.outcome.event, strict=True):
             labels.setdefault(group, set()).add((float(value), bool(event)))
@@ -313,6 +337,7 @@ def cohort_of(given: LabelledSlides, outcome: Outcome, count: CountedBy = "group
         rule=given.rule,
         missing=given.missing,
         rest=rest,
+        is_grouped=given.is_grouped,
     )
 
 
@@ -331,4 +356,5 @@ def _check_numbers(cohort: Cohort) -> None:
             each = "; cross-validation needs 3 of each." if outcome.classes else "; cross-validation needs 3."
             who = some_of([slide for slide, own in zip(cohort.slides, part, strict=True) if own])
             remedy = " If that is no class, empty these cells or say so (--missing WORD...)." if outcome.classes else ""
-            raise ConfigError(f"{cohort.target!r} has {n} groups (patients) {name} ({who or 'none'}){each}{remedy}")
+            what = "groups (patients)" if cohort.is_grouped else "slides"
+            raise ConfigError(f"{cohort.target!r} has {n} {what} {name} ({who or 'none'}){each}{remedy}")

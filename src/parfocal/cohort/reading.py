@@ -34,6 +34,7 @@ class LabelledSlides:
         rule: which patient a slide comes from, where a row is a patient; None where a row is a slide.
         missing: what was taken for a missing value, as it stands there, with how often.
         settled: words of which somebody has said whether they stand for a missing value.
+        is_grouped: whether something says which slides come from one patient; else each is taken for itself.
     """
 
     target: str
@@ -47,6 +48,7 @@ class LabelledSlides:
     rule: PatientRule | None = None
     missing: Mapping[str, int] = field(default_factory=dict)
     settled: frozenset[str] = frozenset()
+    is_grouped: bool = True
 
     def restricted_to(self, available: Iterable[str], source: str) -> "LabelledSlides":
         """Only the slides that have embeddings, under the ids they have there; what is missing is a warning.
@@ -174,6 +176,7 @@ def read_labels(
         rule=rule if rows_are_patients else None,
         missing=counts,
         settled=frozenset(map(word_of, (*missing, *not_missing))),
+        is_grouped=group is not None or rule is not None,
     )
 
 

@@ -102,9 +102,7 @@ def arms_table(
             Column("p (Holm)", "right", "Of no difference, two-sided, corrected for the arms of this table.")
         )
     if with_seeds:
-        columns.append(
-            Column("sd over seeds", "right", "The same patients and folds, fitted from other random numbers.")
-        )
+        columns.append(Column("sd over seeds", "right", "The same slides and folds, fitted from other random numbers."))
     if with_instances:
         columns.append(Column("Instances per slide", "right", "Mean number of vectors that the pooling sees."))
     adjusted = _holm_over(arms)
@@ -143,6 +141,7 @@ def arms_sentences(
     n_patients: int,
     detectable: float | None = None,
     metric: str = "AUC",
+    patients: str = "patients",
 ) -> tuple[str, ...]:
     """What the table says, in words: the best single magnification, the best other arm, and what could be seen at all.
 
@@ -153,6 +152,7 @@ def arms_sentences(
         detectable: the difference that this cohort would have shown with 80 % power (`detectable_difference`); None or
             NaN where that is not known.
         metric: what `value` of the arms is called.
+        patients: what they are called, where nothing says whose a slide is.
     """
     singles = [arm for arm in arms if arm.is_single_magnification]
     others = [place for place, arm in enumerate(arms) if not arm.is_single_magnification]
@@ -183,11 +183,11 @@ def arms_sentences(
         said.append(text + ".")
     if detectable is not None and detectable == detectable:
         said.append(
-            f"With {n_patients:,} patients a true difference of {detectable:.2f} in {metric} would have been seen "
+            f"With {n_patients:,} {patients} a true difference of {detectable:.2f} in {metric} would have been seen "
             "four times in five; smaller ones can be there and not show."
             if detectable < 1
-            else f"With {n_patients:,} patients in these folds no possible difference in {metric} would have been seen "
-            "four times in five: this comparison cannot tell the arms apart."
+            else f"With {n_patients:,} {patients} in these folds no possible difference in {metric} would have been "
+            "seen four times in five: this comparison cannot tell the arms apart."
         )
     return tuple(said)
 

@@ -158,3 +158,32 @@ def test_names_are_text_in_the_page_and_in_the_tables_and_read_back_as_they_were
     splits = read_splits(tmp_path / "splits.csv")
     assert set(splits) == {formula}
     assert {tag, formula} < set(splits[formula].slides)
+
+
+@pytest.mark.parametrize("is_grouped", [True, False])
+def test_a_page_calls_nothing_a_patient_of_which_nothing_says_whose_it_is(tmp_path: Path, is_grouped: bool) -> None:
+    results: dict[str, TargetResult] = {}
+    for kind in ("binary", "multiclass", "continuous"):
+        scanner = ["one" if number % 2 else "two" for number in range(60)]
+        cohort = replace(cohort_of(kind, by={"scanner": scanner}, target=f"{kind} label"), is_grouped=is_grouped)
+        outside = replace(cohort_of(kind, n=40, seed=9, target=f"{kind} label"), is_grouped=is_grouped)
+        test = outside if kind == "binary" else None
+        noted = replace(cohort, notes=tuple(cohort.group_notes()))
+        results[f"{kind} label"] = drawn(noted, external=test, seeds=2).result(external=test)
+
+    written = write_evaluation(results, tmp_path, settings={}, seed=0, inputs={"tiles": "abc"})
+
+    page = " ".join(re.sub(r"<[^>]*>", " ", written.report.read_text()).split())
+    caveat = "nothing says which of them come from one patient"
+    about = re.findall(r"[^.:;]*\b[Pp]atients?\b[^.:;]*", page.replace("--patient-of", ""))
+    if is_grouped:
+        assert len(about) > 20
+        assert caveat not in page
+    else:
+        assert page.count("60 slides, taken as independent") >= 6  # in the text and in the caveat of each target
+        # Only the caveat, and the page's foot, may name patients: they call no slide one.
+        left = {" ".join(one.split()) for one in about if "one patient" not in one}
+        assert left == {"not for decisions about a patient"}
+        assert caveat in page
+    grouped = json.loads((tmp_path / "results.json").read_text())["targets"]["binary label"]["is_grouped"]
+    assert grouped is is_grouped

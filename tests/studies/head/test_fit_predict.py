@@ -1,17 +1,21 @@
 """From labelled slides to a head, and from new slides to probabilities: every kind of arm, and what may go wrong."""
 
 import csv
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file, save
 
 from parfocal.cli import main
 from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort
 from parfocal.embeddings import open_set
 from parfocal.errors import ConfigError, StoreError
+from parfocal.provenance import digest8
 from parfocal.report.statistics import auc
 from parfocal.studies import read_study, study
 from parfocal.studies.arms import read_arm_bags, table_of_arms
@@ -115,7 +119,7 @@ def test_scores_are_calibrated_on_slides_that_their_probe_had_not_seen(scanned: 
     for fold, prediction in zip(splits.folds(cohort, inner=3, seed=0), run.predictions, strict=True):
         score[fold.repeat, fold.test] = prediction.score
 
-    expected = fit_calibration(cohort.outcome, score)
+    expected = fit_calibration(cohort.outcome, score, cohort.groups)
 
     found = load_head(head)
     assert found.calibration.slope == pytest.approx(expected.slope)
@@ -164,7 +168,80 @@ def test_absent_tiles_are_counted_and_another_stain_is_outside(scanned: Scanned,
     assert hole.absent_share == {"2": 0, "0.5": pytest.approx((96 - fine) / 96)}
     assert hole.absent_overall == pytest.approx((96 - fine) / 102)
     assert strange.is_outside
-    assert rows_of(tmp_path / "out.csv")["strange"]["outside"] == "1"
+    row = rows_of(tmp_path / "out.csv")["strange"]
+    # Further than all twelve patients, who can hold a rate of 1 in 13 and no smaller one.
+    assert (row["outside"], row["rank"], row["rank_of"]) == ("1", "1", "13")
+    assert float(row["false_alarm_rate"]) == pytest.approx(1 / 13, abs=1e-4)
+
+
+def test_the_page_says_how_sure_so_many_patients_make(scanned: Scanned, head: Path) -> None:
+    facts = load_head(head).facts
+    page = (head / "head.html").read_text()
+
+    assert (facts.trained_on.slides, facts.trained_on.patients, facts.calibration.n) == (24, 12, 12)
+    assert facts.calibration.least == pytest.approx(1 / 14)
+    assert facts.outside.rate == facts.outside.smallest_rate == pytest.approx(1 / 13)
+    assert "24 slides of 12 patients" in page
+    assert "No probability below 0.071 or above 0.93" in page
+    assert "the smallest rate that 12 patients can hold is 0.077, 1 in 13" in page
+    assert facts.metric.brier is not None
+    assert 1 / 14**2 < facts.metric.brier < 0.25
+
+
+def test_slides_of_which_nothing_says_whose_they_are_are_called_slides(
+    scanned: Scanned, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--repeats", "1", "--components", "2"]
+    args = [str(scanned.store), "--labels", str(scanned.labels), "--target", "red", "--arm", "2/mean", *few]
+    assert main(["fit", *args, "-o", str(tmp_path / "alone")]) == 0
+    said = capsys.readouterr()
+    assert main(["fit", *args, "--group", "patient", "-o", str(tmp_path / "grouped")]) == 0
+    grouped = capsys.readouterr()
+
+    alone, facts = load_head(tmp_path / "alone").facts, (tmp_path / "alone" / "head.json").read_text()
+    page = " ".join((tmp_path / "alone" / "head.html").read_text().split())
+    assert alone.trained_on.patients is None
+    for text in (said.out + said.err, page):
+        assert "24 slides, taken as independent" in text
+        assert "nothing says which of them come from one patient" in text
+    for text in (said.out, facts, page):
+        assert not re.search(r"\d+ (groups \()?patients", text)
+    assert "24 slides of 12 patients" in grouped.out
+    assert "taken as independent" not in grouped.out + grouped.err + (tmp_path / "grouped" / "head.html").read_text()
+
+
+def test_a_head_of_an_older_parfocal_says_what_it_said_and_that_its_rate_is_not_known(
+    scanned: Scanned, head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = predict([scanned.new_store], head, tmp_path / "new.csv").predicted
+    old = tmp_path / "old"
+    old.mkdir()
+    arrays = load_file(head / "head.safetensors")
+    for name in ("outside.patients", "calibration.weight"):
+        del arrays[name]
+    (old / "head.safetensors").write_bytes(save(arrays))
+    facts = json.loads((head / "head.json").read_text())
+    facts["parfocal_head"] = 1
+    for place, names in {
+        "calibration": ["least"], "outside": ["false_alarms", "rate", "smallest_rate"], "metric": ["brier"],
+        "trained_on": ["notes"],
+    }.items():  # fmt: skip
+        for name in names:
+            del facts[place][name]
+    facts["arrays_digest"] = hashlib.sha256((old / "head.safetensors").read_bytes()).hexdigest()
+    (old / "head.json").write_text(json.dumps(facts))
+
+    assert main(["predict", str(scanned.new_store), "--head", str(old), "-o", str(tmp_path / "old.csv")]) == 0
+
+    for one in new:
+        row = rows_of(tmp_path / "old.csv")[one.slide]
+        # 1/14 + (1 - 2/14) p is what twelve patients make of a probability that knew no bound.
+        unbounded = (one.probability[1] - 1 / 14) / (1 - 2 / 14)
+        assert float(row["probability_1"]) == pytest.approx(unbounded, abs=1e-5)
+        assert (row["rank"], row["rank_of"], row["false_alarm_rate"]) == ("", "", "")
+        assert float(row["distance"]) == pytest.approx(one.distance.value, rel=1e-3)
+    assert "older parfocal" in capsys.readouterr().err
+    assert load_head(old).digest == digest8(facts)  # what is in the file, as that parfocal had it
 
 
 def test_a_number_comes_with_its_interval(scanned: Scanned, tmp_path: Path) -> None:

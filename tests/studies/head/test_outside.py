@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from parfocal.bags import Bag
-from parfocal.cohort import Fold
-from parfocal.studies.head.outside import fit_habits
+from parfocal.studies.head.outside import Habits, fit_habits
 
 DIM = 24
 
@@ -36,31 +35,30 @@ def bag_of(rows: np.ndarray, regions: int, name: str = "2") -> Bag:
     )
 
 
-def five_folds(n_slides: int) -> list[Fold]:
-    number = np.arange(n_slides)
-    folds = []
-    for fold in range(5):
-        train = np.flatnonzero(number % 5 != fold)
-        folds.append(Fold(0, fold, train, np.flatnonzero(number % 5 == fold), np.zeros_like(train)))
-    return folds
+def habits_of(bags: list[Bag], groups: list[str] | None = None) -> Habits:
+    """Every slide is a patient where nothing else is said."""
+    return fit_habits(bags, groups or list(bags[0].slides))
 
 
-def test_new_slides_of_the_same_kind_are_rarely_outside() -> None:
-    outside = []
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        habits = fit_habits([make_bag(rng, 60)], five_folds(60))
-        new = make_bag(rng, 50)
-        outside += [habits.distance([new], slide).value > habits.cut for slide in range(50)]
-
-    # The cut is the largest of 60 distances, so one new slide in 61 lies beyond; 400 of them, not independent.
-    assert np.mean(outside) < 0.05
+def drawn_patients(rng: np.random.Generator, n_patients: int, slides: int) -> tuple[list[Bag], list[str]]:
+    """Patients with several slides that lie near each other, at two magnifications."""
+    directions = np.linalg.qr(np.random.default_rng(99).normal(size=(DIM, 6)))[0]
+    bags = []
+    for name in ("2", "0.5"):
+        own = np.repeat(rng.normal(size=(n_patients, 6)), slides, axis=0)
+        own = own + 0.4 * rng.normal(size=own.shape)
+        means = own @ (3 * directions.T) + 0.1 * rng.normal(size=(len(own), DIM)) + 5
+        regions = 6
+        bags.append(
+            bag_of(np.repeat(means, regions, axis=0) + rng.normal(size=(len(own) * regions, DIM)), regions, name)
+        )
+    return bags, [f"p{number}" for number in range(n_patients) for _ in range(slides)]
 
 
 @pytest.mark.parametrize("change", ["far", "new direction", "flat"])
 def test_a_slide_of_another_kind_is_outside_and_it_is_said_where(change: str) -> None:
     rng = np.random.default_rng(0)
-    habits = fit_habits([make_bag(rng, 40), make_bag(rng, 40, name="0.5")], five_folds(40))
+    habits = habits_of([make_bag(rng, 40), make_bag(rng, 40, name="0.5")])
     strange = make_bag(rng, 1, name="0.5")
     usual = make_bag(rng, 1)
     directions = np.linalg.qr(np.random.default_rng(99).normal(size=(DIM, 6)))[0]
@@ -76,14 +74,14 @@ def test_a_slide_of_another_kind_is_outside_and_it_is_said_where(change: str) ->
 
     found = habits.distance([usual, bag_of(rows, 12, "0.5")], 0)
 
-    assert found.value > habits.cut
+    assert found.value > habits.limit.cut
     # Small components see a new direction as the residue does, so either may be furthest.
     assert found.furthest in ({"0.5 spread"} if change == "flat" else {"0.5 mean", "0.5 residue"})
 
 
 def test_the_distance_does_not_depend_on_the_other_slides() -> None:
     rng = np.random.default_rng(1)
-    habits = fit_habits([make_bag(rng, 30)], five_folds(30))
+    habits = habits_of([make_bag(rng, 30)])
     several = make_bag(rng, 3)
 
     assert habits.distance([several.of_slides([2])], 0) == habits.distance([several], 2)
@@ -91,7 +89,7 @@ def test_the_distance_does_not_depend_on_the_other_slides() -> None:
 
 def test_a_slide_of_few_regions_is_judged_by_its_mean_alone() -> None:
     rng = np.random.default_rng(2)
-    habits = fit_habits([make_bag(rng, 30)], five_folds(30))
+    habits = habits_of([make_bag(rng, 30)])
     tiny = make_bag(rng, 1, regions=1)
 
     parts = habits.bags[0].parts(tiny, 0)
@@ -103,9 +101,9 @@ def test_a_slide_of_few_regions_is_judged_by_its_mean_alone() -> None:
 
 def test_slides_of_one_region_each_make_habits_without_a_spread() -> None:
     rng = np.random.default_rng(3)
-    habits = fit_habits([make_bag(rng, 20, regions=1)], five_folds(20))
+    habits = habits_of([make_bag(rng, 20, regions=1)])
 
-    assert np.isfinite(habits.cut)
+    assert np.isfinite(habits.limit.cut)
     assert np.isfinite(habits.distance([make_bag(rng, 1, regions=9)], 0).value)
 
 
@@ -114,10 +112,10 @@ def test_a_slide_is_not_outside_for_being_small() -> None:
     outside: dict[int, list[bool]] = {4: [], 8: [], 60: []}
     for seed in range(4):
         rng = np.random.default_rng(seed)
-        habits = fit_habits([make_bag(rng, 40, regions=60)], five_folds(40))
+        habits = habits_of([make_bag(rng, 40, regions=60)])
         for regions, found in outside.items():
             new = make_bag(rng, 40, regions=regions)
-            found += [habits.distance([new], slide).value > habits.cut for slide in range(40)]
+            found += [habits.distance([new], slide).value > habits.limit.cut for slide in range(40)]
 
     # One new slide in 41 lies beyond the largest of 40 distances; 160 of them, not independent.
     assert all(np.mean(found) < 0.08 for found in outside.values())
@@ -125,8 +123,8 @@ def test_a_slide_is_not_outside_for_being_small() -> None:
 
 def test_a_small_slide_of_another_kind_is_still_outside() -> None:
     rng = np.random.default_rng(5)
-    habits = fit_habits([make_bag(rng, 40, regions=60)], five_folds(40))
+    habits = habits_of([make_bag(rng, 40, regions=60)])
     other = np.linalg.qr(np.random.default_rng(99).normal(size=(DIM, 7)))[0][:, 6]
     rows = make_bag(rng, 1, regions=8).rows.astype(np.float64)
 
-    assert habits.distance([bag_of(rows + 6 * other, 8)], 0).value > habits.cut
+    assert habits.distance([bag_of(rows + 6 * other, 8)], 0).value > habits.limit.cut

@@ -125,6 +125,7 @@ def change(place: str, value: object) -> Callable[[Path], None]:
         (cut_the_json, "is damaged"),
         (change("kind", "guess"), r"is damaged \(kind"),
         (change("outside", {"cut": 1.0, "n": 24, "bags": ["2", "0.5", "1"]}), "is damaged"),
+        (change("outside", {"cut": 9.0, "n": 24, "bags": ["2", "0.5"], "false_alarms": 0.05}), "do not give the cut 9"),
         (lambda head: (head / "head.safetensors").unlink(), "is damaged"),
         (lambda head: (head / "head.json").unlink(), "no head at"),
     ],
@@ -183,7 +184,7 @@ def test_a_head_is_replaced_as_a_whole_and_nothing_else_is(scanned: Scanned, hea
     (out / "left over").write_text("from before")
     fit([scanned.store], scanned.labels, "red", "0.5/mean", out, QUICK)
 
-    assert sorted(path.name for path in out.iterdir()) == ["head.json", "head.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["head.html", "head.json", "head.safetensors"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["head"]
     assert load_head(out).facts.arm == "0.5/mean"
     with pytest.raises(ConfigError, match="is no head"):

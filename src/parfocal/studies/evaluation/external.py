@@ -88,12 +88,12 @@ def check_external(cohort: Cohort) -> Units:
             n = len(np.unique(patients[outcome.value == label]))
             if n < _FEWEST:
                 raise ConfigError(
-                    f"the external cohort has {n} patients of the class {name!r} of {cohort.target!r}; "
-                    f"a comparison needs {_FEWEST} of each. Leave it out, or take a larger one."
+                    f"the external cohort has {n} {cohort.worded('patients')} of the class {name!r} of "
+                    f"{cohort.target!r}; a comparison needs {_FEWEST} of each. Leave it out, or take a larger one."
                 )
     elif len(np.unique(patients)) < 2 * _FEWEST or not can_be_measured(outcome):
         raise ConfigError(
-            f"the external cohort has {len(np.unique(patients))} patients for {cohort.target!r}, or labels that are "
-            f"all alike; a comparison needs {2 * _FEWEST} patients whose labels differ."
+            f"the external cohort has {len(np.unique(patients))} {cohort.worded('patients')} for {cohort.target!r}, or "
+            f"labels that are all alike; a comparison needs {2 * _FEWEST} whose labels differ."
         )
     return joined

@@ -121,7 +121,8 @@ def _cohort_json(cohort: Cohort) -> dict[str, Any]:
     found: dict[str, Any] = {
         "outcome": outcome.kind,
         "slides": len(cohort.slides),
-        "groups": len(set(cohort.groups)),
+        "groups": cohort.n_groups,
+        "is_grouped": cohort.is_grouped,
         "notes": list(cohort.notes),
     }
     if outcome.classes:

@@ -40,6 +40,10 @@ _BY_SLIDE = (
     "Every slide counts in every number, so that a patient with many slides weighs more; folds still keep patients "
     "whole, and intervals are those of the number of patients."
 )
+_BY_NOTHING = (
+    "Nothing says which slides come from one patient: every slide counts once and is taken as independent of the "
+    "others. Where several come from one patient, results look better than they are and intervals are too narrow."
+)
 _SEEDS = (
     "The sd over seeds is how far an arm moves when its fits start from other random numbers, with the same patients "
     "in the same folds. It is no part of the intervals, which are about other patients: a small sd over seeds says "
@@ -77,12 +81,13 @@ def evaluation_page(
     if in_lead:
         lead += tuple(sentence for target, result in results.items() for sentence in target_sentences(target, result))
     summary = summary_section(results, primary, picked)
-    by_slide = any(result.cohort.count == "slide" for result in results.values())
-    method: tuple[str, ...] = (*_METHOD, _BY_SLIDE if by_slide else _BY_PATIENT)
+    cohort = next(iter(results.values())).cohort  # all were read by the same columns
+    counted = _BY_SLIDE if cohort.count == "slide" else _BY_PATIENT
+    method: tuple[str, ...] = (*map(cohort.worded, _METHOD), counted if cohort.is_grouped else _BY_NOTHING)
     if any(run.seed_sd is not None for result in results.values() for run in result.runs):
-        method += (_SEEDS,)
+        method += (cohort.worded(_SEEDS),)
     if settings.get("probes", {}).get("balanced"):
-        method += (_BALANCED,)
+        method += (cohort.worded(_BALANCED),)
     return ReportPage(
         title="Magnifications compared: " + ", ".join(results),
         lead=(_QUESTION, *lead),

@@ -57,7 +57,8 @@ def summary_section(
     missing = missing_sentences(results)
     if missing:
         blocks.append(Text(missing))
-    return Section("Single magnifications and mixtures", (Text((_WORDS, _READING)), *blocks)) if blocks else None
+    reading = next(iter(results.values())).cohort.worded(_READING)
+    return Section("Single magnifications and mixtures", (Text((_WORDS, reading)), *blocks)) if blocks else None
 
 
 def missing_sentences(results: Mapping[str, TargetResult]) -> tuple[str, ...]:
@@ -148,7 +149,7 @@ def _table(
         single, mixed = result.runs[one.single], result.runs[one.mixed]
         cells = [
             target,
-            f"{result.metric.name}, {len(set(result.cohort.groups)):,} patients",
+            f"{result.metric.name}, {result.cohort.n_groups:,} {result.cohort.worded('patients')}",
             f"{_label(result, one.single)} {_with_interval(single.interval)}",
             f"{_label(result, one.mixed)} {_with_interval(mixed.interval)}"
             if picked
@@ -169,9 +170,11 @@ def _table(
         ]
         rows.append(Row((*cells, *([] if picked else [""])), "highlight"))
         notes.append(
-            "The mean's p-value is Wilcoxon's. Its intervals take the targets as drawn from many (t with one value for "
-            "each target); labels of the same patients are not independent, so they are too narrow where targets share "
-            "patients."
+            next(iter(results.values())).cohort.worded(
+                "The mean's p-value is Wilcoxon's. Its intervals take the targets as drawn from many (t with one value "
+                "for each target); labels of the same patients are not independent, so they are too narrow where "
+                "targets share patients."
+            )
         )
     return Table(title, tuple(columns), tuple(rows), tuple(notes))
 

@@ -66,9 +66,14 @@ def arm_results(result: TargetResult) -> list[ArmResult]:
 
 def target_sentences(target: str, result: TargetResult) -> tuple[str, ...]:
     """What the table of a target says, in words."""
-    n_groups = len(set(result.cohort.groups))
+    cohort = result.cohort
     return arms_sentences(
-        target, arm_results(result), n_patients=n_groups, detectable=result.detectable, metric=result.metric.name
+        target,
+        arm_results(result),
+        n_patients=cohort.n_groups,
+        patients=cohort.worded("patients"),
+        detectable=result.detectable,
+        metric=result.metric.name,
     )
 
 
@@ -78,7 +83,13 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
     sentences = target_sentences(target, result) if with_sentences else ()
     folds = f"{result.splits.n_folds} folds, {result.splits.n_repeats} times."
     blocks: list[Block] = [
-        Text((*sentences, f"{_described(result.cohort)} {folds}", f"{metric.name}: {metric.meaning}"))
+        Text(
+            (
+                *sentences,
+                f"{_described(result.cohort)} {folds}",
+                f"{metric.name}: {result.cohort.worded(metric.meaning)}",
+            )
+        )
     ]
     if arms:
         blocks += [
@@ -107,7 +118,7 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
         blocks += [roc_figure(target, curves)] if curves else []
         blocks += _calibration_blocks(target, result)
     named = [(_name(result, run), run) for run in _shown(result)]
-    blocks += class_blocks(target, result.cohort.outcome.classes, named)
+    blocks += class_blocks(target, result.cohort, named)
     blocks += _subgroup_blocks(target, result)
     blocks += _external_blocks(target, result)
     return tuple(blocks)
@@ -126,7 +137,7 @@ def choices_table(target: str, result: TargetResult) -> Table:
 def _described(cohort: Cohort) -> str:
     """How many slides of how many patients have which label."""
     outcome = cohort.outcome
-    head = f"{len(cohort.slides)} slides of {len(set(cohort.groups))} groups (patients)"
+    head = cohort.size
     if outcome.kind == "binary":
         positive = int(cohort.is_positive.sum())
         negative = len(cohort.slides) - positive
@@ -177,9 +188,14 @@ def _calibration_blocks(target: str, result: TargetResult) -> list[Block]:
         "and be calibrated badly, and the other way round."
     )
     rows = tuple(Row(_calibration_cells(run, one)) for run, one in shown)
-    notes = ("The numbers are means over repeats; the curve is that of the first repeat, where every patient is once.",)
+    note = "The numbers are means over repeats; the curve is that of the first repeat, where every patient is once."
+    notes = (result.cohort.worded(note),)
     title = f"{target}: calibration of the best arms of each kind"
-    return [Text((text,)), _curves(target, result, external=False), Table(title, _CALIBRATION_COLUMNS, rows, notes)]
+    return [
+        Text((result.cohort.worded(text),)),
+        _curves(target, result, external=False),
+        Table(title, _CALIBRATION_COLUMNS, rows, notes),
+    ]
 
 
 def _curves(target: str, result: TargetResult, *, external: bool) -> Figure:
@@ -200,12 +216,13 @@ def _calibration_cells(run: ArmRun, one: Calibration) -> tuple[str, ...]:
 def _subgroup_blocks(target: str, result: TargetResult) -> list[Block]:
     if not result.subgroups:
         return []
-    shown = _shown(result)
+    shown, worded = _shown(result), result.cohort.worded
     places = [result.runs.index(run) for run in shown]
+    folds = "In how many folds this value had patients that can be put in order by their labels."
     columns = (
         Column("Value"),
-        Column("Patients", "right"),
-        Column("Folds", "right", "In how many folds this value had patients that can be put in order by their labels."),
+        Column(worded("Patients"), "right"),
+        Column("Folds", "right", worded(folds)),
         *(Column(_name(result, run), "right") for run in shown),
     )
     rows: list[Row] = []
@@ -224,9 +241,11 @@ def _subgroup_blocks(target: str, result: TargetResult) -> list[Block]:
             columns,
             tuple(rows),
             (
-                "The fits are those of all patients; only the measuring is inside. The best arm of each kind is shown; "
-                "subgroups.csv has all. Fewer patients make wider intervals, and the more values a column has, the "
-                "more likely one of them stands out by chance.",
+                worded(
+                    "The fits are those of all patients; only the measuring is inside. The best arm of each kind is "
+                    "shown; subgroups.csv has all. Fewer patients make wider intervals, and the more values a column "
+                    "has, the more likely one of them stands out by chance."
+                ),
             ),
         )
     ]
@@ -247,13 +266,16 @@ def _external_blocks(target: str, result: TargetResult) -> list[Block]:
         Column("Pooling"),
         Column(result.metric.name, "right"),
         Column("95 % interval", "right"),
-        Column("Minus best single (interval)", "right", "Above 0 better, below 0 worse; on the same patients."),
+        Column(
+            "Minus best single (interval)",
+            "right",
+            cohort.worded("Above 0 better, below 0 worse; on the same patients."),
+        ),
     ]
     if binary:
         columns.append(Column("p (Holm)", "right", "DeLong, paired, two-sided, corrected for the arms of this table."))
-        columns.append(
-            Column("Bootstrap interval", "right", "Of the same difference: patients drawn again, BCa, 2,000 draws.")
-        )
+        drawn = cohort.worded("Of the same difference: patients drawn again, BCa, 2,000 draws.")
+        columns.append(Column("Bootstrap interval", "right", drawn))
     rows, family = [], ""
     for run, p_value in zip(result.runs, external_holm(result.runs), strict=True):
         if run.external is None:
@@ -269,7 +291,7 @@ def _external_blocks(target: str, result: TargetResult) -> list[Block]:
             cells += [show_p(p_value), ends]
         rows.append(Row(tuple(cells)))
     method = next(run.external.interval.method for run in result.runs if run.external is not None)
-    notes = (f"Intervals of the column {result.metric.name}: {method}.",)
+    notes = (f"Intervals of the column {result.metric.name}: {cohort.worded(method)}.",)
     title = f"{target}: every arm on the external cohort"
     blocks: list[Block] = [Text((text,)), Table(title, tuple(columns), tuple(rows), notes)]
     blocks += [Note(note, "External cohort: left out or remarkable") for note in cohort.notes]

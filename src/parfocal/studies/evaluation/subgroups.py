@@ -57,7 +57,7 @@ def _subgroup(
     ]
     shown = value or "(missing)"
     if len(usable) < 2:
-        what = "no two patients whose labels can be put in order"
+        what = cohort.worded("no two patients whose labels can be put in order")
         note = f"too small: {len(usable)} of {len(joined)} folds could be measured, the others test {what}"
         empty: tuple[Interval | None, ...] = (None,) * len(predictions)
         return Subgroup(column, shown, len(own_slides), patients, len(usable), empty, note)

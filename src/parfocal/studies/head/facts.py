@@ -11,7 +11,8 @@ from parfocal.embeddings import RowDtype
 __all__ = ["FORMAT_VERSION", "BranchFacts", "HeadFacts", "MetricFacts", "ModelFacts", "TileFacts", "TrainedOn"]
 
 FORMAT_VERSION = 2
-"""1 had no powers and products in contrast, and did not know what a region adds to a distance."""
+"""1 counted slides: its probabilities know no bound, its cut no rate of false alarms, its distances no regions; and
+contrast had no powers and products."""
 
 
 class TileFacts(Settings):
@@ -50,9 +51,10 @@ class TrainedOn(Settings):
     """The cohort that a head was fitted on, in numbers: a head is given away, and ids of slides are not."""
 
     slides: int
-    patients: int
+    patients: int | None = Field(description="None where nothing said which slides come from one patient.")
     classes: dict[str, int] = Field(description="Slides of each class; empty for numbers and times.")
     labels: str = Field(description="Digest of the table of labels.")
+    notes: tuple[str, ...] = Field((), description="What is to be known of its groups, in sentences.")
 
 
 class MetricFacts(Settings):
@@ -64,6 +66,9 @@ class MetricFacts(Settings):
     high: float
     level: float
     method: str
+    brier: float | None = Field(
+        None, description="Brier score on patients whom neither probe nor calibration had seen; None without classes."
+    )
 
 
 class CalibrationFacts(Settings):
@@ -72,15 +77,21 @@ class CalibrationFacts(Settings):
     slope: float = Field(ge=0)
     intercept: tuple[float, ...]
     spread: float = Field(ge=0)
-    n: int = Field(ge=3)
+    n: int = Field(ge=3, description="Patients; of format 1 slides.")
+    least: float = Field(0.0, ge=0, lt=0.5, description="No class gets a smaller probability; 0 in format 1.")
 
 
 class OutsideFacts(Settings):
     """Where the usual ends; see `Habits`."""
 
     cut: float
-    n: int
+    n: int = Field(description="Patients whose distances are known; of format 1 slides.")
     bags: tuple[str, ...]
+    false_alarms: float | None = Field(
+        None, gt=0, lt=1, description="The rate that was asked for; None in format 1, which knew none."
+    )
+    rate: float | None = Field(None, description="The rate that is held.")
+    smallest_rate: float | None = Field(None, description="The smallest rate that so many patients can hold.")
 
 
 class HeadFacts(Settings):

@@ -32,7 +32,7 @@ from parfocal.provenance import file_digest8, writable_folder
 from parfocal.studies.arms import Arm, read_arm_bags
 from parfocal.studies.evaluation import ArmFits, ArmRun, compare_arms
 from parfocal.studies.fitting import FitFailedError, attempt_fit
-from parfocal.studies.head.calibration import Calibration, fit_calibration
+from parfocal.studies.head.calibration import Calibration, fit_calibration, held_out_brier
 from parfocal.studies.head.choice import find_arm, model_of, tiles_of
 from parfocal.studies.head.facts import (
     FORMAT_VERSION,
@@ -44,6 +44,7 @@ from parfocal.studies.head.facts import (
     TrainedOn,
 )
 from parfocal.studies.head.head import TILES, Head, write_head
+from parfocal.studies.head.limit import FALSE_ALARMS
 from parfocal.studies.head.outside import Habits, fit_habits
 from parfocal.studies.head.source import describe_tiles, is_made_by_model
 from parfocal.studies.sources import common_slides, named, open_all
@@ -63,6 +64,13 @@ class FitSettings(Settings):
     seeds: int = Field(1, ge=1, description="Seeds that a network is fitted with; their scores are averaged.")
     most_instances: int = Field(
         1024, ge=1, description="Instances of a slide and magnification that attention is fitted on; means use all."
+    )
+    false_alarms: float = Field(
+        FALSE_ALARMS,
+        gt=0,
+        lt=1,
+        description="Share of new patients, like those of training, of whom a slide may be called outside by mistake; "
+        "n patients hold no smaller one than 1 in n + 1.",
     )
     probes: ProbeSettings = ProbeSettings()
 
@@ -149,8 +157,10 @@ def fit(
                 raise ParfocalError(f"cannot fit {branch.label} on {cohort.target!r}: {error}.") from error
             predictions.append(found)
         score = average_predictions(predictions) if len(jobs) > 1 else predictions[0]
-        calibration = fit_calibration(cohort.outcome, _by_repeat(score, folds, len(cohort.slides)))
-        habits = fit_habits(usual, [fold for fold in folds if fold.repeat == 0])
+        held_out = _by_repeat(score, folds, len(cohort.slides))
+        calibration = fit_calibration(cohort.outcome, held_out, cohort.groups)
+        brier = held_out_brier(cohort.outcome, held_out, cohort.groups, folds) if cohort.outcome.classes else None
+        habits = fit_habits(usual, cohort.groups, false_alarms=settings.false_alarms, seed=seed)
     run = compare_arms([chosen], [ArmFits(tuple(score), 0.0, 0.0)], cohort, dealt, folds, seed=seed)
     facts = HeadFacts(
         parfocal_head=FORMAT_VERSION,
@@ -164,7 +174,7 @@ def fit(
         tiles=describe_tiles(tiles, encoder),
         model=None if model is None else model.facts,
         trained_on=_trained_on(cohort, labels),
-        metric=_metric_facts(run.metric.name, run.runs[0]),
+        metric=_metric_facts(run.metric.name, run.runs[0], brier),
         calibration=_calibration_facts(calibration),
         outside=_outside_facts(habits),
         settings=settings.model_dump(mode="json"),
@@ -234,13 +244,14 @@ def _trained_on(cohort: Cohort, labels: Path) -> TrainedOn:
     classes: Mapping[str, int] = {name: counts.get(number, 0) for number, name in enumerate(outcome.classes)}
     return TrainedOn(
         slides=len(cohort.slides),
-        patients=len(set(cohort.groups)),
+        patients=cohort.n_groups if cohort.is_grouped else None,
         classes=dict(classes),
         labels=file_digest8(labels),
+        notes=tuple(cohort.group_notes()),
     )
 
 
-def _metric_facts(name: str, run: ArmRun) -> MetricFacts:
+def _metric_facts(name: str, run: ArmRun, brier: float | None) -> MetricFacts:
     interval = run.interval
     return MetricFacts(
         name=name,
@@ -249,6 +260,7 @@ def _metric_facts(name: str, run: ArmRun) -> MetricFacts:
         high=float(interval.high),
         level=float(interval.level),
         method=interval.method,
+        brier=brier,
     )
 
 
@@ -258,8 +270,17 @@ def _calibration_facts(calibration: Calibration) -> CalibrationFacts:
         intercept=tuple(calibration.intercept.tolist()),
         spread=calibration.spread,
         n=calibration.n,
+        least=calibration.least,
     )
 
 
 def _outside_facts(habits: Habits) -> OutsideFacts:
-    return OutsideFacts(cut=habits.cut, n=habits.n, bags=tuple(bag.name for bag in habits.bags))
+    limit = habits.limit
+    return OutsideFacts(
+        cut=limit.cut,
+        n=limit.n,
+        bags=tuple(bag.name for bag in habits.bags),
+        false_alarms=limit.asked,
+        rate=limit.rate,
+        smallest_rate=limit.smallest_rate,
+    )

@@ -1,6 +1,7 @@
 """A head: a folder with all that turns the embeddings of a slide into a prediction. Nothing in it is ever executed.
 
 head.safetensors   every array: probes, calibration, what is usual
+head.html          the page for people
 head.json          everything else, with the digest of the arrays; comes last and marks a whole head
 model/             the region encoder, where the arm reads its embeddings
 """
@@ -25,7 +26,9 @@ from parfocal.probes import FittedProbe, ProbeState, Whitening, load_probe
 from parfocal.provenance import check_permission, digest8
 from parfocal.studies.head.calibration import Calibration
 from parfocal.studies.head.facts import FORMAT_VERSION, HeadFacts
+from parfocal.studies.head.limit import Limit
 from parfocal.studies.head.outside import PARTS, BagHabit, Habits
+from parfocal.studies.head.page import write_head_page
 from parfocal.version import __version__
 
 __all__ = ["TILES", "Head", "SourceBag", "load_head", "write_head"]
@@ -36,7 +39,7 @@ TILES = "tiles"
 SourceBag = tuple[str, str]
 """A bag by its source and its name."""
 
-_FACTS_FILE, _ARRAYS_FILE, _MODEL_FOLDER = "head.json", "head.safetensors", "model"
+_FACTS_FILE, _ARRAYS_FILE, _PAGE_FILE, _MODEL_FOLDER = "head.json", "head.safetensors", "head.html", "model"
 _MODEL_FILES = ("config.json", "model.safetensors")
 
 
@@ -63,7 +66,8 @@ class Head:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits over everything in it."""
-        return digest8(self.facts.model_dump(mode="json"))
+        # Without what the file does not say: a head of format 1 keeps the digest that its predictions name.
+        return digest8(self.facts.model_dump(mode="json", exclude_unset=True))
 
     @property
     def bags(self) -> tuple[SourceBag, ...]:
@@ -111,6 +115,7 @@ def write_head(head: Head, out: Path) -> Head:
             for name in _MODEL_FILES:
                 shutil.copyfile(head.model / name, fresh / _MODEL_FOLDER / name)
         facts = head.facts.model_copy(update={"arrays_digest": _file_digest(fresh / _ARRAYS_FILE)})
+        write_head_page(facts, head.calibration, head.habits.limit, fresh / _PAGE_FILE)
         content = json.dumps(facts.model_dump(mode="json"), indent=2, allow_nan=False)
         (fresh / _FACTS_FILE).write_text(content + "\n", encoding="utf-8")
         if out.exists():
@@ -144,6 +149,8 @@ def load_head(path: Path) -> Head:
             facts.calibration.spread,
             facts.calibration.n,
             arrays["calibration.reference"],
+            arrays.get("calibration.weight", np.ones(len(arrays["calibration.reference"]))),
+            facts.calibration.least,
         )
         probes = tuple(
             load_probe(ProbeState(branch.probe, branch.facts, _below(arrays, f"probe.{number}.")))
@@ -186,11 +193,13 @@ def _read_facts(path: Path) -> HeadFacts:
 
 
 def _arrays(head: Head) -> dict[str, np.ndarray]:
-    arrays = {"calibration.reference": head.calibration.reference}
+    arrays = {"calibration.reference": head.calibration.reference, "calibration.weight": head.calibration.weight}
     for number, probe in enumerate(head.probes):
         arrays |= {f"probe.{number}.{name}": array for name, array in probe.state().arrays.items()}
     habits = head.habits
     arrays |= {"outside.centre": habits.centre, "outside.scale": habits.scale}
+    if habits.limit.asked is not None:
+        arrays["outside.patients"] = habits.limit.patients
     for number, bag in enumerate(habits.bags):
         place = f"outside.{number}."
         arrays |= {f"{place}level": bag.level, f"{place}variance": bag.variance}
@@ -217,7 +226,11 @@ def _load_habits(facts: HeadFacts, arrays: Mapping[str, np.ndarray]) -> Habits:
     centre, scale = arrays["outside.centre"], arrays["outside.scale"]
     if not centre.shape == scale.shape == (len(bags), len(PARTS)):
         raise ValueError(f"what is usual has the shape {centre.shape} for {len(bags)} bags")
-    return Habits(tuple(bags), centre, scale, facts.outside.cut, facts.outside.n)
+    asked = facts.outside.false_alarms
+    limit = Limit(np.array([facts.outside.cut]) if asked is None else arrays["outside.patients"], asked)
+    if asked is not None and (limit.n != facts.outside.n or limit.cut != facts.outside.cut):
+        raise ValueError(f"the distances of {limit.n} patients do not give the cut {facts.outside.cut:g}")
+    return Habits(tuple(bags), centre, scale, limit)
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -276,5 +276,6 @@ def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> Sli
         absent_overall=1 - there / planned,
         n_regions=n_regions,
         distance=distance,
-        is_outside=distance.value > head.habits.cut,
+        rank=head.habits.limit.rank(distance.value),
+        is_outside=distance.value > head.habits.limit.cut,
     )

@@ -30,6 +30,8 @@ class SlidePrediction:
         absent_overall: the same over all magnifications.
         n_regions: regions of the slide.
         distance: from the training slides.
+        rank: its place among the training patients' distances and its own, 1 where it is further than all; None where
+            the head does not know them.
         is_outside: whether that is beyond what is usual.
     """
 
@@ -41,6 +43,7 @@ class SlidePrediction:
     absent_overall: float
     n_regions: int
     distance: Distance
+    rank: int | None
     is_outside: bool
 
 
@@ -90,8 +93,8 @@ def prediction_columns(head: Head) -> tuple[str, ...]:
     else:
         said = [f"probability_{name}" for name in classes]
     absent = [f"absent_share_{format_mpp(mpp)}" for mpp in head.facts.tiles.mpps]
-    rest = ["n_regions", "outside", "distance", "cut", "furthest", "problem", "parfocal_version", "head", "encoder"]
-    return ("slide", *said, "absent_share", *absent, *rest)
+    trust = ["n_regions", "outside", "distance", "cut", "rank", "rank_of", "false_alarm_rate", "furthest"]
+    return ("slide", *said, "absent_share", *absent, *trust, "problem", "parfocal_version", "head", "encoder")
 
 
 def write_predictions(summary: PredictSummary) -> None:
@@ -114,6 +117,9 @@ def _rows(summary: PredictSummary) -> Iterator[list[str]]:
         else:
             said = [float("nan") if one.value is None else one.value, *(one.interval or ())]
         shares = [one.absent_overall, *one.absent_share.values()]
-        trust = [str(int(one.is_outside)), f"{one.distance.value:.4g}", f"{head.habits.cut:.4g}", one.distance.furthest]
+        limit = head.habits.limit
+        ranked = ["", "", ""] if one.rank is None else [str(one.rank), str(limit.n + 1), f"{limit.rate:.4g}"]
+        far = [f"{one.distance.value:.4g}", f"{limit.cut:.4g}"]
+        trust = [str(int(one.is_outside)), *far, *ranked, one.distance.furthest]
         numbers = [f"{number:.6g}" for number in (*said, *shares)]
         yield [one.slide, *numbers, str(one.n_regions), *trust, "", *by]
