@@ -10,6 +10,7 @@ from scipy.linalg import sqrtm
 
 from parfocal.bags import Bag
 from parfocal.cohort import Column, Fold, Outcome, deal_folds
+from parfocal.errors import ConfigError
 from parfocal.probes import (
     FoldPrediction,
     ProbeSettings,
@@ -237,20 +238,30 @@ def test_eighty_slides_come_near_the_best_observer_of_a_cohort_whose_label_is_in
     assert abs(auc(label[fold.test], means.score(bags, fold.test)[:, 0]) - 0.5) < 0.13
 
 
-@pytest.mark.parametrize("case", ["one region a slide", "no region in both bags"])
-def test_where_nothing_can_pair_the_means_alone_speak(case: str, draw_numbers: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("case", ["one region a slide", "identical rows"])
+def test_slides_that_leave_nothing_to_compare_are_refused(case: str, draw_numbers: Callable[..., Any]) -> None:
     few = draw_numbers(n=24, n_regions=1 if case == "one region a slide" else 16)
-    bags, outcome, folds = [few.coarse, few.fine], Outcome.binary(few.kind), few.folds(few.kind)
-    if case == "no region in both bags":
-        odd = np.arange(len(few.fine.region_present)) % 2 == 0
-        bags = [
-            replace(
-                bag,
-                region_present=there,
-                region_mean=np.where(there[:, None], bag.region_mean, np.nan).astype(np.float32),
-            )
-            for bag, there in zip(bags, (odd, ~odd), strict=True)
-        ]
+    fine = few.fine
+    if case == "identical rows":
+        fine = replace(fine, region_mean=np.repeat(fine.region_mean[::16], 16, axis=0))
+    match = "each slide has one region" if case == "one region a slide" else "regions of every slide are the same in"
+
+    with pytest.raises(ConfigError, match=f"contrast has nothing to compare: .*{match}"):
+        fit_contrast([few.coarse, fine], Outcome.binary(few.kind), few.folds(few.kind), SETTINGS)
+
+
+def test_where_nothing_can_pair_the_means_alone_speak(draw_numbers: Callable[..., Any]) -> None:
+    few = draw_numbers(n=24, n_regions=16)
+    outcome, folds = Outcome.binary(few.kind), few.folds(few.kind)
+    odd = np.arange(len(few.fine.region_present)) % 2 == 0
+    bags = [
+        replace(
+            bag,
+            region_present=there,
+            region_mean=np.where(there[:, None], bag.region_mean, np.nan).astype(np.float32),
+        )
+        for bag, there in zip([few.coarse, few.fine], (odd, ~odd), strict=True)
+    ]
 
     found = predict(fit_contrast(bags, outcome, folds, SETTINGS), bags, folds)
     means = predict(fit_mean(bags, outcome, folds, SETTINGS), bags, folds)

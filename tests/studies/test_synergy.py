@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,73 +20,13 @@ from parfocal.studies.pairing.directions import ends, score_directions
 from parfocal.studies.pairing.effect import debiased_effect
 from parfocal.studies.pairing.labels import LabelledSlides, read_labels, study_labels
 from parfocal.studies.pairing.main_effects import main_effects
-from parfocal.studies.pairing.moments import CohortRows, pair_moments, read_rows
 from parfocal.studies.pairing.permutation import ResidualMoments, candidate_statistics, draw_permutations
-from parfocal.studies.pairing.type_centring import centre_within_types, cluster_types
 from parfocal.studies.synergy import synergy
 
-MPPS = (2.0, 0.5)
-REGION_UM, TILE_PX = 56.0, 28
+from .pairing.drawn import MPPS, REGION_UM, draw, draw_slide, each_alone, rows_of
+
+TILE_PX = 28
 FAST = SynergySettings(components=(4, 8), permutations=199, types=(4,), power_permutations=0, main_repeats=0)
-
-
-def draw_slide(
-    rng: np.random.Generator, world: np.ndarray, name: str, *, pairing: float = 0.0, tilt: float = 0.0, n: int = 24
-) -> tuple[SlideTokens, np.ndarray, np.ndarray]:
-    """One slide with a factor A at 2 mpp and C at 0.5; `pairing` of the regions have A = C, `tilt` shifts the types.
-
-    `world` holds the directions of the cohort: types of both magnifications (3 each), A and C.
-    """
-    dim = world.shape[1]
-    share = np.exp(tilt * np.array([-1.0, 0.0, 1.0]))
-    types = rng.choice(3, n, p=rng.dirichlet(12 * share / share.sum()))
-    a = np.arange(n) % 2 == 0
-    c = np.where(rng.random(n) < 0.5 + pairing / 2, a, ~a)
-    stain = 2 * rng.standard_normal((2, dim))
-    side = {2.0: 1, 0.5: 4}
-    features = {}
-    for m, mpp in enumerate(MPPS):
-        factor = (a if m == 0 else c) * 2.0 - 1
-        mean = 1.5 * world[3 * m + types] + 1.5 * np.outer(factor, world[6 + m]) + stain[m]
-        tiles = mean[:, None] + rng.standard_normal((n, 1, dim)) + 0.3 * rng.standard_normal((n, side[mpp] ** 2, dim))
-        features[mpp] = tiles.reshape(-1, dim).astype(np.float32)
-    at = {mpp: ((np.arange(s) + 0.5) / s - 0.5) * REGION_UM for mpp, s in side.items()}
-    centres = {mpp: np.stack(np.meshgrid(one, one), axis=-1).reshape(-1, 2) for mpp, one in at.items()}
-    tokens = SlideTokens(
-        slide=name,
-        region_um=REGION_UM,
-        slide_mpp=0.5,
-        region_xy_um=REGION_UM * np.column_stack([np.arange(n) % 6, np.arange(n) // 6]).astype(np.float64),
-        features=features,
-        region={mpp: np.repeat(np.arange(n, dtype=np.int32), s * s) for mpp, s in side.items()},
-        center_um={mpp: np.tile(one, (n, 1)).astype(np.float32) for mpp, one in centres.items()},
-    )
-    return tokens, a, c
-
-
-def draw(kind: str, *, n: int = 70, dim: int = 10, seed: int = 0) -> tuple[list[SlideTokens], np.ndarray, np.ndarray]:
-    """A cohort, its label, and A of all regions."""
-    rng = np.random.default_rng(seed)
-    world = rng.standard_normal((8, dim))
-    world[6:] /= np.linalg.norm(world[6:], axis=1, keepdims=True)
-    label = (np.arange(n) % 2).astype(float)
-    slides, attributes = [], []
-    for number, sign in enumerate(2 * label - 1):
-        pairing = 0.5 * sign if kind == "pairing" else 0.0
-        tilt = 0.8 * sign if kind == "composition" else 0.0
-        tokens, a, _ = draw_slide(rng, world, f"s{number:03d}", pairing=pairing, tilt=tilt)
-        slides.append(tokens)
-        attributes.append(a)
-    return slides, label, np.concatenate(attributes)
-
-
-def rows_of(slides: list[SlideTokens], components: int = 8) -> CohortRows:
-    by_name = {tokens.slide: tokens for tokens in slides}
-    return read_rows(by_name.__getitem__, MPPS, sorted(by_name), components=components)
-
-
-def each_alone(n: int) -> Units:
-    return Units(tuple(f"s{number:03d}" for number in range(n)), np.arange(n))
 
 
 def analyse(kind: str, seed: int = 0, settings: SynergySettings = FAST) -> LabelResult:
@@ -145,29 +87,6 @@ def test_the_p_value_is_uniform_when_labels_mean_nothing() -> None:
 
     assert 0.35 < np.mean(p) < 0.65  # a mean of 40 uniform values has a standard deviation of .046
     assert np.mean(np.array(p) <= 0.1) < 0.25
-
-
-def test_a_slides_stain_changes_nothing() -> None:
-    slides, label, _ = draw("pairing", n=30)
-    plain = rows_of(slides)
-    rng = np.random.default_rng(1)
-    stained = [
-        SlideTokens(
-            slide=one.slide,
-            region_um=one.region_um,
-            slide_mpp=one.slide_mpp,
-            region_xy_um=one.region_xy_um,
-            features={mpp: x + rng.standard_normal(x.shape[1]).astype(np.float32) for mpp, x in one.features.items()},
-            region=one.region,
-            center_um=one.center_um,
-        )
-        for one in slides
-    ]
-    first, second = (pair_moments(rows, *MPPS, np.arange(30)).cross for rows in (plain, rows_of(stained)))
-
-    # Directions of equal variance may turn; what does not depend on the basis is kept. float32 embeddings: 1e-3.
-    np.testing.assert_allclose(np.linalg.norm(first, axis=(1, 2)), np.linalg.norm(second, axis=(1, 2)), rtol=1e-3)
-    assert len(label) == len(first)
 
 
 def test_residuals_know_nothing_of_the_covariates_and_belong_to_one_unit_each() -> None:
@@ -240,46 +159,6 @@ def test_more_slides_show_smaller_effects() -> None:
     assert 1.3 < detectable[0] / detectable[1] < 2.4
 
 
-def test_a_part_that_was_not_read_is_centred_on_the_cohort() -> None:
-    slides, _, _ = draw("none", n=20)
-    cut = []
-    for one in slides:
-        keep = one.region[0.5] % 3 == 0
-        cut.append(
-            SlideTokens(
-                slide=one.slide,
-                region_um=one.region_um,
-                slide_mpp=one.slide_mpp,
-                region_xy_um=one.region_xy_um,
-                features={2.0: one.features[2.0], 0.5: one.features[0.5][keep]},
-                region={2.0: one.region[2.0], 0.5: one.region[0.5][keep]},
-                center_um={2.0: one.center_um[2.0], 0.5: one.center_um[0.5][keep]},
-            )
-        )
-    rows = rows_of(cut)
-    moments = pair_moments(rows, *MPPS, np.arange(20))
-
-    assert rows.partly_read == (0.5,)
-    assert rows.present(0.5).mean() == pytest.approx(1 / 3)
-    a, b = rows.rows[2.0][:24].astype(float), rows.rows[0.5][:24].astype(float)
-    there = np.arange(0, 24, 3)
-    np.testing.assert_allclose(
-        moments.cross[0], a[there].T @ b[there] / 24, atol=1e-6
-    )  # by all regions; rows are float32
-
-
-def test_types_are_centred_within_their_slide() -> None:
-    slides, _, _ = draw("composition", n=12)
-    rows = rows_of(slides)
-    types = cluster_types(rows, 3, seed=0)
-    centred = centre_within_types(rows, types)
-
-    for slide in (0, 7):
-        here = np.arange(rows.start[slide], rows.start[slide + 1])
-        for one in np.unique(types[here]):
-            np.testing.assert_allclose(centred[0.5][here][types[here] == one].mean(axis=0), 0, atol=1e-6)
-
-
 def test_main_effects_see_a_mean_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     label = (np.arange(80) % 2).astype(float)
@@ -289,7 +168,8 @@ def test_main_effects_see_a_mean_and_nothing_else() -> None:
     }
     coarse, fine = main_effects(means, label, is_class=True)
 
-    assert coarse.value.low > 0.7
+    assert coarse.value.estimate > 0.85  # two standard deviations apart: .92
+    assert coarse.value.low > 0.6
     assert 0.5 in fine.value
     number = main_effects({"2": means["2"]}, means["2"][:, 3] + 0.1 * rng.standard_normal(80), is_class=False)[0]
     assert number.measure == "rank correlation"
@@ -399,15 +279,142 @@ def test_the_command_writes_the_page_and_the_numbers(store: Path, capsys: pytest
     assert status == 0
     printed = capsys.readouterr().out
     assert "paired = 1: the pairing of 2 and 0.5 um per pixel within regions is associated" in printed
+    assert re.search(r"both tests agree \(permutation test p = 0?\.01\d*, cross-fitted test p", printed)
+    assert "No warning: the classes are alike in regions per slide, slides per patient" in printed
     content = json.loads((out / "synergy.json").read_text())
     (label,) = content["labels"]
     assert label["p_value"] == pytest.approx(0.01)
+    assert label["p_cross_fitted"] == sorted(label["p_cross_fitted_of_splits"])[2] < 0.05
+    assert label["pairing"]
     assert label["units"] == 40
     assert [one["types"] for one in label["within_types"]] == [2]
     assert {one["name"] for one in label["main_effects"]} == {"2", "0.5", "all together"}
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 4 + 2 * 4  # two ends of two directions, two slides with three maps
     assert "Second opinion" in page
+    assert "40 slides of 40 patients." in page
+
+
+def write_store(root: Path, slides: list[SlideTokens], columns: dict[str, list[str]]) -> list[str]:
+    """A store and its labels, and the arguments of a fast `synergy` on them."""
+    path = create_set(
+        root / "store",
+        "drawn-00000000",
+        "tiles",
+        region_um=REGION_UM,
+        dims=dict.fromkeys(MPPS, 10),
+        settings={"encoder": "drawn"},
+        encoder_digests=dict.fromkeys(MPPS, "0" * 8),
+        tile_px=TILE_PX,
+        dtype="float32",
+    )
+    for tokens in slides:
+        write_tokens(path, tokens)
+    with (root / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["slide", *columns])
+        table.writerows(zip([one.slide for one in slides], *columns.values(), strict=True))
+    fast = ["--components", "4", "--permutations", "99", "--power-permutations", "0", "--main-repeats", "1"]
+    place = ["--labels", str(root / "labels.csv"), "--target", "t", "-o", str(root / "out")]
+    return ["synergy", str(root / "store"), *place, *fast, "--types", "2", "--tiles", "0", "--maps", "0"]
+
+
+def test_without_a_group_nothing_is_called_a_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slides, label, _ = draw("none", n=30)
+    classes = ["ab"[int(one)] for one in label]
+    arguments = write_store(tmp_path, slides, {"t": classes, "person": [f"p{n // 2}" for n in range(30)]})
+
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in (printed, page):
+        assert "30 slides, taken as independent" in text
+        assert "call pairing too often" in text
+        known = ("from one patient (--group COLUMN, --patient-of REGEX)", "patient_of", "decisions about a patient")
+        for words in known:
+            text = text.replace(words, "")
+        assert "patient" not in text
+
+
+def test_the_answer_names_what_the_classes_differ_in_and_slides_that_are_there_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides, label, _ = draw("none", n=30)
+    slides[7] = replace(slides[2], slide="s007")
+    world = np.random.default_rng(1)
+    for number in np.flatnonzero(label):
+        noise = {m: 2 * world.standard_normal(x.shape).astype(np.float32) for m, x in slides[number].features.items()}
+        slides[number] = replace(slides[number], features={m: x + noise[m] for m, x in slides[number].features.items()})
+    slides[7] = replace(slides[2], slide="s007")
+    patients = [f"p{number}" for number in range(30)]
+    arguments = write_store(tmp_path, slides, {"t": ["ab"[int(y)] for y in label], "patient": patients})
+
+    assert main([*arguments, "--group", "patient"]) == 0
+    printed = capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in (printed, page):
+        assert "Warning: The classes differ in variance within slides at 2 um per pixel" in text
+        assert "1 pair of slides is nearly the same" in text
+        assert "s002 (patient p2) and s007 (patient p7)" in text
+
+
+def first_regions(one: SlideTokens, n: int) -> SlideTokens:
+    kept = {m: own < n for m, own in one.region.items()}
+    return SlideTokens(
+        slide=one.slide,
+        region_um=one.region_um,
+        slide_mpp=one.slide_mpp,
+        region_xy_um=one.region_xy_um[:n],
+        features={m: one.features[m][own] for m, own in kept.items()},
+        region={m: one.region[m][own] for m, own in kept.items()},
+        center_um={m: one.center_um[m][own] for m, own in kept.items()},
+    )
+
+
+def test_slides_of_one_region_are_refused_and_can_be_centred_within_patients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides, _, _ = draw("none", n=40)
+    classes = ["ab"[(number // 2) % 2] for number in range(40)]
+    patients = [f"p{number // 2}" for number in range(40)]
+    arguments = write_store(tmp_path, [first_regions(one, 1) for one in slides], {"t": classes, "patient": patients})
+
+    assert main([*arguments, "--group", "patient"]) == 2
+    error = capsys.readouterr().err
+    assert "each slide in drawn-00000000 has at most one region: regions are centred within the slide" in error
+    assert "name --within patient" in error
+    assert len([line for line in error.splitlines() if "Warning" in line or "Error" in line]) <= 1
+    assert main([*arguments, "--group", "patient", "--within", "patient"]) == 0
+    assert "40 slides of 20 patients" in (tmp_path / "out" / "report.html").read_text()
+    assert main([*arguments, "--within", "tma"]) == 2
+    assert "no column 'tma'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flat", ["all", "some"])
+def test_identical_rows_are_refused_or_left_out(flat: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slides, label, _ = draw("none", n=30)
+    for number in range(30 if flat == "all" else 4):
+        same = {m: np.tile(x[:1], (len(x), 1)) for m, x in slides[number].features.items()}
+        slides[number] = replace(slides[number], features=same)
+    arguments = write_store(tmp_path, slides, {"t": ["ab"[int(y)] for y in label]})
+
+    if flat == "all":
+        assert main(arguments) == 2
+        assert "are the same at 2 and 0.5 um per pixel: nothing varies" in capsys.readouterr().err
+    else:
+        assert main(arguments) == 0
+        printed = capsys.readouterr()
+        assert "4 of 30 slides have regions that are all the same at 2 and 0.5 um per pixel" in printed.err
+        assert "26 slides, taken as independent" in printed.out
+
+
+def test_sites_that_know_the_label_leave_nothing_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slides, label, _ = draw("none", n=30)
+    classes = ["ab"[int(one)] for one in label]
+    arguments = write_store(tmp_path, slides, {"t": classes, "site": [f"of {one}" for one in classes]})
+
+    assert main([*arguments, "--site", "site"]) == 2
+    assert "a test within sites needs sites that have more than one value" in capsys.readouterr().err
 
 
 def test_a_number_is_tested_without_pictures(store: Path) -> None:
@@ -432,6 +439,6 @@ def test_what_cannot_be_paired_is_refused(store: Path) -> None:
     few.write_text("slide,paired\n" + "".join(f"s{number:03d},{number % 2}\n" for number in range(8)))
     with (
         pytest.warns(ParfocalWarning, match="32 slides in drawn-00000000 have no label"),
-        pytest.raises(ConfigError, match="8 patients are too few"),
+        pytest.raises(ConfigError, match="8 slides are too few"),
     ):
         synergy(store / "store", few, "paired", store / "x", FAST)

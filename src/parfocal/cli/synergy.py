@@ -31,6 +31,7 @@ def synergy(
     not_missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
     group: str | None = None,
     site: str | None = None,
+    within: str | None = None,
     kind: LabelKind = "auto",
     positive: str | None = None,
     mpps: tuple[float, ...] = (),
@@ -40,8 +41,10 @@ def synergy(
 ) -> int:
     """Test, before any training, whether pairing the magnifications of STORE knows a label.
 
-    A permutation test of what only the pairing of coarse and fine tiles within regions knows, beyond slide means; the
-    effect, what this cohort could have shown, main effects, and a page with the tiles at both ends of each direction.
+    Two tests of what only the pairing of coarse and fine tiles within regions knows, beyond slide means: by
+    permutation, and cross-fitted, which allows for classes that differ in noise, size or number of slides. Pairing is
+    said where both agree. Beside them the effect, what this cohort could have shown, what the classes differ in, main
+    effects, and a page with the tiles at both ends of each direction.
 
     Example:
         parfocal synergy store --labels labels.csv --target msi --group patient --site hospital -o synergy
@@ -57,8 +60,10 @@ def synergy(
             the labels may be a patient.
         missing: words that stand for a missing value beside the usual ones, such as NA, unknown and Not Reported.
         not_missing: words that are values, such as none, although they are usual for a missing one.
-        group: column of the patient; patients are permuted. Without it slides are taken for independent.
+        group: column of the patient; patients are permuted. Without it slides are taken as independent.
         site: column of the site; patients are permuted within it.
+        within: column of what regions are centred within, where slides have one region each or share a stain, such as
+            the patient or the TMA; without it the slide.
         kind: class or number, where it cannot be seen from the values.
         positive: the only class to test, against the rest.
         mpps: magnifications to use, in micrometres per pixel; none uses all.
@@ -75,6 +80,7 @@ def synergy(
             settings,
             group=group,
             site=site,
+            within=within,
             slide=slide_column,
             patient_of=patient_of,
             missing=missing,

@@ -30,11 +30,20 @@ from jaxtyping import Float32, Float64, Int64
 
 from parfocal.bags import Bag
 from parfocal.cohort import Column, Fold, Outcome
+from parfocal.errors import ConfigError
 from parfocal.probes.candidates import Candidate, linear_candidates, refined
 from parfocal.probes.choosing import column_weight, held_out_loss, name_choices
 from parfocal.probes.fitted import FittedProbe, ProbeState
 from parfocal.probes.linear import FittedMean, fit_mean_fold
-from parfocal.probes.moments import Pair, centred_regions, fit_region_map, is_partly_read, pair_up, slide_sums
+from parfocal.probes.moments import (
+    Pair,
+    centred_regions,
+    fit_region_map,
+    is_partly_read,
+    pair_up,
+    region_numbers,
+    slide_sums,
+)
 from parfocal.probes.region_rows import check_same_regions
 from parfocal.probes.regression import fit_nonnegative, predict_column
 from parfocal.probes.settings import ProbeSettings
@@ -141,6 +150,7 @@ def fit_contrast(
 
     Raises:
         ValueError: the bags are not of the same regions.
+        ConfigError: nothing varies within the training slides.
     """
     check_same_regions(bags)
     centred: dict[tuple[int, bool], Float32[np.ndarray, "region dim"]] = {}
@@ -152,8 +162,29 @@ def fit_contrast(
             if (number, by_slide) not in centred:
                 centred[number, by_slide] = centred_regions(bag, by_slide=by_slide)
             regions.append((centred[number, by_slide], by_slide))
+        _refuse_nothing_to_pair(bags, regions, fold)
         fits.append(_fit_fold(bags, regions, outcome, fold, settings))
     return fits
+
+
+def _refuse_nothing_to_pair(
+    bags: Sequence[Bag], regions: Sequence[tuple[Float32[np.ndarray, "region _dim"], bool]], fold: Fold
+) -> None:
+    """Raise where the regions of every training slide are the same, or one, so that centring leaves nothing of them."""
+    if (np.diff(bags[0].region_start)[fold.train] < 2).all():
+        raise ConfigError(
+            "contrast has nothing to compare: each slide has one region, and regions are centred within the slide. Use "
+            "larger slides, or leave contrast out."
+        )
+    for bag, (rows, by_slide) in zip(bags, regions, strict=True):
+        numbers = region_numbers(bag, fold.train)
+        there = numbers[bag.region_present[numbers]]
+        # In squares, the rounding of means of many tiles in single precision is a trillionth.
+        if by_slide and np.square(rows[there]).mean() <= 1e-11 * np.square(bag.region_mean[there]).mean():
+            raise ConfigError(
+                f"contrast has nothing to compare: the regions of every slide are the same in {bag.name}. Look at how "
+                "these embeddings were made, or leave contrast out."
+            )
 
 
 def _fit_fold(

@@ -3,13 +3,14 @@
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from parfocal.cohort import some_of
 from parfocal.embeddings import EmbeddingSet, LeftOut, open_sets, with_readable_index
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError, as_problem
 from parfocal.geometry import format_mpp
@@ -19,9 +20,11 @@ from parfocal.report.statistics import holm
 from parfocal.slides import SlideIds, SlideSource, find_slides
 from parfocal.studies.pairing.analysis import LabelResult, SynergySettings, analyse_label
 from parfocal.studies.pairing.directions import gallery, map_figure, score_directions, slide_files, slides_to_map
+from parfocal.studies.pairing.duplicates import near_identical, units_together
 from parfocal.studies.pairing.labels import LabelKind, LabelledSlides, read_labels, study_labels
-from parfocal.studies.pairing.moments import CohortRows, Progress, read_rows
-from parfocal.studies.pairing.page import LabelPictures, sentences, synergy_page
+from parfocal.studies.pairing.moments import CohortRows, Progress, Units, read_rows
+from parfocal.studies.pairing.page import CohortWords, LabelPictures, answer_of, synergy_page
+from parfocal.studies.pairing.usable import unusable_slides
 
 __all__ = ["SynergyResult", "SynergySettings", "synergy"]
 
@@ -33,7 +36,9 @@ class SynergyResult:
     Attributes:
         target: the label's column.
         results: one for each class that was tested, or one for the number.
-        adjusted: their p-values after Holm over the classes.
+        adjusted: the p-values of the permutation test after Holm over the classes.
+        crossed: those of the cross-fitted test, likewise.
+        level: at which both have to reject before pairing is said.
         answer: the findings in sentences.
         report: the page.
         out: the folder; `synergy.json` holds every number.
@@ -43,6 +48,8 @@ class SynergyResult:
     target: str
     results: tuple[LabelResult, ...]
     adjusted: tuple[float, ...]
+    crossed: tuple[float, ...]
+    level: float
     answer: tuple[str, ...]
     report: Path
     out: Path
@@ -55,7 +62,13 @@ class SynergyResult:
             "answer": list(self.answer),
             "notes": list(self.notes),
             "labels": [
-                {**result.describe(), "p_holm": p} for result, p in zip(self.results, self.adjusted, strict=True)
+                {
+                    **result.describe(),
+                    "p_holm": permuted,
+                    "p_cross_fitted_holm": crossed,
+                    "pairing": max(permuted, crossed) <= self.level,
+                }
+                for result, permuted, crossed in zip(self.results, self.adjusted, self.crossed, strict=True)
             ],
         }
 
@@ -69,6 +82,7 @@ def synergy(
     *,
     group: str | None = None,
     site: str | None = None,
+    within: str | None = None,
     slide: str = "slide",
     patient_of: str | None = None,
     missing: Sequence[str] = (),
@@ -91,8 +105,11 @@ def synergy(
         target: column of classes or of numbers.
         out: folder to write to.
         settings: components, permutations, power, pictures.
-        group: column of the patient; patients are permuted, each with the mean of its slides. None permutes slides.
+        group: column of the patient; patients are permuted, each with the mean of its slides. None takes slides as
+            independent.
         site: column of the site; patients are permuted within it.
+        within: column of what regions are centred within, such as the patient or the TMA; None is the slide. What such
+            a group has in common is taken out, what its slides differ in is not.
         slide: column of the slide's id.
         patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients.
         missing: words that stand for a missing value beside the usual ones.
@@ -106,7 +123,8 @@ def synergy(
         tell: is told what the target holds, before anything is computed.
 
     Raises:
-        ConfigError: labels and embeddings do not fit together, or there are too few patients.
+        ConfigError: labels and embeddings do not fit together, there are too few patients, or nothing varies within
+            slides.
         StoreError: the set cannot be read, or holds no tiles at two magnifications.
     """
     settings = settings or SynergySettings()
@@ -116,7 +134,15 @@ def synergy(
     available, notes = _usable_slides(source, used, left_out)
     values = (*not_missing, *([positive] if positive is not None else ()))
     read = read_labels(
-        labels, target, slide=slide, group=group, site=site, patient_of=patient_of, missing=missing, not_missing=values
+        labels,
+        target,
+        slide=slide,
+        group=group,
+        site=site,
+        by=(within,) if within and not _is_the_patient(within, group, patient_of) else (),
+        patient_of=patient_of,
+        missing=missing,
+        not_missing=values,
     )
     given = read.restricted_to(available, source.name)
     study = study_labels(given, kind=kind, positive=positive)
@@ -127,19 +153,36 @@ def synergy(
         used,
         given.slides,
         components=max(settings.components),
+        within=_groups_within(given, within),
         seed=settings.seed,
         left_out=left_out,
         progress=progress,
     )
-    unread = left_out.notes()
-    if unread:
-        given = given.without(left_out.reasons)
-        study = study_labels(given, kind=kind, positive=positive)
-    notes += [*unread, *study.notes, *_remarks(rows, settings)]
-    if progress:
-        progress(len(given.slides), len(given.slides), "permutations")
-    results = analyse_label(rows, study.units, study.labels, settings, is_class=study.is_class)
+    silent, unusable = unusable_slides(rows, source.name, within)
+    for note in unusable:
+        warnings.warn(note, ParfocalWarning, stacklevel=2)
+    rows = rows.without(silent)
+    gone = {*left_out.reasons, *silent}
+    try:
+        if gone:
+            given = given.without(gone)
+            study = study_labels(given, kind=kind, positive=positive)
+        twice = near_identical(rows, study.units.of_slide, seed=settings.seed)
+        units = replace(
+            study.units,
+            together=units_together(twice, study.units.of_slide, len(study.units.names)) if twice else None,
+        )
+        if progress:
+            progress(len(given.slides), len(given.slides), "permutations")
+        results = analyse_label(rows, units, study.labels, settings, is_class=study.is_class)
+    except ConfigError as error:
+        for note in unusable:
+            error.add_note(note)
+        raise
+    notes += [*left_out.notes(), *unusable, *study.notes, *_remarks(rows, results, settings)]
     adjusted = [float(p) for p in holm([result.test.p_value for result in results])]
+    crossed = [float(p) for p in holm([result.crossed.p_value for result in results])]
+    cohort = CohortWords(len(given.slides), units, _same_slides(rows, units, twice))
     known = find_slides(slides, ids=ids) if slides else []
     pictures = _pictures(source, rows, results, given, study.units.of_slide, settings, known)
     described = {
@@ -147,6 +190,7 @@ def synergy(
         "target": target,
         "group": group,
         "site": site,
+        "within": within,
         "slide": slide,
         "patient_of": patient_of,
         "missing": list(missing),
@@ -160,18 +204,26 @@ def synergy(
         target,
         results,
         adjusted,
+        crossed,
+        cohort,
         pictures,
         settings,
         notes=notes,
-        n_slides=len(given.slides),
-        n_sites=None if study.units.site is None else int(study.units.site.max()) + 1,
         described=described,
         inputs=inputs,
     )
-    answer = tuple(
-        line for result, p in zip(results, adjusted, strict=True) for line in sentences(target, result, p, settings)
+    answer = answer_of(target, results, adjusted, crossed, cohort, settings)
+    result = SynergyResult(
+        target=target,
+        results=tuple(results),
+        adjusted=tuple(adjusted),
+        crossed=tuple(crossed),
+        level=settings.level,
+        answer=answer,
+        report=out / "report.html",
+        out=out,
+        notes=tuple(notes),
     )
-    result = SynergyResult(target, tuple(results), tuple(adjusted), answer, out / "report.html", out, tuple(notes))
     _write_json(out / "synergy.json", result, described, inputs)
     make_report(page, result.report)
     return result
@@ -215,16 +267,56 @@ def _usable_slides(source: EmbeddingSet, mpps: Sequence[float], left_out: LeftOu
     return [slide for slide in source.slides if slide not in set(empty)], notes
 
 
-def _remarks(rows: CohortRows, settings: SynergySettings) -> list[str]:
+def _remarks(rows: CohortRows, results: Sequence[LabelResult], settings: SynergySettings) -> list[str]:
     notes = []
-    if rows.partly_read:
-        listed = ", ".join(map(format_mpp, rows.partly_read))
+    partly = [mpp for mpp in rows.mpps if not rows.present(mpp).all()]
+    if partly:
+        share = ", ".join(
+            f"{1 - rows.present(mpp).mean():.1%} at {format_mpp(mpp)}".replace("%", " %") for mpp in partly
+        )
         notes.append(
-            f"Regions are missing at {listed} um per pixel; it is centred on the cohort's mean instead of each slide's."
+            f"Of the regions {share} um per pixel have no tile; each pair of magnifications is tested on the regions "
+            "that have both, centred on the mean of these."
+        )
+    types = {one.n_types for one in results[0].opinions}
+    if types < set(settings.types):
+        listed = ", ".join(str(n) for n in settings.types if n not in types)
+        notes.append(
+            f"There is no second opinion with {listed} types: it needs ten different regions of each in the cohort and "
+            "slides that have two regions of one type."
         )
     if rows.components < max(settings.components):
         notes.append(f"The embeddings span {rows.components} components; larger numbers of components are cut to that.")
     return notes
+
+
+def _is_the_patient(within: str, group: str | None, patient_of: str | None) -> bool:
+    return within == group or (within == "patient" and group is None and patient_of is not None)
+
+
+def _groups_within(given: LabelledSlides, within: str | None) -> dict[str, str] | None:
+    """What the regions of each slide are centred within; None for the slide itself."""
+    if within is None:
+        return None
+    names = given.by.get(within, given.groups)
+    lost = [slide for slide, name in zip(given.slides, names, strict=True) if not name]
+    if lost:
+        raise ConfigError(f"{len(lost)} slides have no value in {within!r}, which --within names: {some_of(lost)}.")
+    return dict(zip(given.slides, names, strict=True))
+
+
+def _same_slides(rows: CohortRows, units: Units, twice: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """Each pair of slides that are nearly the same, with the patients they stand under."""
+    said = []
+    for pair in twice:
+        names = [rows.slides[slide] for slide in pair]
+        owners = [units.names[units.of_slide[slide]] for slide in pair]
+        said.append(
+            " and ".join(names)
+            if units.called == "slide"
+            else " and ".join(f"{name} (patient {owner})" for name, owner in zip(names, owners, strict=True))
+        )
+    return tuple(said)
 
 
 def _pictures(

@@ -10,15 +10,22 @@ from jaxtyping import Float64, Int64
 from pydantic import Field
 
 from parfocal.config import Settings
+from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.studies.pairing.covariates import ResidualBasis, design, residual_basis
+from parfocal.studies.pairing.crossfit import CrossFitted, cross_fitted_test
 from parfocal.studies.pairing.effect import Power, debiased_effect, measure_power, slides_needed
+from parfocal.studies.pairing.imbalance import differences, nuisances
 from parfocal.studies.pairing.main_effects import MainEffect, main_effects
-from parfocal.studies.pairing.moments import CohortRows, PairMoments, pair_moments, units_of
+from parfocal.studies.pairing.moments import CohortRows, PairMoments, Units, pair_moments, units_of
 from parfocal.studies.pairing.permutation import PairingTest, draw_permutations, pairing_test, residuals_of
-from parfocal.studies.pairing.type_centring import centre_within_types, cluster_types
+from parfocal.studies.pairing.type_centring import cluster_types, types_within, usable_types
 
 __all__ = ["LabelResult", "SynergySettings", "TypeOpinion", "Units", "analyse_label"]
+
+
+_LEAST_COVERED = 0.9
+_LEAST_LEFT = 1e-9  # of the label's variance; less is rounding
 
 
 class SynergySettings(Settings):
@@ -45,21 +52,6 @@ class SynergySettings(Settings):
     seed: int = Field(0, ge=0, description="Seed of permutations, planted pairs, types and folds.")
 
 
-@dataclass(frozen=True, eq=False)
-class Units:
-    """Who is permuted: patients, each with the mean of its slides.
-
-    Attributes:
-        names: of the units.
-        of_slide: the unit of each slide, from 0.
-        site: the site of each unit, from 0; None where no sites are known.
-    """
-
-    names: tuple[str, ...]
-    of_slide: Int64[np.ndarray, " slide"]
-    site: Int64[np.ndarray, " unit"] | None = None
-
-
 @dataclass(frozen=True)
 class TypeOpinion:
     """The p-value of the test on embeddings centred within slide and one of `n_types` types."""
@@ -76,13 +68,15 @@ class LabelResult:
         label: the class, or the target's name for a number.
         is_class: whether the label is a class against the rest.
         values: of every unit.
-        test: of the pairing.
+        test: of the pairing, by permutation.
+        crossed: of the pairing, cross-fitted.
         effect: debiased strength of the best candidate; 0 where none is visible.
         power: what this cohort could have shown; None where it was not asked for.
         needed: units that would show this effect with the asked power; None where no effect is visible.
         opinions: the second opinions.
         main: main effects of each magnification and of all together.
         n_covariates: how many were taken out.
+        warnings: in what the classes differ, or what goes with the number, although it should not.
         label_left: share of the label's variance that they leave; (n - n_covariates) / (n - 1) where they know nothing.
     """
 
@@ -90,6 +84,7 @@ class LabelResult:
     is_class: bool
     values: Float64[np.ndarray, " unit"]
     test: PairingTest
+    crossed: CrossFitted
     effect: float
     power: Power | None
     needed: int | None
@@ -97,6 +92,7 @@ class LabelResult:
     main: tuple[MainEffect, ...]
     n_covariates: int
     label_left: float
+    warnings: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -106,6 +102,8 @@ class LabelResult:
             "is_class": self.is_class,
             "units": len(self.values),
             "p_value": self.test.p_value,
+            "p_cross_fitted": self.crossed.p_value,
+            "p_cross_fitted_of_splits": list(self.crossed.of_splits),
             "best": {"mpps": list(best.mpps), "components": best.components, "z": best.z},
             "effect": self.effect,
             "units_needed": self.needed,
@@ -119,6 +117,7 @@ class LabelResult:
                 "planted": list(power.strength),
                 "found": list(power.power),
             },
+            "differs_with_the_label": list(self.warnings),
             "covariates": self.n_covariates,
             "label_variance_left": self.label_left,
             "candidates": [
@@ -141,6 +140,7 @@ class LabelResult:
 class _Prepared:
     """Label-free parts that all labels share: residual moments, as they are and for each number of types."""
 
+    covariates: Float64[np.ndarray, "unit covariate"]
     basis: ResidualBasis
     pairs: tuple[PairMoments, ...]
 
@@ -163,20 +163,28 @@ def analyse_label(
         is_class: whether labels are classes.
 
     Raises:
-        ConfigError: too few units.
+        ConfigError: too few units, or sites and slide means leave nothing of a label.
     """
     components = _usable(settings.components, rows.components)
     means = {format_mpp(mpp): units_of(rows.means[mpp], units.of_slide) for mpp in rows.mpps}
     prepared = {0: _prepare(rows, units, list(means.values()), None)}
-    for n_types in settings.types:
-        types = cluster_types(rows, n_types, seed=settings.seed)
-        prepared[n_types] = _prepare(rows, units, list(means.values()), centre_within_types(rows, types))
+    for n_types in usable_types(rows, settings.types):
+        types = types_within(rows, cluster_types(rows, n_types, seed=settings.seed))
+        if _covers(rows, units, types):
+            prepared[n_types] = _prepare(rows, units, list(means.values()), types)
+    unlike = nuisances(rows, units, prepared[0].pairs)
     shown = dict(means)
     if len(means) > 1:
         shown["all together"] = np.concatenate([_unit_variance(one) for one in means.values()], axis=1)
     results = []
     for number, (name, given) in enumerate(labels.items()):
         values = given if is_class else (given - given.mean()) / given.std()
+        left = _share_left(prepared[0].basis, values)
+        if left < _LEAST_LEFT:
+            raise ConfigError(
+                f"sites and slide means tell {name!r} of every {units.called} of this cohort, and leave nothing of it "
+                "for pairing to explain: a test within sites needs sites that have more than one value of it."
+            )
         rng = np.random.default_rng([settings.seed, 19, number])
         tests = {
             n_types: _test(one, values, units.site, components, settings, rng) for n_types, one in prepared.items()
@@ -191,29 +199,48 @@ def analyse_label(
                 is_class=is_class,
                 values=values,
                 test=test,
+                crossed=cross_fitted_test(
+                    prepared[0].pairs,
+                    prepared[0].covariates,
+                    values,
+                    components,
+                    np.random.default_rng([settings.seed, 23, number]),
+                    together=units.together,
+                ),
                 effect=effect,
                 power=power,
                 needed=None if power is None else slides_needed(len(values), effect, power.detectable),
-                opinions=tuple(TypeOpinion(n, tests[n].p_value) for n in settings.types),
+                opinions=tuple(TypeOpinion(n, tests[n].p_value) for n in tests if n),
                 main=tuple(
                     main_effects(shown, values, is_class=is_class, repeats=settings.main_repeats, seed=settings.seed)
                 ),
                 n_covariates=prepared[0].basis.n_covariates,
-                label_left=_share_left(prepared[0].basis, values),
+                label_left=left,
+                warnings=differences(unlike, values, is_class=is_class),
             )
         )
     return results
+
+
+def _covers(rows: CohortRows, units: Units, group: Int64[np.ndarray, " region"]) -> bool:
+    """Whether nearly every unit has two regions of one group to compare, at every pair of magnifications."""
+    for a, b in combinations(rows.mpps, 2):
+        n = np.bincount(units.of_slide, rows.n_paired(a, b, group))
+        if (n > 0).mean() < _LEAST_COVERED:
+            return False
+    return True
 
 
 def _prepare(
     rows: CohortRows,
     units: Units,
     means: Sequence[Float64[np.ndarray, "unit _dim"]],
-    prepared: Mapping[float, np.ndarray] | None,
+    group: Int64[np.ndarray, " region"] | None,
 ) -> _Prepared:
-    pairs = tuple(pair_moments(rows, a, b, units.of_slide, prepared=prepared) for a, b in combinations(rows.mpps, 2))
+    pairs = tuple(pair_moments(rows, a, b, units.of_slide, group=group) for a, b in combinations(rows.mpps, 2))
     second = [pairs[0].first, *(pair.second for pair in pairs[: len(rows.mpps) - 1])]
-    return _Prepared(residual_basis(design(means, second, units.site)), pairs)
+    covariates = design(means, second, units.site)
+    return _Prepared(covariates, residual_basis(covariates, units.called), pairs)
 
 
 def _test(

@@ -82,10 +82,14 @@ def leading_scores(
     return scores
 
 
-def residual_basis(covariates: Float64[np.ndarray, "unit covariate"]) -> ResidualBasis:
+def residual_basis(covariates: Float64[np.ndarray, "unit covariate"], called: str = "patient") -> ResidualBasis:
     """The basis of what is orthogonal to the covariates, closest to the residuals of the units that are kept.
 
     The units with the highest leverage are dropped, as many as there are covariates: a site of one unit loses it.
+
+    Args:
+        covariates: of the units.
+        called: what a unit is, for the message.
 
     Raises:
         ConfigError: fewer than 12 residuals are left.
@@ -96,8 +100,8 @@ def residual_basis(covariates: Float64[np.ndarray, "unit covariate"]) -> Residua
     q = u.shape[1]
     if n - q < _FEWEST_RESIDUALS:
         raise ConfigError(
-            f"{n} patients are too few: {q} covariates (slide means, moments, sites) leave {n - q} of them, "
-            f"and a permutation test needs {_FEWEST_RESIDUALS}. Use more patients, or fewer sites."
+            f"{n} {called}s are too few: {q} covariates (slide means, moments, sites) leave {n - q} of them, "
+            f"and a permutation test needs {_FEWEST_RESIDUALS}. Use more {called}s, or fewer sites."
         )
     order = qr(u.T, mode="economic", pivoting=True)[2]
     kept = np.sort(order[q:])

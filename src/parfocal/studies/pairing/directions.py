@@ -12,7 +12,7 @@ from parfocal.embeddings.files import SCAN
 from parfocal.geometry import Box, format_mpp
 from parfocal.report import Figure, slide_map_figure, tile_gallery
 from parfocal.slides import Slide, SlideSource, open_slide, read_tile
-from parfocal.studies.pairing.moments import CohortRows, region_means
+from parfocal.studies.pairing.moments import CohortRows
 from parfocal.studies.pairing.permutation import Candidate
 
 __all__ = [
@@ -46,11 +46,12 @@ class DirectionScores:
     slide: Int64[np.ndarray, " region"]
 
     def of_slides(self) -> Float64[np.ndarray, " slide"]:
-        """u^T F_i v of every slide: the mean of the product over its regions, an absent one counting as nothing."""
-        product = np.nan_to_num(self.first * self.second)
+        """The mean of the product over the regions of every slide that have both magnifications; 0 without any."""
+        product = self.first * self.second
+        there = np.isfinite(product)
         number = int(self.slide.max()) + 1
-        total = np.bincount(self.slide, product, minlength=number)
-        score: Float64[np.ndarray, " slide"] = total / np.maximum(np.bincount(self.slide, minlength=number), 1)
+        total = np.bincount(self.slide[there], product[there], minlength=number)
+        score: Float64[np.ndarray, " slide"] = total / np.maximum(np.bincount(self.slide[there], minlength=number), 1)
         return score
 
 
@@ -62,7 +63,7 @@ def score_directions(rows: CohortRows, candidate: Candidate) -> DirectionScores:
         candidate,
         rows.rows[a][:, :k].astype(np.float64) @ candidate.first,
         rows.rows[b][:, :k].astype(np.float64) @ candidate.second,
-        np.repeat(np.arange(len(rows.slides), dtype=np.int64), np.diff(rows.start)),
+        rows.of_region,
     )
 
 
@@ -195,11 +196,8 @@ def _tiles(
         if name not in files:
             continue
         tokens = source.read(name)
-        centre = rows.centre.get(mpp)
-        if centre is None:
-            centre = np.nanmean(region_means(tokens, mpp), axis=0)
         own = np.flatnonzero(tokens.region[mpp] == region - int(rows.start[number]))
-        along = (tokens.features[mpp][own].astype(np.float64) - centre) @ direction
+        along = tokens.features[mpp][own].astype(np.float64) @ direction
         with open_as_embedded(source, tokens, files[name]) as opened:
             tiles.append(_tile(opened, source, tokens, mpp, int(own[along.argmax()])))
     return tiles

@@ -22,6 +22,7 @@ from parfocal.studies.pairing.permutation import (
 
 __all__ = ["Power", "debiased_effect", "measure_power", "slides_needed", "visible_from"]
 
+_FEWEST_UNITS = 17  # 12 residuals beside a constant and two components of each kind of covariate
 _STRENGTHS = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 """Planted strengths, in units of the visible edge sigma sqrt(k)."""
 
@@ -62,10 +63,13 @@ def visible_from(noise_variance: float, k: int) -> float:
 
 
 def slides_needed(n: int, effect: float, detectable: float | None) -> int | None:
-    """How many units (slides or patients) would show this effect: the detectable one falls with their square root."""
+    """How many units (slides or patients) would show this effect: the detectable one falls with their square root.
+
+    Never fewer than the test takes at all.
+    """
     if effect <= 0 or detectable is None:
         return None
-    return math.ceil(n * (detectable / effect) ** 2)
+    return max(_FEWEST_UNITS, math.ceil(n * (detectable / effect) ** 2))
 
 
 def measure_power(

@@ -19,7 +19,7 @@ from parfocal.cohort import (
     read_labels,
 )
 from parfocal.errors import ConfigError, ParfocalWarning
-from parfocal.studies.pairing.analysis import Units
+from parfocal.studies.pairing.moments import Units
 
 __all__ = ["LabelKind", "LabelledSlides", "StudyLabels", "read_labels", "study_labels"]
 
@@ -33,7 +33,7 @@ class StudyLabels:
     """What is tested: units, and one vector of numbers for each class or for the number.
 
     Attributes:
-        units: patients, each with its slides.
+        units: patients, each with its slides; or slides, where nothing says whose they are.
         labels: name -> 0 and 1 for each class against the rest, or a number's values.
         is_class: whether they are classes.
         notes: what was left out or is remarkable.
@@ -63,14 +63,15 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
     """
     names, of_slide = np.unique(np.array(given.groups), return_inverse=True)
     of_slide = of_slide.reshape(-1).astype(np.int64)
-    units = Units(tuple(names.tolist()), of_slide, _sites(given, of_slide, names.tolist()))
+    called: Literal["patient", "slide"] = "patient" if given.is_grouped else "slide"
+    units = Units(tuple(names.tolist()), of_slide, _sites(given, of_slide, names.tolist()), called=called)
     outcome = outcome_of(given, kind=_kind(given, kind, positive), positive=positive)
     cohort = cohort_of(given, outcome)
     notes = list(cohort.notes)
     if outcome.kind == "continuous":
         values = _unit_means(outcome.value, of_slide)
         if not values.std() > 0:
-            raise ConfigError(f"every patient has the same value in {given.target!r}; there is nothing to explain.")
+            raise ConfigError(f"every {called} has the same value in {given.target!r}; there is nothing to explain.")
         return StudyLabels(units, {given.target: values}, False, tuple(notes), cohort.sentence())
     classes = [outcome.classes[int(value)] for value in outcome.value]
     tested = outcome.classes[1:] if outcome.kind == "binary" else outcome.classes
@@ -81,14 +82,14 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
         if fewest >= _FEWEST_UNITS:
             labels[name] = values
         elif len(tested) > 1:
-            notes.append(f"the class {name!r} has {fewest} patients; it is not tested ({_FEWEST_UNITS} are needed).")
+            notes.append(f"the class {name!r} has {fewest} {called}s; it is not tested ({_FEWEST_UNITS} are needed).")
             warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
         else:
             raise ConfigError(
-                f"{given.target!r} has {fewest} patients in one of its classes; {_FEWEST_UNITS} in each are needed."
+                f"{given.target!r} has {fewest} {called}s in one of its classes; {_FEWEST_UNITS} in each are needed."
             )
     if not labels:
-        raise ConfigError(f"no class of {given.target!r} has {_FEWEST_UNITS} patients on either side.")
+        raise ConfigError(f"no class of {given.target!r} has {_FEWEST_UNITS} {called}s on either side.")
     torn = sum(
         len({one for one, unit in zip(classes, of_slide, strict=True) if unit == u}) > 1 for u in range(len(names))
     )

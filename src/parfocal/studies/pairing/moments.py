@@ -2,10 +2,18 @@
 
 Whitening uses all slides. A permutation test allows that: it is the same for every permutation of the labels, so the
 test holds given these statistics. A prediction would not allow it, because its test slides must stay unseen.
+
+Regions are centred within their slide, or within another group such as the patient or the TMA. Centring g regions on
+their own mean takes a g-th of every second moment with it, so that small slides would show less of whatever goes
+together; moments are multiplied by g / (g - 1). A pair of magnifications is computed on the regions that both have,
+centred on their own mean: whatever decides which tiles are absent then changes the composition of what is left, which
+the covariates know, and not the scale of the moments.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -14,7 +22,17 @@ from parfocal.embeddings import LeftOut, SlideTokens
 from parfocal.probes.moments import cross_moments
 from parfocal.probes.whitening import Preparation, Whitening, fit_whitening
 
-__all__ = ["CohortRows", "PairMoments", "Progress", "Read", "pair_moments", "read_rows", "region_means", "units_of"]
+__all__ = [
+    "CohortRows",
+    "PairMoments",
+    "Progress",
+    "Read",
+    "Units",
+    "pair_moments",
+    "read_rows",
+    "region_means",
+    "units_of",
+]
 
 Progress = Callable[[int, int, str], None]
 """Told how much is done, how much there is, and of what."""
@@ -24,7 +42,26 @@ Read = Callable[[str], SlideTokens]
 
 _WHITENING_SLIDES = 256
 _WHITENING_REGIONS = 64
-_FEWEST_READ = 0.99
+_LEAST_SPREAD = 1e-5  # of a slide's regions about their mean, over their root mean square; less is rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Who is permuted: patients, each with the mean of its slides.
+
+    Attributes:
+        names: of the units.
+        of_slide: the unit of each slide, from 0.
+        site: the site of each unit, from 0; None where no sites are known.
+        together: the same number for units that hold the same slide; None where none do.
+        called: what a unit is; a slide, where nothing says which slides come from one patient.
+    """
+
+    names: tuple[str, ...]
+    of_slide: Int64[np.ndarray, " slide"]
+    site: Int64[np.ndarray, " unit"] | None = None
+    together: Int64[np.ndarray, " unit"] | None = None
+    called: Literal["patient", "slide"] = "patient"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +72,13 @@ class CohortRows:
         slides: ids.
         mpps: magnifications, coarse to fine.
         means: per magnification the mean over all tiles of each slide, as stored.
-        rows: per magnification one row for every region of every slide, about its slide's mean; NaN where the region
-            has no tile.
+        rows: per magnification one row for every region of every slide, about the mean of its group; NaN where the
+            region has no tile.
         start: where the regions of each slide begin in `rows`, and the end.
+        group: what each region is centred within, from 0: its slide, or what its slide was said to belong to.
         mapping: per magnification the matrix that whitens centred embeddings.
-        partly_read: magnifications of which a part was not read; they are centred on the cohort's mean, because the
-            mean of the regions that were read depends on which they were.
-        centre: per partly read magnification the cohort's mean.
+        tiles: per magnification how many tiles each slide has.
+        varies: per magnification whether the regions of each slide's group differ from each other at all.
     """
 
     slides: tuple[str, ...]
@@ -49,9 +86,10 @@ class CohortRows:
     means: Mapping[float, Float64[np.ndarray, "slide _dim"]]
     rows: Mapping[float, Float32[np.ndarray, "region _component"]]
     start: Int64[np.ndarray, " bound"]
+    group: Int64[np.ndarray, " region"]
     mapping: Mapping[float, Float64[np.ndarray, "_dim _component"]]
-    partly_read: tuple[float, ...]
-    centre: Mapping[float, Float64[np.ndarray, " _dim"]]
+    tiles: Mapping[float, Int64[np.ndarray, " slide"]]
+    varies: Mapping[float, Bool[np.ndarray, " slide"]]
 
     @property
     def components(self) -> int:
@@ -59,14 +97,38 @@ class CohortRows:
         return int(min(rows.shape[1] for rows in self.rows.values()))
 
     @property
-    def bounds(self) -> list[tuple[int, int]]:
-        """Begin and end of each slide's regions."""
-        return [(int(a), int(b)) for a, b in zip(self.start[:-1], self.start[1:], strict=True)]
+    def of_region(self) -> Int64[np.ndarray, " region"]:
+        """The number of each region's slide."""
+        return np.repeat(np.arange(len(self.slides), dtype=np.int64), np.diff(self.start))
 
     def present(self, mpp: float) -> Bool[np.ndarray, " region"]:
         """Whether each region has a tile of this magnification."""
         there: Bool[np.ndarray, " region"] = np.isfinite(self.rows[mpp][:, 0])
         return there
+
+    def n_paired(
+        self, first: float, second: float, group: Int64[np.ndarray, " region"] | None = None
+    ) -> Int64[np.ndarray, " slide"]:
+        """How many regions of each slide have both magnifications and another such region in their group."""
+        group = self.group if group is None else group
+        both = self.present(first) & self.present(second)
+        some = both & (np.bincount(group[both], minlength=int(group.max()) + 1)[group] > 1)
+        return np.bincount(self.of_region[some], minlength=len(self.slides))
+
+    def without(self, slides: Collection[str]) -> "CohortRows":
+        """The rows of the other slides."""
+        kept = np.array([one not in slides for one in self.slides], dtype=bool)
+        regions = kept[self.of_region]
+        return replace(
+            self,
+            slides=tuple(one for one in self.slides if one not in slides),
+            means={mpp: own[kept] for mpp, own in self.means.items()},
+            rows={mpp: own[regions] for mpp, own in self.rows.items()},
+            start=np.concatenate([[0], np.cumsum(np.diff(self.start)[kept])]).astype(np.int64),
+            group=self.group[regions],
+            tiles={mpp: own[kept] for mpp, own in self.tiles.items()},
+            varies={mpp: own[kept] for mpp, own in self.varies.items()},
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +137,9 @@ class PairMoments:
 
     Attributes:
         mpps: the coarser and the finer magnification.
-        cross: E[x_a x_b^T] over regions; the denominator is the number of all regions.
-        first: E[x_a x_a^T].
-        second: E[x_b x_b^T].
+        cross: the covariance of x_a and x_b over the regions that have both, without the bias of centring.
+        first: of x_a with itself, over the same regions.
+        second: of x_b with itself.
     """
 
     mpps: tuple[float, float]
@@ -92,6 +154,7 @@ def read_rows(
     slides: Sequence[str],
     *,
     components: int,
+    within: Mapping[str, str] | None = None,
     seed: int = 0,
     left_out: LeftOut | None = None,
     progress: Progress | None = None,
@@ -103,6 +166,7 @@ def read_rows(
         mpps: the magnifications to use, coarse to fine.
         slides: ids; each has a tile at every magnification.
         components: the most that are kept; fewer where the embeddings span fewer.
+        within: what each slide's regions are centred within, such as its patient; None centres within the slide.
         seed: of the sample that the whitening is fitted on.
         left_out: takes the slides that cannot be read, and the rows are those of the others; None raises.
         progress: is told of every slide.
@@ -112,13 +176,15 @@ def read_rows(
     """
     rng = np.random.default_rng([seed, 11])
     left_out = left_out or LeftOut(strict=True)
-    whitening, partly_read = _fit(read, left_out, mpps, slides, components, rng, seed)
-    centre = {mpp: whitening[mpp].mean for mpp in partly_read}
+    within = within or {slide: slide for slide in slides}
+    whitening = _fit(read, left_out, mpps, slides, within, components, rng, seed)
     mapping = {mpp: one.map_of(Preparation(components)) for mpp, one in whitening.items()}
     k = min(one.shape[1] for one in mapping.values())
     mapping = {mpp: one[:, :k] for mpp, one in mapping.items()}
     means: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
     rows: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
+    squares: dict[float, list[tuple[float, float]]] = {mpp: [] for mpp in mpps}
+    tiles: dict[float, list[int]] = {mpp: [] for mpp in mpps}
     kept, counts = [], []
     for number, slide in enumerate(slides):
         if progress:
@@ -129,18 +195,23 @@ def read_rows(
             counts.append(tokens.n_regions)
             for mpp in mpps:
                 means[mpp].append(tokens.features[mpp].mean(axis=0, dtype=np.float64))
-                centred = _centred(region_means(tokens, mpp), centre.get(mpp))
-                rows[mpp].append((centred @ mapping[mpp]).astype(np.float32))
+                own = region_means(tokens, mpp)
+                rows[mpp].append(own @ mapping[mpp])
+                squares[mpp].append(_squares(own))
+                tiles[mpp].append(len(tokens.region[mpp]))
     left_out.refuse_none_left(slides, "the cohort")
+    of_slide = np.unique([within[slide] for slide in kept], return_inverse=True)[1].reshape(-1).astype(np.int64)
+    group = np.repeat(of_slide, counts)
     return CohortRows(
         slides=tuple(kept),
         mpps=tuple(mpps),
         means={mpp: np.stack(own) for mpp, own in means.items()},
-        rows={mpp: np.concatenate(own) for mpp, own in rows.items()},
+        rows={mpp: centred_within(np.concatenate(own), group).astype(np.float32) for mpp, own in rows.items()},
         start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        group=group,
         mapping=mapping,
-        partly_read=partly_read,
-        centre=centre,
+        tiles={mpp: np.array(own, dtype=np.int64) for mpp, own in tiles.items()},
+        varies={mpp: _varies(np.array(own), np.stack(means[mpp]), of_slide) for mpp, own in squares.items()},
     )
 
 
@@ -154,50 +225,88 @@ def region_means(tokens: SlideTokens, mpp: float) -> Float64[np.ndarray, "region
     return means
 
 
+def centred_within(
+    rows: Float[np.ndarray, "region component"], group: Int64[np.ndarray, " region"]
+) -> Float64[np.ndarray, "region component"]:
+    """About the mean of each group; absent regions (NaN) have no say and stay absent."""
+    there = np.isfinite(rows[:, 0])
+    total = np.zeros((int(group.max()) + 1, rows.shape[1]))
+    np.add.at(total, group[there], rows[there])
+    count = np.bincount(group[there], minlength=len(total))
+    centred = np.full(rows.shape, np.nan)
+    centred[there] = rows[there] - (total / np.maximum(count, 1)[:, None])[group[there]]
+    return centred
+
+
 def pair_moments(
     rows: CohortRows,
     first: float,
     second: float,
     unit: Int64[np.ndarray, " slide"],
     *,
-    prepared: Mapping[float, Float[np.ndarray, "region component"]] | None = None,
+    group: Int64[np.ndarray, " region"] | None = None,
 ) -> PairMoments:
     """The moments of one pair of magnifications, the mean over the slides of each unit.
+
+    A unit none of whose slides has two regions to compare has the mean of the others.
 
     Args:
         rows: of the cohort.
         first: the coarser magnification.
         second: the finer one.
         unit: the unit of each slide, numbered from 0 without gaps.
-        prepared: rows to use in place of the cohort's, such as those centred within types.
+        group: what regions are centred within, in place of the cohort's own groups, such as a slide's tissue types.
     """
-    own = prepared or rows.rows
+    group = rows.group if group is None else group
     k = rows.components
-    a, b = own[first][:, :k], own[second][:, :k]
-    in_a, in_b = np.isfinite(a[:, 0]), np.isfinite(b[:, 0])
-    return PairMoments(
-        (first, second),
-        units_of(cross_moments(a, b, in_a & in_b, rows.bounds), unit),
-        units_of(cross_moments(a, a, in_a, rows.bounds), unit),
-        units_of(cross_moments(b, b, in_b, rows.bounds), unit),
+    both = rows.present(first) & rows.present(second)
+    size = np.bincount(group[both], minlength=int(group.max()) + 1)[group]
+    used = both & (size > 1)
+    of_region = rows.of_region[used]
+    n = np.bincount(of_region, minlength=len(rows.slides))
+    ends = np.cumsum(n)
+    bounds = [(int(a), int(b)) for a, b in zip(ends - n, ends, strict=True)]
+    unbiased = np.sqrt(size[used] / (size[used] - 1.0))[:, None]
+    a, b = (unbiased * centred_within(rows.rows[mpp][used, :k], group[used]) for mpp in (first, second))
+    there = np.ones(len(a), dtype=bool)
+    cross, own_first, own_second = (
+        units_of(cross_moments(one, other, there, bounds), unit, n > 0) for one, other in ((a, b), (a, a), (b, b))
     )
+    return PairMoments((first, second), cross, own_first, own_second)
 
 
-def units_of(values: Float[np.ndarray, "slide ..."], unit: Int64[np.ndarray, " slide"]) -> Float64[np.ndarray, "..."]:
-    """The mean over the slides of each unit."""
-    total = np.zeros((int(unit.max()) + 1, *values.shape[1:]))
-    np.add.at(total, unit, values)
-    count = np.bincount(unit).reshape(-1, *[1] * (values.ndim - 1))
-    mean: Float64[np.ndarray, "..."] = total / count
+def units_of(
+    values: Float[np.ndarray, "slide ..."],
+    unit: Int64[np.ndarray, " slide"],
+    counts: Bool[np.ndarray, " slide"] | None = None,
+) -> Float64[np.ndarray, "..."]:
+    """The mean over the slides of each unit that count; a unit without any has the mean of the other units."""
+    counted = np.ones(len(unit), dtype=bool) if counts is None else counts
+    number = np.bincount(unit[counted], minlength=int(unit.max()) + 1)
+    total = np.zeros((len(number), *values.shape[1:]))
+    np.add.at(total, unit[counted], values[counted])
+    mean: Float64[np.ndarray, "..."] = total / np.maximum(number, 1).reshape(-1, *[1] * (values.ndim - 1))
+    if not number.all():
+        mean[number == 0] = mean[number > 0].mean(axis=0) if number.any() else 0.0
     return mean
 
 
-def _centred(means: np.ndarray, centre: np.ndarray | None) -> np.ndarray:
-    """About the slide's mean over its regions, or about `centre`."""
-    if centre is not None:
-        return np.asarray(means - centre)
-    there = np.isfinite(means[:, 0])
-    return np.asarray(means - means[there].mean(axis=0)) if there.any() else means
+def _squares(means: np.ndarray) -> tuple[float, float]:
+    """The sum of squares of a slide's regions about their mean, and as they are."""
+    there = means[np.isfinite(means[:, 0])]
+    if not len(there):
+        return 0.0, 0.0
+    return float(((there - there.mean(axis=0)) ** 2).sum()), float((there**2).sum())
+
+
+def _varies(squares: np.ndarray, means: np.ndarray, of_slide: np.ndarray) -> Bool[np.ndarray, " slide"]:
+    """Whether the regions of each slide's group differ by more than rounding: within a slide, or between its slides."""
+    count = np.bincount(of_slide)[of_slide]
+    inside, whole = (np.bincount(of_slide, one)[of_slide] / count for one in squares.T)
+    between = ((means - units_of(means, of_slide)[of_slide]) ** 2).sum(axis=1)
+    between = np.bincount(of_slide, between)[of_slide] / count
+    varies: Bool[np.ndarray, " slide"] = inside + between > _LEAST_SPREAD**2 * np.maximum(whole, 1e-300)
+    return varies
 
 
 def _fit(
@@ -205,38 +314,45 @@ def _fit(
     left_out: LeftOut,
     mpps: Sequence[float],
     slides: Sequence[str],
+    within: Mapping[str, str],
     components: int,
     rng: np.random.Generator,
     seed: int,
-) -> tuple[dict[float, Whitening], tuple[float, ...]]:
-    """Whitening per magnification from a sample in which slides count alike; and which ones are partly read."""
-    picked = sorted(rng.choice(len(slides), min(_WHITENING_SLIDES, len(slides)), replace=False))
-    sample: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
-    n_present, n_all = dict.fromkeys(mpps, 0), 0
-    for number in picked:
-        with left_out.reading(slides[number]):
-            tokens = read(slides[number])
-            n_all += tokens.n_regions
+) -> dict[float, Whitening]:
+    """Whitening per magnification from a sample of whole groups in which slides count alike."""
+    names = sorted({within[slide] for slide in slides})
+    members: dict[str, list[str]] = {name: [] for name in names}
+    for slide in slides:
+        members[within[slide]].append(slide)
+    picked: list[str] = []
+    for number in rng.permutation(len(names)):
+        if not picked or len(picked) + len(members[names[number]]) <= _WHITENING_SLIDES:
+            picked += members[names[number]]
+    sample: dict[float, list[tuple[str, np.ndarray]]] = {mpp: [] for mpp in mpps}
+    total: dict[tuple[float, str], np.ndarray] = {}
+    count: Counter[tuple[float, str]] = Counter()
+    for slide in sorted(picked):
+        with left_out.reading(slide):
+            tokens = read(slide)
             for mpp in mpps:
                 means = region_means(tokens, mpp)
-                sample[mpp].append(means)
-                n_present[mpp] += int(np.isfinite(means[:, 0]).sum())
-    left_out.refuse_none_left([slides[number] for number in picked], "the cohort")
-    partly_read = tuple(mpp for mpp in mpps if n_present[mpp] < _FEWEST_READ * n_all)
+                means = means[np.isfinite(means[:, 0])]
+                key = (mpp, within[slide])
+                total[key] = total.get(key, 0.0) + means.sum(axis=0)
+                count[key] += len(means)
+                sample[mpp].append((within[slide], means[rng.permutation(len(means))[:_WHITENING_REGIONS]]))
+    left_out.refuse_none_left(picked, "the cohort")
     result = {}
     for mpp in mpps:
-        parts, weights = [], []
-        for means in sample[mpp]:
-            rows = means if mpp in partly_read else _centred(means, None)
-            there = np.flatnonzero(np.isfinite(rows[:, 0]))
-            there = rng.permutation(there)[:_WHITENING_REGIONS]
-            parts.append(rows[there])
-            weights.append(np.full(len(there), 1 / max(len(there), 1)))
+        # A group of one region is zero about its mean and says nothing of a spread.
+        parts = [(name, rows) for name, rows in sample[mpp] if len(rows) and count[mpp, name] > 1]
+        if not parts:
+            parts = [(name, rows) for name, rows in sample[mpp] if len(rows)]
         result[mpp] = fit_whitening(
-            np.concatenate(parts),
-            np.concatenate(weights),
+            np.concatenate([rows - total[mpp, name] / count[mpp, name] for name, rows in parts]),
+            np.concatenate([np.full(len(rows), 1 / len(rows)) for _, rows in parts]),
             widest=components,
-            centred=mpp not in partly_read,
+            centred=True,
             seed=seed,
         )
-    return result, partly_read
+    return result

@@ -5,16 +5,26 @@ Composition cannot survive this centring where the types are right. It can erase
 type; so it is read beside the test and never in its place.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from sklearn.cluster import KMeans
 
 from parfocal.studies.pairing.moments import CohortRows
 
-__all__ = ["centre_within_types", "cluster_types"]
+__all__ = ["cluster_types", "types_within", "usable_types"]
 
 _MOST_ROWS = 20_000
 _COMPONENTS = 16
+
+
+def usable_types(rows: CohortRows, asked: Sequence[int]) -> tuple[int, ...]:
+    """The numbers of types that the cohort has enough different regions for, ten for each."""
+    coarse = rows.rows[rows.mpps[0]][:, :_COMPONENTS]
+    # Rounded, because k-means merges what differs less than its own rounding.
+    different = len(np.unique(coarse[np.isfinite(coarse[:, 0])].round(3), axis=0))
+    return tuple(n for n in asked if 10 * n <= different)
 
 
 def cluster_types(rows: CohortRows, n_types: int, *, seed: int) -> Int64[np.ndarray, " region"]:
@@ -30,20 +40,7 @@ def cluster_types(rows: CohortRows, n_types: int, *, seed: int) -> Int64[np.ndar
     return types
 
 
-def centre_within_types(
-    rows: CohortRows, types: Int64[np.ndarray, " region"]
-) -> dict[float, Float[np.ndarray, "region component"]]:
-    """Whitened rows about the mean of their type in their slide; a type seen once in a slide says nothing more."""
-    slide = np.repeat(np.arange(len(rows.slides)), np.diff(rows.start))
-    group = np.unique(slide * (int(types.max()) + 2) + types + 1, return_inverse=True)[1].reshape(-1)
-    return {mpp: _centred(own.astype(np.float64), group) for mpp, own in rows.rows.items()}
-
-
-def _centred(rows: np.ndarray, group: np.ndarray) -> np.ndarray:
-    there = np.isfinite(rows[:, 0])
-    total = np.zeros((int(group.max()) + 1, rows.shape[1]))
-    np.add.at(total, group[there], rows[there])
-    count = np.bincount(group[there], minlength=len(total))
-    centred = np.full_like(rows, np.nan)
-    centred[there] = rows[there] - (total / np.maximum(count, 1)[:, None])[group[there]]
-    return centred
+def types_within(rows: CohortRows, types: Int64[np.ndarray, " region"]) -> Int64[np.ndarray, " region"]:
+    """Groups of regions of one type in one group of the cohort; a type seen once there says nothing more."""
+    group = np.unique(rows.group * (int(types.max()) + 2) + types + 1, return_inverse=True)[1]
+    return group.reshape(-1).astype(np.int64)
