@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parfocal.config import GridConfig
@@ -174,6 +174,9 @@ SIZES = st.integers(20, 1300)
 
 @settings(deadline=None, max_examples=80)
 @given(width=SIZES, height=SIZES, mpps=st.sampled_from([(2.0, 1.0, 0.5), (1.5, 0.5), (0.5,), (4.0, 1.0)]))
+@example(width=56, height=383, mpps=(2.0, 1.0, 0.5))
+@example(width=56, height=159, mpps=(2.0, 1.0, 0.5))
+@example(width=159, height=61, mpps=(2.0, 1.0, 0.5))
 def test_a_small_picture_fills_as_many_tiles_as_fit(width: int, height: int, mpps: tuple[float, ...]) -> None:
     """Pure tissue of any size: counted in whole tiles along each side, none is lost and nothing is mostly white."""
     grid = GridConfig(region_um=max(mpps) * 112 * 2, tile_px=112, mpps=mpps)

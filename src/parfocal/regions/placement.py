@@ -12,8 +12,10 @@ from parfocal.config import GridConfig
 
 __all__ = ["region_origin_um"]
 
-# A tile counts as filled along one axis from here on: of both axes together that is half of a tile.
-_FILLED = math.sqrt(0.5)
+# A tile counts as filled along one axis from here on: of both axes together that is half of a tile. Where the picture
+# is narrower than a tile along the other axis, more of it has to be filled along this one.
+_HALF = 0.5
+_FILLED = math.sqrt(_HALF)
 _EXACT = 1e-6
 
 
@@ -25,11 +27,14 @@ def region_origin_um(size_um: tuple[float, float], grid: GridConfig, slide_mpp: 
         grid: how it is cut.
         slide_mpp: micrometres per level-0 pixel.
     """
-    x, y = (-round(_lead_um(size, grid) / slide_mpp) * slide_mpp for size in size_um)
+    finest_um = grid.tile_um(min(grid.mpps))
+    filled = [min(max(_FILLED, _HALF * finest_um / other), 1.0) for other in reversed(size_um)]
+    leads = (_lead_um(size, grid, part) for size, part in zip(size_um, filled, strict=True))
+    x, y = (-round(lead / slide_mpp) * slide_mpp for lead in leads)
     return x + 0.0, y + 0.0  # no minus before a zero
 
 
-def _lead_um(size_um: float, grid: GridConfig) -> float:
+def _lead_um(size_um: float, grid: GridConfig, filled: float) -> float:
     """How far from the start of its region a slide begins along one axis."""
     room = grid.region_um - size_um
     if room <= _EXACT * grid.region_um:
@@ -43,10 +48,10 @@ def _lead_um(size_um: float, grid: GridConfig) -> float:
         slack = (tiles * finest_um - size_um) / 2
         leads |= {start * finest_um + slack for start in range(grid.tiles_per_side(min(grid.mpps)) - tiles + 1)}
     inside = {min(max(lead, 0.0), room) for lead in leads}
-    return max(inside, key=lambda lead: (_filled(lead, size_um, grid), -round(abs(lead - middle), 3), -lead))
+    return max(inside, key=lambda lead: (_filled(lead, size_um, grid, filled), -round(abs(lead - middle), 3), -lead))
 
 
-def _filled(lead_um: float, size_um: float, grid: GridConfig) -> tuple[tuple[int, ...], float]:
+def _filled(lead_um: float, size_um: float, grid: GridConfig, filled: float) -> tuple[tuple[int, ...], float]:
     """How many tiles of each magnification, finest first, the picture fills along this axis, and how wholly.
 
     The second is a sum of squares: one tile of which two thirds are filled is better than two of one third.
@@ -58,6 +63,6 @@ def _filled(lead_um: float, size_um: float, grid: GridConfig) -> tuple[tuple[int
             (min(lead_um + size_um, (tile + 1) * side_um) - max(lead_um, tile * side_um)) / side_um
             for tile in range(grid.tiles_per_side(mpp))
         ]
-        counts.append(sum(part >= _FILLED - _EXACT for part in parts))
+        counts.append(sum(part >= filled - _EXACT for part in parts))
         total += sum(max(part, 0.0) ** 2 for part in parts)
     return tuple(counts), round(total, 6)
