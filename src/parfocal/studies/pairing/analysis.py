@@ -40,7 +40,12 @@ class SynergySettings(Settings):
         description="Numbers of tissue types for the second opinion, centred within types; none turns it off.",
     )
     power: float = Field(0.8, gt=0, lt=1, description="The power that the detectable effect is found with.")
-    level: float = Field(0.05, gt=0, lt=1, description="Level of the test, for the power line.")
+    level: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Pairing is said where the p-values of both tests are at most this; level of the power line too.",
+    )
     power_permutations: int = Field(
         200, ge=0, description="Cohorts that pairs are planted into at each strength; 0 leaves the power line out."
     )
