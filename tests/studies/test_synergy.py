@@ -242,13 +242,7 @@ def test_a_label_file_is_read_with_care(tmp_path: Path) -> None:
         read_labels(file, "t")
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty slides whose regions lie on one picture, with labels: classes, a number, one value."""
-    root = tmp_path_factory.mktemp("synergy")
-    pixels = np.random.default_rng(0).integers(0, 255, (4 * 112 + 20, 6 * 112 + 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(root / "picture.png")
-    slides, label, _ = draw("pairing", n=40)
+def write_set(root: Path, slides: list[SlideTokens], origin: SlideOrigin | None = None) -> None:
     path = create_set(
         root / "store",
         "drawn-00000000",
@@ -261,7 +255,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dtype="float32",
     )
     for tokens in slides:
-        write_tokens(path, tokens, origin=SlideOrigin(path=str(root / "picture.png")))
+        write_tokens(path, tokens, origin=origin)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty slides whose regions lie on one picture, with labels: classes, a number, one value."""
+    root = tmp_path_factory.mktemp("synergy")
+    pixels = np.random.default_rng(0).integers(0, 255, (4 * 112 + 20, 6 * 112 + 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / "picture.png")
+    slides, label, _ = draw("pairing", n=40)
+    write_set(root, slides, SlideOrigin(path=str(root / "picture.png")))
     with (root / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["slide", "patient", "paired", "dose"])
@@ -297,19 +301,7 @@ def test_the_command_writes_the_page_and_the_numbers(store: Path, capsys: pytest
 
 def write_store(root: Path, slides: list[SlideTokens], columns: dict[str, list[str]]) -> list[str]:
     """A store and its labels, and the arguments of a fast `synergy` on them."""
-    path = create_set(
-        root / "store",
-        "drawn-00000000",
-        "tiles",
-        region_um=REGION_UM,
-        dims=dict.fromkeys(MPPS, 10),
-        settings={"encoder": "drawn"},
-        encoder_digests=dict.fromkeys(MPPS, "0" * 8),
-        tile_px=TILE_PX,
-        dtype="float32",
-    )
-    for tokens in slides:
-        write_tokens(path, tokens)
+    write_set(root, slides)
     with (root / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["slide", *columns])

@@ -1,10 +1,8 @@
 """The pixels of a picture as one array: decoded strictly, with little more memory than the array itself has."""
 
-import logging
 import mmap
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from parfocal.slides.jpeg import StrictJpeg, read_jpeg_header
 from parfocal.slides.openslide_reader import on_white
 from parfocal.slides.reader import NotMineError
 from parfocal.slides.tiff_level import TiffLevel
+from parfocal.slides.tiff_metadata import quiet_log
 from parfocal.slides.tiff_pixels import pixel_kind
 
 __all__ = ["bytes_per_px", "picture_pixels"]
@@ -76,7 +75,7 @@ def _jpeg(data: bytes, size: tuple[int, int]) -> UInt8[np.ndarray, "y x 3"]:
 
 
 def _png(data: mmap.mmap) -> UInt8[np.ndarray, "y x 3"]:
-    with _quiet_imagecodecs():
+    with quiet_log("imagecodecs"):  # remarks on colour profiles
         pixels = np.asarray(imagecodecs.png_decode(data))
     if pixels.dtype != np.uint8:
         raise NotMineError(f"its samples have {8 * pixels.dtype.itemsize} bits, not 8")
@@ -177,15 +176,3 @@ def _checked_png(data: mmap.mmap) -> dict[str, bytes]:
                 found["exif"] = b"Exif\0\0" + bytes(view[at + 8 : end - 4])
             at = end
     return found
-
-
-@contextmanager
-def _quiet_imagecodecs() -> Iterator[None]:
-    """Keep what the decoder remarks on colour profiles off the screen."""
-    logger = logging.getLogger("imagecodecs")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before

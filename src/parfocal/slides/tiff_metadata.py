@@ -6,11 +6,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from parfocal.slides.calibration import MppClaim
 
-__all__ = ["BROKEN_DATA", "aperio_claim", "leading_number", "quiet_tifffile", "resolution_tag"]
+__all__ = ["BROKEN_DATA", "aperio_claim", "leading_number", "quiet_log", "quiet_tifffile", "resolution_tag"]
 
 # What tifffile, imagecodecs and the file itself raise on broken data.
 BROKEN_DATA = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OSError, struct.error, zlib.error)
@@ -18,15 +19,18 @@ _UM_PER_UNIT = {2: (25400.0, "inch"), 3: (10000.0, "cm")}
 
 
 @contextmanager
-def quiet_tifffile() -> Iterator[None]:
-    """Keep tifffile's log lines off the screen; what matters in them comes back as our one message."""
-    logger = logging.getLogger("tifffile")
+def quiet_log(name: str) -> Iterator[None]:
+    """Keep a library's log lines off the screen; what matters in them comes back as our one message."""
+    logger = logging.getLogger(name)
     before = logger.disabled
     logger.disabled = True
     try:
         yield
     finally:
         logger.disabled = before
+
+
+quiet_tifffile = partial(quiet_log, "tifffile")
 
 
 def aperio_claim(description: str) -> tuple[MppClaim | None, float | None]:
