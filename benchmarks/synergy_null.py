@@ -84,9 +84,7 @@ NULLS = {
     "noise-20": Kind("noise 20 % less and more", noise=(0.8, 1.2)),
     "noise-40": Kind("noise 40 % less and more", noise=(0.6, 1.4)),
     "tiles": Kind("one fine tile per region in one class, else 4", tiles=(4, 1), noise=(1.5, 1.5)),
-    "slides": Kind(
-        "one slide of 16 regions a patient in the rarer class, else 4", slides=(4, 1), regions=(16, 16), share=0.3
-    ),
+    "slides": Kind("one slide per patient in the rarer class, else 4", slides=(4, 1), regions=(16, 16), share=0.3),
     "absent": Kind("fine tiles absent in a type, by class", absent=(0.0, 0.6)),
     "absent-all": Kind("the same, all of them", absent=(0.0, 1.0)),
     "absent-anywhere": Kind("fine tiles absent anywhere, by class", absent_anywhere=(0.0, 0.5)),
