@@ -1,7 +1,7 @@
 """What becomes of damaged slides and damaged stores: counts of right, absent, refused and wrong answers.
 
 Run: python benchmarks/malformed.py [--seed 0] [--each 25] [--only WORD] [--slide FILE ...]
-Small slides of many encodings (and crops of the named ones) are damaged in one place each, put in folders of a hundred
+Small slides of many encodings (and the named ones) are damaged in one place each, put in folders of a hundred
 and embedded by the command line, as a user would. The tile encoder averages blocks of 16 x 16 pixels, so that any
 change of a pixel shows; every row is compared with the row that the whole slide has at the same place. A row that
 differs is *wrong*. Damages whose data every decoder of the format accepts (asked directly, tile by tile, with the
@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def encode(tiles):
     blocks = tiles.reshape(len(tiles), 7, 16, 7, 16, 3).astype(np.float32).mean(axis=(2, 4))
     return blocks.reshape(len(tiles), -1)
 """
+
+
+Rows = dict[tuple[float, int, int], bytes]
+"""Each row by its magnification and the place of its tile."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class Run:
 
     faults: list[str] = field(default_factory=list)
     peak: int = 0
+    whole: dict[str, Rows] = field(default_factory=dict)
+    """The rows of the undamaged slides that were asked for until now."""
 
 
 def main() -> int:
@@ -106,14 +113,16 @@ def main() -> int:
         folder = Path(scratch)
         (folder / "blocks.py").write_text(ENCODER)
         bases = [*made_slides(folder, rng), *(base_of(path.name, path) for path in arguments.slide)]
-        made = [
-            Damaged(kind, base, damage(base, rng))
-            for kind, damage in KINDS.items()
+        chosen = [
+            (kind, base)
+            for kind in KINDS
             for base in bases
             if arguments.only in f"{kind} / {base.name}"
             for _ in range(arguments.each)
         ]
-        outcomes = damaged_slides(folder, made, run, arguments.keep)
+        # One at a time, in the order of the draws: all of them would fill gigabytes.
+        made = (Damaged(kind, base, KINDS[kind](base, rng)) for kind, base in chosen)
+        outcomes = damaged_slides(folder, made, len(chosen), run, arguments.keep)
         for kind, change in STORE_KINDS.items():
             if arguments.only in kind:
                 outcomes += damaged_stores(folder, bases[0], kind, change, arguments.each * 4, rng, run)
@@ -315,11 +324,12 @@ def can_be_noticed(base: Base, damage: Damage, tile: int) -> bool:
 # Runs
 
 
-def damaged_slides(folder: Path, made: list[Damaged], run: Run, keep: Path | None) -> list[tuple[str, str, str]]:
+def damaged_slides(
+    folder: Path, made: Iterator[Damaged], number: int, run: Run, keep: Path | None
+) -> list[tuple[str, str, str]]:
     """Embed damaged slides in batches of a hundred, and compare every row: kind, encoding and outcome of each."""
     outcomes = []
-    for start in range(0, len(made), 100):
-        batch = {f"{start + number:05d}": one for number, one in enumerate(made[start : start + 100])}
+    while batch := {f"{at:05d}": one for at, one in enumerate(islice(made, 100), len(outcomes))}:
         slides, store = folder / "slides", folder / "store"
         slides.mkdir()
         for name, one in batch.items():
@@ -327,14 +337,14 @@ def damaged_slides(folder: Path, made: list[Damaged], run: Run, keep: Path | Non
         before = len(run.faults)
         said = embed(folder, slides, store, run)
         for name, one in batch.items():
-            outcome = judge(store, name, one, said.get(name), rows_of_whole(folder, one.base))
+            outcome = judge(store, name, one, said.get(name), rows_of_whole(folder, one.base, run))
             outcomes.append((one.kind, one.base.name, outcome))
             if keep is not None and (outcome == "WRONG" or len(run.faults) > before):
                 keep.mkdir(parents=True, exist_ok=True)
                 (keep / f"{name} {one.kind} {one.base.name} {outcome}.tif").write_bytes(one.damage.data)
         for path in (slides, store):
             shutil.rmtree(path, ignore_errors=True)
-        print(f"{start + len(batch)} of {len(made)} slides", file=sys.stderr, flush=True)
+        print(f"{len(outcomes)} of {number} slides", file=sys.stderr, flush=True)
     return outcomes
 
 
@@ -400,13 +410,10 @@ def children_of(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-Rows = dict[tuple[float, int, int], bytes]
-
-
-def rows_of_whole(folder: Path, base: Base, known: dict[str, Rows] = {}) -> Rows:  # noqa: B006
-    """The rows of the undamaged slide; `known` keeps them from call to call."""
-    if base.name in known:
-        return known[base.name]
+def rows_of_whole(folder: Path, base: Base, run: Run) -> Rows:
+    """The rows of the undamaged slide, embedded when they are first asked for."""
+    if base.name in run.whole:
+        return run.whole[base.name]
     slides, store = folder / "whole", folder / "whole-store"
     slides.mkdir()
     (slides / "whole.tif").write_bytes(base.data)
@@ -416,7 +423,7 @@ def rows_of_whole(folder: Path, base: Base, known: dict[str, Rows] = {}) -> Rows
     rows = rows_of(store, "whole")
     shutil.rmtree(slides)
     shutil.rmtree(store)
-    known[base.name] = rows
+    run.whole[base.name] = rows
     return rows
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, UInt8
 from parfocal.errors import UnreadableSlideError
 from parfocal.geometry import Box, whole_ratio
 from parfocal.regions import RegionPlan
+from parfocal.regions.raster import CONTRADICTION
 from parfocal.slides import Gap, Slide, read_tile, resample, tile_window
 
 __all__ = ["AbsentTile", "RegionTiles", "iter_tiles", "read_region", "read_tile"]
@@ -27,10 +28,8 @@ Coarse = Literal["derived", "native"]
 _TISSUE_OF_HOLE = 0.25
 # The fields of some scanners leave lines of a few pixels between them.
 _SEAM_UM = 16.0
-# A level of its own is compared with level 0 in squares of so many of its pixels. Their means differ by a few grey
-# levels (another filter, JPEG, a shift by a pixel or two), and by 20 and more where one shows glass, the other tissue.
+# A level of its own is compared with level 0 by the means of squares of so many of its pixels.
 _SQUARE_PX = 56
-_CONTRADICTION = 16.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _check_same(slide: Slide, level: int, own: _Raster, window: _Raster, side: i
     """Refuse a level that shows something else than level 0 does in the same region."""
     means = [cv2.resize(raster.pixels, (side, side), interpolation=cv2.INTER_AREA) for raster in (own, window)]
     off = np.abs(means[0].astype(int) - means[1]).max(axis=2)
-    if off.max() > _CONTRADICTION:
+    if off.max() > CONTRADICTION:
         raise UnreadableSlideError(
             f"cannot read level {level} of {slide.name}: it shows something else than level 0 (the means of a place "
             f"differ by {off.max()} grey levels). Read level 0 alone with --coarse derived (coarse='derived'), or have "

@@ -108,7 +108,7 @@ def test_a_signal_during_a_finaliser_is_raised_again_and_nothing_is_printed(caps
         Finalised()
         first = list(came)
         with pytest.raises(KeyboardInterrupt):
-            threading.Event().wait()  # for ever, but for the signal
+            threading.Event().wait(60)  # the signal ends it
 
     assert first == [signal.SIGTERM]
     assert set(came) == {signal.SIGTERM}

@@ -12,7 +12,7 @@ from scipy import ndimage
 from parfocal.errors import ParfocalWarning, UnreadableSlideError
 from parfocal.slides import Gap, Slide, resample
 
-__all__ = ["Raster", "read_raster"]
+__all__ = ["CONTRADICTION", "Raster", "read_raster"]
 
 # About one raster pixel per nucleus: fine enough for the share of a 112 um tile (14 x 14 pixels).
 _RASTER_MPP = 8.0
@@ -27,8 +27,11 @@ _BLOCK_PX = 2048
 _PLACES = 64
 _PLACES_OF_NOTHING = 1024
 _PLACE_PX = 96
-# Means of one place in two levels differ by 2 or 3 grey levels (JPEG, another filter); glass and tissue by 20 and more.
-_CONTRADICTION = 16.0
+CONTRADICTION = 16.0
+"""Grey levels from which the means of one place in two levels contradict each other.
+
+They differ by 2 or 3 (JPEG, another filter, a shift by a pixel or two); glass and tissue by 20 and more.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +192,7 @@ def _contradictions(slide: Slide, raster: Raster, n_places: int = _PLACES) -> li
         mean = window.pixels.mean(axis=(0, 1))
         around = raster.pixels[max(row - 1, 0) : row + size + 1, max(column - 1, 0) : column + size + 1]
         low, high = _range_of_means(around, size)
-        if np.maximum(low - mean, mean - high).max() > _CONTRADICTION:
+        if np.maximum(low - mean, mean - high).max() > CONTRADICTION:
             found.append((x, y))
     return found
 
