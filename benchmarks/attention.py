@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from parfocal.cohort import Target
-from parfocal.embeddings import SlideTokens, create_set, write_tokens
-from parfocal.probes import ProbeSettings
-from parfocal.studies import EvaluateSettings, evaluate
+from parfocal.evaluate import EvaluateSettings, evaluate_arms
+from parfocal.heads import ProbeSettings
+from parfocal.store import SlideTokens, create_set, write_tokens
 
 SLIDES, REGIONS, DIM, MPP, REGION_UM = 160, 64, 32, 0.5, 112.0
 
@@ -42,7 +42,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             write_cohort(folder, number, arguments.needles, arguments.shift)
-            result = evaluate(
+            result = evaluate_arms(
                 [folder / "store"], folder / "labels.csv", [Target("needles")], folder / "out", settings
             ).targets["needles"]
         line = []

@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome, deal_folds
-from parfocal.probes import ProbeSettings, fit_contrast
-from parfocal.report.statistics import auc
+from parfocal.heads import ProbeSettings, fit_contrast
+from parfocal.stats import auc
 
 DIM, N_REGIONS, N_TEST, SIZE = 64, 64, 1500, 1.5
 KINDS = ("two-state", "normal", "exponential")

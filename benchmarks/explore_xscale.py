@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from parfocal.embeddings import EmbedSettings, embed_slides
-from parfocal.probes import ProbeSettings
-from parfocal.studies.explore import ExploreSettings, explore
-from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
+from parfocal.embed import EmbedSettings, embed_slides
+from parfocal.heads import ProbeSettings
+from parfocal.lab.explore.run import ExploreSettings, explore_designs
+from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
 
 DESIGNS = Path(__file__).resolve().parents[1] / "studies"
 # Smaller than the default cohort, for two cores: 32 features in place of 128, 32 regions a slide in place of 64. The
@@ -42,7 +42,7 @@ def on_xscale(work: Path, workers: int, design: str) -> Path:
         write_cohort(draw_cohort(COHORT), store)
     settings = ExploreSettings(workers=workers, devices=("cpu",), regions=384, probes=PROBES)
     out = work / "explored-xscale"
-    explore(
+    explore_designs(
         DESIGNS / design,
         store,
         out,
@@ -60,7 +60,7 @@ def on_slide(work: Path, slide: Path, encoder: str, workers: int) -> Path:
     embed_slides([slide], store, EmbedSettings(encoder=encoder))
     settings = ExploreSettings(workers=workers, devices=("cpu",))
     out = work / f"explored-{encoder}"
-    explore(DESIGNS / "design-colon.yaml", store, out, settings, progress=tell)
+    explore_designs(DESIGNS / "design-colon.yaml", store, out, settings, progress=tell)
     return out
 
 

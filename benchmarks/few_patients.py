@@ -33,20 +33,12 @@ from threadpoolctl import threadpool_limits
 from parfocal.bags import Bag, read_bags
 from parfocal.cohort import LabelColumns
 from parfocal.config import GridConfig
-from parfocal.embeddings import (
-    EmbeddingSet,
-    EmbedSettings,
-    SlideTokens,
-    create_set,
-    embed_slides,
-    open_set,
-    settings_digest,
-    write_tokens,
-)
+from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import ParfocalWarning
-from parfocal.report.statistics import auc
-from parfocal.studies.head import FitSettings, fit, fit_habits, predict
-from parfocal.synthetic.feature_model import COARSE, FINE, MIDDLE, FeatureModel, FeatureSpace, RegionFactors
+from parfocal.lab.synthetic.feature_model import COARSE, FINE, MIDDLE, FeatureModel, FeatureSpace, RegionFactors
+from parfocal.predict import FitSettings, fit_habits, fit_head, predict_slides
+from parfocal.stats import auc
+from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, settings_digest, write_tokens
 
 SIZES = (8, 20, 40, 100)
 NEW = 40
@@ -143,11 +135,11 @@ def probabilities(out: Path, arm: str, cohorts: int, repeats: int) -> None:
             write_csv(labels, ("slide", "patient", "label"), [row for row in written if row[0].startswith("old")])
             write_csv(path, ("slide", "patient", "label"), [row for row in written if row[0].startswith("new")])
         truth = {row["slide"]: (row["patient"], int(row["label"])) for row in csv.DictReader(path.open(newline=""))}
-        head = fit(
+        head = fit_head(
             [folder / "old"], labels, "label", arm, folder / "head", FitSettings(repeats=repeats),
             columns=LabelColumns(group="patient"),
         )  # fmt: skip
-        predicted = predict([folder / "new"], folder / "head", folder / "predictions.csv").predicted
+        predicted = predict_slides([folder / "new"], folder / "head", folder / "predictions.csv").predicted
         said = {one.slide: one.probability[1] for one in predicted}
         error: dict[str, list[float]] = {}
         for slide, (patient, label) in truth.items():

@@ -20,9 +20,12 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from parfocal.cohort import Cohort, Fold, Outcome, Splits, make_splits, units
-from parfocal.probes import FoldPrediction
-from parfocal.probes.logistic import fit_logistic
-from parfocal.report.statistics import (
+from parfocal.evaluate import ArmFits, compare_arms
+from parfocal.evaluate.arms import Arm
+from parfocal.evaluate.metric import join_folds
+from parfocal.heads import FoldPrediction
+from parfocal.heads.regression import fit_logistic
+from parfocal.stats import (
     CrossValidated,
     auc_interval,
     detectable_difference,
@@ -32,9 +35,6 @@ from parfocal.report.statistics import (
     paired_test,
     standard_error,
 )
-from parfocal.studies.arms import Arm
-from parfocal.studies.evaluation import ArmFits, compare_arms
-from parfocal.studies.evaluation.tested import join_folds
 
 PENALTY, DRAWS, DEALS = 0.01, 400, 40
 ARMS = (

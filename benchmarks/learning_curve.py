@@ -26,18 +26,10 @@ from xscale_bags import NAMES, best_scores, draw_bags, one_fold
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
-from parfocal.probes import (
-    ProbeSettings,
-    fit_attention,
-    fit_bilinear,
-    fit_contrast,
-    fit_mean,
-    fit_mlp,
-    fit_region_mlp,
-)
-from parfocal.report.statistics import auc, delong_interval, holm
-from parfocal.synthetic.feature_model import FeatureModel
-from parfocal.synthetic.xscale import StratSettings, draw_cohort
+from parfocal.heads import ProbeSettings, fit_attention, fit_bilinear, fit_contrast, fit_mean, fit_mlp, fit_region_mlp
+from parfocal.lab.synthetic.feature_model import FeatureModel
+from parfocal.lab.synthetic.xscale import StratSettings, draw_cohort
+from parfocal.stats import auc, delong_interval, holm
 
 N_TEST = 2000
 BARS = {200: 0.65, 400: 0.85, 1600: 0.92, 4800: 0.95}

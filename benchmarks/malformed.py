@@ -34,8 +34,8 @@ import psutil
 import simplejpeg
 import tifffile
 
-from parfocal.embeddings import open_set
 from parfocal.errors import ParfocalError
+from parfocal.store import open_set
 
 SIDE_PX = (1500, 1132)
 MPPS = (1.0, 0.5)

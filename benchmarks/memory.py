@@ -52,7 +52,7 @@ def main() -> None:
 
 def embed_one(path: Path) -> None:
     """Embed a slide here; print regions, tiles, seconds, and the peak in MiB after a quarter of it and at the end."""
-    from parfocal.embeddings import EmbedSettings, Event, TilesDone, embed_slides
+    from parfocal.embed import EmbedSettings, Event, TilesDone, embed_slides
 
     quarter = 0.0
 

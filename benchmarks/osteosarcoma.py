@@ -14,12 +14,13 @@ import csv
 import sys
 from pathlib import Path
 
-from parfocal.bags import RepresentSettings, represent
+from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cohort import Target
 from parfocal.config import GridConfig
-from parfocal.embeddings import EmbedSettings, embed_slides, open_set
-from parfocal.pretrain import PretrainSettings, pretrain
-from parfocal.studies.evaluate import EvaluateSettings, evaluate
+from parfocal.embed import EmbedSettings, embed_slides
+from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.store import open_set
 
 GRID = GridConfig(
     region_um=896, mpps=(4.0, 2.0, 1.0), min_tissue=0.2
@@ -59,13 +60,13 @@ def main() -> int:
         print(f"{len(summary.failed)} fields failed; see {summary.log}", file=sys.stderr)
         return 1
     tiles = open_set(summary.set_path)
-    pretrain(
+    pretrain_encoder(
         tiles,
         out / "model",
         PretrainSettings(size="T", steps=arguments.steps, batch=32, lr=1e-3, device="cpu", seed=arguments.seed),
     )
-    made = represent(tiles, out / "model", out / "regions", RepresentSettings(readouts=("cls", "tokens")))
-    result = evaluate(
+    made = represent_regions(tiles, out / "model", out / "regions", RepresentSettings(readouts=("cls", "tokens")))
+    result = evaluate_arms(
         [tiles.path, *(one.path for one in made.sets)],
         out / "labels.csv",
         [Target("tumour", positive="tumour")],

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from parfocal.bags import RepresentSettings, represent
-from parfocal.embeddings import open_set
-from parfocal.pretrain import PretrainSettings, pretrain
-from parfocal.probes import ProbeSettings
-from parfocal.studies.evaluate import EvaluateSettings, evaluate
-from parfocal.synthetic.feature_model import FeatureModel
-from parfocal.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+from parfocal.bags import RepresentSettings, represent_regions
+from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
+from parfocal.heads import ProbeSettings
+from parfocal.lab.synthetic.feature_model import FeatureModel
+from parfocal.lab.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.store import open_set
 
 
 def main() -> int:
@@ -48,9 +48,11 @@ def main() -> int:
             table.writerow(["slide", *targets])
             table.writerows(zip(cohort.slides, *permuted, strict=True))
         tiles = open_set(out / "store")
-        pretrain(tiles, out / "mem", PretrainSettings(size="T", steps=30, batch=64, device="cpu", seed=arguments.seed))
-        made = represent(tiles, out / "mem", out / "regions", RepresentSettings(readouts=("cls", "tokens")))
-        result = evaluate(
+        pretrain_encoder(
+            tiles, out / "mem", PretrainSettings(size="T", steps=30, batch=64, device="cpu", seed=arguments.seed)
+        )
+        made = represent_regions(tiles, out / "mem", out / "regions", RepresentSettings(readouts=("cls", "tokens")))
+        result = evaluate_arms(
             [tiles.path, *(one.path for one in made.sets)],
             out / "labels.csv",
             targets,

@@ -19,11 +19,11 @@ from threadpoolctl import threadpool_limits
 from xscale_bags import draw_bags, one_fold
 
 from parfocal.cohort import Outcome
-from parfocal.probes import ProbeSettings, fit_contrast, fit_mean
-from parfocal.report.statistics import delong_interval
-from parfocal.synthetic.ceilings import iid_mixed_auc, iid_single_auc, redundancy_reliability, reliability
-from parfocal.synthetic.feature_model import FeatureModel
-from parfocal.synthetic.xscale import PanelSettings, draw_cohort
+from parfocal.heads import ProbeSettings, fit_contrast, fit_mean
+from parfocal.lab.synthetic.ceilings import iid_mixed_auc, iid_single_auc, redundancy_reliability, reliability
+from parfocal.lab.synthetic.feature_model import FeatureModel
+from parfocal.lab.synthetic.xscale import PanelSettings, draw_cohort
+from parfocal.stats import delong_interval
 
 SETTINGS = ProbeSettings(components=(16, 32, 64))
 ARMS = (

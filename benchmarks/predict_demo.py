@@ -18,12 +18,12 @@ from scipy import special
 from threadpoolctl import threadpool_limits
 
 from parfocal.cohort import LabelColumns
-from parfocal.embeddings import EmbedSettings, embed_slides
+from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import MismatchError
-from parfocal.report.statistics import brier_score, calibration_line, delong_interval, expected_calibration_error
-from parfocal.studies.head import Head, PredictSummary, fit, predict
-from parfocal.synthetic.rendered import RenderSettings, render_cohort
-from parfocal.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+from parfocal.lab.synthetic.rendered import RenderSettings, render_cohort
+from parfocal.lab.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+from parfocal.predict import Head, PredictSummary, fit_head, predict_slides
+from parfocal.stats import brier_score, calibration_line, delong_interval, expected_calibration_error
 
 PATIENTS = LabelColumns(group="patient")
 OTHER_ENCODER = '''
@@ -57,11 +57,11 @@ def rendered(out: Path, n_slides: int, workers: int, others: list[Path]) -> None
     embed_slides([out / "train" / "slides"], out / "train" / "store", embedding)
     for arm, target in (("contrast", "pairing"), ("0.5/abmil", "gland_type")):
         labels, folder = out / "train" / "labels.csv", out / f"head-{target}"
-        head = fit([out / "train" / "store"], labels, target, arm, folder, columns=PATIENTS)
-        summary = predict([out / "new" / "slides"], folder, out / f"{target}.csv", store=out / "new" / "store")
+        head = fit_head([out / "train" / "store"], labels, target, arm, folder, columns=PATIENTS)
+        summary = predict_slides([out / "new" / "slides"], folder, out / f"{target}.csv", store=out / "new" / "store")
         show(head, summary, out / "new" / "labels.csv", target)
         if others:
-            strange = predict(others, folder, out / f"{target}-others.csv", store=out / "others")
+            strange = predict_slides(others, folder, out / f"{target}-others.csv", store=out / "others")
             for one in strange.predicted:
                 print(
                     f"  {one.slide}: probability {one.probability[1]:.2f}, outside {one.is_outside}, distance "
@@ -72,7 +72,7 @@ def rendered(out: Path, n_slides: int, workers: int, others: list[Path]) -> None
     other = EmbedSettings(encoder=f"python:{out / 'other.py'}:colours")
     embed_slides([out / "new" / "slides" / "slide-001.tif"], out / "other", other)
     try:
-        predict([out / "other"], out / "head-pairing", out / "refused.csv")
+        predict_slides([out / "other"], out / "head-pairing", out / "refused.csv")
     except MismatchError as error:
         print(f"refused: {error}")
 
@@ -82,8 +82,8 @@ def graded(out: Path, world: int) -> None:
     for name, n_slides, seed in (("train", 200, 2 * world), ("new", 400, 2 * world + 1)):
         write_cohort(draw_cohort(StratSettings(n_slides=n_slides, seed=seed)), folder / name)
     labels = folder / "train" / "labels.csv"
-    head = fit([folder / "train"], labels, "pairing", "contrast", folder / "head", columns=PATIENTS)
-    summary = predict([folder / "new"], folder / "head", folder / "new.csv")
+    head = fit_head([folder / "train"], labels, "pairing", "contrast", folder / "head", columns=PATIENTS)
+    summary = predict_slides([folder / "new"], folder / "head", folder / "new.csv")
     show(head, summary, folder / "new" / "labels.csv", "pairing")
     for name in ("train", "new"):
         shutil.rmtree(folder / name)  # half a gigabyte each world

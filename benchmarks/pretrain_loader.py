@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from parfocal.embeddings import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
-from parfocal.pretrain import PretrainSettings, pretrain, read_metrics
+from parfocal.pretrain import PretrainSettings, pretrain_encoder, read_metrics
 from parfocal.pretrain.data import RegionStream, SlideCache
 from parfocal.pretrain.holdout import split_set
 from parfocal.pretrain.masks import draw_masks
 from parfocal.pretrain.optimiser import new_optimizer
 from parfocal.pretrain.setup import new_model, new_order, take_statistics
 from parfocal.pretrain.trainee import Trainee
+from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
 MPPS = (2.0, 1.0, 0.5)
 
@@ -138,7 +138,7 @@ def main() -> None:
         for name, memory in (("files", 0), ("memory", 1 << 12)):
             whole = settings.model_copy(update={"cache_mib": memory, "log_every": arguments.steps - 2, "workers": 1})
             out = Path(folder) / f"model-{name}"
-            taken = seconds(lambda whole=whole, out=out: pretrain(tiles, out, whole))
+            taken = seconds(lambda whole=whole, out=out: pretrain_encoder(tiles, out, whole))
             row = read_metrics(out / "metrics.csv")[0]
             print(
                 f"pretrain, from {name}, with one reading thread: {row['regions_per_s']:,.0f} regions/s of wall-clock "

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
-from parfocal.embeddings import EmbedSettings, embed_slides, open_set
-from parfocal.pretrain import PretrainSettings, pretrain
-from parfocal.studies.prove import ProveSettings, prove
+from parfocal.embed import EmbedSettings, embed_slides
+from parfocal.lab.prove.run import ProveSettings, prove_encoder
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.store import open_set
 
 SHOWN = ("model", "B1", "B4", "B5", "B9", "B10", "C1", "C3", "C3s", "E1", "E0", "E0s")
 
@@ -28,14 +29,16 @@ def tell(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
-def prove_encoder(slide: Path, work: Path, page: Path, encoder: str, settings: PretrainSettings) -> dict[str, object]:
+def prove_for(slide: Path, work: Path, page: Path, encoder: str, settings: PretrainSettings) -> dict[str, object]:
     """One encoder's proof, its page copied; what prove.json holds."""
     name = re.sub(r"[^a-z0-9]+", "-", encoder.lower()).strip("-")
     summary = embed_slides([slide], work / name / "store", EmbedSettings(encoder=encoder))
     tell(f"{encoder}: embedded")
-    pretrain(open_set(summary.set_path), work / name / f"model-{name}", settings)
+    pretrain_encoder(open_set(summary.set_path), work / name / f"model-{name}", settings)
     tell(f"{encoder}: pretrained")
-    prove(work / name / f"model-{name}", work / name / "store", work / name / "proof", ProveSettings(device="cpu"))
+    prove_encoder(
+        work / name / f"model-{name}", work / name / "store", work / name / "proof", ProveSettings(device="cpu")
+    )
     tell(f"{encoder}: compared with the baselines")
     shutil.copy(work / name / "proof" / "report.html", page / f"{name}.html")
     found: dict[str, object] = json.loads((work / name / "proof" / "prove.json").read_text())

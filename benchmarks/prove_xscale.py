@@ -19,22 +19,22 @@ import torch
 from rich.table import Table
 
 from parfocal.cli.command import print_table
-from parfocal.embeddings import open_set
-from parfocal.pretrain import PretrainSettings, pretrain
-from parfocal.studies.proof.baselines import read_training_sample
-from parfocal.studies.proof.controls import ask
-from parfocal.studies.proof.data import held_out_regions
-from parfocal.studies.proof.gaussian import Conditional, JointMoments, principal_bases
-from parfocal.studies.proof.layout import Layout, query_of
-from parfocal.studies.proof.patterns import Pattern, draw_hidden, patterns_of
-from parfocal.studies.proof.result import ProofResult, summary_table
-from parfocal.studies.proof.scores import ScoreTable
-from parfocal.studies.proof.subject import Predictor, open_subject
-from parfocal.studies.proof.verdict import PatternVerdict, judge, show_signed3
-from parfocal.studies.prove import ProveSettings, prove
-from parfocal.synthetic.conditional import RegionLaw
-from parfocal.synthetic.feature_model import COARSE, FINE, FeatureModel
-from parfocal.synthetic.xscale import FeatureCohort, StratSettings, draw_cohort, write_cohort
+from parfocal.lab.prove.baselines import read_training_sample
+from parfocal.lab.prove.controls import ask
+from parfocal.lab.prove.data import held_out_regions
+from parfocal.lab.prove.gaussian import Conditional, JointMoments, principal_bases
+from parfocal.lab.prove.layout import Layout, query_of
+from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
+from parfocal.lab.prove.result import ProofResult, summary_table
+from parfocal.lab.prove.run import ProveSettings, prove_encoder
+from parfocal.lab.prove.scores import ScoreTable
+from parfocal.lab.prove.subject import Predictor, open_subject
+from parfocal.lab.prove.verdict import PatternVerdict, judge, show_signed3
+from parfocal.lab.synthetic.conditional import RegionLaw
+from parfocal.lab.synthetic.feature_model import COARSE, FINE, FeatureModel
+from parfocal.lab.synthetic.xscale import FeatureCohort, StratSettings, draw_cohort, write_cohort
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.store import open_set
 
 LEAST_OF_BAYES = 0.85
 
@@ -117,9 +117,9 @@ def _run_seed(arguments: argparse.Namespace, seed: int) -> tuple[ProofResult, bo
             cache_mib=2048,
             device="cpu",
         )
-        result = pretrain(open_set(out / "store"), out / "model", settings)
+        result = pretrain_encoder(open_set(out / "store"), out / "model", settings)
         tell(f"pretrained for {result.steps} steps of {arguments.batch} regions")
-        proof = prove(
+        proof = prove_encoder(
             out / "model",
             out / "store",
             out / "proof",

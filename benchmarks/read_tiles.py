@@ -7,7 +7,7 @@ this one process and thread; the best CPU time of each counts. The regions are s
 tiles that neighbours share.
 
 - floor: decode every level-0 tile under the regions once, and nothing else;
-- one pass: `parfocal.tiles`, the coarser magnifications derived, and again from the slide's own levels;
+- one pass: `parfocal.regions.tiles`, the coarser magnifications derived, and again from the slide's own levels;
 - tile by tile: OpenSlide's `read_region` at the nearest finer level and Pillow's resize, as tile extractors do.
 """
 
@@ -25,8 +25,8 @@ from PIL import Image
 
 from parfocal.config import GridConfig
 from parfocal.regions import RegionPlan, plan_regions
+from parfocal.regions.tiles import iter_tiles
 from parfocal.slides import open_slide
-from parfocal.tiles import iter_tiles
 
 
 def scattered(plan: RegionPlan, n_regions: int) -> RegionPlan:

@@ -28,7 +28,7 @@ from parfocal.pretrain.optimiser import new_optimizer
 from parfocal.pretrain.setup import new_order, take_statistics
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionEncoderConfig, RegionModel
-from parfocal.region_encoder.linear import linear
+from parfocal.region_encoder.attention import linear
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 ABSENT = (0.0, 0.3, 0.75)

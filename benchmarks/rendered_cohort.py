@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from parfocal.config import GridConfig
-from parfocal.embeddings import SlideTokens
 from parfocal.encoders import FilterBank
+from parfocal.lab.synthetic import RenderSettings, attribute_readability, pixel_adversary, render_cohort
 from parfocal.regions import plan_regions
+from parfocal.regions.tiles import iter_tiles
 from parfocal.slides import open_slide
-from parfocal.synthetic import RenderSettings, attribute_readability, pixel_adversary, render_cohort
-from parfocal.tiles import iter_tiles
+from parfocal.store import SlideTokens
 
 
 def embed(path: Path, bank: FilterBank, grid: GridConfig) -> SlideTokens:

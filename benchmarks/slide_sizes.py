@@ -19,12 +19,12 @@ from xscale_bags import NAMES
 
 from parfocal.bags import Bag
 from parfocal.cohort import Cohort, Outcome, make_splits, whole_fold
-from parfocal.probes import ProbeSettings, fit_contrast, predict
-from parfocal.report.statistics import auc, calibration_line
-from parfocal.studies.head.calibration import fit_calibration
-from parfocal.studies.head.outside import fit_habits
-from parfocal.synthetic.feature_model import FeatureModel
-from parfocal.synthetic.xscale import IidSettings, draw_cohort
+from parfocal.heads import ProbeSettings, fit_contrast, predict
+from parfocal.lab.synthetic.feature_model import FeatureModel
+from parfocal.lab.synthetic.xscale import IidSettings, draw_cohort
+from parfocal.predict.calibration import fit_calibration
+from parfocal.predict.outside import fit_habits
+from parfocal.stats import auc, calibration_line
 
 FEWEST, SMALL, LARGE, MOST = 8, 16, 64, 128
 

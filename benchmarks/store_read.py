@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from parfocal.embeddings.layout import chunk_rows
+from parfocal.store.layout import chunk_rows
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta
 
-from parfocal.embeddings import SlideTokens
-from parfocal.studies.pairing.analysis import SynergySettings, Units, analyse_label
-from parfocal.studies.pairing.effect import Power
-from parfocal.studies.pairing.moments import read_rows
+from parfocal.lab.synergy.analysis import SynergySettings, Units, analyse_label
+from parfocal.lab.synergy.effect import Power
+from parfocal.lab.synergy.moments import read_rows
+from parfocal.store import SlideTokens
 
 DIM, SEPARATION = 24, 3.0
 MPPS = (2.0, 0.5)

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from xscale_bags import best_scores, one_fold
 
-from parfocal.bags import RepresentSettings, read_bags, represent
+from parfocal.bags import RepresentSettings, read_bags, represent_regions
 from parfocal.cohort import Outcome
-from parfocal.embeddings import EmbeddingSet, open_set
-from parfocal.pretrain import PretrainSettings, pretrain
-from parfocal.probes import ProbeSettings, fit_contrast, fit_mean, fit_region_mlp
-from parfocal.report.statistics import auc, delong_interval
-from parfocal.synthetic.feature_model import FeatureModel
-from parfocal.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+from parfocal.heads import ProbeSettings, fit_contrast, fit_mean, fit_region_mlp
+from parfocal.lab.synthetic.feature_model import FeatureModel
+from parfocal.lab.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.stats import auc, delong_interval
+from parfocal.store import EmbeddingSet, open_set
 
 SETTINGS = ProbeSettings(components=(16, 32, 64))
 
@@ -65,8 +65,8 @@ def main() -> None:
         encoders = () if arguments.tiles_only else (("random weights", 0), ("MEM", arguments.steps))
         for name, steps in encoders:
             folder = out / name.split()[0].lower()
-            pretrain(tiles, folder / "model", _pretraining(steps, held_out, arguments.seed))
-            summary = represent(
+            pretrain_encoder(tiles, folder / "model", _pretraining(steps, held_out, arguments.seed))
+            summary = represent_regions(
                 tiles, folder / "model", folder / "regions", RepresentSettings(readouts=("cls", "tokens"))
             )
             made[f"{name}, CLS"], made[f"{name}, tokens"] = summary.sets

@@ -6,9 +6,9 @@ import numpy as np
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, deal_folds
-from parfocal.synthetic.ceilings import strat_log_likelihood_ratio
-from parfocal.synthetic.feature_model import COARSE, FINE, MIDDLE
-from parfocal.synthetic.xscale import FeatureCohort
+from parfocal.lab.synthetic.ceilings import strat_log_likelihood_ratio
+from parfocal.lab.synthetic.feature_model import COARSE, FINE, MIDDLE
+from parfocal.lab.synthetic.xscale import FeatureCohort
 
 NAMES = {COARSE: "5x", MIDDLE: "10x", FINE: "20x"}
 MOST_INSTANCES = 64

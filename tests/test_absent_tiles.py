@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from parfocal.config import GridConfig
 from parfocal.errors import UnreadableSlideError
 from parfocal.regions import RegionPlan, TissueMask, plan_regions
+from parfocal.regions.tiles import RegionTiles, iter_tiles, read_region
 from parfocal.slides import Calibration, Gap, Slide, Window
 from parfocal.slides.reader import PixelReader
-from parfocal.tiles import RegionTiles, iter_tiles, read_region
 
 SIZE = (700, 500)
 

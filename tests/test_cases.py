@@ -17,10 +17,11 @@ import pytest
 
 from parfocal.cohort import read_cohort
 from parfocal.config import GridConfig
-from parfocal.embeddings import EmbedSettings, embed_slides, index_features, open_set
+from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import ConfigError, ParfocalWarning, SlideError
 from parfocal.regions import inspect_slide, plan_regions
 from parfocal.slides import find_slides, open_slide
+from parfocal.store import index_features, open_set
 
 SMALL = GridConfig(region_um=448, mpps=(2.0, 1.0, 0.5))
 

@@ -4,107 +4,169 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "parfocal"
 
-# From the first step to the last. The names inside one entry stand side by side and may not import each other,
-# except that a folder may import itself.
+# From the first step to the last: a folder or file may import those before it. Those side by side in one entry may not
+# import each other. Inside a folder imports never run in a circle, and the folders of `lab` have an order of their own.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"version"}),
     frozenset({"terminal"}),
     frozenset({"errors"}),
-    frozenset({"crew", "device", "geometry", "provenance"}),
-    frozenset({"config", "progress", "tables"}),
+    frozenset({"geometry", "files"}),
+    frozenset({"config", "stats"}),
     frozenset({"slides"}),
+    frozenset({"run"}),
     frozenset({"regions"}),
-    frozenset({"tiles"}),
     frozenset({"encoders"}),
-    frozenset({"embeddings"}),
-    frozenset({"region_encoder"}),
-    frozenset({"pretrain"}),
-    frozenset({"bags", "cohort"}),
-    frozenset({"probes"}),
-    frozenset({"synthetic", "report"}),
-    frozenset({"studies"}),
+    frozenset({"store"}),
+    frozenset({"embed", "cohort", "region_encoder"}),
+    frozenset({"bags", "pretrain"}),
+    frozenset({"heads", "report"}),
+    frozenset({"evaluate"}),
+    frozenset({"predict"}),
+    frozenset({"study"}),
+    frozenset({"lab"}),
     frozenset({"cli"}),
 )
+LAB: tuple[frozenset[str], ...] = (
+    frozenset({"synthetic"}),
+    frozenset({"synergy", "explore", "demo"}),
+    frozenset({"prove"}),
+)
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+LAB_RANK = {name: rank for rank, names in enumerate(LAB) for name in names}
 # What may never be imported, whatever the order says, and why.
 FORBIDDEN = {
     ("encoders", "slides"): "a tile encoder never sees a slide",
     ("encoders", "regions"): "a tile encoder never sees a slide",
-    ("encoders", "tiles"): "a tile encoder never sees a slide",
     ("report", "region_encoder"): "a report never sees a model",
     ("report", "pretrain"): "a report never sees a model",
-    ("report", "probes"): "a report never sees a model",
+    ("report", "heads"): "a report never sees a model",
 }
 
 
-def imported_stages(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """The stages of parfocal that a module imports, at its head or inside a function, with the line."""
+def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """The dotted names that a module imports of parfocal, at its head or inside a function, with the line."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("parfocal."):
-                    yield alias.name.split(".")[1], node.lineno
+                    yield alias.name.removeprefix("parfocal."), node.lineno
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             if node.module == "parfocal":
                 for alias in node.names:
                     yield alias.name, node.lineno
             elif node.module.startswith("parfocal."):
-                yield node.module.split(".")[1], node.lineno
+                for alias in node.names:
+                    yield f"{node.module.removeprefix('parfocal.')}.{alias.name}", node.lineno
 
 
 def violations(stage: str, source: str, where: str = "module") -> list[str]:
-    """What a module of `stage` imports against the order, one line each."""
-    found = []
-    for target, line in imported_stages(ast.parse(source)):
-        if target == stage or target.startswith("__"):
+    """What a module of `stage` (`slides`, `lab.prove`) imports against the order of folders, one line each."""
+    folder, lines = stage.split(".")[0], []
+    for name, line in imported(ast.parse(source)):
+        target = name.split(".")[0]
+        if target.startswith("__"):
             continue
         if target not in RANK:
-            found.append(f"{where}:{line} imports parfocal.{target}, which has no place in the order")
-        elif RANK[target] >= RANK[stage]:
-            found.append(f"{where}:{line} {stage} imports {target}, which comes later on the path or stands beside it")
-        elif (stage, target) in FORBIDDEN:
-            found.append(f"{where}:{line} {stage} imports {target}: {FORBIDDEN[stage, target]}")
-    return found
+            lines.append(f"{where}:{line} imports parfocal.{target}, which has no place in the order")
+        elif target == folder == "lab":
+            room, other = stage.split(".")[1], name.split(".")[1]
+            if room != other and LAB_RANK[other] >= LAB_RANK[room]:
+                lines.append(f"{where}:{line} lab.{room} imports lab.{other}, which comes later or stands beside it")
+        elif target == folder:
+            continue
+        elif RANK[target] >= RANK[folder]:
+            lines.append(f"{where}:{line} {folder} imports {target}, which comes later on the path or stands beside it")
+        elif (folder, target) in FORBIDDEN:
+            lines.append(f"{where}:{line} {folder} imports {target}: {FORBIDDEN[folder, target]}")
+    return lines
 
 
-def modules() -> list[tuple[str, Path]]:
-    """Every module with the name of its stage; the package's own front page is not a stage."""
-    found = []
-    for path in sorted(SOURCE.rglob("*.py")):
-        stage = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if stage not in {"__init__", "__main__"}:
-            found.append((stage, path))
-    return found
+def modules() -> dict[str, str]:
+    """The source of every module by its dotted name; the package's own front page has no place on the path."""
+    paths = {path.relative_to(SOURCE).with_suffix(""): path for path in sorted(SOURCE.rglob("*.py"))}
+    return {
+        ".".join(name.parts): path.read_text()
+        for name, path in paths.items()
+        if name.parts[0] not in {"__init__", "__main__"}
+    }
+
+
+def neighbours(folder: str, sources: dict[str, str]) -> dict[str, set[str]]:
+    """Which modules below a folder each module below it imports; what comes from a folder's front page is the page."""
+    inside = {name for name in sources if name.startswith(f"{folder}.")}
+    graph: dict[str, set[str]] = {name: set() for name in inside}
+    for name in inside:
+        for target, _ in imported(ast.parse(sources[name])):
+            parts = target.split(".")
+            names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+            found = next((each for n in names for each in (n, f"{n}.__init__") if each in inside), None)
+            if found is not None and found != name:
+                graph[name].add(found)
+    return graph
+
+
+def circle(folder: str, sources: dict[str, str]) -> list[str]:
+    """Modules of a folder that import each other in a circle, or nothing."""
+    try:
+        TopologicalSorter(neighbours(folder, sources)).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+FOLDERS = sorted({name.split(".")[0] for name in modules() if "." in name})
 
 
 def test_every_module_has_a_place_on_the_path() -> None:
-    assert {stage for stage, _ in modules()} <= set(RANK)
+    assert {name.split(".")[0] for name in modules()} <= set(RANK)
+    assert {name.split(".")[1] for name in modules() if name.startswith("lab.")} - {"__init__"} == set(LAB_RANK)
 
 
 def test_imports_only_point_back_along_the_path() -> None:
-    found = [
-        line for stage, path in modules() for line in violations(stage, path.read_text(), str(path.relative_to(SOURCE)))
-    ]
+    assert [line for name, source in modules().items() for line in violations(name, source, name)] == []
 
-    assert found == []
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_inside_a_folder_imports_never_run_in_a_circle(folder: str) -> None:
+    assert circle(folder, modules()) == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_wrong_import_inside_a_folder_is_noticed(folder: str) -> None:
+    sources = modules()
+    pages = {f"{folder}.__init__"}
+    graph = {name: targets - pages for name, targets in neighbours(folder, sources).items() if name not in pages}
+    importer, target = next(((name, min(graph[name])) for name in sorted(graph) if graph[name]), sorted(graph)[:2])
+
+    planted = {
+        **sources,
+        importer: f"{sources[importer]}\nimport parfocal.{target}\n",
+        target: f"{sources[target]}\n\ndef f():\n    import parfocal.{importer}\n",
+    }
+
+    assert circle(folder, planted)
 
 
 def test_the_rule_itself_can_fail() -> None:
-    assert violations("slides", "from parfocal.regions import plan_regions")
-    assert violations("slides", "def f():\n    import parfocal.studies.demo")
-    assert violations("encoders", "from parfocal.slides import open_slide")
-    assert violations("slides", "from parfocal import bags")
-    assert not violations("regions", "from parfocal.slides import open_slide")
+    assert violations("slides.slide", "from parfocal.regions import plan_regions")
+    assert violations("slides.slide", "def f():\n    import parfocal.lab.demo")
+    assert violations("encoders.base", "from parfocal.slides import open_slide")
+    assert violations("slides.slide", "from parfocal import bags")
+    assert violations("lab.synthetic.xscale", "from parfocal.lab.prove import prove")
+    assert violations("lab.explore.run", "from parfocal.lab.prove import prove")
+    assert not violations("lab.prove.run", "from parfocal.lab.synthetic import draw_cohort")
+    assert not violations("regions.plan", "from parfocal.slides import open_slide")
 
 
 def test_no_module_is_too_long_to_read() -> None:
-    lengths = {str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for _, path in modules()}
+    lengths = {name: len(source.splitlines()) for name, source in modules().items()}
 
     assert {name: length for name, length in lengths.items() if length > 600} == {}
 
@@ -115,7 +177,7 @@ def _modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("stage", ["", ".slides", ".regions", ".tiles", ".encoders", ".embeddings", ".cli"])
+@pytest.mark.parametrize("stage", ["", ".slides", ".regions", ".encoders", ".store", ".embed", ".cli"])
 def test_reading_and_embedding_do_not_import_torch(stage: str) -> None:
     assert "torch" not in _modules_after(f"import parfocal{stage}")
 

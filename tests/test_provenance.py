@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parfocal.errors import StoreError
-from parfocal.provenance import check_permission, remove_leftovers, sweep_leftovers, writing
+from parfocal.files import check_permission, remove_leftovers, sweep_leftovers, writing
 
 LIVING = """
 import sys

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parfocal.tables import original_cell, read_csv, safe_cell, write_csv
+from parfocal.files import original_cell, read_csv, safe_cell, write_csv
 
 # No surrogates but those of bytes that are no UTF-8, as names of files have them.
 CELLS = st.text(

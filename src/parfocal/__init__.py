@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 from parfocal.version import __version__
 
 if TYPE_CHECKING:
-    from parfocal.bags import represent
+    from parfocal.bags import represent_regions
     from parfocal.config import GridConfig
-    from parfocal.embeddings import EmbedSettings, embed_slides, index_features, open_set, open_sets
+    from parfocal.embed import EmbedSettings, embed_slides
     from parfocal.encoders import load_tile_encoder
+    from parfocal.evaluate import evaluate_arms
+    from parfocal.lab.demo import run_demo
     from parfocal.pretrain import PretrainSettings
     from parfocal.region_encoder import RegionEncoder, collate_regions
     from parfocal.regions import find_tissue, inspect_slide, plan_regions
+    from parfocal.regions.tiles import iter_tiles
     from parfocal.slides import open_slide, read_tile
-    from parfocal.studies import demo, evaluate
-    from parfocal.tiles import iter_tiles
+    from parfocal.store import index_features, open_set, open_sets
 
 __all__ = [
     "EmbedSettings",
@@ -29,9 +31,8 @@ __all__ = [
     "RegionEncoder",
     "__version__",
     "collate_regions",
-    "demo",
     "embed_slides",
-    "evaluate",
+    "evaluate_arms",
     "find_tissue",
     "index_features",
     "inspect_slide",
@@ -42,20 +43,23 @@ __all__ = [
     "open_slide",
     "plan_regions",
     "read_tile",
-    "represent",
+    "represent_regions",
+    "run_demo",
 ]
 
 _HOMES = {
     "slides": ("open_slide", "read_tile"),
     "config": ("GridConfig",),
     "regions": ("find_tissue", "inspect_slide", "plan_regions"),
-    "tiles": ("iter_tiles",),
+    "regions.tiles": ("iter_tiles",),
     "encoders": ("load_tile_encoder",),
-    "embeddings": ("EmbedSettings", "embed_slides", "index_features", "open_set", "open_sets"),
+    "store": ("index_features", "open_set", "open_sets"),
+    "embed": ("EmbedSettings", "embed_slides"),
     "region_encoder": ("RegionEncoder", "collate_regions"),
     "pretrain": ("PretrainSettings",),
-    "bags": ("represent",),
-    "studies": ("demo", "evaluate"),
+    "bags": ("represent_regions",),
+    "evaluate": ("evaluate_arms",),
+    "lab.demo": ("run_demo",),
 }
 _HOME_OF = {name: stage for stage, names in _HOMES.items() for name in names}
 

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from parfocal.errors import ConfigError
+from parfocal.files import file_digest8
 from parfocal.geometry import format_mpp, whole_ratio
-from parfocal.provenance import file_digest8
 
 __all__ = ["WAYS_TO_TISSUE", "GridConfig", "Settings"]
 

@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from parfocal.bags import read_bags
-from parfocal.embeddings import (
-    EmbeddingSet,
-    SlideRegions,
-    SlideTokens,
-    create_set,
-    open_set,
-    write_regions,
-    write_tokens,
-)
 from parfocal.errors import ParfocalWarning
+from parfocal.store import EmbeddingSet, SlideRegions, SlideTokens, create_set, open_set, write_regions, write_tokens
 
 
 def two_slides(root: Path) -> EmbeddingSet:

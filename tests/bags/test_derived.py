@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from parfocal.bags import PARENTS, PLACED, derived_names, pseudo_name, read_bags
 from parfocal.bags.derived import derive, find_parents, mean_of_cells
-from parfocal.embeddings import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.geometry import format_mpp
+from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
 TILE_PX = 224
 # Whole numbers of tiles; 1.5 and 1 mpp have centres of one on borders of the other. The last side is that of an

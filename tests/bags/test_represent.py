@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal.bags import RepresentSettings, represent
-from parfocal.embeddings import EmbeddingSet, SlideTokens, create_set, open_set, open_sets, write_tokens
-from parfocal.embeddings.layout import features_path, index_path
-from parfocal.embeddings.records import read_failures
+from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.errors import MismatchError
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig, collate_regions
+from parfocal.run.failures import read_failures
+from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, open_sets, write_tokens
+from parfocal.store.layout import features_path, index_path
 
 DIMS = {2.0: 6, 0.5: 6}
 EVERYTHING = RepresentSettings(readouts=("cls", "tokens", "attention"), batch=2, dtype="float32")
@@ -54,7 +54,7 @@ def test_rows_are_what_the_encoder_says(source: EmbeddingSet, tmp_path: Path) ->
     batch = collate_regions([(source.read("a"), [0, 1])])
     encoded = encoder.encode(batch.tokens, batch.xy_um, batch.mpp, batch.present)
 
-    summary = represent(source, folder, tmp_path / "out", EVERYTHING)
+    summary = represent_regions(source, folder, tmp_path / "out", EVERYTHING)
 
     assert summary.failed == ()
     cls, tokens, attention = summary.sets
@@ -70,7 +70,7 @@ def test_rows_are_what_the_encoder_says(source: EmbeddingSet, tmp_path: Path) ->
 
 
 def test_a_region_without_a_tile_gets_no_row(source: EmbeddingSet, tmp_path: Path) -> None:
-    summary = represent(source, model(tmp_path / "mem"), tmp_path / "out", EVERYTHING)
+    summary = represent_regions(source, model(tmp_path / "mem"), tmp_path / "out", EVERYTHING)
 
     assert summary.sets[0].read_regions("a").region_xy_um.tolist() == [[0.0, 0.0], [448.0, 0.0]]
     assert summary.sets[1].n_regions("a") == 3
@@ -84,15 +84,15 @@ def test_a_stopped_run_is_continued_and_what_is_done_is_kept(source: EmbeddingSe
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        represent(source, folder, tmp_path / "out", EVERYTHING, progress=stop)
+        represent_regions(source, folder, tmp_path / "out", EVERYTHING, progress=stop)
     (first,) = {one.slides for one in open_sets(tmp_path / "out")}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("a.h5")}
-    summary = represent(source, folder, tmp_path / "out", EVERYTHING)
+    summary = represent_regions(source, folder, tmp_path / "out", EVERYTHING)
 
     assert first == ("a",)
     assert summary.done == ("a", "b/c")
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    whole = represent(source, folder, tmp_path / "whole", EVERYTHING)
+    whole = represent_regions(source, folder, tmp_path / "whole", EVERYTHING)
     for one, other in zip(summary.sets, whole.sets, strict=True):
         assert one.name == other.name
         with h5py.File(_first_features(one)) as a, h5py.File(_first_features(other)) as b:
@@ -107,7 +107,7 @@ def test_a_damaged_slide_is_recorded_and_the_rest_is_done(source: EmbeddingSet, 
     features_path(source.path, "a", 0.5).write_bytes(b"nothing")
     folder, out = model(tmp_path / "mem"), tmp_path / "out"
 
-    summary = represent(source, folder, out)
+    summary = represent_regions(source, folder, out)
 
     assert (summary.done, [one.slide for one in summary.failed]) == (("b/c",), ["a"])
     assert summary.exit_status == 3
@@ -128,7 +128,7 @@ def test_a_model_of_something_else_is_refused(
     source: EmbeddingSet, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(MismatchError, match=message) as caught:
-        represent(source, model(tmp_path / "mem", **changes), tmp_path / "out")
+        represent_regions(source, model(tmp_path / "mem", **changes), tmp_path / "out")
 
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -137,7 +137,7 @@ def test_a_model_of_something_else_is_refused(
 def test_other_magnifications_are_interpolated_when_asked(source: EmbeddingSet, tmp_path: Path) -> None:
     folder = model(tmp_path / "mem", mpps=(2.0, 1.0))
 
-    summary = represent(source, folder, tmp_path / "out", RepresentSettings(other_mpps=True))
+    summary = represent_regions(source, folder, tmp_path / "out", RepresentSettings(other_mpps=True))
 
     assert summary.done == source.slides
 
@@ -161,9 +161,9 @@ def seeing(folder: Path, mpps: tuple[float, ...], *, steps: int = 5) -> Path:
 def test_a_model_of_one_magnification_reads_no_other(source: EmbeddingSet, tmp_path: Path) -> None:
     folder = seeing(tmp_path / "fine", (0.5,))
 
-    clean = represent(source, folder, tmp_path / "clean", EVERYTHING)
+    clean = represent_regions(source, folder, tmp_path / "clean", EVERYTHING)
     poison(source, 2.0)
-    dirty = represent(source, folder, tmp_path / "dirty", EVERYTHING)
+    dirty = represent_regions(source, folder, tmp_path / "dirty", EVERYTHING)
 
     assert (clean.failed, dirty.failed) == ((), ())
     assert [one.mpps for one in clean.sets] == [(0.5,)] * 3
@@ -184,14 +184,14 @@ def test_a_model_of_both_magnifications_does_read_the_poison(source: EmbeddingSe
     folder = seeing(tmp_path / "both", (2.0, 0.5))
 
     poison(source, 2.0)
-    dirty = represent(source, folder, tmp_path / "dirty", EVERYTHING)
+    dirty = represent_regions(source, folder, tmp_path / "dirty", EVERYTHING)
 
     assert len(dirty.failed) == len(source.slides)
 
 
 def test_random_weights_are_said_in_the_set(source: EmbeddingSet, tmp_path: Path) -> None:
-    random = represent(source, seeing(tmp_path / "random", (2.0, 0.5), steps=0), tmp_path / "out").sets[0]
-    trained = represent(source, seeing(tmp_path / "trained", (2.0, 0.5)), tmp_path / "out").sets[0]
+    random = represent_regions(source, seeing(tmp_path / "random", (2.0, 0.5), steps=0), tmp_path / "out").sets[0]
+    trained = represent_regions(source, seeing(tmp_path / "trained", (2.0, 0.5)), tmp_path / "out").sets[0]
 
     assert random.settings["weights"] == "random"
     assert "weights" not in trained.settings

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parfocal.cli import COMMANDS, main
-from parfocal.embeddings import open_set
+from parfocal.store import open_set
 
 ENCODER = '''
 import numpy as np

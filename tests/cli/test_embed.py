@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from parfocal.cli import main
-from parfocal.embeddings import open_set
+from parfocal.store import open_set
 
 GRID = ["--region-um", "128", "--tile-px", "64"]
 QUICK = ["--encoder", "filterbank,tile_px=64", *GRID]

@@ -7,8 +7,8 @@ import openpyxl
 import pytest
 
 from parfocal.cli import main
-from parfocal.synthetic.feature_model import FeatureModel
-from parfocal.synthetic.xscale import StratSettings, draw_cohort, write_cohort
+from parfocal.lab.synthetic.feature_model import FeatureModel
+from parfocal.lab.synthetic.xscale import StratSettings, draw_cohort, write_cohort
 
 FAST = ["--repeats", "1", "--folds", "3", "--inner-folds", "2", "--components", "4"]
 RULE = ["--patient-of", "[0-9]+$", "--slide-column", "case"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from parfocal.cli import main
-from parfocal.embeddings import open_set
-from parfocal.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
+from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
+from parfocal.store import open_set
 
 
 @pytest.fixture(scope="module")

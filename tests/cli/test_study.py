@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parfocal.cli import main
-from parfocal.synthetic.pyramid import write_pyramid
+from parfocal.lab.synthetic.rendered import write_pyramid
 
 N_SLIDES = 8
 

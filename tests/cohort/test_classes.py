@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parfocal.cohort import Cohort, class_name, read_cohort, read_test_cohort
-from parfocal.cohort.spelling import class_key, id_key
+from parfocal.cohort.words import class_key, id_key
 from parfocal.errors import ConfigError, ParfocalWarning
 
 

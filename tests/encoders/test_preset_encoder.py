@@ -34,7 +34,7 @@ def test_the_real_network_knows_the_cat() -> None:
     import skimage.data
     import timm
 
-    from parfocal.encoders.imagenet import efficientnet_lite0_tensors
+    from parfocal.encoders.weights import efficientnet_lite0_tensors
 
     network = timm.create_model("tf_efficientnet_lite0").eval()
     network.load_state_dict(efficientnet_lite0_tensors())

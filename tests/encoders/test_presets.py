@@ -6,9 +6,9 @@ import timm
 import torch
 
 from parfocal.encoders import available_encoders
+from parfocal.encoders.loading import encoders_table
 from parfocal.encoders.preset import Preset
 from parfocal.encoders.presets import PRESETS, find_preset
-from parfocal.encoders.table import encoders_table
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.errors import EncoderError
 
@@ -105,5 +105,5 @@ def test_timm_still_has_every_architecture() -> None:
 def test_the_table_in_the_documentation_is_not_stale() -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "encoders.md"
 
-    # To write it again: python -m parfocal.encoders.table
+    # To write it again: python -m parfocal.encoders.loading
     assert encoders_table() in page.read_text()

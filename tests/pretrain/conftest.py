@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parfocal.embeddings import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
+from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
 MakeSet = Callable[..., EmbeddingSet]
 MPPS = (2.0, 1.0, 0.5)

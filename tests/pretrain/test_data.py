@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parfocal.embeddings.normalise import compute_statistics
 
-from parfocal.embeddings import EmbeddingSet, compute_statistics
 from parfocal.errors import StoreError
-from parfocal.pretrain.data import Regions, RegionStream, SlideCache, gather_regions, pack_regions
+from parfocal.pretrain.data import RegionOrder, Regions, RegionStream, SlideCache, gather_regions, pack_regions
 from parfocal.pretrain.holdout import SlidePart
 from parfocal.pretrain.moments import training_moments, whitening_of
-from parfocal.pretrain.order import RegionOrder
+from parfocal.store import EmbeddingSet
 
 from .conftest import MakeSet, toy_tokens
 

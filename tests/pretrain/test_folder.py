@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from parfocal.errors import MismatchError, StoreError
-from parfocal.pretrain.folder import RunFolder
 from parfocal.pretrain.metrics import MetricsFile, metric_columns, read_metrics
+from parfocal.pretrain.setup import RunFolder
 
 
 def test_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:

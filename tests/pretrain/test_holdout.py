@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parfocal.embeddings import EmbeddingSet
 from parfocal.errors import ConfigError
 from parfocal.pretrain.holdout import shared_groups, split_set, tissue_fragments
+from parfocal.store import EmbeddingSet
 
 from .conftest import MakeSet
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from parfocal.errors import ParfocalWarning
-from parfocal.pretrain import PretrainSettings, pretrain
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.pretrain.events import remarks_after, remarks_before
 from parfocal.pretrain.holdout import SlidePart, Split
-from parfocal.pretrain.length import remarks_after, remarks_before
 from parfocal.region_encoder.checkpoint import read_pretraining
 
 from .conftest import MakeSet
@@ -56,7 +56,7 @@ def test_a_default_pretraining_of_a_small_cohort_warns_and_the_model_remembers(
 ) -> None:
     settings = PretrainSettings(size="T", batch=16, precision="float32")
     with pytest.warns(ParfocalWarning, match="20 epochs of 20 regions of 3 slides are 25 steps of 16 regions"):
-        pretrain(make_set((6, 9, 5, 7)), tmp_path / "m", settings)
+        pretrain_encoder(make_set((6, 9, 5, 7)), tmp_path / "m", settings)
 
     (said,) = read_pretraining(tmp_path / "m")["remarks"]
     assert "short for the cohort" in said

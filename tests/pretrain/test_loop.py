@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from parfocal.embeddings import EmbeddingSet, Notice
-from parfocal.embeddings.layout import features_path
+from parfocal.embed import Notice
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
-from parfocal.pretrain import PretrainSettings, StepsDone, TrainingStarted, pretrain, read_metrics
+from parfocal.pretrain import PretrainSettings, StepsDone, TrainingStarted, pretrain_encoder, read_metrics
 from parfocal.pretrain.events import PretrainEvent
 from parfocal.region_encoder import RegionEncoder, collate_regions
+from parfocal.store import EmbeddingSet
+from parfocal.store.layout import features_path
 
 from .conftest import MakeSet
 
@@ -56,7 +57,7 @@ def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(make_set: MakeSet
     settings = PretrainSettings(
         size="T", steps=50, batch=64, lr=2e-3, precision="float32", monitor_every=200, log_every=200, seed=1
     )
-    result = pretrain(tiles, tmp_path / "model", settings)
+    result = pretrain_encoder(tiles, tmp_path / "model", settings)
 
     # Noise of .1 in every tile leaves 1 / 1.01 of the variance to explain; the training mean scores 0.
     assert result.metrics["r2_whole_1"] > 0.5
@@ -68,13 +69,13 @@ def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(make_set: MakeSet
 def test_a_killed_run_goes_on_to_the_curve_of_one_that_was_not(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 9, 5, 7), absent=0.3)
     settings = SMALL.model_copy(update={"steps": 18, "log_every": 2, "checkpoint_every": 3, "objective": "cmem"})
-    pretrain(tiles, tmp_path / "whole", settings)
+    pretrain_encoder(tiles, tmp_path / "whole", settings)
 
     process = start(tiles, tmp_path / "killed", settings, KILLED_AT="8")
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert (tmp_path / "killed" / "resume.pt").is_file()
-    pretrain(tiles, tmp_path / "killed", settings)
+    pretrain_encoder(tiles, tmp_path / "killed", settings)
 
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
     ours, theirs = (RegionEncoder.from_pretrained(tmp_path / name).state_dict() for name in ("killed", "whole"))
@@ -84,8 +85,8 @@ def test_a_killed_run_goes_on_to_the_curve_of_one_that_was_not(make_set: MakeSet
 @pytest.mark.parametrize("changes", [{"workers": 0}, {"workers": 3, "cache_mib": 0}])
 def test_threads_and_memory_do_not_change_the_curve(make_set: MakeSet, tmp_path: Path, changes: dict[str, int]) -> None:
     tiles = make_set((6, 9, 5, 7), absent=0.3)
-    pretrain(tiles, tmp_path / "a", SMALL)
-    pretrain(tiles, tmp_path / "b", SMALL.model_copy(update=changes))
+    pretrain_encoder(tiles, tmp_path / "a", SMALL)
+    pretrain_encoder(tiles, tmp_path / "b", SMALL.model_copy(update=changes))
 
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
 
@@ -93,9 +94,9 @@ def test_threads_and_memory_do_not_change_the_curve(make_set: MakeSet, tmp_path:
 def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 9, 5, 7))
     events: list[PretrainEvent] = []
-    first = pretrain(tiles, tmp_path / "m", SMALL, on_event=events.append)
+    first = pretrain_encoder(tiles, tmp_path / "m", SMALL, on_event=events.append)
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()}
-    again = pretrain(tiles, tmp_path / "m", SMALL.model_copy(update={"workers": 0}))
+    again = pretrain_encoder(tiles, tmp_path / "m", SMALL.model_copy(update={"workers": 0}))
 
     assert (first.was_finished, again.was_finished) == (False, True)
     assert again.metrics == first.metrics
@@ -103,7 +104,7 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()} == files
     assert files.keys() == {"model.safetensors", "config.json", "metrics.csv", "run.json"}
     with pytest.raises(MismatchError, match=r"settings lr=0\.0003, now it is 0\.01"):
-        pretrain(tiles, tmp_path / "m", SMALL.model_copy(update={"lr": 0.01}))
+        pretrain_encoder(tiles, tmp_path / "m", SMALL.model_copy(update={"lr": 0.01}))
 
     assert isinstance(events[0], TrainingStarted)
     assert events[0].n_steps == 12
@@ -130,7 +131,7 @@ def test_every_objective_trains_what_it_says(
 ) -> None:
     settings = SMALL.model_copy(update={"steps": 6, **changes})
     before = [parameter.clone() for parameter in torch.get_rng_state()[None]]
-    metrics = pretrain(make_set((6, 9, 5, 7)), tmp_path / "m", settings).metrics
+    metrics = pretrain_encoder(make_set((6, 9, 5, 7)), tmp_path / "m", settings).metrics
 
     assert all(metrics[name] != 0 for name in filled)
     assert all(name not in metrics for name in empty)
@@ -143,7 +144,9 @@ def test_a_collapsed_representation_is_warned_of(
     monkeypatch.setattr("parfocal.pretrain.evaluation.rank_me", lambda rows: 0.1)
     events: list[PretrainEvent] = []
     with pytest.warns(ParfocalWarning, match="may be collapsing"):
-        pretrain(make_set((6, 9, 5, 7)), tmp_path / "m", SMALL.model_copy(update={"steps": 6}), on_event=events.append)
+        pretrain_encoder(
+            make_set((6, 9, 5, 7)), tmp_path / "m", SMALL.model_copy(update={"steps": 6}), on_event=events.append
+        )
 
     said = [event.text for event in events if isinstance(event, Notice)]
     # CLS and the tokens of three magnifications, once each.
@@ -153,7 +156,7 @@ def test_a_collapsed_representation_is_warned_of(
 
 def test_regions_with_a_single_tile_are_skipped_and_counted(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 9, 5, 7), absent=0.95)
-    pretrain(tiles, tmp_path / "m", SMALL)
+    pretrain_encoder(tiles, tmp_path / "m", SMALL)
 
     assert sum(row["skipped_regions"] for row in read_metrics(tmp_path / "m" / "metrics.csv")) > 0
 
@@ -173,7 +176,7 @@ def test_two_processes_train_one_model(make_set: MakeSet, tmp_path: Path) -> Non
     ]
     errors = [process.communicate(timeout=600)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    pretrain(tiles, tmp_path / "one", SMALL)
+    pretrain_encoder(tiles, tmp_path / "one", SMALL)
 
     rows = curve(tmp_path / "two")
     assert [row["step"] for row in rows] == list(range(1, 13))
@@ -186,7 +189,7 @@ def test_two_processes_train_one_model(make_set: MakeSet, tmp_path: Path) -> Non
 
 def test_regions_of_one_tile_are_refused_because_nothing_can_be_hidden(make_set: MakeSet, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one tile each"):
-        pretrain(make_set((6, 6, 6), mpps=(2.0,)), tmp_path / "model", SMALL)
+        pretrain_encoder(make_set((6, 6, 6), mpps=(2.0,)), tmp_path / "model", SMALL)
 
     assert not (tmp_path / "model").exists()
 
@@ -194,12 +197,12 @@ def test_regions_of_one_tile_are_refused_because_nothing_can_be_hidden(make_set:
 def test_a_model_of_one_magnification_never_opens_the_others(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 7, 5))
     settings = SMALL.model_copy(update={"mpps": (0.5,), "steps": 3})
-    pretrain(tiles, tmp_path / "fine", settings)
+    pretrain_encoder(tiles, tmp_path / "fine", settings)
     for slide in tiles.slides:
         for mpp in (2.0, 1.0):
             features_path(tiles.path, slide, mpp).unlink()
 
-    again = pretrain(tiles, tmp_path / "again", settings)
+    again = pretrain_encoder(tiles, tmp_path / "again", settings)
 
     encoder = RegionEncoder.from_pretrained(tmp_path / "again")
     assert encoder.config.mpps == (0.5,)
@@ -210,15 +213,15 @@ def test_a_model_of_one_magnification_never_opens_the_others(make_set: MakeSet, 
 
 def test_a_magnification_that_the_set_lacks_is_refused(make_set: MakeSet, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=r"no tiles at 0.25 mpp"):
-        pretrain(make_set((6, 7)), tmp_path / "model", SMALL.model_copy(update={"mpps": (0.25,)}))
+        pretrain_encoder(make_set((6, 7)), tmp_path / "model", SMALL.model_copy(update={"mpps": (0.25,)}))
 
 
 def test_no_step_leaves_random_weights_with_fitted_statistics(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 7, 5))
     nothing = SMALL.model_copy(update={"steps": 0})
 
-    result = pretrain(tiles, tmp_path / "random", nothing)
-    pretrain(tiles, tmp_path / "trained", SMALL)
+    result = pretrain_encoder(tiles, tmp_path / "random", nothing)
+    pretrain_encoder(tiles, tmp_path / "trained", SMALL)
 
     random, trained = (RegionEncoder.from_pretrained(tmp_path / name) for name in ("random", "trained"))
     said = json.loads((tmp_path / "random" / "config.json").read_text())["pretraining"]
@@ -231,7 +234,7 @@ def test_no_step_leaves_random_weights_with_fitted_statistics(make_set: MakeSet,
     cls = random.encode(batch.tokens, batch.xy_um, batch.mpp, batch.present).cls
     assert float(cls.std(dim=0).mean()) > 0.05
     # A second call finds the run finished.
-    assert pretrain(tiles, tmp_path / "random", nothing).was_finished
+    assert pretrain_encoder(tiles, tmp_path / "random", nothing).was_finished
 
 
 def test_slides_of_a_patient_are_never_on_both_sides_and_the_model_says_who_was_where(
@@ -240,16 +243,16 @@ def test_slides_of_a_patient_are_never_on_both_sides_and_the_model_says_who_was_
     tiles = make_set((6, 9, 5, 7, 4, 8))
     groups = {f"s{number}": f"p{number // 2}" for number in range(6)}
     settings = SMALL.model_copy(update={"steps": 2, "holdout": 0.3})
-    result = pretrain(tiles, tmp_path / "m", settings, groups=groups)
+    result = pretrain_encoder(tiles, tmp_path / "m", settings, groups=groups)
     kept = json.loads((tmp_path / "m" / "config.json").read_text())["pretraining"]
 
     assert result.holdout == "held out: 2 of 6 slides, 1 of 3 groups"
     assert kept["groups"] == groups
     assert len({groups[slide] for slide in kept["held_out_slides"]}) == 1
-    assert pretrain(tiles, tmp_path / "m", settings, groups=groups).was_finished
+    assert pretrain_encoder(tiles, tmp_path / "m", settings, groups=groups).was_finished
     with pytest.raises(MismatchError, match="groups"):
-        pretrain(tiles, tmp_path / "m", settings)
+        pretrain_encoder(tiles, tmp_path / "m", settings)
     # Patients of one slide each are what slides are.
     alone = {f"s{number}": f"p{number}" for number in range(6)}
-    pretrain(tiles, tmp_path / "alone", settings, groups=alone)
-    assert pretrain(tiles, tmp_path / "alone", settings).was_finished
+    pretrain_encoder(tiles, tmp_path / "alone", settings, groups=alone)
+    assert pretrain_encoder(tiles, tmp_path / "alone", settings).was_finished

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from parfocal.pretrain import PretrainSettings, StepsDone, pretrain, read_metrics
+from parfocal.pretrain import PretrainSettings, StepsDone, pretrain_encoder, read_metrics
 from parfocal.pretrain.events import PretrainEvent
 from parfocal.pretrain.optimiser import MuonAdamW, new_optimizer, orthogonalised
 
@@ -118,15 +118,15 @@ def test_a_run_with_muon_learns_and_resumes_exactly(make_set: MakeSet, tmp_path:
         monitor_every=8,
         checkpoint_every=4,
     )
-    pretrain(tiles, tmp_path / "whole", settings)
+    pretrain_encoder(tiles, tmp_path / "whole", settings)
 
     def stop(event: PretrainEvent) -> None:
         if isinstance(event, StepsDone) and event.values["step"] == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain(tiles, tmp_path / "parts", settings, on_event=stop)
-    pretrain(tiles, tmp_path / "parts", settings)
+        pretrain_encoder(tiles, tmp_path / "parts", settings, on_event=stop)
+    pretrain_encoder(tiles, tmp_path / "parts", settings)
     losses = [[row["loss"] for row in read_metrics(tmp_path / one / "metrics.csv")] for one in ("whole", "parts")]
 
     assert losses[0] == losses[1]

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 
-from parfocal.pretrain.precision import choose_autocast
+from parfocal.pretrain.optimiser import choose_autocast
 
 
 @pytest.mark.parametrize(("avx", "amx", "half"), [(False, False, False), (True, False, True), (False, True, True)])

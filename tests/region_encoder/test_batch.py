@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal.embeddings import SlideTokens
 from parfocal.region_encoder import collate_regions
+from parfocal.store import SlideTokens
 
 
 def slide_of(name: str, seed: int, dims: dict[float, int]) -> SlideTokens:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from parfocal.region_encoder.linear import linear
+from parfocal.region_encoder.attention import linear
 
 
 @pytest.mark.parametrize("rows", [1, 255, 256, 300, 257])

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parfocal.region_encoder.packing import ROW_MULTIPLE, find_places, pack
+from parfocal.region_encoder.plan import ROW_MULTIPLE, find_places, pack
 
 masks = st.tuples(st.integers(1, 9), st.integers(0, 7), st.integers(0, 2**20)).map(
     lambda made: torch.rand(made[0], made[1], generator=torch.Generator().manual_seed(made[2])) < 0.6

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from parfocal.region_encoder import RegionEncoderConfig
-from parfocal.region_encoder.levels import level_shares, nearest_levels
-from parfocal.region_encoder.standardise import Standardiser
+from parfocal.region_encoder.standardise import Standardiser, level_shares, nearest_levels
 
 
 def standardiser_of(**settings: object) -> Standardiser:

@@ -11,9 +11,10 @@ from PIL import Image
 
 from parfocal.config import GridConfig
 from parfocal.errors import ParfocalWarning
-from parfocal.regions import inspect_slide, inspect_slides, report
+from parfocal.lab.synthetic.rendered import write_pyramid
+from parfocal.regions import inspect as report
+from parfocal.regions import inspect_slide, inspect_slides
 from parfocal.slides import SlideSource
-from parfocal.synthetic.pyramid import write_pyramid
 
 
 def test_a_slide_is_described(colon: Path) -> None:

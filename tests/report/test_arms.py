@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parfocal.report import ArmResult, Reference, arms_sentences, arms_table, show_p, show_signed
-from parfocal.report.statistics import CrossValidated, FoldTest, Interval, auc_interval, paired_test
+from parfocal.stats import CrossValidated, FoldTest, Interval, auc_interval, paired_test
 
 FINE = np.array([0.50, 0.55, 0.45, 0.60, 0.52, 0.48])
 MIXED = FINE + np.array([0.30, 0.32, 0.35, 0.28, 0.31, 0.33])

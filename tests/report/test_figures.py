@@ -19,7 +19,7 @@ from parfocal.report import (
     training_figure,
 )
 from parfocal.report.drawing import Plot, nice_ticks
-from parfocal.report.statistics import Interval, reliability_bins, roc_curve
+from parfocal.stats import Interval, reliability_bins, roc_curve
 
 
 def parsed(panel: Panel) -> ElementTree.Element:

@@ -7,19 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parfocal.report import (
-    Column,
-    Figure,
-    Note,
-    Panel,
-    ReportPage,
-    Row,
-    Section,
-    Table,
-    Text,
-    make_report,
-    png,
-)
+from parfocal.report import Column, Figure, Note, Panel, ReportPage, Row, Section, Table, Text, make_report, png
 from parfocal.version import __version__
 
 NASTY = '<script>alert("x")</script> & "quoted" \'too\''

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parfocal.slides import open_slide
-from parfocal.slides.dicom_spacing import dicom_spacings
+from parfocal.slides.dicom import dicom_spacings
 
 
 def element(group: int, number: int, kind: bytes, value: bytes) -> bytes:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides import Window, open_slide
-from parfocal.slides.gaps import Missing, join_gaps, missing_where_transparent
 from parfocal.slides.openslide_reader import OpenSlideReader
+from parfocal.slides.reader import Missing, join_gaps, missing_where_transparent
 
 Write = Callable[..., Path]
 TILES = 5 * 6  # of the small slide: 331 x 203 px in tiles of 64 x 48

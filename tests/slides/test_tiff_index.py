@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parfocal.errors import SlideError, UnreadableSlideError
 from parfocal.slides import open_slide
-from parfocal.slides.tiff_index import count_tiles
+from parfocal.slides.tiff_tags import count_tiles
 
 
 def sparse_tiff(path: Path, width: int, height: int, tile: int) -> Path:

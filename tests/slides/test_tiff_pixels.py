@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides import open_slide
-from parfocal.slides.jpeg import read_jpeg_header
-from parfocal.slides.jpeg2000 import has_subsampled_components
-from parfocal.slides.tiff_colour import colour_of_pixels
+from parfocal.slides.jpeg import has_subsampled_components, read_jpeg_header
+from parfocal.slides.tiff_pixels import colour_of_pixels
 
 Write = Callable[..., Path]
 made = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -5,8 +5,7 @@
 
 from parfocal.bags.bag import Bag, own_names, read_bags
 from parfocal.bags.derived import PARENTS, PLACED, derived_names, pseudo_name
-from parfocal.bags.represent import RepresentSettings, RepresentSummary, represent
-from parfocal.bags.seen import seen_by
+from parfocal.bags.represent import RepresentSettings, RepresentSummary, represent_regions, seen_by
 
 __all__ = [
     "PARENTS",
@@ -18,6 +17,6 @@ __all__ = [
     "own_names",
     "pseudo_name",
     "read_bags",
-    "represent",
+    "represent_regions",
     "seen_by",
 ]

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from parfocal.bags.derived import PARENTS, Derived, derive, derived_names
-from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ParfocalWarning
 from parfocal.geometry import format_mpp
+from parfocal.store import EmbeddingSet, LeftOut
 
 __all__ = ["Bag", "own_names", "read_bags"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from parfocal.embeddings import EmbeddingSet, SlideTokens
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
+from parfocal.store import EmbeddingSet, SlideTokens
 
 __all__ = ["PARENTS", "PLACED", "Derived", "derive", "derived_names", "find_parents", "mean_of_cells", "pseudo_name"]
 

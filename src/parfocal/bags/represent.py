@@ -1,4 +1,7 @@
-"""From tile embeddings and a region encoder to region embeddings in a store, one slide after the other."""
+"""From tile embeddings and a region encoder to region embeddings in a store, one slide after the other.
+
+What a region encoder sees of a set of tiles, and whether it was trained on such a set at all.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,33 +9,85 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int
 from pydantic import Field, field_validator
 
-from parfocal.bags.seen import seen_by
 from parfocal.config import Settings
-from parfocal.device import find_device
-from parfocal.embeddings import (
+from parfocal.errors import MismatchError
+from parfocal.files import writable_folder
+from parfocal.geometry import format_mpp
+from parfocal.region_encoder import Readout, RegionEncoder, RegionEncoderConfig, collate_regions
+from parfocal.region_encoder.checkpoint import read_config, read_pretraining, resolve
+from parfocal.region_encoder.standardise import nearest_levels
+from parfocal.run.device import find_device
+from parfocal.run.failures import FailedSlide, failure, update_failures
+from parfocal.slides import SlideSource
+from parfocal.store import (
     EmbeddingSet,
     RowDtype,
     SlideOrigin,
     SlideRegions,
     SlideTokens,
     create_set,
+    only_mpps,
     open_set,
     settings_digest,
     write_regions,
     write_tokens,
 )
-from parfocal.embeddings.events import FailedSlide
-from parfocal.embeddings.job import failure
-from parfocal.embeddings.records import update_failures
-from parfocal.provenance import writable_folder
-from parfocal.region_encoder import Readout, RegionEncoder, collate_regions
-from parfocal.region_encoder.checkpoint import read_pretraining, resolve
-from parfocal.slides import SlideSource
 
-__all__ = ["RepresentSettings", "RepresentSummary", "represent"]
+__all__ = ["RepresentSettings", "RepresentSummary", "represent_regions", "seen_by"]
+
+
+def seen_by(source: EmbeddingSet, model: str | Path, *, other_mpps: bool = False) -> EmbeddingSet:
+    """The set with the magnifications that a model was told to see in its pretraining; all where it was told none.
+
+    Args:
+        source: a set of tiles.
+        model: a checkpoint's folder or its id on the hub.
+        other_mpps: accept magnifications that the model was not trained at; it interpolates.
+
+    Raises:
+        MismatchError: the model was trained on another tile encoder, other magnifications or other regions.
+        StoreError: the checkpoint cannot be read, or `source` is no set of tiles.
+    """
+    folder = resolve(model)
+    config = read_config(folder)
+    told = {format_mpp(float(mpp)) for mpp in read_pretraining(folder).get("settings", {}).get("mpps", ())}
+    seen = only_mpps(source, [mpp for mpp in source.mpps if format_mpp(mpp) in told])
+    _check(seen, config, str(model), other_mpps=other_mpps)
+    return seen
+
+
+def _check(source: EmbeddingSet, config: RegionEncoderConfig, model: str, *, other_mpps: bool) -> None:
+    """Refuse a model that was trained on something else than what the set holds."""
+    names = tuple(format_mpp(mpp) for mpp in config.mpps)
+    unknown = [format_mpp(mpp) for mpp in source.mpps if format_mpp(mpp) not in names]
+    if unknown and not other_mpps:
+        raise MismatchError(
+            f"{model} was trained at {', '.join(names)} mpp and {source.name} has {', '.join(unknown)}. "
+            "Pass --other-mpps (other_mpps=True) to interpolate."
+        )
+    for mpp in source.mpps:
+        nearest = int(nearest_levels(torch.tensor(mpp), config))
+        if source.dims[mpp] != config.dims[nearest]:
+            raise MismatchError(
+                f"{model} takes vectors of width {config.dims[nearest]} at {format_mpp(mpp)} mpp and {source.name} has "
+                f"{source.dims[mpp]}: it was trained on another tile encoder."
+            )
+        if config.encoders and config.encoders[nearest] != source.encoder_digests[mpp]:
+            raise MismatchError(
+                f"{model} was trained on the tile encoder {config.encoders[nearest]} and {source.name} was embedded by "
+                f"{source.encoder_digests[mpp]} (at {format_mpp(mpp)} mpp). Embed with that encoder or train a model."
+            )
+    found = (source.region_um, source.tile_px)
+    if found != (config.region_um, config.tile_px):
+        raise MismatchError(
+            f"{model} was trained on regions of {config.region_um:g} um with tiles of {config.tile_px} px; "
+            f"{source.name} has {found[0]:g} um and {found[1]} px."
+        )
+
 
 Progress = Callable[[int, int, str], None]
 """Told how many slides are done, how many there are, and which one comes next (empty at the end)."""
@@ -83,7 +138,7 @@ class RepresentSummary:
         return 3 if self.done else 1
 
 
-def represent(
+def represent_regions(
     source: EmbeddingSet,
     model: str | Path,
     out: Path,

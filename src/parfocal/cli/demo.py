@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from parfocal.cli.command import Output, parse_and_call, say, tell
-from parfocal.progress import Bars
-from parfocal.studies import DemoSettings
-from parfocal.studies import demo as run_demo
+from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.lines import say, tell
+from parfocal.lab.demo import DemoSettings
+from parfocal.lab.demo import run_demo as run_demo
+from parfocal.run.progress import Bars
 
 __all__ = ["demo", "run"]
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table, tell
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table
 from parfocal.cli.encoders import encoder_table
-from parfocal.embeddings import EmbedSettings, RunProgress, embed_slides, estimate_run, estimate_table, summary_table
-from parfocal.embeddings.events import no_tissue_line, summary_counts
+from parfocal.cli.lines import tell
+from parfocal.embed import EmbedSettings, RunProgress, embed_slides, estimate_run, estimate_table, summary_table
+from parfocal.embed.events import no_tissue_line, summary_counts
 from parfocal.errors import ConfigError
 
 __all__ = ["embed", "run"]

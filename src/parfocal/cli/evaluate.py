@@ -8,13 +8,14 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_table, tell
+from parfocal.cli.command import Output, parse_and_call, print_table
+from parfocal.cli.lines import tell
 from parfocal.cohort import AskedKind, CountedBy, Target
 from parfocal.errors import ConfigError
-from parfocal.progress import Bars
+from parfocal.evaluate import EvaluateResult, EvaluateSettings
+from parfocal.evaluate import evaluate_arms as run_evaluate
 from parfocal.report import show_interval
-from parfocal.studies import EvaluateResult, EvaluateSettings
-from parfocal.studies import evaluate as run_evaluate
+from parfocal.run.progress import Bars
 
 __all__ = ["evaluate", "run"]
 

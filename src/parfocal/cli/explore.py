@@ -8,11 +8,12 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_table, tell
-from parfocal.progress import Bars
-from parfocal.studies.exploration.page import show
-from parfocal.studies.explore import ExploreResult, ExploreSettings
-from parfocal.studies.explore import explore as run_explore
+from parfocal.cli.command import Output, parse_and_call, print_table
+from parfocal.cli.lines import tell
+from parfocal.lab.explore.page import show
+from parfocal.lab.explore.run import ExploreResult, ExploreSettings
+from parfocal.lab.explore.run import explore_designs as run_explore
+from parfocal.run.progress import Bars
 
 __all__ = ["explore", "run"]
 

@@ -7,13 +7,14 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, say, tell
+from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.lines import say, tell
 from parfocal.cohort import AskedKind, LabelColumns, Target
 from parfocal.errors import ConfigError
-from parfocal.probes import is_at_edge
-from parfocal.progress import Bars
-from parfocal.studies.head import FitSettings, Head, fit_sentences, fit_study, is_study, outside_sentence
-from parfocal.studies.head import fit as run_fit
+from parfocal.heads import is_at_edge
+from parfocal.predict import FitSettings, Head, fit_sentences, fit_study, is_study, outside_sentence
+from parfocal.predict import fit_head as run_fit
+from parfocal.run.progress import Bars
 
 __all__ = ["fit", "run"]
 

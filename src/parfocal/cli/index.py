@@ -6,12 +6,13 @@ from pathlib import Path
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table, tell
-from parfocal.embeddings import IndexSummary, index_features
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.cli.lines import tell
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
-from parfocal.progress import Bars
+from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
+from parfocal.store import IndexSummary, index_features
 
 __all__ = ["index", "run"]
 

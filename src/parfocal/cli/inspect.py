@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import parse_and_call, print_json, print_table, tell
+from parfocal.cli.command import parse_and_call, print_json, print_table
+from parfocal.cli.lines import tell
 from parfocal.config import GridConfig
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, say, tell
+from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.lines import say, tell
 from parfocal.errors import ConfigError
-from parfocal.progress import Bars
-from parfocal.studies.head import PredictSettings, outside_sentence
-from parfocal.studies.head import predict as run_predict
+from parfocal.predict import PredictSettings, outside_sentence
+from parfocal.predict import predict_slides as run_predict
+from parfocal.run.progress import Bars
 
 __all__ = ["predict", "run"]
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, say, tell
+from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.lines import say, tell
 from parfocal.cohort import LabelColumns, read_groups
-from parfocal.embeddings import open_set
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainProgress, PretrainSettings
-from parfocal.pretrain import pretrain as run_pretrain
+from parfocal.pretrain import pretrain_encoder as run_pretrain
+from parfocal.store import open_set
 
 __all__ = ["pretrain", "run"]
 

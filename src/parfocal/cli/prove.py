@@ -6,10 +6,11 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table, say, tell
-from parfocal.studies.proof.result import summary_table
-from parfocal.studies.prove import ProveSettings
-from parfocal.studies.prove import prove as run_prove
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.cli.lines import say, tell
+from parfocal.lab.prove.result import summary_table
+from parfocal.lab.prove.run import ProveSettings
+from parfocal.lab.prove.run import prove_encoder as run_prove
 
 __all__ = ["prove", "run"]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from parfocal.bags import RepresentSettings
-from parfocal.bags import represent as run_represent
-from parfocal.cli.command import Output, parse_and_call, say, tell
-from parfocal.embeddings import open_set
-from parfocal.progress import Bars
+from parfocal.bags import represent_regions as run_represent
+from parfocal.cli.command import Output, parse_and_call
+from parfocal.cli.lines import say, tell
+from parfocal.run.progress import Bars
+from parfocal.store import open_set
 
 __all__ = ["represent", "run"]
 

@@ -10,12 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table, say, tell
+from parfocal.cli.command import Output, parse_and_call, print_json, print_table
+from parfocal.cli.lines import say, tell
 from parfocal.errors import ConfigError
-from parfocal.progress import Bars
+from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
-from parfocal.studies import StudyPlan, TilesPlan, plan_study, read_study
-from parfocal.studies import study as run_study
+from parfocal.study import StudyPlan, TilesPlan, plan_study, read_study
+from parfocal.study import run_study as run_study
 
 __all__ = ["run", "study"]
 

@@ -7,12 +7,13 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, say, tell
-from parfocal.progress import Bars
+from parfocal.cli.command import Output, parse_and_call, print_json
+from parfocal.cli.lines import say, tell
+from parfocal.lab.synergy.labels import LabelKind
+from parfocal.lab.synergy.run import SynergySettings
+from parfocal.lab.synergy.run import measure_synergy as run_synergy
+from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
-from parfocal.studies.pairing.labels import LabelKind
-from parfocal.studies.synergy import SynergySettings
-from parfocal.studies.synergy import synergy as run_synergy
 
 __all__ = ["run", "synergy"]
 

@@ -5,19 +5,37 @@ classes, several, ordered ones, a number or a time; and `Splits` that keep a gro
 and can be read back.
 """
 
-from parfocal.cohort.asked import LabelColumns, Target, read_target
 from parfocal.cohort.classes import MOST_CLASSES, AskedKind, outcome_of
 from parfocal.cohort.groups import read_groups
-from parfocal.cohort.labels import Cohort, CountedBy, cohort_of, read_cohort, read_test_cohort
-from parfocal.cohort.missing import MISSING, show_words
-from parfocal.cohort.numbers import class_name, number_of, number_then_name
-from parfocal.cohort.outcome import Column, Outcome, OutcomeKind
+from parfocal.cohort.labels import (
+    Cohort,
+    CountedBy,
+    cohort_of,
+    read_cohort,
+    read_test_cohort,
+)
+from parfocal.cohort.outcome import Column, Outcome, OutcomeKind, strata
 from parfocal.cohort.reading import LabelledSlides, one_site_each, read_labels
-from parfocal.cohort.schemes import Scheme, make_splits
-from parfocal.cohort.splits import Fold, Splits, deal_folds, read_splits, whole_fold, write_splits
-from parfocal.cohort.strata import strata
+from parfocal.cohort.splits import (
+    Fold,
+    Scheme,
+    Splits,
+    deal_folds,
+    make_splits,
+    read_splits,
+    whole_fold,
+    write_splits,
+)
 from parfocal.cohort.table import Table, read_table, some_of
+from parfocal.cohort.target import LabelColumns, Target, read_target
 from parfocal.cohort.units import Units, units
+from parfocal.cohort.words import (
+    MISSING,
+    class_name,
+    number_of,
+    number_then_name,
+    show_words,
+)
 
 __all__ = [
     "MISSING",

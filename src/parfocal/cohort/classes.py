@@ -10,13 +10,21 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.cohort.events import happened
-from parfocal.cohort.missing import may_be_class, show_words, word_of
-from parfocal.cohort.numbers import class_name, decimal_points, number_hint, number_of, number_then_name
-from parfocal.cohort.outcome import Outcome, OutcomeKind
+from parfocal.cohort.outcome import Outcome, OutcomeKind, happened
 from parfocal.cohort.reading import LabelledSlides
-from parfocal.cohort.spelling import check_spelling, class_key
 from parfocal.cohort.table import some_of
+from parfocal.cohort.words import (
+    check_spelling,
+    class_key,
+    class_name,
+    decimal_points,
+    may_be_class,
+    number_hint,
+    number_of,
+    number_then_name,
+    show_words,
+    word_of,
+)
 from parfocal.errors import ConfigError, ParfocalWarning
 
 __all__ = ["MOST_CLASSES", "AskedKind", "outcome_as", "outcome_of"]

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from parfocal.cohort.asked import LabelColumns
 from parfocal.cohort.patients import patient_rule
 from parfocal.cohort.reading import read_labels
+from parfocal.cohort.target import LabelColumns
 
 __all__ = ["read_groups"]
 

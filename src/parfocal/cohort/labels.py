@@ -10,13 +10,11 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from parfocal.cohort.classes import AskedKind, outcome_as, outcome_of
-from parfocal.cohort.events import said_as_words
-from parfocal.cohort.missing import show_words
-from parfocal.cohort.numbers import class_name, decimal_points, number_then_name
-from parfocal.cohort.outcome import Outcome
+from parfocal.cohort.outcome import Outcome, said_as_words
 from parfocal.cohort.patients import PatientRule
 from parfocal.cohort.reading import LabelledSlides, matched, one_site_each, read_labels
 from parfocal.cohort.table import some_of
+from parfocal.cohort.words import class_name, decimal_points, number_then_name, show_words
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.terminal import printable
 

@@ -4,10 +4,9 @@ import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 
-from parfocal.cohort.numbers import number_of
 from parfocal.cohort.patients import PatientRule
-from parfocal.cohort.spelling import id_key
 from parfocal.cohort.table import some_of
+from parfocal.cohort.words import id_key, number_of
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.slides.folders import PICTURE_SUFFIXES, SLIDE_SUFFIXES
 from parfocal.terminal import printable

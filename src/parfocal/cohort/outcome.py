@@ -1,17 +1,56 @@
-"""What is to be predicted of each slide: a class, an ordered class, a number, or a time with censoring.
+"""What folds must hold evenly: classes, quarters of a number, events early and late.
+
+Whether a time is that of an event, in the words of the tables that people have.
+
+What is to be predicted of each slide: a class, an ordered class, a number, or a time with censoring.
 
 Probes know three families of one-score models only. An `Outcome` says which scores it needs as `columns`: one for two
 classes, one against the rest for each of several, "above this class" for each step of an ordered one (Frank and Hall
 2001), one number, one log risk (Cox 1972). So a probe that can fit a column can predict every kind of outcome.
 """
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-__all__ = ["Column", "Family", "Outcome", "OutcomeKind"]
+from parfocal.cohort.words import number_of, word_of
+
+__all__ = ["Column", "Family", "Outcome", "OutcomeKind", "happened", "said_as_words", "strata"]
+
+# cBioPortal writes 1:DECEASED and 0:LIVING; the number counts, and a word that says the reverse makes it neither.
+_NUMBERED = re.compile(r"([01])\s*:\s*(.+)")
+_YES = frozenset({"true", "yes", "dead", "deceased", "died", "event", "progressed", "recurred", "relapsed"})
+_NO = frozenset(
+    {"false", "no", "alive", "living", "censored", "no event", "not progressed", "disease free", "diseasefree"}
+)
+
+
+def happened(text: str) -> bool | None:
+    """Whether the event was seen; None where the text does not say it plainly."""
+    number = number_of(text)
+    if number is not None:
+        return bool(number) if number in (0, 1) else None
+    word, numbered = word_of(text), _NUMBERED.fullmatch(text)
+    if numbered is None:
+        return True if word in _YES else False if word in _NO else None
+    said, rest = numbered[1] == "1", word_of(numbered[2])
+    return None if rest in (_NO if said else _YES) else said
+
+
+def said_as_words(texts: Sequence[str]) -> str | None:
+    """Which words were read as an event and which as none, in a sentence; None where all are 0 and 1."""
+    words = Counter(text for text in texts if number_of(text) is None)
+    if not words:
+        return None
+    seen = ", ".join(f'"{word}" {count}' for word, count in words.items() if happened(word))
+    unseen = ", ".join(f'"{word}" {count}' for word, count in words.items() if not happened(word))
+    return f"read as an event: {seen or 'no word'}; as censored: {unseen or 'no word'}."
+
 
 OutcomeKind = Literal["binary", "multiclass", "ordinal", "continuous", "survival"]
 Family = Literal["logistic", "linear", "cox"]
@@ -135,3 +174,26 @@ class Outcome:
         if self.kind == "ordinal":
             return np.asarray((0.5 * (1 + np.tanh(0.5 * score))).sum(axis=1))
         return score[:, 0]
+
+
+def strata(outcome: Outcome) -> Int64[np.ndarray, " slide"]:
+    """The stratum of each slide, as a number from 0.
+
+    Classes are strata themselves. Numbers are cut at their quartiles. Times are cut at the median of the events and
+    at that of the censored ones, because a fold with late events only could not be ranked by risk.
+    """
+    if outcome.kind not in ("continuous", "survival"):
+        return outcome.value.astype(np.int64)
+    if outcome.kind == "continuous":
+        return _cut(outcome.value, (0.25, 0.5, 0.75))
+    result = 2 * outcome.event.astype(np.int64)
+    for happened in (False, True):
+        own = outcome.event == happened
+        if own.any():
+            result[own] += _cut(outcome.value[own], (0.5,))
+    return result
+
+
+def _cut(value: np.ndarray, at: tuple[float, ...]) -> Int64[np.ndarray, " slide"]:
+    # The lower side takes ties: of 0, 0, 0, 1 the median is 0 and the one is above it.
+    return np.searchsorted(np.quantile(value, at), value, side="left").astype(np.int64)

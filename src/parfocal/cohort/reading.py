@@ -6,12 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from parfocal.cohort.damage import spreadsheet_damage
 from parfocal.cohort.matching import match_slides
-from parfocal.cohort.missing import missing_words, show_words, word_of
 from parfocal.cohort.patients import PatientRule, patient_rule, torn_tcga_patients
-from parfocal.cohort.spelling import check_spelling, one_line
 from parfocal.cohort.table import Table, TableRow, read_table, some_of
+from parfocal.cohort.words import check_spelling, missing_words, one_line, show_words, spreadsheet_damage, word_of
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.terminal import printable
 

@@ -1,17 +1,213 @@
-"""A table of text: a CSV or a workbook, each row with its line, and how lists of names are said in a message."""
+"""A table of text: a CSV or a workbook, each row with its line, and how lists of names are said in a message.
 
+The lines of a CSV, whatever a spreadsheet made of it: separator, coding, comments at its head.
+
+The rows of an Excel workbook as text, as a person sees them there: whole numbers without `.0`, zeros in front.
+"""
+
+import codecs
+import csv
+import datetime
+import io
+import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from parfocal.cohort.delimited import read_delimited
-from parfocal.cohort.spelling import one_line
-from parfocal.cohort.workbook import is_workbook, read_workbook
+from parfocal.cohort.words import one_line
 from parfocal.errors import ConfigError, ParfocalWarning
-from parfocal.tables import original_cell
+from parfocal.files import original_cell
+from parfocal.terminal import printable
 
-__all__ = ["Table", "TableRow", "read_table", "some_of"]
+__all__ = ["Table", "TableRow", "is_workbook", "read_delimited", "read_table", "read_workbook", "some_of"]
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# The longest first: the mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def read_delimited(path: Path) -> list[tuple[int, list[str]]]:
+    """The lines that hold something, the header first, each with its number in the file.
+
+    The separator is the one of comma, semicolon, tab and bar that the header has most of, outside quotes; a first line
+    `sep=;` decides it. Lines before the header that begin with # are comments, as cBioPortal writes them.
+
+    Raises:
+        ConfigError: it is no text, in no UTF, a quote is not closed, or the header can be read in two ways.
+    """
+    text = _decoded(path, path.read_bytes())
+    start, line, separator = _header(text)
+    if separator is None:
+        separator = _separator(path, text[start:])
+    reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator, strict=True, skipinitialspace=True)
+    return list(_lines(path, reader, line))
+
+
+def _lines(path: Path, reader: Any, before: int) -> Iterator[tuple[int, list[str]]]:
+    first = before + 1  # a quoted cell may hold line ends, and the line where a row begins is what a person looks for
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield first, cells
+            first = before + reader.line_num + 1
+    except csv.Error as error:
+        cause = "a quote is opened and never closed" if "unexpected end" in str(error) else str(error)
+        raise ConfigError(f"cannot read {path}: {cause}, in the row that begins in line {first}.") from error
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    for mark, coding in _MARKS:
+        if content.startswith(mark):
+            return _as_text(path, content[len(mark) :], coding)
+    if b"\0" in content[:4096]:  # UTF-16 without its mark: of plain letters every second byte is 0
+        head = content[:4096]
+        for coding, odd in (("utf-16-le", 1), ("utf-16-be", 0)):
+            if head[odd::2].count(0) > len(head) // 4 and not head[1 - odd :: 2].count(0):
+                return _as_text(path, content, coding)
+        raise ConfigError(f"cannot read {path}: it holds no text. Expected is a CSV in UTF-8 or a workbook (.xlsx).")
+    return _as_text(path, content, "utf-8")
+
+
+def _as_text(path: Path, content: bytes, coding: str) -> str:
+    try:
+        return content.decode(coding)
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode(coding, errors="replace")
+        line = before.replace("\r\n", "\n").replace("\r", "\n").count("\n") + 1
+        raise ConfigError(
+            f"cannot read {path}: line {line} holds bytes that are no {coding.upper()}, perhaps a letter with an "
+            "accent in another coding. Save it as a CSV in UTF-8."
+        ) from error
+
+
+def _header(text: str) -> tuple[int, int, str | None]:
+    """Where the header begins, how many lines stand before it, and the separator that a line `sep=` names."""
+    start, number, separator = 0, 0, None
+    for line in io.StringIO(text, newline=""):
+        content = line.strip()
+        if content.startswith("sep=") and len(line.rstrip("\r\n")) == 5:
+            separator = line[4]
+        elif content and not content.startswith("#"):
+            break
+        start, number = start + len(line), number + 1
+    return start, number, separator
+
+
+def _separator(path: Path, text: str) -> str:
+    counts, quoted = dict.fromkeys(_SEPARATORS, 0), False
+    for char in text:
+        if char == '"':
+            quoted = not quoted
+        elif char in "\r\n" and not quoted:
+            break
+        elif char in counts and not quoted:
+            counts[char] += 1
+    first, second = sorted(counts, key=lambda one: -counts[one])[:2]
+    if counts[first] and counts[first] == counts[second]:
+        raise ConfigError(
+            f"the header of {path} has as many {_SEPARATORS[first]} as {_SEPARATORS[second]} "
+            f"({printable(text[:60].splitlines()[0])}). Separate the columns by one of them, and quote names that hold "
+            "the other."
+        )
+    return first if counts[first] else ","
+
+
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+_DIGITS_KEPT = 10**15
+
+
+def is_workbook(path: Path) -> bool:
+    """Whether a file is a workbook, by its first bytes: many programs write plain text and call it .xls."""
+    with path.open("rb") as file:
+        return file.read(4) in (_ZIP, _OLE)
+
+
+def read_workbook(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows of the only sheet that holds something, the header first, each with its number in the sheet.
+
+    Raises:
+        ConfigError: it is no .xlsx, several sheets hold something, cells are merged, or a formula has no value.
+    """
+    if path.read_bytes().startswith(_OLE):
+        raise ConfigError(f"cannot read {path}: it is an old or a locked Excel workbook. Save it as .xlsx or as a CSV.")
+    values, formulas = _open(path, values=True), _open(path, values=False)
+    sheets = [one.title for one in values.worksheets if _holds_something(one)]
+    if len(sheets) != 1:
+        found = f"{len(sheets)} sheets that hold something ({', '.join(sheets)})" if sheets else "no sheet with a cell"
+        raise ConfigError(f"{path} has {found}; a table of labels has one. Keep one sheet, or save it as a CSV.")
+    sheet, written = values[sheets[0]], formulas[sheets[0]]
+    if sheet.merged_cells.ranges:
+        merged = sorted(map(str, sheet.merged_cells.ranges))
+        raise ConfigError(
+            f"{path} has merged cells ({', '.join(merged[:3])}), of which only the first holds a value. Take them "
+            "apart and fill every row."
+        )
+    rows, hidden = [], 0
+    for number, (cells, own) in enumerate(zip(sheet.iter_rows(), written.iter_rows(), strict=False), start=1):
+        texts = [_text(path, cell, formula) for cell, formula in zip(cells, own, strict=False)]
+        if any(text.strip() for text in texts):
+            rows.append((number, texts))
+            hidden += bool(sheet.row_dimensions[number].hidden)
+    if hidden:
+        warnings.warn(f"{path} hides {hidden} rows, which are read like the others.", ParfocalWarning, stacklevel=3)
+    while rows and rows[0][1][0].startswith("#"):
+        del rows[0]
+    return rows
+
+
+def _open(path: Path, *, values: bool) -> Any:
+    import openpyxl  # only who reads a workbook waits for it
+
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # of the looks of cells and of lists to choose from, which say nothing here
+            return openpyxl.load_workbook(file, data_only=values)
+    except Exception as error:  # whatever is in the file, a damaged one is one line
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise ConfigError(
+            f"cannot read {path} as an Excel workbook ({reason}). Save it as .xlsx or as a CSV."
+        ) from error
+
+
+def _holds_something(sheet: Any) -> bool:
+    if sheet.sheet_state != "visible":
+        return False
+    return any(cell is not None and str(cell).strip() for row in sheet.iter_rows(values_only=True) for cell in row)
+
+
+def _text(path: Path, cell: Any, formula: Any) -> str:
+    value = cell.value
+    if value is None:
+        if formula.value is not None:
+            raise ConfigError(
+                f"the cell {cell.coordinate} of {path} is a formula without a value. Open and save the workbook in a "
+                "spreadsheet, or write values in place of formulas."
+            )
+        return ""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, (int, float)):
+        return _number(value, str(cell.number_format))
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)
+
+
+def _number(value: int | float, shown_as: str) -> str:
+    if value != int(value):
+        return repr(value)
+    if abs(value) >= _DIGITS_KEPT:  # Excel has rounded it; the exponent says so to whoever needs all digits
+        return f"{value:.14e}"
+    zeros = re.fullmatch("0{2,}", shown_as)
+    return f"{int(value):0{len(zeros[0])}d}" if zeros and value >= 0 else str(int(value))
 
 
 @dataclass(frozen=True)

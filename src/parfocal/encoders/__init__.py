@@ -5,7 +5,13 @@ An encoder is named by a spec (`load_tile_encoder("filterbank")`, `"virchow2"`, 
 it.
 """
 
-from parfocal.encoders.base import EncoderInfo, Symmetry, TileEncoder, check_trained_mpps, symmetries_of_square
+from parfocal.encoders.base import (
+    EncoderInfo,
+    Symmetry,
+    TileEncoder,
+    check_trained_mpps,
+    symmetries_of_square,
+)
 from parfocal.encoders.filterbank import FilterBank
 from parfocal.encoders.loading import available_encoders, load_tile_encoder
 from parfocal.encoders.spec import parse_encoder_specs

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from parfocal.errors import EncoderError
+from parfocal.files import digest8
 from parfocal.geometry import format_mpp
-from parfocal.provenance import digest8
 
 __all__ = [
     "EncoderInfo",

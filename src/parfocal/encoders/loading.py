@@ -1,18 +1,22 @@
-"""From a spec to the encoder that it names, and the table of what there is."""
+"""The encoders as a Markdown table, for the documentation: `python -m parfocal.encoders.loading` prints it.
+
+From a spec to the encoder that it names, and the table of what there is.
+"""
 
 import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
 
-from parfocal.device import find_device
 from parfocal.encoders.base import EncoderInfo, TileEncoder
 from parfocal.encoders.filterbank import FilterBank
 from parfocal.encoders.presets import PRESETS, find_preset
 from parfocal.encoders.spec import GRID_SUFFIX, OPTIONS, parse_spec
 from parfocal.errors import ConfigError, EncoderError
+from parfocal.geometry import format_mpp
+from parfocal.run.device import find_device
 
-__all__ = ["available_encoders", "load_tile_encoder"]
+__all__ = ["available_encoders", "encoders_table", "load_tile_encoder"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -98,3 +102,30 @@ def available_encoders() -> list[EncoderInfo]:
             )
         )
     return infos
+
+
+def encoders_table() -> str:
+    """One row for each named encoder: the same on every machine, installed or not."""
+    rows = [
+        "| name | other spellings | width | tile | readout | trained at (mpp) | licence | needs | arguments from |",
+        "|---|---|---|---|---|---|---|---|---|",
+        f"| `filterbank` | | {FilterBank().dim} | 224 | | any | Apache-2.0 | nothing | parfocal |",
+    ]
+    for preset in PRESETS.values():
+        cells = (
+            f"`{preset.name}`",
+            ", ".join(f"`{alias}`" for alias in preset.aliases),
+            str(preset.dim),
+            str(preset.tile_px),
+            preset.readout,
+            ", ".join(map(format_mpp, preset.trained_mpps)) if preset.trained_mpps else "photographs",
+            preset.licence,
+            preset.needs,
+            f"<{preset.source}>",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(encoders_table())

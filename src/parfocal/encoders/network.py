@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from parfocal.device import find_device
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles, symmetries_of_square
 from parfocal.errors import ConfigError, EncoderError
+from parfocal.run.device import find_device
 
 __all__ = ["Backbone", "NetworkEncoder", "NetworkSettings", "choose_device", "choose_dtype", "grid_symmetry"]
 

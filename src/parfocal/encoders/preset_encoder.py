@@ -13,8 +13,7 @@ from parfocal.encoders.base import Symmetry, TileEncoder
 from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings, grid_symmetry
 from parfocal.encoders.preset import Preset
 from parfocal.encoders.presets import find_preset
-from parfocal.encoders.spec import EncoderSpec
-from parfocal.encoders.spec_errors import first_line
+from parfocal.encoders.spec import EncoderSpec, first_line
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.encoders.weights import (
     UNREACHABLE,
@@ -135,7 +134,7 @@ def build_preset(preset: Preset, spec: EncoderSpec) -> Backbone:
         path = Path(spec.options["checkpoint"])
         tensors = read_tensors(path, preset.name)
     elif preset.loader == "package":
-        from parfocal.encoders.imagenet import efficientnet_lite0_tensors
+        from parfocal.encoders.weights import efficientnet_lite0_tensors
 
         backbone = build_timm(preset.architecture, preset.arguments)
         load_weights(backbone.network, efficientnet_lite0_tensors(), source=preset.packages[0], encoder=preset.name)

@@ -5,7 +5,7 @@ published or follow from the architecture; a test builds every timm architecture
 """
 
 from parfocal.encoders.preset import HUB, Preset, Readout
-from parfocal.encoders.spec_errors import unknown_encoder
+from parfocal.encoders.spec import unknown_encoder
 
 __all__ = ["PRESETS", "find_preset"]
 

@@ -1,4 +1,8 @@
-"""The text that names an encoder, taken apart: the grammar of specs.
+"""How pixels are scaled before a network, by name or by number.
+
+The words of errors that several kinds of encoders share.
+
+The text that names an encoder, taken apart: the grammar of specs.
 
 filterbank                          the encoder that needs nothing
 virchow2[,checkpoint=PATH]          a preset, from its hub or from a local file
@@ -13,12 +17,41 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
-from parfocal.encoders.spec_errors import WHAT_THERE_IS
 from parfocal.errors import EncoderError
 from parfocal.geometry import format_mpp
 
-__all__ = ["GRID_SUFFIX", "OPTIONS", "EncoderSpec", "parse_encoder_specs", "parse_spec"]
+__all__ = [
+    "GRID_SUFFIX",
+    "NORMALISATIONS",
+    "OPTIONS",
+    "WHAT_THERE_IS",
+    "EncoderSpec",
+    "first_line",
+    "parse_encoder_specs",
+    "parse_spec",
+    "read_normalisation",
+    "unknown_encoder",
+]
+
+WHAT_THERE_IS = (
+    "Use filterbank (needs nothing), a preset such as virchow2, timm:NAME, file:PATH or python:MODULE:FUNCTION; "
+    "docs/encoders.md lists the presets."
+)
+
+
+def unknown_encoder(name: str, names: Sequence[str]) -> EncoderError:
+    """The error for a name that no encoder has, with the names that are close."""
+    close = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    hint = f"Close: {', '.join(close)}. " if close else ""
+    return EncoderError(f"there is no tile encoder {name!r}. {hint}{WHAT_THERE_IS}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library, short enough for one message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
+
 
 GRID_SUFFIX = "+grid2"
 # Which options each kind of spec takes, and whether the option has a value.
@@ -124,3 +157,38 @@ def parse_encoder_specs(text: str, mpps: Sequence[float]) -> dict[float, str]:
     if missing:
         raise EncoderError(f"cannot use {text!r}: it names no encoder for {', '.join(missing)}. Name one for each.")
     return {mpp: specs[mpp] for mpp in mpps}
+
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+# Mean and standard deviation of each channel, of pixels from 0 to 1.
+NORMALISATIONS: dict[str, Normalisation] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "bytes": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+}
+
+
+def read_normalisation(spec: EncoderSpec) -> Normalisation | None:
+    """The spec's `norm=`: a name, or six numbers `r/g/b/r/g/b` (means, then standard deviations); None if not given.
+
+    Raises:
+        EncoderError: it is neither.
+    """
+    text = spec.options.get("norm")
+    if text is None:
+        return None
+    if text in NORMALISATIONS:
+        return NORMALISATIONS[text]
+    try:
+        numbers = [float(part) for part in text.split("/")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 6 or any(not std > 0 for std in numbers[3:]):
+        names = ", ".join(NORMALISATIONS)
+        raise EncoderError(
+            f"cannot load {spec.text}: norm={text} is not one of {names}, nor three means and three standard "
+            f"deviations of pixels from 0 to 1, such as norm=0.7/0.5/0.7/0.2/0.2/0.2."
+        )
+    return tuple(numbers[:3]), tuple(numbers[3:])

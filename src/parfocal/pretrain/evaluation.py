@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from parfocal.embeddings import LeftOut
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.data import Regions, SlideCache, pack_regions
 from parfocal.pretrain.holdout import SlidePart
@@ -22,6 +21,7 @@ from parfocal.pretrain.monitors import (
 )
 from parfocal.pretrain.objectives import contrast_accuracy
 from parfocal.pretrain.trainee import Trainee
+from parfocal.store import LeftOut
 
 __all__ = ["HeldOut", "choose_held_out", "look"]
 

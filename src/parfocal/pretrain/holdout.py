@@ -14,8 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from parfocal.embeddings import EmbeddingSet, LeftOut
 from parfocal.errors import ConfigError
+from parfocal.store import EmbeddingSet, LeftOut
 
 __all__ = ["SlidePart", "Split", "check_hidable", "shared_groups", "split_set", "tissue_fragments"]
 

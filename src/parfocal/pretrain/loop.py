@@ -12,23 +12,29 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from parfocal.embeddings import EmbeddingSet, LeftOut, Notice, only_mpps, with_readable_index
+from parfocal.embed import Notice
 from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning
+from parfocal.files import writable_folder
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
 from parfocal.pretrain.data import Regions, RegionStream, SlideCache
 from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
-from parfocal.pretrain.events import OnPretrainEvent, PretrainEvent, StepsDone, TrainingStarted
-from parfocal.pretrain.folder import RunFolder
+from parfocal.pretrain.events import (
+    OnPretrainEvent,
+    PretrainEvent,
+    StepsDone,
+    TrainingStarted,
+    remarks_after,
+    remarks_before,
+)
 from parfocal.pretrain.holdout import Split, check_hidable, shared_groups, split_set
-from parfocal.pretrain.length import remarks_after, remarks_before
 from parfocal.pretrain.masks import draw_masks
 from parfocal.pretrain.metrics import MetricsFile, RateClock, metric_columns, read_metrics
 from parfocal.pretrain.monitors import CollapseWatch
-from parfocal.pretrain.optimiser import new_optimizer
-from parfocal.pretrain.precision import choose_autocast
+from parfocal.pretrain.optimiser import choose_autocast, new_optimizer
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.pretrain.setup import (
+    RunFolder,
     count_steps,
     derived_seed,
     launch,
@@ -39,9 +45,9 @@ from parfocal.pretrain.setup import (
     take_statistics,
 )
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
-from parfocal.provenance import writable_folder
+from parfocal.store import EmbeddingSet, LeftOut, only_mpps, with_readable_index
 
-__all__ = ["PretrainResult", "pretrain"]
+__all__ = ["PretrainResult", "pretrain_encoder"]
 
 # Each kind of draw has its own stream of random numbers, so that a step can be repeated without those before it.
 _STEP, _SHARED, _DROP_PATH, _HELD_OUT, _MODEL = 11, 12, 13, 14, 15
@@ -66,7 +72,7 @@ class PretrainResult:
     holdout: str
 
 
-def pretrain(
+def pretrain_encoder(
     tiles: EmbeddingSet,
     out: Path,
     settings: PretrainSettings | None = None,

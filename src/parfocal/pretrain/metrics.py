@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from parfocal.files import writing
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.masks import PATTERNS
-from parfocal.provenance import writing
 
 __all__ = ["MetricsFile", "RateClock", "metric_columns", "read_metrics"]
 

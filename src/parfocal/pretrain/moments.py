@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.embeddings import LeftOut, SlideTokens
 from parfocal.pretrain.holdout import SlidePart
+from parfocal.store import LeftOut, SlideTokens
 
 __all__ = ["Moments", "Whitening", "training_moments", "whitening_of"]
 

@@ -1,8 +1,19 @@
-"""What a run is made of before its first step: processes, model, order of the data, statistics, optimiser."""
+"""What a run is made of before its first step: processes, model, order of the data, statistics, optimiser.
 
+The model's folder: whose run it is, where the run can go on, and what is there when it is finished.
+
+run.json           settings and data of the run, from its start; another run is refused
+resume.pt          the point to go on from; removed at the end
+metrics.csv        the curve
+model.safetensors  and config.json: the model; config.json comes last and marks a finished run
+"""
+
+import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +22,22 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
-from parfocal.device import find_device
-from parfocal.embeddings import EmbeddingSet, LeftOut
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, MismatchError, StoreError
+from parfocal.files import canonical_json, check_permission, writing
 from parfocal.geometry import format_mpp
-from parfocal.pretrain.data import SlideCache
+from parfocal.pretrain.data import RegionOrder, SlideCache, visit_size
 from parfocal.pretrain.holdout import Split, shared_groups
 from parfocal.pretrain.moments import training_moments, whitening_of
-from parfocal.pretrain.order import RegionOrder, visit_size
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionEncoderConfig, RegionModel
+from parfocal.region_encoder.checkpoint import FINISHED
+from parfocal.run.device import find_device
+from parfocal.store import EmbeddingSet, LeftOut
+from parfocal.version import __version__
 
 __all__ = [
+    "RunFolder",
     "count_steps",
     "derived_seed",
     "describe_set",
@@ -34,6 +48,111 @@ __all__ = [
     "run_identity",
     "take_statistics",
 ]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: where it is.
+        identity: settings and data, as plain values: what decides which model comes out.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Path:
+        """The curve."""
+        return self.path / "metrics.csv"
+
+    @property
+    def resume(self) -> Path:
+        """The point to go on from."""
+        return self.path / "resume.pt"
+
+    def claim(self) -> bool:
+        """Make the folder ours; whether the run is finished already.
+
+        Raises:
+            MismatchError: the folder holds a run with other settings or data; the message names the first difference.
+            StoreError: the folder holds a model of another origin.
+        """
+        file = self.path / "run.json"
+        if file.is_file():
+            found = _read_json(file).get("identity", {})
+            ours = json.loads(canonical_json(dict(self.identity)))
+            differences = _differences(found, ours)
+            if differences:
+                raise MismatchError(
+                    f"cannot pretrain into {self.path}: it holds a run with {differences[0]}"
+                    + (f" (and {len(differences) - 1} other differences)" if len(differences) > 1 else "")
+                    + ". Choose another folder, or remove this one."
+                )
+        elif (self.path / "config.json").is_file():
+            raise StoreError(
+                f"cannot pretrain into {self.path}: it holds a model that was not trained there. Choose another folder."
+            )
+        else:
+            with writing(file) as temporary:
+                content = {"parfocal_version": __version__, "identity": self.identity}
+                temporary.write_text(json.dumps(content, indent=2, sort_keys=True))
+        config = self.path / "config.json"
+        return config.is_file() and FINISHED in _read_json(config)
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep a point to resume from: tensors and plain values only, written whole or not at all."""
+        with writing(self.resume) as temporary:
+            torch.save(dict(state), temporary)
+
+    def load(self) -> dict[str, Any] | None:
+        """The point to resume from, if there is one.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        if not self.resume.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.resume, map_location="cpu", weights_only=True)
+        except Exception as error:  # of a crafted file the unpickler may raise anything
+            check_permission(error, self.resume)
+            raise StoreError(
+                f"cannot resume from {self.resume}: it is damaged, or parfocal did not write it. "
+                "Remove the folder to start again."
+            ) from error
+        return state
+
+    def finish(self, entries: Mapping[str, Any]) -> None:
+        """Add how the model came about to its config.json, which marks the run as finished, and drop the rest."""
+        file = self.path / "config.json"
+        content = _read_json(file) | {FINISHED: dict(entries)}
+        with writing(file) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, sort_keys=True))
+        self.resume.unlink(missing_ok=True)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {file}: {error}. Choose another folder.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _differences(found: Any, ours: Any, name: str = "") -> list[str]:
+    if isinstance(found, dict) and isinstance(ours, dict):
+        names = sorted({*found, *ours})
+        return [line for key in names for line in _differences(found.get(key), ours.get(key), f"{name}{key} ")]
+    if found == ours:
+        return []
+    return [f"{name.strip()}={_short(found)}, now it is {_short(ours)}"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def launch(settings: PretrainSettings) -> Fabric:

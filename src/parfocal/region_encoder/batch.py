@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from parfocal.embeddings import SlideTokens
+from parfocal.store import SlideTokens
 
 __all__ = ["RegionBatch", "collate_regions"]
 

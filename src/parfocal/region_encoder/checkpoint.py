@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from parfocal.errors import FormatVersionError, StoreError
-from parfocal.provenance import canonical_json, check_permission, writing
+from parfocal.files import canonical_json, check_permission, writing
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.version import __version__
 

@@ -8,13 +8,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parfocal.region_encoder.attention import FeedForward, attend
+from parfocal.region_encoder.attention import FeedForward, attend, linear
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.encoder import initialise
-from parfocal.region_encoder.levels import nearest_levels
-from parfocal.region_encoder.linear import linear
-from parfocal.region_encoder.packing import ROW_MULTIPLE
+from parfocal.region_encoder.plan import ROW_MULTIPLE
 from parfocal.region_encoder.position import PositionEmbedding
+from parfocal.region_encoder.standardise import nearest_levels
 
 __all__ = ["Decoded", "EmbeddingDecoder"]
 

@@ -12,12 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from parfocal.region_encoder.attention import Block
+from parfocal.region_encoder.attention import Block, linear
 from parfocal.region_encoder.checkpoint import load_weights, read_config, resolve, weights_digest, write_checkpoint
 from parfocal.region_encoder.config import RegionEncoderConfig
-from parfocal.region_encoder.linear import linear
-from parfocal.region_encoder.packing import Packing, find_places, pack, split_by_span
-from parfocal.region_encoder.plan import ChunkPlan, Plan
+from parfocal.region_encoder.plan import ChunkPlan, Packing, Plan, find_places, pack, split_by_span
 from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
 from parfocal.region_encoder.readout import EncodedRegions, Readout, read_out
 from parfocal.region_encoder.standardise import Standardiser

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from parfocal.provenance import canonical_json, writing
+from parfocal.files import canonical_json, writing
 from parfocal.region_encoder.attention import Block, attend_fused
 from parfocal.region_encoder.encoder import RegionEncoder
-from parfocal.region_encoder.levels import nearest_levels
+from parfocal.region_encoder.standardise import nearest_levels
 from parfocal.version import __version__
 
 __all__ = ["DenseEncoder", "export_encoder"]

@@ -1,19 +1,164 @@
-"""What a call needs beside the embeddings: everything that follows from places alone, computed once for each place."""
+"""What a call needs beside the embeddings: everything that follows from places alone, computed once for each place.
 
-from collections.abc import Sequence
+Which present tokens are computed together: nothing is spent on absent ones, and nothing is padded.
+
+Regions are sorted by their number of tokens. All tokens of a chunk of regions lie below one another as rows, so that
+linear layers see one large matrix whatever the sizes are; attention runs on spans, the runs of regions of one size.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from parfocal.region_encoder.config import RegionEncoderConfig
-from parfocal.region_encoder.levels import nearest_levels
-from parfocal.region_encoder.packing import Chunk, Packing, Places, split_by_span
 from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
-from parfocal.region_encoder.standardise import Standardiser
+from parfocal.region_encoder.standardise import Standardiser, nearest_levels
 
-__all__ = ["ChunkPlan", "Plan"]
+__all__ = ["Chunk", "ChunkPlan", "Packing", "Places", "Plan", "Span", "find_places", "pack", "split_by_span"]
+
+# Matrix products like whole numbers of it (see linear.py); at most 15 of some 800 rows of a chunk are filling.
+ROW_MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class Span:
+    """Regions of one size that follow one another in a chunk.
+
+    Attributes:
+        start: its first row in the chunk.
+        regions: how many regions.
+        length: tokens of each, CLS and registers included.
+    """
+
+    start: int
+    regions: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        """The row after its last."""
+        return self.start + self.regions * self.length
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Regions that go through the trunk together.
+
+    Attributes:
+        regions: their range in the packed order.
+        tiles: the range of their tiles in the packed order.
+        spans: the runs of one size.
+    """
+
+    regions: slice
+    tiles: slice
+    spans: tuple[Span, ...]
+
+    @property
+    def filling(self) -> int:
+        """Rows to add at the end for a multiple of `ROW_MULTIPLE`; the only rows that stand for no token."""
+        return -self.spans[-1].stop % ROW_MULTIPLE
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """The packed order of a batch: regions by size, their present tiles in the order of the batch.
+
+    Attributes:
+        is_dense: every token is present, so that the packed order is the batch's own.
+        order: the region of each place in the packed order.
+        source: for each packed tile, its place in the flattened (region, token) axes of the batch.
+        chunks: what goes through the trunk together.
+    """
+
+    is_dense: bool
+    order: Int64[Tensor, " region"]
+    source: Int64[Tensor, " tile"]
+    chunks: tuple[Chunk, ...]
+
+
+def pack(present: Bool[Tensor, "region token"], *, specials: int, max_rows: int) -> Packing:
+    """Sort the regions of a batch by their number of present tokens and cut them into chunks.
+
+    Args:
+        present: which tokens are there.
+        specials: CLS and registers, which every region has besides.
+        max_rows: the most rows of a chunk; a region that is larger is a chunk of its own.
+    """
+    regions, tokens = present.shape
+    if bool(present.all()):
+        order = torch.arange(regions, device=present.device)
+        source = torch.arange(regions * tokens, device=present.device)
+        return Packing(True, order, source, tuple(_chunks([tokens] * regions, specials, max_rows)))
+    sizes = present.sum(dim=1)
+    order = torch.argsort(sizes, stable=True, descending=True)
+    row, column = present[order].nonzero(as_tuple=True)
+    source = order[row] * tokens + column
+    return Packing(False, order, source, tuple(_chunks(sizes[order].tolist(), specials, max_rows)))
+
+
+def _chunks(sizes: list[int], specials: int, max_rows: int) -> Iterator[Chunk]:
+    first, tile = 0, 0
+    while first < len(sizes):
+        spans: list[Span] = []
+        last, rows, tiles = first, 0, 0
+        while last < len(sizes) and (not spans or rows + sizes[last] + specials <= max_rows):
+            length = sizes[last] + specials
+            if spans and spans[-1].length == length:
+                spans[-1] = Span(spans[-1].start, spans[-1].regions + 1, length)
+            else:
+                spans.append(Span(rows, 1, length))
+            rows, tiles, last = rows + length, tiles + sizes[last], last + 1
+        yield Chunk(slice(first, last), slice(tile, tile + tiles), tuple(spans))
+        first, tile = last, tile + tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The distinct places (position and magnification) of a batch's present tiles.
+
+    Attributes:
+        xy_um: position about the region's centre, in micrometres.
+        mpp: micrometres per pixel.
+        index: the place of each packed tile.
+    """
+
+    xy_um: Float[Tensor, "place 2"]
+    mpp: Float[Tensor, " place"]
+    index: Int64[Tensor, " tile"]
+
+
+def find_places(xy_um: Float[Tensor, "region token 2"], mpp: Float[Tensor, "region token"], packing: Packing) -> Places:
+    """Collect the distinct places; in a raster of tiles there are no more than a region has tiles."""
+    tokens = mpp.shape[1]
+    if len(mpp) and bool((xy_um == xy_um[:1]).all()) and bool((mpp == mpp[:1]).all()):
+        return Places(xy_um[0], mpp[0], packing.source % tokens)
+    place = torch.cat([xy_um, mpp[..., None]], dim=-1).flatten(0, 1)[packing.source]  # (tile, 3)
+    # Sorting one number for each tile is ten times faster than sorting rows.
+    key = torch.zeros(len(place), dtype=torch.long, device=place.device)
+    for column in place.unbind(dim=1):
+        values, number = torch.unique(column, return_inverse=True)
+        key = key * len(values) + number
+    distinct, index = torch.unique(key, return_inverse=True)
+    first = torch.full_like(distinct, len(key)).scatter_reduce(
+        0, index, torch.arange(len(key), device=key.device), reduce="amin"
+    )
+    return Places(place[first, :2], place[first, 2], index)
+
+
+def split_by_span(
+    tiles: Shaped[Tensor, "tile *rest"], chunk: Chunk, *, specials: int
+) -> list[Shaped[Tensor, "_region _tile *rest"]]:
+    """The tiles of a chunk as one (region, tile, ...) for each span."""
+    counts = [span.length - specials for span in chunk.spans]
+    sizes = [span.regions * count for span, count in zip(chunk.spans, counts, strict=True)]
+    return [
+        part.view(span.regions, count, *tiles.shape[1:])
+        for part, span, count in zip(torch.split(tiles, sizes), chunk.spans, counts, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from parfocal.region_encoder.config import RegionEncoderConfig
-from parfocal.region_encoder.levels import nearest_levels
+from parfocal.region_encoder.standardise import nearest_levels
 
 __all__ = ["READOUTS", "EncodedRegions", "Readout", "read_out"]
 

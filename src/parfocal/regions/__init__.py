@@ -4,9 +4,9 @@ In goes a `Slide` and a `GridConfig`, out comes a `RegionPlan`: the lattice of r
 magnification, which tiles are kept. Only the tissue raster is read here, no tile.
 """
 
+from parfocal.regions.inspect import SlideReport, inspect_slide, inspect_slides
 from parfocal.regions.plan import PlannedTiles, RegionPlan, plan_regions
 from parfocal.regions.qc import draw_qc, qc_path, write_qc
-from parfocal.regions.report import SlideReport, inspect_slide, inspect_slides
 from parfocal.regions.tissue import TissueMask, find_tissue, read_thumbnail
 
 __all__ = [

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from parfocal.files import writing
 from parfocal.geometry import format_mpp
-from parfocal.provenance import writing
 from parfocal.regions.plan import RegionPlan
 from parfocal.regions.tissue import read_thumbnail
 from parfocal.slides import Slide

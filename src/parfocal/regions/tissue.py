@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from parfocal.config import WAYS_TO_TISSUE
 from parfocal.errors import SlideError, UnreadableSlideError
+from parfocal.files import file_digest8
 from parfocal.geometry import Box
-from parfocal.provenance import file_digest8
 from parfocal.regions.glass import Glass, find_glass
 from parfocal.regions.masks import find_mask_file, read_mask
 from parfocal.regions.raster import Raster, read_raster

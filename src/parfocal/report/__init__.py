@@ -15,7 +15,13 @@ from parfocal.report.arms import (
     show_p,
     show_signed,
 )
-from parfocal.report.figures import curves_panel, forest_figure, reliability_figure, roc_figure, training_figure
+from parfocal.report.figures import (
+    curves_panel,
+    forest_figure,
+    reliability_figure,
+    roc_figure,
+    training_figure,
+)
 from parfocal.report.images import png, slide_map_figure, tile_gallery, tile_strip
 from parfocal.report.page import (
     Column,

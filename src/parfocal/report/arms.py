@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parfocal.report.page import Column, Row, Table
-from parfocal.report.statistics import FoldTest, Interval, holm
-from parfocal.report.statistics.interval import Number
+from parfocal.stats import FoldTest, Interval, holm
+from parfocal.stats.interval import Number
 
 __all__ = [
     "ArmResult",

@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from parfocal.report.statistics.interval import Number, Numbers
+from parfocal.stats.interval import Number, Numbers
 
 __all__ = ["DASHES", "N_COLOURS", "Plot", "nice_ticks", "shorten"]
 

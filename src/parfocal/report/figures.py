@@ -11,8 +11,8 @@ from parfocal.errors import StoreError
 from parfocal.report.arms import ArmResult
 from parfocal.report.drawing import Plot, nice_ticks, shorten
 from parfocal.report.page import Figure, Panel
-from parfocal.report.statistics import ReliabilityBin, RocCurve
-from parfocal.report.statistics.interval import Number, Numbers
+from parfocal.stats import ReliabilityBin, RocCurve
+from parfocal.stats.interval import Number, Numbers
 
 __all__ = ["curves_panel", "forest_figure", "reliability_figure", "roc_figure", "training_figure"]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from parfocal.report.page import Figure, Panel
-from parfocal.report.statistics.interval import Number
+from parfocal.stats.interval import Number
 
 __all__ = ["png", "slide_map_figure", "tile_gallery", "tile_strip"]
 

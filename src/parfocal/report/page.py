@@ -15,7 +15,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from parfocal.provenance import digest8, writing
+from parfocal.files import digest8, writing
 from parfocal.version import __version__
 
 __all__ = ["Block", "Column", "Figure", "Note", "Panel", "ReportPage", "Row", "Section", "Table", "Text", "make_report"]

@@ -9,8 +9,15 @@ from parfocal.slides.companions import slide_files
 from parfocal.slides.folders import slide_name
 from parfocal.slides.opening import open_slide
 from parfocal.slides.reader import Gap, Window
-from parfocal.slides.reading import MAX_ENLARGEMENT, check_resolution, read_tile, resample, tile_window
-from parfocal.slides.slide import Level, Slide
+from parfocal.slides.slide import (
+    MAX_ENLARGEMENT,
+    Level,
+    Slide,
+    check_resolution,
+    read_tile,
+    resample,
+    tile_window,
+)
 from parfocal.slides.sources import SlideIds, SlideSource, find_slides, read_manifest
 
 __all__ = [

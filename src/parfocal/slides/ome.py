@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.tiff_metadata import leading_number
+from parfocal.slides.tiff_tags import leading_number
 
 __all__ = ["OmeImage", "read_ome"]
 

@@ -9,10 +9,18 @@ from jaxtyping import UInt8
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.dicom_spacing import dicom_spacings
-from parfocal.slides.gaps import Missing, join_gaps, missing_where_transparent
+from parfocal.slides.dicom import dicom_spacings
 from parfocal.slides.level_ratios import LevelShape, level_ratios, size_without_padding
-from parfocal.slides.reader import MAX_CACHE_BYTES, NotMineError, PixelReader, Window, one_line
+from parfocal.slides.reader import (
+    MAX_CACHE_BYTES,
+    Missing,
+    NotMineError,
+    PixelReader,
+    Window,
+    join_gaps,
+    missing_where_transparent,
+    one_line,
+)
 
 __all__ = ["OpenSlideReader", "on_white"]
 

@@ -1,21 +1,190 @@
-"""Plain pictures: PNG, JPEG and untiled TIFF, held in memory as a slide of one level."""
+"""Plain pictures: PNG, JPEG and untiled TIFF, held in memory as a slide of one level.
 
+The pixels of a picture as one array: decoded strictly, with little more memory than the array itself has.
+"""
+
+import mmap
 import warnings
+import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
+from jaxtyping import UInt8
 from PIL import Image
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.picture_pixels import bytes_per_px, picture_pixels
+from parfocal.slides.jpeg import StrictJpeg, read_jpeg_header
+from parfocal.slides.openslide_reader import on_white
 from parfocal.slides.reader import NotMineError, PixelReader, Window, one_line
-from parfocal.slides.tiff_metadata import BROKEN_DATA, quiet_tifffile, resolution_tag
+from parfocal.slides.tiff_level import TiffLevel
+from parfocal.slides.tiff_pixels import pixel_kind
+from parfocal.slides.tiff_tags import BROKEN_DATA, quiet_log, quiet_tifffile, resolution_tag
 
-__all__ = ["MAX_PICTURE_PX", "PictureReader"]
+__all__ = ["MAX_PICTURE_PX", "PictureReader", "bytes_per_px", "picture_pixels"]
+
+# What is converted at once, so that no second copy of the whole picture is made.
+_BAND_PX = 1 << 20
+_ORIENTATION = 274
+_BYTES_OF_PILLOW = {"L": 1, "P": 1, "LA": 4, "RGB": 4, "RGBA": 4}
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def picture_pixels(path: Path, picture: Image.Image, page: Any) -> UInt8[np.ndarray, "y x 3"]:
+    """RGB of a whole picture, upright (its orientation tag is applied) and opaque.
+
+    Where possible the file is decoded into the array that is kept. Pillow is not asked then: it goes on behind damage
+    in a JPEG, leaves the checksums of a PNG unread, and holds four bytes for each pixel besides.
+
+    Args:
+        path: the file.
+        picture: the same, opened by Pillow and not loaded.
+        page: of a TIFF the page that is meant, as tifffile has it; else None.
+
+    Raises:
+        NotMineError: its samples are not of 8 bits.
+        Exception: it is damaged or cut short, whatever the decoder calls it.
+    """
+    if page is not None:
+        level, tag = _strips(page), page.tags.get(_ORIENTATION)
+        if level is None:
+            return _by_pillow(picture)  # turned by Pillow
+        return _upright(_decoded(path, level), int(tag.value) if tag is not None else 1)
+    if picture.format == "PNG":
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            picture.info.update(_checked_png(data))
+            pixels = _png(data)
+    else:
+        pixels = _jpeg(path.read_bytes(), picture.size)
+    # The method of a PNG would load the whole picture first.
+    return _upright(pixels, Image.Image.getexif(picture).get(_ORIENTATION, 1))
+
+
+def bytes_per_px(picture: Image.Image, page: Any) -> int:
+    """How much memory the decoding takes for each pixel, RGB included; arguments as in `picture_pixels`."""
+    if page is not None:
+        return 6 if _strips(page) is not None else 3 + _BYTES_OF_PILLOW[picture.mode]
+    # Progressive JPEG: all coefficients until the last scan.
+    return 3 + 6 if picture.info.get("progressive") or picture.info.get("progression") else 6
+
+
+def _jpeg(data: bytes, size: tuple[int, int]) -> UInt8[np.ndarray, "y x 3"]:
+    header = read_jpeg_header(data)
+    grey = header.components == 1
+    colour = "grey" if grey else header.colour or "YCbCr"
+    pixels = np.empty((size[1], size[0], 1 if grey else 3), np.uint8)
+    StrictJpeg(None, colour).decode(data, pixels)
+    return _as_rgb(pixels)
+
+
+def _png(data: mmap.mmap) -> UInt8[np.ndarray, "y x 3"]:
+    with quiet_log("imagecodecs"):  # remarks on colour profiles
+        pixels = np.asarray(imagecodecs.png_decode(data))
+    if pixels.dtype != np.uint8:
+        raise NotMineError(f"its samples have {8 * pixels.dtype.itemsize} bits, not 8")
+    return _as_rgb(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def _strips(page: Any) -> TiffLevel | None:
+    """An untiled page as a level whose tiles are its strips; None where only Pillow knows what its samples are."""
+    try:
+        kind = pixel_kind((page,), ())
+        return None if kind.has_to_be_seen or kind.jpeg_colour else TiffLevel((page,), kind)
+    except ValueError:
+        return None
+
+
+def _decoded(path: Path, level: TiffLevel) -> UInt8[np.ndarray, "y x 3"]:
+    pixels = np.empty((level.height, level.width, 3), np.uint8)
+    with path.open("rb") as file:
+        for number in range(level.down):
+            level.check_place(number)
+            rows = pixels[number * level.tile_height : (number + 1) * level.tile_height]
+            streams = []
+            for offset, size in zip(level.offsets[:, number].tolist(), level.sizes[:, number].tolist(), strict=True):
+                file.seek(offset)
+                streams.append(file.read(size))
+                if len(streams[-1]) != size or not size:
+                    raise ValueError(f"strip {number} has {size} bytes, of which {len(streams[-1])} can be read")
+            whole = rows if len(rows) == level.tile_height else np.empty(level.tile_shape, np.uint8)
+            decoded = level.decode(number, streams, whole)
+            if decoded is not rows:
+                rows[...] = decoded[: len(rows)]
+    return pixels
+
+
+def _upright(pixels: UInt8[np.ndarray, "y x 3"], orientation: int) -> UInt8[np.ndarray, "y2 x2 3"]:
+    """The pixels as the orientation tag turns them; a view, so nothing is copied."""
+    if orientation in {2, 3, 7, 8}:
+        pixels = pixels[:, ::-1]
+    if orientation in {3, 4, 6, 7}:
+        pixels = pixels[::-1]
+    return pixels.swapaxes(0, 1) if orientation in {5, 6, 7, 8} else pixels
+
+
+def _as_rgb(pixels: UInt8[np.ndarray, "y x sample"]) -> UInt8[np.ndarray, "y x 3"]:
+    """Grey, grey with transparency, RGB or RGB with transparency as RGB on white, in the same memory where it fits."""
+    height, width, samples = pixels.shape
+    if samples == 3:
+        return pixels
+    flat = pixels.reshape(-1) if samples == 4 else np.empty(height * width * 3, np.uint8)
+    for top, bottom in _bands(height, width):
+        band = pixels[top:bottom]
+        if samples != 4:
+            band = np.concatenate([band[..., :1]] * 3 + [band[..., 1:]], axis=2)
+        # What is written ends before the next band begins: three bytes take the place of four.
+        rgb = on_white(band) if band.shape[2] == 4 else band
+        flat[top * width * 3 : bottom * width * 3] = rgb.reshape(-1)
+    return flat[: height * width * 3].reshape(height, width, 3)
+
+
+def _by_pillow(picture: Image.Image) -> UInt8[np.ndarray, "y x 3"]:
+    picture.load()
+    width, height = picture.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, bottom in _bands(height, width):
+        band = picture.crop((0, top, width, bottom))
+        if band.mode in {"RGBA", "LA", "P"}:
+            pixels[top:bottom] = on_white(np.asarray(band.convert("RGBA")))
+        else:
+            pixels[top:bottom] = np.asarray(band.convert("RGB"))
+    return pixels
+
+
+def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:
+    rows = max(_BAND_PX // max(width, 1), 1)
+    return ((top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _checked_png(data: mmap.mmap) -> dict[str, bytes]:
+    """Compare every chunk with its checksum; a decoder stops reading when it has all rows.
+
+    Returns:
+        The EXIF data, as Pillow calls them, where there are any.
+
+    Raises:
+        ValueError: a chunk is damaged, or the file ends before its last one.
+    """
+    at, kind, found = len(_PNG_START), b"", {}
+    with memoryview(data) as view:
+        while kind != b"IEND":
+            length = int.from_bytes(view[at : at + 4], "big")
+            end = at + 12 + length
+            if end > len(view):
+                raise ValueError("the file ends before its last chunk")
+            kind = bytes(view[at + 4 : at + 8])
+            if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+                raise ValueError(f"its chunk {kind.decode('latin-1')!a} at byte {at} does not have its checksum")
+            if kind == b"eXIf":
+                found["exif"] = b"Exif\0\0" + bytes(view[at + 8 : end - 4])
+            at = end
+    return found
+
 
 # 240 MB of RGB, and at most about twice that while it is loaded. A larger picture belongs in a tiled pyramid, which is
 # read piece by piece.

@@ -15,15 +15,13 @@ import tifffile
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.jpeg2000 import has_subsampled_components
+from parfocal.slides.jpeg import has_subsampled_components
 from parfocal.slides.level_ratios import LevelShape, level_ratios, size_without_padding
 from parfocal.slides.reader import NotMineError, one_line
-from parfocal.slides.tiff_colour import colour_of_jpeg, colour_of_pixels
-from parfocal.slides.tiff_index import MOST_TILES, count_tiles
 from parfocal.slides.tiff_level import TiffLevel
-from parfocal.slides.tiff_metadata import quiet_tifffile, resolution_tag
-from parfocal.slides.tiff_pixels import JPEG, JPEG2000, PixelKind, pixel_kind
+from parfocal.slides.tiff_pixels import JPEG, JPEG2000, PixelKind, colour_of_jpeg, colour_of_pixels, pixel_kind
 from parfocal.slides.tiff_scans import Planes, Scan, find_scans
+from parfocal.slides.tiff_tags import MOST_TILES, count_tiles, quiet_tifffile, resolution_tag
 
 __all__ = ["NotWholeError", "TiffFacts", "read_tiff"]
 

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8, UInt64
 
-from parfocal.slides.jpeg import StrictJpeg
-from parfocal.slides.jpeg2000 import check_jpeg2000
+from parfocal.slides.jpeg import StrictJpeg, check_jpeg2000
 from parfocal.slides.tiff_pixels import PixelKind, to_rgb
 from parfocal.slides.tiff_scans import Planes
 

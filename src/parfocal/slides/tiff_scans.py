@@ -10,7 +10,7 @@ from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
 from parfocal.slides.ome import OmeImage, read_ome
 from parfocal.slides.reader import NotMineError
-from parfocal.slides.tiff_metadata import aperio_claim, resolution_tag
+from parfocal.slides.tiff_tags import aperio_claim, resolution_tag
 
 __all__ = ["Planes", "Scan", "find_scans"]
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parfocal.slides.gaps import Missing, join_gaps
-from parfocal.slides.reader import MAX_CACHE_BYTES, PixelReader, Window, one_line
+from parfocal.slides.reader import MAX_CACHE_BYTES, Missing, PixelReader, Window, join_gaps, one_line
 from parfocal.slides.tiff_file import TiffFacts
 
 __all__ = ["TiledTiffReader"]

@@ -1,0 +1,262 @@
+"""What a run would cost, before anything is written: tiles, bytes and time."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parfocal.embed.events import tile_counts
+from parfocal.embed.kept import slides_with_other_ids
+from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
+from parfocal.embed.slide import kept_slide, open_source
+from parfocal.embed.workers import cannot_load, load_in_process
+from parfocal.encoders import TileEncoder
+from parfocal.errors import SlideError, as_problem
+from parfocal.regions import RegionPlan, plan_regions
+from parfocal.regions.tiles import iter_tiles
+from parfocal.run.processes import CannotStartError, Death, Tell, check_workers, run_crew
+from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
+
+__all__ = ["RunEstimate", "SlideEstimate", "estimate_run"]
+
+# Bytes of a tile beside its row: coords, region number, centre.
+_PLACE_BYTES = 16 + 4 + 8
+# Empty HDF5 structures and attributes of a file.
+_FILE_BYTES = 8192
+# A clock needs about this much work to say something; regions of one slide differ little.
+_SAMPLE_TILES = 32
+_SAMPLE_REGIONS = 4
+
+
+@dataclass(frozen=True)
+class SlideEstimate:
+    """What one slide would cost.
+
+    Attributes:
+        slide: the slide's id.
+        path: its file.
+        done: whether the store has it already.
+        n_regions: how many regions hold tissue.
+        n_tiles: how many tiles, per magnification.
+        n_bytes: what its files would take on disk.
+        problem: why it would fail; None where it would not.
+    """
+
+    slide: str
+    path: Path
+    done: bool
+    n_regions: int
+    n_tiles: Mapping[float, int]
+    n_bytes: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run would cost.
+
+    Attributes:
+        set_path: where it would write.
+        slides: one entry for each slide.
+        read_seconds: reading one region of tiles, on average; None where nothing could be measured.
+        encode_seconds: encoding one tile, per magnification; empty where nothing could be measured.
+        seconds: the whole run without the slides that are done; None where nothing could be measured.
+    """
+
+    set_path: Path
+    slides: tuple[SlideEstimate, ...]
+    read_seconds: float | None
+    encode_seconds: Mapping[float, float]
+    seconds: float | None
+
+    @property
+    def n_tiles(self) -> dict[float, int]:
+        """Tiles that would be encoded, per magnification."""
+        return {
+            mpp: sum(one.n_tiles[mpp] for one in self.slides if not one.done and mpp in one.n_tiles)
+            for mpp in sorted({mpp for one in self.slides for mpp in one.n_tiles}, reverse=True)
+        }
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that would be written."""
+        return sum(one.n_bytes for one in self.slides if not one.done)
+
+    @property
+    def exit_status(self) -> int:
+        """That of the run: 0 when all slides would have embeddings, 1 when none would, 3 when some would."""
+        without = sum(one.n_regions == 0 for one in self.slides)
+        if not without:
+            return 0
+        return 1 if without == len(self.slides) else 3
+
+    def describe(self) -> dict[str, Any]:
+        """The estimate as plain values."""
+        return {
+            "set": str(self.set_path),
+            "tiles": tile_counts(self.n_tiles),
+            "bytes": self.n_bytes,
+            "seconds": self.seconds,
+            "slides": [
+                {
+                    "slide": one.slide,
+                    "path": str(one.path),
+                    "done": one.done,
+                    "regions": one.n_regions,
+                    "tiles": tile_counts(one.n_tiles),
+                    "bytes": one.n_bytes,
+                    "problem": one.problem,
+                }
+                for one in self.slides
+            ],
+        }
+
+
+def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSettings) -> RunEstimate:
+    """Plan every slide and time a few tiles with the real encoder; nothing is written.
+
+    The time is that of reading or of encoding, whichever is longer, because they overlap; it is divided by the workers,
+    which is right only where they do not wait for one device.
+
+    Args:
+        inputs: as for `embed_slides`.
+        store: where the run would write.
+        settings: how.
+
+    Raises:
+        ConfigError: no slide is found, two have one id, no encoder is named, or no slide has such a `slide_mpp`.
+        EncoderError: an encoder cannot be loaded.
+    """
+    check_slide_mpp(settings.slide_mpp)
+    if settings.workers:
+        check_workers()
+    sources = find_slides(inputs, ids=settings.ids)
+    encoders = load_encoders(settings)
+    set_path = store / set_name(row_settings(settings, encoders))
+    other_ids = slides_with_other_ids(sources, settings, set_path)
+    found = {one.slide: _would_fail(one, other_ids[one.slide]) for one in sources if one.slide in other_ids}
+    costs: _Costs | None = None
+    left = [source for source in sources if source.slide not in found]
+    for estimate, measured in _planned(left, encoders, settings, set_path):
+        found[estimate.slide] = estimate
+        costs = costs or measured
+    slides = tuple(found[source.slide] for source in sources)
+    todo = [one for one in slides if not one.done]
+    if costs is None:
+        return RunEstimate(set_path, slides, None, {}, None)
+    reading = costs.read_seconds * sum(one.n_regions for one in todo)
+    encoding = sum(costs.encode_seconds[mpp] * count for one in todo for mpp, count in one.n_tiles.items())
+    seconds = max(reading, encoding) / max(1, min(settings.workers, len(todo)))
+    return RunEstimate(set_path, slides, costs.read_seconds, costs.encode_seconds, seconds)
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """What was measured: reading one region, and encoding one tile per magnification, in seconds."""
+
+    read_seconds: float
+    encode_seconds: Mapping[float, float]
+
+
+class _Planner:
+    """Plans one slide after the other, and measures on the first that has tissue."""
+
+    def __init__(self, encoders: Mapping[float, TileEncoder], settings: EmbedSettings, set_path: Path) -> None:
+        self._encoders = encoders
+        self._settings = settings
+        self._set_path = set_path
+        self._has_measured = False
+
+    def plan(self, source: SlideSource) -> tuple[SlideEstimate, _Costs | None]:
+        """What a slide would cost; whatever a library raises on its file is its line, as in the slide's own job."""
+        costs = None
+        try:
+            kept = kept_slide(source, self._settings, self._set_path)
+            if kept is not None:
+                return self._estimate(source, True, kept.n_regions, kept.n_tiles), None
+            with open_source(source, self._settings) as slide:
+                plan = plan_regions(slide, self._settings.grid, slide_id=source.slide)
+                n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
+                estimate = self._estimate(source, False, plan.n_regions, n_tiles)
+                if not self._has_measured and plan.n_regions:
+                    costs = _measure(slide, plan, self._encoders, self._settings)
+                    self._has_measured = True
+        except Exception as error:  # whatever a library raises on one slide is that slide's line
+            return _would_fail(source, error), None
+        return estimate, costs
+
+    def _estimate(self, source: SlideSource, done: bool, n_regions: int, n_tiles: Mapping[float, int]) -> SlideEstimate:
+        return _slide_estimate(source, done, n_regions, n_tiles, self._encoders, self._settings)
+
+
+def _planned(
+    sources: Sequence[SlideSource], encoders: Mapping[float, TileEncoder], settings: EmbedSettings, set_path: Path
+) -> Iterator[tuple[SlideEstimate, _Costs | None]]:
+    """Every slide as it would be embedded: in this process, or in others, of which a crash costs one slide."""
+    if not settings.workers:
+        yield from map(_Planner(encoders, settings, set_path).plan, sources)
+        return
+    prepare = partial(_prepare, settings, set_path)
+    try:
+        for source, result in run_crew(sources, prepare, range(min(settings.workers, len(sources)))):
+            if isinstance(result, Death):
+                yield _would_fail(source, SlideError(f"the process that read it died twice ({result}).")), None
+            else:
+                yield result
+    except CannotStartError as error:
+        raise cannot_load(settings, error) from error
+
+
+def _prepare(
+    settings: EmbedSettings, set_path: Path, place: int
+) -> Callable[[SlideSource, Tell], tuple[SlideEstimate, _Costs | None]]:
+    planner = _Planner(load_in_process(settings), settings, set_path)
+    return lambda source, tell: planner.plan(source)
+
+
+def _would_fail(source: SlideSource, error: Exception) -> SlideEstimate:
+    return SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=as_problem(error))
+
+
+def _slide_estimate(
+    source: SlideSource,
+    done: bool,
+    n_regions: int,
+    n_tiles: Mapping[float, int],
+    encoders: Mapping[float, TileEncoder],
+    settings: EmbedSettings,
+) -> SlideEstimate:
+    row_bytes = {mpp: encoder.dim * np.dtype(settings.dtype).itemsize for mpp, encoder in encoders.items()}
+    n_bytes = sum(count * (row_bytes[mpp] + _PLACE_BYTES) for mpp, count in n_tiles.items())
+    return SlideEstimate(
+        source.slide,
+        source.path,
+        done,
+        n_regions,
+        n_tiles,
+        n_bytes + n_regions * 16 + _FILE_BYTES * (len(n_tiles) + 1),
+    )
+
+
+def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncoder], settings: EmbedSettings) -> _Costs:
+    """Seconds for reading a region, and for encoding a tile of each magnification, on a few regions of this slide."""
+    start = max(0, (plan.n_regions - _SAMPLE_REGIONS) // 2)
+    started = time.monotonic()
+    regions = list(islice(iter_tiles(slide, plan, coarse=settings.coarse, start=start), _SAMPLE_REGIONS))
+    read_seconds = (time.monotonic() - started) / len(regions)
+    per_tile = {}
+    for mpp, encoder in encoders.items():
+        tiles = np.concatenate([region.tiles[mpp] for region in regions])[:_SAMPLE_TILES]
+        if not len(tiles):
+            per_tile[mpp] = 0.0
+            continue
+        encoder.encode(tiles[:1])  # the first call loads kernels and does not count
+        started = time.monotonic()
+        encoder.encode(tiles)
+        per_tile[mpp] = (time.monotonic() - started) / len(tiles)
+    return _Costs(read_seconds, per_tile)

@@ -1,0 +1,205 @@
+"""A store never changes the id of a slide that it has: the same file under another id is refused.
+
+Whether a slide is done: what the store has of it, and whether that is still what would be made of its file.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
+from parfocal.errors import MismatchError, ParfocalWarning, SlideError, StoreError
+from parfocal.files import file_fingerprint
+from parfocal.geometry import format_mpp
+from parfocal.slides import SlideSource, check_slide_mpp
+from parfocal.store.files import SCAN, SIZES, TIMES
+from parfocal.store.fingerprint import is_digest, slide_digest, slide_state
+from parfocal.store.h5 import check_seal, opened_h5
+from parfocal.store.layout import (
+    FILE_DIGEST,
+    VERSION_ATTRIBUTE,
+    check_belongs,
+    check_version,
+    features_path,
+    index_path,
+    repair_advice,
+)
+from parfocal.store.set import done_slides
+
+__all__ = ["KeptRows", "read_kept", "slides_with_other_ids"]
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """What the index of a slide that is done says.
+
+    Attributes:
+        n_regions: how many regions it has.
+        n_tiles: how many tiles, per magnification.
+        n_absent: how many planned tiles are absent, per magnification; those with none are left out.
+        absent_reason: why, for one of them.
+    """
+
+    n_regions: int
+    n_tiles: Mapping[float, int]
+    n_absent: Mapping[float, int]
+    absent_reason: str | None
+
+
+def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> KeptRows | None:
+    """What the store has of a slide that is done; None for one that is not.
+
+    Raises:
+        MismatchError: the slide's file, or what is asked of it, is not what was embedded.
+        StoreError: its index cannot be read, or a magnification's features are not the rows that it names.
+        SlideError: its file may have changed and cannot be read.
+        ConfigError: the resolution asked for it is one that no slide has.
+    """
+    path = index_path(set_path, source.slide)
+    if not path.exists():
+        return None
+    with opened_h5(path, "Remove it to embed the slide anew.") as index:
+        attributes = dict(index.attrs)
+        check_version(attributes.get(VERSION_ATTRIBUTE), path)
+        slide_mpp = float(attributes["slide_mpp"])
+        groups = {mpp: index[format_mpp(mpp)] for mpp in settings.grid.mpps}
+        digests = {mpp: group.attrs.get(FILE_DIGEST) for mpp, group in groups.items()}
+        reasons = {mpp: group["absent_reason"] for mpp, group in groups.items() if "absent_reason" in group}
+        kept = KeptRows(
+            int(index["region_xy_um"].shape[0]),
+            {mpp: int(group["region"].shape[0]) for mpp, group in groups.items()},
+            {mpp: len(texts) for mpp, texts in reasons.items()},
+            next((str(texts.asstr()[0]) for texts in reasons.values()), None),
+        )
+    anew = f"remove {path} to embed it anew"
+    _check_file(source, settings, attributes, anew)
+    asked = asked_mpp(source, settings)
+    check_slide_mpp(asked, f"the mpp of {source.slide}")
+    if asked is not None and abs(asked - slide_mpp) > 1e-6 * slide_mpp:
+        raise MismatchError(
+            f"{source.slide} is in the store with {slide_mpp:g} um per pixel, and {asked:g} is asked now. "
+            f"Ask for {slide_mpp:g} or for none to keep it, or {anew}."
+        )
+    # Without a number the first one is meant, and a file that holds one has only that.
+    scan, found = asked_scan(source, settings) or 0, int(attributes.get(SCAN, 0))
+    if scan != found:
+        raise MismatchError(
+            f"{source.slide} is in the store as scan {found} of its file, and scan {scan} is asked now. Ask for "
+            f"--scan {found} to keep it, give the other one its own id in a manifest (slide,path,scan), or {anew}."
+        )
+    for mpp, rows in kept.n_tiles.items():
+        _check_features(set_path, source.slide, settings, mpp, rows, digests[mpp])
+    return kept
+
+
+def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[str, Any], anew: str) -> None:
+    """Refuse a slide whose file is another one than the one that was embedded; one that is not there is not asked.
+
+    Sizes and times decide where they are the same, the digest of the whole file where only the times differ: a good
+    copy that was put over a damaged one has its size, and mostly its first and last bytes.
+    """
+    fingerprint = str(stored["slide_fingerprint"])
+    if not source.path.exists():
+        return
+    if is_digest(fingerprint):
+        state = slide_state(source.path)
+        same = state.times == stored[TIMES] or (
+            state.sizes == stored[SIZES] and (settings.trust_times or slide_digest(source.path) == fingerprint)
+        )
+    else:
+        same = file_fingerprint(source.path) == fingerprint
+        if same:
+            warnings.warn(
+                f"{source.slide} was embedded by an older version: that its file is the same is known from its size, "
+                "its first and its last MiB only.",
+                ParfocalWarning,
+                stacklevel=2,
+            )
+    if not same:
+        raise MismatchError(
+            f"{source.slide} is in the store, but {source.path} is another file than the one that was embedded. "
+            f"{anew[0].upper()}{anew[1:]}, or give the slide another name."
+        )
+
+
+def _check_features(
+    set_path: Path, slide: str, settings: EmbedSettings, mpp: float, rows: int, digest: str | None
+) -> None:
+    """Refuse a features file that is absent, does not open, is another slide's, or has other rows than its index.
+
+    Its seal and its size say so, as long as it is not younger than its index, which is written last; all of its bytes
+    are checked where it is, and by whoever uses them.
+    """
+    path, remedy = features_path(set_path, slide, mpp), repair_advice(set_path, slide)
+    if digest is not None and path.is_file():
+        is_younger = path.stat().st_mtime_ns >= index_path(set_path, slide).stat().st_mtime_ns
+        check_seal(path, remedy, digest, whole=is_younger)
+        return
+    with opened_h5(path, remedy) as file:
+        found = (len(file["features"]), len(file["coords"]))
+        attributes = dict(file.attrs)
+    check_belongs(attributes, path, remedy, slide=slide, mpp=mpp)
+    if found != (rows, rows):
+        raise StoreError(
+            f"{slide} is in the store, but {path} has {found[0]} features and {found[1]} coords where its index has "
+            f"{rows}. {remedy}"
+        )
+
+
+def slides_with_other_ids(
+    sources: Sequence[SlideSource], settings: EmbedSettings, set_path: Path
+) -> dict[str, MismatchError]:
+    """Which slides the store has under another id, by the id that is asked for now, each with the refusal.
+
+    Two ids of one slide would count it twice in every cohort, and labels would find one of them only. A slide is known
+    by where its file was; where nothing lies there any more, by what the file is. A copy beside its original is
+    a slide of its own.
+
+    Only slides that are new to the store are looked at, beside those of the store that are not asked for.
+    """
+    new = {_place(source.path, asked_scan(source, settings)): source for source in sources}
+    done = set(done_slides(set_path))
+    new = {place: source for place, source in new.items() if source.slide not in done}
+    found: dict[str, MismatchError] = {}
+    if not new:
+        return found
+    for slide, stored in _attributes(set_path, sorted(done - {source.slide for source in sources})):
+        path, scan = Path(str(stored.get("slide_path", ""))), int(stored.get(SCAN, 0))
+        source = new.get(_place(path, scan))
+        if source is None and not path.exists():
+            source = next((one for place, one in new.items() if place[1] == scan and _is_moved(one.path, stored)), None)
+        if source is not None:
+            found[source.slide] = MismatchError(
+                f"{source.path} is in the store as {slide}, and a store keeps the ids of its slides. Give the same "
+                f"folder as before and the same --ids, or that id in a manifest (slide,path); or remove "
+                f"{index_path(set_path, slide)} to embed it anew as {source.slide}."
+            )
+    return found
+
+
+def _place(path: Path, scan: int | None) -> tuple[str, int]:
+    return os.path.realpath(path), scan or 0
+
+
+def _attributes(set_path: Path, slides: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for slide in slides:
+        try:
+            with opened_h5(index_path(set_path, slide)) as index:
+                yield slide, dict(index.attrs)
+        except StoreError:
+            # Told where that slide is asked for.
+            continue
+
+
+def _is_moved(path: Path, stored: dict[str, Any]) -> bool:
+    """Whether a file is the one that was embedded, at another place; its bytes are read where its size is the same."""
+    try:
+        state = slide_state(path)
+        if state.sizes != stored.get(SIZES):
+            return False
+        return state.times == stored.get(TIMES) or slide_digest(path) == stored.get("slide_fingerprint")
+    except SlideError:
+        return False

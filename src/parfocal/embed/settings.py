@@ -1,0 +1,120 @@
+"""The settings of `embed`, and which of them change a row."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from parfocal.config import GridConfig, Settings
+from parfocal.encoders import TileEncoder, available_encoders, load_tile_encoder, parse_encoder_specs
+from parfocal.errors import ConfigError
+from parfocal.files import digest8
+from parfocal.geometry import format_mpp
+from parfocal.slides import SlideIds, SlideSource
+from parfocal.store.files import RowDtype
+
+__all__ = ["EmbedSettings", "asked_mpp", "asked_scan", "load_encoders", "row_settings", "set_name"]
+
+
+class EmbedSettings(Settings):
+    """How slides become tile embeddings."""
+
+    grid: GridConfig = Field(GridConfig(), description="How a slide is cut into regions and tiles.")
+    encoder: str = Field(
+        "", description="The tile encoder, such as filterbank or virchow2; or one per magnification: 0.5=SPEC,2=SPEC."
+    )
+    coarse: Literal["derived", "native"] = Field(
+        "derived", description="Whether coarse tiles are averaged from the finest ones or read from the slide's levels."
+    )
+    dtype: RowDtype = Field("float16", description="Type of the stored rows.")
+    slide_mpp: float | None = Field(
+        None, description="Micrometres per pixel of every given slide, in place of what its file says."
+    )
+    mpp_from_objective: bool = Field(
+        False, description="Take 10 um / power where a slide has an objective power and no resolution."
+    )
+    ids: SlideIds = Field(
+        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
+    )
+    scan: int | None = Field(
+        None, ge=0, description="Which scan of a file that holds several, from 0 in the order of the file; the first."
+    )
+    trust_times: bool = Field(
+        False,
+        description="Take a finished slide's file of the same size for unchanged though its time differs, without "
+        "reading it: for archives that were copied without their times.",
+    )
+    max_absent: float = Field(
+        0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
+    )
+    qc: bool = Field(
+        True, description="Write a picture of each slide with its tissue and regions into the folder qc of the store."
+    )
+    device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
+    encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Type of a network's products."
+    )
+    batch: int = Field(64, gt=0, description="How many tiles the encoder gets at once.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="How many slides at a time, each in a process of its own, which a crash costs one slide; "
+        "0 embeds in this process.",
+    )
+
+
+def load_encoders(settings: EmbedSettings) -> dict[float, TileEncoder]:
+    """The encoder of each magnification; one that several magnifications share is loaded once.
+
+    Raises:
+        ConfigError: no encoder is named, or it takes tiles of another side than the grid cuts.
+        EncoderError: an encoder cannot be loaded.
+    """
+    if not settings.encoder:
+        names = ", ".join(info.name for info in available_encoders() if info.installed)
+        raise ConfigError(
+            f"no tile encoder is named, and there is no silent default. Use --encoder with one of: {names}."
+        )
+    specs = parse_encoder_specs(settings.encoder, settings.grid.mpps)
+    loaded = {
+        spec: load_tile_encoder(spec, device=settings.device, dtype=settings.encoder_dtype)
+        for spec in dict.fromkeys(specs.values())
+    }
+    for spec, encoder in loaded.items():
+        if encoder.tile_px != settings.grid.tile_px:
+            raise ConfigError(
+                f"{spec} takes tiles of {encoder.tile_px} px and the grid cuts {settings.grid.tile_px} px. "
+                f"Use --tile-px {encoder.tile_px} with a region side that fits it."
+            )
+    return {mpp: loaded[spec] for mpp, spec in specs.items()}
+
+
+def row_settings(settings: EmbedSettings, encoders: Mapping[float, TileEncoder]) -> dict[str, Any]:
+    """What changes a row or which rows there are, as plain values; the digest of it stands in the set's name.
+
+    Batch, workers and device are not part of it: they change the last bits at most. `slide_mpp` is not either: it is
+    a fact about a slide, and each slide's index has the value that was used. So is `scan`.
+    `max_absent` only says which slides fail, `qc` only whether pictures are drawn.
+    """
+    return {
+        "encoder": "+".join(dict.fromkeys(encoder.name for encoder in encoders.values())),
+        "encoders": {format_mpp(mpp): encoder.describe() for mpp, encoder in encoders.items()},
+        "grid": settings.grid.describe(),
+        "coarse": settings.coarse,
+        "dtype": settings.dtype,
+    }
+
+
+def set_name(rows: Mapping[str, Any]) -> str:
+    """The name of the set's folder: the encoders and the digest of everything that changes a row."""
+    return f"{rows['encoder']}-{digest8(dict(rows))}"
+
+
+def asked_mpp(source: SlideSource, settings: EmbedSettings) -> float | None:
+    """The resolution that is asked for a slide: its own from the manifest, else the one given for all."""
+    return settings.slide_mpp if source.slide_mpp is None else source.slide_mpp
+
+
+def asked_scan(source: SlideSource, settings: EmbedSettings) -> int | None:
+    """The scan that is asked for a slide: its own from the manifest, else the one given for all."""
+    return settings.scan if source.scan is None else source.scan

@@ -1,0 +1,260 @@
+"""The boundary of a slide's job: whatever goes wrong in it becomes that slide's recorded failure.
+
+One slide, one job: from the slide's file to its files in the store.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from parfocal.embed.kept import read_kept
+from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
+from parfocal.encoders import TileEncoder
+from parfocal.errors import ParfocalWarning, StoreError
+from parfocal.regions import RegionPlan, plan_regions, qc_path, write_qc
+from parfocal.regions.tiles import RegionTiles, iter_tiles
+from parfocal.run.failures import FailedSlide, failure
+from parfocal.run.prefetch import prefetched
+from parfocal.slides import Slide, SlideSource, open_slide
+from parfocal.store.absent import watch_absent
+from parfocal.store.files import SlideOrigin
+from parfocal.store.fingerprint import fingerprinting
+from parfocal.store.layout import index_path
+from parfocal.store.write import SlideWriter
+
+__all__ = ["EmbeddedSlide", "JobResult", "OnTiles", "batches", "embed_slide", "kept_slide", "open_source", "run_job"]
+
+OnTiles = Callable[[int, int], None]
+"""Told how many tiles of the slide are done, and how many it has."""
+
+
+@dataclass(frozen=True)
+class EmbeddedSlide:
+    """What came of a slide's job.
+
+    Attributes:
+        slide: the slide's id.
+        path: its file.
+        kept: whether it was done before, so that nothing was computed.
+        n_regions: how many regions hold tissue.
+        n_tiles: how many tiles, per magnification.
+        seconds: wall-clock time of the job.
+        n_absent: how many planned tiles the file has no pixels for, per magnification; those with none are left out.
+        absent_reason: why, for one of them.
+    """
+
+    slide: str
+    path: Path
+    kept: bool
+    n_regions: int
+    n_tiles: Mapping[float, int]
+    seconds: float
+    n_absent: Mapping[float, int] = field(default_factory=dict)
+    absent_reason: str | None = None
+
+
+def embed_slide(
+    source: SlideSource,
+    encoders: Mapping[float, TileEncoder],
+    settings: EmbedSettings,
+    set_path: Path,
+    *,
+    on_tiles: OnTiles | None = None,
+) -> EmbeddedSlide:
+    """Embed the tiles of one slide at every magnification and write its files, whole or not at all.
+
+    A slide that is done is not touched. Memory does not grow with the slide: tiles live for one batch, rows go to the
+    file as they come.
+
+    Args:
+        source: the slide and its id.
+        encoders: the encoder of each magnification.
+        settings: the settings that the set was made with.
+        set_path: the set's folder.
+        on_tiles: told of the progress after every batch; what it raises ends the job with nothing written.
+
+    Raises:
+        SlideError: the slide cannot be read, more of its tiles than `settings.max_absent` are absent, or its resolution
+            is not known.
+        MismatchError: it is done, and its file or its resolution has changed since.
+        StoreError: a row cannot be stored; or it is done, and its files in the store are lost or damaged.
+    """
+    kept = kept_slide(source, settings, set_path)
+    if kept is not None:
+        return kept
+    started = time.monotonic()
+    with open_source(source, settings) as slide, fingerprinting(source.path) as fingerprint:
+        plan = plan_regions(slide, settings.grid, slide_id=source.slide)
+        if settings.qc:
+            write_qc(qc_path(set_path.parent, source.slide), slide, plan, slide_id=source.slide)
+        planned = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
+        n_planned = {mpp: len(tiles) for mpp, tiles in planned.items()}
+        total, done = sum(n_planned.values()), 0
+        if on_tiles:
+            on_tiles(0, total)
+        writer = SlideWriter(
+            set_path,
+            source.slide,
+            slide_mpp=slide.mpp,
+            region_xy_um=plan.region_xy_um(),
+            region={mpp: tiles.region for mpp, tiles in planned.items()},
+            center_um={mpp: tiles.center_um for mpp, tiles in planned.items()},
+            coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
+            origin=_origin(slide, source, plan),
+        )
+        absent: dict[float, dict[int, str]] = {}
+        regions = watch_absent(
+            iter_tiles(slide, plan, coarse=settings.coarse), planned, slide.name, most=settings.max_absent, found=absent
+        )
+        with writer:
+            with prefetched(batches(regions, settings.batch)) as ready:
+                for mpp, tiles in ready:
+                    writer.append(mpp, encoders[mpp].encode(tiles))
+                    done += len(tiles)
+                    if on_tiles:
+                        on_tiles(done, total)
+            if absent:
+                writer.leave_out(absent)
+            writer.set_fingerprint(*fingerprint())
+            if index_path(set_path, source.slide).is_file():
+                # Its files stay as they are: those of two writers must not stand beside each other.
+                raise StoreError(f"{source.slide} has been embedded by another run in the meantime.")
+    return EmbeddedSlide(
+        source.slide,
+        source.path,
+        False,
+        writer.n_regions,
+        {mpp: n - len(absent.get(mpp, ())) for mpp, n in n_planned.items()},
+        time.monotonic() - started,
+        {mpp: len(rows) for mpp, rows in absent.items()},
+        next((reason for rows in absent.values() for reason in rows.values()), None),
+    )
+
+
+def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
+    """What the store has of a slide that is done; None for one that is not.
+
+    A changed slide is refused and not redone: the rows in the store may be the ones that a model was trained on, and
+    a finished file is never written again. A slide whose files are lost or damaged is refused for the same reason;
+    removing its index is the word that it shall be embedded anew.
+
+    Raises:
+        MismatchError: the file of the slide, or the resolution asked for it, is not the one that was embedded.
+        StoreError: its index cannot be read, or a magnification's features are not the rows that it names.
+        ConfigError: the resolution asked for it is one that no slide has.
+    """
+    started = time.monotonic()
+    kept = read_kept(source, settings, set_path)
+    if kept is None:
+        return None
+    return EmbeddedSlide(
+        source.slide,
+        source.path,
+        True,
+        kept.n_regions,
+        kept.n_tiles,
+        time.monotonic() - started,
+        kept.n_absent,
+        kept.absent_reason,
+    )
+
+
+def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
+    """Open a slide with its own resolution and scan from the manifest, else those given for all, else its file's.
+
+    Raises:
+        SlideError: see `parfocal.slides.open_slide`.
+    """
+    return open_slide(
+        source.path,
+        slide_mpp=asked_mpp(source, settings),
+        mpp_from_objective=settings.mpp_from_objective,
+        scan=asked_scan(source, settings),
+    )
+
+
+def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, UInt8[np.ndarray, "tile y x 3"]]]:
+    """Tiles of consecutive regions as batches of one magnification: `size` tiles each, the last ones fewer.
+
+    Batches cross the borders of regions: a region has one coarse tile only, and an encoder is slow on one tile.
+    """
+    waiting: dict[float, list[np.ndarray]] = {}
+    for region in regions:
+        for mpp, tiles in region.tiles.items():
+            held = waiting.setdefault(mpp, [])
+            if len(tiles):
+                held.append(tiles)
+            while sum(map(len, held)) >= size:
+                joined = np.concatenate(held)
+                yield mpp, joined[:size]
+                held[:] = [joined[size:]] if len(joined) > size else []
+    for mpp, held in waiting.items():
+        if held:
+            yield mpp, np.concatenate(held)
+
+
+def _origin(slide: Slide, source: SlideSource, plan: RegionPlan) -> SlideOrigin:
+    calibration = slide.calibration
+    return SlideOrigin(
+        # Names of files may be no UTF-8, and attributes of HDF5 are.
+        path=str(source.path).encode("utf-8", "backslashreplace").decode(),
+        size_l0px=(slide.width_px, slide.height_px),
+        objective_power=slide.objective_power,
+        mpp_source=calibration.source if calibration else None,
+        scan=slide.scan if slide.n_scans > 1 else None,
+        tissue_mask=plan.tissue.mask_file,
+    )
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What came of a slide, and the warnings of ours that its job gave.
+
+    Attributes:
+        outcome: the slide, embedded or failed.
+        notices: the warnings' texts, by the place in the code that gave them, so that a run says each kind once.
+    """
+
+    outcome: EmbeddedSlide | FailedSlide
+    notices: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_job(
+    source: SlideSource,
+    encoders: Mapping[float, TileEncoder],
+    settings: EmbedSettings,
+    set_path: Path,
+    on_tiles: OnTiles | None = None,
+) -> JobResult:
+    """Embed one slide; an error of any kind is its failure and not the run's. Stopping (Ctrl-C) passes through.
+
+    Another run may do the same slide at the same time. What comes of it counts like this job's own.
+    """
+    outcome: EmbeddedSlide | FailedSlide
+    was_done = index_path(set_path, source.slide).is_file()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ParfocalWarning)
+        try:
+            outcome = embed_slide(source, encoders, settings, set_path, on_tiles=on_tiles)
+        except Exception as error:
+            # One slide of a thousand must not end the night's run, whatever a library raised on its file.
+            done_elsewhere = None if was_done else _done_now(source, settings, set_path)
+            outcome = done_elsewhere or failure(source, error, set_path)
+    ours = [warning for warning in caught if issubclass(warning.category, ParfocalWarning)]
+    for warning in caught:
+        if not issubclass(warning.category, ParfocalWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return JobResult(outcome, {f"{warning.filename}:{warning.lineno}": str(warning.message) for warning in ours})
+
+
+def _done_now(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
+    """What another run has made of a slide while this one failed on it."""
+    try:
+        return kept_slide(source, settings, set_path)
+    except Exception:  # then this run's own failure says more
+        return None

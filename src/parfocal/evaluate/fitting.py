@@ -1,0 +1,245 @@
+"""Every arm fitted on the folds of one target: side by side, with several seeds, and once more for a test cohort."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from parfocal.bags import Bag
+from parfocal.cohort import Cohort, Fold, Outcome, Splits, whole_fold
+from parfocal.evaluate.arms import Arm
+from parfocal.evaluate.compare import compare_arms
+from parfocal.evaluate.kept import kept_predictions
+from parfocal.evaluate.result import ArmFits, FailedArm, TargetResult
+from parfocal.heads import Fit, FoldPrediction, ProbeSettings, average_predictions, predict
+
+__all__ = ["Bags", "ExternalBags", "FitFailedError", "FitPlan", "attempt_fit", "cross_validate", "one_thread_each"]
+
+Bags = Mapping[tuple[int, str], Bag]
+"""By the number of the set and the name of the bag."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalBags:
+    """A cohort that is only tested, with the bags of its slides, named as those of the training cohort."""
+
+    cohort: Cohort
+    bags: Bags
+
+
+@dataclass(frozen=True, eq=False)
+class FitPlan:
+    """How arms are fitted; none of it but the seeds changes a result.
+
+    Attributes:
+        seeds: how often the arms that draw random numbers are fitted, with as many seeds; their scores are averaged.
+        workers: arms that are fitted at a time.
+        keep: a folder of finished fits, which are not done again; None keeps nothing.
+        on_arm: told of every arm that is done.
+    """
+
+    seeds: int = 1
+    workers: int = 1
+    keep: Path | None = None
+    on_arm: Callable[[Arm], None] | None = None
+
+
+def cross_validate(
+    arms: Sequence[Arm],
+    bags: Bags,
+    cohort: Cohort,
+    splits: Splits,
+    settings: ProbeSettings,
+    plan: FitPlan | None = None,
+    *,
+    external: ExternalBags | None = None,
+    encodings: Sequence[float | None] = (),
+    primary: str | None = None,
+    absent: Mapping[str, str] | None = None,
+) -> TargetResult:
+    """All arms on one target, on the same folds; labels of a test fold have no say in its predictions.
+
+    An arm whose fit raises, or whose scores are not finite in some fold, has failed: it is in the result with its
+    reason, an arm that averages it has failed too, and the others go on. Nothing of it is kept, so that the next run
+    tries again.
+
+    Args:
+        arms: what to run, those that average others after them.
+        bags: what arms name; their slides are the cohort's, in its order.
+        cohort: labels and groups.
+        splits: the outer folds.
+        settings: what every arm chooses among.
+        plan: how they are fitted.
+        external: a cohort that every arm is tested on after a fit on all slides of `cohort`.
+        encodings: for each arm, how many tiles of a slide must be embedded for it, where that is known.
+        primary: the id or the label, or its beginning, of the arm that the primary comparison is about.
+        absent: arms, by their ids, that could not even be made, and why.
+
+    Raises:
+        ConfigError: folds and labels do not fit together, or too few folds can be measured.
+    """
+    plan = plan or FitPlan()
+    folds = splits.folds(cohort, inner=settings.inner_folds, seed=settings.seed)
+    whole = whole_fold(cohort, inner=settings.inner_folds, seed=settings.seed) if external else None
+
+    done: dict[int, _Done | FailedArm] = {
+        n: FailedArm(arm, (absent or {})[arm.id]) for n, arm in enumerate(arms) if arm.id in (absent or {})
+    }
+    with one_thread_each(), ThreadPoolExecutor(plan.workers) as executor:
+        try:
+            waiting = {
+                executor.submit(
+                    _fit_arm, arm, arm.pool, bags, cohort.outcome, folds, settings, plan, external, whole
+                ): n
+                for n, arm in enumerate(arms)
+                if arm.pool is not None and n not in done
+            }
+            for one in as_completed(waiting):
+                done[waiting[one]] = one.result()
+                if plan.on_arm:
+                    plan.on_arm(arms[waiting[one]])
+        except BaseException:  # Ctrl-C too: arms that wait must not be fitted first
+            executor.shutdown(cancel_futures=True)
+            raise
+    for n, arm in enumerate(arms):
+        if n not in done:
+            done[n] = _average(arm, [done[place] for place in arm.average_of])
+    fits = [
+        one
+        if isinstance(one, FailedArm)
+        else ArmFits(
+            predictions=tuple(average_predictions(one.by_seed) if len(one.by_seed) > 1 else one.by_seed[0]),
+            instances_per_slide=float(sum(bags[key].n_instances.mean() for key in arm.bags)),
+            seconds=one.seconds,
+            encodings_per_slide=encodings[n] if encodings else None,
+            external=one.external,
+            by_seed=one.by_seed if len(one.by_seed) > 1 else (),
+        )
+        for n, (arm, one) in enumerate(zip(arms, (done[n] for n in range(len(arms))), strict=True))
+    ]
+    return compare_arms(
+        arms,
+        fits,
+        cohort,
+        splits,
+        folds,
+        primary=primary,
+        external=external.cohort if external else None,
+        seed=settings.seed,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Done:
+    """One arm: predictions of every seed, those on the external cohort averaged over seeds, and the time it took."""
+
+    by_seed: tuple[tuple[FoldPrediction, ...], ...]
+    external: FoldPrediction | None
+    seconds: float
+
+
+class FitFailedError(Exception):
+    """A fit raised, or its scores cannot be used; the text is the reason."""
+
+
+def attempt_fit(fit: Callable[[], list[FoldPrediction]], folds: Sequence[Fold]) -> list[FoldPrediction]:
+    """What a fit gives, each score finite.
+
+    Raises:
+        FitFailedError: it raised something, whatever it was: one arm must not take the results of the others away.
+    """
+    try:
+        found = fit()
+    except Exception as error:  # a solver or a device may raise anything, and it costs this arm alone
+        text = " ".join(str(error).split()).rstrip(".")
+        raise FitFailedError(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
+    broken = [fold for fold, one in zip(folds, found, strict=True) if not np.isfinite(one.score).all()]
+    if broken:
+        first = f"the first is fold {broken[0].number + 1} of repeat {broken[0].repeat + 1}"
+        raise FitFailedError(f"its scores are not finite in {len(broken)} of {len(folds)} fits; {first}")
+    return found
+
+
+def _fit_arm(
+    arm: Arm,
+    pool: Fit,
+    bags: Bags,
+    outcome: Outcome,
+    folds: Sequence[Fold],
+    settings: ProbeSettings,
+    plan: FitPlan,
+    external: ExternalBags | None,
+    whole: Fold | None,
+) -> "_Done | FailedArm":
+    own = [bags[key] for key in arm.bags]
+    # What is fitted, beside its bags; not the arm's name: the same arm of another folder is the same fit.
+    name = f"{arm.method} {arm.reads}"
+    by_seed, outside, seconds, where = [], [], 0.0, ""
+    try:
+        for number in range(plan.seeds if arm.is_random else 1):
+            # Only the fit has another seed: splits and inner folds stay, so that seeds differ in nothing else.
+            seeded = settings.model_copy(update={"seed": settings.seed + number})
+            seed = f"seed {seeded.seed}: " if number else ""
+
+            def in_folds(seeded: ProbeSettings = seeded) -> list[FoldPrediction]:
+                return attempt_fit(lambda: predict(pool(own, outcome, folds, seeded), own, folds), folds)
+
+            where = seed
+            found, took = kept_predictions(plan.keep, name, own, outcome, folds, seeded, in_folds)
+            by_seed.append(tuple(found))
+            seconds += took
+            if external is not None and whole is not None:
+                theirs = [external.bags[key] for key in arm.bags]
+
+                def on_test(
+                    seeded: ProbeSettings = seeded, theirs: Sequence[Bag] = theirs, whole: Fold = whole
+                ) -> list[FoldPrediction]:
+                    def score() -> list[FoldPrediction]:
+                        (fit,) = pool(own, outcome, [whole], seeded)
+                        return [FoldPrediction(fit.score(theirs, np.arange(len(theirs[0].slides))), fit.chosen)]
+
+                    return attempt_fit(score, [whole])
+
+                where = f"{seed}fitted on all slides for the test cohort: "
+                tested, took = kept_predictions(plan.keep, name, [*own, *theirs], outcome, [whole], seeded, on_test)
+                outside.append(tested)
+                seconds += took
+    except FitFailedError as failure:
+        return FailedArm(arm, f"{where}{failure}")
+    return _Done(tuple(by_seed), average_predictions(outside)[0] if outside else None, seconds)
+
+
+def _average(arm: Arm, parts: "Sequence[_Done | FailedArm]") -> "_Done | FailedArm":
+    """Late fusion of arms; where some have several seeds, seed by seed. One that averages a failed arm has failed."""
+    done = [one for one in parts if isinstance(one, _Done)]
+    failed = [one.arm.label for one in parts if isinstance(one, FailedArm)]
+    if failed:
+        return FailedArm(arm, f"it averages {', '.join(failed)}, which failed")
+    seeds = max(len(one.by_seed) for one in done)
+    by_seed = [
+        tuple(average_predictions([one.by_seed[min(number, len(one.by_seed) - 1)] for one in done]))
+        for number in range(seeds)
+    ]
+    outside = [[one.external] for one in done if one.external is not None]
+    return _Done(tuple(by_seed), average_predictions(outside)[0] if outside else None, 0.0)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Arms run side by side, each on one core: their matrices are too small to be shared out among threads.
+
+    Measured on two cores that others use too: with two threads inside every product the same work took seven times
+    as long, spent on threads that wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)

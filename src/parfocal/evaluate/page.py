@@ -1,0 +1,353 @@
+"""The page of an evaluation: what was compared, the table of each target, and what it can and cannot show.
+
+The first table of the page, in the form in which papers report a gain: a row for each target, and the mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from parfocal.evaluate.arm import ARM_METHODS
+from parfocal.evaluate.page_target import choices_table, target_blocks, target_sentences
+from parfocal.evaluate.primary import arm_label
+from parfocal.evaluate.result import AcrossTargets, ArmRun, TargetComparison, TargetResult
+from parfocal.report import (
+    Column,
+    ReportPage,
+    Row,
+    Section,
+    Table,
+    Text,
+    show_difference,
+    show_interval,
+    show_number,
+    show_p,
+)
+from parfocal.report.page import Block
+from parfocal.stats import Interval
+
+__all__ = ["across_sentences", "evaluation_page", "missing_sentences", "summary_section"]
+
+_WORDS = (
+    "An arm is one way to read a slide: which magnifications go in, and how their tiles become one prediction. A "
+    "single arm sees the tiles of one magnification; a late arm sees several, each as a bag that does not say which "
+    "tiles show the same place; a mixed arm knows which tiles lie in the same region."
+)
+_READING = (
+    "A row is one target, a label to be predicted of every slide. The number is 0.5 for a reader that knows nothing "
+    "and 1 for one that is never wrong. The difference is measured on the same patients in the same folds; its "
+    "interval holds the true difference in about 95 of 100 such studies, and an interval on both sides of 0 leaves it "
+    "open which is better. Detectable: a true difference of this size would have been seen four times in five."
+)
+_PRIMARY = (
+    "Primary comparison. The arm that mixes magnifications was named before anything was measured. It stands against "
+    "the best single magnification with the same pooling where there is one; which magnification is the best was "
+    "picked by its result here, which favours it."
+)
+_PICKED = (
+    "Picked after looking: the best arm that mixes against the best single magnification, each the highest of its kind "
+    "in this target. The highest of many is high partly by luck, and more arms mix than not, so these differences are "
+    "too large and these p-values too small. They say where to look next; a gain here is no evidence of one."
+)
+
+
+def summary_section(
+    results: Mapping[str, TargetResult], primary: AcrossTargets | None, picked: AcrossTargets | None
+) -> Section | None:
+    """Both comparisons as tables; None where there is nothing to compare."""
+    blocks: list[Block] = []
+    if primary is not None:
+        found = {target: one for target in primary.targets if (one := results[target].primary) is not None}
+        mixed = dict.fromkeys(_label(results[target], one.mixed) for target, one in found.items())
+        title = f"{'; '.join(mixed)}, against the best single magnification"
+        blocks += [
+            Text((_PRIMARY, *across_sentences(results, primary)[1:])),
+            _table(title, results, primary, found, picked=False),
+        ]
+    if picked is not None and (primary is None or _differ(results, primary)):
+        found = {target: one for target in picked.targets if (one := results[target].picked) is not None}
+        worse = [target for target, one in found.items() if one.test.difference.high < 0]
+        said = (f"Even the best arm that mixes is worse than the best single magnification in {', '.join(worse)}.",)
+        blocks += [
+            Text((_PICKED, *(said if worse else ()))),
+            _table("The best of each kind", results, picked, found, picked=True),
+        ]
+    missing = missing_sentences(results)
+    if missing:
+        blocks.append(Text(missing))
+    reading = next(iter(results.values())).cohort.worded(_READING)
+    return Section("Single magnifications and mixtures", (Text((_WORDS, reading)), *blocks)) if blocks else None
+
+
+def missing_sentences(results: Mapping[str, TargetResult]) -> tuple[str, ...]:
+    """The targets that have no primary comparison because an arm of it failed, each with the reason."""
+    return tuple(f"{name}: {one.missing_primary}" for name, one in results.items() if one.missing_primary)
+
+
+def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets) -> tuple[str, ...]:
+    """What the primary comparison says: over one target its difference, over several the mean and the signed-rank test.
+
+    The first sentence is the answer; the others say how far it can be trusted.
+    """
+    found = {target: one for target in across.targets if (one := results[target].primary) is not None}
+    if across.single is None or across.mixed is None or across.difference is None:
+        target, only = next(iter(found.items()))
+        result, difference = results[target], only.test.difference
+        side = "better" if difference.estimate > 0 else "worse"
+        verdict = f"{side} by more than chance gives"
+        if 0.0 in difference:
+            verdict = "which leaves it open which is better"
+        pair = f"\u201c{_label(result, only.mixed)}\u201d against \u201c{_label(result, only.single)}\u201d"
+        text = (
+            f"Primary comparison for {target}: {pair}, a difference of {show_difference(difference)}, {verdict} "
+            f"(p {show_p(only.test.p_value)})."
+        )
+        return (text,)
+    n, test = len(across.targets), across.signed_rank
+    better = sum(one.test.difference.estimate > 0 for one in found.values())
+    shown = [
+        f"{target} ({'better' if found[target].test.difference.estimate > 0 else 'worse'})"
+        for target, p_value in across.p_holm.items()
+        if p_value < 0.05
+    ]
+    average = across.difference.estimate
+    verdict = "better" if average > 0 else "worse" if average < 0 else "neither better nor worse"
+    doubt = "; the interval leaves it open which is better" if 0.0 in across.difference else ""
+    answer = (
+        f"Over {n} targets the mixture has {across.mixed.estimate:.2f} on average and the best single magnification "
+        f"{across.single.estimate:.2f}: {show_difference(across.difference)}. The mixture is {verdict} on average, and "
+        f"better in {better} of {n} targets{doubt}."
+    )
+    floor = f"{test.smallest_p:.2g}"
+    wilcoxon = (
+        f"Wilcoxon's signed-rank test over targets gives p {show_p(test.p_value)}; with {test.n_nonzero} targets that "
+        f"differ it cannot come below {floor}, whatever the differences are."
+    )
+    holm = (
+        f"After Holm's correction for {n} targets the mixture is shown to differ in {len(shown)}: {', '.join(shown)}."
+        if shown
+        else f"After Holm's correction for {n} targets no single target shows a difference."
+    )
+    return answer, wilcoxon, holm
+
+
+def _differ(results: Mapping[str, TargetResult], primary: AcrossTargets) -> bool:
+    """Whether picking gives another pair of arms than the primary comparison somewhere."""
+
+    def pair(one: TargetComparison | None) -> tuple[int, int] | None:
+        return None if one is None else (one.mixed, one.single)
+
+    return any(pair(results[target].primary) != pair(results[target].picked) for target in primary.targets)
+
+
+def _table(
+    title: str,
+    results: Mapping[str, TargetResult],
+    across: AcrossTargets,
+    found: Mapping[str, TargetComparison],
+    *,
+    picked: bool,
+) -> Table:
+    """A row for each target and one for their mean; where arms were picked, each names its mixed arm."""
+    interval = "The mean over folds and its 95 % interval."
+    columns = [
+        Column("Target"),
+        Column("Measured by"),
+        Column("Single magnification (interval)", "left", interval),
+        Column("Mixed (interval)", "left" if picked else "right", interval),
+        Column("Difference (interval)", "right", "Mixed minus single, paired over the same folds."),
+        Column("p (Holm)", "right", "Of no difference, two-sided, corrected for the number of targets."),
+    ]
+    if not picked:
+        help_ = "A true difference of this size would have been seen with 80 % power; none: no possible one."
+        columns.append(Column("Detectable", "right", help_))
+    rows = []
+    for target, one in found.items():
+        result = results[target]
+        single, mixed = result.runs[one.single], result.runs[one.mixed]
+        cells = [
+            target,
+            f"{result.metric.name}, {result.cohort.n_groups:,} {result.cohort.worded('patients')}",
+            f"{_label(result, one.single)} {_with_interval(single.interval)}",
+            f"{_label(result, one.mixed)} {_with_interval(mixed.interval)}"
+            if picked
+            else _with_interval(mixed.interval),
+            show_difference(one.test.difference),
+            show_p(across.p_holm[target]),
+        ]
+        rows.append(Row((*cells, *([] if picked else [_show_detectable(one.detectable)]))))
+    notes = ["Intervals of rows are those of repeated cross-validation, for one target each."]
+    if across.single is not None and across.mixed is not None and across.difference is not None:
+        cells = [
+            f"Mean of {len(found)} targets",
+            "",
+            _with_interval(across.single),
+            _with_interval(across.mixed),
+            show_difference(across.difference),
+            show_p(across.signed_rank.p_value),
+        ]
+        rows.append(Row((*cells, *([] if picked else [""])), "highlight"))
+        notes.append(
+            next(iter(results.values())).cohort.worded(
+                "The mean's p-value is Wilcoxon's. Its intervals take the targets as drawn from many (t with one value "
+                "for each target); labels of the same patients are not independent, so they are too narrow where "
+                "targets share patients."
+            )
+        )
+    return Table(title, tuple(columns), tuple(rows), tuple(notes))
+
+
+def _label(result: TargetResult, place: int) -> str:
+    return arm_label([run.arm for run in result.runs], place)
+
+
+def _with_interval(interval: Interval) -> str:
+    """The number and its ends, in one piece that no line breaks."""
+    return f"{interval.estimate:.2f} ({show_interval(interval)})".replace(" ", "\u00a0")
+
+
+def _show_detectable(difference: float) -> str:
+    """The difference, or "none" where only one that cannot be would have been seen."""
+    return "none" if difference >= 1 else show_number(difference)
+
+
+# More sentences than those of two targets would bury the answer.
+_MOST_IN_LEAD = 2
+
+_QUESTION = "Is a label predicted better from a slide's magnifications together than from the best of them alone?"
+_METHOD = (
+    "Every arm is fitted on the same folds and offered choices inside each training fold: the vectors as they are, or "
+    "centred and whitened to a few components, times four strengths of what keeps its pooling simple (penalty, "
+    "training steps, rank). Nothing from a test fold has a say in any of them. Cross-scale contrast, and the second "
+    "moment, are offered more: directions sharpened by how the regions group, and a bend fitted with six numbers. A "
+    "region encoder that is trained on is offered fewer: two poolings and four numbers of steps.",
+    "Gated attention is that of Ilse, Tomczak and Welling (2018). Cross-scale contrast is what the products of two "
+    "magnifications within regions have to do with the label: its leading directions, stacked with the slide means; "
+    "with one kind of vector it is the second moment of that.",
+    "Scores of different folds come from different fits and are never ranked together. Only the calibration puts the "
+    "folds of a repeat together, because probabilities claim a common scale.",
+    "The number of an arm is the mean over folds. Its interval is about what such fits, each on the training patients "
+    "of one fold of another cohort like this one, reach on a large new population on average. It adds what the "
+    "patients vary, with the fits as they are, to what the fits vary, which the repeats show; the p-values are those "
+    "of the same sum. Of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
+)
+_BY_PATIENT = (
+    "A patient counts once in every number: the scores of a patient's slides that have the same label are averaged "
+    "inside a fold."
+)
+_BY_SLIDE = (
+    "Every slide counts in every number, so that a patient with many slides weighs more; folds still keep patients "
+    "whole, and intervals are those of the number of patients."
+)
+_BY_NOTHING = (
+    "Nothing says which slides come from one patient: every slide counts once and is taken as independent of the "
+    "others. Where several come from one patient, results look better than they are and intervals are too narrow."
+)
+_SEEDS = (
+    "The sd over seeds is how far an arm moves when its fits start from other random numbers, with the same patients "
+    "in the same folds. It is no part of the intervals, which are about other patients: a small sd over seeds says "
+    "that a result repeats, not that it holds elsewhere."
+)
+_BALANCED = (
+    "The two classes weigh alike in every fit, so a probability is that of a cohort with as many positive as negative "
+    "patients; where one class is rarer, the calibration shows it as an intercept."
+)
+
+
+def evaluation_page(
+    results: Mapping[str, TargetResult],
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    inputs: Mapping[str, str],
+    primary: AcrossTargets | None = None,
+    picked: AcrossTargets | None = None,
+    sections: Sequence[Section] = (),
+) -> ReportPage:
+    """The page; `sections` follow the targets, then costs, and what every arm chose comes last.
+
+    Args:
+        results: by target.
+        settings: everything that made them.
+        seed: of splits, inner folds, networks and draws.
+        inputs: the digests of what went in.
+        primary: the comparison named before looking, over the targets.
+        picked: the best against the best, over the targets.
+        sections: further parts.
+    """
+    in_lead = len(results) <= _MOST_IN_LEAD
+    lead = missing_sentences(results) + (across_sentences(results, primary)[:1] if primary is not None else ())
+    if in_lead:
+        lead += tuple(sentence for target, result in results.items() for sentence in target_sentences(target, result))
+    summary = summary_section(results, primary, picked)
+    cohort = next(iter(results.values())).cohort  # all were read by the same columns
+    counted = _BY_SLIDE if cohort.count == "slide" else _BY_PATIENT
+    method: tuple[str, ...] = (*map(cohort.worded, _METHOD), counted if cohort.is_grouped else _BY_NOTHING)
+    if any(run.seed_sd is not None for result in results.values() for run in result.runs):
+        method += (cohort.worded(_SEEDS),)
+    if settings.get("probes", {}).get("balanced"):
+        method += (cohort.worded(_BALANCED),)
+    return ReportPage(
+        title="Magnifications compared: " + ", ".join(results),
+        lead=(_QUESTION, *lead),
+        sections=(
+            *([] if summary is None else [summary]),
+            *(
+                Section(target, target_blocks(target, result, with_sentences=not in_lead))
+                for target, result in results.items()
+            ),
+            *sections,
+            Section("What each arm costs", (_costs(results),)),
+            Section(
+                "How it was measured",
+                (Text(method), *_methods(results), *(choices_table(*item) for item in results.items())),
+            ),
+        ),
+        settings=settings,
+        seeds={"splits, inner folds and networks": seed},
+        inputs=inputs,
+    )
+
+
+def _methods(results: Mapping[str, TargetResult]) -> tuple[Block, ...]:
+    """What each way of pooling in the tables does."""
+    arms = [run.arm for result in results.values() for run in result.runs]
+    said = {arm.pooling: ARM_METHODS[arm.method] for arm in arms if arm.method in ARM_METHODS}
+    if not said:
+        return ()
+    rows = tuple(Row((pooling, what)) for pooling, what in said.items())
+    return (Table("What each way of pooling does", (Column("Pooling"), Column("What it is")), rows),)
+
+
+def _costs(results: Mapping[str, TargetResult]) -> Table:
+    """Encodings, instances and seconds of every arm; the first two are the means over targets."""
+    # An arm may have failed on one target and not on another.
+    of_arm: dict[tuple[str, str], list[ArmRun]] = {}
+    for result in results.values():
+        for run in result.runs:
+            of_arm.setdefault((run.arm.family, run.arm.label), []).append(run)
+    with_encodings = any(run.encodings_per_slide is not None for same in of_arm.values() for run in same)
+    columns = [Column("Arm"), Column("Pooling")]
+    if with_encodings:
+        columns.append(Column("Tiles encoded per slide", "right", "Passes through a tile encoder that the arm needs."))
+    columns += [
+        Column("Vectors pooled per slide", "right", "What the pooling sees."),
+        Column("Seconds of fitting", "right", "Wall-clock time of all folds and choices on this machine."),
+    ]
+    rows, family = [], ""
+    for same in of_arm.values():
+        arm = same[0].arm
+        if arm.family != family:
+            family = arm.family
+            rows.append(Row((family,), "group"))
+        cells = [arm.name, arm.pooling]
+        if with_encodings:
+            known = [one.encodings_per_slide for one in same if one.encodings_per_slide is not None]
+            cells.append(f"{sum(known) / len(known):,.0f}" if known else "–")
+        cells.append(f"{sum(one.instances_per_slide for one in same) / len(same):,.0f}")
+        cells.append(f"{sum(one.seconds for one in same):.1f}")
+        rows.append(Row(tuple(cells)))
+    notes = (
+        "Encoding tiles is nearly all of the cost of a new slide; fitting is paid once. An arm that averages the "
+        "predictions of others has no fit of its own, and its seconds are theirs.",
+    )
+    return Table("Cost of every arm, all targets together", tuple(columns), tuple(rows), notes)

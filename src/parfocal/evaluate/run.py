@@ -1,0 +1,316 @@
+"""Which arm predicts a label best: every arm on the same folds, each choosing inside them, and the right interval."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from pydantic import Field
+
+from parfocal.cohort import (
+    Cohort,
+    CountedBy,
+    LabelColumns,
+    Scheme,
+    Splits,
+    Target,
+    make_splits,
+    read_splits,
+    read_target,
+    read_test_cohort,
+)
+from parfocal.config import Settings
+from parfocal.errors import ConfigError, ParfocalError
+from parfocal.evaluate.arm import choose_arms
+from parfocal.evaluate.arms import Arm, read_arm_bags, set_label, table_of_arms
+from parfocal.evaluate.files import write_evaluation
+from parfocal.evaluate.fitting import ExternalBags, FitPlan, cross_validate
+from parfocal.evaluate.result import EvaluateResult, FailedArm, TargetResult
+from parfocal.evaluate.sources import common_slides, encodings_per_slide, matching_sets, named, open_all
+from parfocal.files import digest8, file_digest8, writable_folder
+from parfocal.heads import ProbeSettings
+from parfocal.report import Reference, Section
+from parfocal.run.device import find_device
+from parfocal.store import EmbeddingSet, LeftOut
+
+__all__ = ["EvaluateSettings", "deal", "evaluate_arms", "read_dealt", "read_outside"]
+
+Progress = Callable[[int, int, str], None]
+"""Told how many arms are done, how many there are, and which one was just finished."""
+
+
+class EvaluateSettings(Settings):
+    """How arms are compared."""
+
+    folds: int = Field(5, ge=2, description="Folds of the cross-validation; groups stay whole.")
+    repeats: int = Field(
+        5,
+        ge=1,
+        description="How often the cross-validation is repeated with other folds; from 4 on they tell what fits vary.",
+    )
+    scheme: Scheme = Field(
+        "grouped", description="What is tested together: groups at random, whole sites, one site, or one group."
+    )
+    arms: tuple[str, ...] = Field(
+        (), description="Arms to run, by method, magnification or id, such as abmil, 0.5, 0.5/abmil; none runs all."
+    )
+    seeds: int = Field(1, ge=1, description="Seeds that networks are fitted with in every fold; scores are averaged.")
+    primary: str | None = Field(
+        None,
+        description="Mixed arm of the primary comparison: its id such as mem/tokens/abmil, or its label's beginning.",
+    )
+    most_instances: int = Field(
+        1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
+    )
+    arms_at_a_time: int = Field(2, ge=1, description="Arms that are fitted side by side, each on one core.")
+    probes: ProbeSettings = ProbeSettings()
+
+    def on(self, device: str) -> "EvaluateSettings":
+        """The same with networks on a device, where these settings name none themselves."""
+        if "device" in self.probes.model_fields_set:
+            return self
+        return self.model_copy(update={"probes": self.probes.model_copy(update={"device": device})})
+
+
+def evaluate_arms(
+    inputs: Sequence[Path | EmbeddingSet],
+    labels: Path,
+    targets: Sequence[str | Target],
+    out: Path,
+    settings: EvaluateSettings | None = None,
+    *,
+    group: str | None = None,
+    site: str | None = None,
+    by: Sequence[str] = (),
+    slide: str = "slide",
+    count: CountedBy = "group",
+    patient_of: str | None = None,
+    missing: Sequence[str] = (),
+    not_missing: Sequence[str] = (),
+    models: Sequence[Path] = (),
+    splits: Path | None = None,
+    test: Sequence[Path | EmbeddingSet] = (),
+    test_labels: Path | None = None,
+    keep: Path | None = None,
+    references: Mapping[str, Mapping[str, Sequence[Reference]]] | None = None,
+    sections: Sequence[Section] = (),
+    described: Mapping[str, object] | None = None,
+    absent: Sequence[FailedArm] = (),
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> EvaluateResult:
+    """Cross-validate every arm that the inputs allow on every target, and write tables and a report.
+
+    An arm that fails, for whatever reason, is in the tables with its reason, and the others go on.
+
+    Args:
+        inputs: stores, folders of sets, or open sets: tile embeddings, and what `represent` made of them.
+        labels: a CSV or an Excel workbook with a column `slide`, the targets and the group.
+        targets: columns to predict; a text stands for a target whose kind is seen from its values.
+        out: folder of `report.html`, `results.json` and the tables: `summary.csv`, `results.csv`, `predictions.csv`,
+            `splits.csv`, and where there are such results `subgroups.csv` and `external.csv`.
+        settings: folds, repeats and what arms choose among.
+        group: column of what must stay in one fold, such as the patient; None takes slides for independent.
+        site: column of the site that a slide comes from, for the schemes that keep sites apart.
+        by: columns by which results are shown too, such as the scanner.
+        slide: column of the slide's id.
+        count: what a metric counts once: a group's slides with the same label, or every slide.
+        patient_of: a regular expression whose match in a slide's id is its patient; rows of `labels` may then be
+            patients.
+        missing: words that stand for a missing value beside the usual ones.
+        not_missing: words that are values of the targets, although they are usual ones.
+        models: folders of region encoders that are trained on in every fold, from the tile embeddings; slow.
+        splits: a CSV to take the folds from, as `splits.csv` of an earlier run.
+        test: stores or sets of an external cohort, made as those of `inputs`; every arm is tested on it after one more
+            fit, on all slides of the training cohort.
+        test_labels: its labels, in the same columns.
+        keep: folder of finished fits, so that a run that was stopped goes on; None keeps nothing.
+        references: for each target, what to print beside arms of a kind (`single`, `late`, `mixed`): ceilings,
+            adversaries.
+        sections: further parts of the page, after the results.
+        described: further settings, as plain values, to be written down with the others.
+        absent: arms that were to be there and could not be made, such as those of a model whose training diverged.
+        progress: is told of every arm that is done.
+        tell: is told what each target holds, before anything is fitted.
+
+    Raises:
+        ConfigError: labels, targets, splits and sets do not fit together.
+        MismatchError: the sets of the test cohort were made otherwise.
+        StoreError: a set cannot be read.
+        ParfocalError: every arm failed on every target.
+    """
+    settings = settings or EvaluateSettings()
+    columns = LabelColumns(slide, group, site, tuple(by), count, patient_of, tuple(missing), tuple(not_missing))
+    if bool(test) != (test_labels is not None):
+        raise ConfigError("a test cohort is stores and labels: name both --test STORE... and --test-labels CSV.")
+    find_device(settings.probes.device)
+    asked = [Target(one) if isinstance(one, str) else one for one in targets]
+    writable_folder(out)
+    sets = open_all(inputs)
+    # Labels before the slides: they are read at once, and a wrong name in them is the most frequent mistake.
+    labelled = {one.name: read_target(labels, one, columns) for one in asked}
+    slides, notes = common_slides(sets)
+    cohorts = {target: cohort.restricted_to(slides, named(sets)) for target, cohort in labelled.items()}
+    if tell is not None:
+        for cohort in cohorts.values():
+            tell(cohort.sentence())
+    arms = choose_arms([*table_of_arms(sets, models=models), *(one.arm for one in absent)], settings.arms)
+    outside = {}
+    if test_labels is not None:
+        outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)
+        if tell is not None:
+            for one in outside.values():
+                tell(f"test cohort: {one.cohort.sentence()}")
+    used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
+    dealt = read_dealt(splits, cohorts) if splits else {}
+    left_out = LeftOut()
+    bags = read_arm_bags(
+        arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed, left_out=left_out
+    )
+    used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
+    cohorts = {target: cohort.without(left_out.reasons) for target, cohort in cohorts.items()}
+    results: dict[str, TargetResult] = {}
+    done, total = 0, sum(arm.pool is not None for arm in arms) * len(cohorts)
+
+    def report(target: str, arm: Arm) -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total, f"{target}, {arm.label}")
+
+    for target, cohort in cohorts.items():
+        numbers = [used.index(slide) for slide in cohort.slides]
+        result = cross_validate(
+            arms,
+            {key: bag.of_slides(numbers) for key, bag in bags.items()},
+            replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes())),
+            deal(cohort, settings, dealt),
+            settings.probes,
+            FitPlan(settings.seeds, settings.arms_at_a_time, keep, partial(report, target)),
+            external=outside.get(target),
+            encodings=encodings_per_slide(sets, arms, cohort.slides),
+            primary=settings.primary,
+            absent={one.arm.id: one.reason for one in absent},
+        )
+        results[target] = replace(result, references=(references or {}).get(target, {}))
+    if not any(result.runs for result in results.values()):
+        first = next(iter(results.values())).failed[0]
+        raise ParfocalError(f"every arm failed on every target; the first, {first.arm.label}: {first.reason}.")
+    digests = {**{set_label(one): digest8(one.settings) for one in sets}, labels.name: file_digest8(labels)}
+    digests |= {arm.family: arm.reads for arm in arms if arm.reads}
+    if test_labels is not None:
+        digests[f"test cohort, {test_labels.name}"] = file_digest8(test_labels)
+    return write_evaluation(
+        results,
+        out,
+        settings={**_described(settings, columns, asked, models, splits, test), **(described or {})},
+        seed=settings.probes.seed,
+        inputs=digests,
+        sections=sections,
+    )
+
+
+def _read_test(
+    sets: Sequence[EmbeddingSet],
+    labels: Path,
+    arms: Sequence[Arm],
+    asked: Sequence[Target],
+    cohorts: Mapping[str, Cohort],
+    columns: LabelColumns,
+    settings: EvaluateSettings,
+) -> dict[str, ExternalBags]:
+    """The test cohort of each target, with the bags of its slides."""
+    slides, notes = common_slides(sets)
+    read = {one.name: read_outside(labels, one, cohorts[one.name], slides, columns) for one in asked}
+    used = sorted({slide for cohort in read.values() for slide in cohort.slides})
+    left_out = LeftOut()
+    bags = read_arm_bags(
+        arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed, left_out=left_out
+    )
+    used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
+    result = {}
+    for target, whole in read.items():
+        cohort = whole.of([number for number, slide in enumerate(whole.slides) if slide not in left_out.reasons])
+        numbers = [used.index(slide) for slide in cohort.slides]
+        own = {key: bag.of_slides(numbers) for key, bag in bags.items()}
+        noted = replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes()))
+        result[target] = ExternalBags(noted, own)
+    return result
+
+
+def read_outside(
+    labels: Path, target: Target, cohort: Cohort, slides: Collection[str], columns: LabelColumns
+) -> Cohort:
+    """The test cohort of a target, its labels read as those of the training cohort were.
+
+    Raises:
+        ConfigError: its labels do not fit those of the training cohort, or its slides.
+    """
+    return read_test_cohort(
+        labels,
+        cohort,
+        slides,
+        "the test cohort",
+        event=target.event,
+        group=columns.group,
+        slide=columns.slide,
+        patient_of=columns.patient_of,
+        missing=columns.missing,
+        not_missing=columns.not_missing,
+    )
+
+
+def read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
+    """The folds of an earlier run for each target.
+
+    Raises:
+        ConfigError: it deals none for one of them.
+    """
+    found = read_splits(splits)
+    absent = [target for target in targets if target not in found]
+    if absent:
+        raise ConfigError(f"{splits} deals no folds for {', '.join(absent)}; it does for {', '.join(found)}.")
+    return found
+
+
+def deal(cohort: Cohort, settings: EvaluateSettings, dealt: Mapping[str, Splits]) -> Splits:
+    """The folds of a target: those that an earlier run dealt, where there are such, and new ones otherwise.
+
+    Raises:
+        ConfigError: the cohort cannot be dealt so.
+    """
+    return dealt.get(cohort.target) or make_splits(
+        cohort,
+        folds=settings.folds,
+        repeats=settings.repeats,
+        seed=settings.probes.seed,
+        scheme=settings.scheme,
+    )
+
+
+def _described(
+    settings: EvaluateSettings,
+    columns: LabelColumns,
+    asked: Sequence[Target],
+    models: Sequence[Path],
+    splits: Path | None,
+    test: Sequence[Path | EmbeddingSet],
+) -> dict[str, object]:
+    """All that was asked for, as plain values."""
+    return {
+        **settings.model_dump(mode="json", exclude={"probes": {"device"}}),  # where it ran decides nothing
+        "group": columns.group,
+        "site": columns.site,
+        "by": list(columns.by),
+        "count": columns.count,
+        "patient_of": columns.patient_of,
+        "missing": list(columns.missing),
+        "not_missing": list(columns.not_missing),
+        "targets": {
+            one.name: {"kind": one.kind, "positive": one.positive, "event": one.event, "order": list(one.order)}
+            for one in asked
+        },
+        "models": [path.name for path in models],
+        "splits": None if splits is None else splits.name,
+        "test": [path.name for path in test],
+    }

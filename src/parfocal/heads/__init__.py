@@ -1,0 +1,50 @@
+"""Step 9: bags and an outcome in, probes out that score the slides a fold holds out, and any slide later.
+
+Every way to pool, such as `fit_mean`, `fit_attention` and `fit_contrast`, has one signature: (bags, outcome, folds,
+settings) to one `FittedProbe` for each fold. Everything that is fitted or chosen is so inside the training fold.
+"""
+
+from parfocal.heads.attention import fit_attention
+from parfocal.heads.base import (
+    Fit,
+    FittedProbe,
+    ProbeState,
+    average_predictions,
+    predict,
+)
+from parfocal.heads.bilinear import fit_bilinear
+from parfocal.heads.contrast.directions import contrast_matrices
+from parfocal.heads.contrast.fit import fit_contrast
+from parfocal.heads.contrast.moments import cross_moments
+from parfocal.heads.finetune import fit_finetuned
+from parfocal.heads.linear import fit_mean
+from parfocal.heads.loading import load_probe
+from parfocal.heads.mlp import fit_mlp, fit_region_mlp
+from parfocal.heads.network import is_at_edge
+from parfocal.heads.preparation import Preparation, Whitening, fit_whitening, preparations
+from parfocal.heads.settings import FoldPrediction, ProbeSettings
+
+__all__ = [
+    "Fit",
+    "FittedProbe",
+    "FoldPrediction",
+    "Preparation",
+    "ProbeSettings",
+    "ProbeState",
+    "Whitening",
+    "average_predictions",
+    "contrast_matrices",
+    "cross_moments",
+    "fit_attention",
+    "fit_bilinear",
+    "fit_contrast",
+    "fit_finetuned",
+    "fit_mean",
+    "fit_mlp",
+    "fit_region_mlp",
+    "fit_whitening",
+    "is_at_edge",
+    "load_probe",
+    "predict",
+    "preparations",
+]

@@ -1,0 +1,111 @@
+"""Gated attention (Ilse, Tomczak and Welling 2018) over all instances of a slide."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from parfocal.bags import Bag
+from parfocal.cohort import Fold, Outcome
+from parfocal.heads.base import FittedProbe
+from parfocal.heads.network import Network, Schedule, by_fold, normal
+from parfocal.heads.preparation import Preparation, RowMap, Table, fit_map, gather, joined
+from parfocal.heads.settings import ProbeSettings
+from parfocal.heads.training import fit_network
+
+__all__ = ["AttentionNetwork", "fit_attention"]
+
+
+def fit_attention(
+    bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
+) -> list[FittedProbe]:
+    """Fit gated attention over a bag of all instances, for each fold.
+
+    Several bags make one union: each has a projection of its own (their widths may differ, and the network may know
+    which magnification it looks at), after which attention runs over all instances together.
+    """
+    return fit_network(AttentionNetwork(), bags, outcome, folds, settings)
+
+
+class AttentionNetwork(Network):
+    """A projection for each bag, then attention over the instances of all, then one linear score."""
+
+    @property
+    def name(self) -> str:
+        """The probe's name."""
+        return "attention"
+
+    def schedule(self, settings: ProbeSettings) -> Schedule:
+        """Attention's own."""
+        return Schedule(settings.attention_steps, settings.attention_rate, decay=1.0)
+
+    def fit_preparation(
+        self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
+    ) -> dict[str, np.ndarray]:
+        """A map of each bag; whitened rows are centred on their slide's mean, others on the training mean."""
+        arrays: dict[str, np.ndarray] = {}
+        for number, bag in enumerate(bags):
+            of_slide = np.repeat(np.arange(len(train)), np.diff(bag.start)[train])
+            centre = None if preparation.components is None else bag.mean[train]
+            arrays |= fit_map(bag.rows, joined(bag.start, train), of_slide, centre, preparation, settings).arrays(
+                f"{number}"
+            )
+        return arrays
+
+    def tables(
+        self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
+    ) -> tuple[Table, ...]:
+        """All instances, one table for each bag."""
+        tables = []
+        for number, bag in enumerate(bags):
+            rows, start = gather(bag, slides)
+            of_slide = np.repeat(np.arange(len(slides)), np.diff(start))
+            prepared = RowMap.from_arrays(f"{number}", fitted)(rows, of_slide, bag.mean[slides])
+            tables.append(Table(prepared, start))
+        return tuple(tables)
+
+    def start(
+        self, fitted: Mapping[str, np.ndarray], widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Normal weights, zero biases."""
+        width, gates = settings.attention_width, max(1, settings.attention_width // 2)
+        parameters = {f"projection {number}": normal(rng, kept, width) for number, kept in enumerate(widths)}
+        parameters |= {
+            f"projection bias {number}": np.zeros((1, width), dtype=np.float32) for number in range(len(widths))
+        }
+        return parameters | {
+            "gate": normal(rng, width, 2 * gates),
+            "gate bias": np.zeros((1, 2 * gates), dtype=np.float32),
+            "attention": normal(rng, gates, 1),
+            "head": normal(rng, width, 1),
+            "head bias": np.zeros((1, 1), dtype=np.float32),
+        }
+
+    def score(
+        self,
+        parameters: Mapping[str, Tensor],
+        rows: Sequence[Float[Tensor, "fold slide _drawn _kept"]],
+        real: Sequence[Bool[Tensor, "slide _drawn"]],
+    ) -> Float[Tensor, "model slide"]:
+        """Attention over the drawn instances of all tables."""
+        n_models, n_slides = len(parameters["head"]), rows[0].shape[1]
+        hidden = []
+        for number, table in enumerate(rows):
+            product = by_fold(table.flatten(1, 2), parameters[f"projection {number}"])
+            one = (product + parameters[f"projection bias {number}"]).relu()
+            hidden.append(one.view(n_models, n_slides, -1, one.shape[2]))
+        together = torch.cat(hidden, dim=2) if len(hidden) > 1 else hidden[0]  # (model, slide, instance, width)
+        gates = torch.baddbmm(parameters["gate bias"], together.flatten(1, 2), parameters["gate"])
+        # Not two slices: the gradient of each would be a whole tensor of zeros first.
+        value, gate = gates.chunk(2, dim=2)
+        score = torch.bmm(torch.tanh(value) * torch.sigmoid(gate), parameters["attention"])
+        score = score.view(n_models, n_slides, -1).masked_fill(~torch.cat(list(real), dim=1), float("-inf"))
+        share = functional.softmax(score, dim=2)
+        instance, width = together.shape[2:]
+        pooled = torch.bmm(share.view(-1, 1, instance), together.reshape(-1, instance, width))
+        pooled = pooled.view(n_models, n_slides, width)
+        logit: Float[Tensor, "model slide"] = torch.baddbmm(parameters["head bias"], pooled, parameters["head"])[..., 0]
+        return logit

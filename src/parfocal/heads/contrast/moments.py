@@ -1,0 +1,274 @@
+"""Region means as contrast sees them: centred, whitened by the training slides, and multiplied within regions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+
+from parfocal.bags import Bag
+from parfocal.cohort import Fold
+from parfocal.heads.contrast.refinement import Along
+from parfocal.heads.preparation import Preparation, fit_whitening
+from parfocal.heads.settings import ProbeSettings
+
+__all__ = [
+    "Pair",
+    "RegionMap",
+    "centred_regions",
+    "cross_moments",
+    "fit_region_map",
+    "is_partly_read",
+    "lift",
+    "pair_up",
+    "pairs_of",
+    "region_numbers",
+    "slide_sums",
+]
+
+_FEWEST_READ = 0.99
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMap:
+    """How one bag's region means are prepared in one fold.
+
+    Attributes:
+        offset: what is subtracted from every region; None where regions are centred on their own slide's mean.
+        matrix: whitens to the widest number of components.
+        spread: of the training regions along each component before whitening, mean square one.
+    """
+
+    offset: Float64[np.ndarray, " dim"] | None
+    matrix: Float64[np.ndarray, "dim component"]
+    spread: Float64[np.ndarray, " component"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The training slides' regions in two bags, whitened to the widest number of components, and their cross-moments.
+
+    Attributes:
+        first: number of one bag.
+        second: number of the other; the same one for the second moment of a single bag.
+        moments: F of each training slide.
+        spread: of each side's components before whitening, mean square one.
+        rows: the whitened regions of each side; only regions where both are present.
+        of_slide: the place of each such region's slide among the training slides, rising.
+        n_regions: how many regions each training slide has, present or not.
+        lifted: how many leading components these are with their products (see `lift`); 0 is the components alone.
+    """
+
+    first: int
+    second: int
+    moments: Float32[np.ndarray, "train a b"]
+    spread: tuple[Float64[np.ndarray, " a"], Float64[np.ndarray, " b"]]
+    rows: tuple[Float32[np.ndarray, "region a"], Float32[np.ndarray, "region b"]]
+    of_slide: Int64[np.ndarray, " region"]
+    n_regions: Int64[np.ndarray, " train"]
+    lifted: int = 0
+
+    def scales(self, preparation: Preparation) -> tuple[Float64[np.ndarray, " kept_a"], Float64[np.ndarray, " kept_b"]]:
+        """What each side's components are multiplied with: one where whitened, else their own spread."""
+        k = preparation.components
+        first, second = (one if k is None else np.ones(min(k, len(one))) for one in self.spread)
+        return first, second
+
+    def held_out_along(
+        self,
+        u: Float64[np.ndarray, "problem kept_a"],
+        v: Float64[np.ndarray, "problem kept_b"],
+        inner: Int64[np.ndarray, " train"],
+        power: float,
+    ) -> Along:
+        """The regions along directions of models that had not seen their slide: problem p is without inner fold p.
+
+        Their sums are divided by the number of regions and multiplied with its `power`.
+        """
+        first, second = np.empty(len(self.of_slide)), np.empty(len(self.of_slide))
+        problem = inner[self.of_slide]
+        for number in range(int(inner.max()) + 1):
+            own = np.flatnonzero(problem == number)
+            for along, rows, onto in ((first, self.rows[0], u[number]), (second, self.rows[1], v[number])):
+                along[own] = rows[own, : len(onto)] @ onto.astype(np.float32)
+        divisor = np.maximum(self.n_regions, 1).astype(np.float64) ** (1 - power)
+        return Along(first, second, self.of_slide, divisor)
+
+    def prepared(self, preparation: Preparation) -> Float32[np.ndarray, "train kept_a kept_b"]:
+        """The moments of one preparation: a corner of the whitened ones, or all with their scale."""
+        first, second = self.scales(preparation)
+        corner = self.moments[:, : len(first), : len(second)]
+        return corner if preparation.components is not None else corner * np.outer(first, second).astype(np.float32)
+
+
+def centred_regions(bag: Bag, *, by_slide: bool) -> Float32[np.ndarray, "region dim"]:
+    """The region means about their slide's mean over regions; absent regions stay NaN.
+
+    Not by slide, the rows come back as they are: where a bag is partly read they are centred on the training mean
+    later, because the mean of the regions that were read depends on which they were.
+    """
+    if not by_slide:
+        return bag.region_mean
+    rows = bag.region_mean.copy()
+    for slide in range(len(bag.slides)):
+        there = np.flatnonzero(bag.region_present[bag.regions_of(slide)]) + bag.region_start[slide]
+        if len(there):
+            rows[there] -= rows[there].mean(axis=0, dtype=np.float64)
+    return rows
+
+
+def region_numbers(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> Int64[np.ndarray, " region"]:
+    """The numbers of all regions of some slides, one slide after the other."""
+    begin, end = bag.region_start[slides], bag.region_start[slides + 1]
+    return np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)], dtype=np.int64)
+
+
+def is_partly_read(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> bool:
+    """Whether more than one region in a hundred of these slides has no instance."""
+    present = bag.region_present[region_numbers(bag, slides)]
+    return bool(len(present)) and bool(present.mean() < _FEWEST_READ)
+
+
+def slide_sums(
+    rows: Float[np.ndarray, "region dim"], counts: Int64[np.ndarray, " picked"]
+) -> Float64[np.ndarray, "picked dim"]:
+    """The sum of each slide's rows, which lie one slide after the other; 0 for a slide without any."""
+    total = np.zeros((len(counts), rows.shape[1]))
+    some = np.flatnonzero(counts)
+    if len(some):
+        begin = np.concatenate([[0], np.cumsum(counts)])[some]
+        total[some] = np.add.reduceat(rows, begin, axis=0)
+    return total
+
+
+def cross_moments(
+    first: Float[np.ndarray, "region a"],
+    second: Float[np.ndarray, "region b"],
+    present: Bool[np.ndarray, " region"],
+    bounds: Sequence[tuple[int, int]],
+) -> Float[np.ndarray, "slide a b"]:
+    """F_i of each slide, in the precision of the rows; rows where not both are present are never read and add nothing.
+
+    Args:
+        first: prepared region means of one bag, all slides.
+        second: of the other bag, the same regions.
+        present: whether both have the region.
+        bounds: begin and end of each slide's regions.
+    """
+    moments = np.zeros((len(bounds), first.shape[1], second.shape[1]), dtype=np.result_type(first, second))
+    for number, (begin, end) in enumerate(bounds):
+        if end > begin:
+            there = np.flatnonzero(present[begin:end]) + begin
+            moments[number] = first[there].T @ second[there] / (end - begin)
+    return moments
+
+
+def fit_region_map(
+    bag: Bag, rows: Float32[np.ndarray, "region dim"], fold: Fold, settings: ProbeSettings, *, by_slide: bool
+) -> RegionMap:
+    """Fitted on the regions of the training slides, every slide with the same weight.
+
+    Args:
+        bag: whose regions they are.
+        rows: as `centred_regions` gives them.
+        fold: its training slides are used.
+        settings: how many components are kept.
+        by_slide: whether the rows are centred on their slide's mean.
+    """
+    numbers = region_numbers(bag, fold.train)
+    counts = np.diff(bag.region_start)[fold.train]
+    of_slide = np.repeat(np.arange(len(fold.train)), counts)
+    there = bag.region_present[numbers]
+    weight = 1 / np.bincount(of_slide[there], minlength=len(fold.train))[of_slide[there]]
+    whitening = fit_whitening(
+        rows[numbers[there]],
+        weight,
+        widest=max(settings.widest, *settings.components),
+        centred=by_slide,
+        seed=settings.seed,
+    )
+    return RegionMap(
+        None if by_slide else whitening.mean,
+        whitening.basis / (whitening.scale[:, None] * whitening.spread),
+        whitening.spread / np.sqrt((whitening.spread**2).mean()),
+    )
+
+
+def pairs_of(n_bags: int) -> list[tuple[int, int]]:
+    """The numbers of every two bags; of a single bag that bag with itself."""
+    return list(combinations(range(n_bags), 2)) or [(0, 0)]
+
+
+def pair_up(
+    bags: Sequence[Bag],
+    regions: Sequence[Float32[np.ndarray, "region _dim"]],
+    maps: Sequence[RegionMap],
+    fold: Fold,
+    *,
+    lifted: int = 0,
+) -> list[Pair]:
+    """Every pair of bags, or the one bag with itself, of the fold's training slides.
+
+    Args:
+        bags: of the same regions.
+        regions: as `centred_regions` gives them.
+        maps: of each bag.
+        fold: its training slides are used.
+        lifted: of how many leading components the products are added; 0 gives all components alone.
+    """
+    numbers = region_numbers(bags[0], fold.train)
+    n_regions = np.diff(bags[0].region_start)[fold.train]
+    there = [bag.region_present[numbers] for bag in bags]
+    whitened = []
+    for present, rows, one in zip(there, regions, maps, strict=True):
+        prepared = np.full((len(numbers), one.matrix.shape[1]), np.nan, dtype=np.float32)
+        offset = 0.0 if one.offset is None else one.offset.astype(np.float32)
+        prepared[present] = (rows[numbers[present]] - offset) @ one.matrix.astype(np.float32)
+        if lifted:
+            by_slide = one.offset is None
+            prepared = lift(prepared[:, :lifted], present, n_regions, by_slide=by_slide)
+        whitened.append(prepared)
+    of_slide = np.repeat(np.arange(len(fold.train)), n_regions)
+    ends = np.cumsum(n_regions)
+    bounds = [(int(a), int(b)) for a, b in zip(ends - n_regions, ends, strict=True)]
+    result = []
+    for a, b in pairs_of(len(bags)):
+        both = there[a] & there[b]
+        moments = cross_moments(whitened[a], whitened[b], both, bounds)
+        sides = (whitened[a], whitened[b]) if both.all() else (whitened[a][both], whitened[b][both])
+        spread = tuple(np.ones(whitened[side].shape[1]) if lifted else maps[side].spread for side in (a, b))
+        result.append(Pair(a, b, moments, (spread[0], spread[1]), sides, of_slide[both], n_regions, lifted))
+    return result
+
+
+def lift(
+    rows: Float[np.ndarray, "region component"],
+    present: Bool[np.ndarray, " region"],
+    counts: Int64[np.ndarray, " slide"],
+    *,
+    by_slide: bool,
+) -> Float[np.ndarray, "region lifted"]:
+    """Whitened components with their products two by two beside them, in units of one where the rows are normal.
+
+    Whether two signs agree is no direction of a vector; it is one of the products. Those of all 64 components would be
+    2,080 numbers of noise, so few components are lifted.
+
+    Args:
+        rows: of some slides, one slide after the other; those that are not present are not read.
+        present: which regions are there; the others stay NaN.
+        counts: regions of each slide, present or not.
+        by_slide: whether products are centred on their slide's mean, as the rows are; else on what is expected of
+            white rows.
+    """
+    width = rows.shape[1]
+    one, other = np.triu_indices(width)
+    unit = np.where(one == other, np.sqrt(0.5), 1.0).astype(rows.dtype)
+    products = (rows[present][:, one] * rows[present][:, other] - (one == other)) * unit
+    if by_slide:
+        of_slide = np.repeat(np.arange(len(counts)), counts)[present]
+        own = np.bincount(of_slide, minlength=len(counts))
+        products -= (slide_sums(products, own) / np.maximum(own, 1)[:, None])[of_slide].astype(rows.dtype)
+    lifted = np.full((len(rows), width + len(one)), np.nan, dtype=rows.dtype)
+    lifted[present] = np.concatenate([rows[present], products], axis=1)
+    return lifted

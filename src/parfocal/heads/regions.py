@@ -1,0 +1,219 @@
+"""Slide means and region means of several bags, prepared for networks that take them side by side.
+
+The regions of some slides of a bag of tiles in place, as batches that a region encoder takes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from parfocal.bags import Bag
+from parfocal.geometry import format_mpp
+from parfocal.heads.contrast.moments import is_partly_read, region_numbers, slide_sums
+from parfocal.heads.preparation import Preparation, RowMap, fit_map
+from parfocal.heads.settings import ProbeSettings
+from parfocal.region_encoder import RegionEncoderConfig
+
+__all__ = [
+    "PlacedRegions",
+    "Tiles",
+    "check_same_regions",
+    "fit_mean_maps",
+    "fit_region_maps",
+    "placed_regions",
+    "prepared_means",
+    "prepared_regions",
+    "present_in_all",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Regions side by side, as `RegionEncoder.forward` takes them."""
+
+    tokens: Float32[Tensor, "region token dim"]
+    xy_um: Float32[Tensor, "region token 2"]
+    mpp: Float32[Tensor, "region token"]
+    present: Bool[Tensor, "region token"]
+
+    def to(self, device: torch.device) -> "Tiles":
+        """The same on a device."""
+        return Tiles(*(one.to(device) for one in (self.tokens, self.xy_um, self.mpp, self.present)))
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedRegions:
+    """Where the regions of some slides lie in a bag; regions without a tile that the encoder sees are not there.
+
+    Attributes:
+        bag: the bag.
+        dim: width of a token of the encoder.
+        rows: rows of the bag, those of a region together.
+        first: where each region begins in `rows`, and the end.
+        start: where the regions of each slide begin, and the end.
+    """
+
+    bag: Bag
+    dim: int
+    rows: Int64[np.ndarray, " row"]
+    first: Int64[np.ndarray, " bound"]
+    start: Int64[np.ndarray, " slide_bound"]
+
+    def take(self, regions: Int64[np.ndarray, " region"]) -> Tiles:
+        """Some regions, in the given order; filled up with absent tokens to the longest one."""
+        assert self.bag.place is not None  # `placed_regions` has looked
+        count = self.first[regions + 1] - self.first[regions]
+        order = np.arange(int(count.max(initial=1)))
+        present = order < count[:, None]
+        row = self.rows[np.where(present, self.first[regions][:, None] + order, self.first[regions][:, None])]
+        width, place = min(self.dim, self.bag.dim), self.bag.place[row]
+        tokens = np.zeros((*row.shape, self.dim), dtype=np.float32)
+        tokens[..., :width] = np.where(present[..., None], self.bag.rows[row][..., :width], np.float32(0))
+        return Tiles(
+            torch.from_numpy(tokens),
+            torch.from_numpy(np.ascontiguousarray(place[..., :2])),
+            torch.from_numpy(np.ascontiguousarray(place[..., 2])),
+            torch.from_numpy(present),
+        )
+
+    def of_slide(self, slide: int) -> Int64[np.ndarray, " region"]:
+        """The numbers of a slide's regions, by its place among the slides that were asked for."""
+        return np.arange(self.start[slide], self.start[slide + 1])
+
+
+def placed_regions(
+    bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], config: RegionEncoderConfig
+) -> PlacedRegions:
+    """The regions of some slides, with the tiles of the encoder's magnifications.
+
+    Raises:
+        ValueError: not the one bag of tiles in place is given, or a slide has no tile that the encoder sees.
+    """
+    (bag,) = bags
+    if bag.place is None:
+        raise ValueError(f"the bag {bag.name!r} does not say where its tiles lie; read the bag of tiles in place")
+    known = {format_mpp(mpp) for mpp in config.mpps}
+    seen = [mpp for mpp in np.unique(bag.place[:, 2]) if format_mpp(float(mpp)) in known]
+    rows, first, start, total = [], [], [0], 0
+    for slide in slides:
+        own = np.arange(bag.start[slide], bag.start[slide + 1])
+        own = own[np.isin(bag.place[own, 2], seen)]
+        if not len(own):
+            raise ValueError(f"{bag.slides[slide]} has no tile that the region encoder sees; leave it out")
+        begins = np.flatnonzero(np.diff(bag.place[own, 3], prepend=-1))
+        rows.append(own)
+        first.append(total + begins)
+        start.append(start[-1] + len(begins))
+        total += len(own)
+    return PlacedRegions(
+        bag,
+        config.dim,
+        np.concatenate(rows),
+        np.concatenate([*first, [total]]).astype(np.int64),
+        np.array(start, dtype=np.int64),
+    )
+
+
+def check_same_regions(bags: Sequence[Bag]) -> None:
+    """Return if the rows of all bags' regions stand for the same regions.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if any(not np.array_equal(bag.region_start, bags[0].region_start) for bag in bags):
+        raise ValueError(f"bags {[bag.name for bag in bags]} are not of the same regions")
+
+
+def fit_mean_maps(
+    bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
+) -> dict[str, np.ndarray]:
+    """How each bag's slide means are prepared: centred on the training mean, whitened by the spread between slides."""
+    arrays: dict[str, np.ndarray] = {}
+    for number, bag in enumerate(bags):
+        fitted = fit_map(bag.mean, train, np.arange(len(train)), None, preparation, settings)
+        arrays |= fitted.arrays(f"mean {number}")
+    return arrays
+
+
+def prepared_means(
+    bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
+) -> Float32[np.ndarray, "picked kept"]:
+    """The means of some slides, all bags side by side."""
+    of_slide = np.arange(len(slides))
+    return np.concatenate(
+        [
+            RowMap.from_arrays(f"mean {number}", fitted)(bag.mean[slides], of_slide, bag.mean[slides])
+            for number, bag in enumerate(bags)
+        ],
+        axis=1,
+    )
+
+
+def fit_region_maps(
+    bags: Sequence[Bag],
+    train: Int64[np.ndarray, " train"],
+    preparation: Preparation,
+    settings: ProbeSettings,
+    *,
+    by_slide: bool,
+) -> dict[str, np.ndarray]:
+    """How each bag's region means are prepared.
+
+    Args:
+        bags: of the same regions.
+        train: the training slides.
+        preparation: whitened or not.
+        settings: the most components.
+        by_slide: whether regions are centred on their slide's mean. A bag that is partly read in the training slides
+            is centred on its training mean instead: the mean of the regions that were read depends on which they were.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for number, bag in enumerate(bags):
+        numbers, of_slide = _present_numbers(bag, train)
+        centre = None if not by_slide or is_partly_read(bag, train) else _present_mean(bag, train)
+        arrays |= fit_map(bag.region_mean, numbers, of_slide, centre, preparation, settings).arrays(f"region {number}")
+    return arrays
+
+
+def prepared_regions(
+    bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
+) -> list[Float32[np.ndarray, "region _kept"]]:
+    """All regions of some slides, one array for each bag; NaN where a bag has nothing of a region."""
+    prepared = []
+    for number, bag in enumerate(bags):
+        row_map = RowMap.from_arrays(f"region {number}", fitted)
+        there, of_slide = _present_numbers(bag, slides)
+        numbers = region_numbers(bag, slides)
+        result = np.full((len(numbers), row_map.matrix.shape[1]), np.nan, dtype=np.float32)
+        result[bag.region_present[numbers]] = row_map(bag.region_mean[there], of_slide, _present_mean(bag, slides))
+        prepared.append(result)
+    return prepared
+
+
+def present_in_all(bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Bool[np.ndarray, " region"]:
+    """Which regions of some slides are present in every bag."""
+    present = [bag.region_present[region_numbers(bag, slides)] for bag in bags]
+    everywhere: Bool[np.ndarray, " region"] = np.logical_and.reduce(present)
+    return everywhere
+
+
+def _present_numbers(
+    bag: Bag, slides: Int64[np.ndarray, " picked"]
+) -> tuple[Int64[np.ndarray, " row"], Int64[np.ndarray, " row"]]:
+    """The numbers of the present regions of some slides, and the place of each one's slide."""
+    numbers = region_numbers(bag, slides)
+    of_slide = np.repeat(np.arange(len(slides)), np.diff(bag.region_start)[slides])
+    there = bag.region_present[numbers]
+    return numbers[there], of_slide[there]
+
+
+def _present_mean(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> Float32[np.ndarray, "picked dim"]:
+    """The mean over the present regions of each slide; 0 for a slide without any."""
+    numbers, of_slide = _present_numbers(bag, slides)
+    counts = np.bincount(of_slide, minlength=len(slides))
+    mean = slide_sums(bag.region_mean[numbers], counts) / np.maximum(counts, 1)[:, None]
+    return mean.astype(np.float32)

@@ -1,0 +1,273 @@
+"""A design file: which axes with which values, and which cells they make.
+
+A cell of the design space, and the control that has its architecture but no training.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from parfocal.config import Settings
+from parfocal.errors import ConfigError
+from parfocal.files import digest8
+from parfocal.lab.explore.axes import REGION, SHARED_BY_ALL, TILES, Level, label_of, levels_of
+from parfocal.pretrain import PretrainSettings
+
+__all__ = ["Cell", "CellPlan", "Design", "Kind", "controls_of", "plan_cells", "read_design", "references_of"]
+
+Kind = Literal["trained", "random", "tiles"]
+"""Pretrained; the same architecture with random weights; tile embeddings as they are, without a region encoder."""
+
+_ARCHITECTURE = ("size", "projector", "trunk")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the design space; the seed is chosen apart.
+
+    Attributes:
+        name: what differs from the base cell.
+        levels: the label of each axis.
+        changed: the axes that differ from the base cell.
+        settings: how it is pretrained.
+        region_um: side of a region; None is that of the set.
+        tiles: the set of tile embeddings; None is the only one.
+        kind: what it is.
+        extra: whether it was named beside the axes; then it has no part in their effects.
+    """
+
+    name: str
+    levels: Mapping[str, str]
+    changed: frozenset[str]
+    settings: PretrainSettings
+    region_um: float | None = None
+    tiles: str | None = None
+    kind: Kind = "trained"
+    extra: bool = False
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What decides its results, but for the seed, the data and how it is scored."""
+        settings = self.settings.identity()
+        if self.kind != "trained":
+            settings = {name: settings[name] for name in _ARCHITECTURE} if self.kind == "random" else {}
+        settings = {name: value for name, value in settings.items() if name != "seed"}
+        return {"kind": self.kind, "settings": settings, "region_um": self.region_um, "tiles": self.tiles}
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits over `content`."""
+        return digest8(self.content)
+
+    @property
+    def data(self) -> tuple[str | None, float | None]:
+        """Which set, and which regions: cells with other data answer other questions."""
+        return self.tiles, self.region_um
+
+    @property
+    def architecture(self) -> str:
+        """Equal for cells whose models have the same shape and see the same data."""
+        return replace(self, kind="random").digest
+
+
+def controls_of(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """One cell of random weights for each architecture; its name says how it differs from the first one."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.architecture not in found:
+            control = replace(cell, kind="random", changed=frozenset(), extra=True)
+            found[cell.architecture] = replace(control, name=_control_name("random weights", control, cells[0]))
+    return tuple(found.values())
+
+
+def references_of(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """One cell of tile embeddings without a region encoder for each set and side of a region."""
+    found: dict[tuple[str | None, float | None], Cell] = {}
+    for cell in cells:
+        if cell.data not in found:
+            reference = replace(cell, kind="tiles", changed=frozenset(), extra=True)
+            found[cell.data] = replace(reference, name=_control_name("no region encoder", reference, cells[0]))
+    return tuple(found.values())
+
+
+def _control_name(what: str, cell: Cell, first: Cell) -> str:
+    own, others = cell.content, replace(first, kind=cell.kind).content
+    pairs = {**own["settings"], "region_um": own["region_um"], "tiles": own["tiles"]}
+    base = {**others["settings"], "region_um": others["region_um"], "tiles": others["tiles"]}
+    differing = [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in pairs.items()
+        if value != base[name]
+    ]
+    return f"{what} ({', '.join(differing)})" if differing else what
+
+
+class Design(Settings):
+    """The content of a design file."""
+
+    mode: Literal["one-at-a-time", "grid"] = Field(
+        "one-at-a-time", description="A base cell and one change at a time, or all combinations."
+    )
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds that every cell is run with.")
+    base: dict[str, Any] = Field({}, description="Pretraining settings that all cells share.")
+    axes: dict[str, Any] = Field(description="Values of each axis; the first of each makes the base cell.")
+    cells: dict[str, dict[str, Any]] = Field(
+        {}, description="Further cells: a name, and the label of each axis that differs from the base cell."
+    )
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """The cells of a design.
+
+    Attributes:
+        axes: labels of each axis, the base first.
+        cells: the base cell first in a design of one change at a time.
+        impossible: combinations of a grid that contradict themselves, with the reason.
+    """
+
+    axes: Mapping[str, tuple[str, ...]]
+    cells: tuple[Cell, ...]
+    impossible: tuple[tuple[str, str], ...]
+
+
+def read_design(path: Path) -> Design:
+    """The design in a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, or it is no design.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the design {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no design: it must hold axes with their values.")
+    try:
+        return Design(**content)
+    except ValidationError as error:
+        raise ConfigError(f"{path} is no design: {_first_error(error)}") from error
+
+
+def plan_cells(design: Design) -> CellPlan:
+    """All cells of a design, checked before anything is run.
+
+    Raises:
+        ConfigError: an axis or a value that pretraining does not have, two axes that decide the same setting, or two
+            cells that are the same.
+    """
+    base = {"size": "S", **design.base}
+    for name in base:
+        if name in SHARED_BY_ALL:
+            raise ConfigError(f"base holds {name}, which the exploration decides for all cells. Leave it out.")
+    _settings("base", base)
+    if len(set(design.seeds)) < len(design.seeds) or any(seed < 0 for seed in design.seeds):
+        raise ConfigError(f"seeds={list(design.seeds)} must be different numbers from 0 on.")
+    levels = {axis: levels_of(axis, values) for axis, values in design.axes.items()}
+    cells: list[Cell] = []
+    impossible: list[tuple[str, str]] = []
+    for chosen, changed in _combinations(design, levels):
+        name = _name(chosen, levels, changed)
+        try:
+            cells.append(_cell(name, chosen, changed, base))
+        except ConfigError as error:
+            if design.mode == "one-at-a-time":
+                raise
+            impossible.append((name, str(error)))
+    for name, labels in design.cells.items():
+        chosen = {axis: own[0] for axis, own in levels.items()} | _picked(name, labels, levels)
+        cells.append(_cell(name, chosen, frozenset(labels), base, extra=True))
+    _check_distinct(cells)
+    if not cells:
+        raise ConfigError(f"no cell of the grid is possible: {impossible[0][1]}")
+    return CellPlan(
+        {axis: tuple(level.label for level in own) for axis, own in levels.items()}, tuple(cells), tuple(impossible)
+    )
+
+
+def _combinations(
+    design: Design, levels: Mapping[str, tuple[Level, ...]]
+) -> Iterator[tuple[dict[str, Level], frozenset[str]]]:
+    """The level of each axis, and the axes that differ from the base."""
+    base = {axis: own[0] for axis, own in levels.items()}
+    if design.mode == "one-at-a-time":
+        yield base, frozenset()
+        for axis, own in levels.items():
+            for level in own[1:]:
+                yield base | {axis: level}, frozenset({axis})
+        return
+    for combination in product(*levels.values()):
+        chosen = dict(zip(levels, combination, strict=True))
+        yield chosen, frozenset(axis for axis, level in chosen.items() if level is not base[axis])
+
+
+def _picked(name: str, labels: Mapping[str, Any], levels: Mapping[str, tuple[Level, ...]]) -> dict[str, Level]:
+    picked = {}
+    for axis, label in labels.items():
+        found = [level for level in levels.get(axis, ()) if level.label == label_of(label)]
+        if not found:
+            known = ", ".join(level.label for level in levels.get(axis, ())) or "no such axis"
+            raise ConfigError(f"the cell {name!r} asks for {axis}={label_of(label)}; the design has {known}.")
+        picked[axis] = found[0]
+    return picked
+
+
+def _cell(
+    name: str,
+    chosen: Mapping[str, Level],
+    changed: frozenset[str],
+    base: Mapping[str, Any],
+    *,
+    extra: bool = False,
+) -> Cell:
+    """One cell; what differs from the base cell wins over what the base levels of other axes say."""
+    values: dict[str, Any] = {}
+    decided: dict[str, str] = {}
+    for axis in sorted(chosen, key=lambda axis: axis in changed):
+        for field, value in chosen[axis].changes.items():
+            if field in decided and decided[field] in changed and axis in changed and values[field] != value:
+                raise ConfigError(
+                    f"the cell {name!r} contradicts itself: the axes {decided[field]} and {axis} both decide {field} "
+                    f"({values[field]} and {value})."
+                )
+            values[field], decided[field] = value, axis
+    region_um, tiles = values.pop(REGION, None), values.pop(TILES, None)
+    labels = {axis: level.label for axis, level in chosen.items()}
+    return Cell(name, labels, changed, _settings(name, {**base, **values}), region_um, tiles, extra=extra)
+
+
+def _settings(name: str, values: Mapping[str, Any]) -> PretrainSettings:
+    try:
+        return PretrainSettings(**values)
+    except ValidationError as error:
+        raise ConfigError(f"the cell {name!r} cannot be pretrained: {_first_error(error)}") from error
+
+
+def _name(chosen: Mapping[str, Level], levels: Mapping[str, tuple[Level, ...]], changed: frozenset[str]) -> str:
+    """The axes that differ from the base cell, in the order of the design."""
+    return ", ".join(f"{axis}={chosen[axis].label}" for axis in levels if axis in changed) or "base"
+
+
+def _check_distinct(cells: list[Cell]) -> None:
+    seen: dict[str, str] = {}
+    for cell in cells:
+        if cell.name in seen.values():
+            raise ConfigError(f"two cells are called {cell.name!r}. Give one another name.")
+        twin = seen.setdefault(cell.digest, cell.name)
+        if twin != cell.name:
+            raise ConfigError(f"the cells {twin!r} and {cell.name!r} have the same settings. Leave one out.")
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    return f"{where}: {message}" if where else message

@@ -1,0 +1,370 @@
+"""One cell with one seed: pretrain it, freeze it, and score it as all others; a job that can be run twice."""
+
+import json
+import math
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from parfocal.bags.represent import RepresentSettings, represent_regions
+from parfocal.cohort import LabelColumns, Target, read_splits, read_target
+from parfocal.errors import ParfocalError, ParfocalWarning
+from parfocal.evaluate.arm import choose_arms
+from parfocal.evaluate.arms import read_arm_bags, table_of_arms
+from parfocal.evaluate.fitting import cross_validate
+from parfocal.files import canonical_json, writing
+from parfocal.geometry import format_mpp
+from parfocal.heads import ProbeSettings
+from parfocal.lab.explore.design import Cell
+from parfocal.lab.explore.linear_r2 import Contextualise, linear_r2
+from parfocal.pretrain import PATTERNS, MaskSettings, PretrainSettings, R2Sums, pretrain_encoder, read_metrics
+from parfocal.pretrain.data import Regions, SlideCache
+from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
+from parfocal.pretrain.holdout import Split, split_set
+from parfocal.pretrain.setup import derived_seed, new_model, take_statistics
+from parfocal.pretrain.trainee import Trainee
+from parfocal.region_encoder import RegionModel
+from parfocal.run.device import find_device
+from parfocal.store import EmbeddingSet, open_set
+
+__all__ = ["CellJob", "Failure", "Labels", "Protocol", "attempt_job", "is_done", "read_result", "run_job"]
+
+RESULT = "result.json"
+# What says most of a cell; the other poolings would take most of the time, cell by cell.
+_METHODS = frozenset({"mean", "abmil", "second-moment", "contrast", "concat", "late", "union"})
+_RANDOM_WEIGHTS, _FIT, _SCORE = 21, 22, 23
+_MONITORS = ("rank_me_cls", "token_cosine", "retention_r2", "slide_probe", "slide_probe_chance")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the slide classifiers are to predict, and the folds that all cells share."""
+
+    path: Path
+    target: Target
+    columns: LabelColumns
+    splits: Path
+    most_instances: int
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is the same for all cells.
+
+    Attributes:
+        regions: most regions that the linear readout is fitted on, and most that it is scored on.
+        probes: what slide classifiers choose among; its seed is that of masks and of regions that are looked at.
+        labels: None scores by held-out R2 alone.
+    """
+
+    regions: int
+    probes: ProbeSettings
+    labels: Labels | None
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """One cell with one seed.
+
+    Attributes:
+        cell: what is run.
+        settings: its pretraining settings with seed, held-out slides and device.
+        tiles: the folder of the set.
+        slides: those of its slides that all cells are run on.
+        folder: where its model and its result go.
+        protocol: how it is scored.
+        identity: everything that decides the result, as plain values; a result of another identity is not used.
+        device: where it runs.
+    """
+
+    cell: Cell
+    settings: PretrainSettings
+    tiles: Path
+    slides: tuple[str, ...]
+    folder: Path
+    protocol: Protocol
+    identity: Mapping[str, Any]
+    device: str
+
+    @property
+    def label(self) -> str:
+        """The cell and its seed in one piece of text."""
+        return f"{self.cell.name}, seed {self.settings.seed}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that has no result, and why, in one line."""
+
+    cell: str
+    seed: int
+    error: str
+    message: str
+
+
+def read_result(job: CellJob) -> dict[str, Any] | None:
+    """The result of a job that is done; None when it is not, or was done for other data or another protocol."""
+    file = job.folder / RESULT
+    if not file.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return content if content.get("identity") == json.loads(canonical_json(dict(job.identity))) else None
+
+
+def is_done(job: CellJob) -> bool:
+    """Whether nothing of a job is left: it has a result, in which no slide classifier failed."""
+    found = read_result(job)
+    return found is not None and not found.get("failed_arms")
+
+
+def attempt_job(job: CellJob) -> Failure | None:
+    """Run a job; what goes wrong with this cell, whatever it is, is its recorded failure, and the others go on."""
+    try:
+        run_job(job)
+    except Exception as error:  # whatever a cell's training or its fits raise, the other cells are scored
+        message = " ".join(str(error).split()) or "no message"
+        return Failure(job.cell.name, job.settings.seed, type(error).__name__, message)
+    return None
+
+
+def run_job(job: CellJob) -> None:
+    """Pretrain, freeze and score a cell; `result.json` comes last and marks it as done.
+
+    Raises:
+        ParfocalError: its training diverged, or some slide classifier failed; in that case the result is written, with
+            the other numbers.
+    """
+    started = time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ParfocalWarning)
+        scores = _run(job)
+    for one in caught:
+        if not issubclass(one.category, ParfocalWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    notes = sorted({str(one.message) for one in caught if issubclass(one.category, ParfocalWarning)})
+    content = {
+        "identity": dict(job.identity),
+        "cell": job.cell.name,
+        "kind": job.cell.kind,
+        "levels": dict(job.cell.levels),
+        "seed": job.settings.seed,
+        "device": job.device,
+        "seconds": round(time.monotonic() - started, 2),
+        "warnings": notes,
+        **scores,
+    }
+    with writing(job.folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    failed = scores.get("failed_arms")
+    if failed:
+        first = next(iter(failed))
+        raise ParfocalError(f"{len(failed)} slide classifiers failed; the first, {first}: {failed[first]}")
+
+
+def _run(job: CellJob) -> dict[str, Any]:
+    tiles = replace(open_set(job.tiles), slides=job.slides)
+    settings, device = job.settings, find_device(job.device)
+    split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
+    cache = SlideCache(tiles, max_bytes=settings.cache_mib << 20)
+    if job.cell.kind == "tiles":
+        standardise, contextualise = _without_encoder(tiles, split, cache, settings)
+        scores: dict[str, Any] = {"parameters": 0, "training_seconds": 0.0, "holdout": split.sentence}
+        inputs = [tiles]
+        scores |= _linear_scores(job, tiles, split, cache, contextualise, standardise, device)
+        return scores | _slide_aucs(job, inputs, device)
+    model = _pretrained(job, tiles, split, cache)
+    trainee = Trainee(model, settings)
+    # The same statistics that training took; whitened targets need their matrices, which no checkpoint holds.
+    take_statistics(trainee, split, cache)
+    trainee.to(device).eval()
+    scores = {
+        "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
+        "parameters_of_decoder": sum(parameter.numel() for parameter in model.decoder.parameters()),
+        "training_seconds": _training_seconds(job),
+        "holdout": split.sentence,
+    }
+    scores |= _decoder_scores(job, trainee, tiles, split, cache, device)
+
+    def contextualise_by_encoder(
+        regions: Regions, visible: Bool[Tensor, "region token"]
+    ) -> tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]]:
+        encoded = trainee.encode(regions, visible)
+        return encoded.cls, encoded.tokens
+
+    def standardise_on_cpu(regions: Regions) -> Float[Tensor, "region token dim"]:
+        return trainee.standardise(regions.to(device)).cpu()
+
+    scores |= _linear_scores(job, tiles, split, cache, contextualise_by_encoder, standardise_on_cpu, device)
+    if job.protocol.labels:
+        with tempfile.TemporaryDirectory(dir=job.folder, prefix="regions-") as scratch:
+            made = represent_regions(
+                tiles,
+                job.folder / "model",
+                Path(scratch),
+                RepresentSettings(readouts=("cls", "tokens"), device=str(device)),
+            )
+            if made.failed:
+                first = made.failed[0]
+                raise ParfocalError(
+                    f"{len(made.failed)} slides have no region embeddings: {first.slide}: {first.message}"
+                )
+            scores |= _slide_aucs(job, made.sets, device)
+    return scores
+
+
+def _pretrained(job: CellJob, tiles: EmbeddingSet, split: Split, cache: SlideCache) -> RegionModel:
+    folder = job.folder / "model"
+    if job.cell.kind == "trained":
+        return RegionModel.from_pretrained(pretrain_encoder(tiles, folder, job.settings).model)
+    model = new_model(tiles, job.settings, seed=derived_seed(job.settings.seed, _RANDOM_WEIGHTS))
+    take_statistics(Trainee(model, job.settings), split, cache)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def _training_seconds(job: CellJob) -> float:
+    """Seconds of the training steps alone, from the rates in metrics.csv, so that a resumed run counts whole."""
+    if job.cell.kind != "trained":
+        return 0.0
+    seconds, before = 0.0, 0.0
+    for row in read_metrics(job.folder / "model" / "metrics.csv"):
+        seconds += (row["step"] - before) * job.settings.batch / row["regions_per_s"]
+        before = row["step"]
+    return round(seconds, 2)
+
+
+def _decoder_scores(
+    job: CellJob, trainee: Trainee, tiles: EmbeddingSet, split: Split, cache: SlideCache, device: torch.device
+) -> dict[str, Any]:
+    """What the cell's own decoder predicts, where it predicts embeddings, and the monitors."""
+    seed = job.protocol.probes.seed
+    values, _ = look(
+        trainee, _looked_at(job, tiles, split.held_out, cache, _SCORE), device=device, autocast=False, seed=seed
+    )
+    settings = job.settings
+    predicts = job.cell.kind == "trained" and settings.objective != "contrastive" and settings.targets != "latent"
+    scores: dict[str, Any] = {
+        "monitors": {name: values[name] for name in _MONITORS if values.get(name, float("nan")) == values.get(name)}
+    }
+    if predicts:
+        by_pattern = {
+            pattern: _finite({format_mpp(mpp): values[f"r2_{pattern}_{format_mpp(mpp)}"] for mpp in tiles.mpps})
+            for pattern in PATTERNS
+        }
+        scores["r2_decoder"] = by_pattern
+        scores["r2_bottleneck"] = _finite(
+            {format_mpp(mpp): values[f"r2_bottleneck_{format_mpp(mpp)}"] for mpp in tiles.mpps}
+        )
+    return scores
+
+
+def _linear_scores(
+    job: CellJob,
+    tiles: EmbeddingSet,
+    split: Split,
+    cache: SlideCache,
+    contextualise: Contextualise,
+    standardise: Callable[[Regions], Float[Tensor, "region token dim"]],
+    device: torch.device,
+) -> dict[str, Any]:
+    sums = linear_r2(
+        contextualise,
+        standardise,
+        _looked_at(job, tiles, split.training, cache, _FIT),
+        _looked_at(job, tiles, split.held_out, cache, _SCORE),
+        tiles.mpps,
+        tile_px=int(tiles.tile_px or 0),
+        dims=[tiles.dims[mpp] for mpp in tiles.mpps],
+        device=device,
+    )
+    return {"r2": _by_pattern(sums, tiles.mpps)}
+
+
+def _looked_at(job: CellJob, tiles: EmbeddingSet, parts: Any, cache: SlideCache, stream: int) -> HeldOut:
+    """Regions and masks: the same for all cells, whatever they were trained with."""
+    return choose_held_out(
+        parts,
+        cache,
+        most=job.protocol.regions,
+        masks=MaskSettings(),
+        tile_px=int(tiles.tile_px or 0),
+        seed=derived_seed(job.protocol.probes.seed, stream),
+    )
+
+
+def _without_encoder(
+    tiles: EmbeddingSet, split: Split, cache: SlideCache, settings: PretrainSettings
+) -> tuple[Callable[[Regions], Float[Tensor, "region token dim"]], Contextualise]:
+    """Standardised tile embeddings in the place of contextual tokens, and nothing in that of CLS."""
+    trainee = Trainee(new_model(tiles, settings, seed=0), settings)
+    take_statistics(trainee, split, cache)
+
+    def contextualise(
+        regions: Regions, visible: Bool[Tensor, "region token"]
+    ) -> tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]]:
+        return torch.zeros(len(regions), 1), trainee.standardise(regions.to(torch.device("cpu")))
+
+    return trainee.standardise, contextualise
+
+
+def _slide_aucs(job: CellJob, sets: Any, device: torch.device) -> dict[str, Any]:
+    """The AUC of every arm that the sets allow, on the folds that all cells share, and why some have none."""
+    labels = job.protocol.labels
+    if labels is None:
+        return {}
+    cohort = read_target(labels.path, labels.target, labels.columns)
+    cohort = cohort.restricted_to(sets[0].slides, sets[0].name)
+    splits = read_splits(labels.splits)[labels.target.name]
+    found, seed = table_of_arms(sets), job.protocol.probes.seed
+    arms = choose_arms(found, sorted({arm.method for arm in found} & _METHODS))
+    bags = read_arm_bags(arms, sets, cohort.slides, most_instances=labels.most_instances, seed=seed)
+    probes = job.protocol.probes.model_copy(update={"device": str(device)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParfocalWarning)  # arms that failed are in the result
+        result = cross_validate(arms, bags, cohort, splits, probes)
+    aucs = {
+        run.arm.label: {
+            "auc": float(run.interval.estimate),
+            "low": _known(run.interval.low),
+            "high": _known(run.interval.high),
+            "kind": run.arm.kind,
+            "pooling": run.arm.pooling,
+            "folds_with_most_steps": run.at_edge,
+        }
+        for run in result.runs
+    }
+    return {"auc": aucs, "failed_arms": {one.arm.label: one.reason for one in result.failed}}
+
+
+def _by_pattern(sums: R2Sums, mpps: Any) -> dict[str, dict[str, float]]:
+    broken = [
+        f"{pattern} at {format_mpp(mpp)} mpp"
+        for (pattern, mpp), error in sums.error.items()
+        if not math.isfinite(error)
+    ]
+    if broken:
+        raise ParfocalError(f"its vectors give predictions that are not finite ({', '.join(broken)})")
+    return {
+        pattern: _finite({format_mpp(mpp): sums.of(pattern=pattern, mpp=mpp) for mpp in mpps}) for pattern in PATTERNS
+    }
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if value == value}

@@ -1,0 +1,34 @@
+"""The parts of a proof: what else could explain a score (baselines), what is taken away (controls), and the verdict.
+
+`parfocal.studies.prove` composes them. Every baseline is a function of what is visible (`Query`) on a raster of slots
+(`Layout`), and gives standardised embeddings of the hidden tiles.
+"""
+
+from parfocal.lab.prove.baselines import BASELINES, FittedBaselines, Sampling, fit_baselines
+from parfocal.lab.prove.controls import CONTROLS
+from parfocal.lab.prove.layout import Layout, Query, query_of, slot_regions
+from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
+from parfocal.lab.prove.result import ProofResult
+from parfocal.lab.prove.run import ProveSettings, prove_encoder
+from parfocal.lab.prove.scores import ScoreTable
+from parfocal.lab.prove.verdict import PatternVerdict
+
+__all__ = [
+    "BASELINES",
+    "CONTROLS",
+    "FittedBaselines",
+    "Layout",
+    "Pattern",
+    "PatternVerdict",
+    "ProofResult",
+    "ProveSettings",
+    "Query",
+    "Sampling",
+    "ScoreTable",
+    "draw_hidden",
+    "fit_baselines",
+    "patterns_of",
+    "prove_encoder",
+    "query_of",
+    "slot_regions",
+]

@@ -1,0 +1,260 @@
+"""All baselines of a proof, fitted on the checkpoint's training regions and asked one pattern at a time."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from parfocal.lab.prove.data import Standardise, TrainingSample, read_regions, sample_parts
+from parfocal.lab.prove.gaussian import (
+    Bases,
+    Conditional,
+    Covariance,
+    JointMoments,
+    affordable_rows,
+    component_counts,
+    principal_bases,
+    separable_covariance,
+)
+from parfocal.lab.prove.layout import Layout, Query, SlottedRegions, join_regions, query_of
+from parfocal.lab.prove.linear import (
+    ReducedRank,
+    RelativeRidge,
+    choose_rank,
+    choose_ridge,
+    fit_relative_ridge,
+    leading_directions,
+    reduce,
+)
+from parfocal.lab.prove.networks import RegionNetwork, RelativeNetwork, fit_relative_network
+from parfocal.lab.prove.patterns import Pattern, draw_hidden
+from parfocal.lab.prove.simple import NearestRegions, global_mean, nearest_token, region_mean, slide_mean
+from parfocal.pretrain.data import SlideCache
+from parfocal.pretrain.holdout import Split
+
+__all__ = ["BASELINES", "FittedBaselines", "Sampling", "fit_baselines", "read_training_sample"]
+
+BASELINES: Mapping[str, str] = {
+    "B0": "the mean of all training tiles",
+    "B1": "the mean of the slide's other regions",
+    "B2": "the mean of the region's visible tiles of that magnification",
+    "B3": "the nearest visible tile, copied",
+    "B4": "a linear map from the tile over it (or those inside it), whatever the position",
+    "B5": "the best linear map from all visible tiles with their positions",
+    "B6": "the same along few directions",
+    "B7, k=1": "the tile at that place in the most similar training region",
+    "B7, k=8": "the mean of those of the eight most similar ones",
+    "B8": "a network from the tile over it and the position, without attention",
+    "B9": "kriging: a Gaussian field in space and magnification",
+    "B10": "a network from all visible tiles in their places, without attention",
+}
+"""What each baseline predicts a hidden tile by."""
+
+_VALIDATION_FLOPS = 4e9
+_DIRECTION_FLOPS = 6e9
+_VALIDATION_REGIONS = 256
+_MOMENTS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How much of the training regions is used: for sums, and in memory; and how long the network is trained."""
+
+    train_regions: int
+    memory_regions: int
+    network_steps: int
+    rate: tuple[float, float]
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class FittedBaselines:
+    """Everything that was fitted, with what was chosen on validation regions of the training slides.
+
+    Attributes:
+        linear: B5 for each pattern: one matrix, a ridge for each.
+        reduced: B6 for each pattern.
+        kriging: B9 for each pattern.
+        n_regions: training regions behind the matrices.
+        region_network: B10, which is trained as the checkpoint was; None where it was not asked for.
+    """
+
+    layout: Layout
+    nearest: Mapping[str, NearestRegions]
+    relative: RelativeRidge
+    network: RelativeNetwork
+    linear: Mapping[str, Conditional]
+    reduced: Mapping[str, ReducedRank]
+    kriging: Mapping[str, Conditional]
+    n_regions: int
+    region_network: RegionNetwork | None = None
+
+    def predictions(self, pattern: str, query: Query) -> Iterator[tuple[str, Float32[np.ndarray, "region slot dim"]]]:
+        """The prediction of each baseline, one after another."""
+        layout = self.layout
+        for name, function in _UNFITTED.items():
+            yield name, function(query, layout)
+        yield "B4", self.relative.predict(query, layout)
+        full = self.linear[pattern].predict(query, layout)
+        yield "B5", full
+        reduced = self.reduced[pattern]
+        yield "B6", reduce(full, reduced.directions, reduced.rank, layout)
+        for name, nearest in self.nearest.items():
+            yield name, nearest.predict(query, layout)
+        yield "B8", self.network.predict(query, layout)
+        yield "B9", self.kriging[pattern].predict(query, layout)
+        if self.region_network is not None:
+            yield "B10", self.region_network.predict(query, layout)
+
+    def choices(self) -> dict[str, dict[str, float]]:
+        """What was chosen for each pattern."""
+        return {
+            pattern: {
+                "B5 ridge": self.linear[pattern].ridge,
+                "B6 rank": float(self.reduced[pattern].rank),
+                "B9 ridge": self.kriging[pattern].ridge,
+            }
+            for pattern in self.linear
+        }
+
+
+_UNFITTED: Mapping[str, Callable[[Query, Layout], Float32[np.ndarray, "region slot dim"]]] = {
+    "B0": global_mean,
+    "B1": slide_mean,
+    "B2": region_mean,
+    "B3": nearest_token,
+}
+
+
+def read_training_sample(
+    cache: SlideCache, split: Split, layout: Layout, standardise: Standardise, *, most: int, seed: int
+) -> TrainingSample:
+    """Training regions that are kept in memory, at most `most`."""
+    sample = sample_parts(split.training, most, np.random.default_rng([seed, 1]))
+    regions = join_regions(list(read_regions(cache, split.training, sample, layout)))
+    tokens = standardise(regions.tokens, layout) * regions.present[..., None]
+    return TrainingSample(tokens, regions.present, _is_validation(split, regions.slide, regions.region, seed))
+
+
+def fit_baselines(
+    cache: SlideCache,
+    split: Split,
+    layout: Layout,
+    standardise: Standardise,
+    patterns: tuple[Pattern, ...],
+    sampling: Sampling,
+    *,
+    tell: Callable[[str], None],
+) -> FittedBaselines:
+    """Fit them all; only training regions are read.
+
+    Args:
+        cache: reads slides.
+        split: which regions the checkpoint was trained on.
+        layout: where slots lie.
+        standardise: as the checkpoint does it.
+        patterns: what will be asked.
+        sampling: how much is read.
+        tell: is told what happens next.
+    """
+    seed = sampling.seed
+    tell("reading training regions")
+    sample = read_training_sample(cache, split, layout, standardise, most=sampling.memory_regions, seed=seed)
+    n_predictors, n_targets = component_counts(layout)
+    bases = principal_bases(sample.tokens, sample.present, layout, n_predictors=n_predictors, n_targets=n_targets)
+    tell("second moments of training regions")
+    fitting, validating = JointMoments(layout, bases), JointMoments(layout, bases)
+    chosen = sample_parts(split.training, sampling.train_regions, np.random.default_rng([seed, 2]))
+    for regions in _gathered(read_regions(cache, split.training, chosen, layout)):
+        tokens = standardise(regions.tokens, layout) * regions.present[..., None]
+        is_validation = _is_validation(split, regions.slide, regions.region, seed)
+        for moments, mine in ((validating, is_validation), (fitting, ~is_validation)):
+            if mine.any():
+                moments.add(tokens[mine], regions.present[mine])
+    partial, whole = fitting.covariance(), fitting.plus(validating).covariance()
+    tell("B4")
+    relative = fit_relative_ridge(
+        sample.tokens, sample.present, sample.is_validation, layout, rng=np.random.default_rng([seed, 4])
+    )
+    partial_kriged, whole_kriged = separable_covariance(partial, layout), separable_covariance(whole, layout)
+    # Each position by itself, or all regions turned and mirrored as well: what predicts validation regions better.
+    choices = [(partial, whole), (partial.symmetrised(layout), whole.symmetrised(layout))]
+    linear, reduced, kriging = {}, {}, {}
+    for pattern in patterns:
+        tell(f"B5, B6 and B9 for {pattern.name}")
+        linear[pattern.name], reduced[pattern.name] = _fit_linear(pattern, sample, layout, bases, choices, sampling)
+        query, target = _ask(pattern, sample, sample.is_validation, layout, bases, sampling, _VALIDATION_FLOPS)
+        ridge, _ = choose_ridge(bases.truncated(), partial_kriged, query, target, layout)
+        kriging[pattern.name] = Conditional(bases.truncated(), whole_kriged, ridge)
+    tell("B8")
+    network = fit_relative_network(
+        sample.tokens, sample.present, layout, steps=sampling.network_steps, rate=sampling.rate, seed=seed
+    )
+    nearest = {f"B7, k={k}": NearestRegions(sample.tokens, sample.present, k) for k in (1, 8)}
+    n_regions = sum(len(regions) for _, regions in chosen)
+    return FittedBaselines(layout, nearest, relative, network, linear, reduced, kriging, n_regions)
+
+
+def _fit_linear(
+    pattern: Pattern,
+    sample: TrainingSample,
+    layout: Layout,
+    bases: Bases,
+    choices: Sequence[tuple[Covariance, Covariance]],
+    sampling: Sampling,
+) -> tuple[Conditional, ReducedRank]:
+    """B5 and B6: covariance, ridge and rank are chosen with what is fitted without the validation regions."""
+    query, target = _ask(pattern, sample, sample.is_validation, layout, bases, sampling, _VALIDATION_FLOPS)
+    found = [choose_ridge(bases, one, query, target, layout) for one, _ in choices]
+    best = max(range(len(choices)), key=lambda number: found[number][1])
+    (partial, whole), (ridge, _) = choices[best], found[best]
+    final = Conditional(bases, whole, ridge)
+    fitted, _ = _ask(pattern, sample, ~sample.is_validation, layout, bases, sampling, _DIRECTION_FLOPS)
+    directions = leading_directions(final.predict(fitted, layout), fitted.hidden, layout, bases)
+    predicted = Conditional(bases, partial, ridge).predict(query, layout)
+    rank = choose_rank(predicted, directions, target, query.hidden, layout)
+    return final, ReducedRank(final, directions, rank)
+
+
+def _ask(
+    pattern: Pattern,
+    sample: TrainingSample,
+    mine: Bool[np.ndarray, " region"],
+    layout: Layout,
+    bases: Bases,
+    sampling: Sampling,
+    most_flops: float,
+) -> tuple[Query, Float32[np.ndarray, "asked slot dim"]]:
+    """A question about some training regions, as many as can be answered for that, and the truth."""
+    rows = np.flatnonzero(mine)
+    rows = rows[:: max(1, len(rows) // _VALIDATION_REGIONS)]
+    tokens, present = sample.tokens[rows], sample.present[rows]
+    hidden = draw_hidden(pattern, layout, present, rate=sampling.rate, seed=sampling.seed + 1)
+    nothing = np.zeros((len(rows), len(layout.mpps), layout.dim), dtype=np.float32)
+    query = query_of(tokens, present, hidden, nothing)
+    kept = affordable_rows(query, n_predictors=bases.n_predictors, most_flops=most_flops)
+    return query.take(kept), tokens[kept]
+
+
+def _gathered(parts: Iterable[SlottedRegions]) -> Iterator[SlottedRegions]:
+    """A few slides together: each addition to a matrix of joint moments goes through all of it."""
+    waiting: list[SlottedRegions] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= _MOMENTS_AT_ONCE:
+            yield join_regions(waiting)
+            waiting = []
+    if waiting:
+        yield join_regions(waiting)
+
+
+def _is_validation(split: Split, part: np.ndarray, region: np.ndarray, seed: int) -> Bool[np.ndarray, " region"]:
+    """A quarter of the training slides; the last quarter of an only one, which is a band of it."""
+    if len(split.training) == 1:
+        border = np.quantile(split.training[0].regions, 0.75)
+        last: Bool[np.ndarray, " region"] = region > border
+        return last
+    order = np.random.default_rng([seed, 3]).permutation(len(split.training))
+    chosen = order[: max(1, round(len(order) / 4))]
+    return np.isin(part, chosen)

@@ -1,0 +1,146 @@
+"""The regions of a proof: a sample of the checkpoint's own training regions, and of those it never saw."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from parfocal.lab.prove.layout import Layout, SlottedRegions, join_regions, slot_regions
+from parfocal.pretrain.data import SlideCache
+from parfocal.pretrain.holdout import SlidePart, tissue_fragments
+from parfocal.store import EmbeddingSet
+
+__all__ = ["HeldOutRegions", "TrainingSample", "clusters_of", "read_regions", "sample_parts", "slide_means"]
+
+Standardise = Callable[[Float32[np.ndarray, "region slot dim"], Layout], Float32[np.ndarray, "region slot dim"]]
+
+_CHUNK = 256
+_BLOCK_REGIONS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSample:
+    """Standardised training regions that are kept in memory.
+
+    Attributes:
+        tokens: standardised tiles, 0 where absent.
+        present: which there are.
+        is_validation: regions of slides (the last quarter, where there is one slide) that choose ridge and rank.
+    """
+
+    tokens: Float32[np.ndarray, "region slot dim"]
+    present: Bool[np.ndarray, "region slot"]
+    is_validation: Bool[np.ndarray, " region"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutRegions:
+    """The regions that everything is scored on.
+
+    Attributes:
+        raw: as stored.
+        target: standardised tiles, 0 where absent.
+        slide_mean: for each region and magnification, the mean of the other held-out regions of its slide.
+        cluster: what intervals draw again: the slide, or the part of the only slide.
+        cluster_word: what a cluster is, for sentences.
+        n_clusters: how many there are.
+    """
+
+    raw: SlottedRegions
+    target: Float32[np.ndarray, "region slot dim"]
+    slide_mean: Float32[np.ndarray, "region level dim"]
+    cluster: Int64[np.ndarray, " region"]
+    cluster_word: str
+    n_clusters: int
+
+    @property
+    def present(self) -> Bool[np.ndarray, "region slot"]:
+        """Which tiles there are."""
+        return self.raw.present
+
+
+def sample_parts(
+    parts: Sequence[SlidePart], most: int, rng: np.random.Generator
+) -> list[tuple[int, Int64[np.ndarray, " _region"]]]:
+    """At most `most` regions, about as many of each slide, in the slides' order; the number of the part with each."""
+    chosen: dict[int, np.ndarray] = {}
+    left = most
+    # The smallest slides first: what they do not use is left to the others.
+    order = sorted(range(len(parts)), key=lambda number: len(parts[number].regions))
+    for place, number in enumerate(order):
+        regions = parts[number].regions
+        quota = min(len(regions), left // (len(parts) - place))
+        left -= quota
+        if quota:
+            chosen[number] = np.sort(rng.permutation(regions)[:quota])
+    return [(number, chosen[number]) for number in sorted(chosen)]
+
+
+def read_regions(
+    cache: SlideCache,
+    parts: Sequence[SlidePart],
+    sample: Sequence[tuple[int, Int64[np.ndarray, " _region"]]],
+    layout: Layout,
+) -> Iterator[SlottedRegions]:
+    """The named regions, a few hundred at a time, never two slides together."""
+    for number, regions in sample:
+        for start in range(0, len(regions), _CHUNK):
+            yield slot_regions(cache.gather(parts[number], regions[start : start + _CHUNK], number=number), layout)
+
+
+def slide_means(
+    target: Float32[np.ndarray, "region slot dim"],
+    present: Bool[np.ndarray, "region slot"],
+    slide: Int64[np.ndarray, " region"],
+    layout: Layout,
+) -> Float32[np.ndarray, "region level dim"]:
+    """The mean of each magnification over the other regions of the slide; 0 where no other region has a tile."""
+    total = np.stack([target[:, layout.level == k].sum(axis=1) for k in range(len(layout.mpps))], axis=1)
+    count = np.stack([present[:, layout.level == k].sum(axis=1) for k in range(len(layout.mpps))], axis=1)
+    numbers, own = np.unique(slide, return_inverse=True)
+    of_slide = np.zeros((len(numbers), *total.shape[1:]), dtype=np.float64)
+    n_of_slide = np.zeros((len(numbers), total.shape[1]), dtype=np.int64)
+    np.add.at(of_slide, own, total)
+    np.add.at(n_of_slide, own, count)
+    others = n_of_slide[own] - count
+    mean = np.where(others[..., None] > 0, of_slide[own] - total, 0) / np.maximum(others, 1)[..., None]
+    means: Float32[np.ndarray, "region level dim"] = mean.astype(np.float32)
+    return means
+
+
+def clusters_of(
+    raw: SlottedRegions, tiles: EmbeddingSet, parts: Sequence[SlidePart]
+) -> tuple[Int64[np.ndarray, " region"], str]:
+    """What intervals draw again: slides; fragments of an only slide; blocks of it where it has fewer than four."""
+    numbers, own = np.unique(raw.slide, return_inverse=True)
+    if len(numbers) > 1:
+        return own.astype(np.int64), "slides"
+    xy_um = tiles.read(parts[int(numbers[0])].slide).region_xy_um
+    held = np.zeros(len(xy_um), dtype=bool)
+    held[parts[int(numbers[0])].regions] = True
+    fragment = np.full(len(xy_um), -1)
+    fragment[held] = tissue_fragments(xy_um[held], tiles.region_um)
+    found = np.unique(fragment[raw.region], return_inverse=True)[1]
+    if found.max() + 1 >= 4:
+        return found.astype(np.int64), "tissue fragments of the only slide"
+    block = np.floor(xy_um[raw.region] / (_BLOCK_REGIONS * tiles.region_um)).astype(np.int64)
+    blocks = np.unique(block, axis=0, return_inverse=True)[1].ravel()
+    return blocks.astype(np.int64), f"blocks of {_BLOCK_REGIONS} x {_BLOCK_REGIONS} regions of the only slide"
+
+
+def held_out_regions(
+    cache: SlideCache,
+    parts: Sequence[SlidePart],
+    layout: Layout,
+    standardise: Standardise,
+    *,
+    most: int,
+    rng: np.random.Generator,
+) -> HeldOutRegions:
+    """Read at most `most` held-out regions."""
+    raw = join_regions(list(read_regions(cache, parts, sample_parts(parts, most, rng), layout)))
+    target = standardise(raw.tokens, layout) * raw.present[..., None]
+    cluster, word = clusters_of(raw, cache.tiles, parts)
+    means = slide_means(target, raw.present, raw.slide, layout)
+    return HeldOutRegions(raw, target, means, cluster, word, int(cluster.max()) + 1)

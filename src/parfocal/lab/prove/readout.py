@@ -1,0 +1,132 @@
+"""E1 and E0: what a ridge regression reads off an encoder's tokens, with no decoder in between.
+
+The readout is that of `explore`: from CLS and from the mean of the tokens that overlap the hidden tile, and of all, at
+each magnification. The same for a trained encoder and for random weights, so the difference is the encoder's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor
+
+from parfocal.lab.explore.linear_r2 import MOST_ROWS, fit_ridge, summaries, validation_rows
+from parfocal.lab.prove.controls import ask
+from parfocal.lab.prove.layout import Layout, SlottedRegions
+from parfocal.lab.prove.patterns import Pattern, draw_hidden
+from parfocal.lab.prove.subject import Predictor
+from parfocal.pretrain.data import Regions
+
+__all__ = ["TokenReadout", "fit_readout"]
+
+_BATCH = 512
+_FEWEST_ROWS = 16
+
+Ridge = Callable[[Float[Tensor, "query feature"]], Float[Tensor, "query dim"]]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenReadout:
+    """Ridge regressions for each pattern and magnification."""
+
+    predictor: Predictor
+    ridges: Mapping[tuple[str, int], Ridge]
+
+    def predict(
+        self, pattern: str, regions: SlottedRegions, hidden: Bool[np.ndarray, "region slot"]
+    ) -> Float32[np.ndarray, "region slot dim"]:
+        """The hidden tiles of some regions; 0 at all others, and where too few were there to fit anything."""
+        layout = self.predictor.layout
+        predicted = np.zeros_like(regions.tokens)
+        seen = _Encoded.of(self.predictor, regions, hidden)
+        for level in range(len(layout.mpps)):
+            ridge = self.ridges.get((pattern, level))
+            asked = _asked(hidden, layout, level)
+            if ridge is None:
+                continue
+            for some in torch.split(asked, _BATCH):
+                found = ridge(seen.summaries(some, layout)).float().numpy()
+                row, slot = some.numpy().T
+                predicted[row, slot, : layout.dims[level]] = found
+        return predicted
+
+
+def fit_readout(
+    predictor: Predictor,
+    regions: SlottedRegions,
+    patterns: Sequence[Pattern],
+    *,
+    rate: Sequence[float],
+    seed: int,
+) -> TokenReadout:
+    """Fit on training regions; the penalty is chosen on a quarter of their slides.
+
+    Args:
+        predictor: the encoder; its decoder is not used.
+        regions: training regions, as stored.
+        patterns: what will be asked.
+        rate: what the random pattern hides.
+        seed: of the masks.
+    """
+    layout = predictor.layout
+    target = predictor.standardise(regions.tokens, layout)
+    ridges: dict[tuple[str, int], Ridge] = {}
+    for number, pattern in enumerate(patterns):
+        hidden = draw_hidden(pattern, layout, regions.present, rate=rate, seed=1000 * seed + 500 + number)
+        seen = _Encoded.of(predictor, regions, hidden)
+        for level, dim in enumerate(layout.dims):
+            asked = _asked(hidden, layout, level)
+            asked = asked[:: max(1, -(-len(asked) // MOST_ROWS))]
+            if len(asked) < _FEWEST_ROWS:
+                continue
+            x = torch.cat([seen.summaries(some, layout) for some in torch.split(asked, _BATCH)])
+            row, slot = asked.numpy().T
+            y = torch.from_numpy(target[row, slot, :dim])
+            ridges[pattern.name, level] = fit_ridge(x, y, validation_rows(torch.from_numpy(regions.slide), asked[:, 0]))
+    return TokenReadout(predictor, ridges)
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """Regions and what an encoder made of their visible tiles, on the CPU."""
+
+    regions: Regions
+    visible: Bool[Tensor, "region slot"]
+    cls: Float[Tensor, "region width"]
+    tokens: Float[Tensor, "region slot width"]
+
+    @staticmethod
+    @torch.no_grad()
+    def of(predictor: Predictor, raw: SlottedRegions, hidden: Bool[np.ndarray, "region slot"]) -> "_Encoded":
+        """Everything that is not hidden is visible."""
+        asked = ask(raw, hidden)
+        visible = torch.from_numpy(asked.visible)
+        regions = predictor.regions(asked, np.arange(len(raw)))
+        cls, tokens = [], []
+        for start in range(0, len(raw), predictor.batch):
+            rows = torch.arange(start, min(start + predictor.batch, len(raw)))
+            encoded = predictor.trainee.encode(
+                regions.take(rows).to(predictor.device), visible[rows].to(predictor.device)
+            )
+            cls.append(encoded.cls.float().cpu())
+            tokens.append(encoded.tokens.float().cpu())
+        return _Encoded(regions, visible, torch.cat(cls), torch.cat(tokens))
+
+    def summaries(self, asked: Int[Tensor, "query 2"], layout: Layout) -> Float[Tensor, "query feature"]:
+        """What the ridge sees of each asked tile."""
+        return summaries(
+            self.cls, self.tokens, self.regions, self.visible, asked, _of_slots(layout), tile_px=layout.tile_px
+        )
+
+
+def _of_slots(layout: Layout) -> list[float]:
+    """The magnifications as the slots have them, in the same precision."""
+    return [float(np.float32(mpp)) for mpp in layout.mpps]
+
+
+def _asked(hidden: Bool[np.ndarray, "region slot"], layout: Layout, level: int) -> Int[Tensor, "query 2"]:
+    """Region and slot of the hidden tiles of one magnification."""
+    asked: Int[Tensor, "query 2"] = torch.from_numpy(np.argwhere(hidden & (layout.level == level)))
+    return asked

@@ -1,0 +1,243 @@
+"""The checkpoint that is to be proven, with the training run that made it: its data, its split, its targets."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from pydantic import ValidationError
+from torch import Tensor
+
+from parfocal.errors import ConfigError, MismatchError, StoreError
+from parfocal.lab.prove.layout import Layout
+from parfocal.pretrain import PretrainSettings
+from parfocal.pretrain.data import Regions, SlideCache
+from parfocal.pretrain.holdout import Split, split_set
+from parfocal.pretrain.setup import describe_set, take_statistics
+from parfocal.pretrain.trainee import Trainee
+from parfocal.region_encoder import RegionModel
+from parfocal.region_encoder.checkpoint import FINISHED
+from parfocal.store import EmbeddingSet, LeftOut, only_mpps, open_sets, with_readable_index, with_readable_rows
+
+__all__ = ["Asked", "Predictor", "Subject", "open_subject", "tiles_of"]
+
+_CACHE_MIB = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is proven.
+
+    Attributes:
+        path: the checkpoint.
+        digest: of its weights.
+        trainee: the model with its target transform.
+        settings: how it was trained.
+        steps: for how long.
+        tiles: the set it was trained on, as it was then.
+        split: which of its regions were training regions.
+        n_later: slides that came into the store since, and are left out.
+        unreadable: which slides cannot be read and are left out, in a sentence.
+    """
+
+    path: Path
+    digest: str
+    trainee: Trainee
+    settings: PretrainSettings
+    steps: int
+    tiles: EmbeddingSet
+    split: Split
+    cache: SlideCache
+    n_later: int
+    unreadable: str | None
+
+
+def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
+    """Load a checkpoint of `pretrain` and find out what it was trained on.
+
+    Raises:
+        ConfigError: it was not pretrained, or predicts nothing that a baseline could be compared with.
+        MismatchError: the store is not what it was trained on.
+        StoreError: the folder cannot be read.
+    """
+    entries = _pretraining_of(model)
+    settings = _settings_of(model, entries)
+    if settings.objective == "contrastive":
+        raise ConfigError(
+            f"cannot prove {model}: it was trained to tell regions apart (contrastive) and predicts no tile."
+        )
+    if settings.targets == "latent":
+        raise ConfigError(
+            f"cannot prove {model}: it predicts tokens of its own teacher (targets=latent), which no baseline can "
+            "know. Pretrain with targets=standardised or whitened."
+        )
+    then, left_out = dict(entries["set"]), LeftOut()
+    missing = sorted(set(then["slides"]) - set(tiles.slides))
+    if missing:
+        raise MismatchError(
+            f"cannot prove {model} on {tiles.path}: {len(missing)} of the {len(then['slides'])} slides that it was "
+            f"pretrained with are not there ({', '.join(missing[:3])}). Give the store that it was pretrained on."
+        )
+    tiles = only_mpps(tiles, settings.mpps)
+    n_later = len(tiles.slides) - len(then["slides"])
+    tiles = replace(tiles, slides=tuple(slide for slide in tiles.slides if slide in then["slides"]))
+    tiles = with_readable_index(tiles, left_out)
+    then["slides"] = {slide: count for slide, count in then["slides"].items() if slide not in left_out.reasons}
+    now = json.loads(json.dumps(describe_set(tiles)))
+    differing = [name for name in now if name != "name" and now[name] != then.get(name)]
+    if differing:
+        raise MismatchError(
+            f"cannot prove {model} on {tiles.path}: the store has other {', '.join(differing)} than the one that the "
+            "model was pretrained on. Give that one."
+        )
+    known = left_out.keep(entries["held_out_slides"])
+    # A draw among other slides than there were then would hold out others.
+    named = known if left_out.reasons and len(then["slides"]) > 1 else settings.holdout_slides
+    split = split_set(tiles, share=settings.holdout, slides=named, seed=settings.seed)
+    held_out = [part.slide for part in split.held_out]
+    if held_out != list(known):
+        raise MismatchError(f"cannot prove {model}: another version of parfocal held out other slides. Pretrain again.")
+    region_model = RegionModel.from_pretrained(model)
+    trainee = Trainee(region_model, settings)
+    cache = SlideCache(tiles, max_bytes=_CACHE_MIB << 20)
+    with_readable_rows(tiles, left_out, cache.read)
+    split = split.without(left_out)
+    left_out.notes(stacklevel=3)
+    if settings.targets == "whitened":
+        # The checkpoint does not hold what whitens: it is a function of the training regions.
+        mean, sd = region_model.encoder.standardiser.mean.clone(), region_model.encoder.standardiser.sd.clone()
+        take_statistics(trainee, split, cache)
+        region_model.encoder.standardiser.mean.copy_(mean)
+        region_model.encoder.standardiser.sd.copy_(sd)
+    trainee.eval()
+    return Subject(
+        model,
+        region_model.digest,
+        trainee,
+        settings,
+        int(entries["steps"]),
+        tiles,
+        split,
+        cache,
+        n_later,
+        left_out.note(),
+    )
+
+
+def tiles_of(model: Path, store: Path) -> EmbeddingSet:
+    """The set of a store that a checkpoint was pretrained on; the only set of tiles where none has its name.
+
+    Raises:
+        MismatchError: there are several sets of tiles, and none of them has that name.
+        StoreError: the store or the model cannot be read.
+    """
+    name = _pretraining_of(model)["set"]["name"]
+    sets = [one for one in open_sets(store) if one.kind == "tiles"]
+    named = [one for one in sets if one.name == name] or sets
+    if len(named) != 1:
+        raise MismatchError(
+            f"cannot prove {model} on {store}: it was pretrained on {name}, and there are "
+            f"{', '.join(one.name for one in sets) or 'no tile embeddings'}. Give the store that it was pretrained on."
+        )
+    return named[0]
+
+
+def _pretraining_of(model: Path) -> dict[str, Any]:
+    file = model / "config.json"
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read the model {model}: {error}. Give the folder that pretrain wrote.") from error
+    entries = content.get(FINISHED) if isinstance(content, dict) else None
+    if not isinstance(entries, dict):
+        raise ConfigError(
+            f"cannot prove {model}: its config.json does not say what it was pretrained on, so nothing is known to be "
+            "held out. Give the folder of a finished `parfocal pretrain`."
+        )
+    return entries
+
+
+def _settings_of(model: Path, entries: dict[str, Any]) -> PretrainSettings:
+    try:
+        return PretrainSettings(**entries["settings"])
+    except ValidationError as error:
+        raise StoreError(f"cannot prove {model}: its training settings are not understood: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a model is shown, and what it is asked: tokens as stored."""
+
+    tokens: Float32[np.ndarray, "region slot dim"]
+    xy_um: Float32[np.ndarray, "region slot 2"]
+    visible: Bool[np.ndarray, "region slot"]
+    hidden: Bool[np.ndarray, "region slot"]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A model that fills in hidden tiles, in standardised numbers."""
+
+    trainee: Trainee
+    layout: Layout
+    device: torch.device
+    batch: int
+
+    def standardise(
+        self, tokens: Float32[np.ndarray, "region slot dim"], layout: Layout
+    ) -> Float32[np.ndarray, "region slot dim"]:
+        """Tiles as the model standardises (and clips) them."""
+        mpp = torch.from_numpy(np.tile(layout.mpp, (len(tokens), 1)))
+        with torch.inference_mode():
+            encoder = self.trainee.model.encoder
+            found = encoder.standardise(torch.from_numpy(tokens).to(self.device), mpp.to(self.device))
+        standardised: Float32[np.ndarray, "region slot dim"] = found.float().cpu().numpy()
+        return standardised
+
+    def regions(self, asked: Asked, rows: Int64[np.ndarray, " row"]) -> Regions:
+        """Some regions as a model takes them, a token for every slot; what is hidden is erased."""
+        n = len(rows)
+        return Regions(
+            torch.from_numpy(np.where(asked.visible[rows, :, None], asked.tokens[rows], np.float32(0))),
+            torch.from_numpy(asked.xy_um[rows]),
+            torch.from_numpy(np.tile(self.layout.mpp, (n, 1))),
+            torch.from_numpy(asked.visible[rows] | asked.hidden[rows]),
+            torch.zeros(n, dtype=torch.int64),
+            torch.arange(n),
+        )
+
+    @torch.inference_mode()
+    def predict(
+        self, asked: Asked
+    ) -> tuple[Float32[np.ndarray, "region slot dim"], Float32[np.ndarray, "region slot dim"]]:
+        """Mean and variance of the hidden tiles; 0 at all others, and where nothing is visible."""
+        mean, variance = np.zeros_like(asked.tokens), np.zeros_like(asked.tokens)
+        useful = np.flatnonzero(asked.hidden.any(axis=1) & asked.visible.any(axis=1))
+        for start in range(0, len(useful), self.batch):
+            rows = useful[start : start + self.batch]
+            regions = self.regions(asked, rows).to(self.device)
+            visible = torch.from_numpy(asked.visible[rows]).to(self.device)
+            encoded = self.trainee.encode(regions, visible)
+            # Every slot is asked, hidden or not: one width for all regions, and no order to get wrong.
+            decoded = self.trainee.model.decode(encoded, visible, regions.xy_um, regions.mpp)
+            predicted, spread = self._in_standard_space(decoded.mean.float(), decoded.log_variance.float().exp())
+            asked_for = asked.hidden[rows][..., None]
+            mean[rows] = np.where(asked_for, predicted.cpu().numpy(), np.float32(0))
+            variance[rows] = np.where(asked_for, spread.cpu().numpy(), np.float32(0))
+        return mean, variance
+
+    def _in_standard_space(
+        self, mean: Float[Tensor, "region slot dim"], variance: Float[Tensor, "region slot dim"]
+    ) -> tuple[Float[Tensor, "region slot dim"], Float[Tensor, "region slot dim"]]:
+        """Whitened predictions as standardised ones; their variances are taken as those of independent numbers."""
+        if self.trainee.settings.targets != "whitened":
+            return mean, variance
+        mean, variance = mean.clone(), variance.clone()
+        for k, matrix in enumerate(self.trainee.unwhiten):
+            mine = torch.from_numpy(np.flatnonzero(self.layout.level == k)).to(mean.device)
+            mean[:, mine] = mean[:, mine] @ matrix.T
+            variance[:, mine] = variance[:, mine] @ matrix.square().T
+        return mean, variance

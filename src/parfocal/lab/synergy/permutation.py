@@ -1,0 +1,253 @@
+"""The permutation test: is the within-region cross-moment of two magnifications tied to the label?
+
+For each pair of magnifications and each number of components k, the class difference D of the residual cross-moments
+has a leading pair of directions u, v. The statistic is the covariance of u^T F_i v with the label **after the second
+moments u^T S_a u and v^T S_b v along the same directions are taken out as well**: a factor that both magnifications
+share, with another spread in each class, shows in all three, and only what is left is pairing. It is divided by the
+norm of what is left of the label (without that, main effects alone reject up to 70 % of null cohorts). Each statistic
+is standardised by its permutations, and the largest over pairs and k is compared with the largest of each permutation:
+one p-value, whatever was tried.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from parfocal.lab.synergy.covariates import ResidualBasis
+from parfocal.lab.synergy.moments import PairMoments
+
+__all__ = [
+    "Candidate",
+    "PairingTest",
+    "Planted",
+    "ResidualMoments",
+    "draw_permutations",
+    "pairing_test",
+    "residuals_of",
+]
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualMoments:
+    """The moments of one pair of magnifications in the residual basis."""
+
+    mpps: tuple[float, float]
+    cross: Float64[np.ndarray, "residual k k"]
+    first: Float64[np.ndarray, "residual k k"]
+    second: Float64[np.ndarray, "residual k k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """Pairs of known strength, one for each row of labels: `strength` times first second^T is added to D."""
+
+    strength: float
+    first: Float64[np.ndarray, "permutation k"]
+    second: Float64[np.ndarray, "permutation k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One pair of magnifications at one number of components.
+
+    Attributes:
+        pair: its number among the pairs.
+        mpps: the pair.
+        components: k.
+        singular_value: the leading one of D.
+        noise_variance: of an entry of D.
+        first: u, in whitened components of the coarser magnification.
+        second: v, of the finer one.
+        z: the statistic in standard deviations of its permutations.
+        p_value: of this candidate alone, not corrected for the others.
+    """
+
+    pair: int
+    mpps: tuple[float, float]
+    components: int
+    singular_value: float
+    noise_variance: float
+    first: Float64[np.ndarray, " k"]
+    second: Float64[np.ndarray, " k"]
+    z: float
+    p_value: float
+
+
+@dataclass(frozen=True, eq=False)
+class PairingTest:
+    """What the test found.
+
+    Attributes:
+        p_value: of the maximum over pairs and k; at least one over the number of permutations plus one.
+        candidates: every pair and k.
+        best: the candidate with the largest z.
+        pair_p_values: for each pair, of its maximum over k, not corrected for the other pairs.
+        centre: mean of each candidate's statistic over permutations.
+        spread: its standard deviation.
+        permuted: the maximum of each permutation, the observed one first.
+    """
+
+    p_value: float
+    candidates: tuple[Candidate, ...]
+    best: Candidate
+    pair_p_values: tuple[float, ...]
+    centre: Float64[np.ndarray, " candidate"]
+    spread: Float64[np.ndarray, " candidate"]
+    permuted: Float64[np.ndarray, " permutation"]
+
+
+def residuals_of(moments: PairMoments, basis: ResidualBasis) -> ResidualMoments:
+    """The moments in the residual basis."""
+    k = moments.cross.shape[1]
+
+    def project(values: np.ndarray) -> np.ndarray:
+        return np.asarray((basis.columns.T @ values.reshape(len(values), -1)).reshape(-1, k, k))
+
+    return ResidualMoments(moments.mpps, project(moments.cross), project(moments.first), project(moments.second))
+
+
+def draw_permutations(
+    number: int, site: Int64[np.ndarray, " residual"] | None, n_residuals: int, rng: np.random.Generator
+) -> Int64[np.ndarray, "permutation residual"]:
+    """The identity, and `number` random orders of the residuals, within sites where sites are given."""
+    orders = np.empty((number + 1, n_residuals), dtype=np.int64)
+    orders[0] = np.arange(n_residuals)
+    groups = [np.arange(n_residuals)] if site is None else [np.flatnonzero(site == one) for one in np.unique(site)]
+    for group in groups:
+        keys = rng.random((number, len(group)))
+        orders[1:, group] = group[keys.argsort(axis=1)]
+    return orders
+
+
+def pairing_test(
+    pairs: Sequence[ResidualMoments],
+    label: Float64[np.ndarray, " residual"],
+    orders: Int64[np.ndarray, "permutation residual"],
+    components: Sequence[int],
+) -> PairingTest:
+    """Test one label against all pairs and all numbers of components at once.
+
+    Args:
+        pairs: residual moments.
+        label: the residual label, `basis.columns.T @ y`.
+        orders: permutations of the residuals, the identity first.
+        components: the numbers k that are tried.
+    """
+    norm = float(np.linalg.norm(label))
+    labels = label[orders] / norm
+    values = candidate_statistics(pairs, labels, components)
+    centre, spread = values.mean(axis=1), np.maximum(values.std(axis=1), 1e-300)
+    z = (values - centre[:, None]) / spread[:, None]
+    candidates = []
+    for number, (pair, k) in enumerate(_grid(pairs, components)):
+        own = pairs[pair].cross[:, :k, :k]
+        difference = np.tensordot(labels[0], own, axes=1)
+        u, s, vt = np.linalg.svd(difference)
+        sign = np.sign(u[np.abs(u[:, 0]).argmax(), 0])  # arbitrary, but the same at every run
+        candidates.append(
+            Candidate(
+                pair=pair,
+                mpps=pairs[pair].mpps,
+                components=k,
+                singular_value=float(s[0]) / norm,
+                noise_variance=float((own**2).mean()) / norm**2,
+                first=sign * u[:, 0],
+                second=sign * vt[0],
+                z=float(z[number, 0]),
+                p_value=_p_value(values[number]),
+            )
+        )
+    of_pair = np.array([one.pair for one in candidates])
+    return PairingTest(
+        p_value=_p_value(z.max(axis=0)),
+        candidates=tuple(candidates),
+        best=max(candidates, key=lambda one: one.z),
+        pair_p_values=tuple(_p_value(z[of_pair == pair].max(axis=0)) for pair in range(len(pairs))),
+        centre=centre,
+        spread=spread,
+        permuted=z.max(axis=0),
+    )
+
+
+def candidate_statistics(
+    pairs: Sequence[ResidualMoments],
+    labels: Float64[np.ndarray, "permutation residual"],
+    components: Sequence[int],
+    planted: tuple[int, Planted] | None = None,
+) -> Float64[np.ndarray, "candidate permutation"]:
+    """The statistic of every pair and k for every row of labels, each of norm one.
+
+    Args:
+        pairs: residual moments.
+        labels: rows of permuted labels.
+        components: the numbers k.
+        planted: the number of a pair, and what is added to its cross-moments in proportion to the labels.
+    """
+    result = np.empty((len(_grid(pairs, components)), len(labels)))
+    for begin in range(0, len(labels), _CHUNK):
+        part = slice(begin, min(begin + _CHUNK, len(labels)))
+        for number, (pair, k) in enumerate(_grid(pairs, components)):
+            extra = None
+            if planted is not None and planted[0] == pair:
+                whole = planted[1]
+                extra = Planted(whole.strength, whole.first[part, :k], whole.second[part, :k])
+            result[number, part] = _statistic(pairs[pair], labels[part], k, extra)
+    return result
+
+
+def _statistic(
+    moments: ResidualMoments, labels: Float64[np.ndarray, "permutation residual"], k: int, planted: Planted | None
+) -> Float64[np.ndarray, " permutation"]:
+    cross = moments.cross[:, :k, :k].reshape(len(moments.cross), -1)
+    difference = (labels @ cross).reshape(-1, k, k)
+    if planted is not None:
+        difference += planted.strength * planted.first[:, :, None] * planted.second[:, None, :]
+    # The leading pair alone, through the k x k Gram matrix: half the time of a full SVD.
+    vectors = np.linalg.eigh(difference.transpose(0, 2, 1) @ difference)[1]
+    v = vectors[:, :, -1]
+    u = np.einsum("pab,pb->pa", difference, v)
+    u /= np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-300)
+    score = _along(cross, u, v)
+    if planted is not None:
+        share = (u * planted.first).sum(axis=1) * (v * planted.second).sum(axis=1)
+        score = score + (planted.strength * share)[:, None] * labels
+    first = _along(moments.first[:, :k, :k].reshape(len(cross), -1), u, u)
+    second = _along(moments.second[:, :k, :k].reshape(len(cross), -1), v, v)
+    return _partial_covariance(score, labels, first, second)
+
+
+def _along(
+    flat: Float64[np.ndarray, "residual _entry"], u: Float64[np.ndarray, "permutation k"], v: np.ndarray
+) -> Float64[np.ndarray, "permutation residual"]:
+    """u^T M v of every residual's matrix."""
+    outer = (u[:, :, None] * v[:, None, :]).reshape(len(u), -1)
+    along: Float64[np.ndarray, "permutation residual"] = outer @ flat.T
+    return along
+
+
+def _partial_covariance(
+    score: np.ndarray, label: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> Float64[np.ndarray, " permutation"]:
+    """Covariance of score and label after two covariates are taken out of both, over the norm of the label's rest."""
+    first = first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-300)
+    second = second - (first * second).sum(axis=1, keepdims=True) * first
+    second /= np.maximum(np.linalg.norm(second, axis=1, keepdims=True), 1e-300)
+    rest = label - (first * label).sum(axis=1, keepdims=True) * first
+    rest -= (second * rest).sum(axis=1, keepdims=True) * second
+    value: Float64[np.ndarray, " permutation"] = (score * rest).sum(axis=1) / np.maximum(
+        np.linalg.norm(rest, axis=1), 1e-300
+    )
+    return value
+
+
+def _grid(pairs: Sequence[ResidualMoments], components: Sequence[int]) -> list[tuple[int, int]]:
+    return [(pair, k) for pair in range(len(pairs)) for k in components]
+
+
+def _p_value(values: Float64[np.ndarray, " permutation"]) -> float:
+    """Share of the permutations, the observed order among them, that reach the first value."""
+    return float((values >= values[0] - 1e-12 * abs(values[0])).mean())

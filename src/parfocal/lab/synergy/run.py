@@ -1,0 +1,376 @@
+"""Can pairing magnifications help at all on this label? Asked of a cohort's own features, before any training."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from parfocal.cohort import some_of
+from parfocal.errors import ConfigError, ParfocalWarning, StoreError, as_problem
+from parfocal.files import digest8, file_digest8, provenance, writing
+from parfocal.geometry import format_mpp
+from parfocal.lab.synergy.analysis import LabelResult, SynergySettings, analyse_label
+from parfocal.lab.synergy.directions import gallery, map_figure, score_directions, slide_files, slides_to_map
+from parfocal.lab.synergy.labels import LabelKind, LabelledSlides, read_labels, study_labels
+from parfocal.lab.synergy.moments import CohortRows, Progress, Units, read_rows
+from parfocal.lab.synergy.page import CohortWords, LabelPictures, answer_of, synergy_page
+from parfocal.lab.synergy.usable import near_identical, units_together, unusable_slides
+from parfocal.report import make_report
+from parfocal.slides import SlideIds, SlideSource, find_slides
+from parfocal.stats import holm
+from parfocal.store import EmbeddingSet, LeftOut, open_sets, with_readable_index
+
+__all__ = ["SynergyResult", "SynergySettings", "measure_synergy"]
+
+
+@dataclass(frozen=True, eq=False)
+class SynergyResult:
+    """What `synergy` found and where it wrote it.
+
+    Attributes:
+        target: the label's column.
+        results: one for each class that was tested, or one for the number.
+        adjusted: the p-values of the permutation test after Holm over the classes.
+        crossed: those of the cross-fitted test, likewise.
+        level: at which both have to reject before pairing is said.
+        answer: the findings in sentences.
+        report: the page.
+        out: the folder; `synergy.json` holds every number.
+        notes: what was left out or is remarkable.
+    """
+
+    target: str
+    results: tuple[LabelResult, ...]
+    adjusted: tuple[float, ...]
+    crossed: tuple[float, ...]
+    level: float
+    answer: tuple[str, ...]
+    report: Path
+    out: Path
+    notes: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            "target": self.target,
+            "answer": list(self.answer),
+            "notes": list(self.notes),
+            "labels": [
+                {
+                    **result.describe(),
+                    "p_holm": permuted,
+                    "p_cross_fitted_holm": crossed,
+                    "pairing": max(permuted, crossed) <= self.level,
+                }
+                for result, permuted, crossed in zip(self.results, self.adjusted, self.crossed, strict=True)
+            ],
+        }
+
+
+def measure_synergy(
+    store: Path,
+    labels: Path,
+    target: str,
+    out: Path,
+    settings: SynergySettings | None = None,
+    *,
+    group: str | None = None,
+    site: str | None = None,
+    within: str | None = None,
+    slide: str = "slide",
+    patient_of: str | None = None,
+    missing: Sequence[str] = (),
+    not_missing: Sequence[str] = (),
+    kind: LabelKind = "auto",
+    positive: str | None = None,
+    mpps: Sequence[float] = (),
+    slides: Sequence[Path] = (),
+    ids: SlideIds = "path",
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> SynergyResult:
+    """Test whether the within-region pairing of magnifications is tied to a label; write `report.html`, `synergy.json`.
+
+    Nothing is trained: one pass over the embeddings, then a closed form. See `docs/synergy.md` for what it can say.
+
+    Args:
+        store: a store, or the folder of one set of tile embeddings at two magnifications or more.
+        labels: a CSV or an Excel workbook with a column `slide`, the target, and where named the group and the site.
+        target: column of classes or of numbers.
+        out: folder to write to.
+        settings: components, permutations, power, pictures.
+        group: column of the patient; patients are permuted, each with the mean of its slides. None takes slides as
+            independent.
+        site: column of the site; patients are permuted within it.
+        within: column of what regions are centred within, such as the patient or the TMA; None is the slide. What such
+            a group has in common is taken out, what its slides differ in is not.
+        slide: column of the slide's id.
+        patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients.
+        missing: words that stand for a missing value beside the usual ones.
+        not_missing: words that are values, although they are usual ones.
+        kind: whether the target is classes or a number, where that cannot be seen from its values.
+        positive: the only class to test; without it each of several classes is tested against the rest.
+        mpps: magnifications to use; empty uses all.
+        slides: files or folders of the slides, for the pictures, where they are not where they were when embedded.
+        ids: how files in a folder of `slides` are called; see `find_slides`.
+        progress: is told of every slide.
+        tell: is told what the target holds, before anything is computed.
+
+    Raises:
+        ConfigError: labels and embeddings do not fit together, there are too few patients, or nothing varies within
+            slides.
+        StoreError: the set cannot be read, or holds no tiles at two magnifications.
+    """
+    settings = settings or SynergySettings()
+    source = _tile_set(store)
+    used = _magnifications(source, mpps)
+    left_out = LeftOut()
+    available, notes = _usable_slides(source, used, left_out)
+    values = (*not_missing, *([positive] if positive is not None else ()))
+    read = read_labels(
+        labels,
+        target,
+        slide=slide,
+        group=group,
+        site=site,
+        by=(within,) if within and not _is_the_patient(within, group, patient_of) else (),
+        patient_of=patient_of,
+        missing=missing,
+        not_missing=values,
+    )
+    given = read.restricted_to(available, source.name)
+    study = study_labels(given, kind=kind, positive=positive)
+    if tell is not None:
+        tell(study.sentence)
+    rows = read_rows(
+        source.read,
+        used,
+        given.slides,
+        components=max(settings.components),
+        within=_groups_within(given, within),
+        seed=settings.seed,
+        left_out=left_out,
+        progress=progress,
+    )
+    silent, unusable = unusable_slides(rows, source.name, within)
+    for note in unusable:
+        warnings.warn(note, ParfocalWarning, stacklevel=2)
+    rows = rows.without(silent)
+    gone = {*left_out.reasons, *silent}
+    try:
+        if gone:
+            given = given.without(gone)
+            study = study_labels(given, kind=kind, positive=positive)
+        twice = near_identical(rows, study.units.of_slide, seed=settings.seed)
+        units = replace(
+            study.units,
+            together=units_together(twice, study.units.of_slide, len(study.units.names)) if twice else None,
+        )
+        if progress:
+            progress(len(given.slides), len(given.slides), "permutations")
+        results = analyse_label(rows, units, study.labels, settings, is_class=study.is_class)
+    except ConfigError as error:
+        for note in unusable:
+            error.add_note(note)
+        raise
+    notes += [*left_out.notes(), *unusable, *study.notes, *_remarks(rows, results, settings)]
+    adjusted = [float(p) for p in holm([result.test.p_value for result in results])]
+    crossed = [float(p) for p in holm([result.crossed.p_value for result in results])]
+    cohort = CohortWords(len(given.slides), units, _same_slides(rows, units, twice))
+    known = find_slides(slides, ids=ids) if slides else []
+    pictures = _pictures(source, rows, results, given, study.units.of_slide, settings, known)
+    described = {
+        **settings.model_dump(mode="json"),
+        "target": target,
+        "group": group,
+        "site": site,
+        "within": within,
+        "slide": slide,
+        "patient_of": patient_of,
+        "missing": list(missing),
+        "not_missing": list(not_missing),
+        "kind": kind,
+        "positive": positive,
+        "mpps": list(used),
+    }
+    inputs = {source.name: digest8(source.settings), labels.name: file_digest8(labels)}
+    page = synergy_page(
+        target,
+        results,
+        adjusted,
+        crossed,
+        cohort,
+        pictures,
+        settings,
+        notes=notes,
+        described=described,
+        inputs=inputs,
+    )
+    answer = answer_of(target, results, adjusted, crossed, cohort, settings)
+    result = SynergyResult(
+        target=target,
+        results=tuple(results),
+        adjusted=tuple(adjusted),
+        crossed=tuple(crossed),
+        level=settings.level,
+        answer=answer,
+        report=out / "report.html",
+        out=out,
+        notes=tuple(notes),
+    )
+    _write_json(out / "synergy.json", result, described, inputs)
+    make_report(page, result.report)
+    return result
+
+
+def _tile_set(store: Path) -> EmbeddingSet:
+    tiles = [one for one in open_sets(store) if one.kind == "tiles"]
+    if len(tiles) != 1:
+        found = f"{len(tiles)} sets of tile embeddings: {', '.join(one.name for one in tiles)}" if tiles else "none"
+        raise StoreError(
+            f"synergy needs one set of tile embeddings, and {store} holds {found}. Name the folder of one."
+        )
+    return tiles[0]
+
+
+def _magnifications(source: EmbeddingSet, asked: Sequence[float]) -> tuple[float, ...]:
+    wanted = {format_mpp(mpp) for mpp in asked}
+    unknown = wanted - {format_mpp(mpp) for mpp in source.mpps}
+    if unknown:
+        raise ConfigError(
+            f"{source.name} has no {', '.join(sorted(unknown))} mpp; it has {', '.join(map(format_mpp, source.mpps))}."
+        )
+    used = tuple(mpp for mpp in source.mpps if not wanted or format_mpp(mpp) in wanted)
+    if len(used) < 2:
+        raise ConfigError(
+            f"pairing needs two magnifications, and only {format_mpp(used[0])} mpp is there or asked for."
+        )
+    return used
+
+
+def _usable_slides(source: EmbeddingSet, mpps: Sequence[float], left_out: LeftOut) -> tuple[list[str], list[str]]:
+    """Slides with a tile at every magnification, and a note about the others."""
+    source = with_readable_index(source, left_out)
+    counts = {slide: source.n_tiles(slide) for slide in source.slides}
+    empty = [slide for slide, count in counts.items() if min(count[mpp] for mpp in mpps) == 0]
+    notes = []
+    if empty:
+        listed = ", ".join(empty[:3])
+        notes.append(f"{len(empty)} slides have no tile at one of the magnifications and are left out: {listed}.")
+        warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
+    return [slide for slide in source.slides if slide not in set(empty)], notes
+
+
+def _remarks(rows: CohortRows, results: Sequence[LabelResult], settings: SynergySettings) -> list[str]:
+    notes = []
+    partly = [mpp for mpp in rows.mpps if not rows.present(mpp).all()]
+    if partly:
+        share = ", ".join(
+            f"{1 - rows.present(mpp).mean():.1%} at {format_mpp(mpp)}".replace("%", " %") for mpp in partly
+        )
+        notes.append(
+            f"Of the regions {share} um per pixel have no tile; each pair of magnifications is tested on the regions "
+            "that have both, centred on the mean of these."
+        )
+    types = {one.n_types for one in results[0].opinions}
+    if types < set(settings.types):
+        listed = ", ".join(str(n) for n in settings.types if n not in types)
+        notes.append(
+            f"There is no second opinion with {listed} types: it needs ten different regions of each in the cohort and "
+            "slides that have two regions of one type."
+        )
+    if rows.components < max(settings.components):
+        notes.append(f"The embeddings span {rows.components} components; larger numbers of components are cut to that.")
+    return notes
+
+
+def _is_the_patient(within: str, group: str | None, patient_of: str | None) -> bool:
+    return within == group or (within == "patient" and group is None and patient_of is not None)
+
+
+def _groups_within(given: LabelledSlides, within: str | None) -> dict[str, str] | None:
+    """What the regions of each slide are centred within; None for the slide itself."""
+    if within is None:
+        return None
+    names = given.by.get(within, given.groups)
+    lost = [slide for slide, name in zip(given.slides, names, strict=True) if not name]
+    if lost:
+        raise ConfigError(f"{len(lost)} slides have no value in {within!r}, which --within names: {some_of(lost)}.")
+    return dict(zip(given.slides, names, strict=True))
+
+
+def _same_slides(rows: CohortRows, units: Units, twice: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """Each pair of slides that are nearly the same, with the patients they stand under."""
+    said = []
+    for pair in twice:
+        names = [rows.slides[slide] for slide in pair]
+        owners = [units.names[units.of_slide[slide]] for slide in pair]
+        said.append(
+            " and ".join(names)
+            if units.called == "slide"
+            else " and ".join(f"{name} (patient {owner})" for name, owner in zip(names, owners, strict=True))
+        )
+    return tuple(said)
+
+
+def _pictures(
+    source: EmbeddingSet,
+    rows: CohortRows,
+    results: Sequence[LabelResult],
+    given: LabelledSlides,
+    unit: np.ndarray,
+    settings: SynergySettings,
+    known: Sequence[SlideSource],
+) -> list[LabelPictures]:
+    if not settings.tiles and not settings.maps:
+        return [LabelPictures() for _ in results]
+    files = slide_files(source, given.slides, known)
+    if not files:
+        note = "The slide files are not at hand, so no tiles and maps are shown. Name their folder (--slides)."
+        return [LabelPictures(notes=(note,)) for _ in results]
+    return [_pictures_of(source, rows, result, result.values[unit], files, settings) for result in results]
+
+
+def _pictures_of(
+    source: EmbeddingSet,
+    rows: CohortRows,
+    result: LabelResult,
+    values: Float64[np.ndarray, " slide"],
+    files: Mapping[str, Path],
+    settings: SynergySettings,
+) -> LabelPictures:
+    scores = score_directions(rows, result.test.best)
+    figures = []
+    try:
+        if settings.tiles:
+            figures += [one for one in gallery(source, rows, scores, files, settings.tiles) if one is not None]
+        for slide in slides_to_map(scores, values, settings.maps, [name in files for name in rows.slides]):
+            caption = (
+                f"{rows.slides[slide]}, label {values[slide]:.3g}: both scores and their product, whose mean is the "
+                f"slide's score, {scores.of_slides()[slide]:.3f}."
+            )
+            figures.append(map_figure(source, rows, scores, slide, files[rows.slides[slide]], caption))
+    except Exception as error:
+        # The statistics are done; a slide that cannot be read must not take them away, whatever a library raises on it.
+        problem = as_problem(error)
+        warnings.warn(f"pictures are left out: {problem}", ParfocalWarning, stacklevel=3)
+        return LabelPictures(tuple(figures), (f"Some pictures are left out: {problem}",))
+    missing = len(rows.slides) - len(files)
+    note = (f"{missing} slides have no file at hand; their tiles are not shown.",) if missing else ()
+    return LabelPictures(tuple(figures), note)
+
+
+def _write_json(path: Path, result: SynergyResult, described: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    content = {
+        "parfocal_version": provenance({})["parfocal_version"],
+        "settings": dict(described),
+        "inputs": dict(inputs),
+        **result.describe(),
+    }
+    with writing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,75 @@
+"""Cohorts whose ceilings are known: rendered slides for the whole path, and tile embeddings for its later half.
+
+In: settings and a seed. Out: slides with labels (`render_cohort`) or embeddings with labels (`draw_cohort`), the exact
+AUC that each kind of observer can reach (`ceilings`), the best prediction of hidden tiles (`RegionLaw`), what an
+encoder reads of the attributes (`attribute_readability`), and the adversaries that look for leaks (`pixel_adversary`,
+`FourierAdversary`).
+"""
+
+from parfocal.lab.synthetic import ceilings
+from parfocal.lab.synthetic.adversary import (
+    FourierAdversary,
+    UnorderedBags,
+    fourier_score,
+    match_bags,
+    repairing_auc,
+)
+from parfocal.lab.synthetic.conditional import RegionLaw
+from parfocal.lab.synthetic.density import PixelAdversary, measure_densities, pixel_adversary
+from parfocal.lab.synthetic.feature_model import FeatureModel, FeatureSpace, RegionFactors
+from parfocal.lab.synthetic.readability import AttributeReading, attribute_readability, read_attribute
+from parfocal.lab.synthetic.rendered import (
+    RegionTruth,
+    RenderedCohort,
+    RenderSettings,
+    SlideDesign,
+    design_cohort,
+    render_cohort,
+    render_slide,
+)
+from parfocal.lab.synthetic.tissue import RegionAttributes
+from parfocal.lab.synthetic.xscale import (
+    FeatureCohort,
+    IidSettings,
+    PanelSettings,
+    StratSettings,
+    draw_cohort,
+    hetero_settings,
+    rare_settings,
+    write_cohort,
+)
+
+__all__ = [
+    "AttributeReading",
+    "FeatureCohort",
+    "FeatureModel",
+    "FeatureSpace",
+    "FourierAdversary",
+    "IidSettings",
+    "PanelSettings",
+    "PixelAdversary",
+    "RegionAttributes",
+    "RegionFactors",
+    "RegionLaw",
+    "RegionTruth",
+    "RenderSettings",
+    "RenderedCohort",
+    "SlideDesign",
+    "StratSettings",
+    "UnorderedBags",
+    "attribute_readability",
+    "ceilings",
+    "design_cohort",
+    "draw_cohort",
+    "fourier_score",
+    "hetero_settings",
+    "match_bags",
+    "measure_densities",
+    "pixel_adversary",
+    "rare_settings",
+    "read_attribute",
+    "render_cohort",
+    "render_slide",
+    "repairing_auc",
+    "write_cohort",
+]

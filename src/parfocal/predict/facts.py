@@ -1,0 +1,115 @@
+"""What `head.json` says: everything about a head that is no array, checked when it is read."""
+
+from typing import Any
+
+from pydantic import Field
+
+from parfocal.cohort import OutcomeKind
+from parfocal.config import Settings
+from parfocal.store import RowDtype
+
+__all__ = ["FORMAT_VERSION", "BranchFacts", "HeadFacts", "MetricFacts", "ModelFacts", "TileFacts", "TrainedOn"]
+
+FORMAT_VERSION = 2
+"""1 counted slides: its probabilities know no bound, its cut no rate of false alarms, its distances no regions; and
+contrast had no powers and products."""
+
+
+class TileFacts(Settings):
+    """The tile embeddings that a head takes."""
+
+    encoder: str = Field(description="Name of the tile encoder.")
+    encoder_digests: dict[str, str] = Field(description="Digest of the tile encoder, for each magnification.")
+    encoder_digest: str = Field(description="One digest for all of them.")
+    spec: str | None = Field(description="How the tile encoder is loaded; None where no spec is known to give it.")
+    mpps: tuple[float, ...] = Field(min_length=1, description="Micrometres per pixel, coarse to fine.")
+    region_um: float = Field(gt=0, description="Side of a region, in micrometres.")
+    tile_px: int = Field(gt=0, description="Side of a tile, in pixels.")
+    dtype: RowDtype = Field(description="Type of the stored rows.")
+    settings: dict[str, Any] = Field(description="Everything that changes a row.")
+
+
+class ModelFacts(Settings):
+    """The region encoder inside a head."""
+
+    digest: str = Field(description="Digest of its weights and settings.")
+    precision: str = Field(description="Precision that it ran in.")
+    dtype: RowDtype = Field(description="Type of the rows that it wrote.")
+
+
+class BranchFacts(Settings):
+    """One probe of a head; the scores of several are averaged."""
+
+    bags: tuple[tuple[str, str], ...] = Field(
+        min_length=1, description="What is pooled: `tiles` or a readout of the model, and the name of the bag."
+    )
+    probe: str = Field(description="The kind of the probe.")
+    facts: dict[str, Any] = Field(description="What is no array of it.")
+
+
+class TrainedOn(Settings):
+    """The cohort that a head was fitted on, in numbers: a head is given away, and ids of slides are not."""
+
+    slides: int
+    patients: int | None = Field(description="None where nothing said which slides come from one patient.")
+    classes: dict[str, int] = Field(description="Slides of each class; empty for numbers and times.")
+    labels: str = Field(description="Digest of the table of labels.")
+    notes: tuple[str, ...] = Field((), description="What is to be known of its groups, in sentences.")
+
+
+class MetricFacts(Settings):
+    """What the arm reached on slides that it was not fitted on."""
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+    level: float
+    method: str
+    brier: float | None = Field(
+        None, description="Brier score on patients whom neither probe nor calibration had seen; None without classes."
+    )
+
+
+class CalibrationFacts(Settings):
+    """The calibration's numbers; see `Calibration`."""
+
+    slope: float = Field(ge=0)
+    intercept: tuple[float, ...]
+    spread: float = Field(ge=0)
+    n: int = Field(ge=3, description="Patients; of format 1 slides.")
+    least: float = Field(0.0, ge=0, lt=0.5, description="No class gets a smaller probability; 0 in format 1.")
+
+
+class OutsideFacts(Settings):
+    """Where the usual ends; see `Habits`."""
+
+    cut: float
+    n: int = Field(description="Patients whose distances are known; of format 1 slides.")
+    bags: tuple[str, ...]
+    false_alarms: float | None = Field(
+        None, gt=0, lt=1, description="The rate that was asked for; None in format 1, which knew none."
+    )
+    rate: float | None = Field(None, description="The rate that is held.")
+    smallest_rate: float | None = Field(None, description="The smallest rate that so many patients can hold.")
+
+
+class HeadFacts(Settings):
+    """The whole of `head.json`."""
+
+    parfocal_head: int = Field(description="Version of the format.")
+    parfocal_version: str = Field(description="The parfocal that wrote it.")
+    target: str
+    kind: OutcomeKind
+    classes: tuple[str, ...]
+    arm: str = Field(description="Id of the arm.")
+    arm_label: str = Field(description="The arm as a report names it.")
+    branches: tuple[BranchFacts, ...] = Field(min_length=1)
+    tiles: TileFacts
+    model: ModelFacts | None
+    trained_on: TrainedOn
+    metric: MetricFacts
+    calibration: CalibrationFacts
+    outside: OutsideFacts
+    settings: dict[str, Any] = Field(description="Folds, repeats and what the arm chose among.")
+    arrays_digest: str = Field(description="SHA-256 of head.safetensors.")

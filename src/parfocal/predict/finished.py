@@ -1,0 +1,183 @@
+"""A finished study as the input of `fit`: its sets, labels, folds and settings are read from its results."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from parfocal.cohort import LabelColumns, Target, read_splits
+from parfocal.config import Settings
+from parfocal.errors import ConfigError, StoreError
+from parfocal.evaluate.sources import open_all
+from parfocal.files import check_permission
+from parfocal.heads import ProbeSettings
+from parfocal.predict.fit import FitSettings, Progress, fit_head
+from parfocal.predict.head import Head
+from parfocal.store import EmbeddingSet
+
+__all__ = ["FinishedStudy", "fit_study", "is_study", "read_finished_study"]
+
+_RESULTS, _SPLITS = "results.json", "splits.csv"
+_REPORT_FOLDER = "report"
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """What a study was about.
+
+    Attributes:
+        folder: where its results lie.
+        inputs: the sets, in the order of its table of arms.
+        labels: the table of labels.
+        targets: by name.
+        columns: the other columns of the table.
+        models: folders of its region encoders.
+        splits: its folds; None where they are gone.
+        scheme: how they were dealt.
+        encoder: the spec of its tile encoder; None where it had none.
+        settings: folds and what its arms chose among.
+    """
+
+    folder: Path
+    inputs: tuple[Path, ...]
+    labels: Path
+    targets: Mapping[str, Target]
+    columns: LabelColumns
+    models: tuple[Path, ...]
+    splits: Path | None
+    scheme: str
+    encoder: str | None
+    settings: FitSettings
+
+
+def is_study(path: Path) -> bool:
+    """Whether a folder holds the results of a study."""
+    return any((folder / _RESULTS).is_file() for folder in (path, path / _REPORT_FOLDER))
+
+
+def read_finished_study(path: Path) -> FinishedStudy:
+    """What a study was about, by its results; paths in them are relative to their folder, so a study can be moved.
+
+    Args:
+        path: the study's output folder, or the folder of its report.
+
+    Raises:
+        StoreError: there are no results, they are damaged, or they are those of a plain evaluation.
+    """
+    folder = next((one for one in (path, path / _REPORT_FOLDER) if (one / _RESULTS).is_file()), None)
+    if folder is None:
+        raise StoreError(f"{path} holds no finished study: there is no {_RESULTS} in it or in {_REPORT_FOLDER}.")
+    try:
+        settings = json.loads((folder / _RESULTS).read_text(encoding="utf-8"))["settings"]
+        about = settings.get("study")
+        if about is None:
+            raise StoreError(
+                f"{folder / _RESULTS} is that of an evaluation, which does not say where its sets and labels lie. "
+                "Name them: parfocal fit STORES... --labels CSV --target COLUMN --arm ARM."
+            )
+        return _study(folder, settings, about)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        check_permission(error, folder / _RESULTS)
+        raise StoreError(
+            f"cannot read {folder / _RESULTS}: it is damaged ({type(error).__name__}: {error})."
+        ) from error
+
+
+def fit_study(
+    study: Path,
+    arm: str,
+    out: Path,
+    settings: FitSettings | None = None,
+    *,
+    target: str | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Head:
+    """Fit an arm of a finished study on all of its labelled slides, with its own folds and choices.
+
+    Args:
+        study: its output folder.
+        arm: the arm's id, or its label in the report.
+        out: the folder of the head.
+        settings: what is not the default in it takes the place of the study's own; with other `folds` or `repeats` new
+            folds are dealt.
+        target: which of its targets; not needed where it has one.
+        progress: told of every probe.
+        say: told what the target holds, before anything is fitted.
+
+    Raises:
+        ConfigError: the study has no such target or arm, or has several targets and none is named; or other folds are
+            asked for where its own kept sites apart, or the like.
+        StoreError: its results, sets or models cannot be read.
+    """
+    found = read_finished_study(study)
+    names = ", ".join(found.targets)
+    if target is None and len(found.targets) > 1:
+        raise ConfigError(f"{study} has {len(found.targets)} targets ({names}). Name one: --target COLUMN.")
+    chosen = found.targets.get(target) if target is not None else next(iter(found.targets.values()))
+    if chosen is None:
+        raise ConfigError(f"{study} has no target {target!r}; it has {names}.")
+    asked = {} if settings is None else _changed(settings)
+    splits = found.splits
+    if {"folds", "repeats"} & asked.keys():
+        if found.scheme != "grouped":
+            raise ConfigError(f"the folds of {study} are {found.scheme}, and only those are used. Ask for no others.")
+        splits = None
+    probes = found.settings.probes.model_copy(update={} if settings is None else _changed(settings.probes))
+    return fit_head(
+        _its_sets(found, chosen.name),
+        found.labels,
+        chosen,
+        arm,
+        out,
+        found.settings.model_copy(update={**asked, "probes": probes}),
+        columns=found.columns,
+        models=found.models,
+        splits=splits,
+        encoder=found.encoder,
+        progress=progress,
+        say=say,
+    )
+
+
+def _its_sets(found: FinishedStudy, target: str) -> list[EmbeddingSet]:
+    """The sets with the slides that the study dealt to folds: its store may hold others by now."""
+    sets = open_all(found.inputs)
+    if found.splits is None:
+        return sets
+    dealt = frozenset(read_splits(found.splits)[target].slides)
+    return [replace(one, slides=tuple(slide for slide in one.slides if slide in dealt)) for one in sets]
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    """What is not as it is by default."""
+    default = type(settings)()
+    names = [name for name in type(settings).model_fields if getattr(settings, name) != getattr(default, name)]
+    return {name: getattr(settings, name) for name in names}
+
+
+def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> FinishedStudy:
+    kept = ("slide", "group", "site", "count", "patient_of")
+    columns = {name: about[name] for name in kept if about.get(name) is not None}
+    columns |= {name: tuple(about.get(name) or ()) for name in ("missing", "not_missing")}
+    targets = {}
+    for name, own in about["targets"].items():
+        given = {key: own[key] for key in ("kind", "positive", "event") if own.get(key) is not None}
+        targets[name] = Target(name, order=tuple(own.get("order") or ()), **given)
+    splits = folder / _SPLITS
+    known = {name: settings[name] for name in ("folds", "repeats", "seeds", "most_instances") if name in settings}
+    return FinishedStudy(
+        folder=folder,
+        inputs=tuple(folder / one for one in about["sets"]),
+        labels=folder / about["labels"],
+        targets=targets,
+        columns=LabelColumns(**columns),
+        models=tuple(folder / one for one in (about.get("models") or {}).values()),
+        splits=splits if splits.is_file() else None,
+        scheme=str(settings.get("scheme", "grouped")),
+        encoder=(about.get("file") or {}).get("encoder") or None,
+        settings=FitSettings(**known, probes=ProbeSettings.model_validate(settings.get("probes", {}))),
+    )

@@ -1,0 +1,285 @@
+"""Fit one arm on all labelled slides and keep it, with what it takes to use it on slides that nobody has labelled."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from parfocal.bags import Bag, read_bags
+from parfocal.cohort import (
+    Cohort,
+    Fold,
+    LabelColumns,
+    Splits,
+    Target,
+    make_splits,
+    read_splits,
+    read_target,
+    whole_fold,
+)
+from parfocal.config import Settings
+from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
+from parfocal.evaluate import ArmFits, ArmRun, compare_arms
+from parfocal.evaluate.arms import Arm, read_arm_bags
+from parfocal.evaluate.fitting import FitFailedError, attempt_fit
+from parfocal.evaluate.sources import common_slides, named, open_all
+from parfocal.files import file_digest8, writable_folder
+from parfocal.heads import Fit, FittedProbe, FoldPrediction, ProbeSettings, average_predictions, predict
+from parfocal.predict.calibration import Calibration, fit_calibration, held_out_brier
+from parfocal.predict.choice import find_arm, model_of, tiles_of
+from parfocal.predict.facts import (
+    FORMAT_VERSION,
+    BranchFacts,
+    CalibrationFacts,
+    HeadFacts,
+    MetricFacts,
+    OutsideFacts,
+    TrainedOn,
+)
+from parfocal.predict.head import TILES, Head, write_head
+from parfocal.predict.outside import FALSE_ALARMS, Habits, fit_habits
+from parfocal.predict.source import describe_tiles, is_made_by_model
+from parfocal.run.device import find_device
+from parfocal.store import EmbeddingSet, LeftOut
+from parfocal.version import __version__
+
+__all__ = ["FitSettings", "fit_head"]
+
+Progress = Callable[[int, int, str], None]
+"""Told how many probes are fitted, how many there are, and which one comes next (empty at the end)."""
+
+
+class FitSettings(Settings):
+    """How an arm is fitted, and how its scores are calibrated."""
+
+    folds: int = Field(5, ge=2, description="Folds of the cross-validation that gives the scores to calibrate on.")
+    repeats: int = Field(5, ge=1, description="How often the cross-validation is repeated with other folds.")
+    seeds: int = Field(1, ge=1, description="Seeds that a network is fitted with; their scores are averaged.")
+    most_instances: int = Field(
+        1024, ge=1, description="Instances of a slide and magnification that attention is fitted on; means use all."
+    )
+    false_alarms: float = Field(
+        FALSE_ALARMS,
+        gt=0,
+        lt=1,
+        description="Share of new patients, like those of training, of whom a slide may be called outside by mistake; "
+        "n patients hold no smaller one than 1 in n + 1.",
+    )
+    probes: ProbeSettings = ProbeSettings()
+
+
+def fit_head(
+    inputs: Sequence[Path | EmbeddingSet],
+    labels: Path,
+    target: str | Target,
+    arm: str,
+    out: Path,
+    settings: FitSettings | None = None,
+    *,
+    columns: LabelColumns | None = None,
+    models: Sequence[Path] = (),
+    splits: Path | None = None,
+    encoder: str | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Head:
+    """Fit an arm on all labelled slides, calibrate it on out-of-fold scores, and write it as a head.
+
+    Whatever the arm chooses it chooses by inner folds. The scores that the calibration is fitted on are those of a
+    cross-validation, with patients kept together, in which the same choices are made again in every fold.
+
+    Args:
+        inputs: stores, folders of sets, or open sets: tile embeddings, and what `represent` made of them.
+        labels: a CSV or an Excel workbook with a slide column and the target.
+        target: the column to predict; a text stands for a target whose kind is seen from its values.
+        arm: the arm's id, or its label in a report.
+        out: the folder of the head.
+        settings: folds, repeats and what the arm chooses among.
+        columns: the columns of slide and group (patient) in `labels`, and how they are read.
+        models: folders of region encoders; needed where the arm reads region embeddings, and then copied into `out`.
+        splits: a CSV of folds, as `splits.csv` of an evaluation, in place of new ones.
+        encoder: how the tile encoder is loaded, where its name is no spec.
+        progress: told of every probe.
+        say: told what the target holds, before anything is fitted.
+
+    Raises:
+        ParfocalError: a fit failed, or gave scores that are not finite.
+        ConfigError: there is no such arm, or labels, splits, models and sets do not fit together.
+        StoreError: a set cannot be read.
+    """
+    settings = settings or FitSettings()
+    tell = progress or (lambda done, total, name: None)
+    find_device(settings.probes.device)
+    writable_folder(out.absolute().parent)
+    sets = open_all(inputs)
+    asked, columns = Target(target) if isinstance(target, str) else target, columns or LabelColumns()
+    labelled = read_target(labels, asked, columns)
+    chosen, branches = find_arm(sets, models, arm)
+    tiles = tiles_of(branches, sets)
+    model = model_of(branches, sets, models)
+    cohort = labelled.restricted_to(common_slides(sets)[0], named(sets))
+    if say is not None:
+        say(cohort.sentence())
+    dealt = _splits(splits, cohort, settings)
+    seed, left_out = settings.probes.seed, LeftOut()
+    bags = read_arm_bags(
+        branches, sets, cohort.slides, most_instances=settings.most_instances, seed=seed, left_out=left_out
+    )
+    usual = _read_means(tiles, cohort.slides, left_out)
+    if left_out.notes():
+        bags = {key: bag.without(left_out.reasons) for key, bag in bags.items()}
+        cohort = cohort.without(left_out.reasons)
+        dealt = _splits(splits, cohort, settings)
+    folds = dealt.folds(cohort, inner=settings.probes.inner_folds, seed=seed)
+    whole = whole_fold(cohort, inner=settings.probes.inner_folds, seed=seed)
+    # One probe for each branch and seed. Only fits have another seed; folds stay.
+    jobs = [(branch, seed + more) for branch in branches for more in range(settings.seeds if branch.is_random else 1)]
+    probes: list[FittedProbe] = []
+    predictions: list[list[FoldPrediction]] = []
+    with threadpool_limits(1):
+        for number, (branch, own_seed) in enumerate(jobs):
+            tell(number, len(jobs), branch.label)
+            own = [bags[key] for key in branch.bags]
+            assert branch.pool is not None  # an arm that averages others averages arms with a probe
+            choices = settings.probes.model_copy(update={"seed": own_seed})
+            try:
+                found = attempt_fit(
+                    partial(_fit_branch, branch.pool, own, cohort, folds, whole, choices, probes), folds
+                )
+            except FitFailedError as error:
+                raise ParfocalError(f"cannot fit {branch.label} on {cohort.target!r}: {error}.") from error
+            predictions.append(found)
+        score = average_predictions(predictions) if len(jobs) > 1 else predictions[0]
+        held_out = _by_repeat(score, folds, len(cohort.slides))
+        calibration = fit_calibration(cohort.outcome, held_out, cohort.groups)
+        brier = held_out_brier(cohort.outcome, held_out, cohort.groups, folds) if cohort.outcome.classes else None
+        habits = fit_habits(usual, cohort.groups, false_alarms=settings.false_alarms, seed=seed)
+    run = compare_arms([chosen], [ArmFits(tuple(score), 0.0, 0.0)], cohort, dealt, folds, seed=seed)
+    facts = HeadFacts(
+        parfocal_head=FORMAT_VERSION,
+        parfocal_version=__version__,
+        target=cohort.target,
+        kind=cohort.outcome.kind,
+        classes=cohort.outcome.classes,
+        arm=chosen.id,
+        arm_label=chosen.label,
+        branches=tuple(_branch_facts(branch, probe, sets) for (branch, _), probe in zip(jobs, probes, strict=True)),
+        tiles=describe_tiles(tiles, encoder),
+        model=None if model is None else model.facts,
+        trained_on=_trained_on(cohort, labels),
+        metric=_metric_facts(run.metric.name, run.runs[0], brier),
+        calibration=_calibration_facts(calibration),
+        outside=_outside_facts(habits),
+        settings=settings.model_dump(mode="json"),
+        arrays_digest="",
+    )
+    head = Head(facts, tuple(probes), calibration, habits, None if model is None else model.folder, out)
+    tell(len(jobs), len(jobs), "")
+    return write_head(head, out)
+
+
+def _read_means(tiles: EmbeddingSet, slides: Sequence[str], left_out: LeftOut) -> list[Bag]:
+    """What is usual is learnt from means of tiles and regions, so one instance of each slide is enough to keep."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*attention sees a random part", ParfocalWarning)
+        bags = read_bags(tiles, left_out.keep(slides), most_instances=1, left_out=left_out)
+    return [bag.without(left_out.reasons) for bag in bags]
+
+
+def _fit_branch(
+    pool: Fit,
+    bags: Sequence[Bag],
+    cohort: Cohort,
+    folds: Sequence[Fold],
+    whole: Fold,
+    choices: ProbeSettings,
+    probes: list[FittedProbe],
+) -> list[FoldPrediction]:
+    """The predictions of a probe in every fold; the probe of all slides is added to `probes`."""
+    *held_out, final = pool(bags, cohort.outcome, [*folds, whole], choices)
+    found = predict(held_out, bags, folds)
+    probes.append(final)
+    return found
+
+
+def _splits(path: Path | None, cohort: Cohort, settings: FitSettings) -> Splits:
+    if path is None:
+        return make_splits(cohort, folds=settings.folds, repeats=settings.repeats, seed=settings.probes.seed)
+    found = read_splits(path)
+    if cohort.target not in found:
+        raise ConfigError(f"{path} has no folds for {cohort.target!r}; it has them for {', '.join(found) or 'none'}.")
+    return found[cohort.target]
+
+
+def _by_repeat(
+    predictions: Sequence[FoldPrediction], folds: Sequence[Fold], n_slides: int
+) -> Float64[np.ndarray, "repeat slide column"]:
+    """The score of every slide in every repeat, by a probe that had not seen it."""
+    repeats = sorted({fold.repeat for fold in folds})
+    score = np.full((len(repeats), n_slides, predictions[0].score.shape[1]), np.nan)
+    for fold, prediction in zip(folds, predictions, strict=True):
+        score[repeats.index(fold.repeat), fold.test] = prediction.score
+    return score
+
+
+def _branch_facts(branch: Arm, probe: FittedProbe, sets: Sequence[EmbeddingSet]) -> BranchFacts:
+    def source(one: EmbeddingSet) -> str:
+        return str(one.settings["readout"]) if is_made_by_model(one) else TILES
+
+    state = probe.state()
+    bags = tuple((source(sets[number]), name) for number, name in branch.bags)
+    return BranchFacts(bags=bags, probe=state.probe, facts=dict(state.facts))
+
+
+def _trained_on(cohort: Cohort, labels: Path) -> TrainedOn:
+    outcome = cohort.outcome
+    counts = Counter(outcome.value.astype(int).tolist()) if outcome.classes else {}
+    classes: Mapping[str, int] = {name: counts.get(number, 0) for number, name in enumerate(outcome.classes)}
+    return TrainedOn(
+        slides=len(cohort.slides),
+        patients=cohort.n_groups if cohort.is_grouped else None,
+        classes=dict(classes),
+        labels=file_digest8(labels),
+        notes=tuple(cohort.group_notes()),
+    )
+
+
+def _metric_facts(name: str, run: ArmRun, brier: float | None) -> MetricFacts:
+    interval = run.interval
+    return MetricFacts(
+        name=name,
+        estimate=float(interval.estimate),
+        low=float(interval.low),
+        high=float(interval.high),
+        level=float(interval.level),
+        method=interval.method,
+        brier=brier,
+    )
+
+
+def _calibration_facts(calibration: Calibration) -> CalibrationFacts:
+    return CalibrationFacts(
+        slope=calibration.slope,
+        intercept=tuple(calibration.intercept.tolist()),
+        spread=calibration.spread,
+        n=calibration.n,
+        least=calibration.least,
+    )
+
+
+def _outside_facts(habits: Habits) -> OutsideFacts:
+    limit = habits.limit
+    return OutsideFacts(
+        cut=limit.cut,
+        n=limit.n,
+        bags=tuple(bag.name for bag in habits.bags),
+        false_alarms=limit.asked,
+        rate=limit.rate,
+        smallest_rate=limit.smallest_rate,
+    )

@@ -1,0 +1,108 @@
+"""What is to be known of a head before it is used, in sentences: for the terminal, and as a page inside the head."""
+
+from pathlib import Path
+
+from parfocal.predict.calibration import Calibration
+from parfocal.predict.facts import HeadFacts
+from parfocal.predict.outside import Limit
+from parfocal.report import Column, Note, ReportPage, Row, Section, Table, Text, make_report
+from parfocal.report.page import Block
+
+__all__ = ["fit_sentences", "outside_sentence", "patients_of", "write_head_page"]
+
+
+def patients_of(facts: HeadFacts) -> str:
+    """What those who were counted are called: slides, where nothing said which of them come from one patient."""
+    return "slides" if facts.trained_on.patients is None else "patients"
+
+
+def fit_sentences(facts: HeadFacts) -> tuple[str, ...]:
+    """What was fitted on how many, how well it reads slides that it had not seen, and how sure it may be."""
+    trained, metric, calibration = facts.trained_on, facts.metric, facts.calibration
+    whose = "taken as independent" if trained.patients is None else f"of {trained.patients} patients"
+    joint = ", " if trained.patients is None else " "
+    said = [
+        f"{metric.name} {metric.estimate:.2f} ({metric.low:.2f} to {metric.high:.2f}) on slides it had not seen; "
+        f"fitted on {trained.slides} slides{joint}{whose}"
+    ]
+    if calibration.slope == 0 and facts.kind != "survival":
+        said.append("its scores did not rise with the target: every slide will get the same prediction")
+    if facts.classes and calibration.least:
+        brier = (
+            "" if metric.brier is None else f"; Brier score {metric.brier:.3f} on {patients_of(facts)} it had not seen"
+        )
+        said.append(
+            f"no probability below {calibration.least:.2g} or above {1 - calibration.least:.2g}: "
+            f"{calibration.n} {patients_of(facts)} bear out no more{brier}"
+        )
+    return tuple(said)
+
+
+def outside_sentence(facts: HeadFacts, limit: Limit) -> str:
+    """From where on a slide is outside, and how often that is a mistake."""
+    return f"outside is beyond a distance of {limit.cut:.2f}; {limit.sentence(patients_of(facts))}"
+
+
+def write_head_page(facts: HeadFacts, calibration: Calibration, limit: Limit, path: Path) -> Path:
+    """Write the page of a head: the sentences, the caveats, and the distances that the cut rests on."""
+    trained = facts.trained_on
+    counts: list[Block] = [
+        Table("Slides of each class", (Column("Class"), Column("Slides", "right")), tuple(
+            Row((name, f"{count:,}")) for name, count in trained.classes.items()
+        ))
+    ] if trained.classes else []  # fmt: skip
+    probabilities = (
+        "Probabilities are fitted on scores of slides that their probe had not seen. "
+        f"{patients_of(facts).capitalize()} are counted: the slides of one weigh as much together as the only slide of "
+        "another. No class gets a probability nearer to 0 or 1 than one more of them could bring it, 1 / (n + 2)."
+    )
+    if not facts.classes:
+        probabilities = (
+            f"Values and intervals are fitted on scores of slides that their probe had not seen; n is {calibration.n} "
+            f"{patients_of(facts)}, whose slides weigh as much together as the only slide of another."
+        )
+    page = ReportPage(
+        title=f"{facts.arm_label}, for {facts.target}",
+        lead=tuple(f"{one[0].upper()}{one[1:]}." for one in (*fit_sentences(facts), outside_sentence(facts, limit))),
+        sections=(
+            Section("Fitted on", (*(Note(note, "To be known") for note in trained.notes), *counts)),
+            Section("What a prediction says", (Text((probabilities,)),)),
+            Section(
+                "What is called outside",
+                (Text((_OUTSIDE if trained.patients is not None else _OUTSIDE_OF_SLIDES,)), _distances(facts, limit)),
+            ),
+        ),
+        settings=facts.settings,
+        inputs={"labels": trained.labels, "tile encoder": facts.tiles.encoder_digest},
+    )
+    return make_report(page, path)
+
+
+_OUTSIDE = (
+    "A slide is compared with all training slides. Where the usual ends was measured on each patient by the others: "
+    "with the furthest of its slides, by measures fitted without it. A new patient who is like these has each rank "
+    "among them equally often, and from that follows the rate of false alarms. How often a slide of another organ, "
+    "stain or hospital is called outside does not follow."
+)
+_OUTSIDE_OF_SLIDES = (
+    "A slide is compared with all training slides. Where the usual ends was measured on each of them by measures "
+    "fitted without it. A new slide that is like these and independent of them has each rank equally often, and from "
+    "that follows the rate of false alarms; a further slide of a training patient is not independent. How often a "
+    "slide of another organ, stain or hospital is called outside does not follow."
+)
+
+
+def _distances(facts: HeadFacts, limit: Limit) -> Table:
+    """The furthest of the distances: those that are beyond the cut or on it, and a few below."""
+    shown = limit.patients[::-1][:10]
+    rows = tuple(
+        Row((str(place + 1), f"{value:.2f}", f"{(place + 1) / (limit.n + 1):.2g}")) for place, value in enumerate(shown)
+    )
+    columns = (
+        Column("Rank", "right"),
+        Column("Distance", "right"),
+        Column("False alarms with this cut", "right", "The share of new ones, like these, that lie beyond it."),
+    )
+    what = patients_of(facts)
+    caption = f"The furthest {len(rows)} of {limit.n} {what}, each from measures fitted without it"
+    return Table(caption, columns, rows)

@@ -1,0 +1,273 @@
+"""What a head says about slides that nobody has labelled, one row for each, whatever becomes of the others."""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from parfocal.bags import Bag, RepresentSettings, read_bags, represent_regions
+from parfocal.config import Settings
+from parfocal.embed import Event, Notice, RunStarted, SlideFinished, embed_slides
+from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning, SlideError, StoreError
+from parfocal.files import digest8, writable_folder
+from parfocal.geometry import format_mpp
+from parfocal.predict.head import TILES, Head, SourceBag, load_head
+from parfocal.predict.predictions import PredictSummary, SlidePrediction, write_predictions
+from parfocal.predict.source import embed_settings, find_tiles, is_store, refuse_other_tiles
+from parfocal.run import FailedSlide, read_failures
+from parfocal.run.device import find_device
+from parfocal.run.failures import failure
+from parfocal.slides import SlideIds, SlideSource
+from parfocal.store import EmbeddingSet, open_sets
+
+__all__ = ["PredictSettings", "predict_slides"]
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage, how many slides are done in it, and how many there are."""
+
+_FINGERPRINT = "slide_fingerprint"
+_EVERYTHING = 1 << 62  # attention sees all instances of a slide: no draw, so nothing depends on other slides
+
+
+class PredictSettings(Settings):
+    """How slides are embedded for a prediction; what changes a row is the head's and not asked."""
+
+    encoder: str = Field(
+        "", description="How the head's tile encoder is loaded, where its name does not say or its weights have moved."
+    )
+    slide_mpp: float | None = Field(
+        None, description="Micrometres per pixel of every given slide, in place of what its file says."
+    )
+    mpp_from_objective: bool = Field(
+        False, description="Take 10 um / power where a slide has an objective power and no resolution."
+    )
+    ids: SlideIds = Field(
+        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
+    )
+    scan: int | None = Field(
+        None, ge=0, description="Which scan of a file that holds several, from 0 in the order of the file; the first."
+    )
+    max_absent: float = Field(
+        0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
+    )
+    trust_times: bool = Field(
+        False, description="Take a finished slide's file of the same size for unchanged whatever its time."
+    )
+    device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
+    batch: int = Field(64, gt=0, description="How many tiles the tile encoder gets at once.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="How many slides are embedded at a time, each in a process of its own; 0 uses this process.",
+    )
+
+
+def predict_slides(
+    inputs: Sequence[Path],
+    head: Path,
+    out: Path,
+    settings: PredictSettings | None = None,
+    *,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> PredictSummary:
+    """Predict slides, or the slides of a store, and write a table; a slide that fails has its reason in it.
+
+    A prediction is the same whatever other slides are predicted with it. What is embedded is kept in `store`, so that
+    a run that was stopped goes on where it was.
+
+    Args:
+        inputs: one store of tile embeddings (or a set of it); or slide files, folders of them, or manifests.
+        head: the folder of a head.
+        out: the table to write, a CSV.
+        settings: how slides are embedded.
+        store: where embeddings are written; a folder beside `out` where None.
+        progress: told how far each stage is.
+
+    Raises:
+        StoreError: the head or the store cannot be read.
+        MismatchError: the embeddings are of another encoder, other magnifications or other regions than the head's.
+        ConfigError: an input is absent, `out` is a folder, no slide is found, or the encoder cannot be loaded.
+    """
+    settings = settings or PredictSettings()
+    tell = progress or (lambda stage, done, total: None)
+    find_device(settings.device)
+    fitted = load_head(head)
+    store = store or out.with_name(f"{out.stem}-store")
+    if out.is_dir():
+        raise ConfigError(f"cannot write the predictions to {out}: it is a folder. Name a file, such as {out}.csv.")
+    absent = [path for path in inputs if not os.path.lexists(path)]
+    if absent:
+        raise ConfigError(f"cannot predict {absent[0]}: there is no such file or folder.")
+    writable_folder(out.absolute().parent)
+    stores = [path for path in inputs if is_store(path)]
+    if stores and len(inputs) > 1:
+        raise ConfigError(f"{stores[0]} is a store, and something else is named beside it. Predict one at a time.")
+    failed: dict[str, FailedSlide]
+    if stores:
+        tiles = find_tiles(stores[0], fitted.facts.tiles, head)
+        failed = _failures_of(tiles)
+        slides = sorted({*tiles.slides, *failed})
+    else:
+        tiles, failed, slides = _embed(inputs, fitted, store, settings, tell)
+    usable = [slide for slide in slides if slide not in failed]
+    sources = {TILES: replace(tiles, slides=tuple(usable))}
+    if fitted.readouts:
+        made, unrepresented = _represent(sources[TILES], fitted, store, settings, tell)
+        sources |= made
+        failed |= unrepresented
+    outcomes: list[SlidePrediction | FailedSlide] = []
+    warned: list[str] = []
+    for number, slide in enumerate(slides):
+        tell("predict", number, len(slides))
+        outcomes.append(failed.get(slide) or _predict_or_fail(fitted, sources, slide, warned))
+    tell("predict", len(slides), len(slides))
+    if warned:
+        warnings.warn(f"{len(warned)} slides gave a warning; the first: {warned[0]}", ParfocalWarning, stacklevel=2)
+    summary = PredictSummary(out, fitted, tiles, tuple(outcomes))
+    write_predictions(summary)
+    return summary
+
+
+def _embed(
+    inputs: Sequence[Path], head: Head, store: Path, settings: PredictSettings, tell: Progress
+) -> tuple[EmbeddingSet, dict[str, FailedSlide], list[str]]:
+    """The set with the slides in it, those that failed, and all of them in the order of the input."""
+    facts = head.facts.tiles
+    how = settings.model_dump(exclude={"encoder"})
+    embedding = embed_settings(facts, head.path, encoder=settings.encoder, **how)
+    done = total = 0
+
+    def on_event(event: Event) -> None:
+        nonlocal done, total
+        if isinstance(event, RunStarted):
+            total = event.n_slides
+        if isinstance(event, SlideFinished):
+            done += 1
+            tell("embed", done, total)
+        if isinstance(event, Notice):
+            warnings.warn(event.text, ParfocalWarning, stacklevel=2)
+
+    summary = embed_slides(list(inputs), store, embedding, on_event=on_event)
+    found = [one for one in open_sets(summary.set_path) if one.path == summary.set_path]
+    refuse_other_tiles(found[0], facts, head.path)
+    failed = {one.slide: one for one in summary.failed}
+    return found[0], failed, [one.slide for one in summary.outcomes]
+
+
+def _failures_of(tiles: EmbeddingSet) -> dict[str, FailedSlide]:
+    """Slides that are not in a set because they could not be embedded."""
+    return {
+        one.slide: FailedSlide(one.slide, Path(one.path), one.error, one.message)
+        for one in read_failures(tiles.path.parent)
+        if one.set == tiles.name and one.slide not in tiles.slides
+    }
+
+
+def _represent(
+    tiles: EmbeddingSet, head: Head, store: Path, settings: PredictSettings, tell: Progress
+) -> tuple[dict[str, EmbeddingSet], dict[str, FailedSlide]]:
+    """The sets of the head's own region encoder by readout, and the slides that are in none."""
+    model = head.facts.model
+    assert head.model is not None  # a head with a readout has a model
+    assert model is not None
+    how = RepresentSettings.model_validate(
+        {
+            "readouts": head.readouts,
+            "precision": model.precision,
+            "dtype": model.dtype,
+            "device": settings.device,
+            "other_mpps": True,  # those of the head's own training, which had been accepted there
+        }
+    )
+    # A place for each set of tiles: another store may hold another slide under the same id.
+    place = store / f"regions-{digest8(str(tiles.path.resolve()))}"
+    summary = represent_regions(
+        tiles, head.model, place, how, progress=lambda done, total, slide: tell("represent", done, total)
+    )
+    for one in summary.sets:
+        if one.settings["model_digest"] != model.digest:
+            raise MismatchError(
+                f"the head {head.path} is damaged: its region encoder is {one.settings['model_digest']} and was "
+                f"{model.digest} when it was fitted. Copy or fit it again."
+            )
+    made = dict(zip(head.readouts, summary.sets, strict=True))
+    failed = {one.slide: one for one in summary.failed}
+    for slide in summary.done:
+        try:
+            ours = tiles.attributes(slide).get(_FINGERPRINT)
+            if any(one.attributes(slide).get(_FINGERPRINT) != ours for one in summary.sets):
+                raise MismatchError(
+                    f"its region embeddings in {place} are those of another slide file; remove that folder."
+                )
+        except (ParfocalError, OSError) as error:
+            failed[slide] = failure(SlideSource(slide, tiles.path), error)
+    return made, failed
+
+
+def _predict_or_fail(
+    head: Head, sources: Mapping[str, EmbeddingSet], slide: str, warned: list[str]
+) -> SlidePrediction | FailedSlide:
+    try:
+        with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
+            warnings.simplefilter("always")
+            found = _predict(head, sources, slide)
+    except Exception as error:
+        # Whatever is wrong with the rows of one slide, the others are predicted.
+        return failure(SlideSource(slide, sources[TILES].path), error)
+    warned += [str(one.message) for one in caught[:1]]
+    return found
+
+
+def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> SlidePrediction:
+    """One slide, read by itself, so that nothing of another one can reach it."""
+    tiles, bags = sources[TILES], dict[SourceBag, Bag]()
+    for mpp, count in tiles.n_tiles(slide).items():
+        if not count:
+            raise SlideError(
+                f"{slide} has no vector to pool at {format_mpp(mpp)} mpp: no tissue was found on it, so nothing can be "
+                "predicted. Look at the slide, or leave it out."
+            )
+    usual = [format_mpp(mpp) for mpp in tiles.mpps]
+    for source, one in sources.items():
+        names = [*(usual if source == TILES else ()), *(name for asked, name in head.bags if asked == source)]
+        bags |= {(source, bag.name): bag for bag in read_bags(one, [slide], names=names, most_instances=_EVERYTHING)}
+    score = head.score(bags, 0)
+    distance = head.habits.distance([bags[TILES, name] for name in usual], 0)
+    calibration, probability, value, interval = head.calibration, np.zeros(0), None, None
+    if head.facts.classes:
+        probability = calibration.probability(score)[0]
+    else:
+        value = float(calibration.value(score)[0])
+        if head.facts.kind == "continuous":
+            interval = value - calibration.half_width, value + calibration.half_width
+    said = np.array([*probability, *(() if value is None else (value,)), *(interval or ()), distance.value])
+    if not np.isfinite(said).all():
+        raise StoreError(
+            f"what the head {head.path} says of {slide} is not finite (a score of {score.ravel()[0]:g}): its "
+            "embeddings are too far from those that the head was fitted on. Look at how it was embedded."
+        )
+    n_regions, n_tiles = tiles.n_regions(slide), tiles.n_tiles(slide)
+    there, planned = 0, 0
+    absent = {}
+    for mpp in tiles.mpps:
+        full = n_regions * round(tiles.region_um / (head.facts.tiles.tile_px * mpp)) ** 2
+        absent[format_mpp(mpp)] = 1 - n_tiles[mpp] / full
+        there, planned = there + n_tiles[mpp], planned + full
+    return SlidePrediction(
+        slide=slide,
+        probability=probability,
+        value=value,
+        interval=interval,
+        absent_share=absent,
+        absent_overall=1 - there / planned,
+        n_regions=n_regions,
+        distance=distance,
+        rank=head.habits.limit.rank(distance.value),
+        is_outside=distance.value > head.habits.limit.cut,
+    )

@@ -1,0 +1,180 @@
+"""Which tile embeddings a head takes: what it was fitted on, and a refusal of everything else."""
+
+from pathlib import Path
+from typing import Any
+
+from parfocal.config import GridConfig
+from parfocal.embed import EmbedSettings, load_encoders
+from parfocal.encoders.spec import parse_encoder_specs, parse_spec
+from parfocal.errors import ConfigError, EncoderError, MismatchError
+from parfocal.geometry import format_mpp
+from parfocal.predict.facts import TileFacts
+from parfocal.store import EmbeddingSet, open_sets
+
+__all__ = ["describe_tiles", "embed_settings", "find_tiles", "is_made_by_model", "is_store", "refuse_other_tiles"]
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is a store or one of its sets, and not a folder of slides."""
+    return path.is_dir() and ((path / "settings.json").is_file() or any(path.glob("*/settings.json")))
+
+
+def is_made_by_model(one: EmbeddingSet) -> bool:
+    """Whether a region encoder wrote the set; else it holds the embeddings of tiles themselves."""
+    return "model" in one.settings
+
+
+def describe_tiles(one: EmbeddingSet, spec: str | None = None) -> TileFacts:
+    """The facts about a set that a head keeps.
+
+    Args:
+        one: a set of tile embeddings.
+        spec: how its encoder is loaded; read from its settings where None.
+    """
+    return TileFacts(
+        encoder=str(one.settings.get("encoder", one.name)),
+        encoder_digests={format_mpp(mpp): digest for mpp, digest in one.encoder_digests.items()},
+        encoder_digest=one.encoder_digest,
+        spec=_spec_of(one.settings) if spec is None else spec,
+        mpps=one.mpps,
+        region_um=one.region_um,
+        tile_px=int(one.content["tile_px"]),
+        dtype=one.content["dtype"],
+        settings=one.settings,
+    )
+
+
+def find_tiles(path: Path, facts: TileFacts, head: Path) -> EmbeddingSet:
+    """The set of a store that a head takes.
+
+    Raises:
+        MismatchError: there is none; the text says in what the sets that are there differ.
+        StoreError: there is no set at all.
+    """
+    sets = [one for one in open_sets(path) if one.kind == "tiles" and not is_made_by_model(one)]
+    if not sets:
+        raise MismatchError(f"{path} holds no tile embeddings, which the head {head} is for. Name their store.")
+    differing = [(one, _differences(facts, describe_tiles(one))) for one in sets]
+    fitting = [one for one, difference in differing if not difference]
+    if not fitting:
+        found = "; ".join(f"{one.name} has {difference}" for one, difference in differing)
+        raise MismatchError(f"the head {head} does not fit {path}: {found}. Embed the slides as the head expects.")
+    if len(fitting) > 1:
+        names = ", ".join(one.name for one in fitting)
+        raise MismatchError(f"{path} holds {len(fitting)} sets that fit the head: {names}. Name the folder of one.")
+    return fitting[0]
+
+
+def refuse_other_tiles(one: EmbeddingSet, facts: TileFacts, head: Path) -> None:
+    """Raise where a set is not what a head takes.
+
+    Raises:
+        MismatchError: it is not; the text names both.
+    """
+    difference = _differences(facts, describe_tiles(one))
+    if difference:
+        raise MismatchError(f"the head {head} does not fit {one.path}: it has {difference}.")
+
+
+def embed_settings(facts: TileFacts, head: Path, *, encoder: str = "", **how: Any) -> EmbedSettings:
+    """The settings that embed new slides as a head expects; the encoder is loaded once to see that it is the same.
+
+    Args:
+        facts: of the head.
+        head: the folder, for messages.
+        encoder: a spec in place of the head's own, such as for weights that lie elsewhere now.
+        how: device, workers and the like.
+
+    Raises:
+        MismatchError: the encoder is another one.
+        ConfigError: it is not known how to load the encoder, or it cannot be loaded.
+    """
+    spec = encoder or facts.spec
+    if spec is None:
+        raise ConfigError(
+            f"the head {head} takes embeddings of {facts.encoder} ({facts.encoder_digest}), and it is not known how to "
+            "load it. Give a store in place of slides, or the encoder: --encoder SPEC."
+        )
+    if not encoder and any(parse_spec(one).kind == "python" for one in _specs_in(spec, facts)):
+        raise ConfigError(
+            f"the head {head} names Python code as its tile encoder ({spec}), which is not run because a file says so. "
+            "If you trust it, say it yourself: --encoder SPEC. Or give a store in place of slides."
+        )
+    dtypes = {one.get("dtype") for one in facts.settings.get("encoders", {}).values()}
+    dtype = dtypes.pop() if len(dtypes) == 1 else "auto"
+    settings = EmbedSettings(
+        encoder=spec,
+        grid=GridConfig.model_validate(facts.settings["grid"]),
+        coarse=facts.settings["coarse"],
+        dtype=facts.dtype,
+        **{"encoder_dtype": dtype if dtype in _DTYPES else "auto", **how},
+    )
+    try:
+        encoders = load_encoders(settings)
+    except EncoderError as error:
+        raise ConfigError(
+            f"the encoder of the head {head} cannot be loaded as {spec!r} ({error}) Say how: --encoder SPEC."
+        ) from error
+    found = {format_mpp(mpp): one.digest for mpp, one in encoders.items()}
+    if found != facts.encoder_digests:
+        names = ", ".join(sorted({one.name for one in encoders.values()}))
+        digests = ", ".join(sorted(set(found.values())))
+        raise MismatchError(
+            f"the head {head} was fitted on embeddings of {facts.encoder} ({facts.encoder_digest}); "
+            f"{spec} is {names} ({digests}), which is another encoder or another version of it."
+        )
+    return settings
+
+
+def _specs_in(spec: str, facts: TileFacts) -> list[str]:
+    """The spec of each magnification; none where the text cannot be taken apart, which loading will say."""
+    try:
+        return list(parse_encoder_specs(spec, facts.mpps).values())
+    except EncoderError:
+        return []
+
+
+def _differences(expected: TileFacts, found: TileFacts) -> str:
+    """In what two kinds of embeddings differ, one of them first; nothing where they are alike."""
+    if found.encoder_digests != expected.encoder_digests and set(found.encoder_digests) == set(
+        expected.encoder_digests
+    ):
+        return (
+            f"embeddings of {found.encoder} ({found.encoder_digest}), and the head was fitted on those of "
+            f"{expected.encoder} ({expected.encoder_digest})"
+        )
+    pairs: list[tuple[str, Any, Any, str]] = [
+        ("the magnifications", _listed(found.mpps), _listed(expected.mpps), "mpp"),
+        ("regions of", f"{found.region_um:g}", f"{expected.region_um:g}", "um"),
+        ("tiles of", found.tile_px, expected.tile_px, "px"),
+        ("coarse tiles that are", found.settings.get("coarse"), expected.settings.get("coarse"), ""),
+        ("the tissue share", _min_tissue(found), _min_tissue(expected), "from which a tile is kept"),
+    ]
+    for name, ours, theirs, unit in pairs:
+        if ours != theirs:
+            return f"{name} {ours} {unit}".rstrip() + f", and the head was fitted on {theirs} {unit}".rstrip()
+    return ""
+
+
+def _min_tissue(facts: TileFacts) -> Any:
+    return facts.settings.get("grid", {}).get("min_tissue")
+
+
+def _listed(mpps: tuple[float, ...]) -> str:
+    return ", ".join(map(format_mpp, mpps))
+
+
+def _spec_of(settings: dict[str, Any]) -> str | None:
+    """How the encoders that a set describes are loaded: by their names, which are specs where they need nothing else.
+
+    What comes of it is compared by digest before it is used, so a guess can be refused but not go wrong.
+    """
+    described = settings.get("encoders")
+    if not isinstance(described, dict) or not {"grid", "coarse"} <= settings.keys():
+        return None  # features of another tool
+    specs = {mpp: str(one.get("function", one.get("encoder"))) for mpp, one in described.items()}
+    if len(set(specs.values())) == 1:
+        return next(iter(specs.values()))
+    return ",".join(f"{mpp}={spec}" for mpp, spec in specs.items())

@@ -1,0 +1,118 @@
+"""Metrics, intervals and tests (part of step 10): numbers of folds, cases and targets in, small frozen results out.
+
+Which one is right depends on the design, and using the wrong one is the usual mistake:
+
+- one fixed test set: `delong_interval`, `delong_test`, `patient_bootstrap` (`patient_draws` for many arms);
+- repeated cross-validation: `cross_validated`, and of that `auc_interval` or `concordance_interval`, `paired_test`,
+  `detectable_difference`;
+- several targets: `wilcoxon_signed_rank` over their means, `holm` over their p-values, `mean_over_targets`.
+"""
+
+from parfocal.stats.agreement import balanced_accuracy, explained_variance, quadratic_kappa, spearman
+from parfocal.stats.auc import (
+    AucTest,
+    RocCurve,
+    auc,
+    delong_covariance,
+    delong_interval,
+    delong_test,
+    hanley_mcneil_se,
+    mean_roc,
+    newcombe_interval,
+    roc_curve,
+    weighted_auc,
+)
+from parfocal.stats.bootstrap import PatientDraws, bootstrap_auc_difference, patient_bootstrap, patient_draws
+from parfocal.stats.calibration import (
+    CalibrationLine,
+    ReliabilityBin,
+    brier_score,
+    calibration_line,
+    expected_calibration_error,
+    reliability_bins,
+    wilson_interval,
+)
+from parfocal.stats.concordance import (
+    Concordance,
+    PairTally,
+    RankedPairs,
+    concordance,
+    harrell_concordance,
+    one_against_rest_auc,
+    ordered_pairs,
+    tally_classes,
+    tally_order,
+    tally_times,
+    time_pairs,
+)
+from parfocal.stats.cross_validated import (
+    CrossValidated,
+    FoldTest,
+    TestedFold,
+    auc_interval,
+    concordance_interval,
+    cross_validated,
+    detectable_difference,
+    paired_test,
+    standard_error,
+)
+from parfocal.stats.interval import Interval, rule_of_three
+from parfocal.stats.repeated import nadeau_bengio_interval, nadeau_bengio_se
+from parfocal.stats.tasks import SignedRankTest, holm, mean_over_targets, wilcoxon_signed_rank
+
+__all__ = [
+    "AucTest",
+    "CalibrationLine",
+    "Concordance",
+    "CrossValidated",
+    "FoldTest",
+    "Interval",
+    "PairTally",
+    "PatientDraws",
+    "RankedPairs",
+    "ReliabilityBin",
+    "RocCurve",
+    "SignedRankTest",
+    "TestedFold",
+    "auc",
+    "auc_interval",
+    "balanced_accuracy",
+    "bootstrap_auc_difference",
+    "brier_score",
+    "calibration_line",
+    "concordance",
+    "concordance_interval",
+    "cross_validated",
+    "delong_covariance",
+    "delong_interval",
+    "delong_test",
+    "detectable_difference",
+    "expected_calibration_error",
+    "explained_variance",
+    "hanley_mcneil_se",
+    "harrell_concordance",
+    "holm",
+    "mean_over_targets",
+    "mean_roc",
+    "nadeau_bengio_interval",
+    "nadeau_bengio_se",
+    "newcombe_interval",
+    "one_against_rest_auc",
+    "ordered_pairs",
+    "paired_test",
+    "patient_bootstrap",
+    "patient_draws",
+    "quadratic_kappa",
+    "reliability_bins",
+    "roc_curve",
+    "rule_of_three",
+    "spearman",
+    "standard_error",
+    "tally_classes",
+    "tally_order",
+    "tally_times",
+    "time_pairs",
+    "weighted_auc",
+    "wilcoxon_signed_rank",
+    "wilson_interval",
+]

@@ -1,0 +1,241 @@
+"""Agreement of a risk score with times that are partly censored.
+
+How well a score ranks cases whose labels have an order: the share of pairs that stand the right way round.
+
+Every number here is 0.5 for a score that knows nothing and 1 for one that is never wrong, so that kinds of labels can
+stand in one table: of two classes it is the AUC, of times with censoring Harrell's concordance.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+
+from parfocal.stats.auc import auc
+
+__all__ = [
+    "Concordance",
+    "PairTally",
+    "RankedPairs",
+    "concordance",
+    "harrell_concordance",
+    "one_against_rest_auc",
+    "ordered_pairs",
+    "tally_classes",
+    "tally_order",
+    "tally_times",
+    "time_pairs",
+]
+
+_BLOCK = 512  # rows of the matrix of all pairs at a time
+
+
+def concordance(value: Shaped[np.ndarray, " case"], score: Shaped[np.ndarray, " case"]) -> float:
+    """The share of pairs with different values in which the higher value has the higher score; a tie counts a half.
+
+    With two values it is the AUC; it is (1 + Somers' D of the score given the value) / 2.
+
+    Raises:
+        ValueError: all values are the same, or a number is not finite.
+    """
+    values, scores = np.asarray(value, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    if not (np.isfinite(values).all() and np.isfinite(scores).all()):
+        raise ValueError("values and scores of a concordance must be finite")
+    won, pairs = 0.0, 0
+    for start in range(0, len(values), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        above = values[rows, None] > values
+        pairs += int(above.sum())
+        won += float(
+            (above & (scores[rows, None] > scores)).sum() + 0.5 * (above & (scores[rows, None] == scores)).sum()
+        )
+    if not pairs:
+        raise ValueError(f"a concordance needs two different values; all {len(values)} cases have the same")
+    return won / pairs
+
+
+def one_against_rest_auc(
+    label: Int64[np.ndarray, " case"], score: Shaped[np.ndarray, "case label"], classes: Sequence[int] | None = None
+) -> float:
+    """The mean over classes of the AUC of a class's own score against all other cases.
+
+    Every class counts alike, however rare. A class that no case has, or that all have, is left out.
+
+    Args:
+        label: the number of each case's class.
+        score: one score for each class.
+        classes: which to average; all where None.
+
+    Raises:
+        ValueError: fewer than two classes are there.
+    """
+    wanted = range(score.shape[1]) if classes is None else classes
+    areas = [auc(label == one, score[:, one]) for one in wanted if 0 < int((label == one).sum()) < len(label)]
+    if not areas:
+        raise ValueError(f"a mean AUC needs cases of two classes; all {len(label)} cases are of one")
+    return float(np.mean(areas))
+
+
+_ALL = slice(None)
+
+
+def ordered_pairs(value: Shaped[np.ndarray, " case"], rows: slice = _ALL) -> Bool[np.ndarray, "row case"]:
+    """Where the row's value is above the column's, so that its score should be too; for all rows or some."""
+    return np.asarray(value[rows, None] > value)
+
+
+def time_pairs(
+    time: Shaped[np.ndarray, " case"], event: Shaped[np.ndarray, " case"], rows: slice = _ALL
+) -> Bool[np.ndarray, "row case"]:
+    """Where the row's event was seen before the column's time, or at it and the column is censored."""
+    seen = np.asarray(event, dtype=bool)
+    later = (time[rows, None] < time) | ((time[rows, None] == time) & ~seen)
+    return np.asarray(later & seen[rows, None])
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPairs:
+    """All pairs of a set of cases that say something, and which of them a score ranks right.
+
+    It answers for cases that count several times or not at all, as a bootstrap draws them, by two products with a
+    matrix in place of comparing all pairs again.
+
+    Attributes:
+        comparable: 1 where the row should score above the column.
+        won: of these, 1 where it does, a half at a tie.
+    """
+
+    comparable: Float32[np.ndarray, "case case"]
+    won: Float32[np.ndarray, "case case"]
+
+    @staticmethod
+    def of(pairs: Bool[np.ndarray, "case case"], score: Shaped[np.ndarray, " case"]) -> "RankedPairs":
+        """The pairs with what a score makes of them."""
+        comparable = pairs.astype(np.float32)
+        right = (score[:, None] > score).astype(np.float32) + np.float32(0.5) * (score[:, None] == score)
+        return RankedPairs(comparable, comparable * right)
+
+    def share(self, weight: Float32[np.ndarray, "draw case"]) -> Float64[np.ndarray, " draw"]:
+        """The share of pairs that stand right for each row of weights, a pair as often as its two cases together.
+
+        0.5 where a row leaves no pair.
+        """
+        pairs = np.einsum("dc,dc->d", weight @ self.comparable, weight, dtype=np.float64)
+        won = np.einsum("dc,dc->d", weight @ self.won, weight, dtype=np.float64)
+        return np.asarray(np.divide(won, pairs, out=np.full_like(won, 0.5), where=pairs > 0))
+
+
+@dataclass(frozen=True, eq=False)
+class PairTally:
+    """How many pairs each case is in, and how many of them a score ranks right; a tie counts a half.
+
+    Attributes:
+        won: of each case.
+        pairs: of each case that can be ranked by their labels.
+    """
+
+    won: Float64[np.ndarray, " case"]
+    pairs: Float64[np.ndarray, " case"]
+
+    @property
+    def share(self) -> float:
+        """The share of pairs that are ranked right; NaN where there is none."""
+        total = float(self.pairs.sum())
+        return float(self.won.sum()) / total if total else float("nan")
+
+    def excess(self, expected: float) -> Float64[np.ndarray, " case"]:
+        """How far each case moves the share: what it wins beyond the expected share of its pairs, over all pairs.
+
+        With the share itself it is the derivative of the share by the case's weight, and adds up to zero.
+        """
+        # Every pair is in the tally of two cases.
+        return np.asarray((self.won - expected * self.pairs) / (self.pairs.sum() / 2))
+
+
+def tally_classes(is_positive: Shaped[np.ndarray, " case"], score: Shaped[np.ndarray, " case"]) -> PairTally:
+    """The pairs of a positive and a negative case, by places among the sorted scores of the other class."""
+    truth = np.asarray(is_positive, dtype=bool)
+    won, pairs = np.empty(len(truth)), np.empty(len(truth))
+    for own in (truth, ~truth):
+        others = np.sort(score[~own])
+        below = np.searchsorted(others, score[own], "left") + np.searchsorted(others, score[own], "right")
+        pairs[own] = len(others)
+        won[own] = below / 2
+    return PairTally(np.where(truth, won, pairs - won), pairs)
+
+
+def tally_order(value: Shaped[np.ndarray, " case"], score: Shaped[np.ndarray, " case"]) -> PairTally:
+    """The pairs of different values; the higher one should score higher."""
+    return _tally(lambda rows: ordered_pairs(value, rows), score)
+
+
+def tally_times(
+    time: Shaped[np.ndarray, " case"], event: Shaped[np.ndarray, " case"], risk: Shaped[np.ndarray, " case"]
+) -> PairTally:
+    """The pairs of which one is known to have had the event first; it should have the higher risk."""
+    return _tally(lambda rows: time_pairs(time, event, rows), risk)
+
+
+def _tally(above: Callable[[slice], Bool[np.ndarray, "row case"]], score: Shaped[np.ndarray, " case"]) -> PairTally:
+    """Count pairs by rows, because a matrix of all pairs of 20,000 cases would be 400 MB."""
+    won, pairs = np.zeros((2, len(score)))
+    for start in range(0, len(score), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        asked = above(rows)
+        right = asked * ((score[rows, None] > score) + 0.5 * (score[rows, None] == score))
+        for total, counted in ((won, right), (pairs, asked)):
+            total[rows] += counted.sum(axis=1)
+            total += counted.sum(axis=0)
+    return PairTally(won, pairs)
+
+
+@dataclass(frozen=True)
+class Concordance:
+    """Harrell's C and the pairs behind it."""
+
+    value: float
+    concordant: int
+    discordant: int
+    tied_risk: int
+
+    @property
+    def comparable(self) -> int:
+        """Number of pairs that say anything."""
+        return self.concordant + self.discordant + self.tied_risk
+
+
+def harrell_concordance(
+    time: Shaped[np.ndarray, "case"], event: Shaped[np.ndarray, "case"], risk: Shaped[np.ndarray, "case"]
+) -> Concordance:
+    """The share of comparable pairs in which the higher risk has the earlier event; a tied risk counts a half.
+
+    A pair is comparable when the case with the earlier time had its event, or when the times are equal and only one of
+    the two had it (the other was seen to live longer). Two events at one time say nothing.
+
+    Args:
+        time: time of the event or of the last look, in any unit, not negative.
+        event: 1 where the event was seen, 0 where the case is censored.
+        risk: larger means earlier.
+
+    Raises:
+        ValueError: no comparable pair, a negative time, an event that is not 0/1, or a number that is not finite.
+    """
+    times = np.asarray(time, dtype=np.float64)
+    risks = np.asarray(risk, dtype=np.float64)
+    if not (np.isfinite(times).all() and np.isfinite(risks).all()) or (times < 0).any():
+        raise ValueError("times and risks must be finite, and times not negative")
+    if not np.isin(event, (0, 1)).all():
+        raise ValueError("events are 1 (seen) or 0 (censored)")
+    seen = np.asarray(event, dtype=bool)
+    concordant = discordant = tied = 0
+    # One row at a time: a matrix of all pairs of 20,000 cases would be 400 MB.
+    for case in np.flatnonzero(seen):
+        later = (times > times[case]) | ((times == times[case]) & ~seen)
+        concordant += int((risks[later] < risks[case]).sum())
+        discordant += int((risks[later] > risks[case]).sum())
+        tied += int((risks[later] == risks[case]).sum())
+    comparable = concordant + discordant + tied
+    if not comparable:
+        raise ValueError(f"no two of the {len(times)} cases can be compared: {int(seen.sum())} events were seen")
+    return Concordance((concordant + tied / 2) / comparable, concordant, discordant, tied)

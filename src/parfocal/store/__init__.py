@@ -1,0 +1,35 @@
+"""Step 5: files of embeddings, written, read, and made of what other tools have written.
+
+One HDF5 file per slide and magnification in the layout that TRIDENT writes and the field reads, and per slide one
+index that says which rows belong to which region. Features that other tools have written become a set by an index.
+"""
+
+from parfocal.store.create import create_set, settings_digest
+from parfocal.store.files import RowDtype, SlideOrigin
+from parfocal.store.index import IndexedSlide, IndexSummary, index_features
+from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
+from parfocal.store.set import EmbeddingSet, only_mpps, open_set, open_sets
+from parfocal.store.tokens import SlideRegions, SlideTokens
+from parfocal.store.write import SlideWriter, write_regions, write_tokens
+
+__all__ = [
+    "EmbeddingSet",
+    "IndexSummary",
+    "IndexedSlide",
+    "LeftOut",
+    "RowDtype",
+    "SlideOrigin",
+    "SlideRegions",
+    "SlideTokens",
+    "SlideWriter",
+    "create_set",
+    "index_features",
+    "only_mpps",
+    "open_set",
+    "open_sets",
+    "settings_digest",
+    "with_readable_index",
+    "with_readable_rows",
+    "write_regions",
+    "write_tokens",
+]

@@ -1,0 +1,293 @@
+"""One file of a store: how it begins, what it carries, and what its rows may hold."""
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
+
+from parfocal.errors import StoreError
+from parfocal.files import remove_leftovers, writing
+from parfocal.geometry import format_mpp
+from parfocal.store.absent import AbsentRows
+from parfocal.store.fingerprint import SlideState
+from parfocal.store.h5 import SEAL_BYTES, write_seal
+from parfocal.store.layout import (
+    FILE_DIGEST,
+    chunk_rows,
+    coords_attributes,
+    file_attributes,
+    index_path,
+    read_settings,
+    set_attributes,
+)
+
+__all__ = ["RowDtype", "SlideOrigin", "as_stored", "new_file", "write_index", "write_layout"]
+
+SIZES, TIMES, SCAN = "slide_sizes", "slide_times", "slide_scan"
+
+RowDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class SlideOrigin:
+    """What a store keeps of the slide file that its rows come from; all of it may be unknown.
+
+    Attributes:
+        path: the slide file, as text.
+        fingerprint: the digest of its bytes, or `provenance.file_fingerprint` of it where only its features are known.
+        state: the sizes and times of its files.
+        scan: which scan of a file that holds several.
+        size_l0px: width and height of level 0, in pixels.
+        objective_power: what the slide says of its objective.
+        mpp_source: where the slide's mpp came from.
+        tissue_mask: name and digest of the file that said where its tissue is.
+    """
+
+    path: str | None = None
+    fingerprint: str | None = None
+    size_l0px: tuple[int, int] = (0, 0)
+    objective_power: float | None = None
+    mpp_source: str | None = None
+    state: SlideState | None = None
+    scan: int | None = None
+    tissue_mask: str | None = None
+
+    def attributes(self) -> dict[str, Any]:
+        """As attributes of a file; None where nothing is known."""
+        return {
+            "slide_path": self.path,
+            "slide_fingerprint": self.fingerprint,
+            SIZES: self.state.sizes if self.state else None,
+            TIMES: self.state.times if self.state else None,
+            SCAN: self.scan,
+            "slide_mpp_source": self.mpp_source,
+            "tissue_mask": self.tissue_mask,
+            "level0_width": self.size_l0px[0] or None,
+            "level0_height": self.size_l0px[1] or None,
+        }
+
+
+def new_file(stack: ExitStack, path: Path) -> "NewFile":
+    """A new HDF5 file that becomes `path` when the stack is left well; what killed writers left is removed."""
+    remove_leftovers(path)
+    return stack.enter_context(_written(stack.enter_context(writing(path))))
+
+
+class NewFile(h5py.File):
+    """An HDF5 file that is being written, with room for its seal.
+
+    Attributes:
+        digest: what its seal holds, when it is closed.
+    """
+
+    digest: str
+
+    def __init__(self, disk: "_Disk") -> None:
+        """Begin a file on `disk`."""
+        self._disk = disk
+        # The default chunk cache of 1 MiB would write a chunk of that size once per batch instead of once.
+        super().__init__(disk, "w", userblock_size=SEAL_BYTES, rdcc_nbytes=4 * (1 << 20))
+
+    def check(self) -> None:
+        """Raise what went wrong on the disk until now; the file does not fail by itself before it is closed."""
+        if self._disk.error is not None:
+            raise self._disk.error
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[NewFile]:
+    with path.open("w+b", buffering=0) as opened, NewFile(_Disk(opened)) as file:
+        yield file
+    file.check()
+    file.digest = write_seal(path)
+
+
+class _Disk(io.RawIOBase):
+    """A file as HDF5 sees it: writing never fails; what went wrong is kept, and from then on nothing is written.
+
+    HDF5 cannot close a file after a write has failed, as on a full disk: it says so in tracebacks, tries again when the
+    program ends, and crashes there.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self.error: BaseException | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        read = self._file.readinto(view) or 0
+        view[read:] = bytes(len(view) - read)  # what could not be written is read as nothing
+        return len(view)
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        written = len(view) if self.error else 0
+        try:
+            while written < len(view):
+                written += self._file.write(view[written:])
+        except BaseException as error:  # Ctrl-C too
+            self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            if self.error is None:
+                self._file.truncate(size)
+        except BaseException as error:  # Ctrl-C too
+            self.error = error
+        return self.tell() if size is None else size
+
+
+def write_layout(
+    file: h5py.File,
+    settings: Mapping[str, Any],
+    slide: str,
+    folder: Path,
+    *,
+    coords_l0px: Int64[np.ndarray, "tile 2"],
+    dim: int,
+    tile_um: float,
+    tile_px: int,
+    slide_mpp: float,
+    origin: SlideOrigin,
+) -> h5py.Dataset:
+    """Everything of a features file except the values of `features`, which are zero until written."""
+    set_attributes(
+        file, file_attributes(settings=settings["settings"], slide=slide, slide_mpp=slide_mpp, **origin.attributes())
+    )
+    dtype = np.dtype(settings["dtype"])
+    rows = len(coords_l0px)
+    features = file.create_dataset(
+        "features",
+        shape=(rows, dim),
+        maxshape=(None, dim),
+        dtype=dtype,
+        chunks=(chunk_rows(rows, dim, dtype.itemsize), dim),
+    )
+    set_attributes(
+        features, {"encoder": settings["settings"].get("encoder", ""), "name": slide, "savetodir": str(folder)}
+    )
+    coords = file.create_dataset("coords", data=coords_l0px, maxshape=(None, 2), chunks=(max(1, min(rows, 65536)), 2))
+    set_attributes(
+        coords,
+        coords_attributes(
+            slide=slide,
+            folder=folder,
+            tile_px=tile_px,
+            mpp=tile_um / tile_px,
+            slide_mpp=slide_mpp,
+            size_l0px=origin.size_l0px,
+            objective_power=origin.objective_power,
+        ),
+    )
+    return features
+
+
+def as_stored(rows: Float[np.ndarray, "tile dim"], dtype: np.dtype, where: str) -> Float[np.ndarray, "tile dim"]:
+    """The rows in the type of the file; `where` names them in the error.
+
+    Raises:
+        StoreError: a value is not finite or does not fit; clipping it would be silent damage.
+    """
+    if len(rows) == 0:
+        return rows.astype(dtype)
+    largest = float(np.max(np.abs(rows)))
+    if not np.isfinite(largest):
+        raise StoreError(f"cannot store {where}: a value is not finite. The encoder failed on these tiles.")
+    if largest > float(np.finfo(dtype).max):
+        raise StoreError(
+            f"cannot store {where}: the value {largest:.4g} does not fit {dtype.name} "
+            f"(up to {float(np.finfo(dtype).max):.6g}). Use float32 rows (--dtype float32)."
+        )
+    return rows.astype(dtype)
+
+
+def write_index(
+    set_path: Path,
+    slide: str,
+    *,
+    slide_mpp: float,
+    region_xy_um: Float64[np.ndarray, "region 2"],
+    region: Mapping[float, Int32[np.ndarray, " _tile"]] | None = None,
+    center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]] | None = None,
+    row: Mapping[float, Int[np.ndarray, " _tile"]] | None = None,
+    files: Mapping[float, str] | None = None,
+    digests: Mapping[float | None, str] | None = None,
+    absent: Mapping[float, AbsentRows] | None = None,
+    region_um: float | None = None,
+    origin: SlideOrigin | None = None,
+    **attributes: Any,
+) -> None:
+    """Write a slide's index: where its regions are and which rows are theirs. From then on the slide is done.
+
+    Args:
+        set_path: the set.
+        slide: the slide's id.
+        slide_mpp: micrometres per pixel of level 0.
+        region_xy_um: top left of each region, in micrometres.
+        region: per magnification, the region's number of each row; None for a set of regions.
+        center_um: per magnification, the tile's centre about the region's, in micrometres.
+        row: per magnification, which rows of the features file are meant, in the order of `region`; None where all
+            of them are, in their own order.
+        files: per magnification, the features file relative to the set, where it is not the set's own.
+        digests: per magnification, the digest of the features file (`seal`); under None that of a set of regions.
+        absent: per magnification, the planned tiles that have no row.
+        region_um: side of this slide's regions, where it is not exactly the set's.
+        origin: what is known of the slide file.
+        attributes: further attributes of the index.
+    """
+    settings = read_settings(set_path)
+    path = index_path(set_path, slide)
+    with ExitStack() as stack:
+        file = new_file(stack, path)
+        set_attributes(
+            file,
+            file_attributes(
+                settings=settings["settings"],
+                kind=settings["kind"],
+                slide=slide,
+                region_um=region_um or settings["region_um"],
+                slide_mpp=slide_mpp,
+                encoder_digest=settings["encoder_digest"],
+                **{FILE_DIGEST: (digests or {}).get(None)},
+                **(origin or SlideOrigin()).attributes(),
+                **attributes,
+            ),
+        )
+        file.create_dataset("region_xy_um", data=region_xy_um)
+        for mpp in sorted(region or {}, reverse=True):
+            group = file.create_group(format_mpp(mpp))
+            group.attrs["mpp"] = mpp
+            if files is not None:
+                group.attrs["features_file"] = files[mpp]
+            if digests is not None:
+                group.attrs[FILE_DIGEST] = digests[mpp]
+            group.create_dataset("region", data=(region or {})[mpp])
+            group.create_dataset("center_um", data=(center_um or {})[mpp])
+            if row is not None:
+                group.create_dataset("row", data=row[mpp])
+            if absent and absent.get(mpp):
+                group.create_dataset("absent_coords", data=absent[mpp].coords_l0px)
+                group.create_dataset("absent_reason", data=absent[mpp].reasons, dtype=h5py.string_dtype())

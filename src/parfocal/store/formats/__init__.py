@@ -1,0 +1,1 @@
+"""Layouts of other tools, one file each: which files there are, and where their tiles lie."""

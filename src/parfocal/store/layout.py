@@ -1,0 +1,250 @@
+"""Where the files of a store lie, and what each of them is called inside.
+
+A set is one folder: `settings.json`, one folder of HDF5 files per magnification in TRIDENT's layout (or the folder
+`region`), and the folder `index` with one small file per slide. The index file is renamed into place last: where it
+is, the slide is done.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from jaxtyping import Float64
+
+from parfocal.errors import FormatVersionError, StoreError
+from parfocal.files import canonical_json, digest8, provenance
+from parfocal.geometry import format_mpp, to_l0px
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Kind",
+    "check_belongs",
+    "check_version",
+    "chunk_rows",
+    "coords_attributes",
+    "encoder_digest",
+    "features_path",
+    "file_attributes",
+    "index_path",
+    "read_settings",
+    "realised_mpp",
+    "repair_advice",
+]
+
+FORMAT_VERSION = 1
+"""Raised when an older parfocal would misread the files; every version reads all lower ones."""
+
+Kind = Literal["tiles", "regions"]
+
+# What every set has said of itself since the first version.
+_SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "mpps": list,
+    "dims": (dict, int),
+    "region_um": (int, float),
+    "settings": dict,
+    "encoder_digest": str,
+    "encoder_digests": dict,
+}
+
+VERSION_ATTRIBUTE = "parfocal_format"
+FILE_DIGEST = "file_digest"
+SETTINGS_FILE = "settings.json"
+INDEX_FOLDER = "index"
+REGION_FOLDER = "region"
+CHUNK_BYTES = 1 << 20
+
+
+def index_path(set_path: Path, slide: str) -> Path:
+    """The index file of a slide, the mark that it is done; a slide's id may hold folders and dots."""
+    return set_path / INDEX_FOLDER / f"{slide}.h5"
+
+
+def features_path(set_path: Path, slide: str, mpp: float | None) -> Path:
+    """The features of a slide at one magnification, or of its regions where `mpp` is None."""
+    return set_path / (REGION_FOLDER if mpp is None else format_mpp(mpp)) / f"{slide}.h5"
+
+
+def repair_advice(set_path: Path, slide: str) -> str:
+    """What to do about a features file of a slide that is lost or damaged; nothing is repaired unasked.
+
+    The rows may be the ones that a model was trained on, and a disk that is not there today may be there tomorrow.
+    """
+    return f"Put it back, or remove {index_path(set_path, slide)} and embed or index the slide again."
+
+
+def chunk_rows(rows: int, dim: int, itemsize: int) -> int:
+    """How many rows of features make one HDF5 chunk of about 1 MiB, and no more than there are.
+
+    TRIDENT's chunk is one row, which reads several times slower (`benchmarks/store_read.py`); chunks far above
+    1 MiB leave HDF5's chunk cache and waste space in the file of a small slide.
+    """
+    return max(1, min(rows, CHUNK_BYTES // max(1, dim * itemsize)))
+
+
+def encoder_digest(digests: Mapping[float, str]) -> str:
+    """One digest for the encoders of all magnifications; that of the one encoder where they share it.
+
+    The magnifications are not part of it where one encoder serves all: a model trained on 2 and 0.5 mpp may be asked
+    about 1 mpp of the same encoder.
+    """
+    distinct = set(digests.values())
+    return distinct.pop() if len(distinct) == 1 else digest8({format_mpp(m): d for m, d in digests.items()})
+
+
+def check_version(found: Any, file: Path) -> None:
+    """Refuse a file of a newer format.
+
+    Raises:
+        FormatVersionError: `found` is above ours.
+        StoreError: there is no version, so the file is not one of ours.
+    """
+    if found is None:
+        raise StoreError(f"cannot read {file}: it carries no {VERSION_ATTRIBUTE}, so parfocal did not write it whole.")
+    try:
+        newer = int(found) > FORMAT_VERSION
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"cannot read {file}: its {VERSION_ATTRIBUTE} is {found!r}, and no number.") from error
+    if newer:
+        raise FormatVersionError(
+            f"cannot read {file}: it has format {int(found)}, this parfocal reads up to {FORMAT_VERSION}. "
+            "Install the parfocal that wrote it, or a newer one."
+        )
+
+
+def check_belongs(
+    attributes: Mapping[str, Any],
+    file: Path,
+    remedy: str,
+    *,
+    slide: str,
+    settings: Mapping[str, Any] | None = None,
+    mpp: float | None = None,
+) -> None:
+    """Refuse a file of ours that says of itself that it is another slide's, another set's or another magnification's.
+
+    Raises:
+        StoreError: it is; `remedy` is what to do.
+    """
+    found = attributes.get("slide")
+    if found is not None and str(found) != slide:
+        raise StoreError(f"cannot use {file}: it is a file of the slide {found!s}, not of {slide}. {remedy}")
+    found = attributes.get("parfocal_settings")
+    if settings is not None and found is not None and str(found) != canonical_json(settings):
+        raise StoreError(f"cannot use {file}: it was made with other settings than its set. {remedy}")
+    found = attributes.get("mpp")
+    if mpp is not None and found is not None and format_mpp(float(found)) != format_mpp(mpp):
+        raise StoreError(
+            f"cannot use {file}: it is of {format_mpp(float(found))} mpp, not of {format_mpp(mpp)}. {remedy}"
+        )
+
+
+def read_settings(set_path: Path) -> dict[str, Any]:
+    """The content of a set's `settings.json`.
+
+    Raises:
+        StoreError: it is absent or not readable.
+        FormatVersionError: a newer parfocal wrote it.
+    """
+    file = set_path / SETTINGS_FILE
+    if file.exists() and not file.is_file():
+        raise StoreError(f"cannot open the set {set_path}: {SETTINGS_FILE} is no regular file.")
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot open the set {set_path}: {SETTINGS_FILE} cannot be read ({error}).") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"cannot open the set {set_path}: {SETTINGS_FILE} holds no table of settings.")
+    check_version(content.get(VERSION_ATTRIBUTE), file)
+    odd = [name for name, types in _SETTINGS.items() if not isinstance(content.get(name), types)]
+    if odd:
+        raise StoreError(f"cannot open the set {set_path}: its {SETTINGS_FILE} is damaged; it lacks {', '.join(odd)}.")
+    try:
+        _check_settings(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"cannot open the set {set_path}: {SETTINGS_FILE} is damaged ({type(error).__name__}: {error})."
+        ) from error
+    return content
+
+
+def _check_settings(content: Mapping[str, Any]) -> None:
+    """Raise whatever comes where an entry of the right type holds what no set has."""
+    names = [format_mpp(float(mpp)) for mpp in content["mpps"]]
+    if content["kind"] not in ("tiles", "regions") or not names or not float(content["region_um"]) > 0:
+        raise ValueError("kind, mpps or region_um")
+    widths = [content["dims"][name] for name in names] if content["kind"] == "tiles" else [content["dims"]]
+    if not all(int(width) > 0 for width in widths):
+        raise ValueError("dims")
+    if content["kind"] == "tiles" and not int(content["tile_px"]) > 0:
+        raise ValueError("tile_px")
+    if np.dtype(content["dtype"]).kind != "f":
+        raise ValueError("dtype")
+    for name in names:
+        content["encoder_digests"][name].strip()
+
+
+def realised_mpp(
+    region_xy_um: Float64[np.ndarray, "region 2"], region_um: float, slide_mpp: float, mpp: float
+) -> tuple[float, float]:
+    """The smallest and the largest micrometres per pixel that tiles really have.
+
+    A region's window starts and ends on whole level-0 pixels, so its tiles differ from the asked mpp by up to one
+    level-0 pixel in a region's side; the mean over regions does not drift.
+    """
+    if len(region_xy_um) == 0:
+        return mpp, mpp
+    window_px = to_l0px(region_xy_um + region_um, slide_mpp) - to_l0px(region_xy_um, slide_mpp)
+    scale = slide_mpp / region_um * mpp
+    return float(window_px.min() * scale), float(window_px.max() * scale)
+
+
+def coords_attributes(
+    *,
+    slide: str,
+    folder: Path,
+    tile_px: int,
+    mpp: float,
+    slide_mpp: float,
+    size_l0px: tuple[int, int],
+    objective_power: float | None = None,
+) -> dict[str, Any]:
+    """The attributes that TRIDENT puts on `coords`.
+
+    TRIDENT knows magnifications only, so both are 10 / mpp where the slide names no objective; whoever needs lengths
+    finds the true mpp in the attributes of the file.
+    """
+    return {
+        "patch_size": tile_px,
+        "patch_size_level0": round(tile_px * mpp / slide_mpp),
+        "level0_magnification": _whole(objective_power or 10 / slide_mpp),
+        "target_magnification": _whole(10 / mpp),
+        "overlap": 0,
+        "name": slide,
+        "savetodir": str(folder),
+        "level0_width": size_l0px[0],
+        "level0_height": size_l0px[1],
+    }
+
+
+def file_attributes(*, settings: Any, **ours: Any) -> dict[str, Any]:
+    """The attributes of the file itself: format, version, settings, and what is given; None becomes no attribute."""
+    values = {VERSION_ATTRIBUTE: FORMAT_VERSION, **provenance(settings), **ours}
+    return {
+        key: canonical_json(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def set_attributes(target: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
+    """Write attributes onto a file, group or dataset."""
+    for key, value in attributes.items():
+        target.attrs[key] = value
+
+
+def _whole(value: float) -> float | int:
+    return round(value) if abs(value - round(value)) < 1e-6 else value

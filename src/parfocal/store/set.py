@@ -1,0 +1,402 @@
+"""A set as it would be without some of its magnifications.
+
+Reading a store: which sets it holds, which slides are done, and the embeddings of one slide.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Float
+
+from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
+from parfocal.geometry import format_mpp
+from parfocal.store.h5 import count_not_finite, opened_h5, read_rows
+from parfocal.store.layout import (
+    FILE_DIGEST,
+    INDEX_FOLDER,
+    SETTINGS_FILE,
+    VERSION_ATTRIBUTE,
+    Kind,
+    check_belongs,
+    check_version,
+    encoder_digest,
+    features_path,
+    index_path,
+    read_settings,
+    repair_advice,
+)
+from parfocal.store.tokens import SlideRegions, SlideTokens
+
+__all__ = ["EmbeddingSet", "only_mpps", "open_set", "open_sets"]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingSet:
+    """The embeddings of many slides by one set of encoders and settings; one folder of a store.
+
+    Attributes:
+        path: the folder.
+        content: what `settings.json` says.
+        slides: the slides that are done, sorted.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    slides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the folder: encoder and digest."""
+        return self.path.name
+
+    @property
+    def kind(self) -> Kind:
+        """`tiles` or `regions`."""
+        return "tiles" if self.content["kind"] == "tiles" else "regions"
+
+    @cached_property
+    def mpps(self) -> tuple[float, ...]:
+        """The magnifications, coarse to fine; for regions, those they were made from."""
+        return tuple(float(mpp) for mpp in self.content["mpps"])
+
+    @cached_property
+    def dims(self) -> dict[float, int]:
+        """The width of a tile's row, per magnification.
+
+        Raises:
+            StoreError: this is a set of regions.
+        """
+        self._must_be("tiles")
+        return {mpp: int(self.content["dims"][format_mpp(mpp)]) for mpp in self.mpps}
+
+    @property
+    def dim(self) -> int:
+        """The width of a region's row.
+
+        Raises:
+            StoreError: this is a set of tiles.
+        """
+        self._must_be("regions")
+        return int(self.content["dims"])
+
+    @property
+    def region_um(self) -> float:
+        """Side of a region, in micrometres; a slide of an indexed set may have a slightly other one (`SlideTokens`)."""
+        return float(self.content["region_um"])
+
+    @property
+    def tile_px(self) -> int | None:
+        """Side of a tile in pixels; None for regions."""
+        return None if self.content["tile_px"] is None else int(self.content["tile_px"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes a row, as it was when the set was made."""
+        return dict(self.content["settings"])
+
+    @property
+    def encoder_digest(self) -> str:
+        """The digest of the tile encoder, or of the encoders where magnifications have their own."""
+        return str(self.content["encoder_digest"])
+
+    @cached_property
+    def encoder_digests(self) -> dict[float, str]:
+        """The digest of the tile encoder of each magnification."""
+        return {mpp: str(self.content["encoder_digests"][format_mpp(mpp)]) for mpp in self.mpps}
+
+    def n_regions(self, slide: str) -> int:
+        """How many regions a slide has; only its index is opened."""
+        with self._open_index(slide) as index:
+            return int(index["region_xy_um"].shape[0])
+
+    def n_tiles(self, slide: str) -> dict[float, int]:
+        """How many tiles a slide has, per magnification; only its index is opened."""
+        self._must_be("tiles")
+        with self._open_index(slide) as index:
+            return {mpp: int(index[format_mpp(mpp)]["region"].shape[0]) for mpp in self.mpps}
+
+    def n_absent(self, slide: str) -> dict[float, int]:
+        """How many planned tiles the slide's file had no pixels for, per magnification; only its index is opened."""
+        self._must_be("tiles")
+        with self._open_index(slide) as index:
+            groups = {mpp: index[format_mpp(mpp)] for mpp in self.mpps}
+            return {
+                mpp: len(group["absent_coords"]) if "absent_coords" in group else 0 for mpp, group in groups.items()
+            }
+
+    def attributes(self, slide: str) -> dict[str, Any]:
+        """The attributes of a slide's index: fingerprint, path, mpp and what else is known of it."""
+        with self._open_index(slide) as index:
+            return {key: value.item() if isinstance(value, np.generic) else value for key, value in index.attrs.items()}
+
+    def read(self, slide: str) -> SlideTokens:
+        """The tile embeddings of a slide.
+
+        Index and features are checked to belong together: by the ids and settings that they carry, by the seal of the
+        index and by the digest of each features file that it has. Sets of before that are said to be unchecked.
+
+        Raises:
+            StoreError: the slide is not done, a file is damaged, or index and features do not fit together.
+            NotFiniteError: a value of its rows is not finite.
+        """
+        self._must_be("tiles")
+        with self._open_index(slide) as index:
+            groups = {mpp: _group(index, mpp) for mpp in self.mpps}
+            slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
+            region_xy_um = index["region_xy_um"][...]
+            if not all(np.isfinite(places).all() for places in (region_xy_um, *(g.center_um for g in groups.values()))):
+                raise ValueError("a place is not finite")
+        features = {mpp: self._read_features(slide, mpp, group) for mpp, group in groups.items()}
+        try:
+            return SlideTokens(
+                slide=slide,
+                region_um=region_um,
+                slide_mpp=slide_mpp,
+                region_xy_um=region_xy_um,
+                features=features,
+                region={mpp: group.region for mpp, group in groups.items()},
+                center_um={mpp: group.center_um for mpp, group in groups.items()},
+            )
+        except ValueError as error:
+            raise StoreError(f"cannot use {index_path(self.path, slide)}: {error}. {_index_remedy(slide)}") from error
+
+    def read_regions(self, slide: str) -> SlideRegions:
+        """The region embeddings of a slide, checked as in `read`.
+
+        Raises:
+            StoreError: the slide is not done, a file is damaged, or index and features do not fit together.
+            NotFiniteError: a value of its rows is not finite.
+        """
+        self._must_be("regions")
+        with self._open_index(slide) as index:
+            slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
+            region_xy_um = index["region_xy_um"][...]
+            digest = _text(index.attrs.get(FILE_DIGEST))
+        group = _Group(np.arange(len(region_xy_um)), region_xy_um, None, None, digest)
+        return SlideRegions(
+            slide=slide,
+            region_um=region_um,
+            slide_mpp=slide_mpp,
+            region_xy_um=region_xy_um,
+            features=self._read_features(slide, None, group),
+        )
+
+    def _must_be(self, kind: Kind) -> None:
+        if self.kind != kind:
+            raise StoreError(f"{self.path} is a set of {self.kind}; a set of {kind} is needed here.")
+
+    @contextmanager
+    def _open_index(self, slide: str) -> Iterator[h5py.File]:
+        path = index_path(self.path, slide)
+        if not path.exists():
+            raise StoreError(f"{slide} is not done in {self.path}: {path} is absent. Embed it first.")
+        remedy = _index_remedy(slide)
+        with opened_h5(path, remedy) as file:
+            check_version(file.attrs.get(VERSION_ATTRIBUTE), path)
+            check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"])
+            yield file
+
+    def _read_features(self, slide: str, mpp: float | None, group: "_Group") -> Float[np.ndarray, "tile dim"]:
+        own = group.file is None
+        path = features_path(self.path, slide, mpp) if own else Path(os.path.normpath(self.path / str(group.file)))
+        expected, dim = len(group.region), self.dim if mpp is None else self.dims[mpp]
+        remedy = repair_advice(self.path, slide)
+        state = _state(path)
+        checked = state in self._checked
+        with opened_h5(path, remedy, digest=group.digest, checked=checked) as file:
+            if file.attrs.get(VERSION_ATTRIBUTE) is not None:
+                check_version(file.attrs[VERSION_ATTRIBUTE], path)
+                if own:
+                    check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"], mpp=mpp)
+            values, coords = read_rows(file)
+        if len(values) != len(coords):
+            raise StoreError(f"cannot use {path}: it has {len(values)} features and {len(coords)} coords. {remedy}")
+        rows, features = group.row, values
+        if rows is not None:
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(values):
+                raise StoreError(
+                    f"cannot use {path}: its index refers to rows {rows.min()} to {rows.max()} and it has "
+                    f"{len(values)}. {remedy}"
+                )
+            features = values[rows]
+        if features.shape != (expected, dim):
+            raise StoreError(
+                f"cannot use {path}: it has {len(features)} rows of width {features.shape[-1]}, "
+                f"its index expects {expected} of width {dim}. {remedy}"
+            )
+        if not checked:
+            self._check_values(slide, path, group.digest, features)
+            self._checked.add(state)
+        return features
+
+    def _check_values(
+        self, slide: str, path: Path, digest: str | None, features: Float[np.ndarray, "tile dim"]
+    ) -> None:
+        """Refuse rows that are not finite, and say where nobody knows whether they are the ones that were indexed."""
+        if digest is None:
+            if not self._unchecked:
+                warnings.warn(
+                    f"{self.path} holds slides that are unchecked ({slide} is one): an older version wrote them "
+                    "without a digest of their files, so nobody can tell whether these have changed since.",
+                    ParfocalWarning,
+                    stacklevel=4,
+                )
+            self._unchecked.add(slide)
+        bad = count_not_finite(features)
+        if bad:
+            raise NotFiniteError(
+                f"cannot use {slide}: {bad} of {len(features)} rows of {path} hold values that are not finite. "
+                "Extract the slide again, or leave it out."
+            )
+
+    @cached_property
+    def _checked(self) -> set[tuple[Path, int, int]]:
+        """The features files that have been checked: reading them again, epoch by epoch, costs no digest."""
+        return set()
+
+    @cached_property
+    def _unchecked(self) -> set[str]:
+        """The slides that have no digest, as far as they have been read."""
+        return set()
+
+
+def open_sets(path: Path | str) -> list[EmbeddingSet]:
+    """The sets of a store that hold a slide, sorted by name; or the set whose folder is named, even an empty one.
+
+    A run that failed on every slide leaves its set without any, and that must not stand in the way of the others.
+
+    Raises:
+        StoreError: there is no set, or no slide is done in any.
+        FormatVersionError: a newer parfocal wrote a set.
+    """
+    path = Path(path)
+    if (path / SETTINGS_FILE).is_file():
+        return [_open(path)]
+    # Nothing is found in what is no folder.
+    found = [_open(file.parent) for file in sorted(path.glob(f"*/{SETTINGS_FILE}")) if file.is_file()]
+    if not found:
+        raise StoreError(f"{path} holds no embeddings: there is no {SETTINGS_FILE} in it or in a folder of it.")
+    with_slides = [one for one in found if one.slides]
+    if not with_slides:
+        names = ", ".join(one.name for one in found)
+        raise StoreError(
+            f"{path} holds no embeddings: no slide is done in any of its {len(found)} sets: {names}. "
+            "Embed slides first; failures.csv says which ones failed, and why."
+        )
+    return with_slides
+
+
+def open_set(path: Path | str) -> EmbeddingSet:
+    """The only set of a store that holds a slide, or the set whose folder is named.
+
+    Raises:
+        StoreError: there is none, or more than one.
+    """
+    found = open_sets(path)
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found)
+        raise StoreError(f"{path} holds {len(found)} sets: {names}. Name the folder of one of them.")
+    return found[0]
+
+
+def done_slides(set_path: Path) -> tuple[str, ...]:
+    """The ids of the slides whose index is there, sorted; temporary files of killed runs do not count."""
+    folder = set_path / INDEX_FOLDER
+    files = (file.relative_to(folder) for file in folder.rglob("*.h5") if not file.name.startswith("."))
+    return tuple(sorted(file.as_posix().removesuffix(".h5") for file in files))
+
+
+def _open(path: Path) -> EmbeddingSet:
+    return EmbeddingSet(path=path, content=read_settings(path), slides=done_slides(path))
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """What an index has of one magnification.
+
+    Attributes:
+        region: the region's number of each tile.
+        center_um: its centre about the region's.
+        row: its row in the features file; None where all rows are meant, in their own order.
+        file: the features file, relative to the set; None for the set's own.
+        digest: that of the features file; None in sets of older versions.
+    """
+
+    region: np.ndarray
+    center_um: np.ndarray
+    row: np.ndarray | None
+    file: str | None
+    digest: str | None
+
+
+def _group(index: h5py.File, mpp: float) -> _Group:
+    group = index[format_mpp(mpp)]
+    row = group["row"][...] if "row" in group else None
+    attributes = group.attrs
+    return _Group(
+        group["region"][...],
+        group["center_um"][...],
+        row,
+        _text(attributes.get("features_file")),
+        _text(attributes.get(FILE_DIGEST)),
+    )
+
+
+def _state(path: Path) -> tuple[Path, int, int]:
+    """What tells that a file is still the same; of one that cannot be asked, whoever opens it says why."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path, -1, -1
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _index_remedy(slide: str) -> str:
+    return f"Remove it and embed or index {slide} again."
+
+
+def only_mpps(source: EmbeddingSet, mpps: Sequence[float]) -> EmbeddingSet:
+    """The same set of tiles with only some magnifications; files of the others are never opened.
+
+    Regions stay those of the set: one without a tile of these magnifications is there and has no tile.
+
+    Args:
+        source: a set of tiles.
+        mpps: which, in any order; none stands for all.
+
+    Raises:
+        MismatchError: the set lacks one of them.
+        StoreError: `source` is a set of regions.
+    """
+    dims = source.dims  # a set of regions is refused here
+    wanted = {format_mpp(mpp) for mpp in mpps}
+    held = {format_mpp(mpp): mpp for mpp in source.mpps}
+    unknown = sorted(wanted - held.keys(), key=float)
+    if unknown:
+        raise MismatchError(
+            f"{source.name} has no tiles at {', '.join(unknown)} mpp; it has {', '.join(held)}. Name some of these."
+        )
+    kept = [mpp for name, mpp in held.items() if name in wanted] if wanted else list(source.mpps)
+    if len(kept) == len(source.mpps):
+        return source
+    digests = {mpp: source.encoder_digests[mpp] for mpp in kept}
+    content = {
+        **source.content,
+        "mpps": kept,
+        "dims": {format_mpp(mpp): dims[mpp] for mpp in kept},
+        "encoder_digests": {format_mpp(mpp): digest for mpp, digest in digests.items()},
+        "encoder_digest": encoder_digest(digests),
+    }
+    return replace(source, content=content)

@@ -1,0 +1,17 @@
+"""The whole chain from one file: what the file says, what it would cost, how its stages run, and what the page says."""
+
+from parfocal.study.file import read_study
+from parfocal.study.plan import StudyPlan, plan_study
+from parfocal.study.plan_tiles import TilesPlan
+from parfocal.study.run import StudyResult, run_study
+from parfocal.study.settings import Study
+
+__all__ = [
+    "Study",
+    "StudyPlan",
+    "StudyResult",
+    "TilesPlan",
+    "plan_study",
+    "read_study",
+    "run_study",
+]

@@ -1,0 +1,268 @@
+"""What a study would do and what is done of it already; nothing is written and nothing is trained.
+
+How long the fits of an evaluation would take: one fit of each sort is done on random numbers, and multiplied.
+"""
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parfocal.bags import Bag
+from parfocal.cohort import Fold, Outcome
+from parfocal.evaluate.arm import Arm
+from parfocal.evaluate.fitting import one_thread_each
+from parfocal.geometry import format_mpp
+from parfocal.heads import Fit, ProbeSettings, fit_attention, fit_contrast, fit_mean
+from parfocal.pretrain import PretrainSettings
+from parfocal.pretrain.holdout import check_hidable, shared_groups, split_set
+from parfocal.region_encoder.checkpoint import read_pretraining
+from parfocal.region_encoder.config import SIZES
+from parfocal.store import EmbeddingSet, only_mpps
+from parfocal.study.arms import check_arms, expected_arms, pictured_set, planned_set
+from parfocal.study.checks import check_evaluation, check_labels, check_place, check_test_set
+from parfocal.study.plan_tiles import PlannedCohort, TilesPlan, gib, plan_tiles
+from parfocal.study.settings import Study
+from parfocal.study.stages import groups_of, model_folder, resolve_device
+
+__all__ = ["ModelPlan", "StudyPlan", "TilesPlan", "fit_hours", "plan_study"]
+
+_SLIDES, _REGIONS, _WIDTH = 24, 8, 64
+_SORTS: Mapping[str, Fit] = {"a mean": fit_mean, "gated attention": fit_attention, "contrast": fit_contrast}
+_MEANS, _CONTRASTS = frozenset({"mean", "concat"}), frozenset({"contrast", "pseudo-contrast", "second-moment"})
+
+
+def fit_hours(study: Study, arms: Sequence[Arm], folds: Mapping[str, Sequence[Fold]]) -> tuple[float | None, str]:
+    """The hours that all fits would take here, and what that is based on; None where it is not known.
+
+    Args:
+        study: its evaluation.
+        arms: what would be fitted.
+        folds: of each target; none where they are not known.
+    """
+    settings = study.evaluation
+    fitted = [arm for arm in arms if arm.pool is not None and arm.method != "finetune"]
+    slow = [arm.id for arm in arms if arm.method == "finetune"]
+    if not folds or not fitted:
+        return None, "no time, because nothing is known to be fitted"
+    sorts = {arm.id: _sort(arm) for arm in fitted}
+    seconds = {sort: _seconds(_SORTS[sort], settings.probes) for sort in dict.fromkeys(sorts.values())}
+    total = 0.0
+    for of_target in folds.values():
+        train = sum(len(fold.train) for fold in of_target)
+        if study.test is not None:
+            train += len(of_target[0].train) + len(of_target[0].test)
+        for arm in fitted:
+            seeds = settings.seeds if arm.is_random else 1
+            total += seconds[sorts[arm.id]] * train / (_SLIDES * 3 / 4) * seeds
+    side_by_side = min(settings.arms_at_a_time, os.cpu_count() or 1)
+    basis = (
+        f"one fit each of {', '.join(seconds)} on random numbers of {_SLIDES} slides of {_REGIONS} regions, times the "
+        f"slides and fits of this study; wider vectors take longer, and what is kept already is not subtracted"
+    )
+    if slow:
+        basis += f"; without {', '.join(slow)}, which trains a region encoder in every fold"
+    return total / side_by_side / 3600, basis
+
+
+def _sort(arm: Arm) -> str:
+    """Which of the measured fits an arm is like; networks cost about what gated attention does."""
+    if arm.method in _MEANS:
+        return "a mean"
+    return "contrast" if arm.method in _CONTRASTS else "gated attention"
+
+
+def _seconds(fit: Fit, probes: ProbeSettings) -> float:
+    """Of one fit on random numbers, which is not done with more of anything than the study asks for."""
+    rng = np.random.default_rng(0)
+    numbers = np.arange(_SLIDES)
+    fold = Fold(0, 0, numbers[numbers % 4 > 0], numbers[numbers % 4 == 0], np.arange(_SLIDES * 3 // 4) % 2)
+    outcome = Outcome.binary(rng.permutation(numbers % 2 == 1))
+    bags = [_bag(name, rng) for name in ("0.5", "2")]
+    own = probes.model_copy(update={"device": "cpu"})
+    with warnings.catch_warnings(), one_thread_each():
+        warnings.simplefilter("ignore")
+        started = time.monotonic()
+        fit(bags if fit is fit_contrast else bags[:1], outcome, [fold], own)
+        return time.monotonic() - started
+
+
+def _bag(name: str, rng: np.random.Generator) -> Bag:
+    rows = rng.standard_normal((_SLIDES * _REGIONS, _WIDTH)).astype(np.float32)
+    start = np.arange(_SLIDES + 1) * _REGIONS
+    return Bag(
+        name=name,
+        slides=tuple(f"s{number:02d}" for number in range(_SLIDES)),
+        rows=rows,
+        start=start,
+        n_instances=np.full(_SLIDES, _REGIONS),
+        mean=rows.reshape(_SLIDES, _REGIONS, _WIDTH).mean(axis=1),
+        region_mean=rows,
+        region_start=start,
+        region_present=np.ones(len(rows), dtype=bool),
+    )
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One region encoder.
+
+    Attributes:
+        name: its name in the file.
+        folder: where it lies; None while the slides that it is trained on are not all there.
+        size: T, S or B.
+        objective: mem, cmem, contrastive, or random for a model of no step.
+        mpps: the magnifications that it sees.
+        steps: how many steps of training.
+        batch: regions of a step.
+        done: whether it is trained already.
+        gib: what its region embeddings take, in all readouts.
+    """
+
+    name: str
+    folder: str | None
+    size: str
+    objective: str
+    mpps: tuple[str, ...]
+    steps: int
+    batch: int
+    done: bool
+    gib: float
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study consists of.
+
+    Attributes:
+        tiles: the cohort's tile embeddings.
+        test_tiles: those of the external cohort.
+        models: the region encoders.
+        arms: the arms' ids.
+        targets: the columns.
+        folds: of one repeat.
+        repeats: of the cross-validation.
+        fits: arms x targets x folds x repeats; each chooses among several candidates inside.
+        fit_hours: how long all fits would take on this machine; None where nothing could be measured.
+        fit_basis: what that was measured on, and what it leaves out.
+    """
+
+    tiles: TilesPlan
+    test_tiles: TilesPlan | None
+    models: tuple[ModelPlan, ...]
+    arms: tuple[str, ...]
+    targets: tuple[str, ...]
+    folds: int
+    repeats: int
+    fits: int
+    fit_hours: float | None
+    fit_basis: str
+
+    @property
+    def exit_status(self) -> int:
+        """0 when no slide would fail, 1 when all of a cohort would, 3 when some would."""
+        cohorts = [one for one in (self.tiles, self.test_tiles) if one is not None]
+        if any(one.problems and not one.slides for one in cohorts):
+            return 1
+        return 3 if any(one.problems for one in cohorts) else 0
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return asdict(self)
+
+
+def plan_study(study: Study, out: Path) -> StudyPlan:
+    """Count everything that a study would do, and raise for everything that would stop it, in the order of the run.
+
+    Slides are opened and their tissue is found; tiles of one slide are read and encoded, and a few fits are done on
+    random numbers, for the estimates of time.
+
+    Args:
+        study: what to do.
+        out: where it would be done, for what is there already.
+
+    Raises:
+        ConfigError: labels, arms, models, folds and slides do not fit together; a slide, a store or the device is not
+            there.
+        MismatchError: a model is to see a magnification that there is not, or the external cohort was made otherwise.
+        StoreError: nothing can be written to `out`.
+    """
+    check_place(out)
+    check_labels(study, None)
+    device = resolve_device(study.run.device)
+    ours = plan_tiles(study, study, out / "store", device)
+    tiles = ours.tiles
+    pictured = (
+        ours.made
+        if ours.made is not None
+        else pictured_set(study.grid, list(tiles.tiles) or list(map(format_mpp, study.grid.mpps)))
+    )
+    check_arms(study, pictured)
+    theirs = plan_tiles(study, study.test, out / "test-store", device) if study.test is not None else None
+    check_test_set(ours.made, theirs.made if theirs is not None else None)
+    arms = expected_arms(study, pictured)
+    folds: dict[str, list[Fold]] = {}
+    if ours.regions and (theirs is None or theirs.regions):  # else nothing could be done, whatever the labels say
+        test_slides = None if theirs is None else theirs.labelled
+        folds = check_evaluation(study, ours.labelled, f"the {tiles.source}", test_slides)
+    planned = ours.made if ours.is_complete and ours.made else planned_set(pictured, ours.regions, ours.counts)
+    models = tuple(_plan_model(study, name, settings, ours, planned, out) for name, settings in study.models.items())
+    evaluation = study.evaluation
+    usual = evaluation.folds * evaluation.repeats
+    n_fits = sum(len(arms) * len(folds.get(target, [None] * usual)) for target in study.labels.targets)
+    hours, basis = fit_hours(study, arms, folds)
+    return StudyPlan(
+        tiles,
+        None if theirs is None else theirs.tiles,
+        models,
+        tuple(arm.id for arm in arms),
+        tuple(study.labels.targets),
+        evaluation.folds,
+        evaluation.repeats,
+        n_fits,
+        hours,
+        basis,
+    )
+
+
+def _plan_model(
+    study: Study, name: str, settings: PretrainSettings, ours: PlannedCohort, planned: EmbeddingSet, out: Path
+) -> ModelPlan:
+    tiles = ours.tiles
+    named = tuple(format_mpp(mpp) for mpp in settings.mpps)
+    seen = named or tuple(tiles.tiles)
+    folder, done = None, False
+    training: float = (1 - settings.holdout) * tiles.regions
+    groups = groups_of(study, planned) if planned.slides else {}
+    if ours.is_complete:
+        place = model_folder(out / "models", name, settings, planned, groups)
+        folder, done = str(place), (place / "config.json").is_file() and bool(read_pretraining(place))
+    # Of a single slide, fragments of tissue are held out, which only its embeddings show.
+    if ours.is_complete or sum(count > 0 for count in ours.regions.values()) > 1:
+        visible = only_mpps(planned, settings.mpps)
+        split = split_set(
+            visible,
+            share=settings.holdout,
+            slides=settings.holdout_slides,
+            seed=settings.seed,
+            groups=shared_groups(planned.slides, groups),
+        )
+        check_hidable(visible, split)
+        training = sum(len(part.regions) for part in split.training)
+    from_epochs = max(1, math.ceil(settings.epochs * training / settings.batch))
+    steps = from_epochs if settings.steps is None else settings.steps
+    width = SIZES[settings.size]["width"]
+    rows = {
+        "cls": tiles.regions,
+        "attention": tiles.regions * (1 + len(seen)),
+        "tokens": sum(count for mpp, count in tiles.tiles.items() if mpp in seen),
+    }
+    n_bytes = sum(rows[readout] for readout in study.readouts) * width * 2
+    objective = settings.objective if steps else "random"
+    return ModelPlan(name, folder, settings.size, objective, seen, steps, settings.batch, done, gib(n_bytes))

@@ -1,0 +1,249 @@
+"""The stages of a study before its evaluation: tiles, models, regions; each keeps what is done and continues.
+
+How long each stage of a study took, kept beside its results.
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from parfocal.bags import represent_regions
+from parfocal.cohort import LabelColumns, read_groups
+from parfocal.embed import Event, Notice, SlideFinished, embed_slides
+from parfocal.errors import ConfigError, ParfocalWarning, StoreError
+from parfocal.files import digest8, writing
+from parfocal.pretrain import PretrainSettings, StepsDone, pretrain_encoder
+from parfocal.pretrain.setup import run_identity
+from parfocal.run import FailedSlide
+from parfocal.run.device import find_device
+from parfocal.slides import find_slides
+from parfocal.store import EmbeddingSet, LeftOut, index_features, open_sets, with_readable_index
+from parfocal.store.set import open_set
+from parfocal.study.settings import CohortSource, Study
+
+__all__ = [
+    "Made",
+    "Progress",
+    "StageClock",
+    "groups_of",
+    "make_model",
+    "make_regions",
+    "make_tiles",
+    "model_folder",
+    "resolve_device",
+    "the_set",
+]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage left behind.
+
+    Attributes:
+        result: what it is, by a name that holds a digest of everything that decides it.
+        sets: the sets that it wrote or found.
+        failed: slides that are not in them.
+        worked: whether anything had to be done.
+    """
+
+    result: str
+    sets: tuple[EmbeddingSet, ...] = ()
+    failed: tuple[FailedSlide, ...] = ()
+    worked: bool = True
+
+
+def resolve_device(device: str) -> str:
+    """The device, with `auto` decided: a GPU of this machine where there is one.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    return str(find_device(device))
+
+
+def make_tiles(study: Study, source: CohortSource, store: Path, tell: Callable[[int, int], None]) -> Made:
+    """Tile embeddings of a cohort: embedded, indexed, or found.
+
+    Raises:
+        ConfigError: a slide or a store is not there, or a store holds several sets.
+        ParfocalError: no slide could be embedded or indexed.
+    """
+    if source.store is not None:
+        left_out = LeftOut()
+        found = with_readable_index(the_set(source.store), left_out)
+        failed = tuple(
+            FailedSlide(slide, found.path, "StoreError", reason) for slide, reason in sorted(left_out.reasons.items())
+        )
+        return Made(found.name, (found,), failed, worked=False)
+    if source.features is not None:
+        own = source.features
+        summary = index_features(
+            own.paths,
+            store,
+            slides=own.slides,
+            slide_mpp=own.slide_mpp,
+            mpp_from_objective=own.mpp_from_objective,
+            ids=own.ids,
+            encoder=own.encoder,
+            region_um=own.region_um,
+            max_misalignment=own.max_misalignment,
+        )
+        indexed = replace(summary.embeddings, slides=tuple(sorted(one.slide for one in summary.slides)))
+        return Made(indexed.name, (indexed,), summary.failed)
+    return _embed(study, source, store, tell)
+
+
+def model_folder(
+    root: Path, name: str, settings: PretrainSettings, tiles: EmbeddingSet, groups: Mapping[str, str]
+) -> Path:
+    """Where a model lies: other settings, slides or groups are another model and get another folder."""
+    digest = digest8(run_identity(settings, tiles, groups))
+    # The last part of the path is what a model is called in the report.
+    return root / digest / name
+
+
+def groups_of(study: Study, tiles: EmbeddingSet) -> dict[str, str]:
+    """The group of every slide that is in the labels, by which pretraining holds out whole patients; none without one.
+
+    Raises:
+        ConfigError: the labels do not fit.
+    """
+    labels = study.labels
+    if not study.models:
+        return {}
+    columns = LabelColumns(slide=labels.slide, group=labels.group, patient_of=labels.patient_of, missing=labels.missing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParfocalWarning)  # the evaluation says what is missing
+        return read_groups(labels.file, columns, tiles.slides, tiles.name)
+
+
+def make_model(
+    folder: Path,
+    settings: PretrainSettings,
+    tiles: EmbeddingSet,
+    groups: Mapping[str, str],
+    device: str,
+    tell: Callable[[int, int], None],
+) -> Made:
+    """A pretrained region encoder in its folder; a run that was stopped goes on from its last point."""
+    total = settings.steps or 1
+
+    def on_event(event: object) -> None:
+        if isinstance(event, StepsDone):
+            tell(int(event.values["step"]), max(total, int(event.values["step"])))
+
+    tell(0, total)
+    placed = settings.model_copy(update={"device": device})
+    done = pretrain_encoder(tiles, folder, placed, groups=groups, on_event=on_event)
+    tell(max(done.steps, 1), max(done.steps, 1))
+    return Made(f"{folder.parent.name}/{folder.name}", worked=not done.was_finished)
+
+
+def make_regions(
+    study: Study, tiles: EmbeddingSet, model: Path, store: Path, device: str, tell: Callable[[int, int], None]
+) -> Made:
+    """What a model makes of every slide, in each readout of the study."""
+    before = _slides_of(store)
+    summary = represent_regions(
+        tiles, model, store, study.represent_settings(device), progress=lambda done, total, _: tell(done, total)
+    )
+    if not summary.done:
+        first = summary.failed[0]
+        raise StoreError(f"no slide could be represented by {model}: {first.slide}: {first.message}")
+    worked = any(set(one.slides) - before.get(one.name, frozenset()) for one in summary.sets)
+    return Made(" ".join(one.name for one in summary.sets), summary.sets, summary.failed, worked)
+
+
+def the_set(store: Path) -> EmbeddingSet:
+    """The only set of tile embeddings of a store, or the set whose folder is named.
+
+    Raises:
+        ConfigError: there is none, or more than one.
+        StoreError: it cannot be read.
+    """
+    found = [one for one in open_sets(store) if one.kind == "tiles"]
+    if len(found) != 1:
+        names = ", ".join(one.name for one in found) or "none"
+        raise ConfigError(f"{store} holds {len(found)} sets of tile embeddings: {names}. Name the folder of one.")
+    return found[0]
+
+
+def _embed(study: Study, source: CohortSource, store: Path, tell: Callable[[int, int], None]) -> Made:
+    slides = source.slides
+    if slides is None:
+        raise ValueError("there are no slides to embed")
+    wanted = {one.slide for one in find_slides(slides.paths, ids=slides.ids)}
+    done = 0
+
+    def on_event(event: Event) -> None:
+        nonlocal done
+        if isinstance(event, SlideFinished):
+            done += 1
+            tell(done, len(wanted))
+        elif isinstance(event, Notice):
+            warnings.warn(event.text, ParfocalWarning, stacklevel=2)
+
+    tell(0, len(wanted))
+    settings = study.embed_settings(slides, resolve_device(study.run.device))
+    summary = embed_slides(slides.paths, store, settings, on_event=on_event)
+    if not summary.done:
+        first = summary.failed[0]
+        raise StoreError(f"no slide could be embedded: {first.slide}: {first.message} ({summary.log} has all).")
+    made = open_set(summary.set_path)
+    # The set may hold slides of an earlier version of the file; they are no part of this study.
+    made = replace(made, slides=tuple(slide for slide in made.slides if slide in wanted))
+    return Made(made.name, (made,), summary.failed, any(not one.kept for one in summary.done))
+
+
+def _slides_of(store: Path) -> dict[str, frozenset[str]]:
+    try:
+        return {one.name: frozenset(one.slides) for one in open_sets(store)} if store.is_dir() else {}
+    except StoreError:  # no set with a slide yet
+        return {}
+
+
+@dataclass
+class StageClock:
+    """Wall-clock seconds of each stage; a rerun that finds a stage done tells what it took when it was done.
+
+    Attributes:
+        file: where they are kept.
+        seconds: by the stage's name, in the order in which they ran.
+    """
+
+    file: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, stage: str, work: Callable[[], Made]) -> Made:
+        """Do a stage and note the time; a time is kept only for the same result."""
+        started = time.monotonic()
+        made = work()
+        seconds = round(time.monotonic() - started, 2)
+        known = self._read()
+        before = known.get(stage, {})
+        if not made.worked and before.get("result") == made.result:
+            seconds = float(before["seconds"])
+        else:
+            known[stage] = {"result": made.result, "seconds": seconds}
+            with writing(self.file) as temporary:
+                temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        self.seconds[stage] = seconds
+        return made
+
+    def _read(self) -> dict[str, Any]:
+        if not self.file.is_file():
+            return {}
+        try:
+            return dict(json.loads(self.file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise StoreError(
+                f"cannot read {self.file}: it is damaged ({error}). Remove it; it holds nothing but times."
+            ) from error
+
+
+Progress = Callable[[str, int, int], None]
+"""Told the name of the stage, how much of it is done, and how much there is."""

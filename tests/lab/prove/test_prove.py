@@ -1,0 +1,235 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.cli import main
+from parfocal.errors import ConfigError, MismatchError
+from parfocal.lab.prove.data import held_out_regions
+from parfocal.lab.prove.layout import Layout
+from parfocal.lab.prove.patterns import draw_hidden, patterns_of
+from parfocal.lab.prove.run import ProveSettings, prove_encoder
+from parfocal.lab.prove.subject import Asked, Predictor, open_subject
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.region_encoder import RegionEncoderConfig, RegionModel
+from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
+
+MPPS = (2.0, 1.0, 0.5)
+DIM = 8
+QUICK = ProveSettings(
+    eval_regions=60,
+    random_regions=20,
+    train_regions=200,
+    network_steps=10,
+    control_steps=2,
+    readout_regions=32,
+    draws=100,
+    queries=20,
+)
+
+
+def toy_slide(name: str, n_regions: int, seed: int, gap: bool = False) -> SlideTokens:
+    """Fine tiles are a turned copy of the coarse one, and some of them are absent."""
+    rng, world = np.random.default_rng([seed, 7]), np.random.default_rng(5)
+    coarse = rng.normal(size=(n_regions, DIM)) + rng.normal(size=DIM)
+    features, region, center = {}, {}, {}
+    for mpp in MPPS:
+        n = round(2.0 / mpp)
+        mixing = np.linalg.qr(world.normal(size=(DIM, DIM)))[0]
+        side = 224 * mpp
+        places = np.array([(c * side, r * side) for r in range(n) for c in range(n)]) + side / 2 - 224
+        rows = np.repeat(coarse @ mixing, n * n, axis=0)
+        kept = np.ones(len(rows), bool) if mpp == 2.0 else rng.random(len(rows)) > 0.1
+        features[mpp] = (rows + 0.3 * rng.normal(size=rows.shape))[kept].astype(np.float32)
+        region[mpp] = np.repeat(np.arange(n_regions), n * n)[kept].astype(np.int32)
+        center[mpp] = np.tile(places, (n_regions, 1))[kept].astype(np.float32)
+    x = 448.0 * (np.arange(n_regions) + 3 * (np.arange(n_regions) // 4 if gap else 0))
+    xy_um = np.stack([x, np.zeros(n_regions)], axis=1)
+    return SlideTokens(name, 448.0, 0.25, xy_um, features, region, center)
+
+
+def write_store(folder: Path, slides: list[SlideTokens]) -> EmbeddingSet:
+    path = create_set(
+        folder,
+        "toy-00000000",
+        "tiles",
+        region_um=448.0,
+        dims=dict.fromkeys(MPPS, DIM),
+        settings={"encoder": "toy"},
+        encoder_digests=dict.fromkeys(MPPS, "aa"),
+        tile_px=224,
+    )
+    for slide in slides:
+        write_tokens(path, slide)
+    return open_set(path)
+
+
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Size T at a quarter of its width: the mechanics need no more."""
+    sizes = dict(RegionEncoderConfig.of_size("T", dims=(1, 1, 1)))
+    monkeypatch.setitem(
+        __import__("parfocal.region_encoder.config", fromlist=["SIZES"]).SIZES,
+        "T",
+        {"width": 32, "depth": 1, "heads": sizes["heads"]},
+    )
+
+
+Train = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """A store and a checkpoint trained on it."""
+    tiny(monkeypatch)
+
+    def make(slides: list[SlideTokens], **settings: object) -> tuple[Path, Path]:
+        tiles = write_store(tmp_path / "store", slides)
+        defaults = {"size": "T", "batch": 16, "steps": 6, "log_every": 6, "monitor_every": 6, "monitor_regions": 8}
+        quick = PretrainSettings(**{**defaults, "device": "cpu", "workers": 0, "precision": "float32", **settings})
+        return pretrain_encoder(tiles, tmp_path / "model", quick).model, tmp_path / "store"
+
+    return make
+
+
+def slides(n: int = 6) -> list[SlideTokens]:
+    return [toy_slide(f"s{number}", 16, number) for number in range(n)]
+
+
+def test_every_baseline_and_control_is_in_page_and_json(train: Train, tmp_path: Path, capsys) -> None:
+    model, store = train(slides(), holdout=0.4)
+    flags = ["--eval-regions", "60", "--random-regions", "10", "--network-steps", "5", "--control-steps", "2"]
+    status = main(["prove", str(model), str(store), "-o", str(tmp_path / "out"), "--draws", "100", *flags])
+    out = capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "prove.json").read_text())
+    page = (tmp_path / "out" / "report.html").read_text()
+
+    assert status == 0
+    rows = {
+        "model",
+        "B0",
+        "B1",
+        "B2",
+        "B3",
+        "B4",
+        "B5",
+        "B6",
+        "B7, k=1",
+        "B7, k=8",
+        "B8",
+        "B9",
+        "B10",
+        "C1",
+        "C1x",
+        "C2",
+        "C3",
+        "C3s",
+        "E1",
+        "E0",
+        "E0s",
+    }
+    assert set(found["patterns"]) == {"random", "whole 2", "whole 1", "whole 0.5", "subtree", "coarse only"}
+    assert all(set(pattern["r2"]) == rows for pattern in found["patterns"].values())
+    assert found["patterns"]["random"]["r2"]["B0"]["all"] == 0
+    assert all(row in page for row in rows)
+    assert found["verdict"][0] in page.replace("&#39;", "'")
+    assert found["verdict"][0] in out
+    # Two steps for C3, six for the model.
+    assert found["verdict"][0].startswith("No verdict")
+    assert set(found["patterns"]["random"]["trained_minus_random_weights"]) == {
+        "model minus C3",
+        "model minus C3s",
+        "model minus E0",
+        "model minus E0s",
+        "E1 minus E0",
+        "E1 minus E0s",
+    }
+    # The fine tiles are a rotation of the coarse one: a linear map finds it, six steps of training do not.
+    assert found["patterns"]["whole 0.5"]["r2"]["B5"]["all"] > 0.5
+    assert not found["patterns"]["whole 0.5"]["holds"]
+    assert found["retrieval_top1"]["whole 0.5, 0.5"]["B1"] < 0.1
+    assert set(found["calibration"]["whole 0.5, 0.5"]) == {"model", "B9"}
+
+
+def test_one_slide_is_proven_on_fragments_and_says_so(train: Train, tmp_path: Path) -> None:
+    model, store = train([toy_slide("only", 60, 0, gap=True)], holdout=0.3, targets="whitened")
+    result = prove_encoder(model, store, tmp_path / "out", QUICK)
+
+    assert result.one_slide
+    assert result.clusters == "tissue fragments of the only slide"
+    assert "C2" not in result.scores.methods()
+    assert "What one slide can show" in result.report.read_text()
+    assert any("one slide" in sentence.lower() for sentence in result.sentences)
+
+
+def test_the_same_call_gives_the_same_file(train: Train, tmp_path: Path) -> None:
+    model, store = train(slides(4), holdout=0.5)
+    quick = QUICK.model_copy(update={"control_steps": 0, "network_steps": 2})
+    first, second = (prove_encoder(model, store, tmp_path / name, quick).report.read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_hidden_tiles_never_reach_the_model_and_rows_keep_their_place(train: Train) -> None:
+    model, store = train(slides(4))
+    subject = open_subject(model, open_set(store))
+    layout = Layout.of_set(subject.tiles)
+    predictor = Predictor(subject.trainee, layout, torch.device("cpu"), batch=5)
+    held_out = held_out_regions(
+        subject.cache, subject.split.held_out, layout, predictor.standardise, most=12, rng=np.random.default_rng(0)
+    )
+    pattern = next(one for one in patterns_of(layout) if one.name == "random")
+    hidden = draw_hidden(pattern, layout, held_out.present, rate=(0.3, 0.75), seed=0)
+    visible = held_out.present & ~hidden
+    mean, variance = predictor.predict(Asked(held_out.raw.tokens, held_out.raw.xy_um, visible, hidden))
+    poisoned = np.where(hidden[..., None], np.float32(np.nan), held_out.raw.tokens)
+    again, _ = predictor.predict(Asked(poisoned, held_out.raw.xy_um, visible, hidden))
+
+    assert np.array_equal(mean, again)
+    assert (variance[hidden] > 0).all()
+    assert not mean[~hidden].any()
+    # One region and one tile at a time gives the same numbers at the same places.
+    network = subject.trainee.model
+    row, slot = (int(one) for one in np.argwhere(hidden)[7])
+    with torch.inference_mode():
+        encoded = network.encoder(
+            *(torch.from_numpy(one[row : row + 1]) for one in (held_out.raw.tokens, held_out.raw.xy_um)),
+            torch.from_numpy(layout.mpp[None]),
+            torch.from_numpy(visible[row : row + 1]),
+        )
+        at = torch.from_numpy(held_out.raw.xy_um[row, slot][None, None])
+        alone = network.decode(
+            encoded, torch.from_numpy(visible[row : row + 1]), at, torch.tensor([[layout.mpp[slot]]])
+        )
+    np.testing.assert_allclose(mean[row, slot], alone.mean[0, 0].numpy(), atol=1e-5)
+
+
+def test_held_out_slides_have_no_say_in_the_baselines(train: Train, tmp_path: Path) -> None:
+    model, store = train(slides(), holdout=0.4)
+    quick = QUICK.model_copy(update={"control_steps": 0})
+    first = prove_encoder(model, store, tmp_path / "a", quick)
+    held = {part.slide for part in open_subject(model, open_set(store)).split.held_out}
+    other = tmp_path / "other"
+    write_store(other, [toy_slide(f"s{n}", 16, 100 + n if f"s{n}" in held else n) for n in range(6)])
+    second = prove_encoder(model, other, tmp_path / "b", quick)
+
+    assert first.choices == second.choices
+    assert first.scores.r2("B5", "whole 0.5") != second.scores.r2("B5", "whole 0.5")
+
+
+def test_what_cannot_be_proven_is_refused_with_a_remedy(train: Train, tmp_path: Path) -> None:
+    model, store = train(slides(4))
+    other = tmp_path / "other"
+    write_store(other, slides(3))
+    with pytest.raises(MismatchError, match="1 of the 4 slides"):
+        prove_encoder(model, other, tmp_path / "out", QUICK)
+    untrained = tmp_path / "untrained"
+    RegionModel(RegionEncoderConfig(width=16, depth=1, heads=2, dims=(DIM,) * 3)).save_pretrained(untrained)
+    with pytest.raises(ConfigError, match="finished `parfocal pretrain`"):
+        prove_encoder(untrained, store, tmp_path / "out", QUICK)
+    config = json.loads((model / "config.json").read_text())
+    config["pretraining"]["settings"]["targets"] = "latent"
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="targets=standardised"):
+        prove_encoder(model, store, tmp_path / "out", QUICK)

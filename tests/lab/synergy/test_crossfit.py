@@ -1,0 +1,89 @@
+"""The cross-fitted test: its regression, what it finds, and what the permutation test finds and it must not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from parfocal.lab.synergy.covariates import residual_basis
+from parfocal.lab.synergy.crossfit import cross_fitted_test, robust_slope
+from parfocal.lab.synergy.moments import PairMoments
+from parfocal.lab.synergy.permutation import draw_permutations, pairing_test, residuals_of
+
+K = 6
+
+
+def moments(rng: np.random.Generator, spread: np.ndarray, planted: np.ndarray | float = 0.0) -> PairMoments:
+    """Noise of a spread for each unit, and a pair of directions that is planted into the cross-moment."""
+    cross, first, second = spread[:, None, None] * rng.standard_normal((3, len(spread), K, K))
+    cross[:, 0, 1] += planted
+    return PairMoments((2.0, 0.5), cross, first + np.eye(K), second + np.eye(K))
+
+
+@given(st.integers(0, 2**31), st.integers(12, 60), st.integers(0, 4))
+@settings(max_examples=40, deadline=None)
+def test_the_slope_is_that_of_least_squares_with_hc3_errors(seed: int, n: int, q: int) -> None:
+    rng = np.random.default_rng(seed)
+    label = (rng.permutation(n) < n // 3).astype(float)
+    covariates = np.column_stack([np.ones(n), rng.standard_normal((n, q))])
+    score = rng.standard_normal(n) * (1 + 2 * label) + 0.3 * label
+
+    # Independently, by the full design: (X'X)^-1 X' diag(e^2 / (1 - h)^2) X (X'X)^-1.
+    x = np.column_stack([covariates, label])
+    inverse = np.linalg.inv(x.T @ x)
+    beta = inverse @ x.T @ score
+    leverage = np.einsum("ij,jk,ik->i", x, inverse, x)
+    weight = ((score - x @ beta) / (1 - leverage)) ** 2
+    error = np.sqrt((inverse @ (x.T * weight) @ x @ inverse)[-1, -1])
+    expected = stats.t.sf(beta[-1] / error, n - x.shape[1])
+    assert robust_slope(score, label, covariates) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_a_label_that_the_covariates_know_is_no_evidence() -> None:
+    label = (np.arange(20) % 2).astype(float)
+    score = label + 0.1 * np.random.default_rng(0).standard_normal(20)
+
+    assert robust_slope(score, label, np.column_stack([np.ones(20), label])) == 1.0
+    assert robust_slope(score, label, np.ones((20, 1))) < 1e-6
+
+
+def test_pairing_is_found_in_patients_that_did_not_choose_the_directions() -> None:
+    rng = np.random.default_rng(1)
+    label = (np.arange(80) % 2).astype(float)
+    found = cross_fitted_test([moments(rng, np.ones(80), 1.2 * label)], np.ones((80, 1)), label, [3, K], rng)
+
+    assert found.p_value < 0.01
+    assert found.p_value == sorted(found.of_splits)[2]
+
+
+def test_noise_that_goes_with_the_label_is_not_called_pairing() -> None:
+    permuted, crossed = [], []
+    label = (np.arange(60) % 5 == 0).astype(float)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        pair = moments(rng, 1 + 2 * label)  # the rarer class is noisier
+        basis = residual_basis(np.ones((60, 1)))
+        orders = draw_permutations(99, None, 59, rng)
+        permuted.append(pairing_test([residuals_of(pair, basis)], basis.columns.T @ label, orders, [K]).p_value)
+        crossed.append(cross_fitted_test([pair], np.ones((60, 1)), label, [K], rng).p_value)
+
+    assert np.mean(np.array(permuted) <= 0.05) > 0.5
+    # At a true rate of .05 more than 6 of 40 have a probability of .003; the seeds are fixed.
+    assert np.sum(np.array(crossed) <= 0.05) <= 6
+
+
+def test_copies_do_not_teach_each_other_the_answer() -> None:
+    label = np.repeat((np.arange(20) % 2).astype(float), 2)
+    apart, together = [], []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        one = moments(rng, np.ones(20))
+        pair = PairMoments(one.mpps, *(np.repeat(m, 2, axis=0) for m in (one.cross, one.first, one.second)))
+        units = np.repeat(np.arange(20), 2)
+        for found, known in ((apart, None), (together, units)):
+            test = cross_fitted_test([pair], np.ones((40, 1)), label, [K], np.random.default_rng(seed), together=known)
+            found.append(test.p_value)
+
+    assert np.median(apart) < 0.15  # half of them would be below .5 if the copies taught nothing
+    assert np.median(together) > 0.3
