@@ -1,20 +1,11 @@
 """Step 10 of the path: predictions in, metrics, comparisons, tables and one self-contained page out.
 
-`parfocal.report.statistics` holds the numbers, this folder the page: build a `ReportPage` from sections of text, tables
-and figures, and `make_report` writes it as one HTML file.
+`parfocal.stats` holds the numbers, this folder what is written of them: a table is declared once as `Field`s, from
+which CSV, JSON, terminal and page follow (`writer.py`); a `ReportPage` is built of sections of text, tables and
+figures, and `make_report` writes it as one HTML file.
 """
 
-from parfocal.report.arms import (
-    ArmResult,
-    Reference,
-    arms_sentences,
-    arms_table,
-    show_difference,
-    show_interval,
-    show_number,
-    show_p,
-    show_signed,
-)
+from parfocal.report.arms import ArmResult, Reference, arms_sentences, arms_table
 from parfocal.report.figures import (
     curves_panel,
     forest_figure,
@@ -35,10 +26,27 @@ from parfocal.report.page import (
     Text,
     make_report,
 )
+from parfocal.report.writer import (
+    Field,
+    interval_fields,
+    page_table,
+    pick,
+    plain,
+    show_difference,
+    show_interval,
+    show_number,
+    show_p,
+    show_signed,
+    terminal_table,
+    to_records,
+    write_json,
+    write_table,
+)
 
 __all__ = [
     "ArmResult",
     "Column",
+    "Field",
     "Figure",
     "Note",
     "Panel",
@@ -52,7 +60,11 @@ __all__ = [
     "arms_table",
     "curves_panel",
     "forest_figure",
+    "interval_fields",
     "make_report",
+    "page_table",
+    "pick",
+    "plain",
     "png",
     "reliability_figure",
     "roc_figure",
@@ -62,7 +74,11 @@ __all__ = [
     "show_p",
     "show_signed",
     "slide_map_figure",
+    "terminal_table",
     "tile_gallery",
     "tile_strip",
+    "to_records",
     "training_figure",
+    "write_json",
+    "write_table",
 ]

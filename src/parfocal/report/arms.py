@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parfocal.report.page import Column, Row, Table
+from parfocal.report.page import Table
+from parfocal.report.writer import Field, page_table, show_difference, show_interval, show_p
 from parfocal.stats import FoldTest, Interval, holm
 from parfocal.stats.interval import Number
 
@@ -14,11 +15,6 @@ __all__ = [
     "Reference",
     "arms_sentences",
     "arms_table",
-    "show_difference",
-    "show_interval",
-    "show_number",
-    "show_p",
-    "show_signed",
 ]
 
 
@@ -83,55 +79,69 @@ def arms_table(
     if len(levels) != 1:
         raise ValueError(f"the arms of one table share one level of interval, got {sorted(levels)}")
     level = f"{levels.pop():.0%}".replace("%", " %")
-    with_reference = any(arm.references for arm in arms)
-    with_instances = any(arm.instances_per_slide is not None for arm in arms)
-    with_seeds = any(arm.seed_sd is not None for arm in arms)
-    with_difference = any(arm.against_best_single is not None for arm in arms)
-    columns = [Column("Arm"), Column("Pooling"), Column(metric, "right"), Column(f"{level} interval", "right")]
-    second = list(arms[0].beside)
-    columns += [Column(name, "right", "The mean over folds; it does not compare arms.") for name in second]
-    if with_reference:
-        columns.append(
-            Column("Known", "left", "A ceiling by theorem, or what another reader of the same input reaches.")
-        )
-    if with_difference:
-        columns.append(
-            Column("Minus best single (interval)", "right", "Above 0 better, below 0 worse; over the same folds.")
-        )
-        columns.append(
-            Column("p (Holm)", "right", "Of no difference, two-sided, corrected for the arms of this table.")
-        )
-    if with_seeds:
-        columns.append(Column("sd over seeds", "right", "The same slides and folds, fitted from other random numbers."))
-    if with_instances:
-        columns.append(Column("Instances per slide", "right", "Mean number of vectors that the pooling sees."))
-    adjusted = _holm_over(arms)
-    rows: list[Row] = []
-    family = None
-    for arm, p_value in zip(arms, adjusted, strict=True):
-        if arm.family != family:
-            rows.append(Row((arm.family,), "group"))
-            family = arm.family
-        cells = [arm.name, arm.pooling, f"{arm.value.estimate:.2f}", show_interval(arm.value)]
-        cells += [show_number(arm.beside.get(name, float("nan"))) for name in second]
-        if with_reference:
-            cells.append("; ".join(_show_reference(one) for one in arm.references) or "–")
-        if with_difference:
-            test = arm.against_best_single
-            cells += ["–", "–"] if test is None else [show_difference(test.difference), show_p(p_value)]
-        if with_seeds:
-            cells.append("–" if arm.seed_sd is None else f"{arm.seed_sd:.3f}")
-        if with_instances:
-            cells.append("–" if arm.instances_per_slide is None else f"{arm.instances_per_slide:,.0f}")
-        rows.append(Row(tuple(cells), "highlight" if arm.highlight else "plain"))
+    adjusted = dict(zip(map(id, arms), _holm_over(arms), strict=True))
+    columns = (
+        Field("name", title="Arm"),
+        Field("pooling", title="Pooling"),
+        Field("value.estimate", title=metric),
+        Field("value", title=f"{level} interval", show=show_interval),
+        *(
+            Field(name, f"beside.{name}", help="The mean over folds; it does not compare arms.")
+            for name in arms[0].beside
+        ),
+        Field(
+            "references",
+            lambda arm: "; ".join(map(_show_reference, arm.references)) or None,
+            "Known",
+            help="A ceiling by theorem, or what another reader of the same input reaches.",
+            is_optional=True,
+        ),
+        Field(
+            "gain",
+            "against_best_single.difference",
+            "Minus best single (interval)",
+            show_difference,
+            "Above 0 better, below 0 worse; over the same folds.",
+            is_optional=True,
+        ),
+        Field(
+            "p_holm",
+            lambda arm: adjusted[id(arm)],
+            "p (Holm)",
+            show_p,
+            "Of no difference, two-sided, corrected for the arms of this table.",
+            is_optional=True,
+        ),
+        Field(
+            "seed_sd",
+            title="sd over seeds",
+            show=".3f",
+            help="The same slides and folds, fitted from other random numbers.",
+            is_optional=True,
+        ),
+        Field(
+            "instances_per_slide",
+            title="Instances per slide",
+            show=",.0f",
+            help="Mean number of vectors that the pooling sees.",
+            is_optional=True,
+        ),
+    )
     notes = list(footnotes)
-    if with_difference:
+    if any(arm.against_best_single is not None for arm in arms):
         notes.append(
             f"The best single magnification is the one with the highest {metric} in this very table: that choice "
             "favours it, so a gain over it is understated and a loss overstated. The p-values are corrected for the "
             "number of arms (Holm); the intervals are not."
         )
-    return Table(f"{target}: every arm on the same folds", tuple(columns), tuple(rows), tuple(notes))
+    return page_table(
+        f"{target}: every arm on the same folds",
+        columns,
+        arms,
+        by="family",
+        kind=lambda arm: "highlight" if arm.highlight else "plain",
+        footnotes=notes,
+    )
 
 
 def arms_sentences(
@@ -190,34 +200,6 @@ def arms_sentences(
             "seen four times in five: this comparison cannot tell the arms apart."
         )
     return tuple(said)
-
-
-def show_interval(interval: Interval) -> str:
-    """The two ends, with two decimals."""
-    return f"{interval.low:.2f} to {interval.high:.2f}"
-
-
-def show_signed(value: Number) -> str:
-    """A difference with its sign; the minus is the typographic one, as wide as the plus."""
-    text = f"{abs(value):.2f}"
-    return text if float(text) == 0 else ("+" if value > 0 else "\u2212") + text
-
-
-def show_number(value: Number) -> str:
-    """Two decimals with a typographic minus, and a dash for what has no value."""
-    return "–" if value != value else f"{value:.2f}".replace("-", "\u2212")
-
-
-def show_difference(interval: Interval) -> str:
-    """A difference with its sign, and the two ends with theirs."""
-    return f"{show_signed(interval.estimate)} ({show_signed(interval.low)} to {show_signed(interval.high)})"
-
-
-def show_p(value: Number) -> str:
-    """A p-value with two figures, "< 0.001" below that, and a dash where no test could be made."""
-    if value != value:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def _holm_over(arms: Sequence[ArmResult]) -> list[float]:

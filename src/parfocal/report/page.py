@@ -45,12 +45,15 @@ class Column:
     help: str = ""
 
 
+RowKind = Literal["plain", "highlight", "muted", "group"]
+
+
 @dataclass(frozen=True)
 class Row:
     """A table's row. One cell and `kind="group"` make a heading over the rows that follow."""
 
     cells: tuple[str, ...]
-    kind: Literal["plain", "highlight", "muted", "group"] = "plain"
+    kind: RowKind = "plain"
 
 
 @dataclass(frozen=True)
