@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"version"}),
     frozenset({"terminal"}),
     frozenset({"errors"}),
-    frozenset({"geometry", "files"}),
+    frozenset({"geometry", "files", "plugins"}),
     frozenset({"config", "stats"}),
     frozenset({"slides"}),
     frozenset({"run"}),

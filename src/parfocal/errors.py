@@ -17,6 +17,7 @@ __all__ = [
     "ParfocalDeprecationWarning",
     "ParfocalError",
     "ParfocalWarning",
+    "PluginError",
     "ResolutionError",
     "SlideError",
     "StoreError",
@@ -71,6 +72,10 @@ class NotFiniteError(StoreError):
 
 class ConfigError(ParfocalError):
     """The settings contradict each other or the data."""
+
+
+class PluginError(ParfocalError):
+    """Something that another package adds cannot be used; the text names the package."""
 
 
 class ParfocalWarning(UserWarning):

@@ -18,19 +18,21 @@ from parfocal.heads.contrast.fit import fit_contrast
 from parfocal.heads.contrast.moments import cross_moments
 from parfocal.heads.finetune import fit_finetuned
 from parfocal.heads.linear import fit_mean
-from parfocal.heads.loading import load_probe
 from parfocal.heads.mlp import fit_mlp, fit_region_mlp
 from parfocal.heads.network import is_at_edge
 from parfocal.heads.preparation import Preparation, Whitening, fit_whitening, preparations
+from parfocal.heads.registry import HEADS, RegisteredHead, load_probe
 from parfocal.heads.settings import FoldPrediction, ProbeSettings
 
 __all__ = [
+    "HEADS",
     "Fit",
     "FittedProbe",
     "FoldPrediction",
     "Preparation",
     "ProbeSettings",
     "ProbeState",
+    "RegisteredHead",
     "Whitening",
     "average_predictions",
     "contrast_matrices",

@@ -1,6 +1,7 @@
 """Gated attention (Ilse, Tomczak and Welling 2018) over all instances of a slide."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch.nn import functional
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.heads.base import FittedProbe
-from parfocal.heads.network import Network, Schedule, by_fold, normal
+from parfocal.heads.network import Network, Schedule, by_fold, load_network, normal
 from parfocal.heads.preparation import Preparation, RowMap, Table, fit_map, gather, joined
+from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.training import fit_network
 
@@ -109,3 +111,14 @@ class AttentionNetwork(Network):
         pooled = pooled.view(n_models, n_slides, width)
         logit: Float[Tensor, "model slide"] = torch.baddbmm(parameters["head bias"], pooled, parameters["head"])[..., 0]
         return logit
+
+
+HEAD = RegisteredHead(
+    "attention",
+    "gated attention",
+    "tiles",
+    partial(load_network, AttentionNetwork()),
+    fit_attention,
+    takes_several=True,
+    is_random=True,
+)

@@ -8,6 +8,7 @@ training steps.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +19,7 @@ from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.heads.base import FittedProbe
 from parfocal.heads.contrast.moments import cross_moments, pairs_of
-from parfocal.heads.network import Network, Schedule, normal, scores_by_fold
+from parfocal.heads.network import Network, Schedule, load_network, normal, scores_by_fold
 from parfocal.heads.preparation import Preparation, Table, bounds_of
 from parfocal.heads.regions import (
     check_same_regions,
@@ -28,6 +29,7 @@ from parfocal.heads.regions import (
     prepared_regions,
     present_in_all,
 )
+from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.training import fit_network
 
@@ -128,3 +130,14 @@ def _moments(
         both = present_in_all((bags[a], bags[b]), slides)
         moments.append(cross_moments(regions[a], regions[b], both, bounds).reshape(len(slides), -1))
     return moments
+
+
+HEAD = RegisteredHead(
+    "bilinear",
+    "low-rank products in each region, averaged",
+    "regions",
+    partial(load_network, BilinearNetwork()),
+    fit_bilinear,
+    takes_several=True,
+    is_random=True,
+)

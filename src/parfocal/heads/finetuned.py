@@ -13,6 +13,7 @@ from parfocal.bags import Bag
 from parfocal.heads.base import FittedProbe, ProbeState
 from parfocal.heads.choosing import name_choices
 from parfocal.heads.regions import placed_regions
+from parfocal.heads.registry import RegisteredHead
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 
 __all__ = ["NAME", "FinetunedColumn", "FittedFinetuned", "PoolingHead", "load_finetuned"]
@@ -162,3 +163,6 @@ def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         for name, value in arrays.items()
         if name.startswith(prefix)
     }
+
+
+HEAD = RegisteredHead("finetuned", "mean or gated attention", "tiles", load_finetuned, is_random=True)

@@ -11,6 +11,7 @@ from parfocal.cohort import Column, Fold, Outcome
 from parfocal.heads.base import FittedProbe, ProbeState
 from parfocal.heads.choosing import column_weight, held_out_loss, inner_weights, name_choices
 from parfocal.heads.preparation import Preparation, fit_whitening, preparations
+from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.regression import fit_column, predict_column, row_space
 from parfocal.heads.settings import ProbeSettings
 
@@ -177,3 +178,6 @@ def _map_of(bag: Bag, fold: Fold, preparation: Preparation, n_bags: int, setting
     )
     kept = whitening.basis.shape[1]
     return _Map(whitening.mean, 1 / whitening.scale, whitening.basis / (whitening.spread * np.sqrt(kept * n_bags)))
+
+
+HEAD = RegisteredHead("mean", "mean, linear model", "means", FittedMean.load, fit_mean, takes_several=True)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -10,7 +11,7 @@ from torch import Tensor
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.heads.base import FittedProbe
-from parfocal.heads.network import Network, Schedule, by_fold, normal
+from parfocal.heads.network import Network, Schedule, by_fold, load_network, normal
 from parfocal.heads.preparation import Preparation, Table, bounds_of
 from parfocal.heads.regions import (
     check_same_regions,
@@ -20,6 +21,7 @@ from parfocal.heads.regions import (
     prepared_regions,
     present_in_all,
 )
+from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.training import fit_network
 
@@ -142,3 +144,23 @@ class RegionNetwork(_HiddenLayer):
         there = present_in_all(bags, slides)
         of_slide = np.repeat(np.arange(len(slides)), np.diff(bags[0].region_start)[slides])
         return (Table(rows[there], bounds_of(np.bincount(of_slide[there], minlength=len(slides)))),)
+
+
+MLP = RegisteredHead(
+    "mlp",
+    "mean, one hidden layer",
+    "means",
+    partial(load_network, MeanNetwork()),
+    fit_mlp,
+    takes_several=True,
+    is_random=True,
+)
+REGION_MLP = RegisteredHead(
+    "region_mlp",
+    "one hidden layer over each region, averaged",
+    "regions",
+    partial(load_network, RegionNetwork()),
+    fit_region_mlp,
+    takes_several=True,
+    is_random=True,
+)

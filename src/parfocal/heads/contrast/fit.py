@@ -46,6 +46,7 @@ from parfocal.heads.contrast.moments import (
 from parfocal.heads.contrast.terms import PairTerm, make_term, project
 from parfocal.heads.linear import FittedMean, fit_mean_fold
 from parfocal.heads.regions import check_same_regions
+from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.regression import fit_nonnegative, predict_column
 from parfocal.heads.settings import ProbeSettings
 
@@ -312,3 +313,8 @@ def _stack(
         _Stacked(one, slope[number], float(intercept[number]), float(loss[number]))
         for number, one in enumerate(candidates)
     ]
+
+
+HEAD = RegisteredHead(
+    "contrast", "cross-scale contrast", "regions", FittedContrast.load, fit_contrast, takes_several=True
+)

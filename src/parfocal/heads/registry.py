@@ -1,0 +1,122 @@
+"""Every way from vectors to a score, by name: ours and those of other packages.
+
+One of ours is a file of this folder with a `RegisteredHead` in it. Another package's is found by its entry point in the
+group `parfocal.heads`; `parfocal.testing.HeadContract` says what it must do.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from parfocal.bags import Bag
+from parfocal.errors import MismatchError, PluginError
+from parfocal.heads.base import Fit, FittedProbe, ProbeState
+from parfocal.plugins import Origin, Plugin, Registry
+
+__all__ = ["HEADS", "RegisteredHead", "load_probe"]
+
+
+@dataclass(frozen=True)
+class RegisteredHead(Plugin):
+    """One way from the vectors of slides to a score.
+
+    Attributes:
+        name: the word that arms and saved heads know it by, such as `mean`.
+        label: how it pools, for people, such as `mean, linear model`.
+        pools: what it reads of a bag: means of slides, every tile (or other instance), or the means of regions.
+        load: from what a fitted one's `state()` said back to the probe.
+        fit: bags, outcome, folds and settings to one probe for each fold; None for one that needs more, such as a
+            model, and is made where that is known.
+        takes_several: whether it takes the bags of several magnifications at once.
+        is_random: whether its fit draws random numbers, so that another seed gives another result.
+    """
+
+    label: str
+    pools: Literal["means", "tiles", "regions"]
+    load: Callable[[ProbeState], FittedProbe]
+    fit: Fit | None = None
+    takes_several: bool = False
+    is_random: bool = False
+
+    def guarded(self, origin: Origin) -> "RegisteredHead":
+        """The same as it comes from another package."""
+        if self.fit is None:
+            raise PluginError(f"cannot use {origin}: it has no function `fit`.")
+        return replace(self, load=_Loaded(origin, self.load), fit=_Fitted(origin, self.fit))
+
+
+HEADS: Registry[RegisteredHead] = Registry(RegisteredHead, "head", "parfocal.heads")
+
+
+def load_probe(state: ProbeState) -> FittedProbe:
+    """The probe whose `state()` this is.
+
+    Raises:
+        MismatchError: there is no head of that name.
+        PluginError: the package that adds it fails.
+    """
+    if state.probe not in HEADS:
+        raise MismatchError(
+            f"there is no probe {state.probe!r} here, only {', '.join(sorted(HEADS.names))}; it was saved by another "
+            "version of parfocal, or comes from a package that is not installed here."
+        )
+    return HEADS.get(state.probe).load(state)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The fit of another package's head."""
+
+    origin: Origin
+    fit: Fit
+
+    def __call__(self, bags: Sequence[Bag], outcome: Any, folds: Sequence[Any], settings: Any) -> list[FittedProbe]:
+        with self.origin.blamed():
+            probes = self.fit(bags, outcome, folds, settings)
+            if len(probes) != len(folds):
+                raise PluginError(f"{self.origin} gave {len(probes)} probes for {len(folds)} folds.")
+        return [_AddedProbe(self.origin, probe) for probe in probes]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The way back from saved state of another package's head."""
+
+    origin: Origin
+    load: Callable[[ProbeState], FittedProbe]
+
+    def __call__(self, state: ProbeState) -> FittedProbe:
+        with self.origin.blamed():
+            return _AddedProbe(self.origin, self.load(state))
+
+
+@dataclass(frozen=True, eq=False)
+class _AddedProbe(FittedProbe):
+    """A probe of another package: what it gives is looked at, and what goes wrong names the package."""
+
+    origin: Origin
+    probe: FittedProbe
+
+    @property
+    def chosen(self) -> str:
+        """What the probe says."""
+        with self.origin.blamed():
+            return str(self.probe.chosen)
+
+    def score(self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Float64[np.ndarray, "picked column"]:
+        """The probe's scores, if they are a number for each slide and column."""
+        with self.origin.blamed():
+            scores = np.asarray(self.probe.score(bags, slides), dtype=np.float64)
+        if scores.ndim != 2 or len(scores) != len(slides):
+            raise PluginError(f"{self.origin} gave scores of shape {scores.shape} for {len(slides)} slides.")
+        return scores
+
+    def state(self) -> ProbeState:
+        """What the probe says, under the name that it is registered by."""
+        with self.origin.blamed():
+            state = self.probe.state()
+            arrays: Mapping[str, np.ndarray] = {name: np.asarray(array) for name, array in state.arrays.items()}
+        return replace(state, arrays=arrays)
