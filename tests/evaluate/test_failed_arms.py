@@ -182,10 +182,11 @@ def test_nothing_of_a_failed_arm_is_kept_and_a_kept_nan_is_no_result(tmp_path: P
 
     with np.load(file) as kept:
         content = dict(kept)
-    np.savez(file, **{**content, "score": content["score"] * np.nan})
-    assert not compared([good], tmp_path).failed
+    np.savez(file, **{**content, "arr_2": content["arr_2"] * np.nan})
+    with pytest.warns(ParfocalWarning, match="is damaged"):
+        assert not compared([good], tmp_path).failed
     with np.load(file) as kept:
-        assert np.isfinite(kept["score"]).all()
+        assert np.isfinite(kept["arr_2"]).all()
 
 
 def test_a_stop_is_no_failure_of_an_arm() -> None:

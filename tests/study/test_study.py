@@ -222,17 +222,18 @@ def test_a_study_that_is_killed_while_arms_are_fitted_keeps_those_that_are_done(
         "import json, os, signal, sys, torch\n"
         "from contextlib import contextmanager\n"
         "from pathlib import Path\n"
-        "from parfocal.evaluate import kept, read_study, study\n"
+        "from parfocal.run import cache\n"
+        "from parfocal.study import read_study, run_study\n"
         "torch.set_num_threads(1)\n"
-        "plain = kept.writing\n"
+        "plain = cache.writing\n"
         "@contextmanager\n"
         "def writing(path):\n"
         "    with plain(path) as temporary:\n"
         "        yield temporary\n"
         "    if len(list(path.parent.glob('[!.]*.npz'))) >= 2:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "kept.writing = writing\n"
-        "study(read_study('paper', json.loads(sys.argv[1])), Path(sys.argv[2]))\n"
+        "cache.writing = writing\n"
+        "run_study(read_study('paper', json.loads(sys.argv[1])), Path(sys.argv[2]))\n"
     )
     given = {"labels.file": place / "labels.csv", "labels.targets": ["striped"], **QUICK, **small, **FEW}
     call = [sys.executable, "-c", code, json.dumps(given, default=str), str(out)]

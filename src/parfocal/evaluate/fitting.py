@@ -1,5 +1,6 @@
 """Every arm fitted on the folds of one target: side by side, with several seeds, and once more for a test cohort."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -14,9 +15,11 @@ from parfocal.bags import Bag
 from parfocal.cohort import Cohort, Fold, Outcome, Splits, whole_fold
 from parfocal.evaluate.arms import Arm
 from parfocal.evaluate.compare import compare_arms
-from parfocal.evaluate.kept import kept_predictions
 from parfocal.evaluate.result import ArmFits, FailedArm, TargetResult
 from parfocal.heads import Fit, FoldPrediction, ProbeSettings, average_predictions, predict
+from parfocal.run.cache import StepCache
+from parfocal.run.failures import Failed
+from parfocal.run.jobs import attempt
 
 __all__ = ["Bags", "ExternalBags", "FitFailedError", "FitPlan", "attempt_fit", "cross_validate", "one_thread_each"]
 
@@ -153,11 +156,9 @@ def attempt_fit(fit: Callable[[], list[FoldPrediction]], folds: Sequence[Fold]) 
     Raises:
         FitFailedError: it raised something, whatever it was: one arm must not take the results of the others away.
     """
-    try:
-        found = fit()
-    except Exception as error:  # a solver or a device may raise anything, and it costs this arm alone
-        text = " ".join(str(error).split()).rstrip(".")
-        raise FitFailedError(f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
+    found = attempt(fit)
+    if isinstance(found, Failed):
+        raise FitFailedError(str(found))
     broken = [fold for fold, one in zip(folds, found, strict=True) if not np.isfinite(one.score).all()]
     if broken:
         first = f"the first is fold {broken[0].number + 1} of repeat {broken[0].repeat + 1}"
@@ -176,42 +177,46 @@ def _fit_arm(
     external: ExternalBags | None,
     whole: Fold | None,
 ) -> "_Done | FailedArm":
-    own = [bags[key] for key in arm.bags]
     # What is fitted, beside its bags; not the arm's name: the same arm of another folder is the same fit.
-    name = f"{arm.method} {arm.reads}"
-    by_seed, outside, seconds, where = [], [], 0.0, ""
+    name, train_bags = f"{arm.method} {arm.reads}", [bags[key] for key in arm.bags]
+    test_bags = [external.bags[key] for key in arm.bags] if external is not None else []
+    cache = StepCache(plan.keep, (FoldPrediction,))
+
+    def kept(folds: Sequence[Fold], seeded: ProbeSettings, *, on_test: bool) -> tuple[list[FoldPrediction], float]:
+        def fit() -> list[FoldPrediction]:
+            probes = pool(train_bags, outcome, folds, seeded)
+            if not on_test:
+                return predict(probes, train_bags, folds)
+            return [
+                FoldPrediction(one.score(test_bags, np.arange(len(test_bags[0].slides))), one.chosen) for one in probes
+            ]
+
+        def timed() -> tuple[list[FoldPrediction], float]:
+            started = time.monotonic()
+            return attempt_fit(fit, folds), time.monotonic() - started
+
+        # Everything that decides the predictions: the numbers themselves, and not where they are computed.
+        read = [*train_bags, *(test_bags if on_test else ())]
+        choices = seeded.model_dump(mode="json", exclude={"device"})
+        return cache.step(name, [read, outcome, list(folds), choices], timed)
+
+    by_seed, tested, seconds, where = [], [], 0.0, ""
     try:
         for number in range(plan.seeds if arm.is_random else 1):
             # Only the fit has another seed: splits and inner folds stay, so that seeds differ in nothing else.
             seeded = settings.model_copy(update={"seed": settings.seed + number})
-            seed = f"seed {seeded.seed}: " if number else ""
-
-            def in_folds(seeded: ProbeSettings = seeded) -> list[FoldPrediction]:
-                return attempt_fit(lambda: predict(pool(own, outcome, folds, seeded), own, folds), folds)
-
-            where = seed
-            found, took = kept_predictions(plan.keep, name, own, outcome, folds, seeded, in_folds)
-            by_seed.append(tuple(found))
+            where = f"seed {seeded.seed}: " if number else ""
+            predictions, took = kept(folds, seeded, on_test=False)
+            by_seed.append(tuple(predictions))
             seconds += took
-            if external is not None and whole is not None:
-                theirs = [external.bags[key] for key in arm.bags]
-
-                def on_test(
-                    seeded: ProbeSettings = seeded, theirs: Sequence[Bag] = theirs, whole: Fold = whole
-                ) -> list[FoldPrediction]:
-                    def score() -> list[FoldPrediction]:
-                        (fit,) = pool(own, outcome, [whole], seeded)
-                        return [FoldPrediction(fit.score(theirs, np.arange(len(theirs[0].slides))), fit.chosen)]
-
-                    return attempt_fit(score, [whole])
-
-                where = f"{seed}fitted on all slides for the test cohort: "
-                tested, took = kept_predictions(plan.keep, name, [*own, *theirs], outcome, [whole], seeded, on_test)
-                outside.append(tested)
+            if whole is not None:
+                where += "fitted on all slides for the test cohort: "
+                predictions, took = kept([whole], seeded, on_test=True)
+                tested.append(predictions)
                 seconds += took
     except FitFailedError as failure:
         return FailedArm(arm, f"{where}{failure}")
-    return _Done(tuple(by_seed), average_predictions(outside)[0] if outside else None, seconds)
+    return _Done(tuple(by_seed), average_predictions(tested)[0] if tested else None, seconds)
 
 
 def _average(arm: Arm, parts: "Sequence[_Done | FailedArm]") -> "_Done | FailedArm":
@@ -225,8 +230,8 @@ def _average(arm: Arm, parts: "Sequence[_Done | FailedArm]") -> "_Done | FailedA
         tuple(average_predictions([one.by_seed[min(number, len(one.by_seed) - 1)] for one in done]))
         for number in range(seeds)
     ]
-    outside = [[one.external] for one in done if one.external is not None]
-    return _Done(tuple(by_seed), average_predictions(outside)[0] if outside else None, 0.0)
+    tested = [[one.external] for one in done if one.external is not None]
+    return _Done(tuple(by_seed), average_predictions(tested)[0] if tested else None, 0.0)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ __all__ = [
     "DISK_FULL",
     "FAILURES_FILE",
     "NOT_TRIED",
+    "Failed",
     "FailedSlide",
     "Failure",
     "RunLog",
@@ -67,23 +68,45 @@ class FailedSlide:
     traceback: str = ""
 
 
-def failure(source: SlideSource, error: Exception, set_path: Path | None = None) -> FailedSlide:
-    """An exception as a slide's failure, in one line, with the notes that it gathered on its way.
+@dataclass(frozen=True)
+class Failed:
+    """What a job raised, in one line.
 
-    Args:
-        source: the slide.
-        error: what was raised on it.
-        set_path: what was written to, for the errors that say that there is no space and not where.
+    Attributes:
+        error: the name of the exception.
+        message: its text, with the notes that it gathered on its way; empty where it has none.
+        traceback: where it came from, for a log.
     """
-    trace = "".join(traceback.format_exception(error))
-    full = no_space(error, set_path) if set_path else None
-    if full is not None:
-        kind = DISK_FULL if full.errno != errno.EFBIG else "OSError"
-        message = f"cannot write {full.filename}: {full.strerror}. Make room, and give the same command again."
-        return FailedSlide(source.slide, source.path, kind, message, trace)
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    message = " ".join(f"{error}{notes}".split()) or "no message"
-    return FailedSlide(source.slide, source.path, type(error).__name__, message, trace)
+
+    error: str
+    message: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: Exception, writes_to: Path | None = None) -> "Failed":
+        """An exception as a failure.
+
+        Args:
+            error: what was raised.
+            writes_to: what was written to, for the errors that say that there is no space and not where.
+        """
+        trace = "".join(traceback.format_exception(error))
+        full = no_space(error, writes_to) if writes_to else None
+        if full is not None:
+            kind = DISK_FULL if full.errno != errno.EFBIG else "OSError"
+            message = f"cannot write {full.filename}: {full.strerror}. Make room, and give the same command again."
+            return cls(kind, message, trace)
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        return cls(type(error).__name__, " ".join(f"{error}{notes}".split()), trace)
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.error, self.message))).rstrip(".")
+
+
+def failure(source: SlideSource, error: Exception, writes_to: Path | None = None) -> FailedSlide:
+    """An exception as a slide's failure; see `Failed.of`."""
+    failed = Failed.of(error, writes_to)
+    return FailedSlide(source.slide, source.path, failed.error, failed.message or "no message", failed.traceback)
 
 
 @dataclass(frozen=True)
