@@ -6,7 +6,7 @@ import torch
 
 from parfocal.encoders import FilterBank, Symmetry, symmetries_of_square
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries, move_under
-from parfocal.pretrain.data import Regions
+from parfocal.region_encoder.batch import RegionBatch
 
 from .conftest import MakeSet
 
@@ -31,7 +31,7 @@ def test_rows_change_as_the_encoder_declares() -> None:
     tile = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     row = torch.from_numpy(bank.encode(tile[None]))
     n = 64
-    regions = Regions(
+    regions = RegionBatch(
         row[None].expand(n, 1, -1).clone(),
         torch.tensor([10.0, 3.0]).expand(n, 1, 2).clone(),
         torch.full((n, 1), 2.0),

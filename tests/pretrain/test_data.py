@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from parfocal.embeddings.normalise import compute_statistics
 
 from parfocal.errors import StoreError
-from parfocal.pretrain.data import RegionOrder, Regions, RegionStream, SlideCache, gather_regions, pack_regions
+from parfocal.pretrain.data import RegionOrder, RegionStream, SlideCache
 from parfocal.pretrain.holdout import SlidePart
 from parfocal.pretrain.moments import training_moments, whitening_of
+from parfocal.region_encoder.batch import RegionBatch, gather_regions
 from parfocal.store import EmbeddingSet
 
 from .conftest import MakeSet, toy_tokens
@@ -95,20 +96,20 @@ def test_gathered_regions_hold_the_rows_of_the_slide() -> None:
 def test_packing_fills_up_with_absent_tokens() -> None:
     tokens = toy_tokens("s", 6, dim=5, seed=1, absent=0.9)
     parts = [gather_regions(tokens, np.array([r]), slide=0, dim=5) for r in range(6)]
-    together = pack_regions(parts)
+    together = RegionBatch.join(parts)
     at_once = gather_regions(tokens, np.arange(6), slide=0, dim=5)
 
     assert torch.equal(together.present, at_once.present)
     assert torch.equal(together.tokens, at_once.tokens)
 
 
-def stream(tiles: EmbeddingSet, *, workers: int, first: int, cache_bytes: int = 0) -> list[Regions]:
+def stream(tiles: EmbeddingSet, *, workers: int, first: int, cache_bytes: int = 0) -> list[RegionBatch]:
     order = order_of([tiles.n_regions(slide) for slide in tiles.slides], batch=7)
     with RegionStream(order, SlideCache(tiles, max_bytes=cache_bytes), workers=workers) as source:
         return list(source.batches(first, 12))
 
 
-def same(a: list[Regions], b: list[Regions]) -> bool:
+def same(a: list[RegionBatch], b: list[RegionBatch]) -> bool:
     return len(a) == len(b) and all(
         torch.equal(x.tokens, y.tokens) and torch.equal(x.region, y.region) and torch.equal(x.slide, y.slide)
         for x, y in zip(a, b, strict=True)

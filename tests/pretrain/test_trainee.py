@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parfocal.pretrain.data import Regions, gather_regions
 from parfocal.pretrain.masks import MaskSettings, draw_masks
 from parfocal.pretrain.moments import whitening_of
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.pretrain.setup import learning_rate, start_weights
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
 from parfocal.region_encoder import RegionEncoderConfig, RegionModel
+from parfocal.region_encoder.batch import RegionBatch, gather_regions
 
 from .conftest import MPPS, toy_tokens
 
@@ -29,11 +29,11 @@ def trainee_of(**changes: object) -> Trainee:
     return Trainee(model, PretrainSettings(**changes))  # type: ignore[arg-type]
 
 
-def some_regions(n: int = 5, absent: float = 0.3) -> Regions:
+def some_regions(n: int = 5, absent: float = 0.3) -> RegionBatch:
     return gather_regions(toy_tokens("s", n, dim=DIM, seed=0, absent=absent), np.arange(n), slide=0, dim=DIM)
 
 
-def masks_of(regions: Regions, seed: int) -> tuple[Tensor, Tensor]:
+def masks_of(regions: RegionBatch, seed: int) -> tuple[Tensor, Tensor]:
     masks = draw_masks(
         regions.xy_um,
         regions.mpp,
@@ -45,7 +45,7 @@ def masks_of(regions: Regions, seed: int) -> tuple[Tensor, Tensor]:
     return masks.hidden, masks.visible(regions.present)
 
 
-def parts_of(trainee: Trainee, regions: Regions, seeds: tuple[int, ...] = (0,), **changes: bool) -> Tensor:
+def parts_of(trainee: Trainee, regions: RegionBatch, seeds: tuple[int, ...] = (0,), **changes: bool) -> Tensor:
     drawn = [masks_of(regions, seed) for seed in seeds]
     hidden, visible = (torch.stack(parts) for parts in zip(*drawn, strict=True))
     flags = {"bottleneck": False, "with_variance": True} | changes
@@ -71,7 +71,7 @@ TRAINEE = trainee_of()
 def test_hidden_and_dropped_tokens_do_not_leak(seed: int) -> None:
     regions = some_regions()
     _, visible = masks_of(regions, seed)
-    poisoned = Regions(
+    poisoned = RegionBatch(
         regions.tokens.masked_fill(~visible[..., None], float("nan")),
         regions.xy_um.masked_fill(~visible[..., None], float("nan")),
         regions.mpp.masked_fill(~visible, float("nan")),

@@ -28,7 +28,7 @@ def test_the_tiles_of_each_region_come_out_with_their_places() -> None:
 
     batch = collate_regions([(a, [2, 0, 1]), (b, np.array([0]))])
 
-    assert batch.slide == ("a", "a", "a", "b")
+    assert [(a, b)[number].slide for number in batch.slide] == ["a", "a", "a", "b"]
     assert batch.region.tolist() == [2, 0, 1, 0]
     assert batch.present.sum(dim=1).tolist() == [1, 3, 0, 3]
     assert batch.tokens.shape == (4, 3, 5)

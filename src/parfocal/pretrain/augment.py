@@ -1,7 +1,7 @@
 """Turning and mirroring regions: coordinates move, and the tiles' rows change as their encoder declares."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from parfocal.encoders import FilterBank, Symmetry
 from parfocal.encoders.network import grid_symmetry
 from parfocal.geometry import format_mpp
-from parfocal.pretrain.data import Regions
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
 
 __all__ = ["SquareSymmetries", "declared_symmetries", "move_under"]
@@ -106,7 +106,7 @@ class SquareSymmetries:
         sentence = "regions are turned, rows permuted, as the tile encoder declares"
         return cls(mpps, torch.from_numpy(tables), True, sentence)
 
-    def apply(self, regions: Regions, generator: torch.Generator) -> Regions:
+    def apply(self, regions: RegionBatch, generator: torch.Generator) -> RegionBatch:
         """The regions, each under a symmetry of its own."""
         if not self.active:
             return regions
@@ -117,6 +117,4 @@ class SquareSymmetries:
             for k, mpp in enumerate(self.mpps):
                 level[regions.mpp == mpp] = k
             tokens = tokens.gather(2, self.permutation[level, element[:, None]])  # (region, token, dim)
-        return Regions(
-            tokens, move_under(regions.xy_um, element), regions.mpp, regions.present, regions.slide, regions.region
-        )
+        return replace(regions, tokens=tokens, xy_um=move_under(regions.xy_um, element))

@@ -16,21 +16,19 @@ from types import TracebackType
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from parfocal.errors import StoreError
 from parfocal.pretrain.holdout import SlidePart
+from parfocal.region_encoder.batch import RegionBatch, gather_regions
 from parfocal.store import EmbeddingSet, SlideTokens
 
 __all__ = [
     "RegionOrder",
     "RegionStream",
-    "Regions",
     "SlideCache",
     "Visit",
-    "gather_regions",
-    "pack_regions",
     "visit_size",
 ]
 
@@ -130,104 +128,6 @@ def visit_size(parts: Sequence[SlidePart], wanted: int) -> int:
     return max(1, min(wanted, int(np.median([len(part.regions) for part in parts]))))
 
 
-@dataclass(frozen=True, eq=False)
-class Regions:
-    """Regions side by side on the CPU, rows as stored; tokens of a region come first, absent ones after them.
-
-    Attributes:
-        tokens: embeddings in the stored precision, 0 where absent.
-        xy_um: tile centres about the region's centre, 0 where absent.
-        mpp: magnification, 0 where absent.
-        present: which tokens there are.
-        slide: number of each region's slide, as the reader numbers them.
-        region: number of each region in its slide.
-    """
-
-    tokens: Float[Tensor, "region token dim"]
-    xy_um: Float32[Tensor, "region token 2"]
-    mpp: Float32[Tensor, "region token"]
-    present: Bool[Tensor, "region token"]
-    slide: Int64[Tensor, " region"]
-    region: Int64[Tensor, " region"]
-
-    def __len__(self) -> int:
-        return len(self.present)
-
-    def take(self, rows: Int64[Tensor, " row"]) -> "Regions":
-        """Some of the regions, in the given order."""
-        return Regions(
-            self.tokens[rows],
-            self.xy_um[rows],
-            self.mpp[rows],
-            self.present[rows],
-            self.slide[rows],
-            self.region[rows],
-        )
-
-    def to(self, device: torch.device) -> "Regions":
-        """The same on a device."""
-        return Regions(
-            self.tokens.to(device, non_blocking=True),
-            self.xy_um.to(device, non_blocking=True),
-            self.mpp.to(device, non_blocking=True),
-            self.present.to(device, non_blocking=True),
-            self.slide.to(device, non_blocking=True),
-            self.region.to(device, non_blocking=True),
-        )
-
-
-def gather_regions(tokens: SlideTokens, regions: Int64[np.ndarray, " region"], *, slide: int, dim: int) -> Regions:
-    """The named regions of a slide; a narrower magnification fills the leading dims."""
-    starts = {mpp: np.searchsorted(tokens.region[mpp], regions, side="left") for mpp in tokens.mpps}
-    stops = {mpp: np.searchsorted(tokens.region[mpp], regions, side="right") for mpp in tokens.mpps}
-    counts = {mpp: stops[mpp] - starts[mpp] for mpp in tokens.mpps}
-    width = max(1, int(np.sum(list(counts.values()), axis=0).max())) if len(regions) else 1
-    shape = (len(regions), width)
-    dtype = np.result_type(*(rows.dtype for rows in tokens.features.values()))
-    features = np.zeros((*shape, dim), dtype=dtype)
-    xy_um, mpps, present = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32), np.zeros(shape, bool)
-    offset = np.zeros(len(regions), dtype=np.int64)
-    for mpp in tokens.mpps:
-        count = counts[mpp]
-        region = np.repeat(np.arange(len(regions)), count)
-        within = np.arange(len(region)) - np.repeat(np.cumsum(count) - count, count)
-        row, column = np.repeat(starts[mpp], count) + within, np.repeat(offset, count) + within
-        rows = tokens.features[mpp]
-        features[region, column, : rows.shape[1]] = rows[row]
-        xy_um[region, column] = tokens.center_um[mpp][row]
-        mpps[region, column] = mpp
-        present[region, column] = True
-        offset += count
-    return Regions(
-        torch.from_numpy(features),
-        torch.from_numpy(xy_um),
-        torch.from_numpy(mpps),
-        torch.from_numpy(present),
-        torch.full((len(regions),), slide, dtype=torch.int64),
-        torch.from_numpy(np.ascontiguousarray(regions, dtype=np.int64)),
-    )
-
-
-def pack_regions(parts: Sequence[Regions]) -> Regions:
-    """Several of them as one, filled up with absent tokens to the widest."""
-    width = max(part.present.shape[1] for part in parts)
-
-    def widened(values: Tensor) -> Tensor:
-        missing = width - values.shape[1]
-        if not missing:
-            return values
-        return torch.cat([values, values.new_zeros(len(values), missing, *values.shape[2:])], dim=1)
-
-    return Regions(
-        torch.cat([widened(part.tokens) for part in parts]),
-        torch.cat([widened(part.xy_um) for part in parts]),
-        torch.cat([widened(part.mpp) for part in parts]),
-        torch.cat([widened(part.present) for part in parts]),
-        torch.cat([part.slide for part in parts]),
-        torch.cat([part.region for part in parts]),
-    )
-
-
 class SlideCache:
     """Reads slides, and keeps them all when the set is small enough; the values are the same either way."""
 
@@ -255,7 +155,7 @@ class SlideCache:
                 self._kept[slide] = tokens
         return tokens
 
-    def gather(self, part: SlidePart, regions: Int64[np.ndarray, " region"], *, number: int) -> Regions:
+    def gather(self, part: SlidePart, regions: Int64[np.ndarray, " region"], *, number: int) -> RegionBatch:
         """Some regions of a slide; `number` is what they will carry as their slide."""
         return gather_regions(self.read(part.slide), regions, slide=number, dim=max(self.tiles.dims.values()))
 
@@ -271,8 +171,8 @@ class RegionStream:
         self._order = order
         self._cache = cache
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="parfocal-read") if workers else None
-        self._pending: dict[int, list[Future[Regions]]] = {}
-        self._ready: dict[int, tuple[Regions, Tensor]] = {}
+        self._pending: dict[int, list[Future[RegionBatch]]] = {}
+        self._ready: dict[int, tuple[RegionBatch, Tensor]] = {}
 
     def __enter__(self) -> "RegionStream":
         return self
@@ -283,7 +183,7 @@ class RegionStream:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[Regions]:
+    def batches(self, first_step: int, last_step: int) -> Iterator[RegionBatch]:
         """The batches of the steps from `first_step` up to, not including, `last_step`."""
         last_window = max((window for window, _, _ in self._order.places(max(last_step - 1, 0))), default=0)
         for step in range(first_step, last_step):
@@ -291,19 +191,19 @@ class RegionStream:
             for window, start, stop in self._order.places(step):
                 regions, shuffle = self._window(window, last_window)
                 pieces.append(regions.take(shuffle[start:stop]))
-            yield pieces[0] if len(pieces) == 1 else pack_regions(pieces)
+            yield pieces[0] if len(pieces) == 1 else RegionBatch.join(pieces)
 
-    def _window(self, window: int, last_window: int) -> tuple[Regions, Tensor]:
+    def _window(self, window: int, last_window: int) -> tuple[RegionBatch, Tensor]:
         if window not in self._ready:
             for old in [w for w in self._ready if w < window]:
                 del self._ready[old]
-            regions = pack_regions(self._load(window))
+            regions = RegionBatch.join(self._load(window))
             self._ready[window] = regions, torch.from_numpy(self._order.shuffle(window))
             if self._pool is not None and window < last_window:
                 self._submit(window + 1)
         return self._ready[window]
 
-    def _load(self, window: int) -> list[Regions]:
+    def _load(self, window: int) -> list[RegionBatch]:
         if self._pool is None:
             return [self._gather(visit) for visit in self._order.visits(window)]
         self._submit(window)
@@ -313,7 +213,7 @@ class RegionStream:
         if self._pool is not None and window not in self._pending:
             self._pending[window] = [self._pool.submit(self._gather, visit) for visit in self._order.visits(window)]
 
-    def _gather(self, visit: Visit) -> Regions:
+    def _gather(self, visit: Visit) -> RegionBatch:
         try:
             return self._cache.gather(self._order.parts[visit.part], visit.regions, number=visit.part)
         except StoreError as error:

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from parfocal.geometry import format_mpp
-from parfocal.pretrain.data import Regions, SlideCache, pack_regions
+from parfocal.pretrain.data import SlideCache
 from parfocal.pretrain.holdout import SlidePart
 from parfocal.pretrain.masks import PATTERNS, MaskSettings, draw_masks
 from parfocal.pretrain.monitors import (
@@ -21,6 +21,7 @@ from parfocal.pretrain.monitors import (
 )
 from parfocal.pretrain.objectives import contrast_accuracy
 from parfocal.pretrain.trainee import Trainee
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import LeftOut
 
 __all__ = ["HeldOut", "choose_held_out", "look"]
@@ -38,7 +39,7 @@ class HeldOut:
         hidden: for each mask pattern, what it hides in each region; nothing where it is impossible.
     """
 
-    regions: Regions
+    regions: RegionBatch
     hidden: dict[str, Bool[Tensor, "region token"]]
 
 
@@ -69,7 +70,7 @@ def choose_held_out(
                 gathered.append(cache.gather(part, part.regions[chosen], number=number))
                 left -= quota
     left_out.refuse_none_left([part.slide for part in parts], f"the held-out slides of {cache.tiles.name}")
-    regions = pack_regions(gathered)
+    regions = RegionBatch.join(gathered)
     hidden = {}
     for pattern in PATTERNS:
         only = masks.model_copy(
@@ -145,7 +146,7 @@ def _r2_columns(sums: R2Sums, through_cls: R2Sums, mpps: Sequence[float]) -> dic
 
 
 def _monitor_columns(
-    seen: dict[str, Tensor], regions: Regions, trainee: Trainee, seed: int
+    seen: dict[str, Tensor], regions: RegionBatch, trainee: Trainee, seed: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     cls, tokens = seen["cls"], seen["tokens"]
     level = trainee.level_of(regions.mpp)

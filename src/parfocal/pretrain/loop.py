@@ -17,7 +17,7 @@ from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning
 from parfocal.files import writable_folder
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
-from parfocal.pretrain.data import Regions, RegionStream, SlideCache
+from parfocal.pretrain.data import RegionStream, SlideCache
 from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
 from parfocal.pretrain.events import (
     OnPretrainEvent,
@@ -45,6 +45,7 @@ from parfocal.pretrain.setup import (
     take_statistics,
 )
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet, LeftOut, only_mpps, with_readable_index
 
 __all__ = ["PretrainResult", "pretrain_encoder"]
@@ -206,7 +207,7 @@ class _Run:
             self._finish(reason)
         fabric.barrier()
 
-    def _step(self, step: int, module: Any, optimizer: Any, regions: Regions) -> Float[Tensor, " part"]:
+    def _step(self, step: int, module: Any, optimizer: Any, regions: RegionBatch) -> Float[Tensor, " part"]:
         """One step; the parts of the loss, and how many regions had nothing to hide."""
         settings, device, rank = self.settings, self.fabric.device, self.fabric.global_rank
         generator = torch.Generator().manual_seed(derived_seed(settings.seed, _STEP, step, rank))

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parfocal.pretrain.data import Regions
 from parfocal.pretrain.moments import Whitening
 from parfocal.pretrain.objectives import beta_nll, masked_embedding_loss, region_contrast, variance_covariance
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.region_encoder import EncodedRegions, RegionEncoder, RegionModel
+from parfocal.region_encoder.batch import RegionBatch
 
 __all__ = ["LOSS_PARTS", "HiddenTokens", "Teacher", "Trainee"]
 
@@ -149,18 +149,18 @@ class Trainee(nn.Module):
             level = torch.where(mpp == one, k, level)
         return level
 
-    def standardise(self, regions: Regions) -> Float[Tensor, "region token dim"]:
+    def standardise(self, regions: RegionBatch) -> Float[Tensor, "region token dim"]:
         """The standardised tile embeddings."""
         return self.model.encoder.standardise(regions.tokens.float(), regions.mpp)
 
-    def encode(self, regions: Regions, visible: Bool[Tensor, "region token"]) -> EncodedRegions:
+    def encode(self, regions: RegionBatch, visible: Bool[Tensor, "region token"]) -> EncodedRegions:
         """What the encoder makes of the visible tokens."""
         encoded: EncodedRegions = self.model.encoder(regions.tokens.float(), regions.xy_um, regions.mpp, visible)
         return encoded
 
     def predict(
         self,
-        regions: Regions,
+        regions: RegionBatch,
         encoded: EncodedRegions,
         visible: Bool[Tensor, "region token"],
         hidden: Bool[Tensor, "region token"],
@@ -230,7 +230,7 @@ class Trainee(nn.Module):
         Tensors one by one, as wrappers for many processes do not look into our dataclasses.
         """
         settings, views = self.settings, len(hidden)
-        regions = Regions(tokens, xy_um, mpp, present, slide, region)
+        regions = RegionBatch(tokens, xy_um, mpp, present, slide, region)
         if views > 1:
             regions = regions.take(torch.arange(len(present), device=present.device).repeat(views))
         hidden, visible = hidden.flatten(0, 1), visible.flatten(0, 1)

@@ -1,28 +1,33 @@
-"""Regions of slides side by side as tensors."""
+"""Regions of slides side by side as tensors: how they travel from a store to a model, in training as in use.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+Rows that lie below one another, with the place where those of each region begin, become a batch by `of_rows`. In it
+every region has as many columns as the largest one: masks, questions to the decoder and losses are drawn for columns,
+and the encoder leaves out what is absent before it computes anything.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
 from parfocal.store import SlideTokens
 
-__all__ = ["RegionBatch", "collate_regions"]
+__all__ = ["RegionBatch", "collate_regions", "gather_regions", "number_ranges"]
 
 
 @dataclass(frozen=True, eq=False)
 class RegionBatch:
-    """The tokens of regions; the tokens of a region come first, absent ones fill up to the longest region.
+    """The tiles of regions. What stands at absent ones is filling and never to be read.
 
     Attributes:
-        tokens: tile embeddings, float32; a narrower magnification has its features first.
+        tokens: tile embeddings; a narrower magnification has its features first.
         xy_um: tile centres about the region's centre, in micrometres.
         mpp: micrometres per pixel of each tile.
-        present: which tokens there are; all other values at absent tokens are filling and never to be read.
-        slide: the id of each region's slide.
+        present: which tiles there are.
+        slide: the number of each region's slide, as the reader numbers them.
         region: the number of each region in its slide.
     """
 
@@ -30,67 +35,120 @@ class RegionBatch:
     xy_um: Float32[Tensor, "region token 2"]
     mpp: Float32[Tensor, "region token"]
     present: Bool[Tensor, "region token"]
-    slide: tuple[str, ...]
-    region: Int[Tensor, " region"]
+    slide: Int64[Tensor, " region"]
+    region: Int64[Tensor, " region"]
 
     def __len__(self) -> int:
-        return len(self.slide)
+        return len(self.present)
+
+    @classmethod
+    def of_rows(
+        cls,
+        tokens: Float[np.ndarray, "row dim"],
+        place: Float32[np.ndarray, "row 3"],
+        start: Int64[np.ndarray, " bound"],
+        *,
+        slide: Int64[np.ndarray, " region"],
+        region: Int64[np.ndarray, " region"],
+    ) -> "RegionBatch":
+        """Regions whose tiles lie below one another.
+
+        Args:
+            tokens: tile embeddings.
+            place: centre of each tile about its region's centre, and its micrometres per pixel.
+            start: where the rows of each region begin, and the end.
+            slide: the number of each region's slide.
+            region: the number of each region in its slide.
+        """
+        count = np.diff(start)
+        shape = len(count), int(count.max(initial=1))
+        cell = np.repeat(np.arange(len(count)), count), number_ranges(np.zeros_like(count), count)
+        features, places = np.zeros((*shape, tokens.shape[1]), tokens.dtype), np.zeros((*shape, 3), np.float32)
+        present = np.zeros(shape, bool)
+        features[cell], places[cell], present[cell] = tokens, place, True
+        filled = (features, places[..., :2], places[..., 2], present, slide, region)
+        return cls(*(torch.from_numpy(np.ascontiguousarray(values)) for values in filled))
+
+    @classmethod
+    def join(cls, parts: Sequence["RegionBatch"]) -> "RegionBatch":
+        """Several batches as one, filled up with absent tiles to the widest."""
+        width = max(part.present.shape[1] for part in parts)
+
+        def widened(values: Tensor) -> Tensor:
+            missing = width - values.shape[1]
+            return torch.cat([values, values.new_zeros(len(values), missing, *values.shape[2:])], dim=1)
+
+        def joined(columns: Sequence[Tensor]) -> Tensor:
+            return torch.cat([widened(one) if one.ndim > 1 else one for one in columns])
+
+        return cls(*(joined(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
+
+    def take(self, rows: Int64[Tensor, " row"] | Bool[Tensor, " region"]) -> "RegionBatch":
+        """Some of the regions, in the given order."""
+        return self._each(lambda values: values[rows])
 
     def to(self, device: torch.device | str) -> "RegionBatch":
         """The same on a device."""
-        return RegionBatch(
-            tokens=self.tokens.to(device, non_blocking=True),
-            xy_um=self.xy_um.to(device, non_blocking=True),
-            mpp=self.mpp.to(device, non_blocking=True),
-            present=self.present.to(device, non_blocking=True),
-            slide=self.slide,
-            region=self.region.to(device, non_blocking=True),
-        )
+        return self._each(lambda values: values.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "RegionBatch":
+        return RegionBatch(*map(change, vars(self).values()))
+
+
+def gather_regions(tokens: SlideTokens, regions: Int[np.ndarray, " region"], *, slide: int, dim: int) -> RegionBatch:
+    """The named regions of a slide, in the stored precision; a narrower magnification fills the leading dims.
+
+    Args:
+        tokens: the slide's tiles.
+        regions: numbers of its regions, in the order wanted; one may come twice.
+        slide: the number that the regions carry as their slide's.
+        dim: width of the batch's rows.
+
+    Raises:
+        ValueError: a region number does not exist.
+    """
+    wrong = regions[(regions < 0) | (regions >= tokens.n_regions)]
+    if len(wrong):
+        raise ValueError(f"{tokens.slide} has regions 0 to {tokens.n_regions - 1}; there is no region {wrong[0]}")
+    first = [np.searchsorted(tokens.region[mpp], regions, side="left") for mpp in tokens.mpps]
+    stop = [np.searchsorted(tokens.region[mpp], regions, side="right") for mpp in tokens.mpps]
+    filled = np.zeros(len(regions), dtype=np.int64)
+    shape = len(regions), int((np.sum(stop, axis=0) - np.sum(first, axis=0)).max(initial=1))
+    dtype = np.result_type(*(rows.dtype for rows in tokens.features.values()))
+    features, xy_um = np.zeros((*shape, dim), dtype), np.zeros((*shape, 2), np.float32)
+    mpps, present = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    for k, mpp in enumerate(tokens.mpps):
+        count = stop[k] - first[k]
+        row = number_ranges(first[k], count)
+        cell = np.repeat(np.arange(len(regions)), count), number_ranges(filled, count)
+        rows = tokens.features[mpp]
+        features[(*cell, slice(rows.shape[1]))] = rows[row]
+        xy_um[cell], mpps[cell], present[cell] = tokens.center_um[mpp][row], mpp, True
+        filled += count
+    numbers = np.full(len(regions), slide, dtype=np.int64), np.array(regions, dtype=np.int64)
+    return RegionBatch(*map(torch.from_numpy, (features, xy_um, mpps, present, *numbers)))
 
 
 def collate_regions(parts: Iterable[tuple[SlideTokens, Sequence[int] | Int[np.ndarray, " _region"]]]) -> RegionBatch:
-    """The named regions of some slides as one batch, in the given order.
+    """The named regions of some slides as one batch in float32, in the given order; slides are numbered as they come.
 
     Raises:
         ValueError: a region number does not exist, or there is nothing to collate.
     """
-    pieces = [(slide, np.asarray(regions, dtype=np.int64)) for slide, regions in parts]
+    pieces = [(tokens, np.asarray(regions, dtype=np.int64)) for tokens, regions in parts]
     if not pieces:
         raise ValueError("there is no slide to collate")
-    total = sum(len(regions) for _, regions in pieces)
-    dim = max(rows.shape[1] for slide, _ in pieces for rows in slide.features.values())
-    found = [_rows(slide, regions) for slide, regions in pieces]
-    width = max((int(count.sum(axis=0).max()) for _, count in found if count.size), default=0)
-    tokens, xy_um = np.zeros((total, width, dim), np.float32), np.zeros((total, width, 2), np.float32)
-    mpp, present = np.ones((total, width), np.float32), np.zeros((total, width), bool)
-    first = 0
-    for (slide, regions), (start, count) in zip(pieces, found, strict=True):
-        filled = np.zeros(len(regions), dtype=np.int64)
-        for k, one in enumerate(slide.mpps):
-            region = np.repeat(np.arange(len(regions)), count[k])
-            within = np.arange(len(region)) - np.repeat(np.cumsum(count[k]) - count[k], count[k])
-            at = first + region, filled[region] + within
-            row = start[k][region] + within
-            features = slide.features[one]
-            tokens[(*at, slice(features.shape[1]))] = features[row]
-            xy_um[at], mpp[at], present[at] = slide.center_um[one][row], one, True
-            filled += count[k]
-        first += len(regions)
-    return RegionBatch(
-        torch.from_numpy(tokens),
-        torch.from_numpy(xy_um),
-        torch.from_numpy(mpp),
-        torch.from_numpy(present),
-        tuple(slide.slide for slide, regions in pieces for _ in range(len(regions))),
-        torch.from_numpy(np.concatenate([regions for _, regions in pieces])),
+    dim = max(rows.shape[1] for tokens, _ in pieces for rows in tokens.features.values())
+    batch = RegionBatch.join(
+        [gather_regions(tokens, regions, slide=k, dim=dim) for k, (tokens, regions) in enumerate(pieces)]
     )
+    return replace(batch, tokens=batch.tokens.float())
 
 
-def _rows(slide: SlideTokens, regions: Int[np.ndarray, " region"]) -> tuple[np.ndarray, np.ndarray]:
-    """For each magnification and region the first row and the number of rows."""
-    wrong = regions[(regions < 0) | (regions >= slide.n_regions)]
-    if len(wrong):
-        raise ValueError(f"{slide.slide} has regions 0 to {slide.n_regions - 1}; there is no region {wrong[0]}")
-    start = np.stack([np.searchsorted(slide.region[mpp], regions, side="left") for mpp in slide.mpps])
-    stop = np.stack([np.searchsorted(slide.region[mpp], regions, side="right") for mpp in slide.mpps])
-    return start, stop - start
+def number_ranges(
+    first: Int64[np.ndarray, " range"], count: Int64[np.ndarray, " range"]
+) -> Int64[np.ndarray, " number"]:
+    """The numbers of several ranges one after another: `count` numbers from each `first` on."""
+    before = np.cumsum(count) - count
+    numbers: Int64[np.ndarray, " number"] = np.repeat(first - before, count) + np.arange(int(count.sum()))
+    return numbers

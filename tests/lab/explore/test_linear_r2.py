@@ -4,19 +4,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from parfocal.lab.explore.linear_r2 import fit_ridge, linear_r2, summaries
-from parfocal.pretrain.data import Regions
 from parfocal.pretrain.evaluation import HeldOut
+from parfocal.region_encoder.batch import RegionBatch
 
 COARSE, FINE = 2.0, 1.0
 
 
-def regions_of(n: int, seed: int, *, noise: float = 0.0) -> Regions:
+def regions_of(n: int, seed: int, *, noise: float = 0.0) -> RegionBatch:
     """A coarse tile and four fine ones; a fine tile is twice the coarse one, plus noise."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(n, 1, 3, generator=generator)
     fine = 2 * coarse.expand(-1, 4, -1) + noise * torch.randn(n, 4, 3, generator=generator)
     places = torch.tensor([(0.0, 0.0), (-112.0, -112.0), (112.0, -112.0), (-112.0, 112.0), (112.0, 112.0)])
-    return Regions(
+    return RegionBatch(
         torch.cat([coarse, fine], dim=1),
         places.repeat(n, 1, 1),
         torch.tensor([COARSE, FINE, FINE, FINE, FINE]).repeat(n, 1),
@@ -26,11 +26,13 @@ def regions_of(n: int, seed: int, *, noise: float = 0.0) -> Regions:
     )
 
 
-def hiding_fine(regions: Regions) -> HeldOut:
+def hiding_fine(regions: RegionBatch) -> HeldOut:
     return HeldOut(regions, {"coarse_only": regions.mpp == FINE})
 
 
-def as_they_are(regions: Regions, visible: Tensor) -> tuple[Float[Tensor, "region cls"], Float[Tensor, "region t d"]]:
+def as_they_are(
+    regions: RegionBatch, visible: Tensor
+) -> tuple[Float[Tensor, "region cls"], Float[Tensor, "region t d"]]:
     return torch.zeros(len(regions), 1), regions.tokens.masked_fill(~visible[..., None], torch.nan)
 
 
@@ -56,7 +58,7 @@ def test_a_linear_function_of_visible_tiles_is_read_out_and_noise_is_not() -> No
 
 
 def test_an_encoder_that_says_nothing_scores_nothing() -> None:
-    def silent(regions: Regions, visible: Tensor) -> tuple[Tensor, Tensor]:
+    def silent(regions: RegionBatch, visible: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(len(regions), 1), torch.zeros_like(regions.tokens)
 
     assert r2(0.5, context=silent) == pytest.approx(0.0, abs=0.1)

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 
 from parfocal.cli import main
 from parfocal.errors import ConfigError, MismatchError
+from parfocal.lab.prove.controls import show
 from parfocal.lab.prove.data import held_out_regions
 from parfocal.lab.prove.layout import Layout
 from parfocal.lab.prove.patterns import draw_hidden, patterns_of
 from parfocal.lab.prove.run import ProveSettings, prove_encoder
-from parfocal.lab.prove.subject import Asked, Predictor, open_subject
+from parfocal.lab.prove.subject import Predictor, open_subject
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.region_encoder import RegionEncoderConfig, RegionModel
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
@@ -182,9 +184,9 @@ def test_hidden_tiles_never_reach_the_model_and_rows_keep_their_place(train: Tra
     pattern = next(one for one in patterns_of(layout) if one.name == "random")
     hidden = draw_hidden(pattern, layout, held_out.present, rate=(0.3, 0.75), seed=0)
     visible = held_out.present & ~hidden
-    mean, variance = predictor.predict(Asked(held_out.raw.tokens, held_out.raw.xy_um, visible, hidden))
-    poisoned = np.where(hidden[..., None], np.float32(np.nan), held_out.raw.tokens)
-    again, _ = predictor.predict(Asked(poisoned, held_out.raw.xy_um, visible, hidden))
+    mean, variance = predictor.predict(show(held_out.raw, hidden), hidden)
+    tokens = held_out.raw.tokens.masked_fill(torch.from_numpy(hidden)[..., None], torch.nan)
+    again, _ = predictor.predict(show(replace(held_out.raw, tokens=tokens), hidden), hidden)
 
     assert np.array_equal(mean, again)
     assert (variance[hidden] > 0).all()
@@ -194,11 +196,11 @@ def test_hidden_tiles_never_reach_the_model_and_rows_keep_their_place(train: Tra
     row, slot = (int(one) for one in np.argwhere(hidden)[7])
     with torch.inference_mode():
         encoded = network.encoder(
-            *(torch.from_numpy(one[row : row + 1]) for one in (held_out.raw.tokens, held_out.raw.xy_um)),
+            *(values[row : row + 1] for values in (held_out.raw.tokens, held_out.raw.xy_um)),
             torch.from_numpy(layout.mpp[None]),
             torch.from_numpy(visible[row : row + 1]),
         )
-        at = torch.from_numpy(held_out.raw.xy_um[row, slot][None, None])
+        at = held_out.raw.xy_um[row, slot][None, None]
         alone = network.decode(
             encoded, torch.from_numpy(visible[row : row + 1]), at, torch.tensor([[layout.mpp[slot]]])
         )

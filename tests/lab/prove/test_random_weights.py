@@ -10,13 +10,14 @@ import torch
 from parfocal.lab.prove.controls import random_control, train_decoder
 from parfocal.lab.prove.data import read_regions, sample_parts
 from parfocal.lab.prove.gaussian import Conditional, JointMoments, principal_bases
-from parfocal.lab.prove.layout import Layout, SlottedRegions, join_regions, query_of
+from parfocal.lab.prove.layout import Layout, query_of
 from parfocal.lab.prove.networks import fit_region_network
 from parfocal.lab.prove.patterns import draw_hidden, patterns_of
 from parfocal.lab.prove.readout import fit_readout
 from parfocal.lab.prove.scores import mean_r2
 from parfocal.lab.prove.subject import Predictor, Subject, open_subject
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import SlideTokens, create_set, open_set, write_tokens
 
 MPPS, DIM, SLIDES, REGIONS = (2.0, 1.0), 4, 6, 80
@@ -57,10 +58,10 @@ def layout(subject: Subject) -> Layout:
     return Layout.of_set(subject.tiles)
 
 
-def regions_of(subject: Subject, layout: Layout, *, held_out: bool) -> SlottedRegions:
+def regions_of(subject: Subject, layout: Layout, *, held_out: bool) -> RegionBatch:
     parts = subject.split.held_out if held_out else subject.split.training
     sample = sample_parts(parts, 10_000, np.random.default_rng(0))
-    return join_regions(list(read_regions(subject.cache, parts, sample, layout)))
+    return RegionBatch.join(list(read_regions(subject.cache, parts, sample, layout)))
 
 
 def test_a_random_control_mixes_fully_or_hardly_and_only_its_decoder_is_trained(subject: Subject) -> None:
@@ -82,14 +83,14 @@ def test_a_random_control_mixes_fully_or_hardly_and_only_its_decoder_is_trained(
 def test_a_network_of_all_visible_tiles_finds_what_no_linear_map_can(subject: Subject, layout: Layout) -> None:
     predictor = Predictor(subject.trainee, layout, CPU, 64)
     training, new = (regions_of(subject, layout, held_out=held_out) for held_out in (False, True))
-    tokens = predictor.standardise(training.tokens, layout)
-    bases = principal_bases(tokens, training.present, layout, n_predictors=DIM, n_targets=DIM)
-    target = predictor.standardise(new.tokens, layout)
+    tokens = predictor.standardise(training)
+    bases = principal_bases(tokens, training.present.numpy(), layout, n_predictors=DIM, n_targets=DIM)
+    target = predictor.standardise(new)
     pattern = next(one for one in patterns_of(layout) if one.name == "whole 1")
-    hidden = draw_hidden(pattern, layout, new.present, rate=(0.3, 0.7), seed=0)
-    query = query_of(target, new.present, hidden, np.zeros((len(new), 2, DIM), np.float32))
+    hidden = draw_hidden(pattern, layout, new.present.numpy(), rate=(0.3, 0.7), seed=0)
+    query = query_of(target, new.present.numpy(), hidden, np.zeros((len(new), 2, DIM), np.float32))
     moments = JointMoments(layout, bases)
-    moments.add(tokens, training.present)
+    moments.add(tokens, training.present.numpy())
 
     network = fit_region_network(subject, layout, bases, predictor.standardise, steps=150, seed=0, device=CPU)
     found = mean_r2(network.predict(query, layout), target, hidden, layout)
@@ -99,7 +100,7 @@ def test_a_network_of_all_visible_tiles_finds_what_no_linear_map_can(subject: Su
     assert linear < 0.03
     assert found > 0.15
     # What is hidden has no say, whatever stands there.
-    again = query_of(np.where(hidden[..., None], np.float32(9), target), new.present, hidden, query.slide_mean)
+    again = query_of(np.where(hidden[..., None], np.float32(9), target), new.present.numpy(), hidden, query.slide_mean)
     np.testing.assert_array_equal(network.predict(again, layout), network.predict(query, layout))
 
 
@@ -110,12 +111,12 @@ def test_a_ridge_on_tokens_of_random_weights_reads_what_they_mix_and_nothing_hid
     predictor = Predictor(trainee, layout, CPU, 64)
     training, new = (regions_of(subject, layout, held_out=held_out) for held_out in (False, True))
     pattern = next(one for one in patterns_of(layout) if one.name == "whole 1")
-    hidden = draw_hidden(pattern, layout, new.present, rate=(0.3, 0.7), seed=0)
-    target = predictor.standardise(new.tokens, layout)
+    hidden = draw_hidden(pattern, layout, new.present.numpy(), rate=(0.3, 0.7), seed=0)
+    target = predictor.standardise(new)
 
     readout = fit_readout(predictor, training, [pattern], rate=(0.3, 0.7), seed=0)
     predicted = readout.predict("whole 1", new, hidden)
-    poisoned = replace(new, tokens=np.where(hidden[..., None], np.float32(np.nan), new.tokens))
+    poisoned = replace(new, tokens=new.tokens.masked_fill(torch.from_numpy(hidden)[..., None], torch.nan))
 
     # Random features of the coarse tile know a little of a product of two of its signs.
     assert 0.01 < mean_r2(predicted, target, hidden, layout) < 0.25

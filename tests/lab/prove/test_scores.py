@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from parfocal.lab.prove.controls import ask, other_region, other_slide
+from parfocal.lab.prove.controls import other_region, other_slide, show
 from parfocal.lab.prove.data import slide_means
-from parfocal.lab.prove.layout import Layout, SlottedRegions
+from parfocal.lab.prove.layout import Layout
 from parfocal.lab.prove.patterns import Pattern, patterns_of
 from parfocal.lab.prove.scores import ScoreTable, calibrate, retrieve
 from parfocal.lab.prove.verdict import judge, verdict_sentences
+from parfocal.region_encoder.batch import RegionBatch
 
 from .conftest import DIM
 
@@ -172,13 +174,13 @@ def test_the_shuffles_stay_within_and_go_between_slides() -> None:
 def test_a_swapped_context_takes_the_other_regions_tiles_and_its_absences(layout: Layout) -> None:
     tokens, present = draw(layout, 2)
     present[1, 3] = False
-    places = np.tile(layout.xy_um, (2, 1, 1))
-    regions = SlottedRegions(tokens, places, present, np.zeros(2, np.int64), np.arange(2))
+    places, mpps = np.tile(layout.xy_um, (2, 1, 1)), np.tile(layout.mpp, (2, 1))
+    regions = RegionBatch(*map(torch.from_numpy, (tokens, places, mpps, present, np.zeros(2, np.int64), np.arange(2))))
     hidden = present & (layout.level == 2)
-    asked = ask(regions, hidden, np.array([1, 0]))
-    assert np.array_equal(asked.tokens[0, :5], tokens[1, :5])
-    assert not asked.visible[0, 3]
-    coarse = ask(regions, hidden, np.array([1, 0]), foreign=layout.level == 0)
+    shown = show(regions, hidden, np.array([1, 0]))
+    assert np.array_equal(shown.tokens[0, :5], tokens[1, :5])
+    assert not shown.present[0, 3]
+    coarse = show(regions, hidden, np.array([1, 0]), foreign=layout.level == 0)
     assert np.array_equal(coarse.tokens[0, 0], tokens[1, 0])
     assert np.array_equal(coarse.tokens[0, 1:5], tokens[0, 1:5])
-    assert coarse.visible[0, 3]
+    assert coarse.present[0, 3]

@@ -17,13 +17,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from parfocal.pretrain import R2Sums
-from parfocal.pretrain.data import Regions
 from parfocal.pretrain.evaluation import HeldOut
+from parfocal.region_encoder.batch import RegionBatch
 
 __all__ = ["MOST_ROWS", "Contextualise", "fit_ridge", "linear_r2", "summaries", "validation_rows"]
 
 Contextualise = Callable[
-    [Regions, Bool[Tensor, "region token"]],
+    [RegionBatch, Bool[Tensor, "region token"]],
     tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]],
 ]
 """Regions and which of their tokens are visible -> a vector of each region, and a vector at each visible token."""
@@ -40,7 +40,7 @@ _VALIDATION = 0.25
 
 def linear_r2(
     contextualise: Contextualise,
-    standardise: Callable[[Regions], Float[Tensor, "region token dim"]],
+    standardise: Callable[[RegionBatch], Float[Tensor, "region token dim"]],
     fit: HeldOut,
     score: HeldOut,
     mpps: Sequence[float],
@@ -83,7 +83,7 @@ def linear_r2(
 def summaries(
     cls: Float[Tensor, "region cls"],
     tokens: Float[Tensor, "region token width"],
-    regions: Regions,
+    regions: RegionBatch,
     visible: Bool[Tensor, "region token"],
     asked: Int[Tensor, "query 2"],
     mpps: Sequence[float],
@@ -169,7 +169,7 @@ def _asked(looked_at: HeldOut, pattern: str, mpp: float) -> Int[Tensor, "query 2
 
 def _rows(
     encoded: tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]],
-    standardise: Callable[[Regions], Float[Tensor, "region token dim"]],
+    standardise: Callable[[RegionBatch], Float[Tensor, "region token dim"]],
     looked_at: HeldOut,
     pattern: str,
     asked: Int[Tensor, "query 2"],

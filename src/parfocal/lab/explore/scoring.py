@@ -27,12 +27,13 @@ from parfocal.heads import ProbeSettings
 from parfocal.lab.explore.design import Cell
 from parfocal.lab.explore.linear_r2 import Contextualise, linear_r2
 from parfocal.pretrain import PATTERNS, MaskSettings, PretrainSettings, R2Sums, pretrain_encoder, read_metrics
-from parfocal.pretrain.data import Regions, SlideCache
+from parfocal.pretrain.data import SlideCache
 from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
 from parfocal.pretrain.holdout import Split, split_set
 from parfocal.pretrain.setup import derived_seed, new_model, take_statistics
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.run.device import find_device
 from parfocal.store import EmbeddingSet, open_set
 
@@ -198,12 +199,12 @@ def _run(job: CellJob) -> dict[str, Any]:
     scores |= _decoder_scores(job, trainee, tiles, split, cache, device)
 
     def contextualise_by_encoder(
-        regions: Regions, visible: Bool[Tensor, "region token"]
+        regions: RegionBatch, visible: Bool[Tensor, "region token"]
     ) -> tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]]:
         encoded = trainee.encode(regions, visible)
         return encoded.cls, encoded.tokens
 
-    def standardise_on_cpu(regions: Regions) -> Float[Tensor, "region token dim"]:
+    def standardise_on_cpu(regions: RegionBatch) -> Float[Tensor, "region token dim"]:
         return trainee.standardise(regions.to(device)).cpu()
 
     scores |= _linear_scores(job, tiles, split, cache, contextualise_by_encoder, standardise_on_cpu, device)
@@ -277,7 +278,7 @@ def _linear_scores(
     split: Split,
     cache: SlideCache,
     contextualise: Contextualise,
-    standardise: Callable[[Regions], Float[Tensor, "region token dim"]],
+    standardise: Callable[[RegionBatch], Float[Tensor, "region token dim"]],
     device: torch.device,
 ) -> dict[str, Any]:
     sums = linear_r2(
@@ -307,13 +308,13 @@ def _looked_at(job: CellJob, tiles: EmbeddingSet, parts: Any, cache: SlideCache,
 
 def _without_encoder(
     tiles: EmbeddingSet, split: Split, cache: SlideCache, settings: PretrainSettings
-) -> tuple[Callable[[Regions], Float[Tensor, "region token dim"]], Contextualise]:
+) -> tuple[Callable[[RegionBatch], Float[Tensor, "region token dim"]], Contextualise]:
     """Standardised tile embeddings in the place of contextual tokens, and nothing in that of CLS."""
     trainee = Trainee(new_model(tiles, settings, seed=0), settings)
     take_statistics(trainee, split, cache)
 
     def contextualise(
-        regions: Regions, visible: Bool[Tensor, "region token"]
+        regions: RegionBatch, visible: Bool[Tensor, "region token"]
     ) -> tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]]:
         return torch.zeros(len(regions), 1), trainee.standardise(regions.to(torch.device("cpu")))
 

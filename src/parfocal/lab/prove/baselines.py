@@ -17,7 +17,7 @@ from parfocal.lab.prove.gaussian import (
     principal_bases,
     separable_covariance,
 )
-from parfocal.lab.prove.layout import Layout, Query, SlottedRegions, join_regions, query_of
+from parfocal.lab.prove.layout import Layout, Query, query_of
 from parfocal.lab.prove.linear import (
     ReducedRank,
     RelativeRidge,
@@ -32,6 +32,7 @@ from parfocal.lab.prove.patterns import Pattern, draw_hidden
 from parfocal.lab.prove.simple import NearestRegions, global_mean, nearest_token, region_mean, slide_mean
 from parfocal.pretrain.data import SlideCache
 from parfocal.pretrain.holdout import Split
+from parfocal.region_encoder.batch import RegionBatch
 
 __all__ = ["BASELINES", "FittedBaselines", "Sampling", "fit_baselines", "read_training_sample"]
 
@@ -132,9 +133,8 @@ def read_training_sample(
 ) -> TrainingSample:
     """Training regions that are kept in memory, at most `most`."""
     sample = sample_parts(split.training, most, np.random.default_rng([seed, 1]))
-    regions = join_regions(list(read_regions(cache, split.training, sample, layout)))
-    tokens = standardise(regions.tokens, layout) * regions.present[..., None]
-    return TrainingSample(tokens, regions.present, _is_validation(split, regions.slide, regions.region, seed))
+    regions = RegionBatch.join(list(read_regions(cache, split.training, sample, layout)))
+    return TrainingSample(standardise(regions), regions.present.numpy(), _is_validation(split, regions, seed))
 
 
 def fit_baselines(
@@ -167,11 +167,11 @@ def fit_baselines(
     fitting, validating = JointMoments(layout, bases), JointMoments(layout, bases)
     chosen = sample_parts(split.training, sampling.train_regions, np.random.default_rng([seed, 2]))
     for regions in _gathered(read_regions(cache, split.training, chosen, layout)):
-        tokens = standardise(regions.tokens, layout) * regions.present[..., None]
-        is_validation = _is_validation(split, regions.slide, regions.region, seed)
+        tokens, present = standardise(regions), regions.present.numpy()
+        is_validation = _is_validation(split, regions, seed)
         for moments, mine in ((validating, is_validation), (fitting, ~is_validation)):
             if mine.any():
-                moments.add(tokens[mine], regions.present[mine])
+                moments.add(tokens[mine], present[mine])
     partial, whole = fitting.covariance(), fitting.plus(validating).covariance()
     tell("B4")
     relative = fit_relative_ridge(
@@ -237,24 +237,24 @@ def _ask(
     return query.take(kept), tokens[kept]
 
 
-def _gathered(parts: Iterable[SlottedRegions]) -> Iterator[SlottedRegions]:
+def _gathered(parts: Iterable[RegionBatch]) -> Iterator[RegionBatch]:
     """A few slides together: each addition to a matrix of joint moments goes through all of it."""
-    waiting: list[SlottedRegions] = []
+    waiting: list[RegionBatch] = []
     for part in parts:
         waiting.append(part)
         if sum(map(len, waiting)) >= _MOMENTS_AT_ONCE:
-            yield join_regions(waiting)
+            yield RegionBatch.join(waiting)
             waiting = []
     if waiting:
-        yield join_regions(waiting)
+        yield RegionBatch.join(waiting)
 
 
-def _is_validation(split: Split, part: np.ndarray, region: np.ndarray, seed: int) -> Bool[np.ndarray, " region"]:
+def _is_validation(split: Split, regions: RegionBatch, seed: int) -> Bool[np.ndarray, " region"]:
     """A quarter of the training slides; the last quarter of an only one, which is a band of it."""
     if len(split.training) == 1:
         border = np.quantile(split.training[0].regions, 0.75)
-        last: Bool[np.ndarray, " region"] = region > border
+        last: Bool[np.ndarray, " region"] = regions.region.numpy() > border
         return last
     order = np.random.default_rng([seed, 3]).permutation(len(split.training))
     chosen = order[: max(1, round(len(order) / 4))]
-    return np.isin(part, chosen)
+    return np.isin(regions.slide.numpy(), chosen)

@@ -6,29 +6,31 @@ What a model still knows then, it did not get from the region.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
-from parfocal.lab.prove.layout import Layout, SlottedRegions
-from parfocal.lab.prove.subject import Asked, Predictor, Subject
+from parfocal.lab.prove.layout import Layout
+from parfocal.lab.prove.subject import Predictor, Subject
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
-from parfocal.pretrain.data import Regions, RegionStream
+from parfocal.pretrain.data import RegionStream
 from parfocal.pretrain.masks import Masks, draw_masks
 from parfocal.pretrain.optimiser import new_optimizer
 from parfocal.pretrain.setup import derived_seed, learning_rate, new_model, new_order, take_statistics
 from parfocal.pretrain.trainee import Trainee
+from parfocal.region_encoder.batch import RegionBatch
 
 __all__ = [
     "CONTROLS",
     "Loss",
-    "ask",
     "other_region",
     "other_slide",
     "predict_with_foreign_scales",
     "random_control",
+    "show",
     "train_as_subject",
     "train_decoder",
 ]
@@ -62,49 +64,53 @@ def other_slide(slide: Int64[np.ndarray, " region"], rng: np.random.Generator) -
     return np.array([rng.choice(np.flatnonzero(slide != one)) for one in slide])
 
 
-def ask(
-    regions: SlottedRegions,
+def show(
+    regions: RegionBatch,
     hidden: Bool[np.ndarray, "region slot"],
     context: Int64[np.ndarray, " region"] | None = None,
     *,
     foreign: Bool[np.ndarray, " slot"] | None = None,
-) -> Asked:
-    """The question of the hidden tiles, with the region's own visible tiles or those of another one.
+) -> RegionBatch:
+    """What a model sees when it is asked for the hidden tiles: the region's own visible tiles, or another one's.
 
     Args:
-        regions: as stored.
+        regions: in their slots, as stored.
         hidden: what is asked for.
         context: for each region, whose tiles are shown at the places that are not hidden; None for its own.
         foreign: the slots that are taken from there; all when None.
     """
+    allowed = torch.from_numpy(~hidden)
     if context is None:
-        return Asked(regions.tokens, regions.xy_um, regions.present & ~hidden, hidden)
-    taken = np.ones(hidden.shape[1], dtype=bool) if foreign is None else foreign
-    swapped = taken[None] & ~hidden
-    present = np.where(taken[None], regions.present[context], regions.present)
-    xy_um = np.where(swapped[..., None], regions.xy_um[context], regions.xy_um)
-    tokens = np.where(swapped[..., None], regions.tokens[context], regions.tokens)
-    return Asked(tokens, xy_um, present & ~hidden, hidden)
+        return replace(regions, present=regions.present & allowed)
+    other = regions.take(torch.from_numpy(context))
+    taken = torch.ones(hidden.shape[1], dtype=torch.bool) if foreign is None else torch.from_numpy(foreign)
+    swapped = (taken & allowed)[..., None]
+    return replace(
+        regions,
+        tokens=torch.where(swapped, other.tokens, regions.tokens),
+        xy_um=torch.where(swapped, other.xy_um, regions.xy_um),
+        present=torch.where(taken, other.present, regions.present) & allowed,
+    )
 
 
 def predict_with_foreign_scales(
     predictor: Predictor,
-    regions: SlottedRegions,
+    regions: RegionBatch,
     hidden: Bool[np.ndarray, "region slot"],
     context: Int64[np.ndarray, " region"],
     layout: Layout,
 ) -> Float32[np.ndarray, "region slot dim"]:
     """C1x: each magnification is predicted with its own visible tiles, and those of the others from another region."""
-    predicted = np.zeros_like(regions.tokens)
+    predicted = np.zeros(regions.tokens.shape, dtype=np.float32)
     for level in range(len(layout.mpps)):
         mine = layout.level == level
         if hidden[:, mine].any():
-            mean, _ = predictor.predict(ask(regions, hidden, context, foreign=~mine))
+            mean, _ = predictor.predict(show(regions, hidden, context, foreign=~mine), hidden)
             predicted[:, mine] = mean[:, mine]
     return predicted
 
 
-Loss = Callable[[Regions, Masks, int, torch.Generator], Tensor]
+Loss = Callable[[RegionBatch, Masks, int, torch.Generator], Tensor]
 """A batch on the CPU, what is hidden in it, the number of the step and its random numbers -> what is minimised."""
 
 
@@ -134,7 +140,7 @@ def train_decoder(subject: Subject, trainee: Trainee, *, steps: int, seed: int, 
     trainee.to(device).train()
     trainee.model.encoder.eval()
 
-    def loss(regions: Regions, masks: Masks, step: int, generator: torch.Generator) -> Tensor:
+    def loss(regions: RegionBatch, masks: Masks, step: int, generator: torch.Generator) -> Tensor:
         here, visible = regions.to(device), masks.visible(regions.present)
         parts: Tensor = trainee(
             here.tokens,

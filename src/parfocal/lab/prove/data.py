@@ -6,14 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from parfocal.lab.prove.layout import Layout, SlottedRegions, join_regions, slot_regions
+from parfocal.lab.prove.layout import Layout, slot_regions
 from parfocal.pretrain.data import SlideCache
 from parfocal.pretrain.holdout import SlidePart, tissue_fragments
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
 
 __all__ = ["HeldOutRegions", "TrainingSample", "clusters_of", "read_regions", "sample_parts", "slide_means"]
 
-Standardise = Callable[[Float32[np.ndarray, "region slot dim"], Layout], Float32[np.ndarray, "region slot dim"]]
+Standardise = Callable[[RegionBatch], Float32[np.ndarray, "region slot dim"]]
+"""Tiles in their slots -> as the checkpoint standardises them, 0 where absent."""
 
 _CHUNK = 256
 _BLOCK_REGIONS = 4
@@ -45,19 +47,26 @@ class HeldOutRegions:
         cluster: what intervals draw again: the slide, or the part of the only slide.
         cluster_word: what a cluster is, for sentences.
         n_clusters: how many there are.
+        n_dropped: tiles that found their slot taken, as happens with rasters of other tools.
     """
 
-    raw: SlottedRegions
+    raw: RegionBatch
     target: Float32[np.ndarray, "region slot dim"]
     slide_mean: Float32[np.ndarray, "region level dim"]
     cluster: Int64[np.ndarray, " region"]
     cluster_word: str
     n_clusters: int
+    n_dropped: int
 
     @property
     def present(self) -> Bool[np.ndarray, "region slot"]:
         """Which tiles there are."""
-        return self.raw.present
+        return self.raw.present.numpy()
+
+    @property
+    def slide(self) -> Int64[np.ndarray, " region"]:
+        """The number of each region's slide."""
+        return self.raw.slide.numpy()
 
 
 def sample_parts(
@@ -82,8 +91,8 @@ def read_regions(
     parts: Sequence[SlidePart],
     sample: Sequence[tuple[int, Int64[np.ndarray, " _region"]]],
     layout: Layout,
-) -> Iterator[SlottedRegions]:
-    """The named regions, a few hundred at a time, never two slides together."""
+) -> Iterator[RegionBatch]:
+    """The named regions in their slots, a few hundred at a time, never two slides together."""
     for number, regions in sample:
         for start in range(0, len(regions), _CHUNK):
             yield slot_regions(cache.gather(parts[number], regions[start : start + _CHUNK], number=number), layout)
@@ -110,10 +119,10 @@ def slide_means(
 
 
 def clusters_of(
-    raw: SlottedRegions, tiles: EmbeddingSet, parts: Sequence[SlidePart]
+    raw: RegionBatch, tiles: EmbeddingSet, parts: Sequence[SlidePart]
 ) -> tuple[Int64[np.ndarray, " region"], str]:
     """What intervals draw again: slides; fragments of an only slide; blocks of it where it has fewer than four."""
-    numbers, own = np.unique(raw.slide, return_inverse=True)
+    numbers, own = np.unique(raw.slide.numpy(), return_inverse=True)
     if len(numbers) > 1:
         return own.astype(np.int64), "slides"
     xy_um = tiles.read(parts[int(numbers[0])].slide).region_xy_um
@@ -121,10 +130,10 @@ def clusters_of(
     held[parts[int(numbers[0])].regions] = True
     fragment = np.full(len(xy_um), -1)
     fragment[held] = tissue_fragments(xy_um[held], tiles.region_um)
-    found = np.unique(fragment[raw.region], return_inverse=True)[1]
+    found = np.unique(fragment[raw.region.numpy()], return_inverse=True)[1]
     if found.max() + 1 >= 4:
         return found.astype(np.int64), "tissue fragments of the only slide"
-    block = np.floor(xy_um[raw.region] / (_BLOCK_REGIONS * tiles.region_um)).astype(np.int64)
+    block = np.floor(xy_um[raw.region.numpy()] / (_BLOCK_REGIONS * tiles.region_um)).astype(np.int64)
     blocks = np.unique(block, axis=0, return_inverse=True)[1].ravel()
     return blocks.astype(np.int64), f"blocks of {_BLOCK_REGIONS} x {_BLOCK_REGIONS} regions of the only slide"
 
@@ -139,8 +148,15 @@ def held_out_regions(
     rng: np.random.Generator,
 ) -> HeldOutRegions:
     """Read at most `most` held-out regions."""
-    raw = join_regions(list(read_regions(cache, parts, sample_parts(parts, most, rng), layout)))
-    target = standardise(raw.tokens, layout) * raw.present[..., None]
+    sample = sample_parts(parts, most, rng)
+    raw = RegionBatch.join(list(read_regions(cache, parts, sample, layout)))
+    target = standardise(raw)
     cluster, word = clusters_of(raw, cache.tiles, parts)
-    means = slide_means(target, raw.present, raw.slide, layout)
-    return HeldOutRegions(raw, target, means, cluster, word, int(cluster.max()) + 1)
+    means = slide_means(target, raw.present.numpy(), raw.slide.numpy(), layout)
+    n_tiles = sum(
+        int(np.isin(region, chosen).sum())
+        for number, chosen in sample
+        for region in cache.read(parts[number].slide).region.values()
+    )
+    n_dropped = n_tiles - int(raw.present.sum())
+    return HeldOutRegions(raw, target, means, cluster, word, int(cluster.max()) + 1, n_dropped)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from parfocal.pretrain.data import Regions
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
 
-__all__ = ["Layout", "Query", "SlottedRegions", "join_regions", "query_of", "slot_regions"]
+__all__ = ["Layout", "Query", "query_of", "slot_regions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,64 +93,38 @@ class Layout:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class SlottedRegions:
-    """Regions with every tile in its slot.
+def slot_regions(
+    regions: RegionBatch, layout: Layout, *, of: Bool[Tensor, "region token"] | None = None
+) -> RegionBatch:
+    """A column for each slot: every tile, or those of `of`, in the slot whose square it lies in.
 
-    Attributes:
-        tokens: embeddings, 0 where absent.
-        xy_um: where the tiles really lie; the slot's centre where absent.
-        present: which tiles there are.
-        slide: number of each region's slide.
-        region: number of each region in its slide.
-        n_dropped: tiles that found their slot taken, as happens with rasters of other tools.
+    Of two in one square the first stays. Absent tiles have the place of their slot.
     """
-
-    tokens: Float32[np.ndarray, "region slot dim"]
-    xy_um: Float32[np.ndarray, "region slot 2"]
-    present: Bool[np.ndarray, "region slot"]
-    slide: Int64[np.ndarray, " region"]
-    region: Int64[np.ndarray, " region"]
-    n_dropped: int = 0
-
-    def __len__(self) -> int:
-        return len(self.present)
-
-
-def slot_regions(regions: Regions, layout: Layout, *, of: Bool[Tensor, "region token"] | None = None) -> SlottedRegions:
-    """Put every tile, or those of `of`, into the slot whose square it lies in; of two in one square the first stays."""
     present, mpp = (regions.present if of is None else of).numpy(), regions.mpp.numpy()
     row, column = np.nonzero(present)
     xy = regions.xy_um.numpy()[row, column]
     slot = np.zeros(len(row), dtype=np.int64)
-    for number, one in enumerate(layout.mpps):
-        mine = np.isclose(mpp[row, column], one)
-        own = np.flatnonzero(layout.level == number)
-        n = round(np.sqrt(len(own)))
-        cell = np.clip(np.floor((xy[mine] / layout.region_um + 0.5) * n), 0, n - 1).astype(np.int64)
-        slot[mine] = own[cell[:, 1] * n + cell[:, 0]]
+    for number, level_mpp in enumerate(layout.mpps):
+        is_of_level = np.isclose(mpp[row, column], level_mpp)
+        slots = np.flatnonzero(layout.level == number)
+        n = round(np.sqrt(len(slots)))
+        cell = np.clip(np.floor((xy[is_of_level] / layout.region_um + 0.5) * n), 0, n - 1).astype(np.int64)
+        slot[is_of_level] = slots[cell[:, 1] * n + cell[:, 0]]
     _, first = np.unique(row * layout.n_slots + slot, return_index=True)
-    n_dropped = len(row) - len(first)
     row, column, slot, xy = row[first], column[first], slot[first], xy[first]
-    n_regions = len(present)
-    tokens = np.zeros((n_regions, layout.n_slots, layout.dim), dtype=np.float32)
+    tokens = np.zeros((len(present), layout.n_slots, layout.dim), dtype=np.float32)
     tokens[row, slot] = regions.tokens.numpy()[row, column]
-    centres = np.tile(layout.xy_um, (n_regions, 1, 1))
+    centres = np.tile(layout.xy_um, (len(present), 1, 1))
     centres[row, slot] = xy
-    filled = np.zeros((n_regions, layout.n_slots), dtype=bool)
+    filled = np.zeros((len(present), layout.n_slots), dtype=bool)
     filled[row, slot] = True
-    return SlottedRegions(tokens, centres, filled, regions.slide.numpy(), regions.region.numpy(), n_dropped)
-
-
-def join_regions(parts: Sequence[SlottedRegions]) -> SlottedRegions:
-    """Several of them as one."""
-    return SlottedRegions(
-        np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.xy_um for part in parts]),
-        np.concatenate([part.present for part in parts]),
-        np.concatenate([part.slide for part in parts]),
-        np.concatenate([part.region for part in parts]),
-        sum(part.n_dropped for part in parts),
+    return RegionBatch(
+        torch.from_numpy(tokens),
+        torch.from_numpy(centres),
+        torch.from_numpy(np.tile(layout.mpp, (len(present), 1))),
+        torch.from_numpy(filled),
+        regions.slide,
+        regions.region,
     )
 
 

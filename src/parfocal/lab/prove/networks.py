@@ -17,8 +17,8 @@ from parfocal.lab.prove.gaussian import Bases
 from parfocal.lab.prove.layout import Layout, Query, slot_regions
 from parfocal.lab.prove.patterns import draw_hidden, nearest_relatives, patterns_of
 from parfocal.lab.prove.subject import Subject
-from parfocal.pretrain.data import Regions
 from parfocal.pretrain.masks import Masks
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.region_encoder.position import fourier_features
 
 __all__ = ["RegionNetwork", "RelativeNetwork", "fit_region_network", "fit_relative_network"]
@@ -199,15 +199,12 @@ def fit_region_network(
         torch.manual_seed(seed)
         network = _Network(len(layout.mpps), layout.n_slots, bases.n_predictors, bases.directions.shape[2]).to(device)
 
-    def loss(regions: Regions, masks: Masks, step: int, generator: torch.Generator) -> Tensor:
+    def loss(regions: RegionBatch, masks: Masks, step: int, generator: torch.Generator) -> Tensor:
         # Apart, so that nothing of a hidden tile can come along.
         seen, asked = (slot_regions(regions, layout, of=of) for of in (masks.visible(regions.present), masks.hidden))
-        shown, wanted = (
-            torch.from_numpy(bases.scores(standardise(one.tokens, layout) * one.present[..., None], layout)).to(device)
-            for one in (seen, asked)
-        )
-        error = network(shown[..., : bases.n_predictors], torch.from_numpy(seen.present).to(device), level) - wanted
-        hidden = torch.from_numpy(asked.present).to(device)
+        shown, wanted = (torch.from_numpy(bases.scores(standardise(part), layout)).to(device) for part in (seen, asked))
+        error = network(shown[..., : bases.n_predictors], seen.present.to(device), level) - wanted
+        hidden = asked.present.to(device)
         parts = [error[:, own][hidden[:, own]] for own in level]
         return torch.stack([part.square().sum(dim=1).mean() for part in parts if len(part)]).mean()
 

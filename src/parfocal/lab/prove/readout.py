@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from parfocal.lab.explore.linear_r2 import MOST_ROWS, fit_ridge, summaries, validation_rows
-from parfocal.lab.prove.controls import ask
-from parfocal.lab.prove.layout import Layout, SlottedRegions
+from parfocal.lab.prove.controls import show
+from parfocal.lab.prove.layout import Layout
 from parfocal.lab.prove.patterns import Pattern, draw_hidden
 from parfocal.lab.prove.subject import Predictor
-from parfocal.pretrain.data import Regions
+from parfocal.region_encoder.batch import RegionBatch
 
 __all__ = ["TokenReadout", "fit_readout"]
 
@@ -35,11 +35,11 @@ class TokenReadout:
     ridges: Mapping[tuple[str, int], Ridge]
 
     def predict(
-        self, pattern: str, regions: SlottedRegions, hidden: Bool[np.ndarray, "region slot"]
+        self, pattern: str, regions: RegionBatch, hidden: Bool[np.ndarray, "region slot"]
     ) -> Float32[np.ndarray, "region slot dim"]:
         """The hidden tiles of some regions; 0 at all others, and where too few were there to fit anything."""
         layout = self.predictor.layout
-        predicted = np.zeros_like(regions.tokens)
+        predicted = np.zeros(regions.tokens.shape, dtype=np.float32)
         seen = _Encoded.of(self.predictor, regions, hidden)
         for level in range(len(layout.mpps)):
             ridge = self.ridges.get((pattern, level))
@@ -55,7 +55,7 @@ class TokenReadout:
 
 def fit_readout(
     predictor: Predictor,
-    regions: SlottedRegions,
+    regions: RegionBatch,
     patterns: Sequence[Pattern],
     *,
     rate: Sequence[float],
@@ -71,10 +71,10 @@ def fit_readout(
         seed: of the masks.
     """
     layout = predictor.layout
-    target = predictor.standardise(regions.tokens, layout)
+    target = predictor.standardise(regions)
     ridges: dict[tuple[str, int], Ridge] = {}
     for number, pattern in enumerate(patterns):
-        hidden = draw_hidden(pattern, layout, regions.present, rate=rate, seed=1000 * seed + 500 + number)
+        hidden = draw_hidden(pattern, layout, regions.present.numpy(), rate=rate, seed=1000 * seed + 500 + number)
         seen = _Encoded.of(predictor, regions, hidden)
         for level, dim in enumerate(layout.dims):
             asked = _asked(hidden, layout, level)
@@ -84,41 +84,35 @@ def fit_readout(
             x = torch.cat([seen.summaries(some, layout) for some in torch.split(asked, _BATCH)])
             row, slot = asked.numpy().T
             y = torch.from_numpy(target[row, slot, :dim])
-            ridges[pattern.name, level] = fit_ridge(x, y, validation_rows(torch.from_numpy(regions.slide), asked[:, 0]))
+            ridges[pattern.name, level] = fit_ridge(x, y, validation_rows(regions.slide, asked[:, 0]))
     return TokenReadout(predictor, ridges)
 
 
 @dataclass(frozen=True, eq=False)
 class _Encoded:
-    """Regions and what an encoder made of their visible tiles, on the CPU."""
+    """What an encoder was shown and what it made of it, on the CPU."""
 
-    regions: Regions
-    visible: Bool[Tensor, "region slot"]
+    shown: RegionBatch
     cls: Float[Tensor, "region width"]
     tokens: Float[Tensor, "region slot width"]
 
     @staticmethod
     @torch.no_grad()
-    def of(predictor: Predictor, raw: SlottedRegions, hidden: Bool[np.ndarray, "region slot"]) -> "_Encoded":
+    def of(predictor: Predictor, regions: RegionBatch, hidden: Bool[np.ndarray, "region slot"]) -> "_Encoded":
         """Everything that is not hidden is visible."""
-        asked = ask(raw, hidden)
-        visible = torch.from_numpy(asked.visible)
-        regions = predictor.regions(asked, np.arange(len(raw)))
+        shown = show(regions, hidden)
         cls, tokens = [], []
-        for start in range(0, len(raw), predictor.batch):
-            rows = torch.arange(start, min(start + predictor.batch, len(raw)))
-            encoded = predictor.trainee.encode(
-                regions.take(rows).to(predictor.device), visible[rows].to(predictor.device)
-            )
+        for rows in torch.split(torch.arange(len(shown)), predictor.batch):
+            some = shown.take(rows).to(predictor.device)
+            encoded = predictor.trainee.encode(some, some.present)
             cls.append(encoded.cls.float().cpu())
             tokens.append(encoded.tokens.float().cpu())
-        return _Encoded(regions, visible, torch.cat(cls), torch.cat(tokens))
+        return _Encoded(shown, torch.cat(cls), torch.cat(tokens))
 
     def summaries(self, asked: Int[Tensor, "query 2"], layout: Layout) -> Float[Tensor, "query feature"]:
         """What the ridge sees of each asked tile."""
-        return summaries(
-            self.cls, self.tokens, self.regions, self.visible, asked, _of_slots(layout), tile_px=layout.tile_px
-        )
+        shown = self.shown
+        return summaries(self.cls, self.tokens, shown, shown.present, asked, _of_slots(layout), tile_px=layout.tile_px)
 
 
 def _of_slots(layout: Layout) -> list[float]:

@@ -14,16 +14,16 @@ from parfocal.errors import ConfigError
 from parfocal.files import provenance, writing
 from parfocal.lab.prove.baselines import FittedBaselines, Sampling, fit_baselines
 from parfocal.lab.prove.controls import (
-    ask,
     other_region,
     other_slide,
     predict_with_foreign_scales,
     random_control,
+    show,
     train_decoder,
 )
 from parfocal.lab.prove.data import HeldOutRegions, held_out_regions, read_regions, sample_parts
 from parfocal.lab.prove.gaussian import affordable_rows
-from parfocal.lab.prove.layout import Layout, join_regions, query_of
+from parfocal.lab.prove.layout import Layout, query_of
 from parfocal.lab.prove.networks import fit_region_network
 from parfocal.lab.prove.page import proof_page
 from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
@@ -32,6 +32,7 @@ from parfocal.lab.prove.result import ProofResult
 from parfocal.lab.prove.scores import Calibration, Retrieval, ScoreTable, calibrate, retrieve
 from parfocal.lab.prove.subject import Predictor, Subject, open_subject, tiles_of
 from parfocal.lab.prove.verdict import judge, verdict_sentences
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.report import make_report
 from parfocal.run.device import find_device
 from parfocal.stats import Interval
@@ -147,7 +148,7 @@ def prove_encoder(
         random[name] = tuple(Predictor(one, layout, device, settings.batch) for one in encoders)
     tell("ridge regressions on tokens")
     chosen = sample_parts(subject.split.training, settings.readout_regions, np.random.default_rng([settings.seed, 9]))
-    seen = join_regions(list(read_regions(subject.cache, subject.split.training, chosen, layout)))
+    seen = RegionBatch.join(list(read_regions(subject.cache, subject.split.training, chosen, layout)))
     readouts = {
         name: tuple(fit_readout(one, seen, patterns, rate=(low, high), seed=settings.seed) for one in several)
         for name, several in {"E1": (predictor,), **{f"E0{name}": found for name, found in random.items()}}.items()
@@ -184,8 +185,8 @@ class _Run:
         self.retrieval: dict[tuple[str, int], Retrieval] = {}
         self.calibration: dict[tuple[str, int], dict[str, Calibration]] = {}
         rng = np.random.default_rng([settings.seed, 5])
-        self.sister = other_region(held_out.raw.slide, rng)
-        self.stranger = other_slide(held_out.raw.slide, rng)
+        self.sister = other_region(held_out.slide, rng)
+        self.stranger = other_slide(held_out.slide, rng)
         self.one_slide = subject.split.held_out[0].slide in {part.slide for part in subject.split.training}
 
     def score(self, pattern: Pattern, number: int) -> None:
@@ -210,18 +211,18 @@ class _Run:
                 kept[name] = predicted
 
         raw = held_out.raw
-        mean, variance = self.predictor.predict(ask(raw, hidden))
+        mean, variance = self.predictor.predict(show(raw, hidden), hidden)
         take("model", mean)
         query = query_of(held_out.target, held_out.present, hidden, held_out.slide_mean)
         for name, predicted in self.baselines.predictions(pattern.name, query):
             take(name, predicted)
-        take("C1", self.predictor.predict(ask(raw, hidden, self.sister))[0])
+        take("C1", self.predictor.predict(show(raw, hidden, self.sister), hidden)[0])
         take("C1x", predict_with_foreign_scales(self.predictor, raw, hidden, self.sister, layout))
         if self.stranger is not None:
-            take("C2", self.predictor.predict(ask(raw, hidden, self.stranger))[0])
+            take("C2", self.predictor.predict(show(raw, hidden, self.stranger), hidden)[0])
         for name, several in self.controls.items():
             for control in several:
-                take(name, control.predict(ask(raw, hidden))[0], 1 / len(several))
+                take(name, control.predict(show(raw, hidden), hidden)[0], 1 / len(several))
         for name, readouts in self.readouts.items():
             for readout in readouts:
                 take(name, readout.predict(pattern.name, raw, hidden), 1 / len(readouts))
@@ -231,7 +232,7 @@ class _Run:
                 held_out.target,
                 held_out.present,
                 hidden,
-                raw.slide,
+                held_out.slide,
                 layout,
                 level,
                 most=settings.queries,
@@ -322,7 +323,7 @@ class _Run:
         return result
 
     def _what(self) -> str:
-        n_slides = len(np.unique(self.held_out.raw.slide))
+        n_slides = len(np.unique(self.held_out.slide))
         return (
             f"{self.subject.path.name}, {self.subject.steps:,} steps of pretraining, on {self.subject.tiles.name}: "
             f"{self.subject.split.sentence}. {len(self.held_out.raw):,} held-out regions of {n_slides} "
@@ -358,9 +359,9 @@ class _Run:
         remarks = [] if self.subject.unreadable is None else [self.subject.unreadable]
         if self.subject.n_later:
             remarks.append(f"{self.subject.n_later} slides came into the store after pretraining and are left out.")
-        if self.held_out.raw.n_dropped:
+        if self.held_out.n_dropped:
             remarks.append(
-                f"{self.held_out.raw.n_dropped} held-out tiles lie on another tile's place in the region's raster "
+                f"{self.held_out.n_dropped} held-out tiles lie on another tile's place in the region's raster "
                 "and are left out."
             )
         if self.stranger is None:

@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32
 from pydantic import ValidationError
 from torch import Tensor
 
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.lab.prove.layout import Layout
 from parfocal.pretrain import PretrainSettings
-from parfocal.pretrain.data import Regions, SlideCache
+from parfocal.pretrain.data import SlideCache
 from parfocal.pretrain.holdout import Split, split_set
 from parfocal.pretrain.setup import describe_set, take_statistics
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.region_encoder.checkpoint import FINISHED
 from parfocal.store import EmbeddingSet, LeftOut, only_mpps, open_sets, with_readable_index, with_readable_rows
 
-__all__ = ["Asked", "Predictor", "Subject", "open_subject", "tiles_of"]
+__all__ = ["Predictor", "Subject", "open_subject", "tiles_of"]
 
 _CACHE_MIB = 1024
 
@@ -168,16 +169,6 @@ def _settings_of(model: Path, entries: dict[str, Any]) -> PretrainSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """What a model is shown, and what it is asked: tokens as stored."""
-
-    tokens: Float32[np.ndarray, "region slot dim"]
-    xy_um: Float32[np.ndarray, "region slot 2"]
-    visible: Bool[np.ndarray, "region slot"]
-    hidden: Bool[np.ndarray, "region slot"]
-
-
-@dataclass(frozen=True, eq=False)
 class Predictor:
     """A model that fills in hidden tiles, in standardised numbers."""
 
@@ -186,47 +177,31 @@ class Predictor:
     device: torch.device
     batch: int
 
-    def standardise(
-        self, tokens: Float32[np.ndarray, "region slot dim"], layout: Layout
-    ) -> Float32[np.ndarray, "region slot dim"]:
-        """Tiles as the model standardises (and clips) them."""
-        mpp = torch.from_numpy(np.tile(layout.mpp, (len(tokens), 1)))
-        with torch.inference_mode():
-            encoder = self.trainee.model.encoder
-            found = encoder.standardise(torch.from_numpy(tokens).to(self.device), mpp.to(self.device))
-        standardised: Float32[np.ndarray, "region slot dim"] = found.float().cpu().numpy()
+    @torch.inference_mode()
+    def standardise(self, regions: RegionBatch) -> Float32[np.ndarray, "region slot dim"]:
+        """Tiles as the model standardises (and clips) them; 0 where absent."""
+        encoder = self.trainee.model.encoder
+        found = encoder.standardise(regions.tokens.to(self.device), regions.mpp.to(self.device)).float().cpu()
+        standardised: Float32[np.ndarray, "region slot dim"] = (found * regions.present[..., None]).numpy()
         return standardised
-
-    def regions(self, asked: Asked, rows: Int64[np.ndarray, " row"]) -> Regions:
-        """Some regions as a model takes them, a token for every slot; what is hidden is erased."""
-        n = len(rows)
-        return Regions(
-            torch.from_numpy(np.where(asked.visible[rows, :, None], asked.tokens[rows], np.float32(0))),
-            torch.from_numpy(asked.xy_um[rows]),
-            torch.from_numpy(np.tile(self.layout.mpp, (n, 1))),
-            torch.from_numpy(asked.visible[rows] | asked.hidden[rows]),
-            torch.zeros(n, dtype=torch.int64),
-            torch.arange(n),
-        )
 
     @torch.inference_mode()
     def predict(
-        self, asked: Asked
+        self, shown: RegionBatch, hidden: Bool[np.ndarray, "region slot"]
     ) -> tuple[Float32[np.ndarray, "region slot dim"], Float32[np.ndarray, "region slot dim"]]:
-        """Mean and variance of the hidden tiles; 0 at all others, and where nothing is visible."""
-        mean, variance = np.zeros_like(asked.tokens), np.zeros_like(asked.tokens)
-        useful = np.flatnonzero(asked.hidden.any(axis=1) & asked.visible.any(axis=1))
-        for start in range(0, len(useful), self.batch):
-            rows = useful[start : start + self.batch]
-            regions = self.regions(asked, rows).to(self.device)
-            visible = torch.from_numpy(asked.visible[rows]).to(self.device)
-            encoded = self.trainee.encode(regions, visible)
+        """Mean and variance of the hidden tiles from the shown ones; 0 at all others, and where nothing is shown."""
+        mean, variance = (np.zeros(shown.tokens.shape, dtype=np.float32) for _ in range(2))
+        is_asked = torch.from_numpy(hidden)
+        useful = (is_asked.any(dim=1) & shown.present.any(dim=1)).nonzero().flatten()
+        for rows in torch.split(useful, self.batch):
+            regions = shown.take(rows).to(self.device)
+            encoded = self.trainee.encode(regions, regions.present)
             # Every slot is asked, hidden or not: one width for all regions, and no order to get wrong.
-            decoded = self.trainee.model.decode(encoded, visible, regions.xy_um, regions.mpp)
+            decoded = self.trainee.model.decode(encoded, regions.present, regions.xy_um, regions.mpp)
             predicted, spread = self._in_standard_space(decoded.mean.float(), decoded.log_variance.float().exp())
-            asked_for = asked.hidden[rows][..., None]
-            mean[rows] = np.where(asked_for, predicted.cpu().numpy(), np.float32(0))
-            variance[rows] = np.where(asked_for, spread.cpu().numpy(), np.float32(0))
+            of_hidden = is_asked[rows][..., None]
+            mean[rows] = torch.where(of_hidden, predicted.cpu(), 0.0).numpy()
+            variance[rows] = torch.where(of_hidden, spread.cpu(), 0.0).numpy()
         return mean, variance
 
     def _in_standard_space(
