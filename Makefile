@@ -1,11 +1,11 @@
-# Three steps: make demo, make test, make fix. They share one virtual environment; a second call installs nothing.
+# make demo, make test, make fix, make docs share one virtual environment; a second call installs nothing.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-output
 T      ?=
 
-.PHONY: demo test fix clean
+.PHONY: demo test fix docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/parfocal demo -o $(OUT)
@@ -25,8 +25,12 @@ fix: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The documentation as a site: build/site/index.html
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(OUT) build
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "parfocal needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
@@ -38,4 +42,8 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-test: pyproject.toml $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/installed-docs: pyproject.toml $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@

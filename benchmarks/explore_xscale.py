@@ -1,8 +1,8 @@
 """The design space explored: on XScale-strat with labels, and on the embeddings of one real slide by held-out R2.
 
-    python benchmarks/explore_xscale.py work docs/explore-xscale --workers 2
-    python benchmarks/explore_xscale.py work docs/explore-pairing --design design-pairing.yaml
-    python benchmarks/explore_xscale.py work docs/explore-colon --slide colon-he-section.tif
+    python benchmarks/explore_xscale.py work explore-xscale --workers 2
+    python benchmarks/explore_xscale.py work explore-pairing --design design-pairing.yaml
+    python benchmarks/explore_xscale.py work explore-colon --slide colon-he-section.tif
 
 The first runs studies/design-xscale.yaml: 14 cells and their controls with 3 seeds, size T, 200 steps of 24 regions;
 the second its base cell and CMEM alone, whose runs the first then need not repeat. All continue what was stopped, and

@@ -1,6 +1,6 @@
 """What a region encoder learns of one real slide, by tile encoder: embed, pretrain, prove, and keep the pages.
 
-    python benchmarks/prove_slide.py SLIDE work docs/prove-colon --encoders filterbank efficientnet-lite0
+    python benchmarks/prove_slide.py SLIDE work pages --encoders filterbank efficientnet-lite0
 
 Size T, batch 64, 400 steps: enough for the few hundred regions of a slide. Tissue fragments are held out. What was
 embedded and trained is kept in the first folder and not done again; the second gets a page and a JSON for each encoder
