@@ -11,6 +11,7 @@ import torch
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.errors import MismatchError
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig, collate_regions
+from parfocal.run.events import Event, Progress
 from parfocal.run.failures import read_failures
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, open_sets, write_tokens
 from parfocal.store.layout import features_path, index_path
@@ -79,12 +80,12 @@ def test_a_region_without_a_tile_gets_no_row(source: EmbeddingSet, tmp_path: Pat
 def test_a_stopped_run_is_continued_and_what_is_done_is_kept(source: EmbeddingSet, tmp_path: Path) -> None:
     folder = model(tmp_path / "mem")
 
-    def stop(done: int, total: int, slide: str) -> None:
-        if done == 1:
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        represent_regions(source, folder, tmp_path / "out", EVERYTHING, progress=stop)
+        represent_regions(source, folder, tmp_path / "out", EVERYTHING, on_event=stop)
     (first,) = {one.slides for one in open_sets(tmp_path / "out")}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("a.h5")}
     summary = represent_regions(source, folder, tmp_path / "out", EVERYTHING)

@@ -16,7 +16,7 @@ FULL = textwrap.dedent(
     import resource, sys, warnings
     from pathlib import Path
     from parfocal.config import GridConfig
-    from parfocal.embeddings import EmbedSettings, embed_slides
+    from parfocal.embed import EmbedSettings, embed_slides
 
     if __name__ == "__main__":
         warnings.simplefilter("always")

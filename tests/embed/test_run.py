@@ -10,11 +10,6 @@ from rich.console import Console
 from parfocal.embed import (
     EmbedSettings,
     EmbedSummary,
-    Notice,
-    RunProgress,
-    RunStarted,
-    SlideFinished,
-    TilesDone,
     embed_slides,
     estimate_run,
     estimate_table,
@@ -22,6 +17,8 @@ from parfocal.embed import (
 )
 from parfocal.errors import ConfigError
 from parfocal.run import FailedSlide, read_failures
+from parfocal.run.events import Notice, Progress
+from parfocal.run.progress import Bars
 from parfocal.store import open_set
 
 
@@ -46,10 +43,11 @@ def test_a_broken_slide_is_one_row_and_the_rest_goes_on(
     assert all(row.path and row.message and row.time for row in rows)
     mine = {name: value for name, value in content(summary.set_path).items() if "/good.h5" in name}
     assert mine == content(alone.set_path)
-    assert [event for event in events if isinstance(event, RunStarted)] == [
-        RunStarted(summary.set_path, len(summary.outcomes))
-    ]
-    assert len([event for event in events if isinstance(event, SlideFinished)]) == len(summary.outcomes)
+    slides = [event for event in events if isinstance(event, Progress) and event.stage == "slides"]
+    assert slides[0] == Progress("slides", 0, len(summary.outcomes))
+    assert sorted((event.result for event in slides[1:]), key=lambda one: one.slide) == sorted(
+        summary.outcomes, key=lambda one: one.slide
+    )
     log = summary.log.read_text()
     assert "done good" in log
     assert "failed broken: UnreadableSlideError" in log
@@ -162,8 +160,13 @@ def test_a_resolution_for_all_slides_that_none_has_is_refused_at_once(
 def test_progress_and_tables_say_what_happened(tmp_path: Path) -> None:
     console = Console(file=(tmp_path / "text").open("w"), width=80)
     failed = FailedSlide("b", Path("b.svs"), "CalibrationError", "no mpp")
-    with RunProgress(console) as progress:
-        for event in (RunStarted(tmp_path, 1), TilesDone("b", 1, 10), Notice("look"), SlideFinished(failed)):
+    with Bars(console) as progress:
+        for event in (
+            Progress("slides", 0, 1),
+            Progress("tiles", 1, 10),
+            Notice("look", is_warning=True),
+            Progress("slides", 1, 1, "1 failed", f"b failed: {failed.error}: {failed.message}"),
+        ):
             progress(event)
     console.print(summary_table(EmbedSummary(tmp_path, (failed,), 1.0, tmp_path / "log")))
     console.file.close()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.embed import EmbedSettings, EmbedSummary, TilesDone, embed_slides, estimate_run
+from parfocal.embed import EmbedSettings, EmbedSummary, embed_slides, estimate_run
 from parfocal.errors import EncoderError
 from parfocal.run import read_failures
+from parfocal.run.events import Progress
 from parfocal.store import open_set
 
 from .held import held_encoder, wait_for_slides
@@ -23,7 +24,7 @@ SCRIPT = textwrap.dedent(
     import sys
     from pathlib import Path
     from parfocal.config import GridConfig
-    from parfocal.embeddings import EmbedSettings, embed_slides
+    from parfocal.embed import EmbedSettings, embed_slides
 
     if __name__ == "__main__":
         grid = GridConfig(region_um=128.0, tile_px=64)
@@ -248,7 +249,7 @@ def test_a_failure_on_a_slide_that_another_run_has_finished_is_none(
     other: list[EmbedSummary] = []
 
     def on_event(event: object) -> None:
-        if isinstance(event, TilesDone) and not other:
+        if isinstance(event, Progress) and event.stage == "tiles" and not other:
             other.append(embed_slides([path], store, small_settings))
             raise OSError("the connection was lost")
 

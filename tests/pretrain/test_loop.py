@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from parfocal.embed import Notice
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.pretrain import PretrainSettings, StepsDone, TrainingStarted, pretrain_encoder, read_metrics
 from parfocal.pretrain.events import PretrainEvent
 from parfocal.region_encoder import RegionEncoder, collate_regions
+from parfocal.run.events import Notice
 from parfocal.store import EmbeddingSet
 from parfocal.store.layout import features_path
 
@@ -27,7 +27,7 @@ CURVE = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "lr", "r2", "r
 RUN = """
 import os, signal, sys, torch
 from pathlib import Path
-from parfocal.embeddings import open_set
+from parfocal.embed import open_set
 from parfocal.pretrain import PretrainSettings, StepsDone, pretrain
 torch.set_num_threads(1)
 

@@ -19,6 +19,7 @@ import pytest
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.lab.synthetic.rendered import write_pyramid
 from parfocal.predict import fit_study
+from parfocal.run.events import Event, Progress
 from parfocal.study import plan_study, read_study, run_study, stages
 from parfocal.study.run import StudyResult
 from parfocal.study.settings import Study
@@ -197,12 +198,12 @@ def test_a_study_that_is_stopped_in_every_stage_gives_the_report_of_one_that_is_
     plan, stages = the_paper(place, **{**small, **FEW}), [*whole.seconds]
 
     def stop_in(wanted: str) -> None:
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage == wanted and done > 0:
+        def tell(event: Event) -> None:
+            if isinstance(event, Progress) and event.stage == wanted and event.done > 0:
                 raise Stopped
 
         with pytest.raises(Stopped):
-            run_study(plan, place / "stopped", progress=tell)
+            run_study(plan, place / "stopped", on_event=tell)
 
     for stage in stages[1:]:
         stop_in(stage)
@@ -432,8 +433,8 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
     finished: StudyResult, place: Path, changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ConfigError, match=told):
-        run_study(the_paper(place, **changes), place / "out", progress=_no_training)
+        run_study(the_paper(place, **changes), place / "out", on_event=_no_training)
 
 
-def _no_training(stage: str, done: int, total: int) -> None:
-    assert not stage.startswith("pretrain")
+def _no_training(event: Event) -> None:
+    assert not (isinstance(event, Progress) and event.stage.startswith("pretrain"))

@@ -3,8 +3,9 @@
 What a region encoder sees of a set of tiles, and whether it was trained on such a set at all.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,9 @@ from parfocal.region_encoder import Readout, RegionEncoder, RegionEncoderConfig,
 from parfocal.region_encoder.checkpoint import read_config, read_pretraining, resolve
 from parfocal.region_encoder.standardise import nearest_levels
 from parfocal.run.device import find_device
-from parfocal.run.failures import FailedSlide, failure, update_failures
+from parfocal.run.events import OnEvent, Progress, warn_of
+from parfocal.run.failures import FailedSlide, update_failures
+from parfocal.run.jobs import attempt_slide
 from parfocal.slides import SlideSource
 from parfocal.store import (
     EmbeddingSet,
@@ -89,10 +92,6 @@ def _check(source: EmbeddingSet, config: RegionEncoderConfig, model: str, *, oth
         )
 
 
-Progress = Callable[[int, int, str], None]
-"""Told how many slides are done, how many there are, and which one comes next (empty at the end)."""
-
-
 class RepresentSettings(Settings):
     """How region embeddings are made and stored."""
 
@@ -144,7 +143,7 @@ def represent_regions(
     out: Path,
     settings: RepresentSettings | None = None,
     *,
-    progress: Progress | None = None,
+    on_event: OnEvent | None = None,
 ) -> RepresentSummary:
     """Write region embeddings of every slide of a set; what is done is kept, what fails is recorded, the rest goes on.
 
@@ -157,7 +156,7 @@ def represent_regions(
         model: a checkpoint's folder or its id on the hub.
         out: the store to write to.
         settings: how.
-        progress: told of every slide.
+        on_event: told how many `slides` are done.
 
     Raises:
         StoreError: the checkpoint cannot be read, or `source` is no set of tiles.
@@ -177,23 +176,22 @@ def represent_regions(
     there = {readout: set(open_set(path).slides) for readout, path in paths.items()}
     done: list[str] = []
     failed: list[FailedSlide] = []
+    tell = on_event or warn_of
     for number, slide in enumerate(source.slides):
-        if progress:
-            progress(number, len(source.slides), slide)
+        tell(Progress("slides", number, len(source.slides), slide))
         missing = [readout for readout in settings.readouts if slide not in there[readout]]
-        try:
-            if missing:
-                _represent_slide(source, slide, encoder, {readout: paths[readout] for readout in missing}, settings)
+        sets = {readout: paths[readout] for readout in missing}
+        work = partial(_represent_slide, source, slide, encoder, sets, settings)
+        outcome = attempt_slide(SlideSource(slide, source.path), work) if missing else None
+        if isinstance(outcome, FailedSlide):
+            failed.append(outcome)
+            for path in sets.values():
+                update_failures(out, path.name, [outcome], [])
+        else:
             done.append(slide)
-        except Exception as error:
-            # Whatever is wrong with the rows of one slide, the others are represented.
-            failed.append(failure(SlideSource(slide, source.path), error))
-            for readout in missing:
-                update_failures(out, paths[readout].name, failed[-1:], [])
     for path in paths.values():
         update_failures(out, path.name, [], done)
-    if progress:
-        progress(len(source.slides), len(source.slides), "")
+    tell(Progress("slides", len(source.slides), len(source.slides)))
     return RepresentSummary(tuple(open_set(path) for path in paths.values()), tuple(done), tuple(failed))
 
 

@@ -29,7 +29,7 @@ def demo(output: Output = Path("demo-output"), settings: DemoSettings = _SETTING
         settings: size of the cohort and length of the training.
     """
     with Bars() as bars:
-        result = run_demo(output, settings, progress=bars)
+        result = run_demo(output, settings, on_event=bars)
     for stage, seconds in result.seconds.items():
         tell(f"{stage:<26}{seconds:7.1f} s")
     say(f"report: {result.report}")

@@ -8,9 +8,10 @@ from tyro.conf import Positional
 from parfocal.cli.command import Output, parse_and_call, print_json, print_table
 from parfocal.cli.encoders import encoder_table
 from parfocal.cli.lines import tell
-from parfocal.embed import EmbedSettings, RunProgress, embed_slides, estimate_run, estimate_table, summary_table
-from parfocal.embed.events import no_tissue_line, summary_counts
+from parfocal.embed import EmbedSettings, embed_slides, estimate_run, estimate_table, summary_table
+from parfocal.embed.summary import no_tissue_line, summary_counts
 from parfocal.errors import ConfigError
+from parfocal.run.progress import Bars
 
 __all__ = ["embed", "run"]
 
@@ -58,8 +59,8 @@ def embed(
                 elif not one.n_regions:
                     tell(no_tissue_line(output, one.slide, one.path))
         return estimate.exit_status
-    with RunProgress() as progress:
-        summary = embed_slides(slides, output, settings, on_event=progress)
+    with Bars() as bars:
+        summary = embed_slides(slides, output, settings, on_event=bars)
     for empty in summary.no_tissue:
         tell(no_tissue_line(output, empty.slide, empty.path))
     if json:

@@ -105,8 +105,7 @@ def evaluate(
             splits=splits,
             test=test,
             test_labels=test_labels,
-            progress=lambda done, total, arm: bars("arms", done, total, arm),
-            tell=bars.line,
+            on_event=bars,
         )
     print_table(_table(result))
     for name, one in result.targets.items():

@@ -72,8 +72,7 @@ def explore(
             patient_of=patient_of,
             missing=missing,
             not_missing=not_missing,
-            progress=lambda done, total, last: bars("runs", done, total, last),
-            tell=bars.line,
+            on_event=bars,
         )
     print_table(_table(result))
     tell(f"report: {result.report}")

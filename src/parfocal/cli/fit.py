@@ -84,17 +84,13 @@ def fit(
              "--encoder": encoder}  # fmt: skip
     unused = [name for name, value in given.items() if value]
     with Bars() as bars:
-
-        def progress(done: int, total: int, name: str) -> None:
-            bars("probes", done, total, name)
-
         if len(inputs) == 1 and is_study(inputs[0]):
             if unused:
                 raise ConfigError(
                     f"{inputs[0]} is a finished study and says itself what {', '.join(unused)} would. "
                     "Leave that out, or name the stores in place of the study."
                 )
-            head = fit_study(inputs[0], arm, output, settings, target=target, progress=progress, say=bars.line)
+            head = fit_study(inputs[0], arm, output, settings, target=target, on_event=bars)
         elif labels is None or target is None:
             raise ConfigError(f"{inputs[0]} is no finished study; stores need --labels and --target: {_EXAMPLE}")
         else:
@@ -111,8 +107,7 @@ def fit(
                 models=model,
                 splits=splits,
                 encoder=encoder,
-                progress=progress,
-                say=bars.line,
+                on_event=bars,
             )
     _print(head)
     return 0

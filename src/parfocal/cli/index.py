@@ -64,7 +64,7 @@ def index(
             encoder=encoder,
             region_um=region_um,
             max_misalignment=max_misalignment,
-            progress=lambda done, total, slide: bars("slides", done, total, slide),
+            on_event=bars,
         )
     if json:
         print_json(summary.describe())

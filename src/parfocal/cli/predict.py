@@ -49,7 +49,7 @@ def predict(
             output,
             settings,
             store=store,
-            progress=bars,
+            on_event=bars,
         )
     for failed in summary.failed:
         tell(f"{failed.slide} failed: {failed.error}: {failed.message}")

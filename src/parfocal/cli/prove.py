@@ -1,6 +1,5 @@
 """`parfocal prove`."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from parfocal.cli.lines import say, tell
 from parfocal.lab.prove.result import summary_table
 from parfocal.lab.prove.run import ProveSettings
 from parfocal.lab.prove.run import prove_encoder as run_prove
+from parfocal.run.progress import Bars
 
 __all__ = ["prove", "run"]
 
@@ -41,14 +41,8 @@ def prove(
         settings: how much is looked at.
         json: print JSON in place of a table.
     """
-    started = time.monotonic()
-    result = run_prove(
-        model,
-        store,
-        output,
-        settings,
-        tell=lambda what: tell(f"{time.monotonic() - started:6.0f} s  {what}"),
-    )
+    with Bars() as bars:
+        result = run_prove(model, store, output, settings, on_event=bars)
     if json:
         print_json(result.describe())
     else:

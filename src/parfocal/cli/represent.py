@@ -37,7 +37,7 @@ def represent(store: Positional[Path], model: str, output: Output, settings: Rep
             model,
             output,
             settings,
-            progress=lambda done, total, slide: bars("slides", done, total, slide),
+            on_event=bars,
         )
     for failed in summary.failed:
         tell(f"{failed.slide} failed: {failed.error}: {failed.message}")

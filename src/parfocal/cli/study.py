@@ -74,12 +74,7 @@ def study(
                 tell(f"{slide} would fail: {problem}")
         return found.exit_status
     with Bars() as bars:
-        result = run_study(
-            plan,
-            output,
-            progress=bars,
-            tell=bars.line,
-        )
+        result = run_study(plan, output, on_event=bars)
     for failed in result.failed:
         tell(f"{failed.slide} failed: {failed.error}: {failed.message}")
     if json:

@@ -91,8 +91,7 @@ def synergy(
             mpps=mpps,
             slides=slides,
             ids=ids,
-            progress=lambda done, total, what: bars("synergy", done, total, what),
-            tell=bars.line,
+            on_event=bars,
         )
     if json:
         print_json(result.describe())

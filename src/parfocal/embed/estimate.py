@@ -1,7 +1,7 @@
 """What a run would cost, before anything is written: tiles, bytes and time."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
-from parfocal.embed.events import tile_counts
-from parfocal.embed.kept import slides_with_other_ids
+from parfocal.embed.kept import kept_slide, slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
-from parfocal.embed.slide import kept_slide, open_source
-from parfocal.embed.workers import cannot_load, load_in_process
+from parfocal.embed.slide import open_source
+from parfocal.embed.summary import tile_counts
+from parfocal.embed.workers import each_slide
 from parfocal.encoders import TileEncoder
-from parfocal.errors import SlideError, as_problem
+from parfocal.errors import as_problem
 from parfocal.regions import RegionPlan, plan_regions
 from parfocal.regions.tiles import iter_tiles
-from parfocal.run.processes import CannotStartError, Death, Tell, check_workers, run_crew
+from parfocal.run.failures import Failed, FailedSlide
+from parfocal.run.jobs import attempt
+from parfocal.run.processes import Tell, check_workers
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
 
-__all__ = ["RunEstimate", "SlideEstimate", "estimate_run"]
+__all__ = ["RunEstimate", "SlideEstimate", "estimate_run", "estimate_table"]
 
 # Bytes of a tile beside its row: coords, region number, centre.
 _PLACE_BYTES = 16 + 4 + 8
@@ -139,13 +143,18 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
     encoders = load_encoders(settings)
     set_path = store / set_name(row_settings(settings, encoders))
     other_ids = slides_with_other_ids(sources, settings, set_path)
-    found = {one.slide: _would_fail(one, other_ids[one.slide]) for one in sources if one.slide in other_ids}
+    estimates = {
+        one.slide: _would_fail(one, as_problem(other_ids[one.slide])) for one in sources if one.slide in other_ids
+    }
     costs: _Costs | None = None
-    left = [source for source in sources if source.slide not in found]
-    for estimate, measured in _planned(left, encoders, settings, set_path):
-        found[estimate.slide] = estimate
-        costs = costs or measured
-    slides = tuple(found[source.slide] for source in sources)
+    left = [source for source in sources if source.slide not in estimates]
+    for source, result in each_slide(left, encoders, settings, partial(_Planner, settings, set_path)):
+        if isinstance(result, FailedSlide):
+            estimates[source.slide] = _would_fail(source, result.message)
+        else:
+            estimates[source.slide], measured = result
+            costs = costs or measured
+    slides = tuple(estimates[source.slide] for source in sources)
     todo = [one for one in slides if not one.done]
     if costs is None:
         return RunEstimate(set_path, slides, None, {}, None)
@@ -166,81 +175,41 @@ class _Costs:
 class _Planner:
     """Plans one slide after the other, and measures on the first that has tissue."""
 
-    def __init__(self, encoders: Mapping[float, TileEncoder], settings: EmbedSettings, set_path: Path) -> None:
+    def __init__(self, settings: EmbedSettings, set_path: Path, encoders: Mapping[float, TileEncoder]) -> None:
         self._encoders = encoders
         self._settings = settings
         self._set_path = set_path
         self._has_measured = False
 
-    def plan(self, source: SlideSource) -> tuple[SlideEstimate, _Costs | None]:
+    def __call__(self, source: SlideSource, tell: Tell) -> tuple[SlideEstimate, _Costs | None]:
         """What a slide would cost; whatever a library raises on its file is its line, as in the slide's own job."""
+        result = attempt(partial(self._plan, source))
+        return (_would_fail(source, result.problem), None) if isinstance(result, Failed) else result
+
+    def _plan(self, source: SlideSource) -> tuple[SlideEstimate, _Costs | None]:
         costs = None
-        try:
-            kept = kept_slide(source, self._settings, self._set_path)
-            if kept is not None:
-                return self._estimate(source, True, kept.n_regions, kept.n_tiles), None
-            with open_source(source, self._settings) as slide:
-                plan = plan_regions(slide, self._settings.grid, slide_id=source.slide)
-                n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
-                estimate = self._estimate(source, False, plan.n_regions, n_tiles)
-                if not self._has_measured and plan.n_regions:
-                    costs = _measure(slide, plan, self._encoders, self._settings)
-                    self._has_measured = True
-        except Exception as error:  # whatever a library raises on one slide is that slide's line
-            return _would_fail(source, error), None
+        kept = kept_slide(source, self._settings, self._set_path)
+        if kept is not None:
+            return self._estimate(source, True, kept.n_regions, kept.n_tiles), None
+        with open_source(source, self._settings) as slide:
+            plan = plan_regions(slide, self._settings.grid, slide_id=source.slide)
+            n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
+            estimate = self._estimate(source, False, plan.n_regions, n_tiles)
+            if not self._has_measured and plan.n_regions:
+                costs = _measure(slide, plan, self._encoders, self._settings)
+                self._has_measured = True
         return estimate, costs
 
     def _estimate(self, source: SlideSource, done: bool, n_regions: int, n_tiles: Mapping[float, int]) -> SlideEstimate:
-        return _slide_estimate(source, done, n_regions, n_tiles, self._encoders, self._settings)
+        size = np.dtype(self._settings.dtype).itemsize
+        row_bytes = {mpp: encoder.dim * size + _PLACE_BYTES for mpp, encoder in self._encoders.items()}
+        n_bytes = sum(count * row_bytes[mpp] for mpp, count in n_tiles.items())
+        n_bytes += n_regions * 16 + _FILE_BYTES * (len(n_tiles) + 1)
+        return SlideEstimate(source.slide, source.path, done, n_regions, n_tiles, n_bytes)
 
 
-def _planned(
-    sources: Sequence[SlideSource], encoders: Mapping[float, TileEncoder], settings: EmbedSettings, set_path: Path
-) -> Iterator[tuple[SlideEstimate, _Costs | None]]:
-    """Every slide as it would be embedded: in this process, or in others, of which a crash costs one slide."""
-    if not settings.workers:
-        yield from map(_Planner(encoders, settings, set_path).plan, sources)
-        return
-    prepare = partial(_prepare, settings, set_path)
-    try:
-        for source, result in run_crew(sources, prepare, range(min(settings.workers, len(sources)))):
-            if isinstance(result, Death):
-                yield _would_fail(source, SlideError(f"the process that read it died twice ({result}).")), None
-            else:
-                yield result
-    except CannotStartError as error:
-        raise cannot_load(settings, error) from error
-
-
-def _prepare(
-    settings: EmbedSettings, set_path: Path, place: int
-) -> Callable[[SlideSource, Tell], tuple[SlideEstimate, _Costs | None]]:
-    planner = _Planner(load_in_process(settings), settings, set_path)
-    return lambda source, tell: planner.plan(source)
-
-
-def _would_fail(source: SlideSource, error: Exception) -> SlideEstimate:
-    return SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem=as_problem(error))
-
-
-def _slide_estimate(
-    source: SlideSource,
-    done: bool,
-    n_regions: int,
-    n_tiles: Mapping[float, int],
-    encoders: Mapping[float, TileEncoder],
-    settings: EmbedSettings,
-) -> SlideEstimate:
-    row_bytes = {mpp: encoder.dim * np.dtype(settings.dtype).itemsize for mpp, encoder in encoders.items()}
-    n_bytes = sum(count * (row_bytes[mpp] + _PLACE_BYTES) for mpp, count in n_tiles.items())
-    return SlideEstimate(
-        source.slide,
-        source.path,
-        done,
-        n_regions,
-        n_tiles,
-        n_bytes + n_regions * 16 + _FILE_BYTES * (len(n_tiles) + 1),
-    )
+def _would_fail(source: SlideSource, problem: str) -> SlideEstimate:
+    return SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem)
 
 
 def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncoder], settings: EmbedSettings) -> _Costs:
@@ -260,3 +229,22 @@ def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncode
         encoder.encode(tiles)
         per_tile[mpp] = (time.monotonic() - started) / len(tiles)
     return _Costs(read_seconds, per_tile)
+
+
+def estimate_table(estimate: RunEstimate) -> Table:
+    """One row per slide and the sum: regions, tiles at each magnification, MB on disk."""
+    total = estimate.n_tiles
+    table = Table(title=f"{estimate.set_path} (nothing is written)", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("slide", overflow="fold", min_width=12)
+    table.add_column("status", overflow="fold", min_width=6)
+    for name in ["regions", *(f"tiles {mpp:g}" for mpp in total), "MB"]:
+        table.add_column(name, justify="right")
+    for one in estimate.slides:
+        status = "would fail" if one.problem else "in the store" if one.done else "to do"
+        counts = [str(one.n_tiles[mpp]) if one.n_tiles else "" for mpp in total]
+        table.add_row(one.slide, status, str(one.n_regions), *counts, f"{one.n_bytes / 1e6:.1f}")
+    seconds = "time unknown" if estimate.seconds is None else f"about {estimate.seconds:.0f} s"
+    todo = sum(one.n_regions for one in estimate.slides if not one.done)
+    table.add_section()
+    table.add_row("to do", seconds, str(todo), *map(str, total.values()), f"{estimate.n_bytes / 1e6:.1f}")
+    return table

@@ -4,13 +4,15 @@ Whether a slide is done: what the store has of it, and whether that is still wha
 """
 
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
+from parfocal.embed.summary import EmbeddedSlide
 from parfocal.errors import MismatchError, ParfocalWarning, SlideError, StoreError
 from parfocal.files import file_fingerprint
 from parfocal.geometry import format_mpp
@@ -29,28 +31,15 @@ from parfocal.store.layout import (
 )
 from parfocal.store.set import done_slides
 
-__all__ = ["KeptRows", "read_kept", "slides_with_other_ids"]
+__all__ = ["kept_slide", "slides_with_other_ids"]
 
 
-@dataclass(frozen=True)
-class KeptRows:
-    """What the index of a slide that is done says.
-
-    Attributes:
-        n_regions: how many regions it has.
-        n_tiles: how many tiles, per magnification.
-        n_absent: how many planned tiles are absent, per magnification; those with none are left out.
-        absent_reason: why, for one of them.
-    """
-
-    n_regions: int
-    n_tiles: Mapping[float, int]
-    n_absent: Mapping[float, int]
-    absent_reason: str | None
-
-
-def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> KeptRows | None:
+def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
     """What the store has of a slide that is done; None for one that is not.
+
+    A changed slide is refused and not redone: the rows in the store may be the ones that a model was trained on, and
+    a finished file is never written again. A slide whose files are lost or damaged is refused for the same reason;
+    removing its index is the word that it shall be embedded anew.
 
     Raises:
         MismatchError: the slide's file, or what is asked of it, is not what was embedded.
@@ -58,6 +47,7 @@ def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> K
         SlideError: its file may have changed and cannot be read.
         ConfigError: the resolution asked for it is one that no slide has.
     """
+    started = time.monotonic()
     path = index_path(set_path, source.slide)
     if not path.exists():
         return None
@@ -68,9 +58,13 @@ def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> K
         groups = {mpp: index[format_mpp(mpp)] for mpp in settings.grid.mpps}
         digests = {mpp: group.attrs.get(FILE_DIGEST) for mpp, group in groups.items()}
         reasons = {mpp: group["absent_reason"] for mpp, group in groups.items() if "absent_reason" in group}
-        kept = KeptRows(
+        kept = EmbeddedSlide(
+            source.slide,
+            source.path,
+            True,
             int(index["region_xy_um"].shape[0]),
             {mpp: int(group["region"].shape[0]) for mpp, group in groups.items()},
+            0.0,
             {mpp: len(texts) for mpp, texts in reasons.items()},
             next((str(texts.asstr()[0]) for texts in reasons.values()), None),
         )
@@ -84,15 +78,16 @@ def read_kept(source: SlideSource, settings: EmbedSettings, set_path: Path) -> K
             f"Ask for {slide_mpp:g} or for none to keep it, or {anew}."
         )
     # Without a number the first one is meant, and a file that holds one has only that.
-    scan, found = asked_scan(source, settings) or 0, int(attributes.get(SCAN, 0))
-    if scan != found:
+    scan, stored_scan = asked_scan(source, settings) or 0, int(attributes.get(SCAN, 0))
+    if scan != stored_scan:
         raise MismatchError(
-            f"{source.slide} is in the store as scan {found} of its file, and scan {scan} is asked now. Ask for "
-            f"--scan {found} to keep it, give the other one its own id in a manifest (slide,path,scan), or {anew}."
+            f"{source.slide} is in the store as scan {stored_scan} of its file, and scan {scan} is asked now. Ask for "
+            f"--scan {stored_scan} to keep it, give the other one its own id in a manifest (slide,path,scan), or "
+            f"{anew}."
         )
     for mpp, rows in kept.n_tiles.items():
         _check_features(set_path, source.slide, settings, mpp, rows, digests[mpp])
-    return kept
+    return replace(kept, seconds=time.monotonic() - started)
 
 
 def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[str, Any], anew: str) -> None:

@@ -1,32 +1,21 @@
 """Many slides: which of them are missing, who embeds them, and what is told and written about it."""
 
 import time
-import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
-from parfocal.embed.events import (
-    EmbedSummary,
-    Event,
-    Notice,
-    OnEvent,
-    RunStarted,
-    SlideFinished,
-    TilesDone,
-    absence,
-    slide_status,
-    summary_counts,
-    tile_counts,
-)
 from parfocal.embed.kept import slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
-from parfocal.embed.slide import EmbeddedSlide, JobResult, run_job
-from parfocal.embed.workers import run_in_processes
+from parfocal.embed.slide import JobResult, run_job
+from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
+from parfocal.embed.workers import each_slide
 from parfocal.encoders import TileEncoder, check_trained_mpps
-from parfocal.errors import ParfocalWarning, StoreError
+from parfocal.errors import StoreError
 from parfocal.files import canonical_json, sweep_leftovers
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.run.failures import (
     DISK_FULL,
     FAILURES_FILE,
@@ -37,7 +26,7 @@ from parfocal.run.failures import (
     read_failures,
     update_failures,
 )
-from parfocal.run.processes import check_workers
+from parfocal.run.processes import Tell, check_workers
 from parfocal.slides import SlideSource, check_slide_mpp, find_slides
 from parfocal.store.create import create_set
 from parfocal.store.layout import index_path
@@ -57,8 +46,8 @@ def embed_slides(
         inputs: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
         store: the folder to write to; made where it is absent.
         settings: how.
-        on_event: told what happens (`RunStarted`, `TilesDone`, `SlideFinished`, `Notice`), in this thread. Without it
-            notices are warnings.
+        on_event: told how many `slides` and `tiles` are done, in this thread, each slide with its outcome as the
+            `result`; and of what looks wrong. Without it that is warned of.
 
     Raises:
         ConfigError: no slide is found, two have one id, no encoder is named, no slide has such a `slide_mpp`, or
@@ -75,43 +64,43 @@ def embed_slides(
     read_failures(store)  # a table that nobody can add to is told before the work, not after it
     encoders = load_encoders(settings)
     set_path = create_embedding_set(store, settings, encoders)
-    tell = on_event or _warn
+    told = _Told(on_event or warn_of, len(sources))
     with RunLog(store) as log, _no_leftovers(set_path):
         log.line(f"{len(sources)} slides into {set_path}")
         log.line(f"settings {canonical_json(settings.model_dump(mode='json'))}")
-        tell(RunStarted(set_path, len(sources)))
+        told.slides()
         for text in _encoder_notices(encoders):
             log.line(f"warning: {text}")
-            tell(Notice(text))
+            told.warning(text)
         if settings.workers:
             encoders = {}  # the workers load their own, and a device should not hold a network that nobody uses
         outcomes: dict[str, EmbeddedSlide | FailedSlide] = {}
         said: Counter[str] = Counter()
         unwritten: list[str] = []
-        with closing(_results(sources, encoders, settings, set_path, tell)) as results:
+        with closing(_results(sources, encoders, settings, set_path, told)) as results:
             for result in results:
                 outcome = result.outcome
                 outcomes[outcome.slide] = outcome
                 for kind, text in result.notices.items():
                     log.line(f"warning: {text}")
                     if said[kind] == 0:
-                        tell(Notice(text))
+                        told.warning(text)
                     said[kind] += 1
                 log.line(_line(outcome))
                 if isinstance(outcome, FailedSlide):
                     # At once, so that a run that is killed later has told of it.
                     unwritten += _update(store, set_path, [outcome], [])
-                tell(SlideFinished(outcome))
+                told.finished(outcome)
                 if isinstance(outcome, FailedSlide) and outcome.error == DISK_FULL:
                     break
         more = sum(count - 1 for count in said.values())
         if more:
-            tell(Notice(f"{more} more warnings of the same kinds; {log.path} has them all."))
+            told.warning(f"{more} more warnings of the same kinds; {log.path} has them all.")
         left = [source for source in sources if source.slide not in outcomes]
         if left:
             text = f"the disk is full: {len(left)} slides were not tried. Make room, and give the same command again."
             log.line(text)
-            tell(Notice(text))
+            told.warning(text)
             outcomes |= {one.slide: FailedSlide(one.slide, one.path, NOT_TRIED, "the disk is full.") for one in left}
         done = [slide for slide, outcome in outcomes.items() if isinstance(outcome, EmbeddedSlide)]
         unwritten += _update(store, set_path, [], done)
@@ -121,8 +110,45 @@ def embed_slides(
         counts = ", ".join(f"{count} {name}" for name, count in summary_counts(summary).items())
         log.line(f"{counts}; {summary.seconds:.1f} s")
         for text in dict.fromkeys([*unwritten, *([log.problem] if log.problem else [])]):
-            tell(Notice(text))
+            told.warning(text)
     return summary
+
+
+class _Told:
+    """What a run tells: its slides, each when it is finished, its tiles, and warnings."""
+
+    def __init__(self, on_event: OnEvent, n_slides: int) -> None:
+        self._on_event, self._n_slides = on_event, n_slides
+        self._finished = self._failed = 0
+        self._tiles: dict[str, tuple[int, int]] = {}
+
+    def warning(self, text: str) -> None:
+        self._on_event(Notice(text, is_warning=True))
+
+    def slides(self, line: str = "", outcome: EmbeddedSlide | FailedSlide | None = None) -> None:
+        failed = f"{self._failed} failed" if self._failed else ""
+        self._on_event(Progress("slides", self._finished, self._n_slides, failed, line, outcome))
+
+    def tiles(self, source: SlideSource, done_of_total: tuple[int, int]) -> None:
+        """Of a slide; what is told of all of them takes slides that nobody has opened yet to be like the others."""
+        self._tiles[source.slide] = done_of_total
+        done, planned = map(sum, zip(*self._tiles.values(), strict=True))
+        counted = sum(total > 0 for _, total in self._tiles.values())
+        unknown = max(0, self._n_slides - len(self._tiles))
+        expected = planned + (round(planned / counted * unknown) if counted else 0)
+        self._on_event(Progress("tiles", done, expected or None))
+
+    def finished(self, outcome: EmbeddedSlide | FailedSlide) -> None:
+        self._finished += 1
+        if isinstance(outcome, FailedSlide):
+            self._failed += 1
+            # What it will never encode must not stay in the estimate.
+            done, _ = self._tiles.get(outcome.slide, (0, 0))
+            tiles, line = done, f"{outcome.slide} failed: {outcome.error}: {outcome.message}"
+        else:
+            tiles, line = 0 if outcome.kept else sum(outcome.n_tiles.values()), outcome.line
+        self.slides(line, outcome)
+        self.tiles(SlideSource(outcome.slide, outcome.path), (tiles, tiles))
 
 
 @contextmanager
@@ -169,7 +195,7 @@ def _results(
     encoders: Mapping[float, TileEncoder],
     settings: EmbedSettings,
     set_path: Path,
-    tell: OnEvent,
+    told: _Told,
 ) -> Generator[JobResult]:
     """The result of every slide: first those that are there already, then the others as they come."""
     missing = []
@@ -181,20 +207,14 @@ def _results(
             yield run_job(source, encoders, settings, set_path)
         else:
             missing.append(source)
-    if settings.workers:
-        yield from run_in_processes(
-            missing, settings, set_path, lambda source, done, total: tell(TilesDone(source.slide, done, total))
-        )
-        return
-    for source in missing:
-        slide = source.slide
-        yield run_job(
-            source,
-            encoders,
-            settings,
-            set_path,
-            lambda done, total, slide=slide: tell(TilesDone(slide, done, total)),  # type: ignore[misc]
-        )
+    for _, result in each_slide(missing, encoders, settings, partial(_embedding, settings, set_path), told.tiles):
+        yield JobResult(result) if isinstance(result, FailedSlide) else result
+
+
+def _embedding(
+    settings: EmbedSettings, set_path: Path, encoders: Mapping[float, TileEncoder]
+) -> Callable[[SlideSource, Tell], JobResult]:
+    return lambda source, tell: run_job(source, encoders, settings, set_path, lambda done, total: tell((done, total)))
 
 
 def _encoder_notices(encoders: Mapping[float, TileEncoder]) -> list[str]:
@@ -211,10 +231,5 @@ def _line(outcome: EmbeddedSlide | FailedSlide) -> str:
     if isinstance(outcome, FailedSlide):
         return f"failed {outcome.slide}: {outcome.error}: {outcome.message}\n{outcome.traceback}".rstrip()
     counts = ", ".join(f"{count} tiles at {mpp}" for mpp, count in tile_counts(outcome.n_tiles).items())
-    line = f"{slide_status(outcome)} {outcome.slide}: {outcome.n_regions} regions, {counts}, {outcome.seconds:.2f} s"
-    return "; ".join(filter(None, (line, absence(outcome))))
-
-
-def _warn(event: Event) -> None:
-    if isinstance(event, Notice):
-        warnings.warn(event.text, ParfocalWarning, stacklevel=3)
+    line = f"{outcome.status} {outcome.slide}: {outcome.n_regions} regions, {counts}, {outcome.seconds:.2f} s"
+    return "; ".join(filter(None, (line, outcome.absence)))

@@ -4,21 +4,23 @@ One slide, one job: from the slide's file to its files in the store.
 """
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from parfocal.embed.kept import read_kept
+from parfocal.embed.kept import kept_slide
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
+from parfocal.embed.summary import EmbeddedSlide
 from parfocal.encoders import TileEncoder
-from parfocal.errors import ParfocalWarning, StoreError
+from parfocal.errors import StoreError
 from parfocal.regions import RegionPlan, plan_regions, qc_path, write_qc
 from parfocal.regions.tiles import RegionTiles, iter_tiles
-from parfocal.run.failures import FailedSlide, failure
+from parfocal.run.failures import FailedSlide
+from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.run.prefetch import prefetched
 from parfocal.slides import Slide, SlideSource, open_slide
 from parfocal.store.absent import watch_absent
@@ -27,35 +29,10 @@ from parfocal.store.fingerprint import fingerprinting
 from parfocal.store.layout import index_path
 from parfocal.store.write import SlideWriter
 
-__all__ = ["EmbeddedSlide", "JobResult", "OnTiles", "batches", "embed_slide", "kept_slide", "open_source", "run_job"]
+__all__ = ["JobResult", "OnTiles", "batches", "embed_slide", "open_source", "run_job"]
 
 OnTiles = Callable[[int, int], None]
 """Told how many tiles of the slide are done, and how many it has."""
-
-
-@dataclass(frozen=True)
-class EmbeddedSlide:
-    """What came of a slide's job.
-
-    Attributes:
-        slide: the slide's id.
-        path: its file.
-        kept: whether it was done before, so that nothing was computed.
-        n_regions: how many regions hold tissue.
-        n_tiles: how many tiles, per magnification.
-        seconds: wall-clock time of the job.
-        n_absent: how many planned tiles the file has no pixels for, per magnification; those with none are left out.
-        absent_reason: why, for one of them.
-    """
-
-    slide: str
-    path: Path
-    kept: bool
-    n_regions: int
-    n_tiles: Mapping[float, int]
-    seconds: float
-    n_absent: Mapping[float, int] = field(default_factory=dict)
-    absent_reason: str | None = None
 
 
 def embed_slide(
@@ -136,34 +113,6 @@ def embed_slide(
     )
 
 
-def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
-    """What the store has of a slide that is done; None for one that is not.
-
-    A changed slide is refused and not redone: the rows in the store may be the ones that a model was trained on, and
-    a finished file is never written again. A slide whose files are lost or damaged is refused for the same reason;
-    removing its index is the word that it shall be embedded anew.
-
-    Raises:
-        MismatchError: the file of the slide, or the resolution asked for it, is not the one that was embedded.
-        StoreError: its index cannot be read, or a magnification's features are not the rows that it names.
-        ConfigError: the resolution asked for it is one that no slide has.
-    """
-    started = time.monotonic()
-    kept = read_kept(source, settings, set_path)
-    if kept is None:
-        return None
-    return EmbeddedSlide(
-        source.slide,
-        source.path,
-        True,
-        kept.n_regions,
-        kept.n_tiles,
-        time.monotonic() - started,
-        kept.n_absent,
-        kept.absent_reason,
-    )
-
-
 def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
     """Open a slide with its own resolution and scan from the manifest, else those given for all, else its file's.
 
@@ -231,30 +180,16 @@ def run_job(
     set_path: Path,
     on_tiles: OnTiles | None = None,
 ) -> JobResult:
-    """Embed one slide; an error of any kind is its failure and not the run's. Stopping (Ctrl-C) passes through.
+    """Embed one slide; an error of any kind is its failure and not the run's.
 
     Another run may do the same slide at the same time. What comes of it counts like this job's own.
     """
-    outcome: EmbeddedSlide | FailedSlide
     was_done = index_path(set_path, source.slide).is_file()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ParfocalWarning)
-        try:
-            outcome = embed_slide(source, encoders, settings, set_path, on_tiles=on_tiles)
-        except Exception as error:
-            # One slide of a thousand must not end the night's run, whatever a library raised on its file.
-            done_elsewhere = None if was_done else _done_now(source, settings, set_path)
-            outcome = done_elsewhere or failure(source, error, set_path)
-    ours = [warning for warning in caught if issubclass(warning.category, ParfocalWarning)]
-    for warning in caught:
-        if not issubclass(warning.category, ParfocalWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return JobResult(outcome, {f"{warning.filename}:{warning.lineno}": str(warning.message) for warning in ours})
-
-
-def _done_now(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
-    """What another run has made of a slide while this one failed on it."""
-    try:
-        return kept_slide(source, settings, set_path)
-    except Exception:  # then this run's own failure says more
-        return None
+    with own_warnings() as notices:
+        work = partial(embed_slide, source, encoders, settings, set_path, on_tiles=on_tiles)
+        outcome = attempt_slide(source, work, writes_to=set_path)
+        if isinstance(outcome, FailedSlide) and not was_done:
+            elsewhere = attempt_slide(source, partial(kept_slide, source, settings, set_path))
+            # Where that fails too, this job's own failure says more.
+            outcome = elsewhere if isinstance(elsewhere, EmbeddedSlide) else outcome
+    return JobResult(outcome, {f"{one.filename}:{one.lineno}": str(one.message) for one in notices})

@@ -1,6 +1,6 @@
 """Which arm predicts a label best: every arm on the same folds, each choosing inside them, and the right interval."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,12 +31,10 @@ from parfocal.files import digest8, file_digest8, writable_folder
 from parfocal.heads import ProbeSettings
 from parfocal.report import Reference, Section
 from parfocal.run.device import find_device
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.store import EmbeddingSet, LeftOut
 
 __all__ = ["EvaluateSettings", "deal", "evaluate_arms", "read_dealt", "read_outside"]
-
-Progress = Callable[[int, int, str], None]
-"""Told how many arms are done, how many there are, and which one was just finished."""
 
 
 class EvaluateSettings(Settings):
@@ -96,8 +94,7 @@ def evaluate_arms(
     sections: Sequence[Section] = (),
     described: Mapping[str, object] | None = None,
     absent: Sequence[FailedArm] = (),
-    progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> EvaluateResult:
     """Cross-validate every arm that the inputs allow on every target, and write tables and a report.
 
@@ -124,14 +121,13 @@ def evaluate_arms(
         test: stores or sets of an external cohort, made as those of `inputs`; every arm is tested on it after one more
             fit, on all slides of the training cohort.
         test_labels: its labels, in the same columns.
-        keep: folder of finished fits, so that a run that was stopped goes on; None keeps nothing.
+        keep: folder of finished fits, so that a run that was stopped goes on; None keeps them in `out`, in `kept`.
         references: for each target, what to print beside arms of a kind (`single`, `late`, `mixed`): ceilings,
             adversaries.
         sections: further parts of the page, after the results.
         described: further settings, as plain values, to be written down with the others.
         absent: arms that were to be there and could not be made, such as those of a model whose training diverged.
-        progress: is told of every arm that is done.
-        tell: is told what each target holds, before anything is fitted.
+        on_event: told what each target holds, before anything is fitted, and of every one of the `arms` that is done.
 
     Raises:
         ConfigError: labels, targets, splits and sets do not fit together.
@@ -151,16 +147,15 @@ def evaluate_arms(
     labelled = {one.name: read_target(labels, one, columns) for one in asked}
     slides, notes = common_slides(sets)
     cohorts = {target: cohort.restricted_to(slides, named(sets)) for target, cohort in labelled.items()}
-    if tell is not None:
-        for cohort in cohorts.values():
-            tell(cohort.sentence())
+    tell = on_event or warn_of
+    for cohort in cohorts.values():
+        tell(Notice(cohort.sentence()))
     arms = choose_arms([*table_of_arms(sets, models=models), *(one.arm for one in absent)], settings.arms)
     outside = {}
     if test_labels is not None:
         outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)
-        if tell is not None:
-            for one in outside.values():
-                tell(f"test cohort: {one.cohort.sentence()}")
+        for one in outside.values():
+            tell(Notice(f"test cohort: {one.cohort.sentence()}"))
     used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
     dealt = read_dealt(splits, cohorts) if splits else {}
     left_out = LeftOut()
@@ -175,8 +170,7 @@ def evaluate_arms(
     def report(target: str, arm: Arm) -> None:
         nonlocal done
         done += 1
-        if progress:
-            progress(done, total, f"{target}, {arm.label}")
+        tell(Progress("arms", done, total, f"{target}, {arm.label}"))
 
     for target, cohort in cohorts.items():
         numbers = [used.index(slide) for slide in cohort.slides]
@@ -186,7 +180,7 @@ def evaluate_arms(
             replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes())),
             deal(cohort, settings, dealt),
             settings.probes,
-            FitPlan(settings.seeds, settings.arms_at_a_time, keep, partial(report, target)),
+            FitPlan(settings.seeds, settings.arms_at_a_time, keep or out / "kept", partial(report, target)),
             external=outside.get(target),
             encodings=encodings_per_slide(sets, arms, cohort.slides),
             primary=settings.primary,

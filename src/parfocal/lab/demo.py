@@ -22,11 +22,11 @@ from parfocal.lab.synthetic.rendered import RenderedCohort, RenderSettings, Slid
 from parfocal.lab.synthetic.tissue import LEVEL0_MPP, REGION_PX
 from parfocal.regions import read_thumbnail
 from parfocal.report import Column, Figure, Note, Reference, Row, Section, Table, Text, slide_map_figure, tile_gallery
+from parfocal.run.events import OnEvent, Progress, as_stage, warn_of
 from parfocal.slides import open_slide, read_tile
 from parfocal.store import EmbeddingSet
 from parfocal.study.file import read_study
 from parfocal.study.run import Extras, run_study
-from parfocal.study.stages import Progress
 
 __all__ = ["DemoResult", "DemoSettings", "cohort_section", "known_references", "run_demo"]
 
@@ -206,7 +206,7 @@ class DemoResult:
     seconds: dict[str, float]
 
 
-def run_demo(out: Path, settings: DemoSettings | None = None, *, progress: Progress | None = None) -> DemoResult:
+def run_demo(out: Path, settings: DemoSettings | None = None, *, on_event: OnEvent | None = None) -> DemoResult:
     """Render a small cohort and run the study `demo` on it; what is done already is kept.
 
     The filter bank is the tile encoder, so nothing is downloaded. It was shaped so that it can see what was rendered:
@@ -215,20 +215,20 @@ def run_demo(out: Path, settings: DemoSettings | None = None, *, progress: Progr
     Args:
         out: the folder for slides, store, models, regions and report.
         settings: size of the cohort and length of the training.
-        progress: told how far each stage is.
+        on_event: told how far each stage is.
 
     Raises:
         MismatchError: `out` holds a cohort of other settings.
         StoreError: slides could not be embedded.
     """
     settings = settings or DemoSettings()
-    tell = progress or (lambda stage, done, total: None)
+    tell = on_event or warn_of
     started = time.monotonic()
     cohort = render_cohort(
         out / "cohort",
         RenderSettings(n_slides=settings.n_slides, seed=settings.seed),
         workers=settings.workers,
-        progress=lambda done, total: tell(_RENDER, done, total),
+        on_event=as_stage(tell, _RENDER, "slides"),
     )
     seconds = {_RENDER: time.monotonic() - started}
 
@@ -236,10 +236,10 @@ def run_demo(out: Path, settings: DemoSettings | None = None, *, progress: Progr
         started = time.monotonic()
         if len(tiles.slides) < len(cohort.slides):
             raise StoreError(f"{len(cohort.slides) - len(tiles.slides)} slides of the demo could not be embedded.")
-        tell(_MEASURE, 0, 1)
+        tell(Progress(_MEASURE, 0, 1))
         readings = attribute_readability([tiles.read(slide) for slide in tiles.slides], cohort.design)
         adversary = pixel_adversary(cohort, workers=settings.workers, seed=settings.seed)
-        tell(_MEASURE, 1, 1)
+        tell(Progress(_MEASURE, 1, 1))
         section = cohort_section(cohort, tiles, readings, adversary)
         seconds[_MEASURE] = time.monotonic() - started
         return Extras(known_references(adversary), (section,))
@@ -256,5 +256,5 @@ def run_demo(out: Path, settings: DemoSettings | None = None, *, progress: Progr
             "run.workers": settings.workers,
         },
     )
-    done = run_study(plan, out, extras=known, progress=tell)
+    done = run_study(plan, out, extras=known, on_event=tell)
     return DemoResult(done.report, cohort, done.tiles, done.models["mem"], done.evaluation, {**seconds, **done.seconds})

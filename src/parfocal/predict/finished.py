@@ -1,7 +1,7 @@
 """A finished study as the input of `fit`: its sets, labels, folds and settings are read from its results."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from parfocal.errors import ConfigError, StoreError
 from parfocal.evaluate.sources import open_all
 from parfocal.files import check_permission
 from parfocal.heads import ProbeSettings
-from parfocal.predict.fit import FitSettings, Progress, fit_head
+from parfocal.predict.fit import FitSettings, fit_head
 from parfocal.predict.head import Head
+from parfocal.run.events import OnEvent
 from parfocal.store import EmbeddingSet
 
 __all__ = ["FinishedStudy", "fit_study", "is_study", "read_finished_study"]
@@ -93,8 +94,7 @@ def fit_study(
     settings: FitSettings | None = None,
     *,
     target: str | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> Head:
     """Fit an arm of a finished study on all of its labelled slides, with its own folds and choices.
 
@@ -105,8 +105,7 @@ def fit_study(
         settings: what is not the default in it takes the place of the study's own; with other `folds` or `repeats` new
             folds are dealt.
         target: which of its targets; not needed where it has one.
-        progress: told of every probe.
-        say: told what the target holds, before anything is fitted.
+        on_event: see `fit_head`.
 
     Raises:
         ConfigError: the study has no such target or arm, or has several targets and none is named; or other folds are
@@ -138,8 +137,7 @@ def fit_study(
         models=found.models,
         splits=splits,
         encoder=found.encoder,
-        progress=progress,
-        say=say,
+        on_event=on_event,
     )
 
 

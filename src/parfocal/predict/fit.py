@@ -1,8 +1,9 @@
 """Fit one arm on all labelled slides and keep it, with what it takes to use it on slides that nobody has labelled."""
 
+import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,15 @@ from parfocal.evaluate.arms import Arm, read_arm_bags
 from parfocal.evaluate.fitting import FitFailedError, attempt_fit
 from parfocal.evaluate.sources import common_slides, named, open_all
 from parfocal.files import file_digest8, writable_folder
-from parfocal.heads import Fit, FittedProbe, FoldPrediction, ProbeSettings, average_predictions, predict
+from parfocal.heads import (
+    FittedProbe,
+    FoldPrediction,
+    ProbeSettings,
+    ProbeState,
+    average_predictions,
+    load_probe,
+    predict,
+)
 from parfocal.predict.calibration import Calibration, fit_calibration, held_out_brier
 from parfocal.predict.choice import find_arm, model_of, tiles_of
 from parfocal.predict.facts import (
@@ -45,14 +54,15 @@ from parfocal.predict.facts import (
 from parfocal.predict.head import TILES, Head, write_head
 from parfocal.predict.outside import FALSE_ALARMS, Habits, fit_habits
 from parfocal.predict.source import describe_tiles, is_made_by_model
+from parfocal.run.cache import StepCache
 from parfocal.run.device import find_device
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
+from parfocal.run.failures import Failed
+from parfocal.run.jobs import attempt
 from parfocal.store import EmbeddingSet, LeftOut
 from parfocal.version import __version__
 
 __all__ = ["FitSettings", "fit_head"]
-
-Progress = Callable[[int, int, str], None]
-"""Told how many probes are fitted, how many there are, and which one comes next (empty at the end)."""
 
 
 class FitSettings(Settings):
@@ -86,13 +96,13 @@ def fit_head(
     models: Sequence[Path] = (),
     splits: Path | None = None,
     encoder: str | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> Head:
     """Fit an arm on all labelled slides, calibrate it on out-of-fold scores, and write it as a head.
 
     Whatever the arm chooses it chooses by inner folds. The scores that the calibration is fitted on are those of a
-    cross-validation, with patients kept together, in which the same choices are made again in every fold.
+    cross-validation, with patients kept together, in which the same choices are made again in every fold. What is
+    fitted is kept beside `out` until the head is whole, so that the same call goes on where a run was stopped.
 
     Args:
         inputs: stores, folders of sets, or open sets: tile embeddings, and what `represent` made of them.
@@ -105,16 +115,14 @@ def fit_head(
         models: folders of region encoders; needed where the arm reads region embeddings, and then copied into `out`.
         splits: a CSV of folds, as `splits.csv` of an evaluation, in place of new ones.
         encoder: how the tile encoder is loaded, where its name is no spec.
-        progress: told of every probe.
-        say: told what the target holds, before anything is fitted.
+        on_event: told what the target holds, before anything is fitted, and of every one of the `probes`.
 
     Raises:
         ParfocalError: a fit failed, or gave scores that are not finite.
         ConfigError: there is no such arm, or labels, splits, models and sets do not fit together.
         StoreError: a set cannot be read.
     """
-    settings = settings or FitSettings()
-    tell = progress or (lambda done, total, name: None)
+    settings, tell = settings or FitSettings(), on_event or warn_of
     find_device(settings.probes.device)
     writable_folder(out.absolute().parent)
     sets = open_all(inputs)
@@ -124,8 +132,7 @@ def fit_head(
     tiles = tiles_of(branches, sets)
     model = model_of(branches, sets, models)
     cohort = labelled.restricted_to(common_slides(sets)[0], named(sets))
-    if say is not None:
-        say(cohort.sentence())
+    tell(Notice(cohort.sentence()))
     dealt = _splits(splits, cohort, settings)
     seed, left_out = settings.probes.seed, LeftOut()
     bags = read_arm_bags(
@@ -142,19 +149,18 @@ def fit_head(
     jobs = [(branch, seed + more) for branch in branches for more in range(settings.seeds if branch.is_random else 1)]
     probes: list[FittedProbe] = []
     predictions: list[list[FoldPrediction]] = []
+    kept = out.absolute().with_name(f".{out.name}.kept")
+    cache = StepCache(kept, (FoldPrediction, ProbeState))
     with threadpool_limits(1):
         for number, (branch, own_seed) in enumerate(jobs):
-            tell(number, len(jobs), branch.label)
-            own = [bags[key] for key in branch.bags]
-            assert branch.pool is not None  # an arm that averages others averages arms with a probe
+            tell(Progress("probes", number, len(jobs), branch.label))
+            read = [bags[key] for key in branch.bags]
             choices = settings.probes.model_copy(update={"seed": own_seed})
-            try:
-                found = attempt_fit(
-                    partial(_fit_branch, branch.pool, own, cohort, folds, whole, choices, probes), folds
-                )
-            except FitFailedError as error:
-                raise ParfocalError(f"cannot fit {branch.label} on {cohort.target!r}: {error}.") from error
-            predictions.append(found)
+            decided_by = [read, cohort.outcome, folds, whole, choices.model_dump(mode="json", exclude={"device"})]
+            work = partial(_fit_branch, branch, read, cohort, folds, whole, choices)
+            held_out_of_branch, state = cache.step(f"{branch.method} {branch.reads}", decided_by, work)
+            predictions.append(held_out_of_branch)
+            probes.append(load_probe(state))
         score = average_predictions(predictions) if len(jobs) > 1 else predictions[0]
         held_out = _by_repeat(score, folds, len(cohort.slides))
         calibration = fit_calibration(cohort.outcome, held_out, cohort.groups)
@@ -180,8 +186,10 @@ def fit_head(
         arrays_digest="",
     )
     head = Head(facts, tuple(probes), calibration, habits, None if model is None else model.folder, out)
-    tell(len(jobs), len(jobs), "")
-    return write_head(head, out)
+    tell(Progress("probes", len(jobs), len(jobs)))
+    written = write_head(head, out)
+    shutil.rmtree(kept, ignore_errors=True)
+    return written
 
 
 def _read_means(tiles: EmbeddingSet, slides: Sequence[str], left_out: LeftOut) -> list[Bag]:
@@ -193,19 +201,26 @@ def _read_means(tiles: EmbeddingSet, slides: Sequence[str], left_out: LeftOut) -
 
 
 def _fit_branch(
-    pool: Fit,
+    branch: Arm,
     bags: Sequence[Bag],
     cohort: Cohort,
     folds: Sequence[Fold],
     whole: Fold,
     choices: ProbeSettings,
-    probes: list[FittedProbe],
-) -> list[FoldPrediction]:
-    """The predictions of a probe in every fold; the probe of all slides is added to `probes`."""
-    *held_out, final = pool(bags, cohort.outcome, [*folds, whole], choices)
-    found = predict(held_out, bags, folds)
-    probes.append(final)
-    return found
+) -> tuple[list[FoldPrediction], ProbeState]:
+    """The predictions of a probe in every fold, and the probe of all slides.
+
+    Raises:
+        ParfocalError: the fit failed, or gave scores that are not finite.
+    """
+    assert branch.pool is not None  # an arm that averages others averages arms with a probe
+    probes = attempt(partial(branch.pool, bags, cohort.outcome, [*folds, whole], choices))
+    try:
+        if isinstance(probes, Failed):
+            raise FitFailedError(str(probes))
+        return attempt_fit(partial(predict, probes[:-1], bags, folds), folds), probes[-1].state()
+    except FitFailedError as error:
+        raise ParfocalError(f"cannot fit {branch.label} on {cohort.target!r}: {error}.") from error
 
 
 def _splits(path: Path | None, cohort: Cohort, settings: FitSettings) -> Splits:

@@ -2,8 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag, RepresentSettings, read_bags, represent_regions
 from parfocal.config import Settings
-from parfocal.embed import Event, Notice, RunStarted, SlideFinished, embed_slides
+from parfocal.embed import embed_slides
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning, SlideError, StoreError
 from parfocal.files import digest8, writable_folder
 from parfocal.geometry import format_mpp
@@ -21,14 +22,13 @@ from parfocal.predict.predictions import PredictSummary, SlidePrediction, write_
 from parfocal.predict.source import embed_settings, find_tiles, is_store, refuse_other_tiles
 from parfocal.run import FailedSlide, read_failures
 from parfocal.run.device import find_device
+from parfocal.run.events import OnEvent, Progress, as_stage, warn_of
 from parfocal.run.failures import failure
+from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import SlideIds, SlideSource
 from parfocal.store import EmbeddingSet, open_sets
 
 __all__ = ["PredictSettings", "predict_slides"]
-
-Progress = Callable[[str, int, int], None]
-"""Told the stage, how many slides are done in it, and how many there are."""
 
 _FINGERPRINT = "slide_fingerprint"
 _EVERYTHING = 1 << 62  # attention sees all instances of a slide: no draw, so nothing depends on other slides
@@ -74,7 +74,7 @@ def predict_slides(
     settings: PredictSettings | None = None,
     *,
     store: Path | None = None,
-    progress: Progress | None = None,
+    on_event: OnEvent | None = None,
 ) -> PredictSummary:
     """Predict slides, or the slides of a store, and write a table; a slide that fails has its reason in it.
 
@@ -87,7 +87,7 @@ def predict_slides(
         out: the table to write, a CSV.
         settings: how slides are embedded.
         store: where embeddings are written; a folder beside `out` where None.
-        progress: told how far each stage is.
+        on_event: told how far each stage is.
 
     Raises:
         StoreError: the head or the store cannot be read.
@@ -95,7 +95,7 @@ def predict_slides(
         ConfigError: an input is absent, `out` is a folder, no slide is found, or the encoder cannot be loaded.
     """
     settings = settings or PredictSettings()
-    tell = progress or (lambda stage, done, total: None)
+    tell = on_event or warn_of
     find_device(settings.device)
     fitted = load_head(head)
     store = store or out.with_name(f"{out.stem}-store")
@@ -124,9 +124,9 @@ def predict_slides(
     outcomes: list[SlidePrediction | FailedSlide] = []
     warned: list[str] = []
     for number, slide in enumerate(slides):
-        tell("predict", number, len(slides))
+        tell(Progress("predict", number, len(slides)))
         outcomes.append(failed.get(slide) or _predict_or_fail(fitted, sources, slide, warned))
-    tell("predict", len(slides), len(slides))
+    tell(Progress("predict", len(slides), len(slides)))
     if warned:
         warnings.warn(f"{len(warned)} slides gave a warning; the first: {warned[0]}", ParfocalWarning, stacklevel=2)
     summary = PredictSummary(out, fitted, tiles, tuple(outcomes))
@@ -135,29 +135,16 @@ def predict_slides(
 
 
 def _embed(
-    inputs: Sequence[Path], head: Head, store: Path, settings: PredictSettings, tell: Progress
+    inputs: Sequence[Path], head: Head, store: Path, settings: PredictSettings, tell: OnEvent
 ) -> tuple[EmbeddingSet, dict[str, FailedSlide], list[str]]:
     """The set with the slides in it, those that failed, and all of them in the order of the input."""
     facts = head.facts.tiles
     how = settings.model_dump(exclude={"encoder"})
     embedding = embed_settings(facts, head.path, encoder=settings.encoder, **how)
-    done = total = 0
-
-    def on_event(event: Event) -> None:
-        nonlocal done, total
-        if isinstance(event, RunStarted):
-            total = event.n_slides
-        if isinstance(event, SlideFinished):
-            done += 1
-            tell("embed", done, total)
-        if isinstance(event, Notice):
-            warnings.warn(event.text, ParfocalWarning, stacklevel=2)
-
-    summary = embed_slides(list(inputs), store, embedding, on_event=on_event)
-    found = [one for one in open_sets(summary.set_path) if one.path == summary.set_path]
-    refuse_other_tiles(found[0], facts, head.path)
-    failed = {one.slide: one for one in summary.failed}
-    return found[0], failed, [one.slide for one in summary.outcomes]
+    summary = embed_slides(list(inputs), store, embedding, on_event=as_stage(tell, "embed", "slides"))
+    (tiles,) = (one for one in open_sets(summary.set_path) if one.path == summary.set_path)
+    refuse_other_tiles(tiles, facts, head.path)
+    return tiles, {one.slide: one for one in summary.failed}, [one.slide for one in summary.outcomes]
 
 
 def _failures_of(tiles: EmbeddingSet) -> dict[str, FailedSlide]:
@@ -170,7 +157,7 @@ def _failures_of(tiles: EmbeddingSet) -> dict[str, FailedSlide]:
 
 
 def _represent(
-    tiles: EmbeddingSet, head: Head, store: Path, settings: PredictSettings, tell: Progress
+    tiles: EmbeddingSet, head: Head, store: Path, settings: PredictSettings, tell: OnEvent
 ) -> tuple[dict[str, EmbeddingSet], dict[str, FailedSlide]]:
     """The sets of the head's own region encoder by readout, and the slides that are in none."""
     model = head.facts.model
@@ -187,9 +174,7 @@ def _represent(
     )
     # A place for each set of tiles: another store may hold another slide under the same id.
     place = store / f"regions-{digest8(str(tiles.path.resolve()))}"
-    summary = represent_regions(
-        tiles, head.model, place, how, progress=lambda done, total, slide: tell("represent", done, total)
-    )
+    summary = represent_regions(tiles, head.model, place, how, on_event=as_stage(tell, "represent", "slides"))
     for one in summary.sets:
         if one.settings["model_digest"] != model.digest:
             raise MismatchError(
@@ -213,15 +198,11 @@ def _represent(
 def _predict_or_fail(
     head: Head, sources: Mapping[str, EmbeddingSet], slide: str, warned: list[str]
 ) -> SlidePrediction | FailedSlide:
-    try:
-        with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
-            warnings.simplefilter("always")
-            found = _predict(head, sources, slide)
-    except Exception as error:
-        # Whatever is wrong with the rows of one slide, the others are predicted.
-        return failure(SlideSource(slide, sources[TILES].path), error)
-    warned += [str(one.message) for one in caught[:1]]
-    return found
+    with own_warnings() as caught, threadpool_limits(1):
+        outcome = attempt_slide(SlideSource(slide, sources[TILES].path), partial(_predict, head, sources, slide))
+    if not isinstance(outcome, FailedSlide):
+        warned += [str(one.message) for one in caught[:1]]
+    return outcome
 
 
 def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> SlidePrediction:

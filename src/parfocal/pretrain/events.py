@@ -10,10 +10,10 @@ from types import TracebackType
 
 from rich.console import Console
 
-from parfocal.embed import Notice
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.holdout import Split
 from parfocal.pretrain.settings import PretrainSettings
+from parfocal.run.events import Notice, Progress
 from parfocal.run.progress import Bars
 
 __all__ = [
@@ -75,7 +75,7 @@ class PretrainProgress:
                 self._mpps, self._n_steps = mpps, total
                 for sentence in sentences:
                     self._bars.line(sentence)
-                self._bars("steps", first, total)
+                self._bars(Progress("steps", first, total))
             case StepsDone(values=values):
                 self._latest |= values
                 numbers = progress_numbers(self._latest, self._mpps)
@@ -83,9 +83,9 @@ class PretrainProgress:
                 if "r2" in values and not self._bars.is_live:
                     self._bars.line(f"step {step}/{self._n_steps} {numbers}")
                 else:
-                    self._bars("steps", step, self._n_steps, numbers)
-            case Notice(text=text):
-                self._bars.line(text)
+                    self._bars(Progress("steps", step, self._n_steps, numbers))
+            case Notice():
+                self._bars(event)
 
     def __enter__(self) -> "PretrainProgress":
         self._bars.__enter__()

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from parfocal.embed import Notice
 from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning
 from parfocal.files import writable_folder
 from parfocal.geometry import format_mpp
@@ -46,6 +45,7 @@ from parfocal.pretrain.setup import (
 )
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
 from parfocal.region_encoder.batch import RegionBatch
+from parfocal.run.events import Notice
 from parfocal.store import EmbeddingSet, LeftOut, only_mpps, with_readable_index
 
 __all__ = ["PretrainResult", "pretrain_encoder"]
@@ -386,7 +386,7 @@ class _Run:
     def _warn(self, sentences: Sequence[str]) -> None:
         """Say what is remarkable, as events and as warnings, in the first process."""
         for sentence in sentences if self.fabric.is_global_zero else ():
-            self._tell(Notice(f"warning: {sentence}"))
+            self._tell(Notice(sentence, is_warning=True))
             warnings.warn(sentence, ParfocalWarning, stacklevel=5)
 
     def _tell(self, event: PretrainEvent) -> None:

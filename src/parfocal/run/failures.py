@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from parfocal.errors import StoreError
+from parfocal.errors import StoreError, as_problem
 from parfocal.files import no_space, read_csv, write_csv, writer_name
 from parfocal.slides import SlideSource
 from parfocal.terminal import printable
@@ -76,11 +76,13 @@ class Failed:
         error: the name of the exception.
         message: its text, with the notes that it gathered on its way; empty where it has none.
         traceback: where it came from, for a log.
+        problem: it as a line for a person: ours by its text alone, a library's with the name of its kind.
     """
 
     error: str
     message: str
     traceback: str = ""
+    problem: str = ""
 
     @classmethod
     def of(cls, error: Exception, writes_to: Path | None = None) -> "Failed":
@@ -95,9 +97,9 @@ class Failed:
         if full is not None:
             kind = DISK_FULL if full.errno != errno.EFBIG else "OSError"
             message = f"cannot write {full.filename}: {full.strerror}. Make room, and give the same command again."
-            return cls(kind, message, trace)
+            return cls(kind, message, trace, message)
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        return cls(type(error).__name__, " ".join(f"{error}{notes}".split()), trace)
+        return cls(type(error).__name__, " ".join(f"{error}{notes}".split()), trace, as_problem(error))
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.error, self.message))).rstrip(".")

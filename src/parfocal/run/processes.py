@@ -21,9 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+import cv2
+from threadpoolctl import threadpool_limits
+
 from parfocal.errors import ConfigError
 
-__all__ = ["CannotStartError", "Death", "Tell", "check_workers", "run_crew"]
+__all__ = ["CannotStartError", "Death", "Tell", "check_workers", "run_crew", "share_cores"]
 
 Task = TypeVar("Task")
 Place = TypeVar("Place")
@@ -332,6 +335,26 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE_SECONDS)
         os._exit(1)
+
+
+@contextlib.contextmanager
+def share_cores(workers: int) -> Iterator[None]:
+    """Give this process its share of the cores, in the libraries that the block loads as in those that are there.
+
+    One process alone leaves it to the libraries, as where everything is in one process.
+    """
+    if workers <= 1:
+        yield
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = max(1, min(cores // workers, int(asked) if asked.isdigit() else cores))
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by libraries that are loaded from here on
+    cv2.setNumThreads(threads)
+    yield
+    threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp, whole_ratio
+from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.run.failures import FailedSlide, update_failures
 from parfocal.slides import SlideIds
 from parfocal.store.create import create_set
@@ -24,9 +25,6 @@ __all__ = ["IndexSummary", "IndexedSlide", "index_features"]
 # Tiles with a little tissue are dropped at each magnification for itself, but nine of ten are hardly ever.
 _FEWEST = 0.02
 _MANY = 8
-
-Progress = Callable[[int, int, str], None]
-"""Told how many slides are done, how many there are, and which one comes next."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def index_features(
     encoder: str | None = None,
     region_um: float | None = None,
     max_misalignment: float = 0.05,
-    progress: Progress | None = None,
+    on_event: OnEvent | None = None,
 ) -> IndexSummary:
     """Make a set of features in TRIDENT's layout, by writing nothing but one index per slide.
 
@@ -123,7 +121,7 @@ def index_features(
             names do not say it.
         region_um: side of a region; a whole number of coarsest tiles, one when None.
         max_misalignment: how far a tile may lie from where it would nest, as a share of the finest tile's side.
-        progress: told of every slide.
+        on_event: told how many `slides` are done.
 
     Raises:
         StoreError: there are no features, or no slide's are in the layout.
@@ -142,9 +140,9 @@ def index_features(
     per_side = _tiles_per_side(region_um, max(survey.mpps) * survey.tile_px)
     set_path, trouble = _create(store, survey, per_side), survey.trouble
     indexed = []
+    tell = on_event or warn_of
     for number, (slide, one) in enumerate(survey.slides.items()):
-        if progress:
-            progress(number, len(survey.slides), slide)
+        tell(Progress("slides", number, len(survey.slides), slide))
         try:
             indexed.append(_index_slide(set_path, slide, one, survey.mpps, per_side, max_misalignment))
         except Exception as error:  # whatever a library raises on the files of one slide, the others are indexed

@@ -18,14 +18,17 @@ from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings
 from parfocal.report import Reference, Section
 from parfocal.run import FailedSlide
+from parfocal.run.events import Notice, OnEvent, as_stage, warn_of
+from parfocal.run.failures import Failed
+from parfocal.run.jobs import attempt
 from parfocal.store import EmbeddingSet
 from parfocal.study.arms import arms_of_model, check_arms, pictured_set
 from parfocal.study.checks import check_evaluation, check_labels, check_test_set
 from parfocal.study.page import stages_section, training_section
 from parfocal.study.settings import CohortSource, Study
 from parfocal.study.stages import (
+    Listen,
     Made,
-    Progress,
     StageClock,
     groups_of,
     make_model,
@@ -91,8 +94,7 @@ def run_study(
     out: Path,
     *,
     extras: Callable[[EmbeddingSet], Extras] | None = None,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> StudyResult:
     """Run every stage of a study that is not done, compare the arms, and write one report.
 
@@ -106,16 +108,17 @@ def run_study(
         plan: what to do, from `read_study`.
         out: folder of `store`, `models`, `regions`, `kept` (finished arms) and `report`.
         extras: is given the tile embeddings, and gives what to add to the page.
-        progress: is told how far each stage is.
-        tell: is told what each target holds, by its table first and by the slides that are left before the evaluation.
+        on_event: told how far each stage is, and what each target holds, by its table first and by the slides that are
+            left before the evaluation.
 
     Raises:
         ConfigError: the labels, the slides and the settings do not fit together.
         ParfocalError: a stage failed on every slide.
     """
     writable_folder(out)
-    check_labels(plan, tell)
-    run = _Run(plan, out, progress or (lambda stage, done, total: None))
+    tell = on_event or warn_of
+    check_labels(plan, lambda sentence: tell(Notice(sentence)))
+    run = _Run(plan, out, tell)
     if plan.slides is not None:
         check_arms(plan, pictured_set(plan.grid, list(map(format_mpp, plan.grid.mpps))))
     tiles = run.tiles(plan, "store")
@@ -160,8 +163,7 @@ def run_study(
             for name, reason in run.failed_models.items()
             for arm in arms_of_model(plan, name, tiles)
         ],
-        progress=lambda done, total, _: run.tell("evaluate", done, total),
-        tell=tell,
+        on_event=as_stage(tell, "evaluate", "arms"),
     )
     seconds = {**run.clock.seconds, "evaluate": time.monotonic() - started}
     return StudyResult(
@@ -179,7 +181,7 @@ def run_study(
 class _Run:
     """The stages of one call, each told, timed, and its failed slides gathered."""
 
-    def __init__(self, plan: Study, out: Path, tell: Progress) -> None:
+    def __init__(self, plan: Study, out: Path, tell: OnEvent) -> None:
         self.plan, self.out, self.tell = plan, out, tell
         self.device = resolve_device(plan.run.device)
         self.clock = StageClock(out / "stages.json")
@@ -204,18 +206,15 @@ class _Run:
 
     def attempt(self, model: str, work: Callable[[], _Sets]) -> _Sets | None:
         """What a model needs, or None when it fails, for whatever reason but a wrong setting or a full disk."""
-        try:
-            return work()
-        except (ConfigError, OSError):
-            raise
-        except Exception as error:  # whatever training or its libraries raise costs this model alone
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
-        self.failed_models[model] = reason
-        warnings.warn(f"the model {model} failed, and its arms with it: {reason}.", ParfocalWarning, stacklevel=3)
+        made = attempt(work, passing=(ConfigError, OSError))
+        if not isinstance(made, Failed):
+            return made
+        self.failed_models[model] = str(made)
+        warnings.warn(f"the model {model} failed, and its arms with it: {made}.", ParfocalWarning, stacklevel=3)
         return None
 
-    def _stage(self, name: str, work: Callable[[Callable[[int, int], None]], Made]) -> tuple[EmbeddingSet, ...]:
-        made = self.clock.run(name, partial(work, partial(self.tell, name)))
+    def _stage(self, name: str, work: Callable[[Listen], Made]) -> tuple[EmbeddingSet, ...]:
+        made = self.clock.run(name, partial(work, partial(as_stage, self.tell, name)))
         self.failed += made.failed
         return made.sets
 

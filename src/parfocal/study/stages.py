@@ -13,21 +13,22 @@ from typing import Any
 
 from parfocal.bags import represent_regions
 from parfocal.cohort import LabelColumns, read_groups
-from parfocal.embed import Event, Notice, SlideFinished, embed_slides
+from parfocal.embed import embed_slides
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
 from parfocal.files import digest8, writing
 from parfocal.pretrain import PretrainSettings, StepsDone, pretrain_encoder
 from parfocal.pretrain.setup import run_identity
 from parfocal.run import FailedSlide
 from parfocal.run.device import find_device
+from parfocal.run.events import OnEvent, Progress
 from parfocal.slides import find_slides
 from parfocal.store import EmbeddingSet, LeftOut, index_features, open_sets, with_readable_index
 from parfocal.store.set import open_set
 from parfocal.study.settings import CohortSource, Study
 
 __all__ = [
+    "Listen",
     "Made",
-    "Progress",
     "StageClock",
     "groups_of",
     "make_model",
@@ -37,6 +38,9 @@ __all__ = [
     "resolve_device",
     "the_set",
 ]
+
+Listen = Callable[[str], OnEvent]
+"""Gives what listens to a count of the stage's work, such as its `slides`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def resolve_device(device: str) -> str:
     return str(find_device(device))
 
 
-def make_tiles(study: Study, source: CohortSource, store: Path, tell: Callable[[int, int], None]) -> Made:
+def make_tiles(study: Study, source: CohortSource, store: Path, listen: Listen) -> Made:
     """Tile embeddings of a cohort: embedded, indexed, or found.
 
     Raises:
@@ -94,7 +98,7 @@ def make_tiles(study: Study, source: CohortSource, store: Path, tell: Callable[[
         )
         indexed = replace(summary.embeddings, slides=tuple(sorted(one.slide for one in summary.slides)))
         return Made(indexed.name, (indexed,), summary.failed)
-    return _embed(study, source, store, tell)
+    return _embed(study, source, store, listen)
 
 
 def model_folder(
@@ -127,30 +131,27 @@ def make_model(
     tiles: EmbeddingSet,
     groups: Mapping[str, str],
     device: str,
-    tell: Callable[[int, int], None],
+    listen: Listen,
 ) -> Made:
     """A pretrained region encoder in its folder; a run that was stopped goes on from its last point."""
-    total = settings.steps or 1
+    total, tell = settings.steps or 1, listen("steps")
 
     def on_event(event: object) -> None:
         if isinstance(event, StepsDone):
-            tell(int(event.values["step"]), max(total, int(event.values["step"])))
+            step = int(event.values["step"])
+            tell(Progress("steps", step, max(total, step)))
 
-    tell(0, total)
+    tell(Progress("steps", 0, total))
     placed = settings.model_copy(update={"device": device})
     done = pretrain_encoder(tiles, folder, placed, groups=groups, on_event=on_event)
-    tell(max(done.steps, 1), max(done.steps, 1))
+    tell(Progress("steps", max(done.steps, 1), max(done.steps, 1)))
     return Made(f"{folder.parent.name}/{folder.name}", worked=not done.was_finished)
 
 
-def make_regions(
-    study: Study, tiles: EmbeddingSet, model: Path, store: Path, device: str, tell: Callable[[int, int], None]
-) -> Made:
+def make_regions(study: Study, tiles: EmbeddingSet, model: Path, store: Path, device: str, listen: Listen) -> Made:
     """What a model makes of every slide, in each readout of the study."""
     before = _slides_of(store)
-    summary = represent_regions(
-        tiles, model, store, study.represent_settings(device), progress=lambda done, total, _: tell(done, total)
-    )
+    summary = represent_regions(tiles, model, store, study.represent_settings(device), on_event=listen("slides"))
     if not summary.done:
         first = summary.failed[0]
         raise StoreError(f"no slide could be represented by {model}: {first.slide}: {first.message}")
@@ -172,24 +173,13 @@ def the_set(store: Path) -> EmbeddingSet:
     return found[0]
 
 
-def _embed(study: Study, source: CohortSource, store: Path, tell: Callable[[int, int], None]) -> Made:
+def _embed(study: Study, source: CohortSource, store: Path, listen: Listen) -> Made:
     slides = source.slides
     if slides is None:
         raise ValueError("there are no slides to embed")
     wanted = {one.slide for one in find_slides(slides.paths, ids=slides.ids)}
-    done = 0
-
-    def on_event(event: Event) -> None:
-        nonlocal done
-        if isinstance(event, SlideFinished):
-            done += 1
-            tell(done, len(wanted))
-        elif isinstance(event, Notice):
-            warnings.warn(event.text, ParfocalWarning, stacklevel=2)
-
-    tell(0, len(wanted))
     settings = study.embed_settings(slides, resolve_device(study.run.device))
-    summary = embed_slides(slides.paths, store, settings, on_event=on_event)
+    summary = embed_slides(slides.paths, store, settings, on_event=listen("slides"))
     if not summary.done:
         first = summary.failed[0]
         raise StoreError(f"no slide could be embedded: {first.slide}: {first.message} ({summary.log} has all).")
@@ -243,7 +233,3 @@ class StageClock:
             raise StoreError(
                 f"cannot read {self.file}: it is damaged ({error}). Remove it; it holds nothing but times."
             ) from error
-
-
-Progress = Callable[[str, int, int], None]
-"""Told the name of the stage, how much of it is done, and how much there is."""

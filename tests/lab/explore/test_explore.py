@@ -15,6 +15,7 @@ from parfocal.lab.explore.design import Design, plan_cells
 from parfocal.lab.explore.run import ExploreResult, ExploreSettings, explore_designs
 from parfocal.lab.explore.scoring import CellJob
 from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
+from parfocal.run.events import Event, Progress
 
 BASE = {"size": "T", "steps": 2, "batch": 16, "precision": "float32"}
 PROBES = ProbeSettings(components=(4,), inner_folds=2, attention_validation=1, attention_steps=4, growth=1)
@@ -54,15 +55,18 @@ def explored(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Explored:
     class StopError(Exception):
         pass
 
-    def stop_after_two(done: int, total: int, last: str) -> None:
-        if done == 2:
+    def stop_after_two(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 2:
             raise StopError
 
     with pytest.raises(StopError):
-        explore_designs(design, store, out, SETTINGS, **labels, progress=stop_after_two)
-    result = explore_designs(
-        design, store, out, SETTINGS, **labels, progress=lambda done, total, last: runs.append(last)
-    )
+        explore_designs(design, store, out, SETTINGS, **labels, on_event=stop_after_two)
+
+    def run_done(event: Event) -> None:
+        if isinstance(event, Progress):
+            runs.append(event.item)
+
+    result = explore_designs(design, store, out, SETTINGS, **labels, on_event=run_done)
     return Explored(out, result, runs)
 
 

@@ -12,6 +12,7 @@ from parfocal.errors import MismatchError
 from parfocal.lab.synthetic import rendered
 from parfocal.lab.synthetic.ceilings import auc
 from parfocal.lab.synthetic.rendered import RenderedCohort, RenderSettings, design_cohort, render_cohort, render_slide
+from parfocal.run.events import Event, Progress
 
 
 def test_the_label_is_in_the_pairing_alone() -> None:
@@ -99,16 +100,16 @@ def test_a_rerun_renders_only_what_is_missing(small_cohort: RenderedCohort, monk
     before = lost.read_bytes()
     stamp = kept.stat().st_mtime_ns
     lost.unlink()
-    calls: list[tuple[int, int]] = []
+    calls: list[Event] = []
 
     render_cohort(
         small_cohort.folder,
         RenderSettings(n_slides=4, seed=11),
         workers=1,
-        progress=lambda done, total: calls.append((done, total)),
+        on_event=calls.append,
     )
 
-    assert calls == [(3, 4), (4, 4)]
+    assert calls == [Progress("slides", 3, 4), Progress("slides", 4, 4)]
     assert lost.read_bytes() == before
     assert kept.stat().st_mtime_ns == stamp
     monkeypatch.setattr(rendered, "render_slide", lambda *_: pytest.fail("nothing is missing"))

@@ -28,6 +28,7 @@ from parfocal.lab.explore.summary import Exploration, summarise
 from parfocal.pretrain.holdout import shared_groups, split_set
 from parfocal.pretrain.setup import describe_set
 from parfocal.run.device import find_device
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.run.processes import CannotStartError, Death, Tell, run_crew
 from parfocal.store import EmbeddingSet, LeftOut, open_sets, with_readable_rows
 
@@ -79,9 +80,6 @@ def _prepare(threads: int, device: str) -> Callable[[CellJob, Tell], tuple[CellJ
 def _on(job: CellJob, device: str) -> CellJob:
     return replace(job, device=device, settings=job.settings.model_copy(update={"device": device}))
 
-
-Progress = Callable[[int, int, str], None]
-"""Told how many runs of cells are done, how many there are, and what came last (empty at the beginning)."""
 
 _PROTOCOL = 1
 """Part of a result's identity: raised when the scoring changes, so that old results are not mixed with new ones."""
@@ -143,8 +141,7 @@ def explore_designs(
     patient_of: str | None = None,
     missing: Sequence[str] = (),
     not_missing: Sequence[str] = (),
-    progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> ExploreResult:
     """Pretrain and score every cell of a design with every seed, and write tables and a page.
 
@@ -166,15 +163,14 @@ def explore_designs(
         patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients.
         missing: words that stand for a missing value beside the usual ones.
         not_missing: words that are classes, although they are usual ones.
-        progress: is told of every run.
-        tell: is told what the target holds, before any run.
+        on_event: told what the target holds, before any run, and of every one of the `runs` that is done.
 
     Raises:
         ConfigError: the design, the store, the labels and the settings do not fit together; found before any run.
         StoreError: a set cannot be read.
         ParfocalError: no cell has a result.
     """
-    settings = settings or ExploreSettings()
+    settings, tell = settings or ExploreSettings(), on_event or warn_of
     design = read_design(design) if isinstance(design, Path) else design
     plan = plan_cells(design)
     if (labels is None) != (target is None):
@@ -208,7 +204,7 @@ def explore_designs(
     # A set of larger regions that is there already may hold slides that cannot be read any more.
     data = {key: replace(one, slides=slides) for key, one in data.items()}
     jobs = _jobs(plan, design.seeds, data, held_out, protocol, settings, out)
-    failures = _run_all(jobs, settings, out, progress)
+    failures = _run_all(jobs, settings, out, tell)
     results = [(job.cell, found) for job in jobs if (found := read_result(job)) is not None]
     if not any(cell.kind == "trained" for cell, _ in results):
         reason = f": {failures[0].cell}, seed {failures[0].seed}: {failures[0].message}" if failures else ""
@@ -282,11 +278,10 @@ def _deal_folds(
     slides: Sequence[str],
     out: Path,
     settings: ExploreSettings,
-    tell: Callable[[str], None] | None,
+    tell: OnEvent,
 ) -> Labels:
     cohort = read_target(labels, target, columns).restricted_to(slides, "the store")
-    if tell is not None:
-        tell(cohort.sentence())
+    tell(Notice(cohort.sentence()))
     splits = make_splits(cohort, folds=settings.folds, repeats=settings.repeats, seed=settings.probes.seed)
     write_splits(out / "splits.csv", {target.name: splits})
     return Labels(labels.resolve(), target, columns, (out / "splits.csv").resolve(), settings.most_instances)
@@ -339,20 +334,17 @@ def _labels_identity(labels: Labels) -> dict[str, Any]:
     }
 
 
-def _run_all(
-    jobs: Sequence[CellJob], settings: ExploreSettings, out: Path, progress: Progress | None
-) -> tuple[Failure, ...]:
+def _run_all(jobs: Sequence[CellJob], settings: ExploreSettings, out: Path, tell: OnEvent) -> tuple[Failure, ...]:
     """Run what is not done; `failures.csv` has what failed, and is absent when nothing did."""
     left = [job for job in jobs if not is_done(job)]
     done, failures = len(jobs) - len(left), []
-    if progress:
-        progress(done, len(jobs), "")
+    tell(Progress("runs", done, len(jobs)))
     for job, failure in run_jobs(left, devices=settings.devices, workers=settings.workers):
         done += 1
         if failure is not None:
             failures.append(failure)
-        if progress:
-            progress(done, len(jobs), job.label if failure is None else f"{job.label} failed: {failure.message}")
+        last = job.label if failure is None else f"{job.label} failed: {failure.message}"
+        tell(Progress("runs", done, len(jobs), last))
     _write_failures(failures, out / "failures.csv")
     return tuple(failures)
 

@@ -1,7 +1,7 @@
 """Whether a pretrained region encoder has learnt how magnifications belong together: baselines, controls, a verdict."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from parfocal.lab.prove.verdict import judge, verdict_sentences
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.report import make_report
 from parfocal.run.device import find_device
+from parfocal.run.events import Notice, OnEvent, warn_of
 from parfocal.stats import Interval
 
 __all__ = ["ProveSettings", "prove_encoder"]
@@ -81,7 +82,7 @@ def prove_encoder(
     out: Path,
     settings: ProveSettings | None = None,
     *,
-    tell: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> ProofResult:
     """Compare a checkpoint with what could explain its score, on regions it never saw, and write a report.
 
@@ -93,7 +94,7 @@ def prove_encoder(
         store: the store that it was pretrained on.
         out: folder of `report.html` and `prove.json`.
         settings: how much is looked at.
-        tell: is told what happens next.
+        on_event: told what happens next.
 
     Raises:
         ConfigError: the checkpoint predicts nothing comparable, or the device is not there.
@@ -101,7 +102,11 @@ def prove_encoder(
         StoreError: model or store cannot be read.
     """
     settings = settings or ProveSettings()
-    tell = tell or _silent
+    listen = on_event or warn_of
+
+    def tell(sentence: str) -> None:
+        listen(Notice(sentence))
+
     device = find_device(settings.device)
     subject = open_subject(model, tiles_of(model, store))
     subject.trainee.to(device)
@@ -373,7 +378,3 @@ class _Run:
                 f"Only {self.held_out.n_clusters} slides are held out; intervals from so few are too narrow as a rule."
             )
         return tuple(remarks)
-
-
-def _silent(sentence: str) -> None:
-    pass

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from parfocal.heads.contrast.moments import cross_moments
 from parfocal.heads.preparation import Preparation, Whitening, fit_whitening
+from parfocal.run.events import OnEvent, Progress
 from parfocal.store import LeftOut, SlideTokens
 
 __all__ = [
@@ -33,9 +34,6 @@ __all__ = [
     "region_means",
     "units_of",
 ]
-
-Progress = Callable[[int, int, str], None]
-"""Told how much is done, how much there is, and of what."""
 
 Read = Callable[[str], SlideTokens]
 """The tile embeddings of a slide, by its id."""
@@ -157,7 +155,7 @@ def read_rows(
     within: Mapping[str, str] | None = None,
     seed: int = 0,
     left_out: LeftOut | None = None,
-    progress: Progress | None = None,
+    on_event: OnEvent | None = None,
 ) -> CohortRows:
     """Read every slide once (up to 256 twice, for the whitening) and keep its regions in `components` numbers.
 
@@ -169,7 +167,7 @@ def read_rows(
         within: what each slide's regions are centred within, such as its patient; None centres within the slide.
         seed: of the sample that the whitening is fitted on.
         left_out: takes the slides that cannot be read, and the rows are those of the others; None raises.
-        progress: is told of every slide.
+        on_event: told how many `slides` are read.
 
     Raises:
         StoreError: a slide cannot be read; with `left_out`, none can.
@@ -187,8 +185,8 @@ def read_rows(
     tiles: dict[float, list[int]] = {mpp: [] for mpp in mpps}
     kept, counts = [], []
     for number, slide in enumerate(slides):
-        if progress:
-            progress(number, len(slides), slide)
+        if on_event:
+            on_event(Progress("slides", number, len(slides), slide))
         with left_out.reading(slide):
             tokens = read(slide)
             kept.append(slide)

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from parfocal.geometry import format_mpp
 from parfocal.lab.synergy.analysis import LabelResult, SynergySettings, analyse_label
 from parfocal.lab.synergy.directions import gallery, map_figure, score_directions, slide_files, slides_to_map
 from parfocal.lab.synergy.labels import LabelKind, LabelledSlides, read_labels, study_labels
-from parfocal.lab.synergy.moments import CohortRows, Progress, Units, read_rows
+from parfocal.lab.synergy.moments import CohortRows, Units, read_rows
 from parfocal.lab.synergy.page import CohortWords, LabelPictures, answer_of, synergy_page
 from parfocal.lab.synergy.usable import near_identical, units_together, unusable_slides
 from parfocal.report import make_report
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.slides import SlideIds, SlideSource, find_slides
 from parfocal.stats import holm
 from parfocal.store import EmbeddingSet, LeftOut, open_sets, with_readable_index
@@ -91,8 +92,7 @@ def measure_synergy(
     mpps: Sequence[float] = (),
     slides: Sequence[Path] = (),
     ids: SlideIds = "path",
-    progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> SynergyResult:
     """Test whether the within-region pairing of magnifications is tied to a label; write `report.html`, `synergy.json`.
 
@@ -118,8 +118,7 @@ def measure_synergy(
         mpps: magnifications to use; empty uses all.
         slides: files or folders of the slides, for the pictures, where they are not where they were when embedded.
         ids: how files in a folder of `slides` are called; see `find_slides`.
-        progress: is told of every slide.
-        tell: is told what the target holds, before anything is computed.
+        on_event: told what the target holds, before anything is computed, and how many `slides` are read.
 
     Raises:
         ConfigError: labels and embeddings do not fit together, there are too few patients, or nothing varies within
@@ -145,8 +144,8 @@ def measure_synergy(
     )
     given = read.restricted_to(available, source.name)
     study = study_labels(given, kind=kind, positive=positive)
-    if tell is not None:
-        tell(study.sentence)
+    tell = on_event or warn_of
+    tell(Notice(study.sentence))
     rows = read_rows(
         source.read,
         used,
@@ -155,7 +154,7 @@ def measure_synergy(
         within=_groups_within(given, within),
         seed=settings.seed,
         left_out=left_out,
-        progress=progress,
+        on_event=tell,
     )
     silent, unusable = unusable_slides(rows, source.name, within)
     for note in unusable:
@@ -171,8 +170,7 @@ def measure_synergy(
             study.units,
             together=units_together(twice, study.units.of_slide, len(study.units.names)) if twice else None,
         )
-        if progress:
-            progress(len(given.slides), len(given.slides), "permutations")
+        tell(Progress("slides", len(given.slides), len(given.slides), "permutations"))
         results = analyse_label(rows, units, study.labels, settings, is_class=study.is_class)
     except ConfigError as error:
         for note in unusable:

@@ -12,7 +12,7 @@ import csv
 import json
 import math
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from parfocal.files import canonical_json, provenance, remove_leftovers, writing
 from parfocal.lab.synthetic.ceilings import strat_perfect_auc
 from parfocal.lab.synthetic.design import balanced_labels, deal_pairing
 from parfocal.lab.synthetic.tissue import LEVEL0_MPP, REGION_PX, RegionAttributes, draw_stain, render_region
+from parfocal.run.events import OnEvent, Progress, warn_of
 
 __all__ = [
     "RegionTruth",
@@ -223,7 +224,7 @@ def render_cohort(
     settings: RenderSettings,
     *,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> RenderedCohort:
     """Render a cohort into the folder `out`: `slides/`, `labels.csv`, `regions.csv`.
 
@@ -233,7 +234,7 @@ def render_cohort(
         out: the folder; made when absent.
         settings: what to render.
         workers: processes; 1 renders in this one.
-        progress: is called with the number of slides that are done and their total, at the start and after each.
+        on_event: told how many `slides` are done, at the start and after each.
 
     Raises:
         MismatchError: `out` holds a cohort of other settings.
@@ -245,8 +246,8 @@ def render_cohort(
 
     missing = [(design, path) for design, path in zip(designs, paths, strict=True) if not path.exists()]
     done = len(designs) - len(missing)
-    report = progress or (lambda done, total: None)
-    report(done, len(designs))
+    tell = on_event or warn_of
+    tell(Progress("slides", done, len(designs)))
     job = partial(_render_job, settings)
     if workers > 1 and len(missing) > 1:
         # Spawned, not forked: the caller may have threads (torch, OpenCV) that a fork would copy in mid-flight.
@@ -254,12 +255,12 @@ def render_cohort(
         with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
             for _ in pool.map(job, missing):
                 done += 1
-                report(done, len(designs))
+                tell(Progress("slides", done, len(designs)))
     else:
         for item in missing:
             job(item)
             done += 1
-            report(done, len(designs))
+            tell(Progress("slides", done, len(designs)))
     return RenderedCohort(out, tuple(paths), out / "labels.csv", out / "regions.csv", designs)
 
 

@@ -1,58 +1,63 @@
-"""What a run of `embed_slides` tells while it goes on, and what comes of it."""
+"""What comes of a run of `embed_slides`, in numbers, words and a table."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parfocal.embed.slide import EmbeddedSlide
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
 from parfocal.geometry import format_mpp
 from parfocal.run.failures import NOT_TRIED, FailedSlide
 
-__all__ = [
-    "EmbedSummary",
-    "Event",
-    "Notice",
-    "OnEvent",
-    "RunStarted",
-    "SlideFinished",
-    "TilesDone",
-]
+__all__ = ["EmbedSummary", "EmbeddedSlide", "no_tissue_line", "summary_counts", "summary_table", "tile_counts"]
 
 
 @dataclass(frozen=True)
-class RunStarted:
-    """The run begins: where it writes, and how many slides it was given."""
+class EmbeddedSlide:
+    """What came of a slide's job.
 
-    set_path: Path
-    n_slides: int
-
-
-@dataclass(frozen=True)
-class TilesDone:
-    """A slide has `done` of its `total` tiles encoded."""
+    Attributes:
+        slide: the slide's id.
+        path: its file.
+        kept: whether it was done before, so that nothing was computed.
+        n_regions: how many regions hold tissue.
+        n_tiles: how many tiles, per magnification.
+        seconds: wall-clock time of the job.
+        n_absent: how many planned tiles the file has no pixels for, per magnification; those with none are left out.
+        absent_reason: why, for one of them.
+    """
 
     slide: str
-    done: int
-    total: int
+    path: Path
+    kept: bool
+    n_regions: int
+    n_tiles: Mapping[float, int]
+    seconds: float
+    n_absent: Mapping[float, int] = field(default_factory=dict)
+    absent_reason: str | None = None
 
+    @property
+    def status(self) -> str:
+        """`done` or `kept`; with a remark where no tissue was found."""
+        status = "kept" if self.kept else "done"
+        return status if self.n_regions else f"{status}, no tissue found"
 
-@dataclass(frozen=True)
-class SlideFinished:
-    """A slide is embedded, kept or failed."""
+    @property
+    def absence(self) -> str:
+        """How many planned tiles its file has no pixels for, and why; empty where it has all."""
+        absent = sum(self.n_absent.values())
+        if not absent:
+            return ""
+        planned = absent + sum(self.n_tiles.values())
+        return f"{absent} of {planned} planned tiles absent ({self.absent_reason})"
 
-    outcome: EmbeddedSlide | FailedSlide
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something was resampled, dropped or looks wrong; one line, once."""
-
-    text: str
-
-
-Event = RunStarted | TilesDone | SlideFinished | Notice
-OnEvent = Callable[[Event], None]
+    @property
+    def line(self) -> str:
+        """What became of it, for a log of many."""
+        work = "" if self.kept else f" {self.status}: {sum(self.n_tiles.values())} tiles in {self.seconds:.1f} s"
+        return "; ".join(filter(None, (f"{self.slide}{work or ' kept'}", self.absence)))
 
 
 @dataclass(frozen=True)
@@ -127,36 +132,44 @@ def no_tissue_line(store: Path, slide: str, path: Path) -> str:
     return f"{slide}: no tissue found in {path}.{look} Say where it is with --tissue."
 
 
-def slide_status(outcome: EmbeddedSlide | FailedSlide) -> str:
-    """`done`, `kept` or `failed`; with a remark where no tissue was found."""
-    if isinstance(outcome, FailedSlide):
-        return "failed"
-    status = "kept" if outcome.kept else "done"
-    return status if outcome.n_regions else f"{status}, no tissue found"
-
-
-def absence(outcome: EmbeddedSlide) -> str:
-    """How many planned tiles a slide's file has no pixels for, and why; empty where it has all."""
-    absent = sum(outcome.n_absent.values())
-    if not absent:
-        return ""
-    planned = absent + sum(outcome.n_tiles.values())
-    return f"{absent} of {planned} planned tiles absent ({outcome.absent_reason})"
-
-
 def tile_counts(n_tiles: Mapping[float, int]) -> dict[str, int]:
     """Tiles by the name of the magnification."""
     return {format_mpp(mpp): count for mpp, count in n_tiles.items()}
 
 
 def _row(outcome: EmbeddedSlide | FailedSlide) -> dict[str, Any]:
-    row: dict[str, Any] = {"slide": outcome.slide, "path": str(outcome.path), "status": slide_status(outcome)}
+    row: dict[str, Any] = {"slide": outcome.slide, "path": str(outcome.path)}
     if isinstance(outcome, FailedSlide):
-        return row | {"error": outcome.error, "message": outcome.message}
+        return row | {"status": "failed", "error": outcome.error, "message": outcome.message}
     return row | {
+        "status": outcome.status,
         "regions": outcome.n_regions,
         "tiles": tile_counts(outcome.n_tiles),
         "absent": tile_counts(outcome.n_absent),
         "absent_reason": outcome.absent_reason,
         "seconds": round(outcome.seconds, 3),
     }
+
+
+def summary_table(summary: EmbedSummary) -> Table:
+    """One row per slide: status, regions, tiles by magnification, absent ones, seconds; reasons are in the events."""
+    mpps = sorted({mpp for outcome in summary.done for mpp in outcome.n_tiles}, reverse=True)
+    table = Table(title=f"{summary.set_path}", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("slide", overflow="fold", min_width=12)
+    table.add_column("status", overflow="fold", min_width=6)
+    for name in ["regions", *(f"tiles {mpp:g}" for mpp in mpps), "absent", "seconds"]:
+        table.add_column(name, justify="right")
+    for outcome in summary.outcomes:
+        if isinstance(outcome, FailedSlide):
+            table.add_row(outcome.slide, f"failed: {outcome.error}", *[""] * (len(mpps) + 3))
+            continue
+        counts = tile_counts(outcome.n_tiles)
+        table.add_row(
+            outcome.slide,
+            outcome.status,
+            str(outcome.n_regions),
+            *(str(counts.get(f"{mpp:g}", "")) for mpp in mpps),
+            str(sum(outcome.n_absent.values())),
+            f"{outcome.seconds:.1f}",
+        )
+    return table
