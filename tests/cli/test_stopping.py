@@ -14,7 +14,7 @@ import tifffile
 
 from parfocal.cli.stopping import stoppable
 
-from ..embeddings.held import held_encoder, wait_for_slides
+from ..embed.held import held_encoder, wait_for_slides
 
 
 def make_slide(path: Path) -> Path:

@@ -41,6 +41,9 @@ COMMANDS = {
 }
 """The commands, in the order of a datum's path, with the first line of their help."""
 
+# Of these a stopped run leaves nothing that the next one could go on from; they are short, or only show something.
+_NOTHING_KEPT = frozenset({"inspect", "index", "encoders", "completion"})
+
 # An address of the validation library in an error about a flag helps nobody; it is read when the first error is shown.
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
@@ -103,7 +106,8 @@ def _main(argv: Sequence[str] | None) -> int:
         except KeyboardInterrupt:
             signals.append(signals[-1] if signals else signal.SIGINT)
         if signals:
-            tell(f"parfocal {name}: stopped; what is done is kept, and the same command goes on.")
+            kept = "" if name in _NOTHING_KEPT else "; what is done is kept, and the same command goes on"
+            tell(f"parfocal {name}: stopped{kept}.")
             return 128 + signals[0]
         return status
 

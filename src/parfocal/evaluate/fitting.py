@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from parfocal.cohort import Cohort, Fold, Outcome, Splits, whole_fold
 from parfocal.evaluate.arms import Arm
 from parfocal.evaluate.compare import compare_arms
 from parfocal.evaluate.result import ArmFits, FailedArm, TargetResult
-from parfocal.heads import Fit, FoldPrediction, ProbeSettings, average_predictions, predict
+from parfocal.heads import FoldPrediction, ProbeSettings, average_predictions, predict
 from parfocal.run.cache import StepCache
 from parfocal.run.failures import Failed
-from parfocal.run.jobs import attempt
+from parfocal.run.jobs import attempt, each_in_thread
 
 __all__ = ["Bags", "ExternalBags", "FitFailedError", "FitPlan", "attempt_fit", "cross_validate", "one_thread_each"]
 
@@ -93,22 +92,16 @@ def cross_validate(
     done: dict[int, _Done | FailedArm] = {
         n: FailedArm(arm, (absent or {})[arm.id]) for n, arm in enumerate(arms) if arm.id in (absent or {})
     }
-    with one_thread_each(), ThreadPoolExecutor(plan.workers) as executor:
-        try:
-            waiting = {
-                executor.submit(
-                    _fit_arm, arm, arm.pool, bags, cohort.outcome, folds, settings, plan, external, whole
-                ): n
-                for n, arm in enumerate(arms)
-                if arm.pool is not None and n not in done
-            }
-            for one in as_completed(waiting):
-                done[waiting[one]] = one.result()
-                if plan.on_arm:
-                    plan.on_arm(arms[waiting[one]])
-        except BaseException:  # Ctrl-C too: arms that wait must not be fitted first
-            executor.shutdown(cancel_futures=True)
-            raise
+    waiting = [n for n, arm in enumerate(arms) if arm.pool is not None and n not in done]
+
+    def fit(n: int) -> "_Done | FailedArm":
+        return _fit_arm(arms[n], bags, cohort.outcome, folds, settings, plan, external, whole)
+
+    with one_thread_each(), closing(each_in_thread(waiting, fit, threads=plan.workers)) as results:
+        for n, result in results:
+            done[n] = result
+            if plan.on_arm:
+                plan.on_arm(arms[n])
     for n, arm in enumerate(arms):
         if n not in done:
             done[n] = _average(arm, [done[place] for place in arm.average_of])
@@ -168,7 +161,6 @@ def attempt_fit(fit: Callable[[], list[FoldPrediction]], folds: Sequence[Fold]) 
 
 def _fit_arm(
     arm: Arm,
-    pool: Fit,
     bags: Bags,
     outcome: Outcome,
     folds: Sequence[Fold],
@@ -184,7 +176,8 @@ def _fit_arm(
 
     def kept(folds: Sequence[Fold], seeded: ProbeSettings, *, on_test: bool) -> tuple[list[FoldPrediction], float]:
         def fit() -> list[FoldPrediction]:
-            probes = pool(train_bags, outcome, folds, seeded)
+            assert arm.pool is not None  # those that average others are not fitted
+            probes = arm.pool(train_bags, outcome, folds, seeded)
             if not on_test:
                 return predict(probes, train_bags, folds)
             return [

@@ -4,9 +4,13 @@ A library may raise anything on a damaged file, and a solver or a device on odd 
 every exception is caught; all who go on after a failure do it by these functions. Ctrl-C passes through.
 """
 
+import queue
+import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +18,9 @@ from parfocal.errors import ParfocalWarning
 from parfocal.run.failures import Failed, FailedSlide, failure
 from parfocal.slides import SlideSource
 
-__all__ = ["attempt", "attempt_slide", "own_warnings"]
+__all__ = ["attempt", "attempt_slide", "each_in_thread", "own_warnings"]
 
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
@@ -62,3 +67,33 @@ def own_warnings() -> Iterator[list[warnings.WarningMessage]]:
             ours.append(warning)
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def each_in_thread(
+    tasks: Sequence[Task], work: Callable[[Task], Result], *, threads: int
+) -> Iterator[tuple[Task, Result]]:
+    """Do a work on every task, several at a time, and hand out each result as it comes; what it raises is raised.
+
+    When the iterator is left early, as by Ctrl-C, no other task is begun, and nobody waits for those that have been:
+    what they have kept is whole, and the threads end with the process.
+    """
+    waiting, results = deque(tasks), queue.SimpleQueue[tuple[Task, Future[Result]]]()
+
+    def serve() -> None:
+        with suppress(IndexError):  # nothing waits any more
+            while True:
+                task, result = waiting.popleft(), Future[Result]()
+                try:
+                    result.set_result(work(task))
+                except BaseException as error:  # raised where the results are handed out, whatever it is
+                    result.set_exception(error)
+                results.put((task, result))
+
+    try:
+        for number in range(min(threads, len(tasks))):
+            threading.Thread(target=serve, name=f"parfocal-job-{number}", daemon=True).start()
+        for _ in tasks:
+            task, result = results.get()
+            yield task, result.result()
+    finally:
+        waiting.clear()

@@ -1,0 +1,32 @@
+"""An evaluation that was killed goes on where it was, and gives the same numbers."""
+
+import csv
+from pathlib import Path
+
+from parfocal.cli import main
+
+from ..run.killed import kill_after
+from .test_evaluate import write_cohort
+
+
+def test_an_evaluation_that_is_killed_between_two_arms_keeps_those_that_are_done(tmp_path: Path) -> None:
+    cohort = write_cohort(tmp_path / "store", n_slides=16, seed=1)
+    out, whole = tmp_path / "report", tmp_path / "whole"
+    options = ["--folds", "2", "--repeats", "2", "--arms", "mean", "concat", "--components", "4"]
+    call = ["evaluate", str(cohort.tiles), "--labels", str(cohort.labels), "--target", "gland_type"]
+    call += ["--group", "patient", *options, "--inner-folds", "2", "--arms-at-a-time", "1", "-o"]
+
+    kept = kill_after(2, out / "kept", [*call, str(out)])
+    assert not (out / "report.html").exists()
+    assert main([*call, str(out)]) == main([*call, str(whole)]) == 0
+
+    assert len(kept) == 2
+    assert {name: (out / "kept" / name).read_bytes() for name in kept} == kept
+    assert {path.name for path in (out / "kept").glob("[!.]*")} == {path.name for path in (whole / "kept").iterdir()}
+    assert (out / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+    assert _numbers(out) == _numbers(whole)
+
+
+def _numbers(report: Path) -> list[dict[str, str]]:
+    with (report / "results.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if "second" not in name} for row in csv.DictReader(file)]
