@@ -2,7 +2,7 @@
 
 from parfocal.embed.estimate import RunEstimate, SlideEstimate, estimate_run, estimate_table
 from parfocal.embed.run import create_embedding_set, embed_slides
-from parfocal.embed.settings import EmbedSettings, load_encoders
+from parfocal.embed.settings import EmbedSettings, SlideSettings, load_encoders
 from parfocal.embed.slide import embed_slide
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_table
 
@@ -12,6 +12,7 @@ __all__ = [
     "EmbeddedSlide",
     "RunEstimate",
     "SlideEstimate",
+    "SlideSettings",
     "create_embedding_set",
     "embed_slide",
     "embed_slides",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -26,7 +27,7 @@ from parfocal.cohort import (
 )
 from parfocal.config import Settings
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
-from parfocal.evaluate import ArmFits, ArmRun, compare_arms
+from parfocal.evaluate import ArmFits, compare_arms
 from parfocal.evaluate.arms import Arm, read_arm_bags
 from parfocal.evaluate.fitting import FitFailedError, attempt_fit
 from parfocal.evaluate.sources import common_slides, named, open_all
@@ -40,7 +41,7 @@ from parfocal.heads import (
     load_probe,
     predict,
 )
-from parfocal.predict.calibration import Calibration, fit_calibration, held_out_brier
+from parfocal.predict.calibration import fit_calibration, held_out_brier
 from parfocal.predict.choice import find_arm, model_of, tiles_of
 from parfocal.predict.facts import (
     FORMAT_VERSION,
@@ -52,7 +53,7 @@ from parfocal.predict.facts import (
     TrainedOn,
 )
 from parfocal.predict.head import TILES, Head, write_head
-from parfocal.predict.outside import FALSE_ALARMS, Habits, fit_habits
+from parfocal.predict.outside import FALSE_ALARMS, fit_habits
 from parfocal.predict.source import describe_tiles, is_made_by_model
 from parfocal.run.cache import StepCache
 from parfocal.run.device import find_device
@@ -179,9 +180,13 @@ def fit_head(
         tiles=describe_tiles(tiles, encoder),
         model=None if model is None else model.facts,
         trained_on=_trained_on(cohort, labels),
-        metric=_metric_facts(run.metric.name, run.runs[0], brier),
-        calibration=_calibration_facts(calibration),
-        outside=_outside_facts(habits),
+        metric=MetricFacts(name=run.metric.name, brier=brier, **_fields(run.runs[0].interval, MetricFacts)),
+        calibration=CalibrationFacts(**_fields(calibration, CalibrationFacts)),
+        outside=OutsideFacts(
+            bags=tuple(bag.name for bag in habits.bags),
+            false_alarms=habits.limit.asked,
+            **_fields(habits.limit, OutsideFacts),
+        ),
         settings=settings.model_dump(mode="json"),
         arrays_digest="",
     )
@@ -265,36 +270,7 @@ def _trained_on(cohort: Cohort, labels: Path) -> TrainedOn:
     )
 
 
-def _metric_facts(name: str, run: ArmRun, brier: float | None) -> MetricFacts:
-    interval = run.interval
-    return MetricFacts(
-        name=name,
-        estimate=float(interval.estimate),
-        low=float(interval.low),
-        high=float(interval.high),
-        level=float(interval.level),
-        method=interval.method,
-        brier=brier,
-    )
-
-
-def _calibration_facts(calibration: Calibration) -> CalibrationFacts:
-    return CalibrationFacts(
-        slope=calibration.slope,
-        intercept=tuple(calibration.intercept.tolist()),
-        spread=calibration.spread,
-        n=calibration.n,
-        least=calibration.least,
-    )
-
-
-def _outside_facts(habits: Habits) -> OutsideFacts:
-    limit = habits.limit
-    return OutsideFacts(
-        cut=limit.cut,
-        n=limit.n,
-        bags=tuple(bag.name for bag in habits.bags),
-        false_alarms=limit.asked,
-        rate=limit.rate,
-        smallest_rate=limit.smallest_rate,
-    )
+def _fields(source: object, facts: type[Settings]) -> dict[str, Any]:
+    """Those attributes of an object that a kind of facts has too, as plain values."""
+    values = {name: getattr(source, name) for name in facts.model_fields if hasattr(source, name)}
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}

@@ -12,8 +12,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag, RepresentSettings, read_bags, represent_regions
-from parfocal.config import Settings
-from parfocal.embed import embed_slides
+from parfocal.embed import SlideSettings, embed_slides
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning, SlideError, StoreError
 from parfocal.files import digest8, writable_folder
 from parfocal.geometry import format_mpp
@@ -25,7 +24,7 @@ from parfocal.run.device import find_device
 from parfocal.run.events import OnEvent, Progress, as_stage, warn_of
 from parfocal.run.failures import failure
 from parfocal.run.jobs import attempt_slide, own_warnings
-from parfocal.slides import SlideIds, SlideSource
+from parfocal.slides import SlideSource
 from parfocal.store import EmbeddingSet, open_sets
 
 __all__ = ["PredictSettings", "predict_slides"]
@@ -34,36 +33,11 @@ _FINGERPRINT = "slide_fingerprint"
 _EVERYTHING = 1 << 62  # attention sees all instances of a slide: no draw, so nothing depends on other slides
 
 
-class PredictSettings(Settings):
+class PredictSettings(SlideSettings):
     """How slides are embedded for a prediction; what changes a row is the head's and not asked."""
 
     encoder: str = Field(
         "", description="How the head's tile encoder is loaded, where its name does not say or its weights have moved."
-    )
-    slide_mpp: float | None = Field(
-        None, description="Micrometres per pixel of every given slide, in place of what its file says."
-    )
-    mpp_from_objective: bool = Field(
-        False, description="Take 10 um / power where a slide has an objective power and no resolution."
-    )
-    ids: SlideIds = Field(
-        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
-    )
-    scan: int | None = Field(
-        None, ge=0, description="Which scan of a file that holds several, from 0 in the order of the file; the first."
-    )
-    max_absent: float = Field(
-        0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
-    )
-    trust_times: bool = Field(
-        False, description="Take a finished slide's file of the same size for unchanged whatever its time."
-    )
-    device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
-    batch: int = Field(64, gt=0, description="How many tiles the tile encoder gets at once.")
-    workers: int = Field(
-        0,
-        ge=0,
-        description="How many slides are embedded at a time, each in a process of its own; 0 uses this process.",
     )
 
 

@@ -8,17 +8,19 @@ import queue
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from parfocal.errors import ParfocalWarning
+from parfocal.errors import ParfocalError, ParfocalWarning
 from parfocal.run.failures import Failed, FailedSlide, failure
+from parfocal.run.processes import Death, Tell, run_crew
 from parfocal.slides import SlideSource
 
-__all__ = ["attempt", "attempt_slide", "each_in_thread", "own_warnings"]
+__all__ = ["attempt", "attempt_slide", "each_in_process", "each_in_thread", "own_warnings"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -71,7 +73,7 @@ def own_warnings() -> Iterator[list[warnings.WarningMessage]]:
 
 def each_in_thread(
     tasks: Sequence[Task], work: Callable[[Task], Result], *, threads: int
-) -> Iterator[tuple[Task, Result]]:
+) -> Generator[tuple[Task, Result]]:
     """Do a work on every task, several at a time, and hand out each result as it comes; what it raises is raised.
 
     When the iterator is left early, as by Ctrl-C, no other task is begun, and nobody waits for those that have been:
@@ -97,3 +99,30 @@ def each_in_thread(
             yield task, result.result()
     finally:
         waiting.clear()
+
+
+def each_in_process(
+    tasks: Sequence[Task], work: Callable[[Task], Result], *, workers: int
+) -> Iterator[tuple[Task, Result]]:
+    """Do a work on every task, in as many processes as there are workers, and hand out each result as it comes.
+
+    Args:
+        tasks: what to do; tasks, work and results can be pickled.
+        work: does one.
+        workers: processes; 1 does everything here.
+
+    Raises:
+        ParfocalError: a task failed in its process, or took the process with it.
+    """
+    if workers <= 1 or len(tasks) <= 1:
+        for task in tasks:
+            yield task, work(task)
+        return
+    for task, result in run_crew(tasks, partial(_attempts, work), range(min(workers, len(tasks)))):
+        if isinstance(result, Failed | Death):
+            raise ParfocalError(f"a worker process failed: {result}. Use one worker to see more.")
+        yield task, result
+
+
+def _attempts(work: Callable[[Task], Result], place: int) -> Callable[[Task, Tell], Result | Failed]:
+    return lambda task, tell: attempt(partial(work, task))

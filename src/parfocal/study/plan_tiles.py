@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from parfocal.embed import EmbedSettings, estimate_run
 from parfocal.embed.slide import open_source
 from parfocal.encoders.presets import find_preset
 from parfocal.encoders.spec import parse_encoder_specs, parse_spec
-from parfocal.errors import EncoderError, as_problem
+from parfocal.errors import EncoderError
 from parfocal.geometry import format_mpp
-from parfocal.regions import plan_regions
-from parfocal.slides import find_slides
+from parfocal.regions import RegionPlan, plan_regions
+from parfocal.run.failures import Failed
+from parfocal.run.jobs import attempt
+from parfocal.slides import SlideSource, find_slides
 from parfocal.store import EmbeddingSet, LeftOut, open_set, with_readable_index
 from parfocal.store.survey import survey_features
 from parfocal.study.settings import CohortSource, SlidePaths, Study
@@ -163,11 +166,9 @@ def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> Planne
     counts: dict[str, dict[str, int]] = {}
     sources = find_slides(slides.paths, ids=slides.ids)
     for source in sources:
-        try:
-            with open_source(source, settings) as slide:
-                plan = plan_regions(slide, grid, slide_id=source.slide)
-        except Exception as error:  # as in the slide's own job: whatever a library raises is that slide's line
-            problems[source.slide] = as_problem(error)
+        plan = attempt(partial(_plan_of, source, settings))
+        if isinstance(plan, Failed):
+            problems[source.slide] = plan.problem
             continue
         regions[source.slide] = plan.n_regions
         counts[source.slide] = {format_mpp(mpp): plan.n_tiles(mpp) for mpp in grid.mpps}
@@ -190,6 +191,11 @@ def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> Planne
         f"no time, and nothing is taken for done, because the encoder cannot be loaded here: {reason}",
     )
     return PlannedCohort(planned, None, regions, counts)
+
+
+def _plan_of(source: SlideSource, settings: EmbedSettings) -> RegionPlan:
+    with open_source(source, settings) as slide:
+        return plan_regions(slide, settings.grid, slide_id=source.slide)
 
 
 def _width(spec: str) -> int | None:

@@ -1,7 +1,5 @@
 """The re-pairing adversary on rendered slides: mean optical density and gland type, which every magnification shows."""
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from jaxtyping import Float
 from parfocal.lab.synthetic.adversary import UnorderedBags, repairing_auc
 from parfocal.lab.synthetic.rendered import RenderedCohort, SlideDesign
 from parfocal.lab.synthetic.tissue import REGION_PX
+from parfocal.run.jobs import each_in_process
 from parfocal.slides import open_slide
 
 __all__ = ["PixelAdversary", "measure_densities", "pixel_adversary"]
@@ -54,16 +53,19 @@ def measure_densities(
     return np.array(coarse), np.array(fine, dtype=np.float64)
 
 
+def _densities_of(
+    slide: tuple[Path, SlideDesign],
+) -> tuple[Float[np.ndarray, "region"], Float[np.ndarray, "region 16"]]:
+    return measure_densities(*slide)
+
+
 def pixel_adversary(cohort: RenderedCohort, *, workers: int = 2, seed: int = 0) -> PixelAdversary:
     """Measure how well late fusion could do on `pairing` by re-pairing alone; printed beside the late arms."""
-    context = multiprocessing.get_context("spawn")
-    if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            densities = list(pool.map(measure_densities, cohort.slides, cohort.design))
-    else:
-        densities = [measure_densities(path, design) for path, design in zip(cohort.slides, cohort.design, strict=True)]
+    slides = list(zip(cohort.slides, cohort.design, strict=True))
+    densities = {path: one for (path, _), one in each_in_process(slides, _densities_of, workers=workers)}
     regions, tiles, types = [], [], []
-    for design, (coarse, fine) in zip(cohort.design, densities, strict=True):
+    for path, design in slides:
+        coarse, fine = densities[path]
         truth = [region.attributes for region in design.regions]
         a = np.array([1.0 if one.diagonal else -1.0 for one in truth])
         c = np.array([1.0 if one.checkerboard else -1.0 for one in truth])

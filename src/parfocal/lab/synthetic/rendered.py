@@ -11,9 +11,7 @@ Writing a picture as a slide: a pyramidal, tiled, lossless TIFF that says its mi
 import csv
 import json
 import math
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,7 @@ from parfocal.lab.synthetic.ceilings import strat_perfect_auc
 from parfocal.lab.synthetic.design import balanced_labels, deal_pairing
 from parfocal.lab.synthetic.tissue import LEVEL0_MPP, REGION_PX, RegionAttributes, draw_stain, render_region
 from parfocal.run.events import OnEvent, Progress, warn_of
+from parfocal.run.jobs import each_in_process
 
 __all__ = [
     "RegionTruth",
@@ -248,19 +247,9 @@ def render_cohort(
     done = len(designs) - len(missing)
     tell = on_event or warn_of
     tell(Progress("slides", done, len(designs)))
-    job = partial(_render_job, settings)
-    if workers > 1 and len(missing) > 1:
-        # Spawned, not forked: the caller may have threads (torch, OpenCV) that a fork would copy in mid-flight.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-            for _ in pool.map(job, missing):
-                done += 1
-                tell(Progress("slides", done, len(designs)))
-    else:
-        for item in missing:
-            job(item)
-            done += 1
-            tell(Progress("slides", done, len(designs)))
+    for _ in each_in_process(missing, partial(_render_job, settings), workers=workers):
+        done += 1
+        tell(Progress("slides", done, len(designs)))
     return RenderedCohort(out, tuple(paths), out / "labels.csv", out / "regions.csv", designs)
 
 
