@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from parfocal import cli
 from parfocal.cli.stopping import stoppable
 
 from ..embed.held import held_encoder, wait_for_slides
@@ -113,3 +114,18 @@ def test_a_signal_during_a_finaliser_is_raised_again_and_nothing_is_printed(caps
     assert first == [signal.SIGTERM]
     assert set(came) == {signal.SIGTERM}
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("evaluate", "what is done is kept"), ("inspect", "parfocal inspect: stopped.")]
+)
+def test_a_stopped_command_says_that_work_is_kept_only_where_it_is(
+    name: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*arguments: object, **options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", stopped)
+
+    assert cli.main([name]) == 128 + signal.SIGINT
+    assert says in capsys.readouterr().err.splitlines()[-1]
