@@ -135,3 +135,7 @@ def test_late_fusion_is_the_mean_of_scores() -> None:
 
     assert both.score.tolist() == [[2.0, 0.5], [0.0, 2.0]]
     assert both.chosen == "a | b"
+
+
+def test_every_arm_is_offered_the_same_list() -> None:
+    assert [one.label for one in preparations((32, 16, 16))] == ["as is", "16 whitened", "32 whitened"]

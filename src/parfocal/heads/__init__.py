@@ -20,7 +20,7 @@ from parfocal.heads.finetune import fit_finetuned
 from parfocal.heads.linear import fit_mean
 from parfocal.heads.mlp import fit_mlp, fit_region_mlp
 from parfocal.heads.network import is_at_edge
-from parfocal.heads.preparation import Preparation, Whitening, fit_whitening, preparations
+from parfocal.heads.preparation import Preparation, preparations
 from parfocal.heads.registry import HEADS, RegisteredHead, load_probe
 from parfocal.heads.settings import FoldPrediction, ProbeSettings
 
@@ -33,7 +33,6 @@ __all__ = [
     "ProbeSettings",
     "ProbeState",
     "RegisteredHead",
-    "Whitening",
     "average_predictions",
     "contrast_matrices",
     "cross_moments",
@@ -44,7 +43,6 @@ __all__ = [
     "fit_mean",
     "fit_mlp",
     "fit_region_mlp",
-    "fit_whitening",
     "is_at_edge",
     "load_probe",
     "predict",

@@ -13,10 +13,11 @@ from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.heads.base import FittedProbe
 from parfocal.heads.network import Network, Schedule, by_fold, load_network, normal
-from parfocal.heads.preparation import Preparation, RowMap, Table, fit_map, gather, joined
+from parfocal.heads.preparation import Preparation, Table, fit_map, gather, joined
 from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.training import fit_network
+from parfocal.stats.whitening import AffineMap
 
 __all__ = ["AttentionNetwork", "fit_attention"]
 
@@ -52,7 +53,7 @@ class AttentionNetwork(Network):
         for number, bag in enumerate(bags):
             of_slide = np.repeat(np.arange(len(train)), np.diff(bag.start)[train])
             centre = None if preparation.components is None else bag.mean[train]
-            arrays |= fit_map(bag.rows, joined(bag.start, train), of_slide, centre, preparation, settings).arrays(
+            arrays |= fit_map(bag.rows, joined(bag.start, train), of_slide, centre, preparation, settings).state(
                 f"{number}"
             )
         return arrays
@@ -65,7 +66,7 @@ class AttentionNetwork(Network):
         for number, bag in enumerate(bags):
             rows, start = gather(bag, slides)
             of_slide = np.repeat(np.arange(len(slides)), np.diff(start))
-            prepared = RowMap.from_arrays(f"{number}", fitted)(rows, of_slide, bag.mean[slides])
+            prepared = AffineMap.load(f"{number}", fitted).apply(rows, bag.mean[slides], of_slide)
             tables.append(Table(prepared, start))
         return tuple(tables)
 

@@ -10,10 +10,11 @@ from parfocal.bags import Bag
 from parfocal.cohort import Column, Fold, Outcome
 from parfocal.heads.base import FittedProbe, ProbeState
 from parfocal.heads.choosing import column_weight, held_out_loss, inner_weights, name_choices
-from parfocal.heads.preparation import Preparation, fit_whitening, preparations
+from parfocal.heads.preparation import Preparation, preparations
 from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.regression import fit_column, predict_column, row_space
 from parfocal.heads.settings import ProbeSettings
+from parfocal.stats.whitening import AffineMap, fit_whitening, varying
 
 __all__ = ["FittedMean", "MeanFit", "fit_mean", "fit_mean_fold"]
 
@@ -148,36 +149,19 @@ def _fit_column(
     return _Candidate(float(loss[strength]), held_out[strength], float(final[-1]), final[:-1], name)
 
 
-@dataclass(frozen=True, eq=False)
-class _Map:
-    """How a preparation turns a slide mean into features: centred, scaled, and rotated where it keeps a part."""
-
-    offset: Float64[np.ndarray, " dim"]
-    scale: Float64[np.ndarray, " dim"]
-    basis: Float64[np.ndarray, "dim kept"] | None
-
-    def apply(self, means: Float64[np.ndarray, "slide dim"]) -> Float64[np.ndarray, "slide kept"]:
-        scaled = (means - self.offset) * self.scale
-        return scaled if self.basis is None else np.asarray(scaled @ self.basis)
-
-    def back(self, slope: Float64[np.ndarray, " kept"]) -> Float64[np.ndarray, " dim"]:
-        """Coefficients of the embeddings' own columns that give the same score."""
-        return np.asarray(self.scale * (slope if self.basis is None else self.basis @ slope))
-
-
-def _map_of(bag: Bag, fold: Fold, preparation: Preparation, n_bags: int, settings: ProbeSettings) -> _Map:
+def _map_of(bag: Bag, fold: Fold, preparation: Preparation, n_bags: int, settings: ProbeSettings) -> AffineMap:
+    """How a preparation turns a slide mean into features; rows have a mean square norm of one."""
     means = bag.mean[fold.train].astype(np.float64)
     if preparation.components is None:
         # All columns, however many: the span of the training slides holds everything a ridge penalty can use.
         mean, scale = means.mean(axis=0), means.std(axis=0)
-        varies = scale > 1e-6 * max(float(scale.max()), 1e-300)
+        varies = varying(scale)
         n_varies = max(int(varies.sum()), 1)
-        return _Map(mean, np.where(varies, 1 / np.where(varies, scale, 1.0), 0.0) / np.sqrt(n_varies * n_bags), None)
-    whitening = fit_whitening(
+        return AffineMap(mean, np.where(varies, 1 / np.where(varies, scale, 1.0), 0.0) / np.sqrt(n_varies * n_bags))
+    whitened = fit_whitening(
         means, np.ones(len(means)), widest=preparation.components, centred=False, seed=settings.seed
-    )
-    kept = whitening.basis.shape[1]
-    return _Map(whitening.mean, 1 / whitening.scale, whitening.basis / (whitening.spread * np.sqrt(kept * n_bags)))
+    ).whitened()
+    return AffineMap(whitened.offset, whitened.matrix / np.sqrt(whitened.matrix.shape[1] * n_bags))
 
 
 HEAD = RegisteredHead("mean", "mean, linear model", "means", FittedMean.load, fit_mean, takes_several=True)

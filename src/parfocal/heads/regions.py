@@ -14,9 +14,10 @@ from torch import Tensor
 from parfocal.bags import Bag
 from parfocal.geometry import format_mpp
 from parfocal.heads.contrast.moments import is_partly_read, region_numbers, slide_sums
-from parfocal.heads.preparation import Preparation, RowMap, fit_map
+from parfocal.heads.preparation import Preparation, fit_map
 from parfocal.heads.settings import ProbeSettings
 from parfocal.region_encoder import RegionEncoderConfig
+from parfocal.stats.whitening import AffineMap
 
 __all__ = [
     "PlacedRegions",
@@ -135,7 +136,7 @@ def fit_mean_maps(
     arrays: dict[str, np.ndarray] = {}
     for number, bag in enumerate(bags):
         fitted = fit_map(bag.mean, train, np.arange(len(train)), None, preparation, settings)
-        arrays |= fitted.arrays(f"mean {number}")
+        arrays |= fitted.state(f"mean {number}")
     return arrays
 
 
@@ -143,12 +144,8 @@ def prepared_means(
     bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
 ) -> Float32[np.ndarray, "picked kept"]:
     """The means of some slides, all bags side by side."""
-    of_slide = np.arange(len(slides))
     return np.concatenate(
-        [
-            RowMap.from_arrays(f"mean {number}", fitted)(bag.mean[slides], of_slide, bag.mean[slides])
-            for number, bag in enumerate(bags)
-        ],
+        [AffineMap.load(f"mean {number}", fitted).apply(bag.mean[slides]) for number, bag in enumerate(bags)],
         axis=1,
     )
 
@@ -175,7 +172,7 @@ def fit_region_maps(
     for number, bag in enumerate(bags):
         numbers, of_slide = _present_numbers(bag, train)
         centre = None if not by_slide or is_partly_read(bag, train) else _present_mean(bag, train)
-        arrays |= fit_map(bag.region_mean, numbers, of_slide, centre, preparation, settings).arrays(f"region {number}")
+        arrays |= fit_map(bag.region_mean, numbers, of_slide, centre, preparation, settings).state(f"region {number}")
     return arrays
 
 
@@ -185,11 +182,13 @@ def prepared_regions(
     """All regions of some slides, one array for each bag; NaN where a bag has nothing of a region."""
     prepared = []
     for number, bag in enumerate(bags):
-        row_map = RowMap.from_arrays(f"region {number}", fitted)
+        region_map = AffineMap.load(f"region {number}", fitted)
         there, of_slide = _present_numbers(bag, slides)
         numbers = region_numbers(bag, slides)
-        result = np.full((len(numbers), row_map.matrix.shape[1]), np.nan, dtype=np.float32)
-        result[bag.region_present[numbers]] = row_map(bag.region_mean[there], of_slide, _present_mean(bag, slides))
+        result = np.full((len(numbers), region_map.matrix.shape[1]), np.nan, dtype=np.float32)
+        result[bag.region_present[numbers]] = region_map.apply(
+            bag.region_mean[there], _present_mean(bag, slides), of_slide
+        )
         prepared.append(result)
     return prepared
 

@@ -11,8 +11,9 @@ from jaxtyping import Float, Float64
 
 from parfocal.cohort import Column
 from parfocal.heads.cox import fit_cox
+from parfocal.stats.regression import Ridge
 
-__all__ = ["fit_column", "fit_logistic", "fit_nonnegative", "fit_ridge", "predict_column", "row_space"]
+__all__ = ["fit_column", "fit_linear", "fit_logistic", "fit_nonnegative", "predict_column", "row_space"]
 
 _STEPS = 50
 _TOLERANCE = 1e-7
@@ -101,11 +102,11 @@ def fit_column(
     if column.family == "logistic":
         return fit_logistic(features, column.value, weight, penalty)
     if column.family == "linear":
-        return fit_ridge(features, column.value, weight, penalty)
+        return fit_linear(features, column.value, weight, penalty)
     return fit_cox(features, column, weight, penalty)
 
 
-def fit_ridge(
+def fit_linear(
     features: Float[np.ndarray, "stack case dim"],
     value: Float64[np.ndarray, " case"],
     weight: Float64[np.ndarray, "problem case"],
@@ -113,22 +114,11 @@ def fit_ridge(
 ) -> Float64[np.ndarray, "problem bound"]:
     """The coefficients of each linear problem, the intercept last, in closed form.
 
-    Minimised is half the weighted mean squared error of the standardised value + penalty / 2 * |coefficients|^2; the
-    coefficients come back in the unit of the value.
+    Minimised is half the weighted mean squared error + penalty / 2 * |coefficients|^2, both in units of the value's
+    variance, so that the penalty does not know that unit.
     """
-    x = features.astype(np.float64)
-    share = weight / weight.sum(axis=1, keepdims=True)
-    centre = np.matmul(share[:, None], x)[:, 0]  # (problem, dim)
-    mean = share @ value
-    spread = np.sqrt(np.maximum(share @ value**2 - mean**2, 1e-300))
-    left = (value - mean[:, None]) / spread[:, None]
-    gram = np.matmul((x * share[:, :, None]).transpose(0, 2, 1), x)
-    gram -= centre[:, :, None] * centre[:, None]
-    index = np.arange(x.shape[2])
-    gram[:, index, index] += penalty[:, None]
-    moment = np.matmul((share * left)[:, None], x)[:, 0]
-    slope = np.linalg.solve(gram, moment[:, :, None])[:, :, 0] * spread[:, None]
-    return np.concatenate([slope, (mean - (centre * slope).sum(axis=1))[:, None]], axis=1)
+    model = Ridge.of(features, value[:, None], weight).at(penalty)
+    return np.concatenate([model.coefficient[:, :, 0], model.intercept], axis=1)
 
 
 def fit_nonnegative(

@@ -23,11 +23,12 @@ from safetensors.numpy import load_file, save
 from parfocal.bags import Bag
 from parfocal.errors import ConfigError, FormatVersionError, StoreError
 from parfocal.files import check_permission, digest8
-from parfocal.heads import FittedProbe, ProbeState, Whitening, load_probe
+from parfocal.heads import FittedProbe, ProbeState, load_probe
 from parfocal.predict.calibration import Calibration
 from parfocal.predict.facts import FORMAT_VERSION, HeadFacts
 from parfocal.predict.outside import PARTS, BagHabit, Habits, Limit
 from parfocal.predict.page import write_head_page
+from parfocal.stats.whitening import Whitening
 from parfocal.version import __version__
 
 __all__ = ["TILES", "Head", "SourceBag", "load_head", "write_head"]
@@ -203,9 +204,7 @@ def _arrays(head: Head) -> dict[str, np.ndarray]:
         place = f"outside.{number}."
         arrays |= {f"{place}level": bag.level, f"{place}variance": bag.variance}
         arrays |= {f"{place}inside": bag.inside, f"{place}residue": bag.residue}
-        for name, whitening in (("means", bag.means), ("regions", bag.regions)):
-            for part in ("mean", "scale", "basis", "spread"):
-                arrays[f"{place}{name}.{part}"] = getattr(whitening, part)
+        arrays |= bag.means.state(f"{place}means") | bag.regions.state(f"{place}regions")
     # The format knows no strides; a copy in C order keeps an array without an axis as it is.
     return {name: np.array(array, order="C") for name, array in arrays.items()}
 
@@ -214,13 +213,10 @@ def _load_habits(facts: HeadFacts, arrays: Mapping[str, np.ndarray]) -> Habits:
     bags = []
     for number, name in enumerate(facts.outside.bags):
         own = _below(arrays, f"outside.{number}.")
-        means, regions = (
-            Whitening(*(own[f"{what}.{part}"] for part in ("mean", "scale", "basis", "spread")))
-            for what in ("means", "regions")
-        )
+        means, regions = Whitening.load("means", own), Whitening.load("regions", own)
         # The first heads did not know what a single region adds.
         inside = own.get("inside", np.stack([means.spread**2, 0 * means.spread]))
-        residue = own.get("residue", np.array([float(len(means.mean)), 0.0]))
+        residue = own.get("residue", np.array([float(len(means.scale)), 0.0]))
         bags.append(BagHabit(name, means, regions, own["level"], own["variance"], inside, residue))
     centre, scale = arrays["outside.centre"], arrays["outside.scale"]
     if not centre.shape == scale.shape == (len(bags), len(PARTS)):

@@ -25,7 +25,7 @@ from jaxtyping import Float, Float64, Int64
 from scipy.special import digamma, polygamma
 
 from parfocal.bags import Bag
-from parfocal.heads import Preparation, Whitening, fit_whitening
+from parfocal.stats.whitening import Whitening, fit_whitening
 
 __all__ = ["FALSE_ALARMS", "PARTS", "BagHabit", "Distance", "Habits", "Limit", "fit_habits", "furthest_of_each"]
 
@@ -298,7 +298,7 @@ def _split(
     rows: Float[np.ndarray, "row dim"], means: Whitening, *, centred: bool = False
 ) -> tuple[Float64[np.ndarray, "row component"], Float64[np.ndarray, " row"]]:
     """Rows along the components that slide means spread over, and the square of what points into none of them."""
-    scaled = (rows.astype(np.float64) - (0.0 if centred else means.mean)) / means.scale
+    scaled = (rows.astype(np.float64) - (0.0 if centred or means.mean is None else means.mean)) / means.scale
     inside = scaled @ means.basis
     return inside, np.maximum((scaled**2).sum(axis=1) - (inside**2).sum(axis=1), 0.0)
 
@@ -322,7 +322,7 @@ def _log_variance(bag: Bag, slide: int, regions: Whitening) -> tuple[Float64[np.
     What chance takes off the logarithm on average is added again, so that small slides have the level of large ones.
     """
     rows = _centred_regions(bag, slide)
-    whitened: Float[np.ndarray, "region component"] = rows @ regions.map_of(Preparation(regions.basis.shape[1]))
+    whitened: Float[np.ndarray, "region component"] = rows @ regions.whitened().matrix
     square = (whitened**2).sum(axis=0) / max(len(rows) - 1, 1)
     logs: Float64[np.ndarray, " component"] = np.log(np.maximum(square, _SMALLEST))
     return logs - (_log_chance(len(rows))[0] if len(rows) > 1 else 0.0), len(rows)

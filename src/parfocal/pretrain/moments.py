@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.pretrain.holdout import SlidePart
+from parfocal.stats.whitening import Whitening, leading_components
 from parfocal.store import LeftOut, SlideTokens
 
-__all__ = ["Moments", "Whitening", "training_moments", "whitening_of"]
+__all__ = ["Moments", "training_moments", "whitening_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,19 +28,6 @@ class Moments:
     sd: dict[float, Float64[np.ndarray, " dim"]]
     covariance: dict[float, Float64[np.ndarray, "dim dim"]]
     n_slides: dict[float, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Whitening:
-    """y = matrix z for a standardised embedding z, and back: z = inverse y.
-
-    Attributes:
-        matrix: rows are principal directions over the root of their shrunk variance, the largest first.
-        inverse: its inverse.
-    """
-
-    matrix: Float64[np.ndarray, "dim dim"]
-    inverse: Float64[np.ndarray, "dim dim"]
 
 
 def training_moments(
@@ -105,10 +93,8 @@ def whitening_of(
     """
     scale = np.where(sd > 0, sd, 1.0)
     correlation = (1 - shrinkage) * covariance / np.outer(scale, scale) + shrinkage * np.eye(len(sd))
-    variance, directions = np.linalg.eigh(correlation)
-    variance, directions = variance[::-1], directions[:, ::-1]
+    directions, variance = leading_components(correlation)
     # The sign of a direction is free: its largest entry is made positive, so that a rerun gives the same targets.
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, np.arange(len(sd))])
-    root = np.sqrt(np.maximum(variance, 1e-12))
-    return Whitening(directions.T / root[:, None], directions * root)
+    return Whitening(None, np.ones(len(sd)), directions, np.sqrt(np.maximum(variance, 1e-12)))

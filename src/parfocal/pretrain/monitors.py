@@ -7,9 +7,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from parfocal.stats.regression import Ridge
 
 __all__ = [
     "CollapseWatch",
@@ -119,10 +122,12 @@ def ridge_r2(
 
     Inputs are standardised by the fitted rows; the penalty is `strength` for each fitted row.
     """
-    predicted, mean = _ridge(x, y, fit, strength)
-    target = y.double().cpu()[~fit.cpu()]
-    spread = (target - mean).square().sum()
-    return float(1 - (target - predicted).square().sum() / spread) if float(spread) > 0 else math.nan
+    inputs, outputs, chosen = x.double().cpu().numpy(), y.double().cpu().numpy(), fit.cpu().numpy()
+    ridge = Ridge.of(inputs[chosen], outputs[chosen], standardised=True)
+    target = outputs[~chosen]
+    spread = float(((target - ridge.mean) ** 2).sum())
+    error = float(((target - ridge.at(strength).predict(inputs[~chosen])) ** 2).sum())
+    return 1 - error / spread if spread > 0 else math.nan
 
 
 def retention_probe(
@@ -153,12 +158,10 @@ def slide_probe(
     for one in torch.unique(place).tolist():
         mine = (place == one).nonzero().flatten()
         fit[mine[score[mine].argsort()[: len(mine) // 2]]] = True
-    indicator = torch.nn.functional.one_hot(place, len(slides)).double()
-    predicted, _ = _ridge(x, indicator, fit, 1e-2)
-    named = predicted.argmax(dim=1)
-    scored = place[~fit]
-    chance = torch.bincount(scored).max() / len(scored)
-    return float((named == scored).double().mean()), float(chance)
+    inputs, indicator = x.double().numpy(), np.eye(len(slides))[place.numpy()]
+    model = Ridge.of(inputs[fit.numpy()], indicator[fit.numpy()], standardised=True).at(1e-2)
+    named, scored = model.predict(inputs[~fit.numpy()]).argmax(axis=1), place[~fit].numpy()
+    return float((named == scored).mean()), float(np.bincount(scored).max() / len(scored))
 
 
 def halves_by_slide(slide: Int[Tensor, " row"], region: Int[Tensor, " row"]) -> Bool[Tensor, " row"]:
@@ -211,17 +214,3 @@ class CollapseWatch:
         new = [(key, text) for key, text in found if key not in self.said]
         self.said.extend(key for key, _ in new)
         return [f"step {step}: the representation may be collapsing: {text}" for _, text in new]
-
-
-def _ridge(
-    x: Float[Tensor, "row input"], y: Float[Tensor, "row output"], fit: Bool[Tensor, " row"], strength: float
-) -> tuple[Float[Tensor, "scored output"], Float[Tensor, " output"]]:
-    """The prediction for the rows outside `fit`, and the mean of y over those inside."""
-    x, y, fit = x.double().cpu(), y.double().cpu(), fit.cpu()
-    center, sd = x[fit].mean(dim=0), x[fit].std(dim=0, correction=0)
-    z = (x - center) / torch.where(sd > 1e-12, sd, 1.0)
-    mean = y[fit].mean(dim=0)
-    zf = z[fit]
-    gram = zf.T @ zf + strength * max(len(zf), 1) * torch.eye(z.shape[1], dtype=z.dtype)
-    weights = torch.linalg.solve(gram, zf.T @ (y[fit] - mean))
-    return z[~fit] @ weights + mean, mean

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parfocal.pretrain.moments import Whitening
 from parfocal.pretrain.objectives import beta_nll, masked_embedding_loss, region_contrast, variance_covariance
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.region_encoder import EncodedRegions, RegionEncoder, RegionModel
 from parfocal.region_encoder.batch import RegionBatch
+from parfocal.stats.whitening import Whitening
 
 __all__ = ["LOSS_PARTS", "HiddenTokens", "Teacher", "Trainee"]
 
@@ -138,8 +138,9 @@ class Trainee(nn.Module):
     def set_whitening(self, whitening: Mapping[float, Whitening]) -> None:
         """Take over the whitening of each magnification."""
         for k, mpp in enumerate(self.mpps):
-            dim = len(whitening[mpp].matrix)
-            for buffer, values in ((self.whiten, whitening[mpp].matrix), (self.unwhiten, whitening[mpp].inverse)):
+            matrix, inverse = whitening[mpp].whitened().matrix, whitening[mpp].inverse()
+            dim = len(matrix)
+            for buffer, values in ((self.whiten, matrix.T), (self.unwhiten, inverse.T)):
                 buffer[k, :dim, :dim] = torch.from_numpy(values.copy())
 
     def level_of(self, mpp: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:

@@ -214,7 +214,7 @@ def _fit_fold(
             if times > 0:
                 terms.append(make_term(number, pair, part, best.candidate.power, float(times), maps))
     return FittedContrast(
-        tuple(one.offset for one in maps),
+        tuple(one.mean for one in maps),
         tuple(terms),
         means.probe,
         np.array(weights),

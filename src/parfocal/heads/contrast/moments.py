@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from parfocal.bags import Bag
 from parfocal.cohort import Fold
 from parfocal.heads.contrast.refinement import Along
-from parfocal.heads.preparation import Preparation, fit_whitening
+from parfocal.heads.preparation import Preparation
 from parfocal.heads.settings import ProbeSettings
+from parfocal.stats.whitening import Whitening, fit_whitening
 
 __all__ = [
     "Pair",
-    "RegionMap",
     "centred_regions",
     "cross_moments",
     "fit_region_map",
@@ -28,21 +28,6 @@ __all__ = [
 ]
 
 _FEWEST_READ = 0.99
-
-
-@dataclass(frozen=True, eq=False)
-class RegionMap:
-    """How one bag's region means are prepared in one fold.
-
-    Attributes:
-        offset: what is subtracted from every region; None where regions are centred on their own slide's mean.
-        matrix: whitens to the widest number of components.
-        spread: of the training regions along each component before whitening, mean square one.
-    """
-
-    offset: Float64[np.ndarray, " dim"] | None
-    matrix: Float64[np.ndarray, "dim component"]
-    spread: Float64[np.ndarray, " component"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +151,7 @@ def cross_moments(
 
 def fit_region_map(
     bag: Bag, rows: Float32[np.ndarray, "region dim"], fold: Fold, settings: ProbeSettings, *, by_slide: bool
-) -> RegionMap:
+) -> Whitening:
     """Fitted on the regions of the training slides, every slide with the same weight.
 
     Args:
@@ -181,17 +166,12 @@ def fit_region_map(
     of_slide = np.repeat(np.arange(len(fold.train)), counts)
     there = bag.region_present[numbers]
     weight = 1 / np.bincount(of_slide[there], minlength=len(fold.train))[of_slide[there]]
-    whitening = fit_whitening(
+    return fit_whitening(
         rows[numbers[there]],
         weight,
         widest=max(settings.widest, *settings.components),
         centred=by_slide,
         seed=settings.seed,
-    )
-    return RegionMap(
-        None if by_slide else whitening.mean,
-        whitening.basis / (whitening.scale[:, None] * whitening.spread),
-        whitening.spread / np.sqrt((whitening.spread**2).mean()),
     )
 
 
@@ -203,7 +183,7 @@ def pairs_of(n_bags: int) -> list[tuple[int, int]]:
 def pair_up(
     bags: Sequence[Bag],
     regions: Sequence[Float32[np.ndarray, "region _dim"]],
-    maps: Sequence[RegionMap],
+    maps: Sequence[Whitening],
     fold: Fold,
     *,
     lifted: int = 0,
@@ -222,11 +202,10 @@ def pair_up(
     there = [bag.region_present[numbers] for bag in bags]
     whitened = []
     for present, rows, one in zip(there, regions, maps, strict=True):
-        prepared = np.full((len(numbers), one.matrix.shape[1]), np.nan, dtype=np.float32)
-        offset = 0.0 if one.offset is None else one.offset.astype(np.float32)
-        prepared[present] = (rows[numbers[present]] - offset) @ one.matrix.astype(np.float32)
+        prepared = np.full((len(numbers), one.basis.shape[1]), np.nan, dtype=np.float32)
+        prepared[present] = one.whitened().single().apply(rows[numbers[present]])
         if lifted:
-            by_slide = one.offset is None
+            by_slide = one.mean is None
             prepared = lift(prepared[:, :lifted], present, n_regions, by_slide=by_slide)
         whitened.append(prepared)
     of_slide = np.repeat(np.arange(len(fold.train)), n_regions)
@@ -237,7 +216,10 @@ def pair_up(
         both = there[a] & there[b]
         moments = cross_moments(whitened[a], whitened[b], both, bounds)
         sides = (whitened[a], whitened[b]) if both.all() else (whitened[a][both], whitened[b][both])
-        spread = tuple(np.ones(whitened[side].shape[1]) if lifted else maps[side].spread for side in (a, b))
+        spread = tuple(
+            np.ones(whitened[side].shape[1]) if lifted else maps[side].spread / np.sqrt((maps[side].spread ** 2).mean())
+            for side in (a, b)
+        )
         result.append(Pair(a, b, moments, (spread[0], spread[1]), sides, of_slide[both], n_regions, lifted))
     return result
 

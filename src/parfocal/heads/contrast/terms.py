@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float64, Int64
 
 from parfocal.bags import Bag
 from parfocal.heads.contrast.candidates import Part
-from parfocal.heads.contrast.moments import Pair, RegionMap, lift, region_numbers, slide_sums
+from parfocal.heads.contrast.moments import Pair, lift, region_numbers, slide_sums
+from parfocal.stats.whitening import Whitening
 
 __all__ = ["PairTerm", "make_term", "project"]
 
@@ -95,7 +96,7 @@ class PairTerm:
         )
 
 
-def make_term(column: int, pair: Pair, part: Part, power: float, times: float, maps: Sequence[RegionMap]) -> PairTerm:
+def make_term(column: int, pair: Pair, part: Part, power: float, times: float, maps: Sequence[Whitening]) -> PairTerm:
     """A part of a candidate as directions in the columns of the embeddings.
 
     Args:
@@ -106,7 +107,7 @@ def make_term(column: int, pair: Pair, part: Part, power: float, times: float, m
         times: what its score is multiplied with.
         maps: of every bag.
     """
-    first, second = maps[pair.first].matrix, maps[pair.second].matrix
+    first, second = maps[pair.first].whitened().matrix, maps[pair.second].whitened().matrix
     u, v, lifts = part.u, part.v, _NO_LIFTS
     if pair.lifted:
         lifts = Lifts(first[:, : pair.lifted], second[:, : pair.lifted])

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from parfocal.heads.contrast.moments import cross_moments
-from parfocal.heads.preparation import Preparation, Whitening, fit_whitening
 from parfocal.run.events import OnEvent, Progress
+from parfocal.stats.whitening import Whitening, fit_whitening
 from parfocal.store import LeftOut, SlideTokens
 
 __all__ = [
@@ -176,7 +176,7 @@ def read_rows(
     left_out = left_out or LeftOut(strict=True)
     within = within or {slide: slide for slide in slides}
     whitening = _fit(read, left_out, mpps, slides, within, components, rng, seed)
-    mapping = {mpp: one.map_of(Preparation(components)) for mpp, one in whitening.items()}
+    mapping = {mpp: one.whitened(components).matrix for mpp, one in whitening.items()}
     k = min(one.shape[1] for one in mapping.values())
     mapping = {mpp: one[:, :k] for mpp, one in mapping.items()}
     means: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
