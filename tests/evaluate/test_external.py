@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parfocal.errors import ConfigError
-from parfocal.stats import bootstrap_auc_difference, delong_interval, delong_test
+from parfocal.stats import auc, delong_interval, delong_test, patient_bootstrap
 
 from .drawn import cohort_of, drawn
 
@@ -20,7 +20,12 @@ def test_two_classes_have_delongs_interval_and_test_against_the_training_cohorts
     scores = [one.external.score[:, 0] for one in made.fits if one.external is not None]
     truth = outside.is_positive
     rng = np.random.default_rng(1)
-    drawn_again = bootstrap_auc_difference(truth, scores[4], scores[best], np.arange(70), rng=rng)
+    drawn_again = patient_bootstrap(
+        lambda drawn: auc(truth[drawn], scores[4][drawn]) - auc(truth[drawn], scores[best][drawn]),
+        np.arange(70),
+        rng=rng,
+        strata=truth,
+    )
 
     run = result.runs[4].external
     assert run is not None

@@ -14,7 +14,6 @@ from parfocal.errors import ConfigError
 from parfocal.heads import (
     FoldPrediction,
     ProbeSettings,
-    contrast_matrices,
     cross_moments,
     fit_contrast,
     fit_mean,
@@ -27,6 +26,13 @@ from parfocal.lab.synthetic.xscale import StratSettings, draw_cohort
 from parfocal.stats import auc
 
 SETTINGS = ProbeSettings(components=(4, 8), inner_folds=3, lifted=(3,))
+
+
+def contrast_matrices(moments: np.ndarray, column: Column, weight: np.ndarray) -> np.ndarray:
+    """For each problem and each of `RANKS` the matrix of norm one whose score is `<F_i, M>`."""
+    found = find_contrasts(moments, column, weight)
+    factors = [found.factors(rank) for rank in RANKS]
+    return np.stack([u @ v.transpose(0, 2, 1) for u, v in factors], axis=1)
 
 
 def column_of(label: np.ndarray) -> Column:

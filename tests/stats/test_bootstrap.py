@@ -4,7 +4,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parfocal.stats import bootstrap_auc_difference, patient_bootstrap, patient_draws, weighted_auc
+from parfocal.stats import Interval, auc, patient_bootstrap, patient_draws, weighted_auc
+
+
+def bootstrap_auc_difference(
+    truth: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    patients: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    draws: int = 2000,
+) -> Interval:
+    """The AUC of the first arm less that of the second, patients drawn within their class."""
+
+    def difference(drawn: np.ndarray) -> float:
+        return auc(truth[drawn], first[drawn]) - auc(truth[drawn], second[drawn])
+
+    return patient_bootstrap(difference, patients, rng=rng, strata=truth, draws=draws)
 
 
 def test_it_is_scipys_bca_where_each_patient_has_one_case() -> None:

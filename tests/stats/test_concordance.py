@@ -82,8 +82,8 @@ def test_weighted_cases_are_cases_that_are_there_several_times(seed: int) -> Non
     areas = weighted_auc(label, score, weight)
 
     assert ordered.tolist() == pytest.approx([concordance(value, score), concordance(value[drawn], score[drawn])])
-    of_draw = harrell_concordance(time[drawn], event[drawn], score[drawn]).value
-    assert timed.tolist() == pytest.approx([harrell_concordance(time, event, score).value, of_draw])
+    of_draw = harrell_concordance(time[drawn], event[drawn], score[drawn])
+    assert timed.tolist() == pytest.approx([harrell_concordance(time, event, score), of_draw])
     assert areas.tolist() == pytest.approx([auc(label, score), auc(label[drawn], score[drawn])])
 
 

@@ -82,11 +82,6 @@ class Bag:
         """The bag without some slides."""
         return self.of_slides([number for number, slide in enumerate(self.slides) if slide not in slides])
 
-    @property
-    def partly_read(self) -> bool:
-        """Whether more than one region in a hundred has no instance, as after reading on a budget."""
-        return bool(self.region_present.mean() < 0.99) if len(self.region_present) else False
-
 
 def own_names(source: EmbeddingSet) -> tuple[str, ...]:
     """The names of a set's own bags: its magnifications, or `region`."""

@@ -110,7 +110,7 @@ def measure(outcome: Outcome, score: Float64[np.ndarray, "unit column"]) -> floa
     if outcome.kind == "binary":
         return auc(outcome.value, ranked)
     if outcome.kind == "survival":
-        return harrell_concordance(outcome.value, outcome.event, ranked).value
+        return harrell_concordance(outcome.value, outcome.event, ranked)
     return concordance(outcome.value, ranked)
 
 

@@ -13,7 +13,6 @@ from parfocal.heads.base import (
     predict,
 )
 from parfocal.heads.bilinear import fit_bilinear
-from parfocal.heads.contrast.directions import contrast_matrices
 from parfocal.heads.contrast.fit import fit_contrast
 from parfocal.heads.contrast.moments import cross_moments
 from parfocal.heads.finetune import fit_finetuned
@@ -34,7 +33,6 @@ __all__ = [
     "ProbeState",
     "RegisteredHead",
     "average_predictions",
-    "contrast_matrices",
     "cross_moments",
     "fit_attention",
     "fit_bilinear",

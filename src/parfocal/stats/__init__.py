@@ -16,13 +16,12 @@ from parfocal.stats.auc import (
     delong_covariance,
     delong_interval,
     delong_test,
-    hanley_mcneil_se,
     mean_roc,
     newcombe_interval,
     roc_curve,
     weighted_auc,
 )
-from parfocal.stats.bootstrap import PatientDraws, bootstrap_auc_difference, patient_bootstrap, patient_draws
+from parfocal.stats.bootstrap import PatientDraws, patient_bootstrap, patient_draws
 from parfocal.stats.calibration import (
     CalibrationLine,
     ReliabilityBin,
@@ -33,7 +32,6 @@ from parfocal.stats.calibration import (
     wilson_interval,
 )
 from parfocal.stats.concordance import (
-    Concordance,
     PairTally,
     RankedPairs,
     concordance,
@@ -57,13 +55,11 @@ from parfocal.stats.cross_validated import (
     standard_error,
 )
 from parfocal.stats.interval import Interval, rule_of_three
-from parfocal.stats.repeated import nadeau_bengio_interval, nadeau_bengio_se
 from parfocal.stats.tasks import SignedRankTest, holm, mean_over_targets, wilcoxon_signed_rank
 
 __all__ = [
     "AucTest",
     "CalibrationLine",
-    "Concordance",
     "CrossValidated",
     "FoldTest",
     "Interval",
@@ -77,7 +73,6 @@ __all__ = [
     "auc",
     "auc_interval",
     "balanced_accuracy",
-    "bootstrap_auc_difference",
     "brier_score",
     "calibration_line",
     "concordance",
@@ -89,13 +84,10 @@ __all__ = [
     "detectable_difference",
     "expected_calibration_error",
     "explained_variance",
-    "hanley_mcneil_se",
     "harrell_concordance",
     "holm",
     "mean_over_targets",
     "mean_roc",
-    "nadeau_bengio_interval",
-    "nadeau_bengio_se",
     "newcombe_interval",
     "one_against_rest_auc",
     "ordered_pairs",

@@ -20,7 +20,6 @@ __all__ = [
     "delong_covariance",
     "delong_interval",
     "delong_test",
-    "hanley_mcneil_se",
     "mean_roc",
     "newcombe_interval",
     "roc_curve",
@@ -134,14 +133,6 @@ def delong_test(
     reach = float(stats.norm.ppf(0.5 + level / 2)) * se
     interval = Interval(difference, difference - reach, difference + reach, level, "DeLong, paired")
     return AucTest(float(values[0]), float(values[1]), interval, z, float(2 * stats.norm.sf(abs(z))))
-
-
-def hanley_mcneil_se(value: Number, n_positive: int, n_negative: int) -> float:
-    """The standard error of an AUC from its value and the numbers of cases alone (Hanley and McNeil 1982)."""
-    q1 = value / (2 - value)
-    q2 = 2 * value**2 / (1 + value)
-    variance = value * (1 - value) + (n_positive - 1) * (q1 - value**2) + (n_negative - 1) * (q2 - value**2)
-    return float(np.sqrt(max(variance, 0.0) / (n_positive * n_negative)))
 
 
 def newcombe_interval(value: Number, n_positive: int, n_negative: int, level: float = 0.95) -> Interval:

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 from scipy import stats
 
-from parfocal.stats.auc import auc
 from parfocal.stats.interval import Interval
 
-__all__ = ["PatientDraws", "bootstrap_auc_difference", "patient_bootstrap", "patient_draws"]
+__all__ = ["PatientDraws", "patient_bootstrap", "patient_draws"]
 
 _BLOCK = 256  # draws at a time
 
@@ -122,24 +121,6 @@ def patient_draws(
     # A patient who is alone in a class cannot be left out of the jackknife.
     spared = np.concatenate([pool if len(pool) > 1 else pool[:0] for pool in pools])
     return PatientDraws(counts[:, of_case], of_case, spared)
-
-
-def bootstrap_auc_difference(
-    is_positive: Shaped[np.ndarray, "case"],
-    first: Shaped[np.ndarray, "case"],
-    second: Shaped[np.ndarray, "case"],
-    patients: Shaped[np.ndarray, "case"],
-    *,
-    rng: np.random.Generator,
-    draws: int = 2000,
-    level: float = 0.95,
-) -> Interval:
-    """AUC of the first arm minus AUC of the second on one fixed test set, patients drawn within their class."""
-
-    def difference(drawn: Int64[np.ndarray, "draw"]) -> float:
-        return auc(is_positive[drawn], first[drawn]) - auc(is_positive[drawn], second[drawn])
-
-    return patient_bootstrap(difference, patients, rng=rng, strata=is_positive, draws=draws, level=level)
 
 
 def _pools(

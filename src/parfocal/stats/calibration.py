@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped
 from scipy import optimize, special, stats
+from sklearn import metrics
 
 from parfocal.stats.interval import Interval
 
@@ -112,8 +113,7 @@ def calibration_line(is_positive: Shaped[np.ndarray, "case"], log_odds: Shaped[n
 
 def brier_score(is_positive: Shaped[np.ndarray, "case"], probability: Shaped[np.ndarray, "case"]) -> float:
     """The mean squared distance of the probability from what happened; .25 for always saying one half."""
-    truth, predicted = _checked(is_positive, probability)
-    return float(((predicted - truth) ** 2).mean())
+    return float(metrics.brier_score_loss(*_checked(is_positive, probability), pos_label=1))
 
 
 def wilson_interval(n_yes: int, n: int, level: float = 0.95) -> Interval:
@@ -124,12 +124,10 @@ def wilson_interval(n_yes: int, n: int, level: float = 0.95) -> Interval:
     """
     if not 0 <= n_yes <= n or n < 1:
         raise ValueError(f"a share needs 0 <= yes <= cases and a case, got {n_yes} of {n}")
-    z2 = float(stats.norm.ppf(0.5 + level / 2)) ** 2
-    share = n_yes / n
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    reach = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    low, high = stats.binomtest(n_yes, n).proportion_ci(level, method="wilson")
     # At 0 and n of n the end is the estimate itself; rounding may put it a hair beyond.
-    return Interval(share, min(float(middle - reach), share), max(float(middle + reach), share), level, "Wilson")
+    share = n_yes / n
+    return Interval(share, min(float(low), share), max(float(high), share), level, "Wilson")
 
 
 def _checked(

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from parfocal.stats.auc import auc
 
 __all__ = [
-    "Concordance",
     "PairTally",
     "RankedPairs",
     "concordance",
@@ -42,17 +41,38 @@ def concordance(value: Shaped[np.ndarray, " case"], score: Shaped[np.ndarray, " 
     values, scores = np.asarray(value, dtype=np.float64), np.asarray(score, dtype=np.float64)
     if not (np.isfinite(values).all() and np.isfinite(scores).all()):
         raise ValueError("values and scores of a concordance must be finite")
-    won, pairs = 0.0, 0
-    for start in range(0, len(values), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        above = values[rows, None] > values
-        pairs += int(above.sum())
-        won += float(
-            (above & (scores[rows, None] > scores)).sum() + 0.5 * (above & (scores[rows, None] == scores)).sum()
-        )
-    if not pairs:
+    share = tally_order(values, scores).share
+    if np.isnan(share):
         raise ValueError(f"a concordance needs two different values; all {len(values)} cases have the same")
-    return won / pairs
+    return share
+
+
+def harrell_concordance(
+    time: Shaped[np.ndarray, "case"], event: Shaped[np.ndarray, "case"], risk: Shaped[np.ndarray, "case"]
+) -> float:
+    """The share of comparable pairs in which the higher risk has the earlier event; a tied risk counts a half.
+
+    A pair is comparable when the case with the earlier time had its event, or when the times are equal and only one of
+    the two had it (the other was seen to live longer). Two events at one time say nothing.
+
+    Args:
+        time: time of the event or of the last look, in any unit, not negative.
+        event: 1 where the event was seen, 0 where the case is censored.
+        risk: larger means earlier.
+
+    Raises:
+        ValueError: no comparable pair, a negative time, an event that is not 0/1, or a number that is not finite.
+    """
+    times = np.asarray(time, dtype=np.float64)
+    risks = np.asarray(risk, dtype=np.float64)
+    if not (np.isfinite(times).all() and np.isfinite(risks).all()) or (times < 0).any():
+        raise ValueError("times and risks must be finite, and times not negative")
+    if not np.isin(event, (0, 1)).all():
+        raise ValueError("events are 1 (seen) or 0 (censored)")
+    share = tally_times(times, event, risks).share
+    if np.isnan(share):
+        raise ValueError(f"no two of the {len(times)} cases can be compared: {int(np.sum(event))} events were seen")
+    return share
 
 
 def one_against_rest_auc(
@@ -139,6 +159,11 @@ class PairTally:
     pairs: Float64[np.ndarray, " case"]
 
     @property
+    def n_pairs(self) -> int:
+        """Number of pairs; every one is in the tally of two cases."""
+        return int(self.pairs.sum()) // 2
+
+    @property
     def share(self) -> float:
         """The share of pairs that are ranked right; NaN where there is none."""
         total = float(self.pairs.sum())
@@ -149,8 +174,7 @@ class PairTally:
 
         With the share itself it is the derivative of the share by the case's weight, and adds up to zero.
         """
-        # Every pair is in the tally of two cases.
-        return np.asarray((self.won - expected * self.pairs) / (self.pairs.sum() / 2))
+        return np.asarray((self.won - expected * self.pairs) / self.n_pairs)
 
 
 def tally_classes(is_positive: Shaped[np.ndarray, " case"], score: Shaped[np.ndarray, " case"]) -> PairTally:
@@ -188,54 +212,3 @@ def _tally(above: Callable[[slice], Bool[np.ndarray, "row case"]], score: Shaped
             total[rows] += counted.sum(axis=1)
             total += counted.sum(axis=0)
     return PairTally(won, pairs)
-
-
-@dataclass(frozen=True)
-class Concordance:
-    """Harrell's C and the pairs behind it."""
-
-    value: float
-    concordant: int
-    discordant: int
-    tied_risk: int
-
-    @property
-    def comparable(self) -> int:
-        """Number of pairs that say anything."""
-        return self.concordant + self.discordant + self.tied_risk
-
-
-def harrell_concordance(
-    time: Shaped[np.ndarray, "case"], event: Shaped[np.ndarray, "case"], risk: Shaped[np.ndarray, "case"]
-) -> Concordance:
-    """The share of comparable pairs in which the higher risk has the earlier event; a tied risk counts a half.
-
-    A pair is comparable when the case with the earlier time had its event, or when the times are equal and only one of
-    the two had it (the other was seen to live longer). Two events at one time say nothing.
-
-    Args:
-        time: time of the event or of the last look, in any unit, not negative.
-        event: 1 where the event was seen, 0 where the case is censored.
-        risk: larger means earlier.
-
-    Raises:
-        ValueError: no comparable pair, a negative time, an event that is not 0/1, or a number that is not finite.
-    """
-    times = np.asarray(time, dtype=np.float64)
-    risks = np.asarray(risk, dtype=np.float64)
-    if not (np.isfinite(times).all() and np.isfinite(risks).all()) or (times < 0).any():
-        raise ValueError("times and risks must be finite, and times not negative")
-    if not np.isin(event, (0, 1)).all():
-        raise ValueError("events are 1 (seen) or 0 (censored)")
-    seen = np.asarray(event, dtype=bool)
-    concordant = discordant = tied = 0
-    # One row at a time: a matrix of all pairs of 20,000 cases would be 400 MB.
-    for case in np.flatnonzero(seen):
-        later = (times > times[case]) | ((times == times[case]) & ~seen)
-        concordant += int((risks[later] < risks[case]).sum())
-        discordant += int((risks[later] > risks[case]).sum())
-        tied += int((risks[later] == risks[case]).sum())
-    comparable = concordant + discordant + tied
-    if not comparable:
-        raise ValueError(f"no two of the {len(times)} cases can be compared: {int(seen.sum())} events were seen")
-    return Concordance((concordant + tied / 2) / comparable, concordant, discordant, tied)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Float64
 
 from parfocal.cohort import Column
 
-__all__ = ["RANKS", "Contrasts", "contrast_matrices", "even_noise", "find_contrasts", "rank_name"]
+__all__ = ["RANKS", "Contrasts", "even_noise", "find_contrasts", "rank_name"]
 
 _FLIP_FLOPS = 2
 _SHRINKAGE = 0.1
@@ -53,7 +53,8 @@ class Contrasts:
     ) -> tuple[Float64[np.ndarray, "problem a value"], Float64[np.ndarray, "problem b value"]]:
         """U and V of the matrices U V^T of norm one, 0 where nothing differs.
 
-        They hold the leading `rank` pairs of directions, or all of them shrunk by the noise.
+        They hold the leading `rank` pairs of directions; or all of them, with singular values shrunk to what is left
+        above the noise (Gavish and Donoho 2017), and where nothing is left the leading pair.
         """
         kept = _singular_weights(self.s, self.noise, self.d.shape[1:], rank) * self.differs[:, None]
         u, v = self.u * np.sqrt(kept)[:, None], self.v * np.sqrt(kept)[:, None]
@@ -156,27 +157,6 @@ def _inverse_root(covariance: np.ndarray) -> Float64[np.ndarray, "k k"]:
         return np.eye(k)  # slides that do not differ have no noise, and nothing to even out
     values, vectors = np.linalg.eigh((1 - _SHRINKAGE) * covariance / mean + _SHRINKAGE * np.eye(k))
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
-
-
-def contrast_matrices(
-    moments: Float[np.ndarray, "slide a b"], column: Column, weight: Float64[np.ndarray, "problem slide"]
-) -> Float64[np.ndarray, "problem rank a b"]:
-    """For each problem and each of `RANKS` the matrix of norm one whose score is `<F_i, M>`.
-
-    The shrunk one weighs singular values by what is left of them above the noise (Gavish and Donoho 2017); where
-    nothing is left, it is the leading pair.
-
-    Args:
-        moments: of the training slides.
-        column: of the same slides.
-        weight: of each slide in each problem; 0 leaves it out.
-
-    Raises:
-        ValueError: no problem has slides that differ.
-    """
-    found = find_contrasts(moments, column, weight)
-    factors = [found.factors(rank) for rank in RANKS]
-    return np.stack([u @ v.transpose(0, 2, 1) for u, v in factors], axis=1)
 
 
 def _singular_weights(
