@@ -6,32 +6,82 @@ from torch import nn
 
 from parfocal.pretrain import PretrainSettings, StepsDone, pretrain_encoder, read_metrics
 from parfocal.pretrain.events import PretrainEvent
-from parfocal.pretrain.optimiser import MuonAdamW, new_optimizer, orthogonalised
+from parfocal.pretrain.optimiser import MuonAdamW, new_optimizer
 
 from .conftest import MakeSet
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
-def test_all_singular_values_become_alike_and_the_vectors_stay(shape: tuple[int, int]) -> None:
+def test_all_singular_values_of_a_step_become_alike_and_the_vectors_stay(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     u, _ = torch.linalg.qr(torch.randn(shape[0], 24, generator=generator, dtype=torch.float64))
     v, _ = torch.linalg.qr(torch.randn(shape[1], 24, generator=generator, dtype=torch.float64))
-    matrix = (u * torch.logspace(0, -2, 24, dtype=torch.float64)) @ v.T
+    layer = nn.Linear(shape[1], shape[0], bias=False, dtype=torch.float64)
+    nn.init.zeros_(layer.weight)
+    layer.weight.grad = (u * torch.logspace(0, -2, 24, dtype=torch.float64)) @ v.T
 
-    found = u.T @ orthogonalised(matrix) @ v
+    MuonAdamW(layer, lr=1.0, weight_decay=0.0).step()
+    found = -u.T @ layer.weight.detach() @ v / (0.2 * max(shape) ** 0.5)
 
-    # The quintic's range; what is left off the diagonal is rounding of float64.
+    # The quintic's range; what is left off the diagonal is rounding of bfloat16, in which torch iterates.
     assert float(found.diagonal().min()) > 0.65
     assert float(found.diagonal().max()) < 1.25
-    assert (found - found.diagonal().diag()).abs().max() < 1e-9
+    assert (found - found.diagonal().diag()).abs().max() < 0.06
 
 
-def test_bfloat16_and_nothing_are_forgiven() -> None:
-    matrix = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
-    exact = orthogonalised(matrix.double())
+def former_steps(weights: list[torch.Tensor], gradients: list[list[torch.Tensor]], *, lr: float, decay: float) -> dict:
+    """What this package did before torch had Muon, written down again: one matrix, then one vector; and its state."""
+    matrix, vector = (one.clone() for one in weights)
+    momentum, first, second = torch.zeros_like(matrix), torch.zeros_like(vector), torch.zeros_like(vector)
+    for number, (of_matrix, of_vector) in enumerate(gradients, start=1):
+        matrix *= 1 - lr * decay
+        momentum.lerp_(of_matrix, 0.05)
+        ahead = of_matrix.lerp(momentum, 0.95)
+        x = (ahead if len(ahead) <= ahead.shape[1] else ahead.T).double()
+        x = x / x.norm()
+        for _ in range(5):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        x = x if len(ahead) <= ahead.shape[1] else x.T
+        matrix -= lr * 0.2 * max(matrix.shape) ** 0.5 * x.float()
+        first.lerp_(of_vector, 0.1)
+        second.mul_(0.999).addcmul_(of_vector, of_vector, value=0.001)
+        spread = (second / (1 - 0.999**number)).sqrt() + 1e-8
+        vector -= lr / (1 - 0.9**number) * first / spread
+    groups = [
+        {"lr": lr, "weight_decay": decay, "orthogonal": True, "params": [0]},
+        {"lr": lr, "weight_decay": 0.0, "orthogonal": False, "params": [1]},
+    ]
+    of_vector = {"step": torch.tensor(float(len(gradients))), "first": first, "second": second}
+    state = {"state": {0: {"momentum": momentum}, 1: of_vector}, "param_groups": groups}
+    return {"weights": [matrix, vector], "state": state}
 
-    assert (orthogonalised(matrix).double() - exact).norm() / exact.norm() < 0.05
-    assert torch.equal(orthogonalised(torch.zeros(16, 20)), torch.zeros(16, 20))
+
+def test_steps_are_those_of_before_torch_had_muon_and_a_run_from_then_goes_on() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(40, 24)
+    start = [one.detach().clone() for one in (layer.weight, layer.bias)]
+    gradients = [[torch.randn(one.shape, generator=generator) for one in start] for _ in range(8)]
+    before = former_steps(start, gradients[:5], lr=0.02, decay=0.1)
+    expected = former_steps(start, gradients, lr=0.02, decay=0.1)["weights"]
+
+    def step_on(optimizer: MuonAdamW, some: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+        for one in some:
+            layer.weight.grad, layer.bias.grad = one
+            optimizer.step()
+        return [layer.weight.detach().clone(), layer.bias.detach().clone()]
+
+    whole = step_on(MuonAdamW(layer, lr=0.02, weight_decay=0.1), gradients)
+    with torch.no_grad():
+        layer.weight.copy_(before["weights"][0])
+        layer.bias.copy_(before["weights"][1])
+    resumed = MuonAdamW(layer, lr=1.0, weight_decay=1.0)
+    resumed.load_state_dict(before["state"])
+
+    for moved in (whole, step_on(resumed, gradients[5:])):
+        # torch iterates in bfloat16, of which three digits are left; weights moved by about 0.1.
+        assert torch.allclose(moved[0], expected[0], atol=2e-3)
+        assert torch.allclose(moved[1], expected[1], atol=1e-6)
 
 
 def test_a_step_of_a_matrix_has_the_size_that_adamw_would_give_it() -> None:

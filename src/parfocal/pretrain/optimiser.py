@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from parfocal.pretrain.settings import PretrainSettings
 
-__all__ = ["MuonAdamW", "choose_autocast", "new_optimizer", "orthogonalised", "parameter_groups"]
+__all__ = ["MuonAdamW", "choose_autocast", "new_optimizer", "parameter_groups"]
 
 _AMPERE = 8
 """The first compute capability with bfloat16; before, it is emulated and slow."""
@@ -41,12 +40,8 @@ def choose_autocast(wanted: Literal["auto", "float32", "bfloat16"], device: torc
 _FEWEST = 16
 """Rows and columns that a matrix has at least to be orthogonalised: a map between a few numbers has no spectrum."""
 
-# The quintic iteration of Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/: steepest at 0, so that weak
-# directions grow fast; singular values end between 0.7 and 1.2.
-_QUINTIC = (3.4445, -4.7750, 2.0315)
-_ROUNDS = 5
-_MOMENTUM = 0.95
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+# What the state of the first runs with Muon was called before torch had it.
+_FORMER_NAMES = {"momentum": "momentum_buffer", "first": "exp_avg", "second": "exp_avg_sq"}
 
 
 def new_optimizer(module: nn.Module, settings: PretrainSettings, *, device: torch.device) -> torch.optim.Optimizer:
@@ -81,13 +76,15 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices = [p for p in trained if p.ndim == 2 and min(p.shape) >= _FEWEST]
         chosen = {id(p) for p in matrices}
         others = [p for p in trained if id(p) not in chosen]
-        groups = [
-            {"params": matrices, "orthogonal": True, "weight_decay": weight_decay},
-            {"params": others, "orthogonal": False, "weight_decay": 0.0},
-        ]
-        super().__init__([group for group in groups if group["params"]], {"lr": lr})
+        self.parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            self.parts.append(muon)
+        if others:
+            self.parts.append(torch.optim.AdamW(others, lr=lr, weight_decay=0.0))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Move all weights that have a gradient.
 
@@ -96,47 +93,23 @@ class MuonAdamW(torch.optim.Optimizer):
         """
         if closure is not None:
             raise ValueError("MuonAdamW takes no closure: compute the gradient, then step")
-        for group in self.param_groups:
-            move = self._move_matrix if group["orthogonal"] else self._move_other
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    move(parameter, parameter.grad, group["lr"])
+        for part in self.parts:
+            part.step()
 
-    def _move_matrix(self, weight: Tensor, gradient: Tensor, lr: float) -> None:
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        momentum: Tensor = state["momentum"]
-        momentum.lerp_(gradient, 1 - _MOMENTUM)
-        ahead = gradient.lerp(momentum, _MOMENTUM)
-        weight.add_(orthogonalised(ahead), alpha=-lr * 0.2 * max(weight.shape) ** 0.5)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state, also from that of a run that began before torch had Muon."""
+        groups = [
+            {**now, **{key: value for key, value in saved.items() if key != "orthogonal"}}
+            for now, saved in zip(self.param_groups, state_dict["param_groups"], strict=True)
+        ]
+        state = {
+            number: {_FORMER_NAMES.get(name, name): value for name, value in one.items()}
+            for number, one in state_dict["state"].items()
+        }
+        super().load_state_dict({"state": state, "param_groups": groups})
+        self._share()
 
-    def _move_other(self, weight: Tensor, gradient: Tensor, lr: float) -> None:
-        state = self.state[weight]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
-            state["first"], state["second"] = torch.zeros_like(weight), torch.zeros_like(weight)
-        state["step"] += 1
-        first, second = state["first"], state["second"]
-        first.lerp_(gradient, 1 - _BETAS[0])
-        second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        done = float(state["step"])
-        spread = (second / (1 - _BETAS[1] ** done)).sqrt_().add_(_EPSILON)
-        weight.addcdiv_(first, spread, value=-lr / (1 - _BETAS[0] ** done))
-
-
-def orthogonalised(matrix: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
-    """The matrix with all singular values near 1 (0.7 to 1.2) and its singular vectors kept; of 0, 0.
-
-    In bfloat16 where the device multiplies it fast: the iteration forgives rounding.
-    """
-    wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
-    is_fast = matrix.device.type == "cuda" or (matrix.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
-    x = wide.to(torch.bfloat16 if is_fast and matrix.dtype == torch.float32 else matrix.dtype)
-    x = x / x.norm().clamp(min=1e-7)
-    a, b, c = _QUINTIC
-    for _ in range(_ROUNDS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x if len(matrix) <= matrix.shape[1] else x.T).to(matrix.dtype)
+    def _share(self) -> None:
+        """Let the parts see the groups and the state of the whole, which a scheduler changes and a checkpoint holds."""
+        for part, group in zip(self.parts, self.param_groups, strict=True):
+            part.param_groups, part.state = [group], self.state
