@@ -19,6 +19,7 @@ from parfocal.heads import (
     fit_mean,
     load_probe,
     predict,
+    preparations,
 )
 from parfocal.stats import auc
 
