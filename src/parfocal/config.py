@@ -1,15 +1,17 @@
-"""How a slide is cut into regions and tiles: the settings that every later stage shares."""
+"""Settings and the files that hold them; among them how a slide is cut into regions, which every later stage shares."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from parfocal.errors import ConfigError
 from parfocal.files import file_digest8
 from parfocal.geometry import format_mpp, whole_ratio
 
-__all__ = ["WAYS_TO_TISSUE", "GridConfig", "Settings"]
+__all__ = ["WAYS_TO_TISSUE", "GridConfig", "Settings", "first_problem", "parse_yaml", "read_yaml"]
 
 WAYS_TO_TISSUE = ("default", "otsu", "none")
 """The ways to find tissue that need no file."""
@@ -17,6 +19,83 @@ WAYS_TO_TISSUE = ("default", "otsu", "none")
 
 class Settings(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """The base of all settings: frozen, and an unknown name is an error."""
+
+
+_MOST_VALUES = 100_000
+"""In a file of settings; one that holds more, such as by aliases in aliases, was not written by a person."""
+
+
+def read_yaml(path: Path, what: str) -> dict[Any, Any]:
+    """The sections of a file of settings.
+
+    Args:
+        path: a YAML file.
+        what: what it is to be, for messages, such as `study`.
+
+    Raises:
+        ConfigError: it cannot be read, says something twice, or holds no sections.
+    """
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"cannot read the {what} {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no {what}: it must hold sections with their values.")
+    return content
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text of YAML 1.2 says: `yes` is a word, `3e-4` a number; digits behind a zero, and dates, are names.
+
+    Raises:
+        ValueError: it is no YAML, says a key twice, or holds too much.
+    """
+    from ruamel.yaml import YAML, SafeConstructor, YAMLError  # only who reads a file of settings waits for it
+    from ruamel.yaml.constructor import DuplicateKeyError
+
+    class Constructor(SafeConstructor):  # type: ignore[misc]
+        def construct_yaml_int(self, node: Any) -> Any:
+            return node.value if re.fullmatch("0[0-9]+", node.value) else super().construct_yaml_int(node)
+
+    Constructor.add_constructor("tag:yaml.org,2002:int", Constructor.construct_yaml_int)
+    Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+    loader = YAML(typ="safe", pure=True)
+    loader.Constructor = Constructor
+    try:
+        content = loader.load(text)
+        n_values = _n_values(content, {})
+    except DuplicateKeyError as error:
+        key = re.search('duplicate key "(.*?)" with value', str(error))
+        twice = repr(key[1]) if key else "a key"
+        raise ValueError(f"{twice} stands here twice, the second time in line {error.problem_mark.line + 1}") from error
+    except YAMLError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if n_values > _MOST_VALUES:
+        raise ValueError(f"it holds more than {_MOST_VALUES:,} values, as by aliases in aliases")
+    return content
+
+
+def _n_values(content: Any, known: dict[int, int]) -> int:
+    """How many values there are where each alias counts as all that it stands for; each is looked at once."""
+    if not isinstance(content, (dict, list)):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = _MOST_VALUES + 1  # of what holds itself there is no end
+        inside = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_n_values(value, known) for value in inside)
+    return known[id(content)]
+
+
+def first_problem(error: ValidationError) -> str:
+    """The place in some settings that is wrong, and what is expected there, in one line."""
+    # A misspelt key is missing under its right name too; what stands in the file is what the user can find.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    messages: Mapping[str, str] = {"extra_forbidden": "there is no such setting", "missing": "must be given"}
+    message = messages.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {message}" if where else message
 
 
 class GridConfig(Settings):

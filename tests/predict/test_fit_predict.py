@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from safetensors.numpy import load_file, save
 
 from parfocal.cli import main
@@ -271,7 +270,7 @@ def test_a_study_says_itself_what_it_was_about(
             "probes": QUICK.probes.model_dump(mode="json"),
         },
     }  # fmt: skip
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "study.yaml").write_text(json.dumps(content))
     run_study(read_study(tmp_path / "study.yaml"), tmp_path / "made")
     promised = json.loads((tmp_path / "made" / "report" / "results.json").read_text())["targets"]["red"]["arms"]
 

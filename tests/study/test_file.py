@@ -1,11 +1,12 @@
 """A study file says what it means, and what is wrong with it, in one line that names the file and the place."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from parfocal.config import parse_yaml
 from parfocal.errors import ConfigError
 from parfocal.study.file import packaged_studies, read_study
 
@@ -65,7 +66,7 @@ def test_labels_say_how_their_table_is_read(file: Path) -> None:
     ],
 )
 def test_paths_in_an_encoders_name_are_relative_to_the_file_too(file: Path, written: Any, read: str) -> None:
-    file.write_text(SMALL.replace("filterbank", yaml.safe_dump(written, default_flow_style=True).removesuffix("...\n")))
+    file.write_text(SMALL.replace("filterbank", json.dumps(written)))
 
     assert read_study(file).encoder == read.format(file.parent)
 
@@ -94,11 +95,11 @@ def test_what_is_set_beside_paths_in_short_keeps_them(file: Path) -> None:
     ("place", "value", "told"),
     [
         ("models.mem.lr", -1, "models.mem.lr: Input should be greater than 0"),
-        ("models.mem.learning_rate", 1, "models.mem.learning_rate: there is no such key"),
+        ("models.mem.learning_rate", 1, "models.mem.learning_rate: there is no such setting"),
         ("models.a/b", {}, "models.a/b: use letters"),
         ("models.mem.devices", 4, "models.mem.devices: a study is one process"),
-        ("seed", 1, "seed: there is no such key"),
-        ("evaluation.probes.componentz", 1, "evaluation.probes.componentz: there is no such key"),
+        ("seed", 1, "seed: there is no such setting"),
+        ("evaluation.probes.componentz", 1, "evaluation.probes.componentz: there is no such setting"),
         ("grid.region_um", 500, "grid: region_um=500 is not a whole number"),
         ("labels.targets", {"msi": {"kind": "tall"}}, "labels.targets.msi.kind: Input should be 'auto', 'binary'"),
         ("labels.file", None, "labels.file: "),
@@ -111,14 +112,14 @@ def test_what_is_set_beside_paths_in_short_keeps_them(file: Path) -> None:
 def test_what_is_wrong_is_said_in_one_line_with_the_file_and_the_place(
     file: Path, place: str, value: Any, told: str
 ) -> None:
-    content = yaml.safe_load(SMALL)
+    content = parse_yaml(SMALL)
     *parents, last = place.split(".")
     inside = content
     for name in parents:
         inside[name] = inside.get(name) or {}
         inside = inside[name]
     inside[last] = value
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(json.dumps(content))
 
     with pytest.raises(ConfigError) as refused:
         read_study(file)
@@ -142,6 +143,30 @@ def test_a_file_that_is_no_study_is_refused(file: Path, content: str, told: str)
         read_study(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[yes, no, on]", ["yes", "no", "on"]),
+        ("012", "012"),
+        ("3e-4", 3e-4),
+        ("2024-03-02", "2024-03-02"),
+        ("true", True),
+        ("0.50", 0.5),
+    ],
+)
+def test_a_value_is_what_a_person_reads(text: str, value: Any) -> None:
+    assert parse_yaml(text) == value
+    assert type(parse_yaml(text)) is type(value)
+
+
+def test_aliases_in_aliases_are_refused_and_not_worked_out(file: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
+    for content in ("\n".join(lines), "a: &a [*a]"):
+        file.write_text(content)
+        with pytest.raises(ConfigError, match="more than 100,000 values"):
+            read_study(file)
+
+
 def test_an_absent_file_names_the_studies_that_come_along() -> None:
     with pytest.raises(ConfigError, match="comes with demo, paper"):
         read_study("papper")
@@ -158,5 +183,5 @@ def test_a_study_that_comes_along_stands_in_the_folder_of_studies_too(name: str)
 def test_a_misspelt_key_is_named_and_not_the_one_that_it_is_missing_for(file: Path) -> None:
     file.write_text(file.read_text().replace("targets:", "targest:"))
 
-    with pytest.raises(ConfigError, match="targest: there is no such key"):
+    with pytest.raises(ConfigError, match="targest: there is no such setting"):
         read_study(file)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from tyro.conf import Positional
 
 from parfocal.cli.command import Output, parse_and_call, print_json, print_table
 from parfocal.cli.lines import say, tell
+from parfocal.config import parse_yaml
 from parfocal.errors import ConfigError
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
@@ -97,8 +97,8 @@ def _parsed(changes: Sequence[str]) -> dict[str, Any]:
         if not equals or not place:
             raise ConfigError(f"--set {change}: expected is KEY=VALUE, such as models.mem.epochs=5.")
         try:
-            parsed[place] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            parsed[place] = parse_yaml(value)
+        except ValueError as error:
             raise ConfigError(f"--set {change}: {' '.join(str(error).split())}") from error
     return parsed
 

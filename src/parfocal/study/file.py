@@ -1,12 +1,12 @@
 """A study file: the whole chain, from slides or features to the comparison that was named before looking."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from parfocal.config import first_problem, read_yaml
 from parfocal.encoders.spec import parse_spec
 from parfocal.errors import ConfigError, EncoderError
 from parfocal.study.settings import Study
@@ -37,36 +37,16 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         ConfigError: the file cannot be read, or it is no study; the text names the file and the place in it.
     """
     file = _find(Path(path))
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _EachKeyOnce)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the study {file}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} is no study: it must hold sections such as slides, models and labels.")
+    content = read_yaml(file, "study")
     try:
         content = _rooted(content, file.resolve().parent)
         for place, value in (overrides or {}).items():
             _set(content, place, value)
         return Study.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{file}: {_first_error(error)}") from error
+        raise ConfigError(f"{file}: {first_problem(error)}") from error
     except EncoderError as error:
         raise ConfigError(f"{file}: encoder: {error}") from error
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML whose second `models:` is an error, and not the only one that counts."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping, refused where it says one key twice."""
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands here twice", key.start_mark)
-            seen.add(name)
-        found: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return found
 
 
 def _find(path: Path) -> Path:
@@ -147,15 +127,3 @@ def _set(content: dict[str, Any], place: str, value: Any) -> None:
         inside = inside[name]
     last = place.rpartition(".")[2]
     inside[last] = changes[last]
-
-
-def _first_error(error: ValidationError) -> str:
-    # A misspelt key is missing under its right name too; what stands in the file is what the user can find.
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "there is no such key"
-    elif first["type"] == "missing":
-        message = "must be given"
-    return f"{where}: {message}" if where else message

@@ -145,7 +145,7 @@ def test_the_design_of_the_evidence_has_at_least_fourteen_cells_and_three_seeds(
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("axes: [", "cannot read"), ("- 1", "must hold axes"), ("seed: [1]\naxes: {}", "no such setting")],
+    [("axes: [", "cannot read"), ("- 1", "must hold sections"), ("seed: [1]\naxes: {}", "no such setting")],
 )
 def test_a_file_that_is_no_design_is_refused_with_its_name(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "mine.yaml"

@@ -10,10 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
-from parfocal.config import Settings
+from parfocal.config import Settings, first_problem, read_yaml
 from parfocal.errors import ConfigError
 from parfocal.files import digest8
 from parfocal.lab.explore.axes import REGION, SHARED_BY_ALL, TILES, Level, label_of, levels_of
@@ -144,15 +143,9 @@ def read_design(path: Path) -> Design:
         ConfigError: the file cannot be read, or it is no design.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the design {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no design: it must hold axes with their values.")
-    try:
-        return Design(**content)
+        return Design.model_validate(read_yaml(path, "design"))
     except ValidationError as error:
-        raise ConfigError(f"{path} is no design: {_first_error(error)}") from error
+        raise ConfigError(f"{path} is no design: {first_problem(error)}") from error
 
 
 def plan_cells(design: Design) -> CellPlan:
@@ -246,7 +239,7 @@ def _settings(name: str, values: Mapping[str, Any]) -> PretrainSettings:
     try:
         return PretrainSettings(**values)
     except ValidationError as error:
-        raise ConfigError(f"the cell {name!r} cannot be pretrained: {_first_error(error)}") from error
+        raise ConfigError(f"the cell {name!r} cannot be pretrained: {first_problem(error)}") from error
 
 
 def _name(chosen: Mapping[str, Level], levels: Mapping[str, tuple[Level, ...]], changed: frozenset[str]) -> str:
@@ -262,12 +255,3 @@ def _check_distinct(cells: list[Cell]) -> None:
         twin = seen.setdefault(cell.digest, cell.name)
         if twin != cell.name:
             raise ConfigError(f"the cells {twin!r} and {cell.name!r} have the same settings. Leave one out.")
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "there is no such setting"
-    return f"{where}: {message}" if where else message
