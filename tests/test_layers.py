@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"terminal"}),
     frozenset({"errors"}),
     frozenset({"geometry", "files", "plugins"}),
-    frozenset({"config", "stats"}),
+    frozenset({"config", "stats", "table"}),
     frozenset({"slides"}),
     frozenset({"run"}),
     frozenset({"regions"}),

@@ -50,10 +50,11 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ValueError: it is no YAML, says a key twice, or holds too much.
     """
-    from ruamel.yaml import YAML, SafeConstructor, YAMLError  # only who reads a file of settings waits for it
-    from ruamel.yaml.constructor import DuplicateKeyError
+    from ruamel.yaml import YAML  # only who reads a file of settings waits for it
+    from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
+    from ruamel.yaml.error import YAMLError
 
-    class Constructor(SafeConstructor):  # type: ignore[misc]
+    class Constructor(SafeConstructor):
         def construct_yaml_int(self, node: Any) -> Any:
             return node.value if re.fullmatch("0[0-9]+", node.value) else super().construct_yaml_int(node)
 

@@ -160,6 +160,19 @@ def test_a_manifest_gives_ids_paths_and_resolutions(tmp_path: Path) -> None:
     assert find_slides([table]) == expected
 
 
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_manifest_may_come_from_a_spreadsheet(tmp_path: Path, coding: str, separator: str) -> None:
+    table = tmp_path / "slides.csv"
+    rows = [["slide", "path", "mpp", "scan"], ["a", "\u00e4.svs", "0,25", ""], ["b", "b.svs"]]
+    table.write_text("\n".join(map(separator.join, rows)), encoding=coding)
+
+    assert read_manifest(table) == [
+        SlideSource("a", tmp_path / "\u00e4.svs", 0.25),
+        SlideSource("b", tmp_path / "b.svs"),
+    ]
+
+
 @pytest.mark.parametrize("header", ["slide,path, mpp", "Slide,PATH,MPP", " slide , path ,Mpp "])
 def test_a_header_may_have_spaces_and_capitals(tmp_path: Path, header: str) -> None:
     table = tmp_path / "slides.csv"

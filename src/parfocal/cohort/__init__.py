@@ -26,7 +26,6 @@ from parfocal.cohort.splits import (
     whole_fold,
     write_splits,
 )
-from parfocal.cohort.table import Table, read_table, some_of
 from parfocal.cohort.target import LabelColumns, Target, read_target
 from parfocal.cohort.units import Units, units
 from parfocal.cohort.words import (
@@ -51,7 +50,6 @@ __all__ = [
     "OutcomeKind",
     "Scheme",
     "Splits",
-    "Table",
     "Target",
     "Units",
     "class_name",
@@ -66,11 +64,9 @@ __all__ = [
     "read_groups",
     "read_labels",
     "read_splits",
-    "read_table",
     "read_target",
     "read_test_cohort",
     "show_words",
-    "some_of",
     "strata",
     "units",
     "whole_fold",

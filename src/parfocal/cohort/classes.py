@@ -12,7 +12,6 @@ from jaxtyping import Float64
 
 from parfocal.cohort.outcome import Outcome, OutcomeKind, happened
 from parfocal.cohort.reading import LabelledSlides
-from parfocal.cohort.table import some_of
 from parfocal.cohort.words import (
     check_spelling,
     class_key,
@@ -26,6 +25,7 @@ from parfocal.cohort.words import (
     word_of,
 )
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.table import some_of
 
 __all__ = ["MOST_CLASSES", "AskedKind", "outcome_as", "outcome_of"]
 
@@ -37,7 +37,8 @@ _LONG_CODE = 6
 _RARE = 5  # a class this much rarer than the second largest may be a slip of the pen
 # Grades and stages are often written as numbers and words in one column: 0, 1+, 2+; 3a, 3b; I, II, IV.
 _GRADE = re.compile(r"\d+\s*(\+|[a-dA-D])?|[IVX]+[A-C]?\d?")
-_CODE_OF_MISSING = re.compile(r"-?9{2,}(\.0+)?|-9(\.0+)?")
+# What registers and statistics programs write for an unknown value: 99, -9, 888, 9998.
+_CODE_OF_MISSING = re.compile(r"-?(77+|88+|99+|99+[78])(\.0+)?|-[789](\.0+)?")
 
 
 def outcome_of(
@@ -295,14 +296,15 @@ def _numbers(given: LabelledSlides, kind: OutcomeKind) -> Outcome:
 
 
 def _ask_about_codes(given: LabelledSlides, value: Float64[np.ndarray, " slide"]) -> None:
-    """Raise where a number such as -999 lies so far from all others that it stands for a missing value."""
+    """Raise where a number such as -999, far from all others or alone below 0, may stand for a missing value."""
     is_code = np.array([_CODE_OF_MISSING.fullmatch(text) is not None and text not in given.settled
                         for text in given.values])  # fmt: skip
     others = value[~is_code]
     if not is_code.any() or len(others) == 0:
         return
     low, high = float(others.min()), float(others.max())
-    far = np.flatnonzero(is_code & ((value < low - (high - low)) | (value > high + (high - low))))
+    below = (value < low - (high - low)) | ((value < 0) & (low >= 0))
+    far = np.flatnonzero(is_code & (below | (value > high + (high - low))))
     if len(far):
         counts = Counter(given.values[number] for number in far)
         raise ConfigError(

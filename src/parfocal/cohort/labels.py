@@ -13,9 +13,9 @@ from parfocal.cohort.classes import AskedKind, outcome_as, outcome_of
 from parfocal.cohort.outcome import Outcome, said_as_words
 from parfocal.cohort.patients import PatientRule
 from parfocal.cohort.reading import LabelledSlides, matched, one_site_each, read_labels
-from parfocal.cohort.table import some_of
 from parfocal.cohort.words import class_name, decimal_points, number_then_name, show_words
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.table import some_of
 from parfocal.terminal import printable
 
 __all__ = ["Cohort", "CountedBy", "cohort_of", "read_cohort", "read_test_cohort"]

@@ -5,10 +5,10 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 
 from parfocal.cohort.patients import PatientRule
-from parfocal.cohort.table import some_of
 from parfocal.cohort.words import id_key, number_of
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.slides.folders import PICTURE_SUFFIXES, SLIDE_SUFFIXES
+from parfocal.table import some_of
 from parfocal.terminal import printable
 
 __all__ = ["match_slides"]

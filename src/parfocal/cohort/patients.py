@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from parfocal.cohort.table import some_of
 from parfocal.errors import ConfigError
+from parfocal.table import some_of
 from parfocal.terminal import printable
 
 __all__ = ["PatientRule", "patient_rule"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from parfocal.cohort.matching import match_slides
 from parfocal.cohort.patients import PatientRule, patient_rule, torn_tcga_patients
-from parfocal.cohort.table import Table, TableRow, read_table, some_of
-from parfocal.cohort.words import check_spelling, missing_words, one_line, show_words, spreadsheet_damage, word_of
+from parfocal.cohort.words import check_spelling, missing_words, show_words, spreadsheet_damage, word_of
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.table import Table, TableRow, one_line, read_table, some_of
 from parfocal.terminal import printable
 
 __all__ = ["LabelledSlides", "matched", "one_site_each", "read_labels"]

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Int64
 
 from parfocal.cohort.labels import Cohort
 from parfocal.cohort.outcome import Outcome, strata
-from parfocal.cohort.table import read_table, some_of
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.files import write_csv
+from parfocal.table import read_table, some_of
 
 __all__ = ["Fold", "Scheme", "Splits", "deal_folds", "make_splits", "read_splits", "whole_fold", "write_splits"]
 

@@ -1,4 +1,4 @@
-"""Names that a person reads as one: they differ in case, in blanks, in the kind of dash, or in look-alike letters.
+"""Names that a person reads as one: they differ in case, blanks, dashes, a mark at the end, or look-alike letters.
 
 Words that stand for no value, as public portals, spreadsheets and statistics programs write them.
 
@@ -27,7 +27,6 @@ __all__ = [
     "number_hint",
     "number_of",
     "number_then_name",
-    "one_line",
     "show_words",
     "spreadsheet_damage",
     "word_of",
@@ -177,24 +176,28 @@ def spreadsheet_damage(text: str, *, is_id: bool) -> str | None:
 
 _INNER = re.compile(r"(?<=[^\W\d])[-.](?=\w)|(?<=\w)[-.](?=[^\W\d])")
 _WHOLE = re.compile(r"\+?0*(\d+)(?:\.0*)?", re.ASCII)
+# Letters of Cyrillic and Greek that cannot be told from Latin ones, as they come from keyboards and scanned forms.
+_OTHER_SCRIPTS = str.maketrans(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0405\u0406\u0408"
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf\u03bd",
+    "ABEKMHOPCTYXSIJaeopcyxsijABEZHIKMNOPTYXov",
+)
+_AFTER_A_NAME = ".,:;!?*"
 _LOOK_ALIKE = str.maketrans({"l": "1", "I": "1", "|": "1", "O": "0", "o": "0"})
 
 
-def one_line(text: str) -> str:
-    """The text with every run of blanks and line ends as one blank, and without what is not seen."""
-    return " ".join("".join(char for char in text if unicodedata.category(char) != "Cf").split())
-
-
 def id_key(text: str) -> str:
-    """Equal for two ids that a person takes for one: case, blanks, dashes, zeros around a whole number."""
+    """Equal for two ids that a person takes for one: case, blanks, dashes, alphabet, zeros around a whole number."""
     key = _plain(text).casefold()
     whole = _WHOLE.fullmatch(key)
     return whole[1] if whole else key
 
 
 def class_key(text: str) -> str:
-    """Equal for two classes that a person takes for one: as `id_key`, `MSI-H` is `MSI H`, and a number its value."""
+    """Equal for two classes that a person takes for one: as `id_key`, and `MSI-H` is `MSI H`, `neg.` `neg`, 1.0 1."""
     key = id_key(text)
+    key = key.rstrip(_AFTER_A_NAME) or key
     number = number_of(key)
     if number is None:
         return _INNER.sub("", key)
@@ -233,7 +236,7 @@ def _alike(names: Iterable[str], key: Callable[[str], str]) -> Iterable[tuple[st
 
 
 def _plain(text: str) -> str:
-    """One spelling of letters (NFKC), one kind of dash and quote, no blanks, nothing that is not seen."""
+    """One spelling of letters (NFKC), one alphabet, one kind of dash and quote, no blanks, nothing that is not seen."""
     kept = []
     for char in unicodedata.normalize("NFKC", text):
         category = unicodedata.category(char)
@@ -242,7 +245,7 @@ def _plain(text: str) -> str:
         if category == "Pd" or char in "\u2212_":
             char = "-"
         kept.append("" if char in "\"'`\u2018\u2019\u201c\u201d\u00b4" else char)
-    return "".join(kept)
+    return "".join(kept).translate(_OTHER_SCRIPTS)
 
 
 def _look_alike(name: str) -> str:
@@ -258,8 +261,10 @@ def _difference(names: tuple[str, ...]) -> str:
         return "upper and lower case"
     if all(number_of(one) is not None for one in plain):
         return "how one number is written"
+    if len(plain) == 1 and any(name.translate(_OTHER_SCRIPTS) != name for name in names):
+        return "letters of two alphabets that look alike"
     if len(plain) == 1:
         return "blanks, dashes, quotes or the coding of letters"
     if len({class_key(name) for name in names}) == 1:
-        return "case, blanks or dashes"
+        return "case, blanks, dashes, alphabet or what stands at the end"
     return "letters and digits that look alike"

@@ -1,13 +1,12 @@
 """Which slides a run is about: from files, folders and manifests to a list of ids and paths."""
 
-import csv
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from parfocal.errors import ConfigError, ParfocalWarning
@@ -15,6 +14,7 @@ from parfocal.slides.calibration import check_slide_mpp
 from parfocal.slides.dicom import read_dicom_header
 from parfocal.slides.folders import PICTURE_SUFFIXES, SLIDE_SUFFIXES, search_folder, slide_name
 from parfocal.slides.on_disk import path_problem, real_path
+from parfocal.table import read_lines
 from parfocal.terminal import printable
 
 __all__ = ["SlideIds", "SlideSource", "find_slides", "read_manifest"]
@@ -85,9 +85,9 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     """Read a table of slides.
 
     Args:
-        csv_path: a CSV with the columns `slide` (id), `path`, and optionally `mpp` (empty: what the file says) and
-            `scan` (which one of a file that holds several, from 0), in any case. Paths are relative to the manifest.
-            Other columns are not read.
+        csv_path: a table as those of labels, with the columns `slide` (id), `path`, and optionally `mpp` (empty: what
+            the file says) and `scan` (which one of a file that holds several, from 0), in any case. Paths are relative
+            to the manifest. Other columns are not read.
 
     Raises:
         ConfigError: it is absent or no such table, or a row of it makes no sense; the text names the line.
@@ -95,23 +95,19 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     problem = path_problem(csv_path)
     if problem:
         raise ConfigError(f"cannot read the manifest {csv_path}: {problem}.")
-    try:
-        with csv_path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = [name.lower() for name in columns]
-            twice = [name for name in _COLUMNS if reader.fieldnames.count(name) > 1]
-            if twice:
-                raise ConfigError(f"{csv_path} has the column {twice[0]} twice: {', '.join(columns)}. Keep one.")
-            missing = [name for name in ("slide", "path") if name not in reader.fieldnames]
-            if missing:
-                raise ConfigError(
-                    f"{csv_path} lacks the column {' and '.join(missing)}: it has {', '.join(columns) or 'nothing'}. "
-                    "Expected are slide,path and optionally mpp,scan."
-                )
-            sources = [_row(csv_path, reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"cannot read the manifest {csv_path}: {error}.") from error
+    (_, header), *lines = read_lines(csv_path) or [(1, [])]
+    shown = [name.strip() for name in header]
+    columns = [name.lower() for name in shown]
+    twice = [name for name in _COLUMNS if columns.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{csv_path} has the column {twice[0]} twice: {', '.join(shown)}. Keep one.")
+    missing = [name for name in ("slide", "path") if name not in columns]
+    if missing:
+        raise ConfigError(
+            f"{csv_path} lacks the column {' and '.join(missing)}: it has {', '.join(shown) or 'nothing'}. "
+            "Expected are slide,path and optionally mpp,scan."
+        )
+    sources = [_row(csv_path, line, columns, cells) for line, cells in lines]
     if not sources:
         raise ConfigError(f"{csv_path} lists no slide. Expected is one line per slide under slide,path[,mpp][,scan].")
     paths = [str(s.path) if s.scan is None else f"{s.path} (scan {s.scan})" for s in sources]
@@ -122,15 +118,15 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     return sources
 
 
-def _row(csv_path: Path, line: int, row: dict[str, Any]) -> SlideSource:
-    # What stands beyond the header's columns; a decimal comma ends there too.
-    beyond = row.pop(None, [])  # type: ignore[call-overload]
-    if any(value.strip() for value in beyond):
+def _row(csv_path: Path, line: int, columns: Sequence[str], cells: Sequence[str]) -> SlideSource:
+    beyond = cells[len(columns) :]  # a decimal comma ends there too
+    if any(cell.strip() for cell in beyond):
         raise ConfigError(
             f"{csv_path}, line {line}: {','.join(beyond)!r} stands beyond the last column. "
             "Name the column in the header, or quote a value that holds a comma."
         )
-    slide, path, mpp, scan = ((row.get(name) or "").strip() for name in _COLUMNS)
+    row = dict(zip(columns, cells, strict=False))
+    slide, path, mpp, scan = (row.get(name, "").strip() for name in _COLUMNS)
     if not slide or not path:
         raise ConfigError(f"{csv_path}, line {line}: slide and path must not be empty, found {slide!r} and {path!r}.")
     if "\0" in path:
@@ -139,7 +135,7 @@ def _row(csv_path: Path, line: int, row: dict[str, Any]) -> SlideSource:
     if problem:
         raise ConfigError(f"{csv_path}, line {line}: the slide id {slide!r} cannot name a file: {problem}.")
     try:
-        slide_mpp = float(mpp) if mpp else None
+        slide_mpp = float(mpp.replace(",", ".")) if mpp else None  # no slide has thousands of microns per pixel
     except ValueError as error:
         raise ConfigError(
             f"{csv_path}, line {line}: mpp of {slide} is {mpp!r}; expected is a number such as 0.5, or nothing."

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.cohort import some_of
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError, as_problem
 from parfocal.files import digest8, file_digest8, provenance, writing
 from parfocal.geometry import format_mpp
@@ -25,6 +24,7 @@ from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.slides import SlideIds, SlideSource, find_slides
 from parfocal.stats import holm
 from parfocal.store import EmbeddingSet, LeftOut, open_sets, with_readable_index
+from parfocal.table import some_of
 
 __all__ = ["SynergyResult", "SynergySettings", "measure_synergy"]
 

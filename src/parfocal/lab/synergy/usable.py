@@ -12,10 +12,10 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from parfocal.cohort import some_of
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.lab.synergy.moments import CohortRows, pair_moments
+from parfocal.table import some_of
 
 __all__ = ["near_identical", "units_together", "unusable_slides"]
 

@@ -1,4 +1,4 @@
-"""A table of text: a CSV or a workbook, each row with its line, and how lists of names are said in a message.
+"""A table that a user wrote: a CSV or a workbook as text, each row with its line.
 
 The lines of a CSV, whatever a spreadsheet made of it: separator, coding, comments at its head.
 
@@ -10,18 +10,18 @@ import csv
 import datetime
 import io
 import re
+import unicodedata
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parfocal.cohort.words import one_line
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.files import original_cell
 from parfocal.terminal import printable
 
-__all__ = ["Table", "TableRow", "is_workbook", "read_delimited", "read_table", "read_workbook", "some_of"]
+__all__ = ["Table", "TableRow", "one_line", "read_lines", "read_table", "some_of"]
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # The longest first: the mark of UTF-32 begins with that of UTF-16.
@@ -34,7 +34,28 @@ _MARKS = (
 )
 
 
-def read_delimited(path: Path) -> list[tuple[int, list[str]]]:
+def one_line(text: str) -> str:
+    """The text with every run of blanks and line ends as one blank, and without what is not seen."""
+    return " ".join("".join(char for char in text if unicodedata.category(char) != "Cf").split())
+
+
+def read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """The lines of a CSV or of the only sheet of a workbook that hold something, each with its number there.
+
+    Raises:
+        ConfigError: it is absent, or cannot be read as either.
+    """
+    if not path.is_file():
+        raise ConfigError(f"cannot read {path}: there is no such file.")
+    try:
+        with path.open("rb") as file:
+            is_workbook = file.read(4) in (_ZIP, _OLE)  # many programs write plain text and call it .xls
+        return _read_workbook(path) if is_workbook else _read_delimited(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from error
+
+
+def _read_delimited(path: Path) -> list[tuple[int, list[str]]]:
     """The lines that hold something, the header first, each with its number in the file.
 
     The separator is the one of comma, semicolon, tab and bar that the header has most of, outside quotes; a first line
@@ -44,6 +65,10 @@ def read_delimited(path: Path) -> list[tuple[int, list[str]]]:
         ConfigError: it is no text, in no UTF, a quote is not closed, or the header can be read in two ways.
     """
     text = _decoded(path, path.read_bytes())
+    if text.lstrip().startswith("<"):
+        raise ConfigError(
+            f"cannot read {path}: it is a page of HTML or XML. Save it as a workbook (.xlsx) or as a CSV."
+        )
     start, line, separator = _header(text)
     if separator is None:
         separator = _separator(path, text[start:])
@@ -67,8 +92,8 @@ def _decoded(path: Path, content: bytes) -> str:
     for mark, coding in _MARKS:
         if content.startswith(mark):
             return _as_text(path, content[len(mark) :], coding)
-    if b"\0" in content[:4096]:  # UTF-16 without its mark: of plain letters every second byte is 0
-        head = content[:4096]
+    head = content[:4096]
+    if head.count(0) > len(head) // 8:  # UTF-16 without its mark: of plain letters every second byte is 0
         for coding, odd in (("utf-16-le", 1), ("utf-16-be", 0)):
             if head[odd::2].count(0) > len(head) // 4 and not head[1 - odd :: 2].count(0):
                 return _as_text(path, content, coding)
@@ -124,13 +149,7 @@ _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 _DIGITS_KEPT = 10**15
 
 
-def is_workbook(path: Path) -> bool:
-    """Whether a file is a workbook, by its first bytes: many programs write plain text and call it .xls."""
-    with path.open("rb") as file:
-        return file.read(4) in (_ZIP, _OLE)
-
-
-def read_workbook(path: Path) -> list[tuple[int, list[str]]]:
+def _read_workbook(path: Path) -> list[tuple[int, list[str]]]:
     """The rows of the only sheet that holds something, the header first, each with its number in the sheet.
 
     Raises:
@@ -139,23 +158,30 @@ def read_workbook(path: Path) -> list[tuple[int, list[str]]]:
     if path.read_bytes().startswith(_OLE):
         raise ConfigError(f"cannot read {path}: it is an old or a locked Excel workbook. Save it as .xlsx or as a CSV.")
     values, formulas = _open(path, values=True), _open(path, values=False)
-    sheets = [one.title for one in values.worksheets if _holds_something(one)]
+    sheets = {sheet.title: cells for sheet in values.worksheets if (cells := _cells(sheet))}
     if len(sheets) != 1:
         found = f"{len(sheets)} sheets that hold something ({', '.join(sheets)})" if sheets else "no sheet with a cell"
         raise ConfigError(f"{path} has {found}; a table of labels has one. Keep one sheet, or save it as a CSV.")
-    sheet, written = values[sheets[0]], formulas[sheets[0]]
+    [(title, cells)] = sheets.items()
+    sheet = values[title]
     if sheet.merged_cells.ranges:
         merged = sorted(map(str, sheet.merged_cells.ranges))
         raise ConfigError(
             f"{path} has merged cells ({', '.join(merged[:3])}), of which only the first holds a value. Take them "
             "apart and fill every row."
         )
+    empty = _cells(formulas[title]).keys() - cells.keys()
+    if empty:
+        place = formulas[title].cell(*min(empty)).coordinate
+        raise ConfigError(
+            f"the cell {place} of {path} is a formula without a value. Open and save the workbook in a "
+            "spreadsheet, or write values in place of formulas."
+        )
+    width = max(column for _, column in cells)
     rows, hidden = [], 0
-    for number, (cells, own) in enumerate(zip(sheet.iter_rows(), written.iter_rows(), strict=False), start=1):
-        texts = [_text(path, cell, formula) for cell, formula in zip(cells, own, strict=False)]
-        if any(text.strip() for text in texts):
-            rows.append((number, texts))
-            hidden += bool(sheet.row_dimensions[number].hidden)
+    for number in sorted({row for row, _ in cells}):
+        rows.append((number, [cells.get((number, column), "") for column in range(1, width + 1)]))
+        hidden += bool(sheet.row_dimensions[number].hidden)
     if hidden:
         warnings.warn(f"{path} hides {hidden} rows, which are read like the others.", ParfocalWarning, stacklevel=3)
     while rows and rows[0][1][0].startswith("#"):
@@ -177,20 +203,21 @@ def _open(path: Path, *, values: bool) -> Any:
         ) from error
 
 
-def _holds_something(sheet: Any) -> bool:
+def _cells(sheet: Any) -> dict[tuple[int, int], str]:
+    """The text of the cells of a sheet that hold something, by row and column; none where the sheet is not shown.
+
+    Only the cells that are there are looked at: a sheet whose last cell, with a format and no value, is at the bottom
+    of the spreadsheet would else be walked for hours.
+    """
     if sheet.sheet_state != "visible":
-        return False
-    return any(cell is not None and str(cell).strip() for row in sheet.iter_rows(values_only=True) for cell in row)
+        return {}
+    texts = {place: _text(cell) for place, cell in sheet._cells.items()}
+    return {place: text for place, text in texts.items() if text.strip()}
 
 
-def _text(path: Path, cell: Any, formula: Any) -> str:
+def _text(cell: Any) -> str:
     value = cell.value
     if value is None:
-        if formula.value is not None:
-            raise ConfigError(
-                f"the cell {cell.coordinate} of {path} is a formula without a value. Open and save the workbook in a "
-                "spreadsheet, or write values in place of formulas."
-            )
         return ""
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
@@ -267,12 +294,7 @@ def read_table(path: Path) -> Table:
         ConfigError: it is absent or cannot be read, has no row, names a column twice, or a row has more or fewer cells
             than the header.
     """
-    if not path.is_file():
-        raise ConfigError(f"cannot read {path}: there is no such file.")
-    try:
-        lines = read_workbook(path) if is_workbook(path) else read_delimited(path)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from error
+    lines = read_lines(path)
     if not lines:
         raise ConfigError(f"{path} is empty.")
     header = _trimmed([one_line(name) for name in lines[0][1]])

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parfocal.cohort import Table, read_cohort, read_table
+from parfocal.cohort import read_cohort
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.table import Table, read_table
 
 # What cells hold: letters of several scripts, blanks inside, separators, quotes and line ends.
 CELLS = st.text(st.sampled_from('abzÄéß0159 ,;|\t"\n.-'), max_size=8)
@@ -94,6 +95,16 @@ def test_a_workbook_under_another_name_is_one_and_text_called_xls_is_text(tmp_pa
     assert content_of(read_table(book)) == content_of(read_table(text)) == [["slide", "msi"], ["s1", "x"]]
 
 
+def test_a_cell_without_a_value_at_the_end_of_the_sheet_costs_nothing(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "labels.xlsx", [["slide", "msi"], ["s1", "x"]])
+    book = openpyxl.load_workbook(path)
+    book["labels"]["XFD1048576"].number_format = "0.00"
+    book["labels"]["GR200000"] = " "
+    book.save(path)
+
+    assert content_of(read_table(path)) == [["slide", "msi"], ["s1", "x"]]
+
+
 def _two_sheets(path: Path) -> None:
     workbook(path, [["slide", "msi"], ["s1", 1]], clinic=[["patient"], ["p1"]])
 
@@ -146,6 +157,7 @@ def test_a_workbook_that_reads_two_ways_or_none_is_refused(tmp_path: Path, make:
         (b"a\0b\0\0c\xff\xfe", "holds no text"),
         (b"", "is empty"),
         (b"# only\n# comments\n", "is empty"),
+        (b"<html><table><tr><td>slide</td></tr></table></html>", "a page of HTML or XML"),
         (b"slide,msi\n,\n", "no rows below its header"),
     ],
 )
