@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from cohort import draw
+from parfocal.cohort import CohortColumns
 from parfocal.evaluate import EvaluateSettings, evaluate_arms
 from parfocal.heads import ProbeSettings
 
@@ -21,7 +22,8 @@ def main(out: Path) -> None:
         repeats=1,
         probes=ProbeSettings(inner_folds=3, attention_steps=10, mlp_steps=10, bilinear_steps=10, growth=1),
     )
-    result = evaluate_arms([store], out / "tiles" / "labels.csv", ["pairing"], out / "report", quick, group="patient")
+    patients = CohortColumns(group="patient")
+    result = evaluate_arms([store], out / "tiles" / "labels.csv", ["pairing"], out / "report", quick, columns=patients)
 
     for run in result.targets["pairing"].runs:
         print(f"AUC {run.interval.estimate:.2f} ({run.interval.low:.2f} to {run.interval.high:.2f})  {run.arm.id}")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from cohort import draw
+from parfocal.cohort import LabelColumns
 from parfocal.lab.synergy.run import SynergySettings, measure_synergy
 
 
@@ -17,7 +18,8 @@ def main(out: Path) -> None:
     store = draw(out / "tiles", n_slides=40)
     labels = out / "tiles" / "labels.csv"
     quick = SynergySettings(permutations=199)
-    result = measure_synergy(store, labels, "pairing", out / "synergy", quick, group="patient")
+    patients = LabelColumns(group="patient")
+    result = measure_synergy(store, labels, "pairing", out / "synergy", quick, columns=patients)
 
     for line in result.answer:
         print(line)

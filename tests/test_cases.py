@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from parfocal.cohort import read_cohort
+from parfocal.cohort import CohortColumns, read_cohort
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import ConfigError, ParfocalWarning, SlideError
@@ -274,7 +274,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", READ)
 def test_40_tables_of_every_habit_are_read(cases: Path, name: str) -> None:
     table = cases / "40-cohort-tables" / "csv" / f"{name}.csv"
-    cohort = read_cohort(table, "msi", group="patient").restricted_to(ids_of(cases), "the job")
+    cohort = read_cohort(table, "msi", CohortColumns(group="patient")).restricted_to(ids_of(cases), "the job")
     kind, counts = READ[name]
     names = [cohort.outcome.classes[int(value)] for value in cohort.outcome.value]
     assert cohort.outcome.kind == kind
@@ -286,7 +286,7 @@ def test_40_tables_that_cannot_be_read_say_why(cases: Path, name: str) -> None:
     table = cases / "40-cohort-tables" / "csv" / f"{name}.csv"
     site = "site" if name == "patient-two-sites" else None
     with pytest.raises(ConfigError, match=re.escape(REFUSED[name])):
-        read_cohort(table, "msi", group="patient", site=site)
+        read_cohort(table, "msi", CohortColumns(group="patient", site=site))
 
 
 def test_all_good_slides_of_the_cases_embed_in_one_run(cases: Path, tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
 """Settings and the files that hold them; among them how a slide is cut into regions, which every later stage shares."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ParfocalDeprecationWarning
 from parfocal.files import file_digest8
 from parfocal.geometry import format_mpp, whole_ratio
 
-__all__ = ["WAYS_TO_TISSUE", "GridConfig", "Settings", "first_problem", "parse_yaml", "read_yaml"]
+__all__ = ["WAYS_TO_TISSUE", "GridConfig", "Settings", "first_problem", "parse_yaml", "read_yaml", "renamed"]
 
 WAYS_TO_TISSUE = ("default", "otsu", "none")
 """The ways to find tissue that need no file."""
@@ -19,6 +20,12 @@ WAYS_TO_TISSUE = ("default", "otsu", "none")
 
 class Settings(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """The base of all settings: frozen, and an unknown name is an error."""
+
+    def changed(self) -> dict[str, Any]:
+        """What is not as it is by default."""
+        default = type(self)()
+        names = [name for name in type(self).model_fields if getattr(self, name) != getattr(default, name)]
+        return {name: getattr(self, name) for name in names}
 
 
 _MOST_VALUES = 100_000
@@ -97,6 +104,21 @@ def first_problem(error: ValidationError) -> str:
     message = messages.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {message}" if where else message
+
+
+def renamed(values: Any, names: Mapping[str, str]) -> Any:
+    """Settings under the names that they have now; an old one is told, and understood until it goes.
+
+    Args:
+        values: what settings are made of; anything but a mapping is left as it is.
+        names: the new name of each old one.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    for name in names.keys() & values.keys():
+        text = f"the setting {name} is called {names[name]} now; the old name goes with version 0.3."
+        warnings.warn(text, ParfocalDeprecationWarning, stacklevel=2)
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 class GridConfig(Settings):

@@ -120,7 +120,7 @@ def test_slides_that_would_fail_are_named_and_are_the_status_of_a_dry_run(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        (["evaluation.foldz=3"], "evaluation.foldz: there is no such key"),
+        (["evaluation.foldz=3"], "evaluation.foldz: there is no such setting"),
         (["models.mem"], "expected is KEY=VALUE"),
         (["models.mem={a: [}"], "--set models.mem="),
     ],

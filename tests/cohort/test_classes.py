@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parfocal.cohort import Cohort, class_name, read_cohort, read_test_cohort
+from parfocal.cohort import Cohort, LabelColumns, class_name, read_cohort, read_test_cohort
 from parfocal.cohort.words import class_key, id_key
 from parfocal.errors import ConfigError, ParfocalWarning
+
+from .described import described
 
 
 def table(path: Path, values: list[str], **columns: list[str]) -> Path:
@@ -26,7 +28,9 @@ def table(path: Path, values: list[str], **columns: list[str]) -> Path:
 
 
 def read(tmp_path: Path, values: list[str], columns: dict[str, list[str]] | None = None, **asked: Any) -> Cohort:
-    return read_cohort(table(tmp_path / "labels.csv", values, **(columns or {})), "t", group="patient", **asked)
+    return read_cohort(
+        table(tmp_path / "labels.csv", values, **(columns or {})), *described("t", group="patient", **asked)
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,18 +167,18 @@ def test_a_test_cohort_has_the_classes_of_the_training_cohort(tmp_path: Path) ->
         path.write_text("slide,t,patient\n" + "".join(",".join(row) + "\n" for row in rows))
 
     write(["3", "1", "3", "1", "1", "3"])
-    found = read_test_cohort(path, training, names, "a store", group="patient")
+    found = read_test_cohort(path, training, names, "a store", LabelColumns(group="patient"))
     assert found.outcome.classes == ("1", "2", "3")
     assert found.outcome.value.tolist() == [2, 0, 2, 0, 0, 2]
     write(["4", "1", "3", "1", "1", "3"])
     with pytest.raises(ConfigError, match="holds 4, which the training cohort has not; it has 1, 2, 3"):
-        read_test_cohort(path, training, names, "a store", group="patient")
+        read_test_cohort(path, training, names, "a store", LabelColumns(group="patient"))
     write(["1"] * 6)
     with pytest.raises(ConfigError, match="every slide of the test cohort has the same 't'"):
-        read_test_cohort(path, training, names, "a store", group="patient")
+        read_test_cohort(path, training, names, "a store", LabelColumns(group="patient"))
     write(["3", "1", "3", "1", "1", "3"], ["p03", "a", "b", "c", "d", "p01"])
     with pytest.raises(ConfigError, match="2 patients of the test cohort are in the training cohort too: p01, p03"):
-        read_test_cohort(path, training, names, "a store", group="patient")
+        read_test_cohort(path, training, names, "a store", LabelColumns(group="patient"))
     with pytest.raises(ConfigError, match="12 slides of the test cohort are in the training cohort"):
         read_test_cohort(tmp_path / "labels.csv", training, [f"s{n:02d}" for n in range(12)], "a store")
 

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.cohort import Cohort, Outcome, deal_folds, make_splits, read_cohort, read_splits, write_splits
+from parfocal.cohort import (
+    Cohort,
+    LabelColumns,
+    Outcome,
+    Target,
+    deal_folds,
+    make_splits,
+    read_cohort,
+    read_splits,
+    write_splits,
+)
 from parfocal.errors import ConfigError, ParfocalWarning
 
 
@@ -30,7 +40,7 @@ def test_the_later_of_two_classes_is_positive(tmp_path: Path) -> None:
     rows = "".join(f"s{n},p{n},{'10' if n % 2 else '9.0'},{'MSI' if n < 3 else 'mss'}\n" for n in range(6))
     path = table(tmp_path / "labels.csv", rows)
 
-    numbers, words = read_cohort(path, "msi", group="patient"), read_cohort(path, "grade")
+    numbers, words = read_cohort(path, "msi", LabelColumns(group="patient")), read_cohort(path, "grade")
 
     assert (numbers.negative, numbers.positive) == ("9", "10")  # by number: as text, 10 comes before 9
     assert numbers.is_positive.tolist() == [False, True] * 3
@@ -43,8 +53,8 @@ def test_one_class_can_be_set_against_the_rest(tmp_path: Path) -> None:
     path = table(tmp_path / "labels.csv", rows)
 
     with pytest.raises(ConfigError, match=r"3 classes \(a: 3, b: 3, c: 3\)"):
-        read_cohort(path, "grade", kind="binary")
-    cohort = read_cohort(path, "grade", positive="b")
+        read_cohort(path, Target(name="grade", kind="binary"))
+    cohort = read_cohort(path, Target(name="grade", positive="b"))
 
     assert cohort.negative == "not b"
     assert cohort.is_positive.sum() == 3
@@ -74,7 +84,7 @@ def test_missing_labels_are_dropped_and_counted(tmp_path: Path) -> None:
 )
 def test_labels_that_cannot_be_used_are_one_line(tmp_path: Path, rows: str, target: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        read_cohort(table(tmp_path / "labels.csv", rows), target, group="patient")
+        read_cohort(table(tmp_path / "labels.csv", rows), target, LabelColumns(group="patient"))
 
     assert "\n" not in str(caught.value)
 
@@ -96,7 +106,7 @@ def test_slides_on_one_side_only_are_counted(tmp_path: Path) -> None:
 def test_a_patient_of_both_classes_stays_whole_and_is_noted(tmp_path: Path) -> None:
     rows = "".join(f"s{n},p{n // 2},{n % 2},0\n" for n in range(12))
 
-    cohort = read_cohort(table(tmp_path / "labels.csv", rows), "msi", group="patient")
+    cohort = read_cohort(table(tmp_path / "labels.csv", rows), "msi", LabelColumns(group="patient"))
     splits = make_splits(cohort, folds=3, repeats=2)
 
     assert cohort.group_notes()[0].startswith("12 slides come from 6 groups (patients): scores")

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parfocal.cohort import Cohort, read_cohort, read_test_cohort
+from parfocal.cohort import Cohort, LabelColumns, read_cohort, read_test_cohort
 from parfocal.errors import ConfigError, ParfocalWarning
+
+from .described import described
 
 TCGA = [f"TCGA-AB-{1000 + n // 2}-01Z-00-DX{1 + n % 2}.{n:08d}-AAAA" for n in range(16)]
 RULE = "TCGA-..-...."
@@ -23,7 +25,7 @@ def table(path: Path, ids: list[str], column: str = "slide", **columns: list[str
 
 
 def read(path: Path, available: list[str], **asked: Any) -> Cohort:
-    return read_cohort(path, "msi", **asked).restricted_to(available, "a store")
+    return read_cohort(path, *described("msi", **asked)).restricted_to(available, "a store")
 
 
 @given(
@@ -103,7 +105,7 @@ def test_a_row_a_patient_labels_all_slides_of_the_patient(tmp_path: Path) -> Non
     with pytest.warns(ParfocalWarning) as said:
         cohort = read(path, [*TCGA, "f/TCGA-AB-2000-01Z"], group="case_id", patient_of=RULE)
     with pytest.warns(ParfocalWarning, match="1 patients"):
-        other = read(path, TCGA, slide="case_id", patient_of=f"({RULE})-01Z")
+        other = read(path, TCGA, slide_column="case_id", patient_of=f"({RULE})-01Z")
 
     assert cohort.slides == other.slides == tuple(TCGA)
     assert cohort.groups == other.groups == tuple(slide[:12] for slide in TCGA)
@@ -173,7 +175,7 @@ def test_a_test_cohort_may_have_a_row_a_patient(tmp_path: Path) -> None:
     training = read(table(tmp_path / "labels.csv", [f"s{n}" for n in range(8)]), [f"s{n}" for n in range(8)])
     path = table(tmp_path / "test.csv", sorted({slide[:12] for slide in TCGA}), "patient")
 
-    found = read_test_cohort(path, training, TCGA, "a store", group="patient", patient_of=RULE)
+    found = read_test_cohort(path, training, TCGA, "a store", LabelColumns(group="patient", patient_of=RULE))
 
     assert found.slides == tuple(TCGA)
     assert found.outcome.value.tolist() == [n // 2 % 2 for n in range(16)]

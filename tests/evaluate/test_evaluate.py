@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parfocal.cohort import Target, make_splits, read_cohort, read_splits
+from parfocal.cohort import CohortColumns, Target, make_splits, read_cohort, read_splits
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.evaluate import EvaluateResult, TargetResult
 from parfocal.evaluate.arms import read_arm_bags, table_of_arms
@@ -29,6 +29,8 @@ QUICK = EvaluateSettings(
 MEANS = QUICK.model_copy(update={"arms": ("mean",), "folds": 5})
 ARMS = ("mean", "abmil", "second-moment", "concat", "late", "union", "contrast")
 COARSE, FINE = 2.0, 0.5
+
+PATIENTS = CohortColumns(group="patient")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def result(cohort: Written, tmp_path_factory: pytest.TempPathFactory) -> Evaluat
         ["pairing", "gland_type"],
         tmp_path_factory.mktemp("report"),
         QUICK.model_copy(update={"arms": ARMS}),
-        group="patient",
+        columns=PATIENTS,
         references={
             "pairing": {"single": [Reference(0.5, "by theorem")], "late": [Reference(0.93, "re-paired", False)]}
         },
@@ -178,7 +180,7 @@ def test_the_same_splits_and_seed_give_the_same_numbers(
 ) -> None:
     again = evaluate_arms(
         [cohort.regions], cohort.labels, ["pairing"], tmp_path, QUICK.model_copy(update={"arms_at_a_time": 1}),
-        group="patient", splits=result.out / "splits.csv",
+        columns=PATIENTS, splits=result.out / "splits.csv",
     )  # fmt: skip
 
     before = {run.arm.label: run for run in result.targets["pairing"].runs}
@@ -189,7 +191,7 @@ def test_the_same_splits_and_seed_give_the_same_numbers(
 
 def test_labels_of_a_test_fold_reach_no_arm(cohort: Written) -> None:
     sets = [open_set(cohort.tiles)]
-    labels = read_cohort(cohort.labels, "pairing", group="patient")
+    labels = read_cohort(cohort.labels, "pairing", PATIENTS)
     splits = make_splits(labels, folds=3, repeats=1)
     arms = table_of_arms(sets)
     bags = read_arm_bags(arms, sets, labels.slides, most_instances=1024, seed=0)
@@ -260,10 +262,10 @@ def test_splits_of_another_target_are_not_replaced_by_new_ones(
 def test_every_kind_of_target_goes_the_same_way(
     cohort: Written, tmp_path: Path, target: str, kind: str, event: str | None, order: tuple[str, ...], least: float
 ) -> None:
-    asked = Target(target, event=event, order=order)
+    asked = Target(name=target, event=event, order=order)
     settings = QUICK.model_copy(update={"arms": ("2/mean", "0.5/mean", "concat"), "repeats": 1})
 
-    result = evaluate_arms([cohort.tiles], cohort.labels, [asked], tmp_path, settings, group="patient").targets[target]
+    result = evaluate_arms([cohort.tiles], cohort.labels, [asked], tmp_path, settings, columns=PATIENTS).targets[target]
 
     assert result.cohort.outcome.kind == kind
     for run in result.runs:
@@ -280,7 +282,7 @@ def test_a_test_cohort_is_scored_by_fits_on_all_training_slides(
     def run(test: Written) -> EvaluateResult:
         return evaluate_arms(
             [cohort.tiles], cohort.labels, ["pairing"], tmp_path / "out", settings,
-            group="patient", test=[test.tiles], test_labels=test.labels,
+            columns=PATIENTS, test=[test.tiles], test_labels=test.labels,
         )  # fmt: skip
 
     found = run(other).targets["pairing"]
@@ -311,7 +313,7 @@ def test_seeds_of_a_network_are_averaged_and_their_spread_is_told_apart(cohort: 
             update={"arms": ("late", "2/mean"), "folds": 3, "repeats": 1, "seeds": seeds, "probes": probes}
         )
         return evaluate_arms(
-            [cohort.tiles], cohort.labels, ["gland_type"], tmp_path, settings, group="patient", keep=tmp_path / "keep"
+            [cohort.tiles], cohort.labels, ["gland_type"], tmp_path, settings, columns=PATIENTS, keep=tmp_path / "keep"
         ).targets["gland_type"]
 
     one, two = run(1), run(2)
@@ -336,7 +338,7 @@ def test_sites_are_left_out_one_by_one_and_results_shown_by_a_column(cohort: Wri
 
     found = evaluate_arms(
         [cohort.tiles], cohort.labels, ["gland_type"], tmp_path, settings,
-        group="patient", site="site", by=("scanner",),
+        columns=CohortColumns(group="patient", site="site", by=("scanner",)),
     ).targets["gland_type"]  # fmt: skip
 
     sites = found.cohort.sites
@@ -360,7 +362,7 @@ def test_a_patient_counts_once_however_many_slides_there_are(cohort: Written, tm
     doubled.write_text("slide,patient,t\n" + "".join(",".join(row) + "\n" for row in rows))
     settings = QUICK.model_copy(update={"arms": ("2/mean",), "repeats": 1})
 
-    found = evaluate_arms([cohort.tiles], doubled, ["t"], tmp_path / "out", settings, group="patient").targets["t"]
+    found = evaluate_arms([cohort.tiles], doubled, ["t"], tmp_path / "out", settings, columns=PATIENTS).targets["t"]
 
     assert found.notes[0].startswith("48 slides come from 24 groups (patients): scores of a group's slides")
     fold, score = found.folds[0], found.runs[0].predictions[0].score[:, 0]

@@ -17,6 +17,7 @@ from parfocal.embeddings.normalise import compute_statistics
 
 from parfocal.bags import RepresentSettings, read_bags, represent_regions
 from parfocal.cli import main
+from parfocal.cohort import LabelColumns
 from parfocal.errors import NotFiniteError, ParfocalWarning, StoreError
 from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
 from parfocal.heads import ProbeSettings
@@ -180,7 +181,7 @@ def test_an_evaluation_is_that_of_the_other_slides(spoilt: Path, without: Path, 
         out = tmp_path / f"out-{root.name}"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            evaluate_arms([root], root / "labels.csv", ["pairing"], out, quick, group="patient")
+            evaluate_arms([root], root / "labels.csv", ["pairing"], out, quick, columns=LabelColumns(group="patient"))
         with (out / "predictions.csv").open(newline="") as file:
             tables.append(list(csv.DictReader(file)))
         if root == spoilt:
@@ -199,7 +200,8 @@ def test_a_test_cohort_loses_the_slides_too(whole: Path, spoilt: Path, tmp_path:
 
     evaluate_arms(
         [replace(tiles, slides=tiles.slides[10:])], whole / "labels.csv", ["pairing"], tmp_path / "out", quick,
-        group="patient", test=[replace(other, slides=other.slides[:10])], test_labels=spoilt / "labels.csv",
+        columns=LabelColumns(group="patient"),
+        test=[replace(other, slides=other.slides[:10])], test_labels=spoilt / "labels.csv",
     )  # fmt: skip
 
     assert all(f"{slide} (" in "\n".join(cohort_notes(tmp_path / "out")) for slide in bad_slides(tiles))
@@ -216,7 +218,9 @@ def test_synergy_is_that_of_the_other_slides(spoilt: Path, without: Path, tmp_pa
     for root in (spoilt, without):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            result = measure_synergy(root, root / "labels.csv", "pairing", tmp_path / root.name, fast, group="patient")
+            result = measure_synergy(
+                root, root / "labels.csv", "pairing", tmp_path / root.name, fast, columns=LabelColumns(group="patient")
+            )
         answers.append(result.describe()["labels"])
         if root == spoilt:
             assert all(f"{slide} (" in said_of(caught) for slide in bad_slides(tiles_in(root)))

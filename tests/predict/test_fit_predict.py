@@ -113,7 +113,7 @@ def test_another_store_with_the_same_ids_gets_no_kept_region_embeddings(scanned:
 def test_scores_are_calibrated_on_slides_that_their_probe_had_not_seen(scanned: Scanned, head: Path) -> None:
     """The same cross-validation, run as an evaluation runs it, gives the same calibration."""
     tiles = open_set(scanned.store)
-    cohort = read_cohort(scanned.labels, "red", group="patient")
+    cohort = read_cohort(scanned.labels, "red", PATIENTS)
     splits = make_splits(cohort, folds=QUICK.folds, repeats=QUICK.repeats, seed=0)
     arms = [arm for arm in table_of_arms([tiles]) if arm.id == "contrast"]
     bags = read_arm_bags(arms, [tiles], cohort.slides, most_instances=1024, seed=0)

@@ -49,9 +49,9 @@ def test_labels_say_how_their_table_is_read(file: Path) -> None:
     file.write_text(start + own + "{msi: {positive: 254637007}}}\n")
     labels = read_study(file).labels
 
-    assert labels.columns["patient_of"] == "TCGA-..-...."
-    assert labels.columns["missing"] == ("pending", "-999")
-    assert labels.columns["not_missing"] == ("none",)
+    assert labels.columns.patient_of == "TCGA-..-...."
+    assert labels.columns.missing == ("pending", "-999")
+    assert labels.columns.not_missing == ("none",)
     assert labels.targets["msi"].positive == "254637007"
 
 

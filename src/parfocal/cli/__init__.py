@@ -17,10 +17,10 @@ from typing import TextIO
 from parfocal.cli.help import stored_help
 from parfocal.cli.lines import say, tell
 from parfocal.cli.stopping import leave_threads, stoppable
-from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
+from parfocal.errors import ConfigError, ParfocalDeprecationWarning, ParfocalError, ParfocalWarning
 from parfocal.version import __version__
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "call", "main"]
 
 COMMANDS = {
     "inspect": "Show what a slide is and what the grid would take from it.",
@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the command and its arguments; those of the process when None, which may then end in here.
     """
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # as in a program that a daemon starts
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
     try:
         try:
             status = _main(argv)
@@ -99,6 +102,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return 0
     with warnings.catch_warnings(), stoppable() as signals:
         warnings.simplefilter("default", ParfocalWarning)
+        warnings.simplefilter("default", ParfocalDeprecationWarning)
         warnings.showwarning = _show_warning
         status = 0
         try:
@@ -122,10 +126,16 @@ def _reader_is_gone() -> int:
     return 128 + 13
 
 
+def call(name: str, arguments: Sequence[str]) -> int:
+    """Call the function that is called like the command, which its module holds; the exit status."""
+    command = getattr(importlib.import_module(f"parfocal.cli.{name}"), name)
+    return int(importlib.import_module("parfocal.cli.command").run_command(name, command, arguments))
+
+
 def _run(name: str, arguments: Sequence[str], *, show_traceback: bool) -> int:
     """The exit status of a command; what goes wrong is one line."""
     try:
-        return int(importlib.import_module(f"parfocal.cli.{name}").run(arguments))
+        return call(name, arguments)
     except ParfocalError as error:
         if show_traceback:
             raise
@@ -161,6 +171,6 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning of ours as one line; a library's with the place that it speaks of."""
-    ours = issubclass(category, ParfocalWarning)
+    ours = issubclass(category, (ParfocalWarning, ParfocalDeprecationWarning))
     place = "" if ours else f" ({category.__name__}, {filename}:{lineno})"
     tell(f"parfocal: warning: {message}{place}")

@@ -1,12 +1,13 @@
-"""What all commands share: flags made from a function's signature, its docstring as the help text, and tables."""
+"""What all commands share: flags from a function's signature, its docstring as the help text, and how they answer."""
 
 import inspect
 import io
 import json
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Annotated, Any
@@ -15,10 +16,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from parfocal.cli.lines import say, tell
+from parfocal.cli.lines import say, tell, write_out
+from parfocal.run import FailedSlide
 from parfocal.terminal import printable
 
-__all__ = ["Output", "help_text", "parse_and_call", "print_json", "print_table", "say", "tell"]
+__all__ = ["Answer", "Output", "failed_lines", "help_text", "print_table", "run_command"]
 
 Output = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="PATH")]
 """Where a command writes: `-o PATH` or `--output PATH`."""
@@ -27,7 +29,24 @@ _SECTIONS = {"Args:", "Returns:", "Raises:"}
 _PIPE_WIDTH = 200
 
 
-def help_text(function: Callable[..., int]) -> str:
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say.
+
+    Attributes:
+        data: all of it as plain values, for `--json`.
+        shown: lines and tables for a person, on stdout.
+        told: what a person should know besides, on stderr.
+        status: the exit status.
+    """
+
+    data: Any
+    shown: tuple[str | Table, ...] = ()
+    told: tuple[str, ...] = ()
+    status: int = 0
+
+
+def help_text(function: Callable[..., Answer]) -> str:
     """The docstring of a command without the sections that stand beside the options already."""
     lines = []
     for line in inspect.cleandoc(function.__doc__ or "").splitlines():
@@ -37,20 +56,32 @@ def help_text(function: Callable[..., int]) -> str:
     return "\n".join(lines).strip()
 
 
-def parse_and_call(name: str, function: Callable[..., int], argv: Sequence[str]) -> int:
-    """Parse `argv` into the arguments of `function`, call it, and return its exit status.
+def run_command(name: str, command: Callable[..., Answer], argv: Sequence[str]) -> int:
+    """Parse `argv` into the arguments of a command, call it, print its answer, and return its exit status.
 
     Nested settings lose their prefix (`--mpps`, not `--grid.mpps`): a command never has two of a kind.
     """
-    return int(
-        tyro.cli(
-            function,
-            prog=f"parfocal {name}",
-            args=list(argv),
-            description=help_text(function),
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        )
+    # The parser would keep the line ends of an argument that goes on in the next line.
+    command.__doc__ = re.sub(r"\n {12,}(?=\S)", " ", command.__doc__ or "")
+    answer: Answer = tyro.cli(
+        command,
+        prog=f"parfocal {name}",
+        args=[argument for argument in argv if argument != "--json"],
+        description=f"{help_text(command)}\n\n--json prints JSON in place of text.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+    if "--json" in argv:
+        write_out(json.dumps(answer.data, indent=2, default=str) + "\n")
+    else:
+        for part in answer.shown:
+            print_table(part) if isinstance(part, Table) else say(part)
+    tell(*answer.told)
+    return answer.status
+
+
+def failed_lines(failed: Iterable[FailedSlide]) -> tuple[str, ...]:
+    """Each slide that failed, in a line."""
+    return tuple(f"{one.slide} failed: {one.error}: {one.message}" for one in failed)
 
 
 def print_table(table: Table, *, to_stderr: bool = False) -> None:
@@ -68,9 +99,7 @@ def print_table(table: Table, *, to_stderr: bool = False) -> None:
     # stream, because the console ends the program where nobody reads it.
     width = get_terminal_size().columns if is_terminal else _PIPE_WIDTH
     Console(file=text, width=width, markup=False, force_terminal=is_terminal).print(shown)
-    print(text.getvalue(), end="", file=stream)
-
-
-def print_json(value: Any) -> None:
-    """Print plain values as JSON for another program."""
-    print(json.dumps(value, indent=2))
+    if to_stderr:
+        print(text.getvalue(), end="", file=stream)
+    else:
+        write_out(text.getvalue())

@@ -1,17 +1,16 @@
 """`parfocal completion`."""
 
 import re
-from collections.abc import Sequence
 from typing import Literal
 
 from tyro.conf import Positional
 
 from parfocal.cli import COMMANDS
-from parfocal.cli.command import parse_and_call
+from parfocal.cli.command import Answer
 from parfocal.cli.help import stored_help
 from parfocal.cli.reference import help_of
 
-__all__ = ["completion", "completion_script", "run"]
+__all__ = ["completion", "completion_script"]
 
 _ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
 _SCRIPT = """\
@@ -32,7 +31,7 @@ complete -o default -F _parfocal parfocal
 """
 
 
-def completion(shell: Positional[Literal["bash", "zsh"]]) -> int:
+def completion(shell: Positional[Literal["bash", "zsh"]]) -> Answer:
     """Print a script that completes commands, options and files in SHELL: bash or zsh.
 
     Example:
@@ -41,8 +40,8 @@ def completion(shell: Positional[Literal["bash", "zsh"]]) -> int:
     Args:
         shell: bash, whose script goes into the folder above; or zsh, whose script is sourced in ~/.zshrc.
     """
-    print(completion_script(shell), end="")
-    return 0
+    script = completion_script(shell)
+    return Answer({"shell": shell, "script": script}, tuple(script.splitlines()))
 
 
 def completion_script(shell: Literal["bash", "zsh"]) -> str:
@@ -53,8 +52,3 @@ def completion_script(shell: Literal["bash", "zsh"]) -> str:
         cases.append(f'                {name}) words="{" ".join(options)}" ;;')
     script = _SCRIPT.format(commands=" ".join([*COMMANDS, "--help", "--version"]), cases="\n".join(cases))
     return (_ZSH if shell == "zsh" else "") + script
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("completion", completion, argv)

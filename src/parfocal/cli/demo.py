@@ -1,20 +1,17 @@
 """`parfocal demo`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from parfocal.cli.command import Output, parse_and_call
-from parfocal.cli.lines import say, tell
-from parfocal.lab.demo import DemoSettings
-from parfocal.lab.demo import run_demo as run_demo
+from parfocal.cli.command import Answer, Output
+from parfocal.lab.demo import DemoSettings, run_demo
 from parfocal.run.progress import Bars
 
-__all__ = ["demo", "run"]
+__all__ = ["demo"]
 
 _SETTINGS = DemoSettings()
 
 
-def demo(output: Output = Path("demo-output"), settings: DemoSettings = _SETTINGS) -> int:
+def demo(output: Output = Path("demo-output"), settings: DemoSettings = _SETTINGS) -> Answer:
     """Render a small cohort whose answer is known, run the whole chain on it, and write a report.
 
     Slides, tile embeddings by the filter bank, a pretrained region encoder, region embeddings, and every arm
@@ -30,12 +27,9 @@ def demo(output: Output = Path("demo-output"), settings: DemoSettings = _SETTING
     """
     with Bars() as bars:
         result = run_demo(output, settings, on_event=bars)
-    for stage, seconds in result.seconds.items():
-        tell(f"{stage:<26}{seconds:7.1f} s")
-    say(f"report: {result.report}")
-    return result.evaluation.exit_status
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("demo", demo, argv)
+    return Answer(
+        {"report": result.report, "seconds": dict(result.seconds)},
+        (f"report: {result.report}",),
+        tuple(f"{stage:<26}{seconds:7.1f} s" for stage, seconds in result.seconds.items()),
+        result.evaluation.exit_status,
+    )

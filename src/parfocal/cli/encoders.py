@@ -1,38 +1,25 @@
 """`parfocal encoders`."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich.table import Table
 
-from parfocal.cli.command import parse_and_call, print_json, print_table
+from parfocal.cli.command import Answer
 from parfocal.encoders import available_encoders
 from parfocal.geometry import format_mpp
 
-__all__ = ["encoder_table", "encoders", "run"]
+__all__ = ["encoder_table", "encoders"]
 
 
-def encoders(json: bool = False) -> int:
+def encoders() -> Answer:
     """List the tile encoders that have a name, what each needs, and whether that is here.
 
     Any other network is named by a spec: timm:NAME, file:PATH or python:MODULE:FUNCTION (see docs/encoders.md).
 
     Example:
         parfocal encoders
-
-    Args:
-        json: print JSON in place of a table.
     """
-    if json:
-        print_json([asdict(info) for info in available_encoders()])
-    else:
-        print_table(encoder_table())
-    return 0
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("encoders", encoders, argv)
+    return Answer([asdict(info) for info in available_encoders()], (encoder_table(),))
 
 
 def encoder_table() -> Table:

@@ -1,6 +1,6 @@
 """`parfocal evaluate`."""
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,18 +8,17 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_table
+from parfocal.cli.command import Answer, Output
 from parfocal.cli.lines import tell
-from parfocal.cohort import AskedKind, CountedBy, Target
+from parfocal.cohort import CohortColumns, Target, TargetSettings
 from parfocal.errors import ConfigError
-from parfocal.evaluate import EvaluateResult, EvaluateSettings
-from parfocal.evaluate import evaluate_arms as run_evaluate
+from parfocal.evaluate import EvaluateResult, EvaluateSettings, evaluate_arms
 from parfocal.report import show_interval
 from parfocal.run.progress import Bars
 
-__all__ = ["evaluate", "run"]
+__all__ = ["evaluate"]
 
-_SETTINGS = EvaluateSettings()
+_TARGET, _COLUMNS, _SETTINGS = TargetSettings(), CohortColumns(), EvaluateSettings()
 
 
 def evaluate(
@@ -27,24 +26,14 @@ def evaluate(
     labels: Path,
     target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")],
     output: Output,
-    slide_column: str = "slide",
-    patient_of: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
-    missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
-    not_missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
-    group: str | None = None,
-    site: str | None = None,
-    by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")] = (),
-    kind: AskedKind = "auto",
-    positive: str | None = None,
-    event: str | None = None,
-    order: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...")] = (),
-    count: CountedBy = "group",
+    holds: TargetSettings = _TARGET,
+    columns: CohortColumns = _COLUMNS,
     models: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")] = (),
     splits: Path | None = None,
     test: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="STORE...")] = (),
     test_labels: Path | None = None,
     settings: EvaluateSettings = _SETTINGS,
-) -> int:
+) -> Answer:
     """Compare magnifications, mixtures and poolings on a labelled cohort.
 
     STORES hold tile embeddings, region embeddings, or both. Every arm is fitted on the same patient-grouped folds and
@@ -61,19 +50,8 @@ def evaluate(
         labels: a CSV or an Excel workbook (.xlsx) with a column slide, the targets and the group.
         target: columns to predict: classes, ordered classes, numbers, or times with --event.
         output: the folder of the report and its tables.
-        slide_column: column of the slide's id.
-        patient_of: a regular expression whose match in a slide's id is its patient, such as TCGA-..-....; then a row of
-            the labels may be a patient.
-        missing: words that stand for a missing value beside the usual ones, such as NA, unknown and Not Reported.
-        not_missing: words that are values, such as none, although they are usual for a missing one.
-        group: column of what must stay in one fold, such as patient; without it slides are taken as independent.
-        site: column of the site a slide comes from, for --scheme site-preserved and leave-one-site-out.
-        by: columns by which results are shown too, such as cancer_type or scanner.
-        kind: what the targets are; auto sees it from the values, and takes classes for unordered.
-        positive: the class that counts as positive, against all others, where it is not the later of two.
-        event: column that is 1 where the target is the time of an event, 0 where that of censoring: survival.
-        order: classes of an ordinal target from low to high; numbers need none.
-        count: what a metric counts once: a group's slides with the same label, or every slide.
+        holds: what the targets hold.
+        columns: the other columns of the labels.
         models: region encoders that are trained on in every fold, from tile embeddings; slow.
         splits: folds of an earlier run, to use again (its splits.csv).
         test: stores of an external cohort, made as STORES; arms are tested on it after a fit on all slides of STORES.
@@ -84,40 +62,25 @@ def evaluate(
         raise ConfigError(
             "no store is named: parfocal evaluate store regions --labels labels.csv --target msi -o report"
         )
-    if group is None and patient_of is None:
+    if columns.group is None and columns.patient_of is None:
         tell("no --group is named: slides are taken as independent")
     with Bars() as bars:
-        result = run_evaluate(
+        result = evaluate_arms(
             stores,
             labels,
-            [Target(one, kind, positive, event, order) for one in target],
+            [Target(name=name, **dict(holds)) for name in target],
             output,
             settings,
-            group=group,
-            site=site,
-            by=by,
-            slide=slide_column,
-            patient_of=patient_of,
-            missing=missing,
-            not_missing=not_missing,
-            count=count,
+            columns=columns,
             models=models,
             splits=splits,
             test=test,
             test_labels=test_labels,
             on_event=bars,
         )
-    print_table(_table(result))
-    for name, one in result.targets.items():
-        if one.edge_note:
-            tell(f"{name}: {one.edge_note}")
-    tell(f"report: {result.report}")
-    return result.exit_status
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("evaluate", evaluate, argv)
+    notes = [f"{name}: {one.edge_note}" for name, one in result.targets.items() if one.edge_note]
+    written = json.loads((result.out / "results.json").read_text(encoding="utf-8"))
+    return Answer(written, (_table(result),), (*notes, f"report: {result.report}"), result.exit_status)
 
 
 def _table(result: EvaluateResult) -> Table:

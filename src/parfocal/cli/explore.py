@@ -1,23 +1,20 @@
 """`parfocal explore`."""
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_table
-from parfocal.cli.lines import tell
+from parfocal.cli.command import Answer, Output
+from parfocal.cohort import LabelColumns
 from parfocal.lab.explore.page import show
-from parfocal.lab.explore.run import ExploreResult, ExploreSettings
-from parfocal.lab.explore.run import explore_designs as run_explore
+from parfocal.lab.explore.run import ExploreResult, ExploreSettings, explore_designs
 from parfocal.run.progress import Bars
 
-__all__ = ["explore", "run"]
+__all__ = ["explore"]
 
-_SETTINGS = ExploreSettings()
+_COLUMNS, _SETTINGS = LabelColumns(), ExploreSettings()
 
 
 def explore(
@@ -26,14 +23,10 @@ def explore(
     output: Output,
     labels: Path | None = None,
     target: str | None = None,
-    slide_column: str = "slide",
-    patient_of: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
-    missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
-    not_missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
-    group: str | None = None,
     positive: str | None = None,
+    columns: LabelColumns = _COLUMNS,
     settings: ExploreSettings = _SETTINGS,
-) -> int:
+) -> Answer:
     """Pretrain every cell of DESIGN on STORE, score all by one protocol, and rank them.
 
     DESIGN is a YAML file with axes, their values and seeds. Each cell is scored by how well hidden tiles of held-out
@@ -49,39 +42,24 @@ def explore(
         output: the folder of cells, tables and report.
         labels: a CSV or an Excel workbook (.xlsx) with a column slide and the target.
         target: a column with two classes.
-        slide_column: column of the slide's id.
-        patient_of: a regular expression whose match in a slide's id is its patient, such as TCGA-..-....; then a row of
-            the labels may be a patient.
-        missing: words that stand for a missing value beside the usual ones, such as NA, unknown and Not Reported.
-        not_missing: words that are values, such as none, although they are usual for a missing one.
-        group: column of what must stay in one fold, such as patient.
         positive: the class that counts as positive, where it is not the later of two.
+        columns: the other columns of the labels.
         settings: how.
     """
     with Bars() as bars:
-        result = run_explore(
+        result = explore_designs(
             design,
             store,
             output,
             settings,
             labels=labels,
             target=target,
-            group=group,
             positive=positive,
-            slide=slide_column,
-            patient_of=patient_of,
-            missing=missing,
-            not_missing=not_missing,
+            columns=columns,
             on_event=bars,
         )
-    print_table(_table(result))
-    tell(f"report: {result.report}")
-    return result.exit_status
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("explore", explore, argv)
+    written = json.loads((result.out / "results.json").read_text(encoding="utf-8"))
+    return Answer(written, (_table(result),), (f"report: {result.report}",), result.exit_status)
 
 
 def _table(result: ExploreResult) -> Table:

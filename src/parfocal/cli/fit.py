@@ -1,24 +1,21 @@
 """`parfocal fit`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call
-from parfocal.cli.lines import say, tell
-from parfocal.cohort import AskedKind, LabelColumns, Target
+from parfocal.cli.command import Answer, Output
+from parfocal.cohort import LabelColumns, Target, TargetSettings
 from parfocal.errors import ConfigError
 from parfocal.heads import is_at_edge
-from parfocal.predict import FitSettings, Head, fit_sentences, fit_study, is_study, outside_sentence
-from parfocal.predict import fit_head as run_fit
+from parfocal.predict import FitSettings, Head, fit_head, fit_sentences, fit_study, is_study, outside_sentence
 from parfocal.run.progress import Bars
 
-__all__ = ["fit", "run"]
+__all__ = ["fit"]
 
-_SETTINGS = FitSettings()
+_TARGET, _COLUMNS, _SETTINGS = TargetSettings(), LabelColumns(), FitSettings()
 _EXAMPLE = "parfocal fit store --labels labels.csv --target msi --group patient --arm concat -o head"
 
 
@@ -28,26 +25,19 @@ def fit(
     output: Output,
     target: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
     labels: Path | None = None,
-    slide_column: str = "slide",
-    patient_of: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
-    missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
-    not_missing: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD...")] = (),
-    group: str | None = None,
-    kind: AskedKind = "auto",
-    positive: str | None = None,
-    order: tuple[str, ...] = (),
-    event: str | None = None,
+    holds: TargetSettings = _TARGET,
+    columns: LabelColumns = _COLUMNS,
     model: tuple[Path, ...] = (),
     splits: Path | None = None,
     encoder: str | None = None,
     settings: FitSettings = _SETTINGS,
-) -> int:
+) -> Answer:
     """Fit one arm of a STUDY on all of its labelled slides, as a head that predicts new slides.
 
-    STUDY is the output folder of a finished study: its sets, labels, folds and choices are taken. Or name stores of
-    embeddings in its place, with --labels and --target. The head is a folder that is complete in itself: the probe,
-    its calibration on scores of slides it had not seen, what is usual among the training slides, and the region
-    encoder where the arm reads one.
+    STUDY is the output folder of a finished study: its sets, labels, folds and choices are taken, and whatever says
+    something of labels, models or the encoder is refused. Or name stores of embeddings in its place, with --labels and
+    --target. The head is a folder that is complete in itself: the probe, its calibration on scores of slides it had
+    not seen, what is usual among the training slides, and the region encoder where the arm reads one.
 
     Example:
         parfocal fit store --labels labels.csv --target msi --group patient --arm concat -o head
@@ -58,18 +48,8 @@ def fit(
         output: the folder of the head.
         target: column to predict; of a study one of its targets, not needed where it has one.
         labels: a CSV or an Excel workbook (.xlsx) with a column slide, the target and the group; not with a study.
-        slide_column: column of the slide's id; not with a study.
-        patient_of: a regular expression whose match in a slide's id is its patient, such as TCGA-..-....; then a row of
-            the labels may be a patient; not with a study.
-        missing: words that stand for a missing value beside the usual ones, such as NA and Not Reported; not with a
-            study.
-        not_missing: words that are values, such as none, although they are usual for a missing one; not with a study.
-        group: column of what must stay in one fold, such as patient; without it slides are taken as independent, and
-            so they are called; not with a study.
-        kind: what the target is; auto sees it from the values.
-        positive: the class that counts as positive, where it is not the later of two.
-        order: the classes of an ordinal target from low to high.
-        event: column that is 1 where the target is the time of an event and 0 where that of censoring.
+        holds: what the target holds.
+        columns: the other columns of the labels.
         model: folders of the region encoders whose embeddings the arm reads; not with a study.
         splits: folds of an earlier run (its splits.csv), in place of new ones.
         encoder: how the tile encoder is loaded on new slides, where its name in the store does not say; not with a
@@ -78,11 +58,15 @@ def fit(
     """
     if not inputs:
         raise ConfigError(f"no study and no store is named: {_EXAMPLE}")
-    given = {"--labels": labels, "--slide-column": slide_column != "slide", "--patient-of": patient_of,
-             "--missing": missing, "--not-missing": not_missing, "--group": group, "--kind": kind != "auto",
-             "--positive": positive, "--order": order, "--event": event, "--model": model, "--splits": splits,
-             "--encoder": encoder}  # fmt: skip
-    unused = [name for name, value in given.items() if value]
+    said = {
+        "labels": labels,
+        **columns.changed(),
+        **holds.changed(),
+        "model": model,
+        "splits": splits,
+        "encoder": encoder,
+    }
+    unused = [f"--{name.replace('_', '-')}" for name, value in said.items() if value]
     with Bars() as bars:
         if len(inputs) == 1 and is_study(inputs[0]):
             if unused:
@@ -94,39 +78,32 @@ def fit(
         elif labels is None or target is None:
             raise ConfigError(f"{inputs[0]} is no finished study; stores need --labels and --target: {_EXAMPLE}")
         else:
-            head = run_fit(
+            head = fit_head(
                 inputs,
                 labels,
-                Target(target, kind, positive, event, order),
+                Target(name=target, **dict(holds)),
                 arm,
                 output,
                 settings,
-                columns=LabelColumns(
-                    slide=slide_column, group=group, patient_of=patient_of, missing=missing, not_missing=not_missing
-                ),
+                columns=columns,
                 models=model,
                 splits=splits,
                 encoder=encoder,
                 on_event=bars,
             )
-    _print(head)
-    return 0
+    return _answer(head)
 
 
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("fit", fit, argv)
-
-
-def _print(head: Head) -> None:
+def _answer(head: Head) -> Answer:
     facts = head.facts
-    say(f"{head.path}: {facts.arm_label}, for {facts.target}, head {head.digest}")
-    for sentence in (*fit_sentences(facts), outside_sentence(facts, head.habits.limit)):
-        say(sentence)
+    title = f"{head.path}: {facts.arm_label}, for {facts.target}, head {head.digest}"
+    notes = list(facts.trained_on.notes)
     if any(is_at_edge(probe.chosen) for probe in head.probes):
-        tell(
+        notes.insert(
+            0,
             "it chose the most training steps that it was offered, so that more might do better: "
-            "raise --growth, or its steps"
+            "raise --growth, or its steps",
         )
-    for note in facts.trained_on.notes:
-        tell(note)
+    shown = (title, *fit_sentences(facts), outside_sentence(facts, head.habits.limit))
+    data = {"head": head.path, "digest": head.digest, **facts.model_dump(mode="json")}
+    return Answer(data, shown, tuple(notes))

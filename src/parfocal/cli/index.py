@@ -1,20 +1,18 @@
 """`parfocal index`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table
-from parfocal.cli.lines import tell
+from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
 from parfocal.store import IndexSummary, index_features
 
-__all__ = ["index", "run"]
+__all__ = ["index"]
 
 
 def index(
@@ -27,8 +25,7 @@ def index(
     encoder: str | None = None,
     region_um: float | None = None,
     max_misalignment: float = 0.05,
-    json: bool = False,
-) -> int:
+) -> Answer:
     """Make a store of FEATURES that TRIDENT has extracted at several magnifications.
 
     Only an index is written; the features stay where they are, and are read once to see that they are whole. Tiles are
@@ -49,7 +46,6 @@ def index(
         encoder: name of the encoder, where a job folder holds the features of several.
         region_um: side of a region, in micrometres; a whole number of coarsest tiles, one by default.
         max_misalignment: how far a tile may lie from where it would nest, as a share of the finest tile's side.
-        json: print JSON in place of a table.
     """
     if not features:
         raise ConfigError("no folder of features is named: parfocal index trident_jobs/ -o store --slides scans/")
@@ -66,21 +62,11 @@ def index(
             max_misalignment=max_misalignment,
             on_event=bars,
         )
-    if json:
-        print_json(summary.describe())
-    else:
-        print_table(_table(summary))
-    for one in summary.failed:
-        tell(f"{one.slide} failed: {one.error}: {one.message}")
+    remarks = failed_lines(summary.failed)
     if summary.failed:
         n_all = len(summary.slides) + len(summary.failed)
-        tell(f"{len(summary.slides)} of {n_all} slides are indexed")
-    return summary.exit_status
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("index", index, argv)
+        remarks += (f"{len(summary.slides)} of {n_all} slides are indexed",)
+    return Answer(summary.describe(), (_table(summary),), remarks, summary.exit_status)
 
 
 def _table(summary: IndexSummary) -> Table:

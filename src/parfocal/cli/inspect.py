@@ -1,20 +1,18 @@
 """`parfocal inspect`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import parse_and_call, print_json, print_table
-from parfocal.cli.lines import tell
+from parfocal.cli.command import Answer
 from parfocal.config import GridConfig
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.regions import SlideReport, inspect_slides
 from parfocal.slides import SlideIds, check_slide_mpp, find_slides
 
-__all__ = ["inspect", "run"]
+__all__ = ["inspect"]
 
 _GRID = GridConfig()
 
@@ -28,8 +26,7 @@ def inspect(
     scan: int | None = None,
     workers: int = 1,
     qc: Path | None = None,
-    json: bool = False,
-) -> int:
+) -> Answer:
     """Show what each of SLIDES is, and how many regions and tiles the grid would take from it.
 
     A slide that cannot be used is shown with the reason in one line; the others are shown all the same.
@@ -46,7 +43,6 @@ def inspect(
         scan: which scan of a file that holds several, from 0, where a manifest does not say.
         workers: how many slides at a time, each in a process of its own; 0 uses this process, where a crash ends all.
         qc: a folder to write a picture of each slide with its tissue and regions to.
-        json: print JSON in place of a table.
     """
     if not slides:
         raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal inspect case1.svs")
@@ -60,20 +56,15 @@ def inspect(
         qc=qc,
         workers=workers,
     )
-    if json:
-        print_json([report.to_dict() for report in reports])
-    else:
-        print_table(_table(reports, grid))
-        for report in reports:
-            for line in _remarks(report, grid):
-                tell(f"{report.slide}: {line}")
+    remarks = [f"{report.slide}: {line}" for report in reports for line in _remarks(report, grid)]
     usable = sum(report.is_usable for report in reports)
     without = sum(report.has_no_tissue for report in reports)
     if usable < len(reports) > 1:
         counts = {"usable": usable, "no tissue found": without, "failed": len(reports) - usable - without}
-        told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        tell(f"{len(reports)} slides: {told}")
-    return 0 if usable == len(reports) else 3 if usable else 1
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        remarks.append(f"{len(reports)} slides: {listed}")
+    status = 0 if usable == len(reports) else 3 if usable else 1
+    return Answer([report.to_dict() for report in reports], (_table(reports, grid),), tuple(remarks), status)
 
 
 def _remarks(report: SlideReport, grid: GridConfig) -> list[str]:
@@ -85,11 +76,6 @@ def _remarks(report: SlideReport, grid: GridConfig) -> list[str]:
         found = f" (no region has {grid.min_tissue:.0%} of it, --min-tissue)" if report.tissue_share else ""
         remarks.append(f"no tissue found in {report.path}{found}. Say where it is with --tissue.")
     return remarks
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("inspect", inspect, argv)
 
 
 def _table(reports: list[SlideReport], grid: GridConfig) -> Table:

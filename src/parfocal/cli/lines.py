@@ -5,13 +5,12 @@ from contextlib import suppress
 
 from parfocal.terminal import printable
 
-__all__ = ["say", "tell"]
+__all__ = ["say", "tell", "write_out"]
 
 
 def say(*lines: object) -> None:
     """Print lines of data to stdout."""
-    for line in lines:
-        print(printable(str(line)))
+    write_out("".join(f"{printable(str(line))}\n" for line in lines))
 
 
 def tell(*lines: object) -> None:
@@ -19,3 +18,17 @@ def tell(*lines: object) -> None:
     with suppress(BrokenPipeError):
         for line in lines:
             print(printable(str(line)), file=sys.stderr, flush=True)
+
+
+def write_out(text: str) -> None:
+    """Write a text to stdout at once, so that a full disk is known while it can be named.
+
+    Raises:
+        OSError: it cannot be written; then the error names stdout.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from error

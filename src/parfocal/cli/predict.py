@@ -1,18 +1,16 @@
 """`parfocal predict`."""
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call
-from parfocal.cli.lines import say, tell
+from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.errors import ConfigError
-from parfocal.predict import PredictSettings, outside_sentence
-from parfocal.predict import predict_slides as run_predict
+from parfocal.predict import PredictSettings, outside_sentence, predict_slides
 from parfocal.run.progress import Bars
 
-__all__ = ["predict", "run"]
+__all__ = ["predict"]
 
 _SETTINGS = PredictSettings(workers=1)
 
@@ -23,7 +21,7 @@ def predict(
     output: Output,
     store: Path | None = None,
     settings: PredictSettings = _SETTINGS,
-) -> int:
+) -> Answer:
     """Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.
 
     Slides are embedded as the head expects; another encoder, other magnifications or other regions are refused. A slide
@@ -43,24 +41,17 @@ def predict(
     if not slides:
         raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
     with Bars() as bars:
-        summary = run_predict(
-            slides,
-            head,
-            output,
-            settings,
-            store=store,
-            on_event=bars,
-        )
-    for failed in summary.failed:
-        tell(f"{failed.slide} failed: {failed.error}: {failed.message}")
+        summary = predict_slides(slides, head, output, settings, store=store, on_event=bars)
     outside = sum(one.is_outside for one in summary.predicted)
+    remarks = failed_lines(summary.failed)
     if outside:
-        tell(f"{outside} of {len(summary.predicted)} slides lie outside of the training slides")
-    tell(outside_sentence(summary.head.facts, summary.head.habits.limit))
-    say(f"{summary.out}: {len(summary.predicted)} slides")
-    return summary.exit_status
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("predict", predict, argv)
+        remarks += (f"{outside} of {len(summary.predicted)} slides lie outside of the training slides",)
+    remarks += (outside_sentence(summary.head.facts, summary.head.habits.limit),)
+    data = {
+        "table": summary.out,
+        "head": summary.head.digest,
+        "slides": len(summary.predicted),
+        "outside": outside,
+        "failed": [asdict(failed) for failed in summary.failed],
+    }
+    return Answer(data, (f"{summary.out}: {len(summary.predicted)} slides",), remarks, summary.exit_status)

@@ -1,18 +1,15 @@
 """`parfocal prove`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table
-from parfocal.cli.lines import say, tell
+from parfocal.cli.command import Answer, Output
 from parfocal.lab.prove.result import summary_table
-from parfocal.lab.prove.run import ProveSettings
-from parfocal.lab.prove.run import prove_encoder as run_prove
+from parfocal.lab.prove.run import ProveSettings, prove_encoder
 from parfocal.run.progress import Bars
 
-__all__ = ["prove", "run"]
+__all__ = ["prove"]
 
 _SETTINGS = ProveSettings()
 
@@ -22,8 +19,7 @@ def prove(
     store: Positional[Path],
     output: Output,
     settings: ProveSettings = _SETTINGS,
-    json: bool = False,
-) -> int:
+) -> Answer:
     """Compare the predictions of MODEL with baselines and controls on the regions of STORE that it never saw.
 
     Says whether the region encoder has learnt how magnifications belong together, or only what a linear map, a Gaussian
@@ -39,19 +35,7 @@ def prove(
         store: the store that it was pretrained on.
         output: the folder to write to.
         settings: how much is looked at.
-        json: print JSON in place of a table.
     """
     with Bars() as bars:
-        result = run_prove(model, store, output, settings, on_event=bars)
-    if json:
-        print_json(result.describe())
-    else:
-        print_table(summary_table(result))
-        say(*result.sentences)
-        tell(f"report: {result.report}")
-    return 0
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("prove", prove, argv)
+        result = prove_encoder(model, store, output, settings, on_event=bars)
+    return Answer(result.describe(), (summary_table(result), *result.sentences), (f"report: {result.report}",))

@@ -4,12 +4,11 @@
 """
 
 import contextlib
-import importlib
 import io
 import re
 from unittest.mock import patch
 
-from parfocal.cli import COMMANDS
+from parfocal.cli import COMMANDS, call
 
 __all__ = ["help_of", "reference_page"]
 
@@ -22,7 +21,7 @@ def help_of(name: str) -> str:
     # The parser asks the terminal for its width; the page must not depend on who generates it.
     terminal = patch.dict("os.environ", {"COLUMNS": str(_WIDTH), "NO_COLOR": "1"})
     with terminal, contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        importlib.import_module(f"parfocal.cli.{name}").run(["--help"])
+        call(name, ["--help"])
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue()).splitlines()
     return "\n".join(line.rstrip() for line in lines).strip()
 

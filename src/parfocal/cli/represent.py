@@ -1,23 +1,21 @@
 """`parfocal represent`."""
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from parfocal.bags import RepresentSettings
-from parfocal.bags import represent_regions as run_represent
-from parfocal.cli.command import Output, parse_and_call
-from parfocal.cli.lines import say, tell
+from parfocal.bags import RepresentSettings, represent_regions
+from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.run.progress import Bars
 from parfocal.store import open_set
 
-__all__ = ["represent", "run"]
+__all__ = ["represent"]
 
 _SETTINGS = RepresentSettings()
 
 
-def represent(store: Positional[Path], model: str, output: Output, settings: RepresentSettings = _SETTINGS) -> int:
+def represent(store: Positional[Path], model: str, output: Output, settings: RepresentSettings = _SETTINGS) -> Answer:
     """Turn the tile embeddings of STORE into region embeddings, in the store's layout.
 
     A slide that fails gets one line and a row in OUTPUT/failures.csv, and the rest goes on; what is done is kept.
@@ -32,20 +30,17 @@ def represent(store: Positional[Path], model: str, output: Output, settings: Rep
         settings: how.
     """
     with Bars() as bars:
-        summary = run_represent(
+        summary = represent_regions(
             open_set(store),
             model,
             output,
             settings,
             on_event=bars,
         )
-    for failed in summary.failed:
-        tell(f"{failed.slide} failed: {failed.error}: {failed.message}")
-    for written in summary.sets:
-        say(f"{written.path}: {len(summary.done)} slides")
-    return summary.exit_status
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("represent", represent, argv)
+    data = {
+        "sets": [written.path for written in summary.sets],
+        "slides": len(summary.done),
+        "failed": [asdict(failed) for failed in summary.failed],
+    }
+    shown = tuple(f"{written.path}: {len(summary.done)} slides" for written in summary.sets)
+    return Answer(data, shown, failed_lines(summary.failed), summary.exit_status)

@@ -9,16 +9,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from tyro.conf import Positional
 
-from parfocal.cli.command import Output, parse_and_call, print_json, print_table
-from parfocal.cli.lines import say, tell
+from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.config import parse_yaml
 from parfocal.errors import ConfigError
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
-from parfocal.study import StudyPlan, TilesPlan, plan_study, read_study
-from parfocal.study import run_study as run_study
+from parfocal.study import StudyPlan, TilesPlan, plan_study, read_study, run_study
 
-__all__ = ["run", "study"]
+__all__ = ["study"]
 
 
 def study(
@@ -31,8 +29,7 @@ def study(
     device: str | None = None,
     workers: int | None = None,
     dry_run: bool = False,
-    json: bool = False,
-) -> int:
+) -> Answer:
     """Run the whole chain that FILE describes: tiles, region encoders, region embeddings, the comparison, one report.
 
     FILE is a YAML file, or the name of one that comes with parfocal: paper (the published design with the controls it
@@ -52,7 +49,6 @@ def study(
         workers: slides that are embedded at a time, in place of the file's.
         dry_run: check labels, arms, folds and models as the run does, show what is done already, tiles, bytes,
             encodings, steps, fits and their time, and write nothing; 3 where some slides would fail.
-        json: print JSON in place of a table.
     """
     given = {
         "slides": list(slides) or None,
@@ -64,29 +60,18 @@ def study(
     overrides = {**_parsed(changes), **{place: value for place, value in given.items() if value is not None}}
     plan = read_study(file, overrides)
     if dry_run:
-        found = plan_study(plan, output)
-        if json:
-            print_json(found.describe())
-        else:
-            print_table(_table(found))
-        for tiles in (found.tiles, found.test_tiles):
-            for slide, problem in tiles.problems.items() if tiles is not None else ():
-                tell(f"{slide} would fail: {problem}")
-        return found.exit_status
+        planned = plan_study(plan, output)
+        remarks = [
+            f"{slide} would fail: {problem}"
+            for tiles in (planned.tiles, planned.test_tiles)
+            if tiles is not None
+            for slide, problem in tiles.problems.items()
+        ]
+        return Answer(planned.describe(), (_table(planned),), tuple(remarks), planned.exit_status)
     with Bars() as bars:
         result = run_study(plan, output, on_event=bars)
-    for failed in result.failed:
-        tell(f"{failed.slide} failed: {failed.error}: {failed.message}")
-    if json:
-        print_json({"report": str(result.report), "seconds": dict(result.seconds), "failed": len(result.failed)})
-    else:
-        say(f"report: {result.report}")
-    return result.exit_status
-
-
-def run(argv: Sequence[str]) -> int:
-    """Parse and call."""
-    return parse_and_call("study", study, argv)
+    data = {"report": result.report, "seconds": dict(result.seconds), "failed": len(result.failed)}
+    return Answer(data, (f"report: {result.report}",), failed_lines(result.failed), result.exit_status)
 
 
 def _parsed(changes: Sequence[str]) -> dict[str, Any]:

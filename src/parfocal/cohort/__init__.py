@@ -5,17 +5,16 @@ classes, several, ordered ones, a number or a time; and `Splits` that keep a gro
 and can be read back.
 """
 
-from parfocal.cohort.classes import MOST_CLASSES, AskedKind, outcome_of
-from parfocal.cohort.groups import read_groups
+from parfocal.cohort.classes import MOST_CLASSES, outcome_of
 from parfocal.cohort.labels import (
     Cohort,
-    CountedBy,
     cohort_of,
     read_cohort,
     read_test_cohort,
 )
 from parfocal.cohort.outcome import Column, Outcome, OutcomeKind, strata
-from parfocal.cohort.reading import LabelledSlides, one_site_each, read_labels
+from parfocal.cohort.reading import LabelledSlides, one_site_each, read_groups, read_labels
+from parfocal.cohort.settings import AskedKind, CohortColumns, CountedBy, LabelColumns, Target, TargetSettings
 from parfocal.cohort.splits import (
     Fold,
     Scheme,
@@ -26,7 +25,6 @@ from parfocal.cohort.splits import (
     whole_fold,
     write_splits,
 )
-from parfocal.cohort.target import LabelColumns, Target, read_target
 from parfocal.cohort.units import Units, units
 from parfocal.cohort.words import (
     MISSING,
@@ -41,6 +39,7 @@ __all__ = [
     "MOST_CLASSES",
     "AskedKind",
     "Cohort",
+    "CohortColumns",
     "Column",
     "CountedBy",
     "Fold",
@@ -51,6 +50,7 @@ __all__ = [
     "Scheme",
     "Splits",
     "Target",
+    "TargetSettings",
     "Units",
     "class_name",
     "cohort_of",
@@ -64,7 +64,6 @@ __all__ = [
     "read_groups",
     "read_labels",
     "read_splits",
-    "read_target",
     "read_test_cohort",
     "show_words",
     "strata",

@@ -5,13 +5,13 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
 
 from parfocal.cohort.outcome import Outcome, OutcomeKind, happened
 from parfocal.cohort.reading import LabelledSlides
+from parfocal.cohort.settings import AskedKind
 from parfocal.cohort.words import (
     check_spelling,
     class_key,
@@ -27,9 +27,7 @@ from parfocal.cohort.words import (
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.table import some_of
 
-__all__ = ["MOST_CLASSES", "AskedKind", "outcome_as", "outcome_of"]
-
-AskedKind = Literal["auto", OutcomeKind]
+__all__ = ["MOST_CLASSES", "outcome_as", "outcome_of"]
 
 MOST_CLASSES = 6
 """More different values than these are a measurement, or names."""

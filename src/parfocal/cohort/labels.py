@@ -4,23 +4,21 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from parfocal.cohort.classes import AskedKind, outcome_as, outcome_of
+from parfocal.cohort.classes import outcome_as, outcome_of
 from parfocal.cohort.outcome import Outcome, said_as_words
 from parfocal.cohort.patients import PatientRule
 from parfocal.cohort.reading import LabelledSlides, matched, one_site_each, read_labels
+from parfocal.cohort.settings import CohortColumns, CountedBy, LabelColumns, Target
 from parfocal.cohort.words import class_name, decimal_points, number_then_name, show_words
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.table import some_of
 from parfocal.terminal import printable
 
-__all__ = ["Cohort", "CountedBy", "cohort_of", "read_cohort", "read_test_cohort"]
-
-CountedBy = Literal["group", "slide"]
+__all__ = ["Cohort", "cohort_of", "read_cohort", "read_test_cohort"]
 
 _FEWEST_GROUPS = 3
 
@@ -194,52 +192,23 @@ class Cohort:
         return np.unique(np.array(self.groups), return_inverse=True)[1].astype(np.int64).reshape(-1)
 
 
-def read_cohort(
-    path: Path,
-    target: str,
-    *,
-    kind: AskedKind = "auto",
-    positive: str | None = None,
-    event: str | None = None,
-    order: Sequence[str] = (),
-    group: str | None = None,
-    site: str | None = None,
-    by: Sequence[str] = (),
-    slide: str = "slide",
-    count: CountedBy = "group",
-    patient_of: str | None = None,
-    missing: Sequence[str] = (),
-    not_missing: Sequence[str] = (),
-) -> Cohort:
+def read_cohort(path: Path, target: Target | str, columns: LabelColumns | None = None) -> Cohort:
     """Read the labels of one target from a table; slides whose label is missing are dropped with a warning that counts.
 
     Args:
         path: a CSV or an Excel workbook, with a header.
-        target: the label's column. `1` and `1.0` are one class; empty cells and the words of `MISSING` are missing.
-        kind: what the target is. `auto`: with an event survival, with an order ordinal, with a positive class or with
-            two different values binary; three to six whole numbers or texts multiclass; other numbers continuous.
-        positive: the class that counts as positive, against all others; of two classes the later one, by number or
-            by alphabet, where None.
-        event: the column that is 1 where the target is the time of an event and 0 where that of censoring.
-        order: the classes of an ordinal target from low to high; numbers need none.
-        group: the column of what stays together in a split; None takes every slide for itself.
-        site: the column of the site, for splits that keep sites apart.
-        by: columns by which results are to be shown, such as the scanner; values may be missing.
-        slide: the column of the slide's id.
-        count: whether a metric counts a group's slides of one label once, or every slide.
-        patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients, in the
-            column `slide` or, where that is absent, in `group`.
-        missing: words that stand for a missing value beside the usual ones.
-        not_missing: words that are values of the target, although they are usual ones; `positive` and `order` are.
+        target: the label's column, and what it holds; a text stands for a target whose kind is seen from its values.
+            `1` and `1.0` are one class; empty cells and the words of `MISSING` are missing.
+        columns: the other columns, and how cells are read.
 
     Raises:
         ConfigError: a column is absent, a slide is named twice or has no group, a patient comes from two sites, or
             the labels do not make the kind, or make too few groups of a class.
     """
-    values = (*not_missing, *order, *([positive] if positive is not None else ()))
-    given = read_labels(path, target, slide=slide, group=group, site=site, event=event, by=by, patient_of=patient_of,
-                        missing=missing, not_missing=values)  # fmt: skip
-    cohort = cohort_of(given, outcome_of(given, kind=kind, positive=positive, order=order), count)
+    asked = Target(name=target) if isinstance(target, str) else target
+    labels = read_labels(path, asked, columns)
+    outcome = outcome_of(labels, kind=asked.kind, positive=asked.positive, order=asked.order)
+    cohort = cohort_of(labels, outcome, columns.count if isinstance(columns, CohortColumns) else "group")
     _check_numbers(cohort)
     return cohort
 
@@ -249,15 +218,9 @@ def read_test_cohort(
     like: Cohort,
     available: Iterable[str],
     source: str,
+    columns: LabelColumns | None = None,
     *,
     event: str | None = None,
-    group: str | None = None,
-    site: str | None = None,
-    by: Sequence[str] = (),
-    slide: str = "slide",
-    patient_of: str | None = None,
-    missing: Sequence[str] = (),
-    not_missing: Sequence[str] = (),
 ) -> Cohort:
     """Read the labels of an external cohort that is only tested: the kind and the classes are those of `like`.
 
@@ -266,22 +229,20 @@ def read_test_cohort(
         like: the cohort that is learnt from.
         available: the slides that have embeddings.
         source: how to call the place they are in.
-        event: as in `read_cohort`, and so are all that follow.
-        group: see there.
-        site: see there.
-        by: see there.
-        slide: see there.
-        patient_of: see there.
-        missing: see there.
-        not_missing: see there; the classes of `like` are.
+        columns: as of the training cohort; sites and further columns are not read.
+        event: the column of the event, as of the training cohort.
 
     Raises:
         ConfigError: what `read_cohort` refuses, a class that `like` has not, a slide or patient that `like` has too,
             or labels that nothing can be measured on.
     """
-    values = (*not_missing, *like.outcome.classes)
-    given = read_labels(path, like.target, slide=slide, group=group, site=site, event=event, by=by,
-                        patient_of=patient_of, missing=missing, not_missing=values)  # fmt: skip
+    shared = (
+        LabelColumns()
+        if columns is None
+        else LabelColumns(**columns.model_dump(include=set(LabelColumns.model_fields)))
+    )
+    known_words = shared.model_copy(update={"not_missing": (*shared.not_missing, *like.outcome.classes)})
+    given = read_labels(path, Target(name=like.target, event=event), known_words)
     given = given.restricted_to(available, source)
     for what, own, known in (("slides", given.slides, like.slides), ("patients", given.groups, like.groups)):
         both = sorted(set(own) & set(known))

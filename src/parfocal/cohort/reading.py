@@ -8,12 +8,13 @@ from pathlib import Path
 
 from parfocal.cohort.matching import match_slides
 from parfocal.cohort.patients import PatientRule, patient_rule, torn_tcga_patients
+from parfocal.cohort.settings import CohortColumns, LabelColumns, Target
 from parfocal.cohort.words import check_spelling, missing_words, show_words, spreadsheet_damage, word_of
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.table import Table, TableRow, one_line, read_table, some_of
 from parfocal.terminal import printable
 
-__all__ = ["LabelledSlides", "matched", "one_site_each", "read_labels"]
+__all__ = ["LabelledSlides", "matched", "one_site_each", "read_groups", "read_labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,46 +96,34 @@ def matched(
     return tuple(found), list(found.values()), notes
 
 
-def read_labels(
-    path: Path,
-    target: str,
-    *,
-    slide: str = "slide",
-    group: str | None = None,
-    site: str | None = None,
-    event: str | None = None,
-    by: Sequence[str] = (),
-    patient_of: str | None = None,
-    missing: Sequence[str] = (),
-    not_missing: Sequence[str] = (),
-) -> LabelledSlides:
+def read_labels(path: Path, target: Target | str, columns: LabelColumns | None = None) -> LabelledSlides:
     """Read the label of every slide; slides without one are left out with a warning that counts.
 
     Args:
         path: a CSV or an Excel workbook, with a header.
-        target: the label's column.
-        slide: the column of the slide's id.
-        group: the column of what stays together; None takes every slide for itself.
-        site: the column of the site that a slide comes from.
-        event: the column that says whether the target is the time of an event.
-        by: columns by which results are to be shown; their values may be missing.
-        patient_of: a regular expression whose match in a slide's id is its patient. Then the column `slide`, or
-            `group` where there is no such column, may hold patients; where it holds slides, their patients are groups.
-        missing: words that stand for a missing value beside the usual ones (`MISSING`).
-        not_missing: words that are values of the target, although they are usual ones.
+        target: the label's column, and what is known of it; its classes are values, whatever words they are.
+        columns: the other columns, and which words are missing values. With a rule of patients the column of slides,
+            or that of groups where there is no such column, may hold patients; where it holds slides, their patients
+            are groups.
 
     Raises:
         ConfigError: the file or a column is absent, a slide is named twice, none has a label, one that has a label has
             no group or no site, or a column holds one name in two spellings.
     """
+    asked, columns = Target(name=target) if isinstance(target, str) else target, columns or LabelColumns()
+    target, event, group = asked.name, asked.event, columns.group
+    site, by = (columns.site, columns.by) if isinstance(columns, CohortColumns) else (None, ())
+    missing = columns.missing
+    not_missing = (*columns.not_missing, *asked.order, *([] if asked.positive is None else [asked.positive]))
     table = read_table(path)
-    rule = patient_rule(patient_of) if patient_of is not None else None
-    id_column = _id_column(table, slide, group, rule)
-    for column in (target, *(one for one in (group, site, event) if one), *by):
+    rule = patient_rule(columns.patient_of) if columns.patient_of is not None else None
+    id_column = _id_column(table, columns.slide_column, group, rule)
+    table.needs(target, "--target")
+    for column in (*(one for one in (group, site, event) if one), *by):
         table.needs(column)
     words, own_words = missing_words(missing), missing_words(missing, not_missing)
     needed = (target, *([event] if event else ()))
-    rows_are_patients = rule is not None and _hold_patients(table, id_column, slide, rule)
+    rows_are_patients = rule is not None and _hold_patients(table, id_column, columns.slide_column, rule)
     what = "patients" if rows_are_patients else "slides"
     rows = _once_each(table, id_column, what, [*needed, *(one for one in (group, site) if one), *by])
     found = [(row, [row[column] for column in needed if word_of(row[column]) in own_words]) for row in rows]
@@ -176,6 +165,26 @@ def read_labels(
         settled=frozenset(map(word_of, (*missing, *not_missing))),
         is_grouped=group is not None or rule is not None,
     )
+
+
+def read_groups(labels: Path | None, columns: LabelColumns, available: Collection[str], source: str) -> dict[str, str]:
+    """The group, such as the patient, of slides that have embeddings, which pretraining holds out whole.
+
+    Slides without a row are counted in a warning and have no group; where nothing says a group, none has one.
+
+    Args:
+        labels: a table with the column of the group.
+        columns: the columns of slide and group, and the rule of patients, which needs no table.
+        available: the ids that have embeddings.
+        source: what has them, for messages.
+
+    Raises:
+        ConfigError: the table or a column is absent, no slide of it has embeddings, or the rule does not fit.
+    """
+    if labels is not None and columns.group is not None:
+        grouped = read_labels(labels, columns.group, columns).restricted_to(available, source)
+        return dict(zip(grouped.slides, grouped.groups, strict=True))
+    return {} if columns.patient_of is None else patient_rule(columns.patient_of).patients(sorted(available), source)
 
 
 def _id_column(table: Table, slide: str, group: str | None, rule: PatientRule | None) -> str:

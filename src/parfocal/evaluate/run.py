@@ -9,14 +9,14 @@ from pydantic import Field
 
 from parfocal.cohort import (
     Cohort,
-    CountedBy,
+    CohortColumns,
     LabelColumns,
     Scheme,
     Splits,
     Target,
     make_splits,
+    read_cohort,
     read_splits,
-    read_target,
     read_test_cohort,
 )
 from parfocal.config import Settings
@@ -77,14 +77,7 @@ def evaluate_arms(
     out: Path,
     settings: EvaluateSettings | None = None,
     *,
-    group: str | None = None,
-    site: str | None = None,
-    by: Sequence[str] = (),
-    slide: str = "slide",
-    count: CountedBy = "group",
-    patient_of: str | None = None,
-    missing: Sequence[str] = (),
-    not_missing: Sequence[str] = (),
+    columns: LabelColumns | None = None,
     models: Sequence[Path] = (),
     splits: Path | None = None,
     test: Sequence[Path | EmbeddingSet] = (),
@@ -107,15 +100,7 @@ def evaluate_arms(
         out: folder of `report.html`, `results.json` and the tables: `summary.csv`, `results.csv`, `predictions.csv`,
             `splits.csv`, and where there are such results `subgroups.csv` and `external.csv`.
         settings: folds, repeats and what arms choose among.
-        group: column of what must stay in one fold, such as the patient; None takes slides for independent.
-        site: column of the site that a slide comes from, for the schemes that keep sites apart.
-        by: columns by which results are shown too, such as the scanner.
-        slide: column of the slide's id.
-        count: what a metric counts once: a group's slides with the same label, or every slide.
-        patient_of: a regular expression whose match in a slide's id is its patient; rows of `labels` may then be
-            patients.
-        missing: words that stand for a missing value beside the usual ones.
-        not_missing: words that are values of the targets, although they are usual ones.
+        columns: the columns of `labels` beside the targets, such as that of the patient, and how its cells are read.
         models: folders of region encoders that are trained on in every fold, from the tile embeddings; slow.
         splits: a CSV to take the folds from, as `splits.csv` of an earlier run.
         test: stores or sets of an external cohort, made as those of `inputs`; every arm is tested on it after one more
@@ -136,15 +121,15 @@ def evaluate_arms(
         ParfocalError: every arm failed on every target.
     """
     settings = settings or EvaluateSettings()
-    columns = LabelColumns(slide, group, site, tuple(by), count, patient_of, tuple(missing), tuple(not_missing))
+    columns = columns or CohortColumns()
     if bool(test) != (test_labels is not None):
         raise ConfigError("a test cohort is stores and labels: name both --test STORE... and --test-labels CSV.")
     find_device(settings.probes.device)
-    asked = [Target(one) if isinstance(one, str) else one for one in targets]
+    asked = [Target(name=one) if isinstance(one, str) else one for one in targets]
     writable_folder(out)
     sets = open_all(inputs)
     # Labels before the slides: they are read at once, and a wrong name in them is the most frequent mistake.
-    labelled = {one.name: read_target(labels, one, columns) for one in asked}
+    labelled = {one.name: read_cohort(labels, one, columns) for one in asked}
     slides, notes = common_slides(sets)
     cohorts = {target: cohort.restricted_to(slides, named(sets)) for target, cohort in labelled.items()}
     tell = on_event or warn_of
@@ -240,18 +225,7 @@ def read_outside(
     Raises:
         ConfigError: its labels do not fit those of the training cohort, or its slides.
     """
-    return read_test_cohort(
-        labels,
-        cohort,
-        slides,
-        "the test cohort",
-        event=target.event,
-        group=columns.group,
-        slide=columns.slide,
-        patient_of=columns.patient_of,
-        missing=columns.missing,
-        not_missing=columns.not_missing,
-    )
+    return read_test_cohort(labels, cohort, slides, "the test cohort", columns, event=target.event)
 
 
 def read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
@@ -293,17 +267,8 @@ def _described(
     """All that was asked for, as plain values."""
     return {
         **settings.model_dump(mode="json", exclude={"probes": {"device"}}),  # where it ran decides nothing
-        "group": columns.group,
-        "site": columns.site,
-        "by": list(columns.by),
-        "count": columns.count,
-        "patient_of": columns.patient_of,
-        "missing": list(columns.missing),
-        "not_missing": list(columns.not_missing),
-        "targets": {
-            one.name: {"kind": one.kind, "positive": one.positive, "event": one.event, "order": list(one.order)}
-            for one in asked
-        },
+        **columns.model_dump(mode="json"),
+        "targets": {target.name: target.model_dump(mode="json", exclude={"name"}) for target in asked},
         "models": [path.name for path in models],
         "splits": None if splits is None else splits.name,
         "test": [path.name for path in test],

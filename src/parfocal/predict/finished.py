@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from parfocal.cohort import LabelColumns, Target, read_splits
-from parfocal.config import Settings
+from parfocal.cohort import CohortColumns, LabelColumns, Target, read_splits
 from parfocal.errors import ConfigError, StoreError
 from parfocal.evaluate.sources import open_all
 from parfocal.files import check_permission
@@ -119,13 +118,13 @@ def fit_study(
     chosen = found.targets.get(target) if target is not None else next(iter(found.targets.values()))
     if chosen is None:
         raise ConfigError(f"{study} has no target {target!r}; it has {names}.")
-    asked = {} if settings is None else _changed(settings)
+    asked = {} if settings is None else settings.changed()
     splits = found.splits
     if {"folds", "repeats"} & asked.keys():
         if found.scheme != "grouped":
             raise ConfigError(f"the folds of {study} are {found.scheme}, and only those are used. Ask for no others.")
         splits = None
-    probes = found.settings.probes.model_copy(update={} if settings is None else _changed(settings.probes))
+    probes = found.settings.probes.model_copy(update={} if settings is None else settings.probes.changed())
     return fit_head(
         _its_sets(found, chosen.name),
         found.labels,
@@ -150,21 +149,10 @@ def _its_sets(found: FinishedStudy, target: str) -> list[EmbeddingSet]:
     return [replace(one, slides=tuple(slide for slide in one.slides if slide in dealt)) for one in sets]
 
 
-def _changed(settings: Settings) -> dict[str, Any]:
-    """What is not as it is by default."""
-    default = type(settings)()
-    names = [name for name in type(settings).model_fields if getattr(settings, name) != getattr(default, name)]
-    return {name: getattr(settings, name) for name in names}
-
-
 def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> FinishedStudy:
-    kept = ("slide", "group", "site", "count", "patient_of")
-    columns = {name: about[name] for name in kept if about.get(name) is not None}
-    columns |= {name: tuple(about.get(name) or ()) for name in ("missing", "not_missing")}
-    targets = {}
-    for name, own in about["targets"].items():
-        given = {key: own[key] for key in ("kind", "positive", "event") if own.get(key) is not None}
-        targets[name] = Target(name, order=tuple(own.get("order") or ()), **given)
+    columns = {name: about[name] for name in CohortColumns.model_fields if about.get(name) is not None}
+    columns.setdefault("slide_column", about.get("slide", "slide"))  # as studies before version 0.2 called it
+    targets = {name: Target(name=name, **target) for name, target in about["targets"].items()}
     splits = folder / _SPLITS
     known = {name: settings[name] for name in ("folds", "repeats", "seeds", "most_instances") if name in settings}
     return FinishedStudy(
@@ -172,7 +160,7 @@ def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) 
         inputs=tuple(folder / one for one in about["sets"]),
         labels=folder / about["labels"],
         targets=targets,
-        columns=LabelColumns(**columns),
+        columns=CohortColumns(**columns),
         models=tuple(folder / one for one in (about.get("models") or {}).values()),
         splits=splits if splits.is_file() else None,
         scheme=str(settings.get("scheme", "grouped")),

@@ -21,8 +21,8 @@ from parfocal.cohort import (
     Splits,
     Target,
     make_splits,
+    read_cohort,
     read_splits,
-    read_target,
     whole_fold,
 )
 from parfocal.config import Settings
@@ -127,8 +127,8 @@ def fit_head(
     find_device(settings.probes.device)
     writable_folder(out.absolute().parent)
     sets = open_all(inputs)
-    asked, columns = Target(target) if isinstance(target, str) else target, columns or LabelColumns()
-    labelled = read_target(labels, asked, columns)
+    asked, columns = Target(name=target) if isinstance(target, str) else target, columns or LabelColumns()
+    labelled = read_cohort(labels, asked, columns)
     chosen, branches = find_arm(sets, models, arm)
     tiles = tiles_of(branches, sets)
     model = model_of(branches, sets, models)

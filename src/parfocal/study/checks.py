@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from parfocal.cohort import Fold, LabelColumns, read_cohort, read_target, whole_fold
+from parfocal.cohort import Fold, read_cohort, whole_fold
 from parfocal.errors import ParfocalWarning, StoreError
 from parfocal.evaluate.compare import measurable_folds
 from parfocal.evaluate.external import check_external
@@ -38,8 +38,8 @@ def check_labels(study: Study, tell: Callable[[str], None] | None) -> None:
     labels = study.labels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)
-        for name, target in labels.targets.items():
-            cohort = read_cohort(labels.file, name, **target.model_dump(), **labels.columns)
+        for target in labels.named_targets:
+            cohort = read_cohort(labels.file, target, labels.columns)
             if tell is not None:
                 tell(f"{labels.file.name}: {cohort.sentence()}")
         if labels.splits is not None:
@@ -61,13 +61,13 @@ def check_evaluation(
         ConfigError: labels and slides do not fit together, or folds cannot be dealt or measured.
     """
     labels, settings = study.labels, study.evaluation
-    columns, inner, seed = LabelColumns(**labels.columns), settings.probes.inner_folds, settings.probes.seed
+    columns, inner, seed = labels.columns, settings.probes.inner_folds, settings.probes.seed
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)
         dealt = {} if labels.splits is None else read_dealt(labels.splits, labels.targets)
-        for target in labels.asked:
-            cohort = read_target(labels.file, target, columns).restricted_to(slides, source)
+        for target in labels.named_targets:
+            cohort = read_cohort(labels.file, target, columns).restricted_to(slides, source)
             folds = deal(cohort, settings, dealt).folds(cohort, inner=inner, seed=seed)
             measurable_folds(cohort, folds)
             found[target.name] = list(folds)

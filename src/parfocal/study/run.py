@@ -43,7 +43,6 @@ __all__ = ["Extras", "StudyResult", "run_study"]
 
 _Sets = tuple[tuple[EmbeddingSet, ...], tuple[EmbeddingSet, ...]]
 """What a model makes of the cohort, and of the external one."""
-_OF_LABELS = {"group", "site", "slide", "count", "patient_of", "missing", "not_missing", "targets"}
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,10 @@ def run_study(
     evaluation = evaluate_arms(
         sets,  # not their folders, which may hold slides of an earlier version of the file
         plan.labels.file,
-        plan.labels.asked,
+        plan.labels.named_targets,
         out / "report",
         _evaluation_on(plan, run),
-        **plan.labels.columns,
+        columns=plan.labels.columns,
         splits=plan.labels.splits,
         test=test_sets,
         test_labels=plan.test.labels if plan.test is not None else None,
@@ -249,6 +248,6 @@ def _described(plan: Study, sets: Sequence[EmbeddingSet], models: Mapping[str, P
         "labels": os.path.relpath(plan.labels.file, report),
         "sets": [os.path.relpath(one.path.resolve(), report.resolve()) for one in sets],
         "models": {name: os.path.relpath(folder, report) for name, folder in models.items()},
-        **plan.labels.model_dump(mode="json", include=_OF_LABELS),
+        **plan.labels.model_dump(mode="json", exclude={"file", "splits", "by"}),
         "file": plan.described(),
     }

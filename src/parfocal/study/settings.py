@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from parfocal.bags import RepresentSettings
-from parfocal.cohort import AskedKind, CountedBy, Target, class_name
+from parfocal.cohort import CohortColumns, Target, TargetSettings
 from parfocal.config import GridConfig, Settings
 from parfocal.embed import EmbedSettings
 from parfocal.evaluate.run import EvaluateSettings
@@ -24,7 +24,6 @@ __all__ = [
     "RunSettings",
     "SlidePaths",
     "Study",
-    "TargetSettings",
     "TestCohort",
     "TileSettings",
 ]
@@ -87,49 +86,12 @@ class CohortSource(Settings):
         return self
 
 
-class TargetSettings(Settings):
-    """What a column of the labels holds."""
-
-    kind: AskedKind = Field("auto", description="Binary, multiclass, ordinal, continuous or survival.")
-    positive: str | None = Field(None, description="The class that counts as positive, where it is not the later one.")
-    event: str | None = Field(None, description="Column that says whether the time is an event's.")
-    order: tuple[str, ...] = Field((), description="The classes of an ordinal target, the lowest first.")
-
-    @field_validator("positive", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        """`positive: 1` is the class 1."""
-        return class_name(repr(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-    @field_validator("order", mode="before")
-    @classmethod
-    def _all_as_text(cls, value: Any) -> Any:
-        return [cls._as_text(one) for one in value] if isinstance(value, (list, tuple)) else value
-
-
-class Labels(Settings):
+class Labels(CohortColumns):
     """What is to be predicted."""
 
-    file: Path = Field(description="A CSV or a workbook with a column `slide`, the targets and the group.")
-    slide: str = Field("slide", description="Column of the slide's id.")
-    group: str | None = Field(None, description="Column of what stays in one fold, such as the patient.")
-    site: str | None = Field(None, description="Column of the site a slide comes from.")
-    by: tuple[str, ...] = Field((), description="Columns by which results are shown as well.")
-    count: CountedBy = Field("group", description="What a metric counts once: a group's slides of one label, or each.")
-    patient_of: str | None = Field(
-        None, description="A regular expression whose match in a slide's id is its patient; rows may be patients."
-    )
-    missing: tuple[str, ...] = Field((), description="Words that stand for a missing value beside the usual ones.")
-    not_missing: tuple[str, ...] = Field((), description="Words that are values, although they are usual ones.")
+    file: Path = Field(description="A CSV or a workbook with a column of slides, the targets and the group.")
     splits: Path | None = Field(None, description="Folds of an earlier run, to use again.")
     targets: dict[str, TargetSettings] = Field(min_length=1, description="Columns to predict, with what each holds.")
-
-    @field_validator("missing", "not_missing", mode="before")
-    @classmethod
-    def _words(cls, value: Any) -> Any:
-        """`missing: -999` is the word -999, alone or in a list."""
-        words = value if isinstance(value, (list, tuple)) else [value]
-        return [class_name(repr(one)) if type(one) in (int, float) else one for one in words]
 
     @field_validator("targets", mode="before")
     @classmethod
@@ -142,14 +104,14 @@ class Labels(Settings):
         return {name: {} if own is None else own for name, own in value.items()} if isinstance(value, dict) else value
 
     @property
-    def asked(self) -> tuple[Target, ...]:
+    def named_targets(self) -> tuple[Target, ...]:
         """The targets as the evaluation takes them."""
-        return tuple(Target(name, **own.model_dump()) for name, own in self.targets.items())
+        return tuple(Target(name=name, **target.model_dump()) for name, target in self.targets.items())
 
     @property
-    def columns(self) -> dict[str, Any]:
-        """The columns beside the targets, as the evaluation and the reading of labels name them."""
-        return self.model_dump(exclude={"file", "splits", "targets"})
+    def columns(self) -> CohortColumns:
+        """The columns beside the targets, as the evaluation takes them."""
+        return CohortColumns(**self.model_dump(include=set(CohortColumns.model_fields)))
 
 
 class TestCohort(CohortSource):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.bags import represent_regions
-from parfocal.cohort import LabelColumns, read_groups
+from parfocal.cohort import read_groups
 from parfocal.embed import embed_slides
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
 from parfocal.files import digest8, writing
@@ -119,10 +119,9 @@ def groups_of(study: Study, tiles: EmbeddingSet) -> dict[str, str]:
     labels = study.labels
     if not study.models:
         return {}
-    columns = LabelColumns(slide=labels.slide, group=labels.group, patient_of=labels.patient_of, missing=labels.missing)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)  # the evaluation says what is missing
-        return read_groups(labels.file, columns, tiles.slides, tiles.name)
+        return read_groups(labels.file, labels, tiles.slides, tiles.name)
 
 
 def make_model(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parfocal.cohort import LabelColumns
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.evaluate import arms as table
 from parfocal.heads import FittedProbe, ProbeSettings
@@ -179,7 +180,7 @@ def test_no_patient_is_pretrained_on_and_held_out(store: Path, tmp_path: Path, m
     with pytest.raises(ParfocalError, match="no cell has a result"):
         explore_designs(
             Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]}), store, tmp_path / "out", SETTINGS,
-            labels=tmp_path / "labels.csv", target="pairing", group="patient",
+            labels=tmp_path / "labels.csv", target="pairing", columns=LabelColumns(group="patient"),
         )  # fmt: skip
 
     held = seen[-1].settings.holdout_slides

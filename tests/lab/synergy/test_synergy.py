@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from parfocal.cli import main
+from parfocal.cohort import LabelColumns
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
 from parfocal.lab.synergy.analysis import LabelResult, SynergySettings, Units, analyse_label
 from parfocal.lab.synergy.covariates import residual_basis
@@ -192,7 +193,7 @@ def test_labels_are_classes_or_a_number() -> None:
     assert list(number.labels) == ["t"]
     grades = study_labels(labelled(["1", "2", "3"] * 4))
     assert grades.is_class
-    assert not study_labels(labelled(["1", "2", "3"] * 4), kind="number").is_class
+    assert not study_labels(labelled(["1", "2", "3"] * 4), kind="continuous").is_class
 
 
 def test_patients_are_the_units() -> None:
@@ -236,7 +237,7 @@ def test_a_label_file_is_read_with_care(tmp_path: Path) -> None:
         pytest.warns(ParfocalWarning, match="no value"),
         pytest.raises(ConfigError, match=r"1 slides in .* have no value in 'patient': c"),
     ):
-        read_labels(file, "t", group="patient")
+        read_labels(file, "t", LabelColumns(group="patient"))
     file.write_text("slide,t\na,1\na,0\n")
     with pytest.raises(ConfigError, match="names the slide a twice, in lines 2 and 3"):
         read_labels(file, "t")

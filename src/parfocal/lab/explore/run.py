@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from parfocal.cohort import LabelColumns, Target, make_splits, read_groups, read_target, write_splits
+from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort, read_groups, write_splits
 from parfocal.config import Settings
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.files import digest8, write_csv
@@ -135,12 +135,8 @@ def explore_designs(
     *,
     labels: Path | None = None,
     target: str | None = None,
-    group: str | None = None,
     positive: str | None = None,
-    slide: str = "slide",
-    patient_of: str | None = None,
-    missing: Sequence[str] = (),
-    not_missing: Sequence[str] = (),
+    columns: LabelColumns | None = None,
     on_event: OnEvent | None = None,
 ) -> ExploreResult:
     """Pretrain and score every cell of a design with every seed, and write tables and a page.
@@ -157,12 +153,8 @@ def explore_designs(
         settings: how.
         labels: a CSV with a column `slide` and the target; without it cells are scored by held-out R2 alone.
         target: a column with two classes.
-        group: column of what must stay in one fold, and on one side of the hold-out, such as the patient.
         positive: the class that counts as positive, where it is not the later of two.
-        slide: column of the slide's id.
-        patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients.
-        missing: words that stand for a missing value beside the usual ones.
-        not_missing: words that are classes, although they are usual ones.
+        columns: the other columns, such as that of the patient, who stays in one fold and on one side of the hold-out.
         on_event: told what the target holds, before any run, and of every one of the `runs` that is done.
 
     Raises:
@@ -185,9 +177,7 @@ def explore_designs(
         if cell.region_um is not None:
             regions_per_side(sets[cell.tiles], cell.region_um)
     slides = _common_slides(list(sets.values()))
-    columns = LabelColumns(
-        slide=slide, group=group, patient_of=patient_of, missing=tuple(missing), not_missing=tuple(not_missing)
-    )
+    columns = columns or LabelColumns()
     tiles = sets[plan.cells[0].tiles]
     groups = shared_groups(slides, read_groups(labels, columns, slides, tiles.name) if labels else None)
     split = split_set(tiles, share=settings.holdout, seed=settings.probes.seed, groups=groups)
@@ -195,7 +185,9 @@ def explore_designs(
     held_out = tuple(part.slide for part in split.held_out) if len(slides) > 1 else ()
     folds = None
     if labels and target:
-        folds = _deal_folds(labels, Target(target, "binary", positive), columns, slides, out, settings, tell)
+        folds = _deal_folds(
+            labels, Target(name=target, kind="binary", positive=positive), columns, slides, out, settings, tell
+        )
     protocol = Protocol(settings.regions, settings.probes, folds)
     data = {
         key: regroup_set(sets[key[0]], key[1], out / "sets") if key[1] is not None else sets[key[0]]
@@ -214,12 +206,8 @@ def explore_designs(
         "design": design.model_dump(mode="json"),
         **settings.model_dump(mode="json"),
         "target": target,
-        "group": group,
         "positive": positive,
-        "slide": slide,
-        "patient_of": patient_of,
-        "missing": list(missing),
-        "not_missing": list(not_missing),
+        **columns.model_dump(mode="json"),
     }
     inputs = {one.name: digest8(one.settings) for one in data.values()}
     if labels:
@@ -280,7 +268,7 @@ def _deal_folds(
     settings: ExploreSettings,
     tell: OnEvent,
 ) -> Labels:
-    cohort = read_target(labels, target, columns).restricted_to(slides, "the store")
+    cohort = read_cohort(labels, target, columns).restricted_to(slides, "the store")
     tell(Notice(cohort.sentence()))
     splits = make_splits(cohort, folds=settings.folds, repeats=settings.repeats, seed=settings.probes.seed)
     write_splits(out / "splits.csv", {target.name: splits})

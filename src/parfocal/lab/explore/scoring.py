@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from parfocal.bags.represent import RepresentSettings, represent_regions
-from parfocal.cohort import LabelColumns, Target, read_splits, read_target
+from parfocal.cohort import LabelColumns, Target, read_cohort, read_splits
 from parfocal.errors import ParfocalError, ParfocalWarning
 from parfocal.evaluate.arm import choose_arms
 from parfocal.evaluate.arms import read_arm_bags, table_of_arms
@@ -326,7 +326,7 @@ def _slide_aucs(job: CellJob, sets: Any, device: torch.device) -> dict[str, Any]
     labels = job.protocol.labels
     if labels is None:
         return {}
-    cohort = read_target(labels.path, labels.target, labels.columns)
+    cohort = read_cohort(labels.path, labels.target, labels.columns)
     cohort = cohort.restricted_to(sets[0].slides, sets[0].name)
     splits = read_splits(labels.splits)[labels.target.name]
     found, seed = table_of_arms(sets), job.protocol.probes.seed

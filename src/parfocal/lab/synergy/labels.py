@@ -8,22 +8,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.cohort import (
-    MOST_CLASSES,
-    AskedKind,
-    LabelledSlides,
-    class_name,
-    cohort_of,
-    number_of,
-    outcome_of,
-    read_labels,
-)
+from parfocal.cohort import LabelledSlides, cohort_of, outcome_of, read_labels
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.lab.synergy.moments import Units
 
 __all__ = ["LabelKind", "LabelledSlides", "StudyLabels", "read_labels", "study_labels"]
 
-LabelKind = Literal["auto", "class", "number"]
+LabelKind = Literal["auto", "binary", "multiclass", "continuous"]
 
 _FEWEST_UNITS = 3
 
@@ -50,12 +41,12 @@ class StudyLabels:
 def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: str | None = None) -> StudyLabels:
     """Turn text into what is tested, one value for each patient: the mean over its slides.
 
-    Numbers with more than six distinct values, or that are not whole, are a number; everything else is classes. Of two
+    What the labels are is seen as by every command, where it is not named. Of two
     classes the later one (by number or alphabet) is set against the other, of several each against the rest.
 
     Args:
         given: slides and their labels.
-        kind: `class` or `number` overrides that.
+        kind: what they are, where it cannot be seen.
         positive: the only class to test.
 
     Raises:
@@ -65,7 +56,7 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
     of_slide = of_slide.reshape(-1).astype(np.int64)
     called: Literal["patient", "slide"] = "patient" if given.is_grouped else "slide"
     units = Units(tuple(names.tolist()), of_slide, _sites(given, of_slide, names.tolist()), called=called)
-    outcome = outcome_of(given, kind=_kind(given, kind, positive), positive=positive)
+    outcome = outcome_of(given, kind=kind, positive=positive)
     cohort = cohort_of(given, outcome)
     notes = list(cohort.notes)
     if outcome.kind == "continuous":
@@ -97,16 +88,6 @@ def study_labels(given: LabelledSlides, *, kind: LabelKind = "auto", positive: s
         notes.append(f"{torn} of {len(names)} patients have slides of several classes and count by their share.")
         warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
     return StudyLabels(units, labels, True, tuple(notes), cohort.sentence())
-
-
-def _kind(given: LabelledSlides, kind: LabelKind, positive: str | None) -> AskedKind:
-    """What the labels are to be read as: classes without order, however many, or a number."""
-    if kind == "number":
-        return "continuous"
-    found = set(map(class_name, given.values))
-    if kind == "auto" and (len(found) <= MOST_CLASSES or any(number_of(name) is not None for name in found)):
-        return "auto"
-    return "binary" if positive is not None or len(found) == 2 else "multiclass"
 
 
 def _sites(given: LabelledSlides, of_slide: np.ndarray, names: Sequence[str]) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from parfocal.cohort import CohortColumns, LabelColumns, Target
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError, as_problem
 from parfocal.files import digest8, file_digest8, provenance, writing
 from parfocal.geometry import format_mpp
@@ -80,13 +81,9 @@ def measure_synergy(
     out: Path,
     settings: SynergySettings | None = None,
     *,
-    group: str | None = None,
+    columns: LabelColumns | None = None,
     site: str | None = None,
     within: str | None = None,
-    slide: str = "slide",
-    patient_of: str | None = None,
-    missing: Sequence[str] = (),
-    not_missing: Sequence[str] = (),
     kind: LabelKind = "auto",
     positive: str | None = None,
     mpps: Sequence[float] = (),
@@ -104,16 +101,11 @@ def measure_synergy(
         target: column of classes or of numbers.
         out: folder to write to.
         settings: components, permutations, power, pictures.
-        group: column of the patient; patients are permuted, each with the mean of its slides. None takes slides as
-            independent.
+        columns: the other columns: patients are permuted, each with the mean of its slides.
         site: column of the site; patients are permuted within it.
         within: column of what regions are centred within, such as the patient or the TMA; None is the slide. What such
             a group has in common is taken out, what its slides differ in is not.
-        slide: column of the slide's id.
-        patient_of: a regular expression whose match in a slide's id is its patient; rows may then be patients.
-        missing: words that stand for a missing value beside the usual ones.
-        not_missing: words that are values, although they are usual ones.
-        kind: whether the target is classes or a number, where that cannot be seen from its values.
+        kind: what the target is, where that cannot be seen from its values.
         positive: the only class to test; without it each of several classes is tested against the rest.
         mpps: magnifications to use; empty uses all.
         slides: files or folders of the slides, for the pictures, where they are not where they were when embedded.
@@ -130,18 +122,10 @@ def measure_synergy(
     used = _magnifications(source, mpps)
     left_out = LeftOut()
     available, notes = _usable_slides(source, used, left_out)
-    values = (*not_missing, *([positive] if positive is not None else ()))
-    read = read_labels(
-        labels,
-        target,
-        slide=slide,
-        group=group,
-        site=site,
-        by=(within,) if within and not _is_the_patient(within, group, patient_of) else (),
-        patient_of=patient_of,
-        missing=missing,
-        not_missing=values,
-    )
+    columns = columns or LabelColumns()
+    by = (within,) if within and not _is_the_patient(within, columns.group, columns.patient_of) else ()
+    every_column = CohortColumns(**columns.model_dump(include=set(LabelColumns.model_fields)), site=site, by=by)
+    read = read_labels(labels, Target(name=target, positive=positive), every_column)
     given = read.restricted_to(available, source.name)
     study = study_labels(given, kind=kind, positive=positive)
     tell = on_event or warn_of
@@ -185,13 +169,9 @@ def measure_synergy(
     described = {
         **settings.model_dump(mode="json"),
         "target": target,
-        "group": group,
+        **columns.model_dump(mode="json"),
         "site": site,
         "within": within,
-        "slide": slide,
-        "patient_of": patient_of,
-        "missing": list(missing),
-        "not_missing": list(not_missing),
         "kind": kind,
         "positive": positive,
         "mpps": list(used),
