@@ -21,7 +21,7 @@ from scipy.special import expit, logit
 
 from parfocal.cohort import Cohort, Fold, Outcome, Splits, make_splits, units
 from parfocal.evaluate import ArmFits, compare_arms
-from parfocal.evaluate.arms import Arm
+from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.metric import join_folds
 from parfocal.heads import FoldPrediction
 from parfocal.heads.regression import fit_logistic
@@ -37,8 +37,8 @@ from parfocal.stats import (
 
 PENALTY, DRAWS, DEALS = 0.01, 400, 40
 ARMS = (
-    Arm("a", "drawn", "mean", "single", (), None, id="a"),
-    Arm("b", "drawn", "mean", "mixed", (), None, id="b"),
+    Arm("", "a", "single", "a", "drawn", "mean"),
+    Arm("", "b", "mixed", "b", "drawn", "mean"),
 )
 
 

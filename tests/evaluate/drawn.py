@@ -7,17 +7,22 @@ import numpy as np
 
 from parfocal.cohort import Cohort, Fold, Outcome, Splits, make_splits
 from parfocal.evaluate import ArmFits, TargetResult, compare_arms
-from parfocal.evaluate.arms import Arm
+from parfocal.evaluate.arm import Arm
 from parfocal.heads import FoldPrediction
 
 ARMS = (
-    Arm("5x", "One magnification", "gated attention", "single", (), None, id="2/abmil"),
-    Arm("20x", "One magnification", "gated attention", "single", (), None, id="0.5/abmil"),
-    Arm("20x", "One magnification", "mean", "single", (), None, id="0.5/mean"),
-    Arm("5x + 20x", "Late fusion", "gated attention over all tiles", "late", (), None, id="union"),
-    Arm("contextual tokens", "Region encoder mem", "mean", "mixed", (), None, id="mem/tokens/mean"),
-    Arm("contextual tokens", "Region encoder mem", "gated attention", "mixed", (), None, id="mem/tokens/abmil"),
-)
+    Arm("2", "abmil", "single", "5x", "One magnification", "gated attention"),
+    Arm("0.5", "abmil", "single", "20x", "One magnification", "gated attention"),
+    Arm("0.5", "mean", "single", "20x", "One magnification", "mean"),
+    Arm("", "union", "late", "5x + 20x", "Late fusion", "gated attention over all tiles"),
+    Arm(
+        "mem/tokens", "mean", "mixed", "contextual tokens", "Region encoder mem", "mean", model="mem", readout="tokens"
+    ),
+    Arm(
+        "mem/tokens", "abmil", "mixed", "contextual tokens", "Region encoder mem", "gated attention",
+        model="mem", readout="tokens",
+    ),
+)  # fmt: skip
 SIGNAL = (0.2, 0.6, 0.8, 0.7, 1.5, 1.3)
 
 

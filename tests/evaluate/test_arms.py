@@ -9,7 +9,8 @@ import pytest
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cohort import Cohort, Outcome, make_splits
 from parfocal.errors import ConfigError, MismatchError
-from parfocal.evaluate.arms import ARM_METHODS, Arm, read_arm_bags, table_of_arms
+from parfocal.evaluate.arm import ARM_METHODS, Arm
+from parfocal.evaluate.arms import read_arm_bags, table_of_arms
 from parfocal.heads import ProbeSettings, predict
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.evaluate.arm import arm_label
 from parfocal.evaluate.compare import measurable_folds
 from parfocal.evaluate.metric import METRICS, interval_of, join_folds
-from parfocal.evaluate.primary import arm_label, choose_primary
+from parfocal.evaluate.primary import choose_primary
 from parfocal.stats import auc, standard_error
 
 from .drawn import ARMS, cohort_of, drawn
@@ -223,7 +224,7 @@ def test_folds_without_an_order_are_left_out_counted_and_two_must_remain() -> No
 
 
 def test_a_control_with_random_weights_is_not_what_the_comparison_is_about() -> None:
-    control = [replace(arm, family="Region encoder none, random weights", id=f"none/{arm.id}") for arm in ARMS[4:]]
+    control = [replace(arm, family="Region encoder none", source="none/tokens", is_control=True) for arm in ARMS[4:]]
     arms = [*ARMS[:4], *control, *ARMS[4:]]
 
     assert choose_primary(arms, None)[0] == 7

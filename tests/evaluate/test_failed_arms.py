@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,11 @@ from parfocal.cli import main
 from parfocal.cohort import Fold, Outcome, make_splits
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
 from parfocal.evaluate import TargetResult, write_evaluation
-from parfocal.evaluate import arms as table
 from parfocal.evaluate.arm import Arm, ArmKind
 from parfocal.evaluate.fitting import ExternalBags, FitPlan, cross_validate
 from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
 from parfocal.heads import FittedProbe, ProbeSettings, ProbeState
+from parfocal.heads.registry import HEADS
 from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
 
 from .drawn import cohort_of
@@ -58,7 +58,9 @@ def arm(name: str, kind: ArmKind, spoil: Spoil | BaseException = plain, average_
             raise spoil
         return [Known(number, spoil) for number in range(len(folds))]
 
-    return Arm(name, f"family {kind}", "known", kind, ((0, "x"),), None if average_of else pool, average_of, id=name)
+    source, _, method = name.rpartition("/")
+    fit = None if average_of else pool
+    return Arm(source, method, kind, name, f"family {kind}", "known", ((0, "x"),), fit, average_of)
 
 
 def bag_of(n: int) -> Bag:
@@ -219,7 +221,7 @@ def test_on_the_command_line_some_failed_arms_are_status_3_and_all_are_1(
     call = ["evaluate", str(store), "--labels", str(store / "labels.csv"), "--target", "pairing", *SHORT]
     call += ["-o", str(tmp_path), "--group", "patient"]
     assert main([*call, "--arms", "mean"]) == 0
-    monkeypatch.setattr(table, "fit_contrast", diverging)
+    monkeypatch.setitem(HEADS.ours, "contrast", replace(HEADS.get("contrast"), fit=diverging))
     assert main([*call, "--arms", "mean", "contrast"]) == 3
     told = capsys.readouterr()
     assert "failed" in told.out
@@ -249,14 +251,14 @@ def test_all_arms_of_one_target_may_fail_while_another_has_results(
     labels.write_text("\n".join([f"{lines[0]},again", *twice]) + "\n")
 
     def fails_on(target: str) -> None:
-        fit = table.fit_mean
+        fit = HEADS.get("mean").fit
 
         def one(bags: object, outcome: Outcome, folds: object, settings: object) -> list[FittedProbe]:
             if outcome.target == target or target == "all":
                 raise np.linalg.LinAlgError("Singular matrix")
             return fit(bags, outcome, folds, settings)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(table, "fit_mean", one)
+        monkeypatch.setitem(HEADS.ours, "mean", replace(HEADS.get("mean"), fit=one))
 
     fails_on("again")
     with pytest.warns(ParfocalWarning, match="again: 1 of 1 arms failed"):

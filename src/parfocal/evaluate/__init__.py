@@ -4,7 +4,8 @@ In: sets of embeddings and labels. `table_of_arms` says what is compared, `cross
 measures, `write_evaluation` keeps the tables and one page.
 """
 
-from parfocal.evaluate.arms import Arm, table_of_arms
+from parfocal.evaluate.arm import Arm
+from parfocal.evaluate.arms import table_of_arms
 from parfocal.evaluate.compare import compare_arms
 from parfocal.evaluate.files import write_evaluation
 from parfocal.evaluate.fitting import cross_validate

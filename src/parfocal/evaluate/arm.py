@@ -7,7 +7,7 @@ from typing import Literal
 from parfocal.errors import ConfigError
 from parfocal.heads import Fit
 
-__all__ = ["ARM_METHODS", "Arm", "ArmKind", "Knowledge", "choose_arms"]
+__all__ = ["ARM_METHODS", "ATTENTIVE", "Arm", "ArmKind", "Knowledge", "Method", "arm_label", "choose_arms", "places_of"]
 
 ArmKind = Literal["single", "late", "mixed"]
 """What an arm can know: one magnification, unordered bags of several, or which tiles of several lie together."""
@@ -15,80 +15,131 @@ ArmKind = Literal["single", "late", "mixed"]
 Knowledge = Literal["single", "single, with regions", "late", "mixed"]
 """The same, with those apart that know of one magnification which tiles lie in one region."""
 
-ARM_METHODS: Mapping[str, str] = {
-    "mean": "mean of a slide's vectors, linear model (logistic, least squares or hazards)",
-    "mlp": "mean of a slide's vectors, one hidden layer",
-    "abmil": "gated attention over a slide's vectors",
-    "second-moment": "second moment of the regions' means of one magnification, stacked with slide means",
-    "pseudo-coarse": "gated attention over the finest tiles and their means in place of coarser ones",
-    "pseudo-contrast": "cross-scale contrast of the same",
-    "concat": "slide means of all magnifications side by side, linear model",
-    "concat-mlp": "slide means of all magnifications side by side, one hidden layer",
-    "late": "one gated attention for each magnification, averaged",
-    "union": "gated attention over the tiles of all magnifications",
-    "parents": "gated attention, each finest tile beside its parents",
-    "contrast": "cross-scale contrast of tile embeddings, or of what a region encoder made",
-    "region-mlp": "one hidden layer over each region's means of all magnifications, averaged",
-    "bilinear": "low-rank products of each region's means of two magnifications, averaged",
-    "finetune": "a region encoder trained on in every fold; slow, and only where its model is named",
-}
-"""What each method does with the vectors of a slide, by the word that asks for it."""
+ATTENTIVE = "abmil"
+"""The method of the primary comparison."""
 
-_TRAINED = frozenset({"mlp", "abmil", "pseudo-coarse", "concat-mlp", "union", "parents", "region-mlp", "bilinear"})
-_REGIONS = frozenset({"second-moment", "pseudo-coarse", "pseudo-contrast"})
+
+@dataclass(frozen=True)
+class Method:
+    """One way from what goes into an arm to a score.
+
+    Attributes:
+        meaning: what it does with the vectors of a slide.
+        head: the registered head that it fits; empty for one that averages other arms.
+        pooling: how it is shown; as the head is where empty.
+    """
+
+    meaning: str
+    head: str
+    pooling: str = ""
+
+
+ARM_METHODS: Mapping[str, Method] = {
+    "mean": Method("mean of a slide's vectors, linear model (logistic, least squares or hazards)", "mean"),
+    "mlp": Method("mean of a slide's vectors, one hidden layer", "mlp"),
+    "abmil": Method("gated attention over a slide's vectors", "attention"),
+    "second-moment": Method(
+        "second moment of the regions' means of one magnification, stacked with slide means",
+        "contrast",
+        "second moment of regions",
+    ),
+    "pseudo-coarse": Method(
+        "gated attention over the finest tiles and their means in place of coarser ones",
+        "attention",
+        "gated attention over all",
+    ),
+    "pseudo-contrast": Method("cross-scale contrast of the same", "contrast"),
+    "concat": Method(
+        "slide means of all magnifications side by side, linear model", "mean", "means side by side, linear model"
+    ),
+    "concat-mlp": Method(
+        "slide means of all magnifications side by side, one hidden layer",
+        "mlp",
+        "means side by side, one hidden layer",
+    ),
+    "late": Method("one gated attention for each magnification, averaged", "", "one gated attention each, averaged"),
+    "union": Method(
+        "gated attention over the tiles of all magnifications", "attention", "gated attention over all tiles"
+    ),
+    "parents": Method(
+        "gated attention, each finest tile beside its parents",
+        "attention",
+        "gated attention, each tile beside its parents",
+    ),
+    "contrast": Method("cross-scale contrast of tile embeddings, or of what a region encoder made", "contrast"),
+    "region-mlp": Method("one hidden layer over each region's means of all magnifications, averaged", "region_mlp"),
+    "bilinear": Method("low-rank products of each region's means of two magnifications, averaged", "bilinear"),
+    "finetune": Method(
+        "a region encoder trained on in every fold; slow, and only where its model is named", "finetuned"
+    ),
+}
+"""What each method does, by the word that asks for it; another package's head is a method of its own name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One line of the table.
+    """One line of the table: fields say what it is, and three texts how it is shown.
 
     Attributes:
-        name: what goes in.
+        source: what goes in, by the word that asks for it: a magnification (`0.5`), or a model and its readout
+            (`mem/tokens`); empty for all magnifications. Where there are several sets of tiles, theirs comes first.
+        method: how a slide becomes a number, a word of `ARM_METHODS` or the name of another package's head.
+        knows: what it can know. A ceiling for unordered tiles of one magnification is none for an arm that knows which
+            of them lie together: in pixels, the arrangement of fine tiles shows something of what a coarse one shows.
+        name: what goes in, as it is shown.
         family: the heading it stands under.
-        pooling: how a slide becomes a number.
-        kind: what it can know.
+        pooling: the method, as it is shown.
         bags: what is pooled: (number of the set, name of the bag).
-        pool: the probe; None for an arm that averages the predictions of others.
+        pool: the probe; None for an arm that averages the predictions of others, and where none is there yet.
         average_of: the numbers of these others in the table.
-        id: what it is asked for by, unique in its table: source and method, such as `0.5/abmil` or `mem/cls/mean`.
-        with_regions: whether it knows which tiles of its one magnification lie in one region.
+        model: the region encoder that made what is pooled or is trained on; empty without.
+        readout: what was read out of it.
+        is_control: whether it is there to show what learning brings, as a model of random weights is.
+        is_random: whether its fit draws random numbers, so that another seed gives another result.
         reads: the digest of what the probe reads beside bags, such as a model; empty without.
     """
 
+    source: str
+    method: str
+    knows: Knowledge
     name: str
     family: str
     pooling: str
-    kind: ArmKind
-    bags: tuple[tuple[int, str], ...]
-    pool: Fit | None
+    bags: tuple[tuple[int, str], ...] = ()
+    pool: Fit | None = None
     average_of: tuple[int, ...] = ()
-    id: str = ""
-    with_regions: bool = False
+    model: str = ""
+    readout: str = ""
+    is_control: bool = False
+    is_random: bool = False
     reads: str = ""
 
     @property
+    def id(self) -> str:
+        """What it is asked for by, unique in its table: source and method, such as `0.5/abmil` or `mem/cls/mean`."""
+        return f"{self.source}/{self.method}" if self.source else self.method
+
+    @property
     def label(self) -> str:
-        """The arm in one piece of text, unique in its table."""
+        """The arm in one piece of text for people, unique in its table but for a set of equal name."""
         return f"{self.name}: {self.pooling}"
 
     @property
-    def method(self) -> str:
-        """The word of `ARM_METHODS`."""
-        return self.id.rsplit("/", 1)[-1]
+    def kind(self) -> ArmKind:
+        """What it can know, in short: one that knows the regions of one magnification is a single one."""
+        return "single" if self.knows == "single, with regions" else self.knows
 
-    @property
-    def knows(self) -> Knowledge:
-        """What it can know.
 
-        A ceiling for unordered tiles of one magnification is none for an arm that knows which of them lie together: in
-        pixels, the arrangement of fine tiles shows something of what a coarse one shows.
-        """
-        return "single, with regions" if self.kind == "single" and self.with_regions else self.kind
+def places_of(arms: Sequence[Arm], text: str) -> list[int]:
+    """The places of the arms with this id, or with this label in a report."""
+    return [place for place, arm in enumerate(arms) if text in (arm.id, arm.label)]
 
-    @property
-    def is_random(self) -> bool:
-        """Whether its fit draws random numbers, so that another seed gives another result."""
-        return self.pool is not None and self.method in _TRAINED | {"finetune"}
+
+def arm_label(arms: Sequence[Arm], place: int) -> str:
+    """What an arm is called; with its family where another one of the table has the same label."""
+    arm = arms[place]
+    alone = sum(other.label == arm.label for other in arms) == 1
+    return arm.label if alone else f"{arm.family}, {arm.label}"
 
 
 def choose_arms(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:

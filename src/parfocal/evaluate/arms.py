@@ -7,23 +7,21 @@ poolings instead.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from parfocal.bags import PARENTS, PLACED, Bag, pseudo_name, read_bags, seen_by
 from parfocal.errors import ConfigError, MismatchError
-from parfocal.evaluate.arm import ARM_METHODS, Arm, ArmKind, choose_arms
+from parfocal.evaluate.arm import ARM_METHODS, ATTENTIVE, Arm, Knowledge, Method, choose_arms
 from parfocal.geometry import format_mpp
-from parfocal.heads import Fit, fit_attention, fit_bilinear, fit_contrast, fit_mean, fit_mlp, fit_region_mlp
 from parfocal.heads.finetune import fit_finetuned
+from parfocal.heads.registry import HEADS
 from parfocal.region_encoder import RegionEncoder
 from parfocal.region_encoder.checkpoint import read_pretraining, resolve
 from parfocal.store import EmbeddingSet, LeftOut
 
-__all__ = ["ARM_METHODS", "Arm", "ArmKind", "read_arm_bags", "set_label", "table_of_arms"]
-
-MEAN, ATTENTION = "mean, linear model", "gated attention"
-_MLP = "mean, one hidden layer"
-_CONTRAST, _SECOND_MOMENT = "cross-scale contrast", "second moment of regions"
+__all__ = ["read_arm_bags", "set_label", "table_of_arms"]
 
 
 def table_of_arms(
@@ -45,19 +43,18 @@ def table_of_arms(
         StoreError: a model cannot be read.
     """
     tiles = [number for number, one in enumerate(sets) if _readout(one) is None]
-    made = [number for number, one in enumerate(sets) if _readout(one) is not None]
     arms: list[Arm] = []
     for make in (_single_arms, _region_arms, _late_arms, _pairing_arms):
         for number in tiles:
-            several = len(tiles) > 1
-            arms += make(number, sets[number], _Naming(sets[number].name if several else ""), arms)
-    for number in made:
-        arms += _region_encoder_arms(number, sets[number])
+            arms += make(_Tiles(number, sets[number], sets[number].name if len(tiles) > 1 else ""), arms)
+    for number, one in enumerate(sets):
+        if number not in tiles:
+            arms += _region_encoder_arms(number, one)
     for model in models:
         finetuned = _finetuned_arm(sets, tiles, model)
-        # Under the heading of what the model wrote, where that is given too.
-        own = [place for place, arm in enumerate(arms) if arm.family == finetuned.family]
-        arms.insert(own[-1] + 1 if own else len(arms), finetuned)
+        # Beside what the model wrote, where that is given too.
+        beside = [place for place, arm in enumerate(arms) if arm.model == finetuned.model]
+        arms.insert(beside[-1] + 1 if beside else len(arms), finetuned)
     doubled = [name for name, count in Counter(arm.id for arm in arms).items() if count > 1]
     if doubled:
         raise ConfigError(
@@ -100,129 +97,109 @@ def read_arm_bags(
     return {key: bag.without(left_out.reasons) for key, bag in bags.items()}
 
 
-class _Naming:
-    """Names and ids of the arms of one set of tiles; with the set's own name where there are several."""
+@dataclass(frozen=True)
+class _Tiles:
+    """A set of tile embeddings of which arms are made: its number, and its name where there are several."""
 
-    def __init__(self, of_set: str) -> None:
-        self._of_set = of_set
+    number: int
+    tiles: EmbeddingSet
+    name: str
 
-    def name(self, text: str) -> str:
-        """With the set's name behind it."""
-        return f"{text}, {self._of_set}" if self._of_set else text
+    @property
+    def mpps(self) -> list[str]:
+        """Its magnifications by the names of their bags, the finest last."""
+        return [format_mpp(mpp) for mpp in self.tiles.mpps]
 
-    def id(self, text: str) -> str:
-        """With the set's name before it."""
-        return f"{self._of_set}/{text}" if self._of_set else text
+    def arm(self, method: str, knows: Knowledge, family: str, name: str, bags: Sequence[str], source: str = "") -> Arm:
+        """One arm of the set, whose name stands before its source and behind what goes in."""
+        return _arm(
+            "/".join(part for part in (self.name, source) if part),
+            method,
+            knows,
+            f"{name}, {self.name}" if self.name else name,
+            family,
+            bags=tuple((self.number, bag) for bag in bags),
+        )
+
+    def each(self, methods: Sequence[str], knows: Knowledge, family: str) -> list[Arm]:
+        """Every magnification alone."""
+        return [
+            self.arm(method, knows, family, _magnification(mpp), [format_mpp(mpp)], format_mpp(mpp))
+            for mpp in self.tiles.mpps
+            for method in methods
+        ]
 
 
-def _single_arms(number: int, one: EmbeddingSet, naming: _Naming, _: Sequence[Arm]) -> list[Arm]:
-    arms: list[Arm] = []
-    pools: tuple[tuple[str, str, Fit], ...] = (
-        ("mean", MEAN, fit_mean),
-        ("mlp", _MLP, fit_mlp),
-        ("abmil", ATTENTION, fit_attention),
-    )
-    for mpp in one.mpps:
-        name, bags = naming.name(_magnification(mpp)), ((number, format_mpp(mpp)),)
-        for method, pooling, pool in pools:
-            own = naming.id(f"{format_mpp(mpp)}/{method}")
-            arms.append(Arm(name, "One magnification", pooling, "single", bags, pool, id=own))
-    return arms
+def _single_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
+    return one.each(["mean", "mlp", ATTENTIVE, *_added("means", "tiles")], "single", "One magnification")
 
 
-def _region_arms(number: int, one: EmbeddingSet, naming: _Naming, _: Sequence[Arm]) -> list[Arm]:
+def _region_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
     """What one magnification knows when it is known which of its tiles lie together: the controls of pairing."""
     family = "One magnification, with regions"
-    arms = [
-        Arm(
-            naming.name(_magnification(mpp)),
-            family,
-            _SECOND_MOMENT,
-            "single",
-            ((number, format_mpp(mpp)),),
-            fit_contrast,
-            id=naming.id(f"{format_mpp(mpp)}/second-moment"),
-            with_regions=True,
-        )
-        for mpp in one.mpps
-    ]
+    arms = one.each(["second-moment"], "single, with regions", family)
     if len(one.mpps) < 2:
         return arms
-    *coarser, finest = one.mpps
-    name = naming.name(f"{_magnification(finest)}, its means in place of {' + '.join(map(_times, coarser))}")
-    bags = (*((number, pseudo_name(mpp)) for mpp in coarser), (number, format_mpp(finest)))
-    pools: tuple[tuple[str, str, Fit], ...] = (
-        ("pseudo-coarse", "gated attention over all", fit_attention),
-        ("pseudo-contrast", _CONTRAST, fit_contrast),
-    )
-    for method, pooling, pool in pools:
-        arms.append(Arm(name, family, pooling, "single", bags, pool, id=naming.id(method), with_regions=True))
-    return arms
+    *coarser, finest = one.tiles.mpps
+    name = f"{_magnification(finest)}, its means in place of {' + '.join(map(_times, coarser))}"
+    bags = [*map(pseudo_name, coarser), format_mpp(finest)]
+    methods = ("pseudo-coarse", "pseudo-contrast")
+    return arms + [one.arm(method, "single, with regions", family, name, bags) for method in methods]
 
 
-def _late_arms(number: int, one: EmbeddingSet, naming: _Naming, arms: Sequence[Arm]) -> list[Arm]:
+def _late_arms(one: _Tiles, arms: Sequence[Arm]) -> list[Arm]:
     if len(one.mpps) < 2:
         return []
-    family, bags, name = "Late fusion of unordered bags", _all(number, one), naming.name(_listed(one))
-    branches = tuple(place for place, arm in enumerate(arms) if arm.pooling == ATTENTION and arm.bags[0][0] == number)
-    pools: tuple[tuple[str, str, Fit | None, tuple[int, ...]], ...] = (
-        ("concat", "means side by side, linear model", fit_mean, ()),
-        ("concat-mlp", "means side by side, one hidden layer", fit_mlp, ()),
-        ("late", "one gated attention each, averaged", None, branches),
-        ("union", "gated attention over all tiles", fit_attention, ()),
+    branches = tuple(
+        place for place, arm in enumerate(arms) if arm.method == ATTENTIVE and arm.bags[0][0] == one.number
     )
-    return [
-        Arm(name, family, pooling, "late", bags, pool, average_of, id=naming.id(method))
-        for method, pooling, pool, average_of in pools
+    made = [
+        one.arm(method, "late", "Late fusion of unordered bags", _listed(one.tiles), one.mpps)
+        for method in ("concat", "concat-mlp", "late", "union")
     ]
+    return [replace(arm, average_of=branches) if arm.pool is None else arm for arm in made]
 
 
-def _pairing_arms(number: int, one: EmbeddingSet, naming: _Naming, _: Sequence[Arm]) -> list[Arm]:
+def _pairing_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
     if len(one.mpps) < 2:
         return []
-    family, name = "Pairing without a region encoder", naming.name(f"{_listed(one)}, tile embeddings")
-    pools: tuple[tuple[str, str, Fit], ...] = (
-        ("contrast", _CONTRAST, fit_contrast),
-        ("region-mlp", "one hidden layer over each region, averaged", fit_region_mlp),
-        ("bilinear", "low-rank products in each region, averaged", fit_bilinear),
-    )
-    beside = "gated attention, each tile beside its parents"
-    parents = Arm(name, family, beside, "mixed", ((number, PARENTS),), fit_attention, id=naming.id("parents"))
-    bags = _all(number, one)
     return [
-        parents,
-        *(Arm(name, family, pooling, "mixed", bags, pool, id=naming.id(method)) for method, pooling, pool in pools),
+        one.arm(
+            method,
+            "mixed",
+            "Pairing without a region encoder",
+            f"{_listed(one.tiles)}, tile embeddings",
+            [PARENTS] if method == "parents" else one.mpps,
+        )
+        for method in ("parents", "contrast", "region-mlp", "bilinear", *_added("regions"))
     ]
 
 
 def _region_encoder_arms(number: int, one: EmbeddingSet) -> list[Arm]:
-    model, readout = str(one.settings["model"]), _readout(one)
-    family = _family(model, one, is_random=one.settings.get("weights") == "random")
-    several = len(one.mpps) > 1
-    contrast = ("second-moment", _SECOND_MOMENT)
-    bags: tuple[tuple[int, str], ...] = ((number, "region"),)
-    if one.kind == "regions":
+    model, readout = str(one.settings["model"]), str(_readout(one))
+    is_control, several = one.settings.get("weights") == "random", len(one.mpps) > 1
+    of_regions = one.kind == "regions"
+    name = "contextual tokens"
+    if of_regions:
         name = "CLS of regions" if readout == "cls" else f"{readout} readout of regions"
-    else:
-        name, bags = "contextual tokens", _all(number, one)
-        contrast = ("contrast", _CONTRAST) if several else contrast
-    pools: tuple[tuple[str, str, Fit], ...] = (
-        ("mean", MEAN, fit_mean),
-        ("abmil", ATTENTION, fit_attention),
-        (*contrast, fit_contrast),
-    )
     return [
-        Arm(
+        _arm(
+            f"{model}/{readout}",
+            method,
+            "mixed" if several else "single, with regions",
             name,
-            family,
-            pooling,
-            "mixed" if several else "single",
-            bags,
-            pool,
-            id=f"{model}/{readout}/{method}",
-            with_regions=not several,
+            _family(model, one, is_control=is_control),
+            bags=tuple((number, bag) for bag in (["region"] if of_regions else map(format_mpp, one.mpps))),
+            model=model,
+            readout=readout,
+            is_control=is_control,
         )
-        for method, pooling, pool in pools
+        for method in (
+            "mean",
+            ATTENTIVE,
+            "contrast" if several and not of_regions else "second-moment",
+            *_added("means", "tiles"),
+        )
     ]
 
 
@@ -230,23 +207,23 @@ def _finetuned_arm(sets: Sequence[EmbeddingSet], tiles: Sequence[int], model: st
     """A model that is trained on, from the first set of tiles that it fits."""
     name, reasons = str(model).rstrip("/").rsplit("/", 1)[-1], []
     digest = RegionEncoder.from_pretrained(model).digest
-    is_random = read_pretraining(resolve(model)).get("steps") == 0
+    is_control = read_pretraining(resolve(model)).get("steps") == 0
     for number in tiles:
         try:
             seen = seen_by(sets[number], model)
         except MismatchError as error:
             reasons.append(str(error))
             continue
-        several = len(seen.mpps) > 1
-        return Arm(
-            f"CLS of regions, {'trained from random weights' if is_random else 'fine-tuned'}",
-            _family(name, seen, is_random=is_random),
-            "mean or gated attention",
-            "mixed" if several else "single",
-            ((number, PLACED),),
-            fit_finetuned(model),
-            id=f"{name}/finetune",
-            with_regions=not several,
+        return _arm(
+            name,
+            "finetune",
+            "mixed" if len(seen.mpps) > 1 else "single, with regions",
+            f"CLS of regions, {'trained from random weights' if is_control else 'fine-tuned'}",
+            _family(name, seen, is_control=is_control),
+            bags=((number, PLACED),),
+            pool=fit_finetuned(model),
+            model=name,
+            is_control=is_control,
             reads=digest,
         )
     raise MismatchError(
@@ -254,19 +231,33 @@ def _finetuned_arm(sets: Sequence[EmbeddingSet], tiles: Sequence[int], model: st
     )
 
 
-def _family(model: str, seen: EmbeddingSet, *, is_random: bool) -> str:
+def _arm(source: str, method: str, knows: Knowledge, name: str, family: str, **more: Any) -> Arm:
+    """An arm that fits the head of its method; one that averages others has none."""
+    how = ARM_METHODS[method] if method in ARM_METHODS else Method("", method)
+    if not how.head:
+        return Arm(source, method, knows, name, family, how.pooling, **more)
+    head = HEADS.get(how.head)
+    pool = more.pop("pool", head.fit)
+    return Arm(
+        source, method, knows, name, family, how.pooling or head.label, pool=pool, is_random=head.is_random, **more
+    )
+
+
+def _added(*pools: str) -> list[str]:
+    """The heads of other packages that pool so; of regions, those that take several magnifications."""
+    heads = [HEADS.get(name) for name in HEADS.added()]
+    return [head.name for head in heads if head.pools in pools and (head.takes_several or head.pools != "regions")]
+
+
+def _family(model: str, seen: EmbeddingSet, *, is_control: bool) -> str:
     only = f", {_times(seen.mpps[0])} only" if len(seen.mpps) == 1 else ""
-    return f"Region encoder {model}{only}{', random weights' if is_random else ''}"
+    return f"Region encoder {model}{only}{', random weights' if is_control else ''}"
 
 
 def _readout(one: EmbeddingSet) -> str | None:
     """The readout of a region encoder, None for the embeddings of tiles themselves."""
     value = one.settings.get("readout") if "model" in one.settings else None
     return None if value is None else str(value)
-
-
-def _all(number: int, one: EmbeddingSet) -> tuple[tuple[int, str], ...]:
-    return tuple((number, format_mpp(mpp)) for mpp in one.mpps)
 
 
 def _times(mpp: float) -> str:

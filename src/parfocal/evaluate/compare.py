@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64
 
 from parfocal.cohort import Cohort, Fold, Splits, Units, units
 from parfocal.errors import ConfigError, ParfocalWarning
-from parfocal.evaluate.arms import Arm
+from parfocal.evaluate.arm import Arm, arm_label
 from parfocal.evaluate.by_class import confusion_matrix, measure_classes
 from parfocal.evaluate.calibrated import calibrate_folds
 from parfocal.evaluate.external import compare_externally
@@ -23,7 +23,7 @@ from parfocal.evaluate.metric import (
     measure,
     measure_beside,
 )
-from parfocal.evaluate.primary import arm_label, choose_primary
+from parfocal.evaluate.primary import choose_primary
 from parfocal.evaluate.result import ArmFits, ArmRun, FailedArm, TargetComparison, TargetResult
 from parfocal.evaluate.subgroups import measure_subgroups
 from parfocal.heads import FoldPrediction

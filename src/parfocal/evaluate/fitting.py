@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag
 from parfocal.cohort import Cohort, Fold, Outcome, Splits, whole_fold
-from parfocal.evaluate.arms import Arm
+from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.compare import compare_arms
 from parfocal.evaluate.result import ArmFits, FailedArm, TargetResult
 from parfocal.heads import FoldPrediction, ProbeSettings, average_predictions, predict

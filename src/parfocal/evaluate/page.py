@@ -8,7 +8,6 @@ from typing import Any
 
 from parfocal.evaluate.arm import ARM_METHODS
 from parfocal.evaluate.page_target import choices_table, target_blocks, target_sentences
-from parfocal.evaluate.primary import arm_label
 from parfocal.evaluate.result import AcrossTargets, ArmRun, TargetComparison, TargetResult
 from parfocal.report import (
     Column,
@@ -197,7 +196,7 @@ def _table(
 
 
 def _label(result: TargetResult, place: int) -> str:
-    return arm_label([run.arm for run in result.runs], place)
+    return result.label(place)
 
 
 def _with_interval(interval: Interval) -> str:
@@ -311,7 +310,7 @@ def evaluation_page(
 def _methods(results: Mapping[str, TargetResult]) -> tuple[Block, ...]:
     """What each way of pooling in the tables does."""
     arms = [run.arm for result in results.values() for run in result.runs]
-    said = {arm.pooling: ARM_METHODS[arm.method] for arm in arms if arm.method in ARM_METHODS}
+    said = {arm.pooling: ARM_METHODS[arm.method].meaning for arm in arms if arm.method in ARM_METHODS}
     if not said:
         return ()
     rows = tuple(Row((pooling, what)) for pooling, what in said.items())

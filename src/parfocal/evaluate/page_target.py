@@ -9,9 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.cohort import Cohort, units
-from parfocal.evaluate.primary import arm_label
 from parfocal.evaluate.result import ArmRun, Calibration, TargetResult
-from parfocal.evaluate.tables import external_holm
 from parfocal.report import (
     ArmResult,
     Column,
@@ -223,7 +221,7 @@ def _shown(result: TargetResult) -> list[ArmRun]:
 
 
 def _name(result: TargetResult, run: ArmRun) -> str:
-    return arm_label([one.arm for one in result.runs], result.runs.index(run))
+    return result.label(result.runs.index(run))
 
 
 def _roc(result: TargetResult, run: ArmRun) -> RocCurve | None:
@@ -334,7 +332,7 @@ def _external_blocks(target: str, result: TargetResult) -> list[Block]:
         drawn = cohort.worded("Of the same difference: patients drawn again, BCa, 2,000 draws.")
         columns.append(Column("Bootstrap interval", "right", drawn))
     rows, family = [], ""
-    for run, p_value in zip(result.runs, external_holm(result.runs), strict=True):
+    for run, p_value in zip(result.runs, result.external_p_holm, strict=True):
         if run.external is None:
             continue
         if run.arm.family != family:

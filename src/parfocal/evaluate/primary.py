@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from parfocal.errors import ConfigError
-from parfocal.evaluate.arms import ATTENTION, Arm
+from parfocal.evaluate.arm import ATTENTIVE, Arm, places_of
 from parfocal.evaluate.result import AcrossTargets, TargetComparison, TargetResult
 from parfocal.stats import Interval, holm, mean_over_targets, wilcoxon_signed_rank
 
-__all__ = ["across_targets", "arm_label", "choose_primary"]
+__all__ = ["across_targets", "choose_primary"]
 
 
 def choose_primary(arms: Sequence[Arm], named: str | None) -> tuple[int | None, tuple[int, ...]]:
@@ -29,37 +29,26 @@ def choose_primary(arms: Sequence[Arm], named: str | None) -> tuple[int | None, 
     """
     mixed = [place for place, arm in enumerate(arms) if arm.kind == "mixed"]
     singles = [place for place, arm in enumerate(arms) if arm.kind == "single"]
-    attentive = tuple(place for place in singles if arms[place].pooling == ATTENTION)
+    attentive = tuple(place for place in singles if arms[place].method == ATTENTIVE)
     rivals = attentive or tuple(singles)
     if named is not None:
-        exact = [place for place in mixed if named in (arms[place].id, arms[place].label)]
-        found = exact or [place for place in mixed if _begins(arms[place], named)]
-        if len(found) != 1:
-            listed = "; ".join(arms[place].id or arms[place].label for place in mixed) or "none"
+        exact = [place for place in places_of(arms, named) if place in mixed]
+        asked_for = exact or [place for place in mixed if _begins(arms[place], named)]
+        if len(asked_for) != 1:
+            listed = "; ".join(arms[place].id for place in mixed) or "none"
             raise ConfigError(
-                f"the primary comparison is about {named!r}, and {len(found)} mixed arms are called so. "
+                f"the primary comparison is about {named!r}, and {len(asked_for)} mixed arms are called so. "
                 f"Name one of: {listed}."
             )
-        return found[0], rivals
+        return asked_for[0], rivals
     # A model of random weights is a control: it would make a comparison that nobody asks for.
-    preferred = [place for place in mixed if arms[place].pooling == ATTENTION and _has_learnt(arms[place])]
-    tokens = [place for place in preferred if "tokens" in arms[place].name]
+    preferred = [place for place in mixed if arms[place].method == ATTENTIVE and not arms[place].is_control]
+    tokens = [place for place in preferred if arms[place].readout == "tokens"]
     return next(iter([*tokens, *preferred, *mixed]), None), rivals
 
 
-def arm_label(arms: Sequence[Arm], place: int) -> str:
-    """What an arm is called; with its family where another one of the table has the same label."""
-    arm = arms[place]
-    alone = sum(one.label == arm.label for one in arms) == 1
-    return arm.label if alone else f"{arm.family}, {arm.label}"
-
-
 def _begins(arm: Arm, text: str) -> bool:
-    return arm.label.startswith(text) or (bool(arm.id) and arm.id.startswith(text))
-
-
-def _has_learnt(arm: Arm) -> bool:
-    return not arm.family.endswith("random weights")
+    return arm.label.startswith(text) or arm.id.startswith(text)
 
 
 def across_targets(

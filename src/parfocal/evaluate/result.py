@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.cohort import Cohort, Fold, Splits
-from parfocal.evaluate.arms import Arm
+from parfocal.evaluate.arm import Arm, arm_label
 from parfocal.evaluate.metric import Metric
 from parfocal.heads import FoldPrediction, is_at_edge
 from parfocal.report import Reference
-from parfocal.stats import FoldTest, Interval, ReliabilityBin, SignedRankTest
+from parfocal.stats import FoldTest, Interval, ReliabilityBin, SignedRankTest, holm
 
 __all__ = [
     "AcrossTargets",
@@ -176,6 +176,11 @@ class ArmRun:
         return dict(Counter(one.chosen for one in self.predictions).most_common())
 
     @property
+    def n_measured(self) -> int:
+        """How many folds have a value."""
+        return int(np.isfinite(self.fold_value).sum())
+
+    @property
     def at_edge(self) -> int:
         """In how many folds a network trained best with the most steps it was offered."""
         return sum(is_at_edge(one.chosen) for one in self.predictions)
@@ -262,6 +267,20 @@ class TargetResult:
     failed: tuple[FailedArm, ...] = ()
     missing_primary: str = ""
 
+    def label(self, place: int) -> str:
+        """What an arm is called in the table of this target."""
+        return arm_label([run.arm for run in self.runs], place)
+
+    @property
+    def p_holm(self) -> list[float]:
+        """The p-value of each arm against the best single magnification, corrected for all; NaN without a test."""
+        return _corrected([run.against_best_single for run in self.runs])
+
+    @property
+    def external_p_holm(self) -> list[float]:
+        """The same on the external cohort."""
+        return _corrected([None if run.external is None else run.external.against_best_single for run in self.runs])
+
     @property
     def edge_note(self) -> str:
         """Which networks might have done better with more training than they were offered; empty where none."""
@@ -276,6 +295,11 @@ class TargetResult:
             "Chose the most training steps that were offered, so that more might have done better: "
             f"{'; '.join(edges)}. Raise growth (--growth, probes.growth) or the steps of these networks."
         )
+
+
+def _corrected(tests: Sequence[FoldTest | Comparison | None]) -> list[float]:
+    adjusted = holm(np.array([float("nan") if test is None else test.p_value for test in tests]))
+    return [float(p_value) for p_value in adjusted]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from parfocal.cohort import (
 )
 from parfocal.config import Settings
 from parfocal.errors import ConfigError, ParfocalError
-from parfocal.evaluate.arm import choose_arms
-from parfocal.evaluate.arms import Arm, read_arm_bags, set_label, table_of_arms
+from parfocal.evaluate.arm import Arm, choose_arms
+from parfocal.evaluate.arms import read_arm_bags, set_label, table_of_arms
 from parfocal.evaluate.files import write_evaluation
 from parfocal.evaluate.fitting import ExternalBags, FitPlan, cross_validate
 from parfocal.evaluate.result import EvaluateResult, FailedArm, TargetResult

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from parfocal.bags import pseudo_name
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
-from parfocal.evaluate.arms import Arm, set_label
+from parfocal.evaluate.arm import Arm
+from parfocal.evaluate.arms import set_label
 from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, LeftOut, open_sets
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parfocal.errors import ConfigError
-from parfocal.evaluate.arms import Arm, table_of_arms
+from parfocal.evaluate.arm import Arm, places_of
+from parfocal.evaluate.arms import table_of_arms
 from parfocal.predict.facts import ModelFacts
 from parfocal.predict.source import is_made_by_model
 from parfocal.region_encoder import RegionEncoder
@@ -30,13 +31,14 @@ def find_arm(sets: Sequence[EmbeddingSet], models: Sequence[Path], asked: str) -
         MismatchError: a model fits none of the sets.
     """
     arms = table_of_arms(sets)
-    if models and not any(asked in (arm.id, arm.label) for arm in arms):
+    if models and not places_of(arms, asked):
         # Arms that train on a model; opened only where one of them is asked for.
         arms = table_of_arms(sets, models=models)
-    found = [arm for arm in arms if asked in (arm.id, arm.label)]
-    if not found:
+    places = places_of(arms, asked)
+    if not places:
         raise ConfigError(f"there is no arm {asked!r}; these sets allow {', '.join(arm.id for arm in arms)}.")
-    return found[0], found if found[0].pool is not None else [arms[place] for place in found[0].average_of]
+    chosen = arms[places[0]]
+    return chosen, [arms[place] for place in (chosen.average_of if chosen.pool is None else places)]
 
 
 def tiles_of(branches: Sequence[Arm], sets: Sequence[EmbeddingSet]) -> EmbeddingSet:

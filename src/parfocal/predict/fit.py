@@ -28,7 +28,8 @@ from parfocal.cohort import (
 from parfocal.config import Settings
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
 from parfocal.evaluate import ArmFits, compare_arms
-from parfocal.evaluate.arms import Arm, read_arm_bags
+from parfocal.evaluate.arm import Arm
+from parfocal.evaluate.arms import read_arm_bags
 from parfocal.evaluate.fitting import FitFailedError, attempt_fit
 from parfocal.evaluate.sources import common_slides, named, open_all
 from parfocal.files import file_digest8, writable_folder

@@ -6,11 +6,11 @@ results into what JSON can hold, `pick` only some of their values, under other n
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from rich.table import Table as TerminalTable
@@ -93,16 +93,17 @@ def interval_fields(value: str, name: str, prefix: str = "", *, ends: tuple[str,
     return [Field(name, f"{value}.estimate"), low, high]
 
 
-def write_table(path: Path, columns: Sequence[Field], records: Sequence[Any], *, keep_empty: bool = True) -> None:
+def write_table(path: Path, columns: Sequence[Field], records: Iterable[Any], *, keep_empty: bool = True) -> None:
     """Write a CSV, whole or not at all; a value that is None or not finite is an empty cell.
 
     Without `keep_empty` nothing is written where there is no record, and a file of an earlier run does not stay.
     """
-    if not records and not keep_empty:
+    rows = ([_csv_cell(field.of(record)) for field in columns] for record in records)
+    first = list(islice(rows, 1))
+    if first or keep_empty:
+        write_csv(path, [field.name for field in columns], chain(first, rows))
+    else:
         path.unlink(missing_ok=True)
-        return
-    rows = ((_csv_cell(field.of(record)) for field in columns) for record in records)
-    write_csv(path, [field.name for field in columns], (list(row) for row in rows))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -171,6 +172,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+@overload
+def pick(record: None, *names: str, **renamed: str) -> None: ...
+
+
+@overload
+def pick(record: object, *names: str, **renamed: str) -> dict[str, Any]: ...
 
 
 def pick(record: Any, *names: str, **renamed: str) -> dict[str, Any] | None:

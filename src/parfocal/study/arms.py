@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from parfocal.config import GridConfig
-from parfocal.evaluate.arm import Arm, ArmKind, choose_arms
+from parfocal.evaluate.arm import Arm, Knowledge, choose_arms
 from parfocal.evaluate.arms import table_of_arms
 from parfocal.evaluate.primary import choose_primary
 from parfocal.geometry import format_mpp
@@ -36,16 +36,14 @@ def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
             content = {**seen.content, "kind": kind, "settings": {"model": name, "readout": readout, **weights}}
             sets.append(EmbeddingSet(Path(f"{name}-{readout}"), content, ()))
         if name in study.finetune:
-            arm_kind: ArmKind = "mixed" if len(seen.mpps) > 1 else "single"
-            tuned.append(Arm("fine-tuned", name, "", arm_kind, (), None, id=f"{name}/finetune"))
+            knows: Knowledge = "mixed" if len(seen.mpps) > 1 else "single, with regions"
+            tuned.append(Arm(name, "finetune", knows, "fine-tuned", name, "", model=name))
     return choose_arms((*table_of_arms(sets), *tuned), study.evaluation.arms)
 
 
 def arms_of_model(study: Study, name: str, tiles: EmbeddingSet) -> tuple[Arm, ...]:
     """The arms that a study will have of one of its models, as far as they are asked for."""
-    return tuple(
-        replace(arm, bags=(), pool=None) for arm in expected_arms(study, tiles) if arm.id.startswith(f"{name}/")
-    )
+    return tuple(replace(arm, bags=(), pool=None) for arm in expected_arms(study, tiles) if arm.model == name)
 
 
 def check_arms(study: Study, tiles: EmbeddingSet) -> str | None:

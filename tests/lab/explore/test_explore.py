@@ -1,7 +1,7 @@
 import csv
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import pytest
 
 from parfocal.cohort import LabelColumns
 from parfocal.errors import ConfigError, ParfocalError
-from parfocal.evaluate import arms as table
 from parfocal.heads import FittedProbe, ProbeSettings
+from parfocal.heads.registry import HEADS
 from parfocal.lab.explore.design import Design, plan_cells
 from parfocal.lab.explore.run import ExploreResult, ExploreSettings, explore_designs
 from parfocal.lab.explore.scoring import CellJob
@@ -149,7 +149,7 @@ def test_a_slide_classifier_that_fails_leaves_its_cell_the_other_numbers_until_i
         raise np.linalg.LinAlgError("Singular matrix")
 
     with monkeypatch.context() as patched:
-        patched.setattr(table, "fit_contrast", diverging)
+        patched.setitem(HEADS.ours, "contrast", replace(HEADS.get("contrast"), fit=diverging))
         result = explore_designs(design, store, tmp_path, settings, **labels)
     assert result.exit_status == 3
     assert {one.cell for one in result.failures} == {"base", "random weights", "no region encoder"}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from parfocal.evaluate.arms import ATTENTION, MEAN
+from parfocal.heads.registry import HEADS
 from parfocal.lab.explore.design import Cell, CellPlan, Design
 
 __all__ = ["CellSummary", "Effect", "Exploration", "Gain", "Spread", "summarise"]
@@ -372,6 +372,9 @@ def _gains(one: CellSummary, controls: Sequence[CellSummary]) -> Iterable[Gain]:
 
 def _finest_alone(label: str, arms: Mapping[str, Spread]) -> str | None:
     """The arm of the finest magnification alone that pools as `label` does, its second moment in place of contrast."""
-    pooling = next((one for one in (MEAN, ATTENTION) if label.endswith(one)), "second moment of regions")
+    pooling = next(
+        (one for one in (HEADS.get("mean").label, HEADS.get("attention").label) if label.endswith(one)),
+        "second moment of regions",
+    )
     singles = [one for one in arms if one.endswith(f"mpp): {pooling}")]
     return singles[-1] if singles else None
