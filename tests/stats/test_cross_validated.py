@@ -182,6 +182,29 @@ def test_folds_that_are_all_perfect_do_not_make_a_point() -> None:
     assert (1 - rule_of_three(24)) ** 24 == pytest.approx(0.025)
 
 
+@pytest.mark.parametrize("n_repeats", [1, 5])
+def test_one_patient_who_is_ranked_wrongly_leaves_an_interval_that_says_something(n_repeats: int) -> None:
+    """Twelve positive and twelve negative patients in four folds; one positive patient is ranked last in its fold."""
+    lows = []
+    for n_wrong in (0, 1, 2, 12):
+        folds = []
+        for repeat in range(n_repeats):
+            order = np.random.default_rng(repeat).permutation(12)
+            for own in np.split(order, 4):
+                positive = np.where(own < n_wrong, -1.0, 1.0)
+                is_positive = np.repeat([True, False], 3)
+                tally = tally_classes(is_positive, np.concatenate([positive, np.zeros(3)]))
+                folds.append(TestedFold(repeat, np.concatenate([own, own + 12]), (tally,)))
+        interval = auc_interval(cross_validated(folds, 1 / 3), n_positive=12, n_negative=12)
+        assert interval.estimate == pytest.approx(1 - n_wrong / 12)
+        lows.append(interval.low)
+
+    assert lows == sorted(lows, reverse=True)
+    # On the logit scale alone it would be .05 with one repeat and .23 with five. 4.8 is 12 / 2.5.
+    assert lows[1] == pytest.approx(newcombe_interval(11 / 12, 4.8, 4.8).low)
+    assert lows[2] > 0.35
+
+
 def test_two_arms_that_agree_everywhere_have_no_difference_and_some_room() -> None:
     same = of([0.7, 0.9] * 4, [0.1, -0.1])
     result = paired_test(same, same, n_patients=24)

@@ -13,7 +13,7 @@ from parfocal.cli.lines import tell
 from parfocal.cohort import CohortColumns, Target, TargetSettings
 from parfocal.errors import ConfigError
 from parfocal.evaluate import EvaluateResult, EvaluateSettings, evaluate_arms
-from parfocal.report import show_interval
+from parfocal.report import Field, show_interval, terminal_table
 from parfocal.run.progress import Bars
 
 __all__ = ["evaluate"]
@@ -38,9 +38,10 @@ def evaluate(
 
     STORES hold tile embeddings, region embeddings, or both. Every arm is fitted on the same patient-grouped folds and
     chooses inside them; the table has each arm's AUC (concordance for numbers, ordered classes and times) with a 95 %
-    interval for what such fits reach on new patients. It counts other patients to be scored and to be fitted on, and
-    held in 95 to 99 % of drawn cohorts of 40 and 100 patients (docs/evaluate.md). An arm that fails is in the table
-    with its reason, and the exit status is 3.
+    interval for what such fits reach on new patients. It counts other patients to be scored and to be fitted on. For
+    two classes and linear models it held in 95 to 99 % of drawn cohorts of 40 and 100 patients; for other targets and
+    networks that was not measured (docs/evaluate.md). An arm that fails is in the table with its reason, and the exit
+    status is 3.
 
     Example:
         parfocal evaluate store regions --labels labels.csv --target msi --group patient -o report
@@ -83,20 +84,20 @@ def evaluate(
     return Answer(written, (_table(result),), (*notes, f"report: {result.report}"), result.exit_status)
 
 
+_SHOWN = (
+    Field("target"),
+    Field("arm", "arm.name"),
+    Field("pooling", "arm.pooling"),
+    Field("metric"),
+    Field("value", "interval.estimate", show=".2f", missing="failed"),
+    Field("95 % interval", lambda row: show_interval(row["interval"]) if "interval" in row else row["failed"]),
+)
+
+
 def _table(result: EvaluateResult) -> Table:
-    table = Table()
-    table.add_column("target")
-    table.add_column("arm", overflow="fold")
-    table.add_column("pooling", overflow="fold")
-    table.add_column("metric", overflow="fold")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
+    rows: list[dict[str, object]] = []
     for target, one in result.targets.items():
-        for arm in one.runs:
-            interval = arm.interval
-            value, shown = f"{interval.estimate:.2f}", show_interval(interval)
-            table.add_row(target, arm.arm.name, arm.arm.pooling, one.metric.name, value, shown)
-        for failed in one.failed:
-            table.add_row(target, failed.arm.name, failed.arm.pooling, one.metric.name, "failed", failed.reason)
-        table.add_section()
-    return table
+        head = {"target": target, "metric": one.metric.name}
+        rows += [{**head, "arm": run.arm, "interval": run.interval} for run in one.runs]
+        rows += [{**head, "arm": failed.arm, "failed": failed.reason} for failed in one.failed]
+    return terminal_table(_SHOWN, rows, by="target")

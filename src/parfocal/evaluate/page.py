@@ -10,14 +10,14 @@ from parfocal.evaluate.arm import ARM_METHODS
 from parfocal.evaluate.page_target import choices_table, target_blocks, target_sentences
 from parfocal.evaluate.result import AcrossTargets, ArmRun, TargetComparison, TargetResult
 from parfocal.report import (
-    Column,
+    Field,
     ReportPage,
-    Row,
     Section,
     Table,
     Text,
+    page_table,
+    show,
     show_difference,
-    show_interval,
     show_number,
     show_p,
 )
@@ -34,8 +34,10 @@ _WORDS = (
 _READING = (
     "A row is one target, a label to be predicted of every slide. The number is 0.5 for a reader that knows nothing "
     "and 1 for one that is never wrong. The difference is measured on the same patients in the same folds; its "
-    "interval holds the true difference in about 95 of 100 such studies, and an interval on both sides of 0 leaves it "
-    "open which is better. Detectable: a true difference of this size would have been seen four times in five."
+    "interval is made to hold the true difference in 95 of 100 such studies, and an interval on both sides of 0 leaves "
+    "it open which is better. That it does so was measured with two classes and linear models, and for two arms that "
+    "were named before; not with other targets, not with networks, and not where one is the best of several. "
+    "Detectable: a true difference of this size would have been seen four times in five."
 )
 _PRIMARY = (
     "Primary comparison. The arm that mixes magnifications was named before anything was measured. It stands against "
@@ -56,7 +58,7 @@ def summary_section(
     blocks: list[Block] = []
     if primary is not None:
         found = {target: one for target in primary.targets if (one := results[target].primary) is not None}
-        mixed = dict.fromkeys(_label(results[target], one.mixed) for target, one in found.items())
+        mixed = dict.fromkeys(results[target].label(one.mixed) for target, one in found.items())
         title = f"{'; '.join(mixed)}, against the best single magnification"
         blocks += [
             Text((_PRIMARY, *across_sentences(results, primary)[1:])),
@@ -95,7 +97,7 @@ def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets)
         verdict = f"{side} by more than chance gives"
         if 0.0 in difference:
             verdict = "which leaves it open which is better"
-        pair = f"\u201c{_label(result, only.mixed)}\u201d against \u201c{_label(result, only.single)}\u201d"
+        pair = f"\u201c{result.label(only.mixed)}\u201d against \u201c{result.label(only.single)}\u201d"
         text = (
             f"Primary comparison for {target}: {pair}, a difference of {show_difference(difference)}, {verdict} "
             f"(p {show_p(only.test.p_value)})."
@@ -142,49 +144,61 @@ def _table(
     title: str,
     results: Mapping[str, TargetResult],
     across: AcrossTargets,
-    found: Mapping[str, TargetComparison],
+    compared: Mapping[str, TargetComparison],
     *,
     picked: bool,
 ) -> Table:
     """A row for each target and one for their mean; where arms were picked, each names its mixed arm."""
-    interval = "The mean over folds and its 95 % interval."
-    columns = [
-        Column("Target"),
-        Column("Measured by"),
-        Column("Single magnification (interval)", "left", interval),
-        Column("Mixed (interval)", "left" if picked else "right", interval),
-        Column("Difference (interval)", "right", "Mixed minus single, paired over the same folds."),
-        Column("p (Holm)", "right", "Of no difference, two-sided, corrected for the number of targets."),
-    ]
-    if not picked:
-        help_ = "A true difference of this size would have been seen with 80 % power; none: no possible one."
-        columns.append(Column("Detectable", "right", help_))
-    rows = []
-    for target, one in found.items():
+    help_ = "The mean over folds and its 95 % interval."
+    columns = (
+        Field("Target", "target"),
+        Field("Measured by", "measure", missing=""),
+        Field("Single magnification (interval)", "single", help=help_),
+        Field("Mixed (interval)", "mixed", help=help_, align="left" if picked else "right"),
+        Field(
+            "Difference (interval)",
+            "difference",
+            "",
+            show_difference,
+            "Mixed minus single, paired over the same folds.",
+        ),
+        Field("p (Holm)", "p", "", show_p, "Of no difference, two-sided, corrected for the number of targets."),
+        Field(
+            "Detectable",
+            "detectable",
+            help="A true difference of this size would have been seen with 80 % power; none: no possible one.",
+            align="right",
+            missing="",
+            is_optional=True,
+        ),
+    )
+    rows: list[dict[str, Any]] = []
+    for target, pair in compared.items():
         result = results[target]
-        single, mixed = result.runs[one.single], result.runs[one.mixed]
-        cells = [
-            target,
-            f"{result.metric.name}, {result.cohort.n_groups:,} {result.cohort.worded('patients')}",
-            f"{_label(result, one.single)} {_with_interval(single.interval)}",
-            f"{_label(result, one.mixed)} {_with_interval(mixed.interval)}"
-            if picked
-            else _with_interval(mixed.interval),
-            show_difference(one.test.difference),
-            show_p(across.p_holm[target]),
-        ]
-        rows.append(Row((*cells, *([] if picked else [_show_detectable(one.detectable)]))))
+        single, mixed = (_with_interval(result.runs[place].interval) for place in (pair.single, pair.mixed))
+        rows.append(
+            {
+                "target": target,
+                "measure": f"{result.metric.name}, {result.cohort.n_groups:,} {result.cohort.worded('patients')}",
+                "single": f"{result.label(pair.single)} {single}",
+                "mixed": f"{result.label(pair.mixed)} {mixed}" if picked else mixed,
+                "difference": pair.test.difference,
+                "p": across.p_holm[target],
+                "detectable": None if picked else _show_detectable(pair.detectable),
+            }
+        )
     notes = ["Intervals of rows are those of repeated cross-validation, for one target each."]
     if across.single is not None and across.mixed is not None and across.difference is not None:
-        cells = [
-            f"Mean of {len(found)} targets",
-            "",
-            _with_interval(across.single),
-            _with_interval(across.mixed),
-            show_difference(across.difference),
-            show_p(across.signed_rank.p_value),
-        ]
-        rows.append(Row((*cells, *([] if picked else [""])), "highlight"))
+        rows.append(
+            {
+                "target": f"Mean of {len(compared)} targets",
+                "single": _with_interval(across.single),
+                "mixed": _with_interval(across.mixed),
+                "difference": across.difference,
+                "p": across.signed_rank.p_value,
+                "is_mean": True,
+            }
+        )
         notes.append(
             next(iter(results.values())).cohort.worded(
                 "The mean's p-value is Wilcoxon's. Its intervals take the targets as drawn from many (t with one value "
@@ -192,16 +206,14 @@ def _table(
                 "targets share patients."
             )
         )
-    return Table(title, tuple(columns), tuple(rows), tuple(notes))
-
-
-def _label(result: TargetResult, place: int) -> str:
-    return result.label(place)
+    return page_table(
+        title, columns, rows, kind=lambda row: "highlight" if "is_mean" in row else "plain", footnotes=notes
+    )
 
 
 def _with_interval(interval: Interval) -> str:
     """The number and its ends, in one piece that no line breaks."""
-    return f"{interval.estimate:.2f} ({show_interval(interval)})".replace(" ", "\u00a0")
+    return show(interval).replace(" ", "\u00a0")
 
 
 def _show_detectable(difference: float) -> str:
@@ -313,40 +325,53 @@ def _methods(results: Mapping[str, TargetResult]) -> tuple[Block, ...]:
     said = {arm.pooling: ARM_METHODS[arm.method].meaning for arm in arms if arm.method in ARM_METHODS}
     if not said:
         return ()
-    rows = tuple(Row((pooling, what)) for pooling, what in said.items())
-    return (Table("What each way of pooling does", (Column("Pooling"), Column("What it is")), rows),)
+    columns = (Field("Pooling", "0"), Field("What it is", "1"))
+    return (page_table("What each way of pooling does", columns, list(said.items())),)
 
 
 def _costs(results: Mapping[str, TargetResult]) -> Table:
     """Encodings, instances and seconds of every arm; the first two are the means over targets."""
     # An arm may have failed on one target and not on another.
-    of_arm: dict[tuple[str, str], list[ArmRun]] = {}
+    of_arm: dict[str, list[ArmRun]] = {}
     for result in results.values():
         for run in result.runs:
-            of_arm.setdefault((run.arm.family, run.arm.label), []).append(run)
-    with_encodings = any(run.encodings_per_slide is not None for same in of_arm.values() for run in same)
-    columns = [Column("Arm"), Column("Pooling")]
-    if with_encodings:
-        columns.append(Column("Tiles encoded per slide", "right", "Passes through a tile encoder that the arm needs."))
-    columns += [
-        Column("Vectors pooled per slide", "right", "What the pooling sees."),
-        Column("Seconds of fitting", "right", "Wall-clock time of all folds and choices on this machine."),
-    ]
-    rows, family = [], ""
-    for same in of_arm.values():
-        arm = same[0].arm
-        if arm.family != family:
-            family = arm.family
-            rows.append(Row((family,), "group"))
-        cells = [arm.name, arm.pooling]
-        if with_encodings:
-            known = [one.encodings_per_slide for one in same if one.encodings_per_slide is not None]
-            cells.append(f"{sum(known) / len(known):,.0f}" if known else "–")
-        cells.append(f"{sum(one.instances_per_slide for one in same) / len(same):,.0f}")
-        cells.append(f"{sum(one.seconds for one in same):.1f}")
-        rows.append(Row(tuple(cells)))
+            of_arm.setdefault(run.arm.id, []).append(run)
+
+    def encodings(same: Sequence[ArmRun]) -> float | None:
+        known = [run.encodings_per_slide for run in same if run.encodings_per_slide is not None]
+        return sum(known) / len(known) if known else None
+
+    columns = (
+        Field("Arm", "0.arm.name"),
+        Field("Pooling", "0.arm.pooling"),
+        Field(
+            "Tiles encoded per slide",
+            encodings,
+            show=",.0f",
+            help="Passes through a tile encoder that the arm needs.",
+            is_optional=True,
+        ),
+        Field(
+            "Vectors pooled per slide",
+            lambda same: sum(run.instances_per_slide for run in same) / len(same),
+            show=",.0f",
+            help="What the pooling sees.",
+        ),
+        Field(
+            "Seconds of fitting",
+            lambda same: sum(run.seconds for run in same),
+            show=".1f",
+            help="Wall-clock time of all folds and choices on this machine.",
+        ),
+    )
     notes = (
         "Encoding tiles is nearly all of the cost of a new slide; fitting is paid once. An arm that averages the "
         "predictions of others has no fit of its own, and its seconds are theirs.",
     )
-    return Table("Cost of every arm, all targets together", tuple(columns), tuple(rows), notes)
+    return page_table(
+        "Cost of every arm, all targets together",
+        columns,
+        list(of_arm.values()),
+        by="0.arm.family",
+        footnotes=notes,
+    )

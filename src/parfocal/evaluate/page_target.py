@@ -9,28 +9,28 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.cohort import Cohort, units
-from parfocal.evaluate.result import ArmRun, Calibration, TargetResult
+from parfocal.evaluate.result import ArmRun, TargetResult
 from parfocal.report import (
     ArmResult,
-    Column,
+    Field,
     Figure,
     Note,
-    Row,
     Table,
     Text,
     arms_sentences,
     arms_table,
     forest_figure,
+    page_table,
+    read,
     reliability_figure,
     roc_figure,
     show_difference,
     show_interval,
-    show_number,
     show_p,
     show_signed,
 )
 from parfocal.report.page import Block
-from parfocal.stats import RocCurve, mean_roc, roc_curve
+from parfocal.stats import Interval, RocCurve, mean_roc, roc_curve
 
 __all__ = ["arm_results", "choices_table", "class_blocks", "target_blocks", "target_sentences"]
 
@@ -53,49 +53,51 @@ def class_blocks(target: str, cohort: Cohort, shown: Sequence[tuple[str, ArmRun]
 
 
 def _auc_table(target: str, cohort: Cohort, shown: Sequence[tuple[str, ArmRun]]) -> Table:
-    rows = []
-    for place, one in enumerate(shown[0][1].by_class):
-        cells = [one.name, f"{one.patients:,}"]
-        for _, run in shown:
-            interval = run.by_class[place].interval
-            cells.append("too few" if interval is None else f"{interval.estimate:.2f} ({show_interval(interval)})")
-        rows.append(Row(tuple(cells)))
     columns = (
-        Column("Class"),
-        Column(cohort.worded("Patients"), "right"),
-        *(Column(name, "right") for name, _ in shown),
+        Field("Class", "0.name"),
+        Field(cohort.worded("Patients"), "0.patients"),
+        *(Field(name, f"{place}.interval", align="right", missing="too few") for place, (name, _) in enumerate(shown)),
     )
     note = (
         "The score of a class against all other patients, the mean over the folds that test both; classes.csv has all "
         "arms. The more classes there are, the more likely one of them stands out by chance."
     )
-    return Table(f"{target}: AUC of each class against the rest", columns, tuple(rows), (cohort.worded(note),))
+    rows = list(zip(*(run.by_class for _, run in shown), strict=True))
+    title = f"{target}: AUC of each class against the rest"
+    return page_table(title, columns, rows, footnotes=(cohort.worded(note),))
 
 
 def _confusion_table(target: str, arm: str, cohort: Cohort, counts: Float64[np.ndarray, "label called"]) -> Table:
     rows, classes = [], cohort.outcome.classes
     for name, row in zip(classes, counts, strict=True):
         total = max(float(row.sum()), 1e-9)
-        rows.append(Row((name, *(f"{count:.1f} ({count / total:.0%})".replace("%", "\u00a0%") for count in row))))
-    columns = (Column("Is"), *(Column(f"called {name}", "right") for name in classes))
+        rows.append((name, *(f"{count:.1f} ({count / total:.0%})".replace("%", "\u00a0%") for count in row)))
+    called = (Field(f"called {name}", f"{place}", align="right") for place, name in enumerate(classes, 1))
     note = (
         "Patients, the mean over repeats, and their share of the row: who is called what by a fit that had not seen "
         "them. The class that is called is the one with the highest log odds, of ordered classes the one nearest to "
         "the expected one; confusion.csv has all arms."
     )
-    return Table(f"{target}: which classes are taken for which, {arm}", columns, tuple(rows), (cohort.worded(note),))
+    title = f"{target}: which classes are taken for which, {arm}"
+    return page_table(title, (Field("Is", "0"), *called), rows, footnotes=(cohort.worded(note),))
 
 
-_CALIBRATION_COLUMNS = (
-    Column("Arm"),
-    Column("Pooling"),
-    Column("Slope", "right", "1 is right; below 1 the probabilities are too extreme; a dash where it is infinite."),
-    Column("Intercept", "right", "0 is right; below 0 the probabilities are too high."),
-    Column(
-        "Mean error", "right", "Expected calibration error over ten bins; 0 is right, and few cases never reach it."
-    ),
-    Column("Brier score", "right", "Mean squared error of the probability; 0.25 for always saying one half."),
-)
+_ARM = (Field("Arm", "arm.name"), Field("Pooling", "arm.pooling"))
+
+
+def _calibration_table(caption: str, runs: Sequence[ArmRun], of: str, footnotes: tuple[str, ...] = ()) -> Table:
+    """The numbers of calibration that stand at a path of each run."""
+    slope = "1 is right; below 1 the probabilities are too extreme; a dash where it is infinite."
+    error = "Expected calibration error over ten bins; 0 is right, and few cases never reach it."
+    brier = "Mean squared error of the probability; 0.25 for always saying one half."
+    columns = (
+        *_ARM,
+        Field("Slope", f"{of}.slope", help=slope, align="right"),
+        Field("Intercept", f"{of}.intercept", "", show_signed, "0 is right; below 0 the probabilities are too high."),
+        Field("Mean error", f"{of}.expected_error", help=error),
+        Field("Brier score", f"{of}.brier", "", ".3f", brier),
+    )
+    return page_table(caption, columns, runs, footnotes=footnotes)
 
 
 def arm_results(result: TargetResult) -> list[ArmResult]:
@@ -152,9 +154,9 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
             forest_figure(target, arms, metric=metric.name),
         ]
     if result.failed:
-        failed = tuple(Row((one.arm.name, one.arm.pooling, "failed", one.reason), "muted") for one in result.failed)
-        columns = (Column("Arm"), Column("Pooling"), Column(metric.name), Column("Why"))
-        blocks.append(Table(f"{target}: arms that failed", columns, failed))
+        columns = (*_ARM, Field(metric.name, lambda _: "failed"), Field("Why", "reason"))
+        caption = f"{target}: arms that failed"
+        blocks.append(page_table(caption, columns, result.failed, kind=lambda _: "muted"))
     blocks += [Note(note, "Left out or remarkable") for note in result.notes]
     if result.edge_note:
         blocks.append(Note(result.edge_note, "Trained too briefly?"))
@@ -181,12 +183,12 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
 
 def choices_table(target: str, result: TargetResult) -> Table:
     """What every arm preferred inside its training folds."""
-    rows = []
-    for run in result.runs:
-        most = list(run.chosen.items())[:3]
-        rows.append(Row((run.arm.name, run.arm.pooling, "; ".join(f"{name} ({count})" for name, count in most))))
-    columns = (Column("Arm"), Column("Pooling"), Column("Chosen most often (folds)"))
-    return Table(f"{target}: what every arm chose inside its training folds", columns, tuple(rows))
+
+    def most(run: ArmRun) -> str:
+        return "; ".join(f"{name} ({count})" for name, count in list(run.chosen.items())[:3])
+
+    columns = (*_ARM, Field("Chosen most often (folds)", most))
+    return page_table(f"{target}: what every arm chose inside its training folds", columns, result.runs)
 
 
 def _described(cohort: Cohort) -> str:
@@ -234,7 +236,7 @@ def _roc(result: TargetResult, run: ArmRun) -> RocCurve | None:
 
 
 def _calibration_blocks(target: str, result: TargetResult) -> list[Block]:
-    shown = [(run, run.calibration) for run in _shown(result) if run.calibration is not None]
+    shown = [run for run in _shown(result) if run.calibration is not None]
     if not shown:
         return []
     text = (
@@ -242,14 +244,12 @@ def _calibration_blocks(target: str, result: TargetResult) -> list[Block]:
         "should be positive. The probabilities are those of fits that had not seen the patient. An arm can rank well "
         "and be calibrated badly, and the other way round."
     )
-    rows = tuple(Row(_calibration_cells(run, one)) for run, one in shown)
     note = "The numbers are means over repeats; the curve is that of the first repeat, where every patient is once."
-    notes = (result.cohort.worded(note),)
-    title = f"{target}: calibration of the best arms of each kind"
+    caption = f"{target}: calibration of the best arms of each kind"
     return [
         Text((result.cohort.worded(text),)),
         _curves(target, result, external=False),
-        Table(title, _CALIBRATION_COLUMNS, rows, notes),
+        _calibration_table(caption, shown, "calibration", (result.cohort.worded(note),)),
     ]
 
 
@@ -257,53 +257,40 @@ def _curves(target: str, result: TargetResult, *, external: bool) -> Figure:
     """Reliability of the best single and the best mixed arm."""
     bins = {}
     for run in _shown(result):
-        found = (None if run.external is None else run.external.calibration) if external else run.calibration
-        if run.arm.kind != "late" and found is not None:
-            bins[_name(result, run)] = found.bins
+        calibration = read(run, "external.calibration" if external else "calibration")
+        if run.arm.kind != "late" and calibration is not None:
+            bins[_name(result, run)] = calibration.bins
     return reliability_figure(f"{target}, external cohort" if external else target, bins)
-
-
-def _calibration_cells(run: ArmRun, one: Calibration) -> tuple[str, ...]:
-    numbers = (show_number(one.slope), show_signed(one.intercept), f"{one.expected_error:.2f}", f"{one.brier:.3f}")
-    return run.arm.name, run.arm.pooling, *numbers
 
 
 def _subgroup_blocks(target: str, result: TargetResult) -> list[Block]:
     if not result.subgroups:
         return []
-    shown, worded = _shown(result), result.cohort.worded
-    places = [result.runs.index(run) for run in shown]
+    worded, n_folds = result.cohort.worded, len(result.folds)
     folds = "In how many folds this value had patients that can be put in order by their labels."
     columns = (
-        Column("Value"),
-        Column(worded("Patients"), "right"),
-        Column("Folds", "right", worded(folds)),
-        *(Column(_name(result, run), "right") for run in shown),
+        Field("Value", "value"),
+        Field(worded("Patients"), "patients"),
+        Field("Folds", lambda group: f"{group.folds} of {n_folds}", help=worded(folds), align="right"),
+        *(
+            Field(_name(result, run), f"intervals.{result.runs.index(run)}", align="right", missing="too small")
+            for run in _shown(result)
+        ),
     )
-    rows: list[Row] = []
-    for place, group in enumerate(result.subgroups):
-        if place == 0 or result.subgroups[place - 1].column != group.column:
-            rows.append(Row((f"By {group.column}",), "group"))
-        cells = []
-        for arm in places:
-            interval = group.intervals[arm]
-            cells.append("too small" if interval is None else f"{interval.estimate:.2f} ({show_interval(interval)})")
-        head = (group.value, f"{group.patients:,}", f"{group.folds} of {len(result.folds)}")
-        rows.append(Row((*head, *cells), "muted" if group.note else "plain"))
-    return [
-        Table(
-            f"{target}: {result.metric.name} inside each value of a column",
-            columns,
-            tuple(rows),
-            (
-                worded(
-                    "The fits are those of all patients; only the measuring is inside. The best arm of each kind is "
-                    "shown; subgroups.csv has all. Fewer patients make wider intervals, and the more values a column "
-                    "has, the more likely one of them stands out by chance."
-                ),
-            ),
-        )
-    ]
+    note = (
+        "The fits are those of all patients; only the measuring is inside. The best arm of each kind is "
+        "shown; subgroups.csv has all. Fewer patients make wider intervals, and the more values a column "
+        "has, the more likely one of them stands out by chance."
+    )
+    table = page_table(
+        f"{target}: {result.metric.name} inside each value of a column",
+        columns,
+        result.subgroups,
+        by=lambda group: f"By {group.column}",
+        kind=lambda group: "muted" if group.note else "plain",
+        footnotes=(worded(note),),
+    )
+    return [table]
 
 
 def _external_blocks(target: str, result: TargetResult) -> list[Block]:
@@ -316,47 +303,40 @@ def _external_blocks(target: str, result: TargetResult) -> list[Block]:
         "these slides once. Which single magnification is the best was decided on the training cohort, so nothing was "
         "picked here."
     )
+    gain, p_holm = "external.against_best_single", dict(zip(map(id, result.runs), result.external_p_holm, strict=True))
     columns = [
-        Column("Arm"),
-        Column("Pooling"),
-        Column(result.metric.name, "right"),
-        Column("95 % interval", "right"),
-        Column(
+        *_ARM,
+        Field(result.metric.name, "external.interval.estimate"),
+        Field("95 % interval", "external.interval", show=show_interval),
+        Field(
             "Minus best single (interval)",
-            "right",
-            cohort.worded("Above 0 better, below 0 worse; on the same patients."),
+            f"{gain}.difference",
+            show=show_difference,
+            help=cohort.worded("Above 0 better, below 0 worse; on the same patients."),
+            align="right",
         ),
     ]
     if binary:
-        columns.append(Column("p (Holm)", "right", "DeLong, paired, two-sided, corrected for the arms of this table."))
+        paired = "DeLong, paired, two-sided, corrected for the arms of this table."
         drawn = cohort.worded("Of the same difference: patients drawn again, BCa, 2,000 draws.")
-        columns.append(Column("Bootstrap interval", "right", drawn))
-    rows, family = [], ""
-    for run, p_value in zip(result.runs, result.external_p_holm, strict=True):
-        if run.external is None:
-            continue
-        if run.arm.family != family:
-            family = run.arm.family
-            rows.append(Row((family,), "group"))
-        own, test = run.external, run.external.against_best_single
-        cells = [run.arm.name, run.arm.pooling, f"{own.interval.estimate:.2f}", show_interval(own.interval)]
-        cells.append("–" if test is None else show_difference(test.difference))
-        if binary:
-            ends = "–" if test is None else f"{show_signed(test.bootstrap.low)} to {show_signed(test.bootstrap.high)}"
-            cells += [show_p(p_value), ends]
-        rows.append(Row(tuple(cells)))
-    method = next(run.external.interval.method for run in result.runs if run.external is not None)
-    notes = (f"Intervals of the column {result.metric.name}: {cohort.worded(method)}.",)
+        columns += [
+            Field("p (Holm)", lambda run: p_holm[id(run)], show=show_p, help=paired, align="right"),
+            Field("Bootstrap interval", f"{gain}.bootstrap", show=_signed_ends, help=drawn, align="right"),
+        ]
+    runs = [run for run in result.runs if run.external is not None]
+    notes = (
+        f"Intervals of the column {result.metric.name}: {cohort.worded(read(runs[0], 'external.interval.method'))}.",
+    )
     title = f"{target}: every arm on the external cohort"
-    blocks: list[Block] = [Text((text,)), Table(title, tuple(columns), tuple(rows), notes)]
+    blocks: list[Block] = [Text((text,)), page_table(title, columns, runs, by="arm.family", footnotes=notes)]
     blocks += [Note(note, "External cohort: left out or remarkable") for note in cohort.notes]
     if binary:
-        calibrated = [
-            (run, run.external.calibration)
-            for run in _shown(result)
-            if run.external is not None and run.external.calibration is not None
-        ]
-        of_rows = tuple(Row(_calibration_cells(run, one)) for run, one in calibrated)
+        calibrated = [run for run in _shown(result) if read(run, "external.calibration") is not None]
         caption = f"{target}: calibration on the external cohort, best arms of each kind"
-        blocks += [_curves(target, result, external=True), Table(caption, _CALIBRATION_COLUMNS, of_rows)]
+        table = _calibration_table(caption, calibrated, "external.calibration")
+        blocks += [_curves(target, result, external=True), table]
     return blocks
+
+
+def _signed_ends(interval: Interval) -> str:
+    return f"{show_signed(interval.low)} to {show_signed(interval.high)}"

@@ -45,8 +45,8 @@ class Field:
 
     Attributes:
         name: of the column in a CSV, of the key in JSON, and the heading where `title` names no other.
-        value: what it holds: a path of attributes and keys such as `run.arm.id`, which has no value where a part of it
-            has none, or a function of the record; the attribute `name` where empty.
+        value: what it holds: a path of attributes, keys and places such as `run.arm.id` or `arms.0`, which has no value where a part
+            of it has none, or a function of the record; the attribute `name` where empty.
         title: its heading for people.
         show: how people read a value: a format such as `.3f`, or a function; what `show` makes of it where empty.
         help: a sentence under the pointer, on a page.
@@ -79,11 +79,14 @@ class Field:
 
 
 def read(record: Any, path: str) -> Any:
-    """What a path of attributes and keys leads to; None where some part of it is None or a key is absent."""
+    """What a path of attributes, keys and numbers of places leads to; None after a part that is None or not there."""
     for part in path.split("."):
         if record is None:
             return None
-        record = record.get(part) if isinstance(record, Mapping) else getattr(record, part)
+        if isinstance(record, Mapping):
+            record = record.get(part)
+        else:
+            record = record[int(part)] if part.isdigit() else getattr(record, part)
     return record
 
 
@@ -118,13 +121,15 @@ def to_records(columns: Sequence[Field], records: Sequence[Any]) -> list[dict[st
     return [{field.name: plain(field.of(record)) for field in columns} for record in records]
 
 
-def terminal_table(columns: Sequence[Field], records: Sequence[Any], *, title: str = "", by: str = "") -> TerminalTable:
+def terminal_table(
+    columns: Sequence[Field], records: Sequence[Any], *, title: str = "", by: str | Callable[[Any], Any] = ""
+) -> TerminalTable:
     """A table for a terminal, which folds long text; a line stands between records that differ in `by`."""
     shown = _with_values(columns, records)
     table = TerminalTable(title=title or None)
     for field in shown:
         table.add_column(field.title or field.name, justify=_align(field, records), overflow="fold")
-    for _, several in groupby(records, lambda record: read(record, by) if by else None):
+    for _, several in groupby(records, Field("", by or (lambda _: None)).of):
         for record in several:
             table.add_row(*(field.cell(record) for field in shown))
         table.add_section()
@@ -136,7 +141,7 @@ def page_table(
     columns: Sequence[Field],
     records: Sequence[Any],
     *,
-    by: str = "",
+    by: str | Callable[[Any], Any] = "",
     kind: Callable[[Any], RowKind] | None = None,
     footnotes: Sequence[str] = (),
 ) -> Table:
@@ -146,12 +151,12 @@ def page_table(
         caption: what stands above it.
         columns: its columns.
         records: its rows.
-        by: a path; where it leads to another text than in the row before, that text is a heading over the rows.
+        by: as the value of a field; where it is another one than in the row before, it is a heading over the rows.
         kind: how a row is set off.
         footnotes: sentences to stand below.
     """
     shown, rows = _with_values(columns, records), []
-    for heading, several in groupby(records, lambda record: read(record, by) if by else None):
+    for heading, several in groupby(records, Field("", by or (lambda _: None)).of):
         if by:
             rows.append(Row((str(heading),), "group"))
         rows += [Row(tuple(field.cell(one) for field in shown), kind(one) if kind else "plain") for one in several]

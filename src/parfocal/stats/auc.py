@@ -135,7 +135,7 @@ def delong_test(
     return AucTest(float(values[0]), float(values[1]), interval, z, float(2 * stats.norm.sf(abs(z))))
 
 
-def newcombe_interval(value: Number, n_positive: int, n_negative: int, level: float = 0.95) -> Interval:
+def newcombe_interval(value: Number, n_positive: Number, n_negative: Number, level: float = 0.95) -> Interval:
     """The values of the true AUC that would not be surprised by `value` (Newcombe 2006, method 5).
 
     As Wilson's interval does for a proportion, the standard error is taken at the bound and not at the estimate, so
