@@ -19,10 +19,10 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 
-from parfocal.cohort import Cohort, Fold, Outcome, Splits, make_splits, units
+from parfocal.cohort import Cohort, Fold, Outcome, Splits, make_splits
 from parfocal.evaluate import ArmFits, compare_arms
 from parfocal.evaluate.arm import Arm
-from parfocal.evaluate.metric import join_folds
+from parfocal.evaluate.held_out import HeldOut
 from parfocal.heads import FoldPrediction
 from parfocal.heads.regression import fit_logistic
 from parfocal.stats import (
@@ -281,11 +281,8 @@ class Cohorts:
 def run(cell: Cell, number: int, shift: tuple[float, float], folds: int, repeats: int) -> Cohorts:
     """The ends of every candidate for both arms and their difference, and what is true."""
     one = draw(cell, shift, folds, repeats, number)
-    joined = [units(one.cohort, fold.test) for fold in one.folds]
-    ratio = float(np.mean([len(fold.test) / len(fold.train) for fold in one.folds]))
-    first, second = (
-        join_folds(one.cohort, one.folds, joined, fit.predictions, range(len(one.folds)), ratio) for fit in one.fits
-    )
+    held_out = HeldOut.of(one.cohort, one.folds)
+    first, second = (held_out.over_folds(fit.predictions) for fit in one.fits)
     of = TwoArms(
         (first, second), draws_of(one, np.random.default_rng(number)), cell.positives, cell.patients - cell.positives
     )

@@ -7,8 +7,8 @@ import pytest
 
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.evaluate.arm import arm_label
-from parfocal.evaluate.compare import measurable_folds
-from parfocal.evaluate.metric import METRICS, interval_of, join_folds
+from parfocal.evaluate.held_out import HeldOut
+from parfocal.evaluate.metric import METRICS
 from parfocal.evaluate.primary import choose_primary
 from parfocal.stats import auc, standard_error
 
@@ -76,13 +76,12 @@ def test_the_interval_adds_what_repeats_show_to_what_patients_vary(repeats: int)
     # Degrees of freedom: the patients' by the spread of their squares, at most 119; the fits' are the repeats less one.
     of_pulls = min(119, 2 / max((pull**4).sum() / (pull**2).sum() ** 2 - 1 / 120, 1e-9))
     degrees = total**2 / (over_patients**2 / of_pulls + over_fits**2 / 3) if repeats == 4 else of_pulls
-    joined, usable = measurable_folds(cohort, made.folds)
-    ratio = result.test_over_train
-    found = join_folds(cohort, made.folds, joined, predictions, np.flatnonzero(usable).tolist(), ratio)
+    held_out = HeldOut.of(cohort, made.folds)
+    found = held_out.over_folds(predictions)
 
     assert result.runs[0].interval.estimate == pytest.approx(mean)
     assert standard_error(found, smaller) == pytest.approx((np.sqrt(total), degrees))
-    assert result.runs[0].interval == interval_of(cohort, found)
+    assert result.runs[0].interval == held_out.interval(found)
 
 
 def test_sites_are_known_to_the_interval_where_they_are_kept_apart() -> None:

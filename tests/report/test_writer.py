@@ -12,7 +12,7 @@ from rich.console import Console
 
 from parfocal.report import (
     Field,
-    interval_fields,
+    interval_columns,
     page_table,
     pick,
     plain,
@@ -53,7 +53,7 @@ COLUMNS = (
     Field("arm", "name", "Arm"),
     Field("auc", title="AUC", show=".3f"),
     Field("r2", "beside.R2", "R2"),
-    *interval_fields("test.difference", "gain", "gain_"),
+    *interval_columns("test.difference", "gain", "gain_"),
     Field("p", "test.p_value", show=show_p, is_optional=True, help="Two-sided."),
     Field("double", lambda run: 2 * run.slides, missing="none"),
 )

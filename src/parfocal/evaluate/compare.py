@@ -5,31 +5,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float64
 
-from parfocal.cohort import Cohort, Fold, Splits, Units, units
-from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.cohort import Cohort, Fold, Splits
+from parfocal.errors import ParfocalWarning
 from parfocal.evaluate.arm import Arm, arm_label
-from parfocal.evaluate.by_class import confusion_matrix, measure_classes
-from parfocal.evaluate.calibrated import calibrate_folds
 from parfocal.evaluate.external import compare_externally
-from parfocal.evaluate.metric import (
-    METRICS,
-    SECOND,
-    can_be_measured,
-    fewest_patients,
-    interval_of,
-    join_folds,
-    measure,
-    measure_beside,
-)
+from parfocal.evaluate.held_out import HeldOut
+from parfocal.evaluate.metric import METRICS
 from parfocal.evaluate.primary import choose_primary
 from parfocal.evaluate.result import ArmFits, ArmRun, FailedArm, TargetComparison, TargetResult
-from parfocal.evaluate.subgroups import measure_subgroups
-from parfocal.heads import FoldPrediction
 from parfocal.stats import detectable_difference, paired_test
 
-__all__ = ["compare_arms", "measurable_folds"]
+__all__ = ["compare_arms"]
 
 
 def compare_arms(
@@ -58,12 +45,10 @@ def compare_arms(
     Raises:
         ConfigError: fewer than two folds can be measured, or no mixed arm has the primary label.
     """
-    outcome = cohort.outcome
-    joined, usable = measurable_folds(cohort, folds)
-    notes = list(cohort.notes)
-    if not usable.all():
-        notes.append(_left_out(cohort, int((~usable).sum()), len(folds)))
-        warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
+    held_out, notes = HeldOut.of(cohort, folds), list(cohort.notes)
+    if held_out.note:
+        notes.append(held_out.note)
+        warnings.warn(held_out.note, ParfocalWarning, stacklevel=3)
     named, rivals = choose_primary(arms, primary)
     failed = tuple(one for one in fits if isinstance(one, FailedArm))
     missing = _missing_primary(arms, fits, named, rivals)
@@ -73,11 +58,9 @@ def compare_arms(
         warnings.warn(" ".join([f"{cohort.target}: {said[0]}", missing]).strip(), ParfocalWarning, stacklevel=3)
     arms, fits, place_of = _with_numbers(arms, fits)
     named, rivals = place_of.get(named), tuple(place_of[one] for one in rivals if one in place_of)
-    ratio = float(np.mean([len(fold.test) / len(fold.train) for fold in folds]))
-    measured = np.flatnonzero(usable).tolist()
-    tested = [join_folds(cohort, folds, joined, one.predictions, measured, ratio) for one in fits]
-    intervals = [interval_of(cohort, one) for one in tested]
-    fewest = fewest_patients(cohort, np.arange(len(cohort.slides)))
+    tested = [held_out.over_folds(one.predictions) for one in fits]
+    intervals = [held_out.interval(one) for one in tested]
+    fewest = held_out.fewest_patients()
 
     def against(place: int, other: int) -> TargetComparison:
         first, second = tested[place], tested[other]
@@ -92,23 +75,23 @@ def compare_arms(
     best, best_mixed = best_of(by_kind["single"]), best_of(by_kind["mixed"])
     best_other = best_of([place for place, arm in enumerate(arms) if arm.kind != "single"])
     rival = best_of(rivals)
-    outside = compare_externally(fits, external, best, baseline=float(outcome.value.mean()), seed=seed)
+    outside = compare_externally(fits, external, best, baseline=float(cohort.outcome.value.mean()), seed=seed)
     runs = tuple(
         ArmRun(
             arm=arm,
             predictions=one.predictions,
-            fold_value=_fold_values(cohort, joined, usable, one.predictions),
+            fold_value=held_out.fold_values(tested[place]),
             interval=intervals[place],
-            beside=_beside(cohort, joined, usable, folds, one.predictions),
+            beside=held_out.beside(one.predictions),
             against_best_single=None if best is None or place == best else against(place, best).test,
             instances_per_slide=one.instances_per_slide,
             seconds=one.seconds,
             encodings_per_slide=one.encodings_per_slide,
-            seed_sd=_seed_sd(cohort, joined, usable, one),
-            calibration=calibrate_folds(cohort, folds, joined, one.predictions),
+            seed_sd=_seed_sd(held_out, one),
+            calibration=held_out.calibration(one.predictions),
             external=outside[place],
-            by_class=measure_classes(cohort, folds, joined, one.predictions, ratio),
-            confusion=confusion_matrix(cohort, folds, joined, one.predictions),
+            by_class=held_out.classes(one.predictions),
+            confusion=held_out.confusion(one.predictions),
         )
         for place, (arm, one) in enumerate(zip(arms, fits, strict=True))
     )
@@ -116,34 +99,19 @@ def compare_arms(
         cohort=cohort,
         splits=splits,
         folds=tuple(folds),
-        metric=METRICS[outcome.kind],
+        metric=METRICS[cohort.outcome.kind],
         runs=runs,
         best_single=best,
         primary=None if named is None or rival is None else against(named, rival),
         picked=None if best_mixed is None or best is None else against(best_mixed, best),
         detectable=float("nan") if best is None or best_other is None else against(best_other, best).detectable,
-        test_over_train=ratio,
-        subgroups=measure_subgroups(cohort, folds, joined, [one.predictions for one in fits], ratio),
+        test_over_train=held_out.test_over_train,
+        subgroups=held_out.subgroups([one.predictions for one in fits]),
         external_cohort=external,
         notes=tuple(notes),
         failed=failed,
         missing_primary=missing,
     )
-
-
-def measurable_folds(cohort: Cohort, folds: Sequence[Fold]) -> tuple[list[Units], Bool[np.ndarray, " fold"]]:
-    """The units that each fold tests, and whether its labels can be put in order.
-
-    Raises:
-        ConfigError: fewer than two folds can be measured.
-    """
-    joined = [units(cohort, fold.test) for fold in folds]
-    usable = np.array([can_be_measured(cohort.outcome.of(one.slides)) for one in joined])
-    if usable.sum() < 2:
-        raise ConfigError(
-            f"{_cannot(cohort, int(usable.sum()), len(folds))}; an interval needs two folds that do. Use fewer folds."
-        )
-    return joined, usable
 
 
 def _with_numbers(
@@ -186,61 +154,8 @@ def _missing_primary(
     return ""
 
 
-def _fold_values(
-    cohort: Cohort, joined: Sequence[Units], usable: Bool[np.ndarray, " fold"], predictions: Sequence[FoldPrediction]
-) -> Float64[np.ndarray, " fold"]:
-    """The metric of each fold, NaN where it has none."""
-    return np.array(
-        [
-            measure(cohort.outcome.of(one.slides), one.mean(prediction.score)) if ok else np.nan
-            for one, prediction, ok in zip(joined, predictions, usable, strict=True)
-        ]
-    )
-
-
-def _beside(
-    cohort: Cohort,
-    joined: Sequence[Units],
-    usable: Bool[np.ndarray, " fold"],
-    folds: Sequence[Fold],
-    predictions: Sequence[FoldPrediction],
-) -> dict[str, float]:
-    """The second numbers, each averaged over the folds where it has a value."""
-    outcome = cohort.outcome
-    found = [
-        measure_beside(
-            outcome.of(one.slides), one.mean(prediction.score), baseline=float(outcome.value[fold.train].mean())
-        )
-        for one, prediction, fold, ok in zip(joined, predictions, folds, usable, strict=True)
-        if ok
-    ]
-    result = {}
-    for name in SECOND[outcome.kind]:
-        own = np.array([one[name] for one in found])
-        result[name] = float(own[np.isfinite(own)].mean()) if np.isfinite(own).any() else float("nan")
-    return result
-
-
-def _seed_sd(cohort: Cohort, joined: Sequence[Units], usable: Bool[np.ndarray, " fold"], fits: ArmFits) -> float | None:
+def _seed_sd(held_out: HeldOut, fits: ArmFits) -> float | None:
     """How far the metric moves with the seed of the fit alone: the same patients in the same folds."""
     if len(fits.by_seed) < 2:
         return None
-    means = [float(_fold_values(cohort, joined, usable, one)[usable].mean()) for one in fits.by_seed]
-    return float(np.std(means, ddof=1))
-
-
-def _left_out(cohort: Cohort, n: int, of: int) -> str:
-    target = cohort.target
-    if cohort.outcome.kind == "survival":
-        return (
-            f"{n} of {of} folds of {target!r} test no two slides of which one is known to come first, and are left out."
-        )
-    if cohort.outcome.kind == "continuous":
-        return f"{n} of {of} folds of {target!r} test one value only and are left out."
-    return f"{n} of {of} folds of {target!r} test one class only and have no {METRICS[cohort.outcome.kind].name}."
-
-
-def _cannot(cohort: Cohort, n: int, of: int) -> str:
-    if cohort.outcome.kind == "binary":
-        return f"only {n} of {of} folds of {cohort.target!r} test slides of both classes"
-    return f"only {n} of {of} folds of {cohort.target!r} test slides whose labels differ"
+    return float(np.std([held_out.over_folds(one).mean for one in fits.by_seed], ddof=1))

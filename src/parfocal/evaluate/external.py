@@ -7,7 +7,7 @@ from jaxtyping import Float32, Float64
 
 from parfocal.cohort import Cohort, Units, units
 from parfocal.errors import ConfigError
-from parfocal.evaluate.calibrated import calibrate
+from parfocal.evaluate.held_out import calibrate
 from parfocal.evaluate.metric import can_be_measured, measure_beside, measure_weighted
 from parfocal.evaluate.result import ArmFits, Comparison, ExternalRun
 from parfocal.stats import delong_interval, delong_test, patient_draws

@@ -10,7 +10,7 @@ from parfocal.cohort import Cohort, write_splits
 from parfocal.evaluate.page import evaluation_page
 from parfocal.evaluate.primary import across_targets
 from parfocal.evaluate.result import AcrossTargets, ArmRun, Calibration, EvaluateResult, TargetComparison, TargetResult
-from parfocal.report import Field, Section, interval_fields, make_report, pick, write_json, write_table
+from parfocal.report import Field, Section, columns, interval_columns, make_report, pick, write_json, write_table
 from parfocal.version import __version__
 
 __all__ = ["write_evaluation"]
@@ -18,97 +18,85 @@ __all__ = ["write_evaluation"]
 Row = Mapping[str, Any]
 """What a row of a table is about, by name: a target, its result, an arm, and the like."""
 
-_ARM = (Field("target"), Field("id", "arm.id"), Field("arm", "arm.name"), Field("pooling", "arm.pooling"))
-_METRIC = Field("metric", "result.metric.name")
+_ARM = columns("id", of="arm", arm="name", pooling="pooling")
+_METRIC = columns(metric="result.metric.name")
+_SECOND = {
+    "balanced_accuracy": "balanced accuracy",
+    "quadratic_kappa": "quadratic kappa",
+    "r2": "R2",
+    "spearman": "Spearman",
+}
+_CALIBRATION = {"slope": "slope", "intercept": "intercept", "error": "expected_error"}
 
 
-def _second(of: str) -> list[Field]:
-    """The second numbers of all kinds of outcome."""
-    names = ("balanced accuracy", "quadratic kappa", "R2", "Spearman")
-    return [Field(name.lower().replace(" ", "_"), f"{of}.beside.{name}") for name in names]
-
-
-def _calibration(of: str) -> list[Field]:
-    parts = {"slope": "slope", "intercept": "intercept", "error": "expected_error"}
-    fields = [Field(f"calibration_{name}", f"{of}.calibration.{part}") for name, part in parts.items()]
-    return [*fields, Field("brier", f"{of}.calibration.brier")]
+def _measured(of: str) -> list[Field]:
+    """The second numbers of all kinds of outcome, and the calibration."""
+    return [
+        *columns(of=f"{of}.beside", **_SECOND),
+        *columns(of=f"{of}.calibration", **{f"calibration_{name}": path for name, path in _CALIBRATION.items()}),
+        *columns("brier", of=f"{of}.calibration"),
+    ]
 
 
 _RESULTS = (
-    Field("target"),
-    Field("outcome", "result.cohort.outcome.kind"),
-    *_ARM[1:],
-    Field("family", "arm.family"),
-    Field("kind", "arm.kind"),
-    _METRIC,
-    *interval_fields("run.interval", "value"),
-    Field("level", "run.interval.level"),
-    Field("method", "run.interval.method"),
-    Field("folds", "run.n_measured"),
-    *interval_fields("run.against_best_single.difference", "gain", "gain_"),
-    Field("p", "run.against_best_single.p_value"),
-    Field("p_holm"),
-    *_second("run"),
-    *_calibration("run"),
-    Field("seed_sd", "run.seed_sd"),
-    Field("encodings_per_slide", "run.encodings_per_slide"),
-    Field("instances_per_slide", "run.instances_per_slide"),
+    *columns("target", outcome="result.cohort.outcome.kind"),
+    *_ARM,
+    *columns("family", "kind", of="arm"),
+    *_METRIC,
+    *interval_columns("run.interval", "value"),
+    *columns("level", "method", of="run.interval"),
+    *columns(folds="run.n_measured"),
+    *interval_columns("run.against_best_single.difference", "gain", "gain_"),
+    *columns(p="run.against_best_single.p_value", p_holm="p_holm"),
+    *_measured("run"),
+    *columns("seed_sd", "encodings_per_slide", "instances_per_slide", of="run"),
     Field("seconds", lambda row: row["run"] and round(row["run"].seconds, 3)),
-    Field(
-        "chosen",
-        lambda row: row["run"] and "; ".join(f"{name} ({count})" for name, count in row["run"].chosen.items()),
-    ),
-    Field("failed"),
+    *columns(chosen="run.all_chosen"),
+    *columns("failed"),
 )
 _PREDICTIONS = (
+    *columns("target"),
     *_ARM,
-    *map(Field, ("repeat", "fold", "slide", "label", "event", "column", "score")),
+    *columns("repeat", "fold", "slide", "label", "event", "column", "score"),
 )
 _SUMMARY = (
-    Field("comparison"),
-    Field("target"),
-    _METRIC,
-    Field("single"),
-    *interval_fields("of_single", "single_value", "single_"),
-    Field("mixed"),
-    *interval_fields("of_mixed", "mixed_value", "mixed_"),
-    *interval_fields("difference", "difference", "difference_"),
-    Field("p"),
-    Field("p_holm"),
-    Field("detectable_difference", "detectable"),
-    Field("failed"),
+    *columns("comparison", "target"),
+    *_METRIC,
+    *columns("single"),
+    *interval_columns("of_single", "single_value", "single_"),
+    *columns("mixed"),
+    *interval_columns("of_mixed", "mixed_value", "mixed_"),
+    *interval_columns("difference", "difference", "difference_"),
+    *columns("p", "p_holm", "detectable_difference", "failed"),
 )
 _SUBGROUPS = (
-    Field("target"),
-    *(Field(name, f"group.{name}") for name in ("column", "value", "slides", "patients", "folds")),
-    *_ARM[1:],
-    _METRIC,
-    *interval_fields("interval", "estimate"),
-    Field("method", "interval.method"),
-    Field("note"),
+    *columns("target"),
+    *columns("column", "value", "slides", "patients", "folds", of="group"),
+    *_ARM,
+    *_METRIC,
+    *interval_columns("interval", "estimate"),
+    *columns("method", of="interval"),
+    *columns("note"),
 )
 _CLASSES = (
+    *columns("target"),
     *_ARM,
-    Field("class", "of.name"),
-    Field("patients", "of.patients"),
-    Field("folds", "of.folds"),
-    *interval_fields("of.interval", "auc"),
-    Field("method", "of.interval.method"),
+    *columns(of="class", **{"class": "name", "patients": "patients", "folds": "folds"}),
+    *interval_columns("class.interval", "auc"),
+    *columns("method", of="class.interval"),
 )
-_CONFUSION = (*_ARM, Field("class"), Field("called"), Field("patients"))
+_CONFUSION = (*columns("target"), *_ARM, *columns("class", "called", "patients"))
 _EXTERNAL = (
+    *columns("target"),
     *_ARM,
-    _METRIC,
-    *interval_fields("external.interval", "value"),
-    Field("level", "external.interval.level"),
-    Field("method", "external.interval.method"),
-    *interval_fields("external.against_best_single.difference", "gain", "gain_"),
-    Field("gain_method", "external.against_best_single.difference.method"),
-    Field("p", "external.against_best_single.p_value"),
-    Field("p_holm"),
-    *interval_fields("external.against_best_single.bootstrap", "", "bootstrap_")[1:],
-    *_second("external"),
-    *_calibration("external"),
+    *_METRIC,
+    *interval_columns("external.interval", "value"),
+    *columns("level", "method", of="external.interval"),
+    *interval_columns("external.against_best_single.difference", "gain", "gain_"),
+    *columns(gain_method="difference.method", p="p_value", of="external.against_best_single"),
+    *columns("p_holm"),
+    *columns(bootstrap_low="low", bootstrap_high="high", of="external.against_best_single.bootstrap"),
+    *_measured("external"),
 )
 
 
@@ -209,7 +197,7 @@ def _summary_rows(results: Mapping[str, TargetResult], across: Mapping[str, Acro
                 "difference": pair.test.difference,
                 "p": pair.test.p_value,
                 "p_holm": one.p_holm[target],
-                "detectable": pair.detectable,
+                "detectable_difference": pair.detectable,
             }
         if one.difference is not None:
             yield {
@@ -239,7 +227,7 @@ def _subgroup_rows(results: Mapping[str, TargetResult]) -> Iterator[Row]:
 
 def _class_rows(results: Mapping[str, TargetResult]) -> Iterator[Row]:
     """One row for each arm and class, where there are several without order."""
-    return ({**row, "of": one} for _, run, row in _arm_rows(results) for one in run.by_class)
+    return ({**row, "class": one} for _, run, row in _arm_rows(results) for one in run.by_class)
 
 
 def _confusion_rows(results: Mapping[str, TargetResult]) -> Iterator[Row]:

@@ -176,6 +176,11 @@ class ArmRun:
         return dict(Counter(one.chosen for one in self.predictions).most_common())
 
     @property
+    def all_chosen(self) -> str:
+        """The same in one line."""
+        return "; ".join(f"{name} ({count})" for name, count in self.chosen.items())
+
+    @property
     def n_measured(self) -> int:
         """How many folds have a value."""
         return int(np.isfinite(self.fold_value).sum())

@@ -28,7 +28,8 @@ from parfocal.report.page import (
 )
 from parfocal.report.writer import (
     Field,
-    interval_fields,
+    columns,
+    interval_columns,
     page_table,
     pick,
     plain,
@@ -60,9 +61,10 @@ __all__ = [
     "Text",
     "arms_sentences",
     "arms_table",
+    "columns",
     "curves_panel",
     "forest_figure",
-    "interval_fields",
+    "interval_columns",
     "make_report",
     "page_table",
     "pick",

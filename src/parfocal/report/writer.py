@@ -21,7 +21,8 @@ from parfocal.stats.interval import Interval, Number
 
 __all__ = [
     "Field",
-    "interval_fields",
+    "columns",
+    "interval_columns",
     "page_table",
     "pick",
     "plain",
@@ -45,8 +46,8 @@ class Field:
 
     Attributes:
         name: of the column in a CSV, of the key in JSON, and the heading where `title` names no other.
-        value: what it holds: a path of attributes, keys and places such as `run.arm.id` or `arms.0`, which has no value where a part
-            of it has none, or a function of the record; the attribute `name` where empty.
+        value: what it holds: a path of attributes, keys and places such as `run.arm.id` or `arms.0`, which has no value
+            where a part of it has none, or a function of the record; the attribute `name` where empty.
         title: its heading for people.
         show: how people read a value: a format such as `.3f`, or a function; what `show` makes of it where empty.
         help: a sentence under the pointer, on a page.
@@ -90,10 +91,15 @@ def read(record: Any, path: str) -> Any:
     return record
 
 
-def interval_fields(value: str, name: str, prefix: str = "", *, ends: tuple[str, str] = ("low", "high")) -> list[Field]:
-    """Three columns for an interval: its estimate under `name`, and its ends, with `prefix` before their names."""
-    low, high = (Field(f"{prefix}{end}", f"{value}.{part}") for end, part in zip(ends, ("low", "high"), strict=True))
-    return [Field(name, f"{value}.estimate"), low, high]
+def columns(*names: str, of: str = "", **renamed: str) -> list[Field]:
+    """Fields for a file: attributes of what `of` leads to, by their names, and `name=path` where they get others."""
+    paths = {name: name for name in names} | renamed
+    return [Field(name, f"{of}.{path}" if of else path) for name, path in paths.items()]
+
+
+def interval_columns(of: str, name: str, prefix: str = "") -> list[Field]:
+    """Three fields for an interval: its estimate under `name`, and its ends with `prefix` before their names."""
+    return columns(of=of, **{name: "estimate", f"{prefix}low": "low", f"{prefix}high": "high"})
 
 
 def write_table(path: Path, columns: Sequence[Field], records: Iterable[Any], *, keep_empty: bool = True) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from parfocal.cohort import Fold, read_cohort, whole_fold
 from parfocal.errors import ParfocalWarning, StoreError
-from parfocal.evaluate.compare import measurable_folds
 from parfocal.evaluate.external import check_external
+from parfocal.evaluate.held_out import HeldOut
 from parfocal.evaluate.run import deal, read_dealt, read_outside
 from parfocal.evaluate.sources import matching_sets
 from parfocal.store import EmbeddingSet
@@ -69,7 +69,7 @@ def check_evaluation(
         for target in labels.named_targets:
             cohort = read_cohort(labels.file, target, columns).restricted_to(slides, source)
             folds = deal(cohort, settings, dealt).folds(cohort, inner=inner, seed=seed)
-            measurable_folds(cohort, folds)
+            HeldOut.of(cohort, folds)
             found[target.name] = list(folds)
             if study.test is not None and test_slides is not None:
                 whole_fold(cohort, inner=inner, seed=seed)
