@@ -1,6 +1,7 @@
 """The table of arms: what each can know, what it is called, and what words ask for it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cohort import Cohort, Outcome, make_splits
-from parfocal.errors import ConfigError, MismatchError
+from parfocal.errors import ConfigError, MismatchError, ParfocalWarning, PluginError
 from parfocal.evaluate.arm import ARM_METHODS, Arm
 from parfocal.evaluate.arms import read_arm_bags, table_of_arms
 from parfocal.heads import ProbeSettings, predict
+from parfocal.heads.registry import HEADS, RegisteredHead
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 from parfocal.stats import auc
@@ -195,3 +197,35 @@ def test_parents_know_the_pairing_and_stand_ins_for_coarse_tiles_do_not(tiles: E
     # Exactly 0.5 is what they can know; four folds of 20 slides scatter by .07 (Hanley and McNeil) around it.
     assert abs(found["pseudo-coarse"] - 0.5) < 0.25
     assert abs(found["pseudo-contrast"] - 0.5) < 0.25
+
+
+def test_a_head_that_is_registered_makes_arms_of_its_own(tiles: EmbeddingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each magnification where it pools tiles, and one of all where it pools regions of several."""
+    attention, contrast = HEADS.get("attention"), HEADS.get("contrast")
+    monkeypatch.setitem(HEADS.ours, "median", replace(attention, name="median", label="median of tiles"))
+    monkeypatch.setitem(HEADS.ours, "pairs", replace(contrast, name="pairs", label="pairs of regions"))
+    arms = table_of_arms([tiles])
+
+    more = [arm for arm in arms if arm.id not in TILES]
+    assert ids(more) == ["2/median", "1/median", "0.5/median", "pairs"]
+    assert [arm.knows for arm in more] == ["single", "single", "single", "mixed"]
+    assert {arm.pooling for arm in more} == {"median of tiles", "pairs of regions"}
+    assert more[0].pool is attention.fit
+    assert more[0].is_random
+    assert ids(table_of_arms([tiles], only=["median"])) == ["2/median", "1/median", "0.5/median"]
+
+
+def test_a_head_that_cannot_be_used_does_not_take_the_other_arms_away(
+    tiles: EmbeddingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = HEADS.get
+
+    def broken(name: str) -> RegisteredHead:
+        if name == "median":
+            raise PluginError("cannot use the head 'median' of the package other 1.0.")
+        return get(name)
+
+    monkeypatch.setitem(HEADS.ours, "median", get("mean"))
+    monkeypatch.setattr(HEADS, "get", broken)
+    with pytest.warns(ParfocalWarning, match="package other 1.0. Its arms are left out"):
+        assert ids(table_of_arms([tiles])) == TILES

@@ -5,6 +5,7 @@ sharpened directions and six numbers on top of that. Fine-tuning has no preparat
 poolings instead.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.bags import PARENTS, PLACED, Bag, pseudo_name, read_bags, seen_by
-from parfocal.errors import ConfigError, MismatchError
+from parfocal.errors import ConfigError, MismatchError, ParfocalWarning, PluginError
 from parfocal.evaluate.arm import ARM_METHODS, ATTENTIVE, Arm, Knowledge, Method, choose_arms
 from parfocal.geometry import format_mpp
 from parfocal.heads.finetune import fit_finetuned
@@ -131,7 +132,7 @@ class _Tiles:
 
 
 def _single_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
-    return one.each(["mean", "mlp", ATTENTIVE, *_added("means", "tiles")], "single", "One magnification")
+    return one.each(["mean", "mlp", ATTENTIVE, *_more("means", "tiles")], "single", "One magnification")
 
 
 def _region_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
@@ -171,7 +172,7 @@ def _pairing_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
             f"{_listed(one.tiles)}, tile embeddings",
             [PARENTS] if method == "parents" else one.mpps,
         )
-        for method in ("parents", "contrast", "region-mlp", "bilinear", *_added("regions"))
+        for method in ("parents", "contrast", "region-mlp", "bilinear", *_more("regions"))
     ]
 
 
@@ -198,7 +199,7 @@ def _region_encoder_arms(number: int, one: EmbeddingSet) -> list[Arm]:
             "mean",
             ATTENTIVE,
             "contrast" if several and not of_regions else "second-moment",
-            *_added("means", "tiles"),
+            *_more("means", "tiles"),
         )
     ]
 
@@ -243,10 +244,22 @@ def _arm(source: str, method: str, knows: Knowledge, name: str, family: str, **m
     )
 
 
-def _added(*pools: str) -> list[str]:
-    """The heads of other packages that pool so; of regions, those that take several magnifications."""
-    heads = [HEADS.get(name) for name in HEADS.added()]
-    return [head.name for head in heads if head.pools in pools and (head.takes_several or head.pools != "regions")]
+def _more(*pools: str) -> list[str]:
+    """The registered heads that no method above names and that pool so: new ones, and those of other packages.
+
+    Of those that pool regions, the ones that take several magnifications. One that cannot be used is a warning: it must
+    not take the other arms away.
+    """
+    known, more = {method.head for method in ARM_METHODS.values()}, []
+    for name in HEADS.names:
+        try:
+            head = None if name in known else HEADS.get(name)
+        except PluginError as error:
+            warnings.warn(f"{error} Its arms are left out.", ParfocalWarning, stacklevel=2)
+            continue
+        if head is not None and head.fit and head.pools in pools and (head.takes_several or head.pools != "regions"):
+            more.append(name)
+    return more
 
 
 def _family(model: str, seen: EmbeddingSet, *, is_control: bool) -> str:

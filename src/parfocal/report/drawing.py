@@ -70,13 +70,6 @@ class Plot:
             points = " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in run)
             self._marks.append(f'<polyline class="curve l{series % N_COLOURS}"{stroke} points="{points}"/>')
 
-    def band(self, xs: Numbers, low: Numbers, high: Numbers, series: int) -> None:
-        """A pale area between two curves."""
-        there = [(self.px(x), self.py(y)) for x, y in zip(xs, low, strict=True)]
-        back = [(self.px(x), self.py(y)) for x, y in zip(xs, high, strict=True)][::-1]
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in there + back)
-        self._marks.append(f'<polygon class="band f{series % N_COLOURS}" points="{points}"/>')
-
     def dot(self, x: Number, y: Number, series: int, radius: Number = 4) -> None:
         """A filled circle, in canvas coordinates."""
         self._marks.append(f'<circle class="f{series % N_COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>')

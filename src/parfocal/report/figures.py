@@ -83,8 +83,8 @@ def forest_figure(target: str, arms: Sequence[ArmResult], *, metric: str = "AUC"
     return Figure.of(plot.svg(), caption, alt)
 
 
-def roc_figure(target: str, curves: Mapping[str, RocCurve], *, spread: bool = False) -> Figure:
-    """The ROC curves of several arms; with `spread` also plus and minus one sd over folds.
+def roc_figure(target: str, curves: Mapping[str, RocCurve]) -> Figure:
+    """The ROC curves of several arms.
 
     Give it `mean_roc` of each arm's folds: scores of different folds have different scales and are never pooled.
     """
@@ -92,11 +92,6 @@ def roc_figure(target: str, curves: Mapping[str, RocCurve], *, spread: bool = Fa
     ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
     plot.axes("False-positive rate (1 - specificity)", "Sensitivity", ticks, ticks)
     plot.segment(plot.px(0), plot.py(0), plot.px(1), plot.py(1), "chance")
-    for series, curve in enumerate(curves.values()):
-        if spread and curve.spread is not None:
-            low = np.clip(curve.sensitivity - curve.spread, 0, 1)
-            high = np.clip(curve.sensitivity + curve.spread, 0, 1)
-            plot.band(curve.false_positive_rate, low, high, series)
     for series, curve in enumerate(curves.values()):
         plot.curve(curve.false_positive_rate, curve.sensitivity, series)
     _legend(plot, list(curves), x=360 + 8, y=24)
