@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parfocal.evaluate.metric import METRICS, SECOND, can_be_measured, measure, measure_beside, measure_weighted
+from parfocal.evaluate.metric import METRICS, can_be_measured, measure, measure_beside, measure_weighted
 
 from .drawn import outcome_of, score_of
 
@@ -44,7 +44,7 @@ def test_the_second_numbers_are_those_of_the_kind_and_one_is_perfect(kind: str) 
 
     found = measure_beside(outcome, score, baseline=0.0)
 
-    assert tuple(found) == SECOND[outcome.kind]
+    assert tuple(found) == METRICS[outcome.kind].second
     assert all(value == pytest.approx(1.0) for value in found.values())
 
 

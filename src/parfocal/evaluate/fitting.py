@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +89,12 @@ def cross_validate(
     folds = splits.folds(cohort, inner=settings.inner_folds, seed=settings.seed)
     whole = whole_fold(cohort, inner=settings.inner_folds, seed=settings.seed) if external else None
 
-    done: dict[int, _Done | FailedArm] = {
+    done: dict[int, ArmFits | FailedArm] = {
         n: FailedArm(arm, (absent or {})[arm.id]) for n, arm in enumerate(arms) if arm.id in (absent or {})
     }
     waiting = [n for n, arm in enumerate(arms) if arm.pool is not None and n not in done]
 
-    def fit(n: int) -> "_Done | FailedArm":
+    def fit(n: int) -> ArmFits | FailedArm:
         return _fit_arm(arms[n], bags, cohort.outcome, folds, settings, plan, external, whole)
 
     with one_thread_each(), closing(each_in_thread(waiting, fit, threads=plan.workers)) as results:
@@ -106,17 +106,8 @@ def cross_validate(
         if n not in done:
             done[n] = _average(arm, [done[place] for place in arm.average_of])
     fits = [
-        one
-        if isinstance(one, FailedArm)
-        else ArmFits(
-            predictions=tuple(average_predictions(one.by_seed) if len(one.by_seed) > 1 else one.by_seed[0]),
-            instances_per_slide=float(sum(bags[key].n_instances.mean() for key in arm.bags)),
-            seconds=one.seconds,
-            encodings_per_slide=encodings[n] if encodings else None,
-            external=one.external,
-            by_seed=one.by_seed if len(one.by_seed) > 1 else (),
-        )
-        for n, (arm, one) in enumerate(zip(arms, (done[n] for n in range(len(arms))), strict=True))
+        replace(one, encodings_per_slide=encodings[n]) if encodings and isinstance(one, ArmFits) else one
+        for n, one in ((n, done[n]) for n in range(len(arms)))
     ]
     return compare_arms(
         arms,
@@ -128,15 +119,6 @@ def cross_validate(
         external=external.cohort if external else None,
         seed=settings.seed,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Done:
-    """One arm: predictions of every seed, those on the external cohort averaged over seeds, and the time it took."""
-
-    by_seed: tuple[tuple[FoldPrediction, ...], ...]
-    external: FoldPrediction | None
-    seconds: float
 
 
 class FitFailedError(Exception):
@@ -168,7 +150,7 @@ def _fit_arm(
     plan: FitPlan,
     external: ExternalBags | None,
     whole: Fold | None,
-) -> "_Done | FailedArm":
+) -> ArmFits | FailedArm:
     # What is fitted, beside its bags; not the arm's name: the same arm of another folder is the same fit.
     name, train_bags = f"{arm.method} {arm.reads}", [bags[key] for key in arm.bags]
     test_bags = [external.bags[key] for key in arm.bags] if external is not None else []
@@ -209,22 +191,39 @@ def _fit_arm(
                 seconds += took
     except FitFailedError as failure:
         return FailedArm(arm, f"{where}{failure}")
-    return _Done(tuple(by_seed), average_predictions(tested)[0] if tested else None, seconds)
+    return _fits(by_seed, tested, sum(bag.n_instances.mean() for bag in train_bags), seconds)
 
 
-def _average(arm: Arm, parts: "Sequence[_Done | FailedArm]") -> "_Done | FailedArm":
+def _fits(
+    by_seed: Sequence[tuple[FoldPrediction, ...]],
+    tested: Sequence[Sequence[FoldPrediction]],
+    instances_per_slide: float,
+    seconds: float,
+) -> ArmFits:
+    """What the fits of an arm said, averaged over its seeds."""
+    several = len(by_seed) > 1
+    return ArmFits(
+        predictions=tuple(average_predictions(by_seed)) if several else by_seed[0],
+        instances_per_slide=float(instances_per_slide),
+        seconds=seconds,
+        external=average_predictions(tested)[0] if tested else None,
+        by_seed=tuple(by_seed) if several else (),
+    )
+
+
+def _average(arm: Arm, parts: Sequence[ArmFits | FailedArm]) -> ArmFits | FailedArm:
     """Late fusion of arms; where some have several seeds, seed by seed. One that averages a failed arm has failed."""
-    done = [one for one in parts if isinstance(one, _Done)]
+    done = [one for one in parts if isinstance(one, ArmFits)]
     failed = [one.arm.label for one in parts if isinstance(one, FailedArm)]
     if failed:
         return FailedArm(arm, f"it averages {', '.join(failed)}, which failed")
-    seeds = max(len(one.by_seed) for one in done)
+    seeds = [one.by_seed or (one.predictions,) for one in done]
     by_seed = [
-        tuple(average_predictions([one.by_seed[min(number, len(one.by_seed) - 1)] for one in done]))
-        for number in range(seeds)
+        tuple(average_predictions([own[min(number, len(own) - 1)] for own in seeds]))
+        for number in range(max(map(len, seeds)))
     ]
     tested = [[one.external] for one in done if one.external is not None]
-    return _Done(tuple(by_seed), average_predictions(tested)[0] if tested else None, 0.0)
+    return _fits(by_seed, tested, sum(one.instances_per_slide for one in done), 0.0)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from scipy import special
 
 from parfocal.cohort import Cohort, Fold, Outcome, OutcomeKind, Units, units
 from parfocal.errors import ConfigError
-from parfocal.evaluate.metric import METRICS, SECOND, called_classes, can_be_measured, measure_beside, tally
+from parfocal.evaluate.metric import METRICS, called_classes, can_be_measured, measure_beside, tally
 from parfocal.evaluate.result import Calibration, ClassResult, Subgroup
 from parfocal.heads import FoldPrediction
 from parfocal.stats import (
@@ -144,7 +144,7 @@ class HeldOut:
             for place in self.measured
         ]
         result = {}
-        for name in SECOND[outcome.kind]:
+        for name in METRICS[outcome.kind].second:
             values = np.array([one[name] for one in of_folds])
             result[name] = float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else float("nan")
         return result

@@ -24,7 +24,6 @@ from parfocal.stats import (
 
 __all__ = [
     "METRICS",
-    "SECOND",
     "Metric",
     "called_classes",
     "can_be_measured",
@@ -37,39 +36,42 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Metric:
-    """What the number of a kind of outcome is called, and what it says in one sentence."""
+    """The number of a kind of outcome: what it is called, what it says in one sentence, and what stands beside it.
+
+    The second numbers do not compare arms but say how near a prediction comes to the label.
+    """
 
     name: str
     meaning: str
+    second: tuple[str, ...] = ()
 
 
 METRICS: Mapping[OutcomeKind, Metric] = {
     "binary": Metric(
-        "AUC", "The share of pairs of a positive and a negative patient in which the positive one scores higher."
+        "AUC",
+        "The share of pairs of a positive and a negative patient in which the positive one scores higher.",
+        ("balanced accuracy",),
     ),
     "multiclass": Metric(
-        "mean AUC", "For each class the AUC of its own score against all other patients; the mean over classes."
+        "mean AUC",
+        "For each class the AUC of its own score against all other patients; the mean over classes.",
+        ("balanced accuracy",),
     ),
     "ordinal": Metric(
-        "concordance", "The share of pairs of patients of different classes in which the higher class scores higher."
+        "concordance",
+        "The share of pairs of patients of different classes in which the higher class scores higher.",
+        ("quadratic kappa",),
     ),
     "continuous": Metric(
-        "concordance", "The share of pairs of patients with different values in which the higher value scores higher."
+        "concordance",
+        "The share of pairs of patients with different values in which the higher value scores higher.",
+        ("R2", "Spearman"),
     ),
     "survival": Metric(
         "Harrell's concordance",
         "The share of pairs of patients, one known to have had the event first, in which that one scores higher.",
     ),
 }
-
-SECOND: Mapping[OutcomeKind, tuple[str, ...]] = {
-    "binary": ("balanced accuracy",),
-    "multiclass": ("balanced accuracy",),
-    "ordinal": ("quadratic kappa",),
-    "continuous": ("R2", "Spearman"),
-    "survival": (),
-}
-"""The second numbers of a kind, which do not compare arms but say how near a prediction comes to the label."""
 
 
 def can_be_measured(outcome: Outcome) -> bool:

@@ -64,11 +64,8 @@ class Plot:
 
     def curve(self, xs: Numbers, ys: Numbers, series: int) -> None:
         """A line through the finite points; it breaks where a value is not finite."""
-        dash = DASHES[(series // N_COLOURS) % len(DASHES)]
-        stroke = f' stroke-dasharray="{dash}"' if dash else ""
         for run in _finite_runs(np.asarray(xs, dtype=float), np.asarray(ys, dtype=float)):
-            points = " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in run)
-            self._marks.append(f'<polyline class="curve l{series % N_COLOURS}"{stroke} points="{points}"/>')
+            self._polyline(series, [(self.px(x), self.py(y)) for x, y in run])
 
     def dot(self, x: Number, y: Number, series: int, radius: Number = 4) -> None:
         """A filled circle, in canvas coordinates."""
@@ -104,9 +101,12 @@ class Plot:
 
     def legend_key(self, x: Number, y: Number, series: int) -> None:
         """A short piece of a curve, for a legend."""
+        self._polyline(series, [(x, y), (x + 22, y)])
+
+    def _polyline(self, series: int, places: Sequence[tuple[Number, Number]]) -> None:
         dash = DASHES[(series // N_COLOURS) % len(DASHES)]
         stroke = f' stroke-dasharray="{dash}"' if dash else ""
-        points = f"{x:.1f},{y:.1f} {x + 22:.1f},{y:.1f}"
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         self._marks.append(f'<polyline class="curve l{series % N_COLOURS}"{stroke} points="{points}"/>')
 
     def svg(self) -> bytes:

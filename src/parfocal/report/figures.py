@@ -88,10 +88,7 @@ def roc_figure(target: str, curves: Mapping[str, RocCurve]) -> Figure:
 
     Give it `mean_roc` of each arm's folds: scores of different folds have different scales and are never pooled.
     """
-    plot = Plot(360 + 300, 360, x=(0.0, 1.0), y=(0.0, 1.0), right=312)
-    ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
-    plot.axes("False-positive rate (1 - specificity)", "Sensitivity", ticks, ticks)
-    plot.segment(plot.px(0), plot.py(0), plot.px(1), plot.py(1), "chance")
+    plot = _shares("False-positive rate (1 - specificity)", "Sensitivity")
     for series, curve in enumerate(curves.values()):
         plot.curve(curve.false_positive_rate, curve.sensitivity, series)
     _legend(plot, list(curves), x=360 + 8, y=24)
@@ -104,10 +101,7 @@ def roc_figure(target: str, curves: Mapping[str, RocCurve]) -> Figure:
 
 def reliability_figure(target: str, arms: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     """Observed share over predicted probability, with Wilson intervals; on the diagonal a prediction means itself."""
-    plot = Plot(360 + 300, 360, x=(0.0, 1.0), y=(0.0, 1.0), right=312)
-    ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
-    plot.axes("Predicted probability", "Observed share", ticks, ticks)
-    plot.segment(plot.px(0), plot.py(0), plot.px(1), plot.py(1), "chance")
+    plot = _shares("Predicted probability", "Observed share")
     for series, bins in enumerate(arms.values()):
         for one in bins:
             x = plot.px(one.mean_prediction)
@@ -119,6 +113,14 @@ def reliability_figure(target: str, arms: Mapping[str, Sequence[ReliabilityBin]]
         f"{target}: calibration. Bars are 95 % intervals of the share; points on the dashed line mean what they say."
     )
     return Figure.of(plot.svg(), caption, f"Calibration curves for {target} of {', '.join(arms)}")
+
+
+def _shares(x_label: str, y_label: str) -> Plot:
+    """A square of two shares with its diagonal, and room for a legend."""
+    plot, ticks = Plot(360 + 300, 360, x=(0.0, 1.0), y=(0.0, 1.0), right=312), (0.0, 0.25, 0.5, 0.75, 1.0)
+    plot.axes(x_label, y_label, ticks, ticks)
+    plot.segment(plot.px(0), plot.py(0), plot.px(1), plot.py(1), "chance")
+    return plot
 
 
 def curves_panel(
