@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from parfocal.config import GridConfig
-from parfocal.errors import ConfigError, SlideError
+from parfocal.errors import ConfigError, ParfocalWarning, SlideError
 from parfocal.regions import find_tissue, plan_regions
 from parfocal.slides import Calibration, Slide
 from parfocal.slides.reader import PixelReader, Window
@@ -93,6 +93,36 @@ def test_transparent_is_not_tissue(tmp_path: Path, slide: Slide) -> None:
     assert find_tissue(slide, str(tmp_path / "m.png")).tissue_share == pytest.approx(100 / 310)
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=5, unique=True),
+    transparent=st.integers(0, 5),
+)
+def test_a_palette_is_read_where_its_numbers_and_colours_agree_and_refused_elsewhere(
+    tmp_path_factory: pytest.TempPathFactory, colours: list[tuple[int, int, int]], transparent: int
+) -> None:
+    numbers = (np.arange(23 * 31).reshape(23, 31) // 80 % len(colours)).astype(np.uint8)
+    picture = Image.fromarray(numbers).convert("P")
+    picture.putpalette([value for colour in colours for value in colour])
+    path = tmp_path_factory.mktemp("mask") / "m.png"
+    picture.save(path, **({"transparency": transparent} if transparent < len(colours) else {}))
+    shown = numbers != transparent
+    by_number, by_colour = (numbers > 0) & shown, np.array([any(one) for one in colours])[numbers] & shown
+
+    if (by_number != by_colour).any():
+        with pytest.raises(SlideError, match="its palette has another colour than black for 0"):
+            find_tissue(plain(), str(path))
+    else:
+        assert find_tissue(plain(), str(path)).tissue_share == pytest.approx(by_number.mean())
+
+
+def test_a_picture_that_is_no_png_is_told_that_masks_are(tmp_path: Path, slide: Slide) -> None:
+    Image.new("L", (310, 230), 255).save(tmp_path / "m.jpg")
+
+    with pytest.raises(SlideError, match=r"m\.jpg for plain\.tif: it is no text.* has to be a PNG"):
+        find_tissue(slide, str(tmp_path / "m.jpg"))
+
+
 GEOMETRY = {"type": "Polygon", "coordinates": [POLYGON, HOLE]}
 FEATURE = {"type": "Feature", "geometry": GEOMETRY, "properties": {"objectType": "annotation"}}
 AREA = (800 * 1600 - 400 * 400) / (WIDTH * HEIGHT)
@@ -116,6 +146,25 @@ def test_polygons_with_holes_in_level_0_pixels_are_tissue(tmp_path: Path, slide:
     assert mask.tissue_share == pytest.approx(AREA, abs=6400 * 16 / (WIDTH * HEIGHT))
     edges = np.array([[310.0, 260, 490, 440], [215, 165, 285, 240], [700, 200, 1500, 1100]])
     assert mask.shares(edges).round(2).tolist() == [0, 1, 0]
+
+
+def classified(geometry: dict[str, Any], classification: Any) -> dict[str, Any]:
+    return {"type": "Feature", "geometry": geometry, "properties": {"classification": classification}}
+
+
+@pytest.mark.parametrize(
+    "classification", [{"name": "Ignore*"}, {"names": ["Ignore*"]}, {"name": "Tumor: Ignore*"}, "Ignore*"]
+)
+def test_what_qupath_calls_ignored_is_cut_out_and_counted(tmp_path: Path, slide: Slide, classification: Any) -> None:
+    ignored = classified({"type": "Polygon", "coordinates": [HOLE]}, classification)
+    tumour = classified({"type": "Polygon", "coordinates": [POLYGON]}, {"name": "Tumor"})
+    for features in ([ignored, tumour], [tumour, ignored]):
+        path = written(tmp_path, {"type": "FeatureCollection", "features": features})
+        with pytest.warns(ParfocalWarning, match=r"1 of 2 polygons of plain\.geojson are of the class Ignore\*"):
+            mask = find_tissue(slide, path)
+        assert mask.tissue_share == pytest.approx(AREA, abs=6400 * 16 / (WIDTH * HEIGHT))
+    with pytest.warns(ParfocalWarning, match="1 of 1 polygons"):
+        assert find_tissue(slide, written(tmp_path, ignored)).tissue_share == 0
 
 
 def test_no_feature_is_no_tissue(tmp_path: Path, slide: Slide) -> None:

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_two_files_under_one_id_are_refused_with_both_names(tmp_path: Path) -> N
 
     with pytest.raises(ConfigError, match=r"id 's': .*a/s\.svs and .*b/s\.svs"):
         find_slides([tmp_path / "a", tmp_path / "b"])
-    with pytest.raises(ConfigError, match=r"c/s\.svs and .*c/s\.tif"):
+    with pytest.raises(ConfigError, match=r"c/s\.svs and .*c/s\.tif.* differ in their suffix only.*manifest"):
         find_slides([tmp_path / "c"])
     assert ids(find_slides([tmp_path / "a"])) == ["s"]
 
@@ -156,8 +157,10 @@ def test_a_manifest_gives_ids_paths_and_resolutions(tmp_path: Path) -> None:
     table.write_text("\ufeffpath,slide,mpp,scanner\nsub/a.svs,p1/a,0.25,X\n/data/b.svs,b,,Y\n", encoding="utf-8")
 
     expected = [SlideSource("p1/a", tmp_path / "sub/a.svs", 0.25), SlideSource("b", Path("/data/b.svs"), None)]
-    assert read_manifest(table) == expected
-    assert find_slides([table]) == expected
+    with pytest.warns(ParfocalWarning, match="the manifest's column scanner is not read"):
+        assert read_manifest(table) == expected
+    with pytest.warns(ParfocalWarning, match="scanner"):
+        assert find_slides([table]) == expected
 
 
 @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
@@ -236,3 +239,17 @@ def test_a_wrong_manifest_is_one_clear_line(tmp_path: Path, text: str, message: 
         read_manifest(table)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [("slide_mpp", "column slide_mpp is"), ("MPP,mpp_x,note", "columns mpp_x, note are"), ("mpp", "")],
+)
+def test_columns_of_a_manifest_that_are_not_read_are_named(tmp_path: Path, header: str, named: str) -> None:
+    touch(tmp_path, "s.svs")
+    table = tmp_path / "slides.csv"
+    table.write_text(f"slide,path,{header}\nx,s.svs,{','.join(['0.5'] * (header.count(',') + 1))}\n")
+
+    with pytest.warns(ParfocalWarning, match=named) if named else nullcontext():
+        (source,) = read_manifest(table)
+    assert source.slide_mpp == (0.5 if "mpp" in header.lower().split(",") else None)

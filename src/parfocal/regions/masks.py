@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
-from parfocal.errors import SlideError
+from parfocal.errors import ParfocalWarning, SlideError
 from parfocal.slides import Slide
 
 __all__ = ["find_mask_file", "read_mask"]
@@ -23,6 +23,8 @@ _MAX_MASK_PX = 100_000_000
 _MAX_SIDE = 4096
 # How much the two ratios of a mask's sides to the slide's may differ, and how far polygons may reach over the edge.
 _TOLERANCE = 0.02
+# QuPath's own class for what shall not count.
+_IGNORED = "Ignore*"
 
 
 def find_mask_file(where: Path, slide: Slide, slide_id: str) -> Path:
@@ -56,7 +58,8 @@ def read_mask(file: Path, slide: Slide, downsample: float) -> Bool[np.ndarray, "
 
     Args:
         file: a PNG of the slide's shape, in which everything but 0 (and what is transparent) is tissue; or GeoJSON with
-            polygons in level-0 pixels, as QuPath writes it.
+            polygons in level-0 pixels, as QuPath writes it. Its class `Ignore*` is cut out of the others; whatever
+            other class a polygon has, or none, it is tissue.
         slide: the slide that it belongs to.
         downsample: for GeoJSON, how many level-0 pixels a pixel of the raster shall have; a picture keeps its own.
 
@@ -83,12 +86,19 @@ def _of_picture(file: Path, slide: Slide) -> Bool[np.ndarray, "y x"]:
                 width, height = picture.size
                 _check_shape(width, height, slide)
                 has_alpha = picture.mode in {"P", "LA", "PA", "RGBA"}
+                numbers = np.asarray(picture) if picture.mode == "P" else None
                 pixels = np.asarray(picture.convert("RGBA") if has_alpha else picture)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise _MaskError(f"it cannot be read ({error}). Write it again as a PNG.") from error
+    opacity = pixels[..., 3] if has_alpha else np.uint8(255)
     if has_alpha:
-        pixels = pixels[..., :3].any(axis=2) & (pixels[..., 3] > 0)
+        pixels = pixels[..., :3].any(axis=2) & (opacity > 0)
     marked = pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0
+    if numbers is not None and ((numbers != 0) & (opacity > 0) != marked).any():
+        raise _MaskError(
+            "its palette has another colour than black for 0, or black for another number, so nobody can tell which of "
+            "them is no tissue. Write it without a palette: 0 for what is no tissue, 255 for tissue."
+        )
     if max(width, height) > _MAX_SIDE:
         scale = _MAX_SIDE / max(width, height)
         size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -116,9 +126,12 @@ def _check_shape(width: int, height: int, slide: Slide) -> None:
 def _of_polygons(file: Path, slide: Slide, downsample: float) -> Bool[np.ndarray, "y x"]:
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _MaskError("it is no text, so no GeoJSON. A picture has to be a PNG: others blur or lose 0.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise _MaskError(f"it is no GeoJSON ({error}).") from error
-    polygons = list(_polygons(content))
+    found = list(_polygons(content))
+    polygons, ignored = [rings for rings, _ in found], [is_ignored for _, is_ignored in found]
     if not polygons and not (isinstance(content, dict) and content.get("features") == []):
         raise _MaskError("it has no polygon. Export areas, not points or lines.")
     height, width = (max(int(np.ceil(side / downsample)), 1) for side in (slide.height_px, slide.width_px))
@@ -132,40 +145,53 @@ def _of_polygons(file: Path, slide: Slide, downsample: float) -> Bool[np.ndarray
             f"its polygons reach from {low[0]:g}, {low[1]:g} to {high[0]:g}, {high[1]:g}, and the slide has "
             f"{slide.width_px} x {slide.height_px} px. They must be in pixels of level 0; is it another slide's?"
         )
-    for polygon in polygons:
+    masks = {is_ignored: np.zeros_like(raster) for is_ignored in (False, True)}
+    for polygon, is_ignored in zip(polygons, ignored, strict=True):
         # In sixteenths of a pixel whose centre is at whole numbers; rings inside rings are holes.
         rings = [np.rint((ring / downsample - 0.5) * 16).astype(np.int32) for ring in polygon]
-        own = np.zeros_like(raster)
-        cv2.fillPoly(own, rings, 1, shift=4)
-        raster |= own
-    return raster > 0
+        area = np.zeros_like(raster)
+        cv2.fillPoly(area, rings, 1, shift=4)
+        masks[is_ignored] |= area
+    if any(ignored):
+        warnings.warn(
+            f"{slide.name}: {sum(ignored)} of {len(ignored)} polygons of {file.name} are of the class {_IGNORED}; what "
+            "they cover is no tissue.",
+            ParfocalWarning,
+            stacklevel=2,
+        )
+    return (masks[False] > 0) & (masks[True] == 0)
 
 
-def _polygons(content: Any) -> Iterator[list[Float[np.ndarray, "point 2"]]]:
-    """The rings of every polygon in GeoJSON of any nesting; what is no area is passed over."""
+def _polygons(content: Any, is_ignored: bool = False) -> Iterator[tuple[list[Float[np.ndarray, "point 2"]], bool]]:
+    """The rings of every polygon in GeoJSON of any nesting, and whether to ignore it; what is no area is left out."""
     if isinstance(content, list):
-        for one in content:
-            yield from _polygons(one)
+        for part in content:
+            yield from _polygons(part, is_ignored)
         return
-    if not isinstance(content, dict):
+    kind = content.get("type") if isinstance(content, dict) else None
+    if not isinstance(kind, str):
         raise _MaskError("it is JSON, but no GeoJSON.")
-    kind = content.get("type")
-    if kind == "FeatureCollection":
-        yield from _polygons(content.get("features") or [])
-    elif kind == "Feature":
-        yield from _polygons(content.get("geometry") or [])
-    elif kind == "GeometryCollection":
-        yield from _polygons(content.get("geometries") or [])
+    parts = {"FeatureCollection": "features", "Feature": "geometry", "GeometryCollection": "geometries"}
+    if kind in parts:
+        yield from _polygons(content.get(parts[kind]) or [], is_ignored or _IGNORED in _classes(content))
     elif kind == "Polygon":
-        yield _rings(content.get("coordinates"))
+        yield _rings(content.get("coordinates")), is_ignored
     elif kind == "MultiPolygon":
-        parts = content.get("coordinates")
-        if not isinstance(parts, list):
+        coordinates = content.get("coordinates")
+        if not isinstance(coordinates, list):
             raise _MaskError("a multipolygon of it has no coordinates.")
-        for part in parts:
-            yield _rings(part)
-    elif not isinstance(kind, str):
-        raise _MaskError("it is JSON, but no GeoJSON.")
+        for part in coordinates:
+            yield _rings(part), is_ignored
+
+
+def _classes(feature: dict[str, Any]) -> list[str]:
+    """How QuPath classifies a feature: one name, or the names of a derived class."""
+    properties = feature.get("properties")
+    classification = properties.get("classification") if isinstance(properties, dict) else None
+    if not isinstance(classification, dict):
+        return [str(classification)]
+    names = classification.get("names")
+    return [str(name) for name in names] if isinstance(names, list) else str(classification.get("name")).split(": ")
 
 
 def _rings(coordinates: Any) -> list[Float[np.ndarray, "point 2"]]:

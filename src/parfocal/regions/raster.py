@@ -81,7 +81,7 @@ def read_raster(slide: Slide, *, again_after: Raster | None = None) -> Raster:
         x, y = places[0]
         warnings.warn(
             f"{slide.name}: level {number} shows something else than level 0 at {len(places)} places (one is at "
-            f"{x}, {y} px). It is not believed; where the tissue is is taken from a finer level. "
+            f"{x}, {y} px), so one of the two is wrong. Level 0 is believed: tissue is looked for on a finer level. "
             "Look at the picture in the folder qc, and have the file converted again.",
             ParfocalWarning,
             stacklevel=2,

@@ -87,7 +87,7 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     Args:
         csv_path: a table as those of labels, with the columns `slide` (id), `path`, and optionally `mpp` (empty: what
             the file says) and `scan` (which one of a file that holds several, from 0), in any case. Paths are relative
-            to the manifest. Other columns are not read.
+            to the manifest. Other columns are not read, and named in a warning: `slide_mpp` is none of these words.
 
     Raises:
         ConfigError: it is absent or no such table, or a row of it makes no sense; the text names the line.
@@ -106,6 +106,14 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
         raise ConfigError(
             f"{csv_path} lacks the column {' and '.join(missing)}: it has {', '.join(shown) or 'nothing'}. "
             "Expected are slide,path and optionally mpp,scan."
+        )
+    unread = [name for name in shown if name and name.lower() not in _COLUMNS]
+    if unread:
+        warnings.warn(
+            f"{csv_path}: the manifest's column{'s' * (len(unread) > 1)} {printable(', '.join(unread))} "
+            f"{'are' if len(unread) > 1 else 'is'} not read; those that are: {', '.join(_COLUMNS)}.",
+            ParfocalWarning,
+            stacklevel=3,
         )
     sources = [_row(csv_path, line, columns, cells) for line, cells in lines]
     if not sources:
@@ -234,10 +242,13 @@ def _checked(sources: Iterable[SlideSource]) -> list[SlideSource]:
         known.append(source)
         other = by_id.setdefault(source.slide, source)
         if other is not source:
-            raise ConfigError(
-                f"two slides have the id {source.slide!r}: {other.path} and {source.path}. Give one folder above "
-                "both with ids by path (--ids path), or a manifest with ids of your own."
-            )
+            remedy = "Give one folder above both with ids by path (--ids path), or a manifest with ids of your own."
+            if other.path.parent == source.path.parent:
+                remedy = (
+                    "They lie in one folder and differ in their suffix only, which --ids path does not tell apart: "
+                    "list both in a manifest (slide,path) with ids of your own, or move one of them away."
+                )
+            raise ConfigError(f"two slides have the id {source.slide!r}: {other.path} and {source.path}. {remedy}")
     return list(by_id.values())
 
 
