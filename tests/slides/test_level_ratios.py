@@ -8,7 +8,7 @@ import tifffile
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from parfocal.errors import ParfocalWarning
+from parfocal.errors import ParfocalWarning, UnreadableSlideError
 from parfocal.slides import open_slide
 from parfocal.slides.level_ratios import LevelShape, level_ratios, size_without_padding
 
@@ -155,6 +155,18 @@ def test_a_level_of_another_shape_is_left_out_and_named(write_tiff: Write, pixel
         slide = open_slide(path, slide_mpp=0.5)
     with slide:
         assert [level.downsample for level in slide.levels] == [1, 2]
+
+
+@pytest.mark.parametrize("levels", [[1], [1, 2]])
+def test_a_level_whose_sides_are_exchanged_is_refused(pixels: np.ndarray, tmp_path: Path, levels: list[int]) -> None:
+    """As where the width and the height of level 0 were: its tiles are as many, and every one is elsewhere."""
+    path = tmp_path / "made.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for n, part in enumerate([pixels, *(pixels[:: 2**n, :: 2**n].swapaxes(0, 1) for n in levels)]):
+            tiff.write(part, tile=(48, 64), photometric="rgb", metadata=None, subfiletype=int(n > 0))
+
+    with pytest.raises(UnreadableSlideError, match=r"102 x 166 px contradicts the 331 x 203 px of level 0"):
+        open_slide(path, slide_mpp=0.5)
 
 
 def test_padding_is_not_shown() -> None:

@@ -123,10 +123,12 @@ def _facts(name: str, tiff: Any, number: int | None, read: Callable[[int, int], 
             f"cannot read {name}: {one_line(error)}. Expected is upright 8-bit RGB in tiles; write it again like that, "
             "for example with `vips tiffsave IN OUT --tile --pyramid`."
         ) from error
-    return _with_levels(facts, scan, first, read)
+    return _with_levels(name, facts, scan, first, read)
 
 
-def _with_levels(facts: TiffFacts, scan: Scan, first: TiffLevel, read: Callable[[int, int], bytes]) -> TiffFacts:
+def _with_levels(
+    name: str, facts: TiffFacts, scan: Scan, first: TiffLevel, read: Callable[[int, int], bytes]
+) -> TiffFacts:
     """Add the coarser levels that can be trusted, and notes of those that cannot."""
     notes, found = [], []
     for planes in scan.levels[1:]:
@@ -144,6 +146,7 @@ def _with_levels(facts: TiffFacts, scan: Scan, first: TiffLevel, read: Callable[
         if ratio is None or ratio < 1.01:
             # What is not called a level and does not fit is a thumbnail.
             if is_marked:
+                _check_sides(name, first, level)
                 notes.append(
                     f"the level of {size} is left out: no one ratio explains its width and height beside "
                     f"{first.width} x {first.height} px"
@@ -155,6 +158,17 @@ def _with_levels(facts: TiffFacts, scan: Scan, first: TiffLevel, read: Callable[
             sizes.append(size_without_padding(_shape(first), shape, ratio))
             ratios.append(ratio)
     return replace(facts, levels=tuple(levels), sizes=tuple(sizes), ratios=tuple(ratios), notes=tuple(notes))
+
+
+def _check_sides(name: str, first: TiffLevel, level: TiffLevel) -> None:
+    """Refuse a level that a whole ratio explains once its sides are exchanged: level 0's may be the wrong ones."""
+    ratio = round(first.width / level.height)
+    sides = ((first.width, level.height), (first.height, level.width))
+    if ratio > 1 and all(whole // ratio <= part <= -(-whole // ratio) for whole, part in sides):
+        raise UnreadableSlideError(
+            f"cannot read {name}: a level of {level.width} x {level.height} px contradicts the {first.width} x "
+            f"{first.height} px of level 0: one of the two has its width and height exchanged. Write the file again."
+        )
 
 
 class _LeftToOpenSlideError(ValueError):

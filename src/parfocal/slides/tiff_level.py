@@ -24,6 +24,8 @@ _HEADER_BYTES = 8
 _LEAST_BYTES = 64
 # Where more of the tiles lie inside others, that is how its writer counts.
 _MOST_OVERLAPPING = 0.1
+# So many tiles at the place of another may be damage.
+_FEW_SHARED = 2
 
 
 class TiffLevel:
@@ -191,7 +193,8 @@ def _misplaced(
     """Tiles whose place contradicts the others': an index that was damaged points anywhere.
 
     A tile without bytes has no place, or that of the next tile, or the end; at another place lie the bytes that it once
-    had. Two tiles may have the same bytes, but not a part of them.
+    had. Two tiles may have the same bytes, but not a part of them; where hardly any do, there must be no room for bytes
+    of their own between their neighbours.
     """
     has_bytes = sizes > 0
     misplaced = has_bytes & (offsets < _HEADER_BYTES)
@@ -206,10 +209,19 @@ def _misplaced(
     misplaced[empty] = lost & ~np.isin(offsets[empty], starts)
     furthest = np.maximum.accumulate(ends)
     inside = starts[1:] < furthest[:-1]
-    inside &= (starts[1:] != starts[:-1]) | (ends[1:] != ends[:-1])
+    same = (starts[1:] == starts[:-1]) & (ends[1:] == ends[:-1])
+    inside &= ~same
     both = np.union1d(np.flatnonzero(inside), np.flatnonzero(inside) + 1)
     if len(both) <= max(_MOST_OVERLAPPING * len(numbers), 2):
         misplaced[numbers[both]] = True
+    shared = np.union1d(numbers[1:][same], numbers[:-1][same])
+    shared = shared[(shared > 0) & (shared < len(offsets) - 1)]
+    left, right = offsets[shared - 1] + sizes[shared - 1], offsets[shared + 1]
+    room = right.astype(np.int64) - left.astype(np.int64) - sizes[shared].astype(np.int64)
+    is_open = (room >= 0) & (room < _LEAST_BYTES) & (np.searchsorted(starts, left) == np.searchsorted(starts, right))
+    # More of them are a writer's habit, and what lies between its tiles are other levels.
+    if same.sum() <= _FEW_SHARED:
+        misplaced[shared[is_open]] = True
     return misplaced
 
 
