@@ -18,7 +18,7 @@ from parfocal.files import check_permission, remove_leftovers, sweep_leftovers, 
 LIVING = """
 import sys
 from pathlib import Path
-from parfocal.provenance import writing
+from parfocal.files import writing
 with writing(Path(sys.argv[1])) as temporary:
     temporary.write_text("mine")
     print(temporary, flush=True)
@@ -112,7 +112,7 @@ SMALL = textwrap.dedent(
     from pathlib import Path
     import h5py
     import numpy as np
-    from parfocal.provenance import writing
+    from parfocal.files import writing
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     try:
         with writing(Path(sys.argv[1])) as temporary:

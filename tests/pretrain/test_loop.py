@@ -28,7 +28,7 @@ RUN = """
 import os, signal, sys, torch
 from pathlib import Path
 from parfocal.embed import open_set
-from parfocal.pretrain import PretrainSettings, StepsDone, pretrain
+from parfocal.pretrain import PretrainSettings, StepsDone, pretrain_encoder
 torch.set_num_threads(1)
 
 def on_event(event):
@@ -36,7 +36,7 @@ def on_event(event):
         os.kill(os.getpid(), signal.SIGKILL)
 
 settings = PretrainSettings.model_validate_json(sys.argv[3])
-pretrain(open_set(Path(sys.argv[1])), Path(sys.argv[2]), settings, on_event=on_event)
+pretrain_encoder(open_set(Path(sys.argv[1])), Path(sys.argv[2]), settings, on_event=on_event)
 """
 
 

@@ -223,7 +223,7 @@ SCRIPT = textwrap.dedent(
     from functools import partial
     sys.path.insert(0, {folder!r})
     import crew_tasks
-    from parfocal.crew import run_crew
+    from parfocal.run.processes import run_crew
 
     print("begins")
     for task, result in run_crew([{tasks}], partial(crew_tasks.prepare, {folder!r}), range(2)):

@@ -90,11 +90,11 @@ def _of_picture(file: Path, slide: Slide) -> Bool[np.ndarray, "y x"]:
                 pixels = np.asarray(picture.convert("RGBA") if has_alpha else picture)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise _MaskError(f"it cannot be read ({error}). Write it again as a PNG.") from error
-    opacity = pixels[..., 3] if has_alpha else np.uint8(255)
+    colours = pixels[..., :3] if has_alpha else pixels
+    marked = np.asarray(colours.any(axis=2) if colours.ndim == 3 else colours != 0)
     if has_alpha:
-        pixels = pixels[..., :3].any(axis=2) & (opacity > 0)
-    marked = pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0
-    if numbers is not None and ((numbers != 0) & (opacity > 0) != marked).any():
+        marked &= pixels[..., 3] > 0
+    if numbers is not None and ((numbers != 0) & (pixels[..., 3] > 0) != marked).any():
         raise _MaskError(
             "its palette has another colour than black for 0, or black for another number, so nobody can tell which of "
             "them is no tissue. Write it without a palette: 0 for what is no tissue, 255 for tissue."
@@ -159,7 +159,7 @@ def _of_polygons(file: Path, slide: Slide, downsample: float) -> Bool[np.ndarray
             ParfocalWarning,
             stacklevel=2,
         )
-    return (masks[False] > 0) & (masks[True] == 0)
+    return np.asarray((masks[False] > 0) & (masks[True] == 0))
 
 
 def _polygons(content: Any, is_ignored: bool = False) -> Iterator[tuple[list[Float[np.ndarray, "point 2"]], bool]]:
