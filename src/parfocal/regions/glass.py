@@ -45,12 +45,10 @@ class Glass:
 
     Attributes:
         colour: red, green and blue of the glass; nearly white where the slide shows none.
-        is_seen: whether the slide shows any.
         is_dark_field: whether its background is dark and what is on it bright, as in fluorescence.
     """
 
     colour: Float[np.ndarray, "3"]
-    is_seen: bool
     is_dark_field: bool = False
 
 
@@ -96,11 +94,11 @@ def find_glass(rgb: UInt8[np.ndarray, "y x 3"]) -> Glass:
     chosen = chosen or [one for one in real if one.share > white_share or (is_padding and not one.is_fill)]
     chosen = chosen or [one for one in real if one.is_neutral] or white or real
     if chosen:
-        return Glass(max(chosen, key=lambda one: one.share).colour, True)
+        return Glass(max(chosen, key=lambda one: one.share).colour)
     uneven = _uneven_glass(rgb)
     if uneven is not None:
-        return Glass(uneven, True)
-    return Glass(np.full(3, 250.0), False, _is_dark_field(brightest, peaks))
+        return Glass(uneven)
+    return Glass(np.full(3, 250.0), _is_dark_field(brightest, peaks))
 
 
 def _peaks(rgb: UInt8[np.ndarray, "y x 3"]) -> list[_Peak]:

@@ -5,8 +5,8 @@ source, and RGB windows of any level, white beyond the edge. Nothing here knows 
 """
 
 from parfocal.slides.calibration import Calibration, check_slide_mpp
-from parfocal.slides.companions import slide_files
 from parfocal.slides.folders import slide_name
+from parfocal.slides.on_disk import slide_files
 from parfocal.slides.opening import open_slide
 from parfocal.slides.reader import Gap, Window
 from parfocal.slides.slide import (

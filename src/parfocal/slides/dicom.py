@@ -13,9 +13,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["DicomHeader", "dicom_spacings", "read_dicom_header"]
+__all__ = ["DicomHeader", "dicom_series", "dicom_spacings", "read_dicom_header"]
 
 _HEADER_BYTES = 1 << 16
 _MAGIC_AT = 128
@@ -132,6 +133,28 @@ def _element(data: bytes, start: int, order: str, explicit: bool) -> tuple[tuple
     return tag, data[begin : begin + length], begin + length
 
 
+def dicom_series(path: Path) -> tuple[Path, ...]:
+    """The files beside a file that are of its DICOM series, itself among them, sorted; of another kind itself alone."""
+    header = read_dicom_header(path)
+    if header is None or not header.series:
+        return (path,)
+    return tuple(sorted({path, *_series_in(path.parent, path.parent.stat().st_mtime_ns).get(header.series, ())}))
+
+
+@lru_cache(maxsize=4)
+def _series_in(folder: Path, mtime_ns: int) -> dict[str, list[Path]]:
+    """The files of each DICOM series in a folder; a folder of many series is looked through once, while it is as it is.
+
+    `mtime_ns` is the time when a file was last added to the folder or taken away.
+    """
+    found: dict[str, list[Path]] = {}
+    for file in folder.iterdir():
+        header = read_dicom_header(file)
+        if header is not None and header.series:
+            found.setdefault(header.series, []).append(file)
+    return found
+
+
 # The header ends before the pixels; optical paths with a colour profile in them stand before the spacing.
 _SPACING_BYTES = 1 << 20
 _COLUMNS, _ROWS = (re.compile(rb"\x48\x00" + tag + rb"\x00UL\x04\x00(.{4})", re.DOTALL) for tag in (rb"\x06", rb"\x07"))
@@ -139,19 +162,13 @@ _SPACING = re.compile(rb"\x28\x00\x30\x00DS..([\d.eE+-]+ *)\\([\d.eE+-]+)", re.D
 
 
 def dicom_spacings(path: Path) -> dict[tuple[int, int], float]:
-    """Millimetres per pixel of the levels beside a file that are of its series, by width and height in pixels.
+    """Millimetres per pixel of the levels of a file's series, by width and height in pixels.
 
     Levels that do not say it, or are written in another way than nearly all are (explicit, little-endian), are left
     out.
     """
-    own = read_dicom_header(path)
-    if own is None:
-        return {}
     found = {}
-    for other in sorted(path.parent.iterdir()):
-        header = read_dicom_header(other)
-        if header is None or header.series != own.series or not stat.S_ISREG(other.stat().st_mode):
-            continue
+    for other in dicom_series(path):
         with other.open("rb") as file:
             data = file.read(_SPACING_BYTES)
         columns, rows, spacing = _COLUMNS.search(data), _ROWS.search(data), _SPACING.search(data)

@@ -31,7 +31,6 @@ class JpegHeader:
         components: how many samples a pixel has.
         is_subsampled: some components have fewer pixels than others, which no RGB has.
         colour: `RGB` or `YCbCr` where a mark (Adobe, JFIF) or the names of the components say so; else None.
-        is_sequential: one scan of plain Huffman codes, the usual kind.
         segments: the marker segments in order, without the start mark.
         length: where the compressed pixels begin.
     """
@@ -41,7 +40,6 @@ class JpegHeader:
     components: int
     is_subsampled: bool
     colour: str | None
-    is_sequential: bool
     segments: tuple[bytes, ...]
     length: int
 
@@ -64,7 +62,6 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
         components=frame[9],
         is_subsampled=len(factors) > 1,
         colour=_stated_colour(segments, names),
-        is_sequential=frame[1] in {0xC0, 0xC1},
         segments=tuple(segments),
         length=length,
     )

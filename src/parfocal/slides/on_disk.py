@@ -1,12 +1,21 @@
-"""What lies at a path, before anything is read: a link that leads nowhere and a pipe are told and not waited for."""
+"""What lies at a path, before anything is read, and which files a slide consists of.
+
+A link that leads nowhere and a pipe are told and not waited for. Some formats keep the pixels beside the file that is
+opened.
+"""
 
 import os
 import stat
 from pathlib import Path
 
 from parfocal.errors import UnreadableSlideError
+from parfocal.slides.dicom import dicom_series
 
-__all__ = ["check_openable", "path_problem", "real_path"]
+__all__ = ["check_openable", "path_problem", "real_path", "slide_files"]
+
+# Text that names the other files, one of them a line; it is a few KiB long.
+_LISTS = {".vms", ".vmu"}
+_LIST_BYTES = 1 << 20
 
 
 def real_path(path: Path) -> Path:
@@ -56,3 +65,25 @@ def check_openable(path: Path) -> None:
 
 def _reason(error: OSError | ValueError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def slide_files(path: Path) -> tuple[Path, ...]:
+    """The files of a slide, sorted; for most formats the file itself.
+
+    A DICOM series is all of its files in the folder, an MRXS slide its folder of the same name, and a VMS or VMU slide
+    the files that it lists.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        below = path.with_suffix("")
+        return tuple(sorted({path, *(file for file in below.rglob("*") if file.is_file())}))
+    if suffix in _LISTS:
+        return tuple(sorted({path, *_listed(path)}))
+    return dicom_series(path)
+
+
+def _listed(path: Path) -> list[Path]:
+    with path.open("rb") as file:
+        text = file.read(_LIST_BYTES).decode("latin-1")
+    names = [line.partition("=")[2].strip() for line in text.splitlines()]
+    return [path.parent / name for name in names if name and (path.parent / name).is_file()]

@@ -2,18 +2,19 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import openslide
 
-from parfocal.errors import CalibrationError, ParfocalWarning, SlideError, UnreadableSlideError
+from parfocal.errors import CalibrationError, ParfocalWarning, UnreadableSlideError
 from parfocal.slides.calibration import Calibration, calibrate
 from parfocal.slides.on_disk import check_openable
 from parfocal.slides.openslide_reader import OpenSlideReader
 from parfocal.slides.picture import PictureReader
-from parfocal.slides.reader import NotMineError, PixelReader, one_line
+from parfocal.slides.reader import NotMineError, PixelReader, foreign_bytes
 from parfocal.slides.slide import Slide
 from parfocal.slides.tiff_file import NotWholeError, TiffFacts, read_tiff
 from parfocal.slides.tiled_tiff import TiledTiffReader
@@ -53,16 +54,15 @@ def open_slide(
     """
     path = Path(path)
     reader = _first_reader(path, scan)
-    try:
+    with ExitStack() as on_error:
+        on_error.callback(reader.close)
         calibration = _calibration(path.name, reader, slide_mpp, mpp_from_objective)
         if isinstance(calibration, CalibrationError) and require_mpp:
             raise calibration
         for note in _notes(reader, scan):
+            # An error where the caller has made warnings one.
             warnings.warn(f"{path.name}{note}.", ParfocalWarning, stacklevel=2)
-    except Exception:
-        # A warning too, where the caller has made it an error.
-        reader.close()
-        raise
+        on_error.pop_all()
     return Slide(reader, partial(_first_reader, path, scan), calibration, path.name)
 
 
@@ -100,7 +100,10 @@ def _first_reader(path: Path, scan: int | None) -> PixelReader:
         return TiledTiffReader(path, facts)
     if facts is None and scan not in {None, 0}:
         raise UnreadableSlideError(f"cannot read scan {scan} of {path.name}: it holds one, which is scan 0.")
-    candidates: dict[str, Callable[[Path], PixelReader]] = {"OpenSlide": OpenSlideReader, "Pillow": PictureReader}
+    candidates: dict[str, Callable[[Path], PixelReader]] = {
+        "OpenSlide": OpenSlideReader,
+        "Pillow": partial(PictureReader, tiff=facts),
+    }
     if facts is not None:
         candidates = {name: candidate for name, candidate in candidates.items() if name == facts.left_to}
     for name, candidate in candidates.items():
@@ -135,12 +138,8 @@ def _read_plain_tiff(path: Path, scan: int | None) -> TiffFacts:
 def _tried(name: str, attempt: "Callable[[], _T]", reasons: list[str]) -> "_T | None":
     """What an attempt gives; None, with the reason noted, where this reader does not take the file."""
     try:
-        return attempt()
+        with foreign_bytes(NotMineError):
+            return attempt()
     except NotMineError as reason:
         reasons.append(f"{name}: {reason}")
-    except SlideError:
-        raise
-    except Exception as error:
-        # Libraries read foreign bytes below, and raise whatever they happen to.
-        reasons.append(f"{name}: {one_line(error)}")
-    return None
+        return None

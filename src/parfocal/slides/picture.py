@@ -7,13 +7,10 @@ import mmap
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
-import tifffile
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -21,21 +18,20 @@ from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
 from parfocal.slides.jpeg import StrictJpeg, read_jpeg_header
 from parfocal.slides.openslide_reader import on_white
-from parfocal.slides.reader import NotMineError, PixelReader, Window, one_line
+from parfocal.slides.reader import NotMineError, PixelReader, Window, foreign_bytes, one_line
+from parfocal.slides.tiff_file import TiffFacts
 from parfocal.slides.tiff_level import TiffLevel
-from parfocal.slides.tiff_pixels import pixel_kind
-from parfocal.slides.tiff_tags import BROKEN_DATA, quiet_log, quiet_tifffile, resolution_tag
+from parfocal.slides.tiff_tags import BROKEN_DATA, quiet_log
 
 __all__ = ["MAX_PICTURE_PX", "PictureReader", "bytes_per_px", "picture_pixels"]
 
 # What is converted at once, so that no second copy of the whole picture is made.
 _BAND_PX = 1 << 20
-_ORIENTATION = 274
 _BYTES_OF_PILLOW = {"L": 1, "P": 1, "LA": 4, "RGB": 4, "RGBA": 4}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
-def picture_pixels(path: Path, picture: Image.Image, page: Any) -> UInt8[np.ndarray, "y x 3"]:
+def picture_pixels(path: Path, picture: Image.Image, tiff: TiffFacts | None) -> UInt8[np.ndarray, "y x 3"]:
     """RGB of a whole picture, upright (its orientation tag is applied) and opaque.
 
     Where possible the file is decoded into the array that is kept. Pillow is not asked then: it goes on behind damage
@@ -44,17 +40,15 @@ def picture_pixels(path: Path, picture: Image.Image, page: Any) -> UInt8[np.ndar
     Args:
         path: the file.
         picture: the same, opened by Pillow and not loaded.
-        page: of a TIFF the page that is meant, as tifffile has it; else None.
+        tiff: of a TIFF what is known of it; else None.
 
     Raises:
         NotMineError: its samples are not of 8 bits.
         Exception: it is damaged or cut short, whatever the decoder calls it.
     """
-    if page is not None:
-        level, tag = _strips(page), page.tags.get(_ORIENTATION)
-        if level is None:
-            return _by_pillow(picture)  # turned by Pillow
-        return _upright(_decoded(path, level), int(tag.value) if tag is not None else 1)
+    if tiff is not None:
+        # Pillow turns it itself.
+        return _by_pillow(picture) if tiff.strips is None else _upright(_decoded(path, tiff.strips), tiff.orientation)
     if picture.format == "PNG":
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             picture.info.update(_checked_png(data))
@@ -62,13 +56,13 @@ def picture_pixels(path: Path, picture: Image.Image, page: Any) -> UInt8[np.ndar
     else:
         pixels = _jpeg(path.read_bytes(), picture.size)
     # The method of a PNG would load the whole picture first.
-    return _upright(pixels, Image.Image.getexif(picture).get(_ORIENTATION, 1))
+    return _upright(pixels, Image.Image.getexif(picture).get(274, 1))
 
 
-def bytes_per_px(picture: Image.Image, page: Any) -> int:
+def bytes_per_px(picture: Image.Image, tiff: TiffFacts | None) -> int:
     """How much memory the decoding takes for each pixel, RGB included; arguments as in `picture_pixels`."""
-    if page is not None:
-        return 6 if _strips(page) is not None else 3 + _BYTES_OF_PILLOW[picture.mode]
+    if tiff is not None:
+        return 6 if tiff.strips is not None else 3 + _BYTES_OF_PILLOW[picture.mode]
     # Progressive JPEG: all coefficients until the last scan.
     return 3 + 6 if picture.info.get("progressive") or picture.info.get("progression") else 6
 
@@ -90,29 +84,13 @@ def _png(data: mmap.mmap) -> UInt8[np.ndarray, "y x 3"]:
     return _as_rgb(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
-def _strips(page: Any) -> TiffLevel | None:
-    """An untiled page as a level whose tiles are its strips; None where only Pillow knows what its samples are."""
-    try:
-        kind = pixel_kind((page,), ())
-        return None if kind.has_to_be_seen or kind.jpeg_colour else TiffLevel((page,), kind)
-    except ValueError:
-        return None
-
-
 def _decoded(path: Path, level: TiffLevel) -> UInt8[np.ndarray, "y x 3"]:
     pixels = np.empty((level.height, level.width, 3), np.uint8)
     with path.open("rb") as file:
         for number in range(level.down):
-            level.check_place(number)
             rows = pixels[number * level.tile_height : (number + 1) * level.tile_height]
-            streams = []
-            for offset, size in zip(level.offsets[:, number].tolist(), level.sizes[:, number].tolist(), strict=True):
-                file.seek(offset)
-                streams.append(file.read(size))
-                if len(streams[-1]) != size or not size:
-                    raise ValueError(f"strip {number} has {size} bytes, of which {len(streams[-1])} can be read")
             whole = rows if len(rows) == level.tile_height else np.empty(level.tile_shape, np.uint8)
-            decoded = level.decode(number, streams, whole)
+            decoded = level.decode(number, level.read_streams(file, number), whole)
             if decoded is not rows:
                 rows[...] = decoded[: len(rows)]
     return pixels
@@ -196,8 +174,8 @@ _MODES = {"RGB", "RGBA", "L", "LA", "P"}
 class PictureReader(PixelReader):
     """A picture, upright (its orientation tag is applied), RGB, opaque."""
 
-    def __init__(self, path: Path) -> None:
-        """Load the whole picture.
+    def __init__(self, path: Path, tiff: TiffFacts | None = None) -> None:
+        """Load the whole picture; of a TIFF take over what `read_tiff` has found in it.
 
         Raises:
             NotMineError: it is not a picture of a kind that is read here.
@@ -217,7 +195,7 @@ class PictureReader(PixelReader):
                 reason = "not a PNG, JPEG or TIFF picture" if "cannot identify" in str(error) else one_line(error)
                 raise NotMineError(reason) from error
             with picture:
-                self._load(picture)
+                self._load(picture, tiff)
         self.level_sizes = ((self._pixels.shape[1], self._pixels.shape[0]),)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
@@ -228,29 +206,21 @@ class PictureReader(PixelReader):
         """Drop the pixels; see PixelReader."""
         self._pixels = np.empty((0, 0, 3), np.uint8)
 
-    def _load(self, picture: Image.Image) -> None:
+    def _load(self, picture: Image.Image, tiff: TiffFacts | None) -> None:
         kind = "JPEG" if picture.format == "MPO" else picture.format
         self.format = f"{kind} picture"
-        page = _only_page(self.path) if kind == "TIFF" else None
+        if kind == "TIFF" and tiff is None:
+            raise NotMineError("a TIFF that is no plain picture")
         if picture.mode not in _MODES:
             raise NotMineError(f"a picture of mode {picture.mode}, not 8-bit RGB")
-        if page is not None and page.bitspersample != 8:
-            raise NotMineError(f"its {page.samplesperpixel} samples have {page.bitspersample} bits, not 8")
-        self._check_size(picture, page)
-        self.mpp_claim = _resolution(picture, page)
-        try:
-            self._pixels = picture_pixels(self.path, picture, page)
-        except NotMineError:
-            raise
-        except Exception as error:
-            # Whatever a decoder meets in foreign bytes.
-            raise UnreadableSlideError(
-                f"cannot read {self.path.name}: the {self.format} is broken ({one_line(error)}). "
-                "Copy the file again or leave it out."
-            ) from error
+        self._check_size(picture, tiff)
+        self.mpp_claim = tiff.claim if tiff is not None else _resolution(picture)
+        refusal = "cannot read {}: the {} is broken ({}). Copy the file again or leave it out."
+        with foreign_bytes(lambda why: UnreadableSlideError(refusal.format(self.path.name, self.format, why))):
+            self._pixels = picture_pixels(self.path, picture, tiff)
 
-    def _check_size(self, picture: Image.Image, page: Any) -> None:
-        most = min(MAX_PICTURE_PX, 2 * 3 * MAX_PICTURE_PX // bytes_per_px(picture, page))
+    def _check_size(self, picture: Image.Image, tiff: TiffFacts | None) -> None:
+        most = min(MAX_PICTURE_PX, 2 * 3 * MAX_PICTURE_PX // bytes_per_px(picture, tiff))
         if picture.width * picture.height > most:
             raise UnreadableSlideError(
                 f"cannot read {self.path.name}: a picture without tiles of {picture.width} x {picture.height} px; "
@@ -265,30 +235,8 @@ class PictureReader(PixelReader):
             )
 
 
-def _only_page(path: Path) -> Any:
-    """The page of an untiled TIFF, as tifffile has it; several pages are left to the reader of tiled ones."""
-    with quiet_tifffile():
-        try:
-            with tifffile.TiffFile(path) as tiff:
-                page = tiff.pages.first
-                # tifffile makes the decoder when it is first asked for, and looks into the file for that.
-                count, _ = len(tiff.pages), page.decode
-        except BROKEN_DATA as error:
-            raise NotMineError(one_line(error)) from error
-    if count > 1:
-        raise NotMineError(f"a TIFF of {count} pages is not read as a picture")
-    if page.is_tiled:
-        raise NotMineError("a tiled TIFF is not read as a picture")
-    if int(page.compression) == 6:
-        raise NotMineError("old-style JPEG compression (6) is not read: its files contradict each other")
-    return page
-
-
-def _resolution(picture: Image.Image, page: Any) -> MppClaim | None:
+def _resolution(picture: Image.Image) -> MppClaim | None:
     """What the picture says of its resolution: dots per inch of a print, if anything."""
-    if page is not None:
-        claim = resolution_tag(page)
-        return replace(claim, of_picture=True) if claim else None
     dpi = picture.info.get("dpi")
     if not dpi or min(dpi) <= 1:
         return None

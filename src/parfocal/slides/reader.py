@@ -5,13 +5,16 @@ What a file format has to offer to become a slide.
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
+from parfocal.errors import SlideError
 from parfocal.slides.calibration import MppClaim
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "NotMineError",
     "PixelReader",
     "Window",
+    "foreign_bytes",
     "join_gaps",
     "missing_where_transparent",
     "one_line",
@@ -106,6 +110,20 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+@contextmanager
+def foreign_bytes(refusal: Callable[[str], Exception]) -> Iterator[None]:
+    """Whatever a library raises on foreign bytes becomes the one error that `refusal` makes of its text.
+
+    Libraries raise what they happen to there, so this is the place that takes every exception; ours pass.
+    """
+    try:
+        yield
+    except (SlideError, NotMineError):
+        raise
+    except Exception as error:
+        raise refusal(one_line(error)) from error
+
+
 @dataclass(frozen=True)
 class Missing:
     """A rectangle without pixels, in pixels of its level, right and bottom excluded.
@@ -130,18 +148,32 @@ class Missing:
 
 
 def join_gaps(missing: Iterable[Missing], level: int) -> tuple[Gap, ...]:
-    """Join neighbours of one kind; `missing` goes row by row and from left to right."""
+    """Join neighbours of one kind, along rows first."""
     gaps = []
-    for one in _columns(_rows(missing)):
+    for one in _joined(sorted(_joined(missing, "x"), key=lambda run: (run.top, run.left)), "y"):
         name = f"{one.name} of level {level}" + (f" and {one.more} beside it" if one.more else "")
-        many = one.more > 0
         if one.problem is None:
-            reason = f"{name} {'have' if many else 'has'} no pixels in the file"
+            reason = f"{name} {'have' if one.more else 'has'} no pixels in the file"
         else:
-            reason = f"{name} {'are' if many else 'is'} broken ({one.problem})"
+            reason = f"{name} {'are' if one.more else 'is'} broken ({one.problem})"
         width, height = one.right - one.left, one.bottom - one.top
         gaps.append(Gap(one.left, one.top, width, height, reason, one.problem is not None))
     return tuple(gaps)
+
+
+def _joined(missing: Iterable[Missing], along: Literal["x", "y"]) -> Iterator[Missing]:
+    """Each rectangle with those that go on where it ends, between the same two sides; they come in that order."""
+    open_ends: dict[tuple[int, int, bool], Missing] = {}
+    for one in missing:
+        sides, start = ((one.top, one.bottom), one.left) if along == "x" else ((one.left, one.right), one.top)
+        key = (*sides, one.problem is None)
+        before = open_ends.get(key)
+        if before is not None and start == (before.right if along == "x" else before.bottom):
+            one = replace(before, right=one.right, bottom=one.bottom, more=before.more + 1 + one.more)
+        elif before is not None:
+            yield before
+        open_ends[key] = one
+    yield from open_ends.values()
 
 
 def missing_where_transparent(alpha: UInt8[np.ndarray, "y x"], left: int, top: int) -> list[Missing]:
@@ -158,34 +190,3 @@ def missing_where_transparent(alpha: UInt8[np.ndarray, "y x"], left: int, top: i
             name = f"a place of {end - first} x {lower - upper} px"
             found.append(Missing(left + first, top + upper, left + end, top + lower, name, None))
     return found
-
-
-def _rows(missing: Iterable[Missing]) -> Iterator[Missing]:
-    """Runs of neighbours along x."""
-    run: Missing | None = None
-    for one in missing:
-        if run is not None and (run.right, run.top, run.bottom) == (one.left, one.top, one.bottom) and _alike(run, one):
-            run = replace(run, right=one.right, more=run.more + 1 + one.more)
-            continue
-        if run is not None:
-            yield run
-        run = one
-    if run is not None:
-        yield run
-
-
-def _columns(runs: Iterable[Missing]) -> Iterator[Missing]:
-    """Runs joined with the same run above."""
-    waiting: dict[tuple[int, int], Missing] = {}
-    for run in runs:
-        above = waiting.get((run.left, run.right))
-        if above is not None and above.bottom == run.top and _alike(above, run):
-            run = replace(above, bottom=run.bottom, more=above.more + 1 + run.more)
-        elif above is not None:
-            yield above
-        waiting[run.left, run.right] = run
-    yield from waiting.values()
-
-
-def _alike(one: Missing, other: Missing) -> bool:
-    return (one.problem is None) == (other.problem is None)

@@ -20,15 +20,17 @@ from parfocal.errors import (
     ClosedSlideError,
     ParfocalWarning,
     ResolutionError,
-    SlideError,
     UnreadableSlideError,
 )
 from parfocal.geometry import Box, format_mpp
 from parfocal.slides.calibration import Calibration
 from parfocal.slides.level_ratios import ratios_of_sizes
-from parfocal.slides.reader import PixelReader, Window, one_line
+from parfocal.slides.reader import PixelReader, Window, foreign_bytes
 
 __all__ = ["MAX_ENLARGEMENT", "Level", "Slide", "check_resolution", "read_tile", "resample", "tile_window"]
+
+
+_REMEDY = "Copy the file again or leave the slide out."
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,7 @@ class Slide:
         window = self.read_window(level, x_px, y_px, width_px, height_px)
         broken = [gap for gap in window.gaps if gap.is_broken]
         if broken:
-            raise UnreadableSlideError(
-                f"cannot read {self.name}: {broken[0].reason}. Copy the file again or leave the slide out."
-            )
+            raise UnreadableSlideError(f"cannot read {self.name}: {broken[0].reason}. {_REMEDY}")
         return window.pixels
 
     def read_window(self, level: int, x_px: int, y_px: int, width_px: int, height_px: int) -> Window:
@@ -148,16 +148,9 @@ class Slide:
         right, bottom = min(x_px + width_px, size.width_px), min(y_px + height_px, size.height_px)
         if left >= right or top >= bottom:
             return Window(np.full((height_px, width_px, 3), 255, np.uint8))
-        try:
+        place = f"level {level} at {left}, {top}"
+        with foreign_bytes(lambda why: UnreadableSlideError(f"cannot read {self.name}: {place} ({why}). {_REMEDY}")):
             inside = reader.read(level, left, top, right - left, bottom - top)
-        except SlideError:
-            raise
-        except Exception as error:
-            # Libraries read foreign bytes below, and raise whatever they happen to.
-            raise UnreadableSlideError(
-                f"cannot read {self.name}: level {level} at {left}, {top} ({one_line(error)}). "
-                "Copy the file again or leave the slide out."
-            ) from error
         if inside.pixels.shape[:2] == (height_px, width_px):
             return inside
         pixels = np.full((height_px, width_px, 3), 255, np.uint8)

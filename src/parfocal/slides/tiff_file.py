@@ -17,8 +17,8 @@ from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
 from parfocal.slides.jpeg import has_subsampled_components
 from parfocal.slides.level_ratios import LevelShape, level_ratios, size_without_padding
-from parfocal.slides.reader import NotMineError, one_line
-from parfocal.slides.tiff_level import TiffLevel
+from parfocal.slides.reader import NotMineError, foreign_bytes, one_line
+from parfocal.slides.tiff_level import BrokenTileError, TiffLevel
 from parfocal.slides.tiff_pixels import JPEG, JPEG2000, PixelKind, colour_of_jpeg, colour_of_pixels, pixel_kind
 from parfocal.slides.tiff_scans import Planes, Scan, find_scans
 from parfocal.slides.tiff_tags import MOST_TILES, count_tiles, quiet_tifffile, resolution_tag
@@ -46,6 +46,8 @@ class TiffFacts:
         ratios: level-0 pixels per pixel of each level.
         notes: what was left out, for a warning.
         left_to: the reader that shows the pixels right where this one cannot: `OpenSlide` or `Pillow`.
+        strips: of a picture without tiles its one level; None where only Pillow knows what its samples are.
+        orientation: how such a picture has to be turned, 1 to 8.
     """
 
     format: str
@@ -58,6 +60,8 @@ class TiffFacts:
     ratios: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     left_to: str = ""
+    strips: TiffLevel | None = None
+    orientation: int = 1
 
 
 class NotWholeError(UnreadableSlideError):
@@ -74,26 +78,24 @@ def read_tiff(path: Path, scan: int | None) -> TiffFacts | None:
     Raises:
         UnreadableSlideError: nobody should read it: what it holds would come out wrong.
     """
-    try:
-        with path.open("rb") as file, quiet_tifffile(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tiles = count_tiles(file)
-            if tiles is None:
-                return None
-            if tiles > MOST_TILES:
-                raise UnreadableSlideError(
-                    f"cannot read {path.name}: its index lists {tiles} tiles; at most {MOST_TILES} are read. "
-                    "Write it again with larger tiles."
-                )
-            with tifffile.TiffFile(path, _multifile=False) as tiff:
-                return _facts(path.name, tiff, scan, _reader(file))
-    except (UnreadableSlideError, NotMineError):
-        raise
-    except Exception as error:
-        # tifffile meets foreign bytes here, and raises whatever its parsers happen to.
-        raise NotWholeError(
-            f"cannot read {path.name}: it is no whole TIFF ({one_line(error)}). Copy the file again or leave it out."
-        ) from error
+    refusal = "cannot read {}: it is no whole TIFF ({}). Copy the file again or leave it out."
+    with (
+        foreign_bytes(lambda why: NotWholeError(refusal.format(path.name, why))),
+        path.open("rb") as file,
+        quiet_tifffile(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        tiles = count_tiles(file)
+        if tiles is None:
+            return None
+        if tiles > MOST_TILES:
+            raise UnreadableSlideError(
+                f"cannot read {path.name}: its index lists {tiles} tiles; at most {MOST_TILES} are read. "
+                "Write it again with larger tiles."
+            )
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            return _facts(path.name, tiff, scan, _reader(file))
 
 
 def _facts(name: str, tiff: Any, number: int | None, read: Callable[[int, int], bytes]) -> TiffFacts:
@@ -110,9 +112,11 @@ def _facts(name: str, tiff: Any, number: int | None, read: Callable[[int, int], 
         claim = replace(claim, of_picture=True)
     facts = TiffFacts(kind, sizes, number or 0, claim, scan.objective_power)
     if not page.is_tiled and len(tiff.pages) == 1 and int(page.compression) != JPEG:
-        return replace(facts, left_to="Pillow")
+        return replace(facts, left_to="Pillow", strips=_strips(page), orientation=_orientation(page))
     try:
-        _check_orientation(page)
+        if (turned := _orientation(page)) != 1:
+            # OpenSlide ignores the tag where viewers honour it, so coordinates would not agree.
+            raise ValueError(f"its orientation tag says {turned} (turned or mirrored), slides have 1")
         first = _level(scan.levels[0], scan.channels, read)
     except _LeftToOpenSlideError as reason:
         if page is not tiff.pages.first:
@@ -217,19 +221,29 @@ def _raw_pixels(level: TiffLevel, picked: list[int], streams: list[list[bytes]])
     for number, planes in zip(picked, streams, strict=True):
         try:
             samples = np.concatenate([level.samples(number, one) for one in planes], axis=2)
-        except Exception:
-            # A damaged tile says nothing of the others; when it is read, it is a gap.
-            continue
+        except BrokenTileError:
+            continue  # it says nothing of the others; when it is read, it is a gap
         if samples.shape[2] == 3:
             found.append(samples.reshape(-1, 3))
     return np.concatenate(found)
 
 
-def _check_orientation(page: Any) -> None:
-    """OpenSlide ignores the orientation tag where viewers honour it, so coordinates would not agree."""
+def _orientation(page: Any) -> int:
     tag = page.tags.get(274)
-    if tag is not None and int(tag.value) != 1:
-        raise ValueError(f"its orientation tag says {int(tag.value)} (turned or mirrored), slides have 1")
+    return int(tag.value) if tag is not None else 1
+
+
+def _strips(page: Any) -> TiffLevel | None:
+    """A picture without tiles as a level whose tiles are its strips; None where Pillow has to decode it."""
+    if int(page.compression) == 6:
+        raise NotMineError("old-style JPEG compression (6) is not read: its files contradict each other")
+    if page.bitspersample != 8:
+        raise NotMineError(f"its {page.samplesperpixel} samples have {page.bitspersample} bits, not 8")
+    try:
+        kind = pixel_kind((page,), ())
+        return None if kind.has_to_be_seen or kind.jpeg_colour else TiffLevel((page,), kind)
+    except ValueError:
+        return None
 
 
 def _shape(level: TiffLevel, stated: float | None = None) -> LevelShape:

@@ -1,16 +1,17 @@
 """One level of a TIFF: where its tiles (or strips) lie in the file, and how their bytes become RGB."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Bool, UInt8, UInt64
 
 from parfocal.slides.jpeg import StrictJpeg, check_jpeg2000
+from parfocal.slides.reader import foreign_bytes
 from parfocal.slides.tiff_pixels import PixelKind, to_rgb
 from parfocal.slides.tiff_scans import Planes
 
-__all__ = ["TiffLevel", "tile_index"]
+__all__ = ["BrokenTileError", "TiffLevel"]
 
 # Decoders without a checksum, and how many equal bytes none of their encoders writes: a run becomes a word. So many are
 # a damaged sector, which decodes without an error.
@@ -26,6 +27,10 @@ _LEAST_BYTES = 64
 _MOST_OVERLAPPING = 0.1
 # So many tiles at the place of another may be damage.
 _FEW_SHARED = 2
+
+
+class BrokenTileError(ValueError):
+    """A tile cannot be decoded; the text is why, as a clause."""
 
 
 class TiffLevel:
@@ -56,7 +61,7 @@ class TiffLevel:
         if self.tile_height < 1 or self.tile_width < 1 or self.tile_bytes > _MOST_BYTES:
             raise ValueError(f"its tiles have {self.tile_width} x {self.tile_height} px, too many to be read at once")
         self.across, self.down = -(-self.width // self.tile_width), -(-self.height // self.tile_height)
-        indices = [found for plane in planes for found in tile_index(plane)]
+        indices = [found for plane in planes for found in _tile_index(plane)]
         if pieces is not None:
             indices = [pieces(*one) for one in indices]
         for offsets, sizes in indices:
@@ -77,17 +82,25 @@ class TiffLevel:
         # tifffile makes the decoder when it is first asked for.
         self._decode = None if self._jpeg or self._plain else page.decode
 
-    def check_place(self, index: int) -> None:
-        """Refuse a tile whose place in the file, or whose size, cannot be what the file's writer meant.
+    @foreign_bytes(BrokenTileError)
+    def read_streams(self, file: BinaryIO, index: int) -> list[bytes]:
+        """The bytes of a tile, one stream of each colour plane.
 
         Raises:
-            ValueError: the index is damaged there.
+            BrokenTileError: the file has not all of them, or its place or size is not what the file's writer meant.
         """
         if self.is_misplaced[index]:
             raise ValueError("its place in the file contradicts the places of other tiles")
-        listed = int(self.sizes[:, index].max())
-        if listed > self._most_bytes:
-            raise ValueError(f"the file lists {listed} bytes for it, and its pixels have {self.tile_bytes}")
+        sizes = self.sizes[:, index].tolist()
+        if max(sizes) > self._most_bytes:
+            raise ValueError(f"the file lists {max(sizes)} bytes for it, and its pixels have {self.tile_bytes}")
+        streams = []
+        for offset, size in zip(self.offsets[:, index].tolist(), sizes, strict=True):
+            file.seek(offset)
+            streams.append(file.read(size))
+            if len(streams[-1]) != size:
+                raise ValueError(f"the file ends after {len(streams[-1])} of {size} bytes of the tile")
+        return streams
 
     @property
     def tile_shape(self) -> tuple[int, int, int]:
@@ -112,6 +125,7 @@ class TiffLevel:
         first = rows.start * self.across + columns.start
         return range(first, first + under.size) if under.all() else None
 
+    @foreign_bytes(BrokenTileError)
     def decode(self, index: int, streams: list[bytes], out: UInt8[np.ndarray, "y x 3"]) -> np.ndarray:
         """The pixels of a tile.
 
@@ -124,7 +138,7 @@ class TiffLevel:
             The result; rows beyond the last one of the level hold anything.
 
         Raises:
-            Exception: the bytes are damaged, whatever the decoder calls it.
+            BrokenTileError: the bytes are damaged, or cannot be those of this tile.
         """
         if self._jpeg is not None and self._kind.is_plain_rgb and len(streams) == 1:
             self._check_rows(self._jpeg.decode(streams[0], out), index)
@@ -136,8 +150,9 @@ class TiffLevel:
         to_rgb(raw, self._kind, out[: len(raw)])
         return out
 
+    @foreign_bytes(BrokenTileError)
     def samples(self, index: int, stream: bytes) -> UInt8[np.ndarray, "y x s"]:
-        """The samples of a tile of one plane, as they are before they become RGB."""
+        """The samples of a tile of one plane, as they are before they become RGB; raises as `decode` does."""
         if self._jpeg is not None:
             tile = np.empty((self.tile_height, self.tile_width, 3 if self._samples == 3 else 1), np.uint8)
             rows = self._jpeg.decode(stream, tile)
@@ -225,7 +240,7 @@ def _misplaced(
     return misplaced
 
 
-def tile_index(page: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+def _tile_index(page: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Where the tiles of a page lie and how many bytes they have, for each of its colour planes."""
     # tifffile's tuples have 40 bytes and more for each number.
     offsets, sizes = (np.array(values, np.uint64) for values in (page.dataoffsets, page.databytecounts))

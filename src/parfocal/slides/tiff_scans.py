@@ -8,9 +8,8 @@ from typing import Any
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.calibration import MppClaim
-from parfocal.slides.ome import OmeImage, read_ome
 from parfocal.slides.reader import NotMineError
-from parfocal.slides.tiff_tags import aperio_claim, resolution_tag
+from parfocal.slides.tiff_tags import OmeImage, aperio_claim, read_ome, resolution_tag
 
 __all__ = ["Planes", "Scan", "find_scans"]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from parfocal.slides.reader import MAX_CACHE_BYTES, Missing, PixelReader, Window, join_gaps, one_line
 from parfocal.slides.tiff_file import TiffFacts
+from parfocal.slides.tiff_level import BrokenTileError
 
 __all__ = ["TiledTiffReader"]
 
@@ -89,12 +90,17 @@ class TiledTiffReader(PixelReader):
                 self._cached_bytes -= tile.nbytes
                 return tile
         level, index = key
-        if self._levels[level].is_absent[index]:
+        page = self._levels[level]
+        if page.is_absent[index]:
             # A tile without bytes is how sparse files say "nothing was scanned here".
             return _NoTile(None)
         try:
-            return self._decode(level, index)
-        except Exception as error:
+            with self._lock:
+                streams = page.read_streams(self._file, index)
+                spare = self._spare.get(page.tile_shape)
+                out = spare.pop() if spare else np.empty(page.tile_shape, np.uint8)
+            return page.decode(index, streams, out)
+        except BrokenTileError as error:
             # Whatever a decoder meets in foreign bytes costs this tile and nothing else.
             return _NoTile(one_line(error))
 
@@ -127,19 +133,3 @@ class TiledTiffReader(PixelReader):
         self._cached_bytes -= tile.nbytes
         if tile.flags.owndata:
             self._spare.setdefault(tile.shape, []).append(tile)
-
-    def _decode(self, level: int, index: int) -> np.ndarray:
-        page = self._levels[level]
-        sizes, offsets = page.sizes[:, index].tolist(), page.offsets[:, index].tolist()
-        page.check_place(index)
-        streams = []
-        with self._lock:
-            for offset, size in zip(offsets, sizes, strict=True):
-                self._file.seek(offset)
-                streams.append(self._file.read(size))
-            spare = self._spare.get(page.tile_shape)
-            out = spare.pop() if spare else np.empty(page.tile_shape, np.uint8)
-        for data, size in zip(streams, sizes, strict=True):
-            if len(data) != size:
-                raise ValueError(f"the file ends after {len(data)} of {size} bytes of the tile")
-        return page.decode(index, streams, out)
