@@ -369,7 +369,7 @@ def test_the_device_of_a_study_reaches_every_stage(
         def run(*given: Any, **named: Any) -> Any:
             arguments = list(given)
             settings = arguments[place_of_settings]
-            if name == "evaluate":
+            if name == "evaluate_arms":
                 told[name] = settings.probes.device
                 arguments[place_of_settings] = settings.model_copy(
                     update={"probes": settings.probes.model_copy(update={"device": "cpu"})}
@@ -382,18 +382,22 @@ def test_the_device_of_a_study_reaches_every_stage(
         monkeypatch.setattr(owner, name, run)
 
     monkeypatch.setattr(stages, "find_device", lambda name: {"auto": "cpu"}.get(name, name))
-    for owner, name, at in ((stages, "embed_slides", 2), (stages, "pretrain", 2), (stages, "represent", 3)):
+    for owner, name, at in (
+        (stages, "embed_slides", 2),
+        (stages, "pretrain_encoder", 2),
+        (stages, "represent_regions", 3),
+    ):
         on_cpu(owner, name, at)
-    on_cpu(whole_chain, "evaluate", 4)
+    on_cpu(whole_chain, "evaluate_arms", 4)
     shutil.copytree(place / "out" / "store", place / "placed" / "store")
     changes = {"models": {"mem": {}}, "readouts": ["cls"], "evaluation.arms": ["2/mean"], "run.device": "cuda:7"}
     run_study(the_paper(place, **changes), place / "placed")
-    assert told == dict.fromkeys(("embed_slides", "pretrain", "represent", "evaluate"), "cuda:7")
+    assert told == dict.fromkeys(("embed_slides", "pretrain_encoder", "represent_regions", "evaluate_arms"), "cuda:7")
 
     # What the file says of the evaluation's own networks stands.
     changes["evaluation.probes"] = {**QUICK["evaluation.probes"], "device": "cuda:1"}
     run_study(the_paper(place, **changes), place / "placed")
-    assert told["evaluate"] == "cuda:1"
+    assert told["evaluate_arms"] == "cuda:1"
 
 
 def test_pretraining_of_a_study_holds_out_whole_patients(
