@@ -1,7 +1,9 @@
 """Shared by all tests: shapes are checked at every call, torch keeps to one thread, and where the real slides lie."""
 
+import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,13 @@ from threadpoolctl import threadpool_limits
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 threadpool_limits(1)
 
+# What is compiled is kept, whatever the environment says: compiling is a third of an import that is checked, and tests
+# start many processes.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Imports make nearly all objects that stay; looking through them again and again takes a third of the time of imports.
+gc.disable()
+
 _hook = install_import_hook("parfocal", "beartype.beartype")
 
 # A checkout may have test material beside it; it is never part of the project (see CONTRIBUTING.md).
@@ -24,6 +33,13 @@ def pytest_configure() -> None:
     """Take Ctrl-C, which a shell's background jobs ignore, and the processes that tests start and stop with them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected, but not looked for among what the imports have made."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
