@@ -12,12 +12,16 @@ from parfocal.encoders.base import (
     check_trained_mpps,
     symmetries_of_square,
 )
-from parfocal.encoders.filterbank import FilterBank
+from parfocal.encoders.kind import ENCODERS, EncoderKind, EncoderSpec
+from parfocal.encoders.kinds.filterbank import FilterBank
 from parfocal.encoders.loading import available_encoders, load_tile_encoder
 from parfocal.encoders.spec import parse_encoder_specs
 
 __all__ = [
+    "ENCODERS",
     "EncoderInfo",
+    "EncoderKind",
+    "EncoderSpec",
     "FilterBank",
     "Symmetry",
     "TileEncoder",

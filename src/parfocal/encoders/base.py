@@ -56,6 +56,9 @@ class EncoderInfo:
     licence: str
     source: str
     aliases: tuple[str, ...] = ()
+    readout: str = ""
+    trained_on: str = "any"
+    """What it was trained on, where `trained_mpps` does not say it."""
 
 
 class TileEncoder(ABC):

@@ -3,16 +3,14 @@
 From a spec to the encoder that it names, and the table of what there is.
 """
 
-import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from parfocal.encoders.base import EncoderInfo, TileEncoder
-from parfocal.encoders.filterbank import FilterBank
-from parfocal.encoders.presets import PRESETS, find_preset
-from parfocal.encoders.spec import GRID_SUFFIX, OPTIONS, parse_spec
-from parfocal.errors import ConfigError, EncoderError
+from parfocal.encoders.kind import ENCODERS
+from parfocal.encoders.spec import GRID_SUFFIX, parse_spec
+from parfocal.errors import ConfigError, EncoderError, PluginError
 from parfocal.geometry import format_mpp
 from parfocal.run.device import find_device
 
@@ -41,7 +39,8 @@ def load_tile_encoder(
         raise EncoderError(f"cannot load {spec}: dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
         raise EncoderError(f"cannot load {spec}: device {device!r} is none of cpu, cuda, cuda:1, mps.")
-    if device != "cpu" and parsed.kind in ("filterbank", "python"):
+    kind = ENCODERS.get(parsed.kind)
+    if device != "cpu" and not kind.runs_on_devices:
         # Nothing of these runs there, and who asks for a GPU that is absent must hear it all the same.
         try:
             find_device(device)
@@ -50,78 +49,45 @@ def load_tile_encoder(
     if weights is not None:
         if "checkpoint" in parsed.options:
             raise EncoderError(f"cannot load {spec}: weights are named twice, in the spec and as {weights}. Drop one.")
-        if "checkpoint" not in OPTIONS[parsed.kind]:
+        if "checkpoint" not in kind.options:
             raise EncoderError(f"cannot load {spec}: it takes no file of weights, and {weights} was given.")
         parsed = replace(parsed, options={**parsed.options, "checkpoint": str(weights)})
-    if parsed.grid2 and parsed.kind not in ("preset", "timm"):
+    if parsed.grid2 and not kind.has_map:
         raise EncoderError(f"cannot load {spec}: {GRID_SUFFIX} needs a feature map, and {parsed.target} has none.")
-    if parsed.kind == "filterbank":
-        tile_px = parsed.whole_number("tile_px")
-        try:
-            return FilterBank(224 if tile_px is None else tile_px, spec=parsed.text)
-        except ValueError as error:
-            raise EncoderError(f"cannot load {spec}: {error}.") from error
-    # Only here, so that the filter bank works without importing torch.
-    if parsed.kind == "file":
-        from parfocal.encoders.file_encoder import load_file_encoder
-
-        return load_file_encoder(parsed, device=device, dtype=dtype)
-    if parsed.kind == "python":
-        from parfocal.encoders.function_encoder import load_function_encoder
-
-        return load_function_encoder(parsed)
-    if parsed.kind == "timm":
-        from parfocal.encoders.timm_encoder import load_timm_encoder
-
-        return load_timm_encoder(parsed, device=device, dtype=dtype)
-    find_preset(parsed.target)  # a wrong name is said at once, before torch is imported
-    from parfocal.encoders.preset_encoder import load_preset_encoder
-
-    return load_preset_encoder(parsed, device=device, dtype=dtype)
+    return kind.load(parsed, device, dtype)
 
 
 def available_encoders() -> list[EncoderInfo]:
-    """Every named encoder, with what it needs and whether that is installed; nothing is loaded or downloaded."""
-    bank = FilterBank()
-    infos = [
-        EncoderInfo(bank.name, bank.dim, bank.tile_px, None, True, "nothing", "Apache-2.0", "part of parfocal"),
-    ]
-    for preset in PRESETS.values():
-        missing = [name for name in preset.packages if importlib.util.find_spec(name) is None]
-        infos.append(
-            EncoderInfo(
-                preset.name,
-                preset.dim,
-                preset.tile_px,
-                preset.trained_mpps,
-                not missing,
-                preset.needs,
-                preset.licence,
-                preset.source,
-                preset.aliases,
-            )
-        )
+    """Every named encoder, with what it needs and whether that is installed; nothing is loaded or downloaded.
+
+    One of another package that cannot be used says so in its line.
+    """
+    infos = [info for kind in ENCODERS.ours.values() for info in kind.infos()]
+    for name in ENCODERS.added():
+        try:
+            infos += ENCODERS.get(name).infos()
+        except PluginError as error:
+            infos.append(EncoderInfo(name, None, None, None, False, str(error), "", ""))
     return infos
 
 
 def encoders_table() -> str:
-    """One row for each named encoder: the same on every machine, installed or not."""
+    """One row for each named encoder of ours: the same on every machine, installed or not."""
     rows = [
         "| name | other spellings | width | tile | readout | trained at (mpp) | licence | needs | arguments from |",
         "|---|---|---|---|---|---|---|---|---|",
-        f"| `filterbank` | | {FilterBank().dim} | 224 | | any | Apache-2.0 | nothing | parfocal |",
     ]
-    for preset in PRESETS.values():
+    for info in (info for kind in ENCODERS.ours.values() for info in kind.infos()):
         cells = (
-            f"`{preset.name}`",
-            ", ".join(f"`{alias}`" for alias in preset.aliases),
-            str(preset.dim),
-            str(preset.tile_px),
-            preset.readout,
-            ", ".join(map(format_mpp, preset.trained_mpps)) if preset.trained_mpps else "photographs",
-            preset.licence,
-            preset.needs,
-            f"<{preset.source}>",
+            f"`{info.name}`",
+            ", ".join(f"`{alias}`" for alias in info.aliases),
+            str(info.dim),
+            str(info.tile_px),
+            info.readout,
+            ", ".join(map(format_mpp, info.trained_mpps)) if info.trained_mpps else info.trained_on,
+            info.licence,
+            info.needs,
+            f"<{info.source}>" if info.source.startswith("http") else info.source,
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

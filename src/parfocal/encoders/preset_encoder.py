@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.encoders.base import Symmetry, TileEncoder
+from parfocal.encoders.kind import EncoderSpec
+from parfocal.encoders.kinds.preset import Preset
 from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings, grid_symmetry
-from parfocal.encoders.preset import Preset
-from parfocal.encoders.presets import find_preset
-from parfocal.encoders.spec import EncoderSpec, first_line
+from parfocal.encoders.spec import first_line
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.encoders.weights import (
     UNREACHABLE,
@@ -66,13 +66,12 @@ class ConchBackbone(Backbone):
         return self.network(images)  # type: ignore[no-any-return]
 
 
-def load_preset_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEncoder:
-    """The encoder of a preset's name.
+def load_preset_encoder(preset: Preset, spec: EncoderSpec, *, device: str, dtype: str) -> TileEncoder:
+    """The encoder of a preset.
 
     Raises:
-        EncoderError: no such preset, a package is missing, or the weights cannot be had; the text says what to do.
+        EncoderError: a package is missing, or the weights cannot be had; the text says what to do.
     """
-    preset = find_preset(spec.target)
     missing = [name for name in preset.packages if importlib.util.find_spec(name) is None]
     if missing:
         raise EncoderError(

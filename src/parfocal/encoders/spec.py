@@ -9,6 +9,7 @@ virchow2[,checkpoint=PATH]          a preset, from its hub or from a local file
 timm:NAME,pretrained                any network of timm: hub weights, `checkpoint=PATH`, or `random=SEED`
 file:PATH                           an exported program, TorchScript, ONNX or OpenVINO file
 python:MODULE:FUNCTION              a function from uint8 tiles to rows
+NAME[,OPTION...]                    an encoder that another package adds
 ...+grid2                           2 x 2 spatial pooling, four times the width, where there is a feature map
 0.5=SPEC,2=SPEC                     one spec for each magnification (`parse_encoder_specs`)
 """
@@ -16,18 +17,16 @@ python:MODULE:FUNCTION              a function from uint8 tiles to rows
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+from parfocal.encoders.kind import ENCODERS, EncoderSpec
 from parfocal.errors import EncoderError
 from parfocal.geometry import format_mpp
 
 __all__ = [
     "GRID_SUFFIX",
     "NORMALISATIONS",
-    "OPTIONS",
     "WHAT_THERE_IS",
-    "EncoderSpec",
     "first_line",
     "parse_encoder_specs",
     "parse_spec",
@@ -54,40 +53,6 @@ def first_line(error: Exception) -> str:
 
 
 GRID_SUFFIX = "+grid2"
-# Which options each kind of spec takes, and whether the option has a value.
-OPTIONS = {
-    "filterbank": {"tile_px": True},
-    "preset": {"checkpoint": True, "random": True, "trust_remote_code": False},
-    "timm": {"checkpoint": True, "pretrained": False, "random": True, "tile_px": True, "norm": True},
-    "file": {"tile_px": True, "norm": True, "input": True, "batch": True, "runtime": True},
-    "python": {"tile_px": True},
-}
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """A spec, taken apart."""
-
-    text: str
-    kind: str
-    """`filterbank`, `preset`, `timm`, `file` or `python`."""
-    target: str
-    """Name, path or `module:function`."""
-    options: dict[str, str] = field(default_factory=dict)
-    grid2: bool = False
-
-    def whole_number(self, option: str) -> int | None:
-        """The option as a whole number, None where it is not given.
-
-        Raises:
-            EncoderError: the value is no whole number.
-        """
-        text = self.options.get(option)
-        if text is None:
-            return None
-        if not text.isdecimal():
-            raise EncoderError(f"cannot read the encoder spec {self.text!r}: {option}={text} is not a whole number.")
-        return int(text)
 
 
 def parse_spec(text: str) -> EncoderSpec:
@@ -99,34 +64,34 @@ def parse_spec(text: str) -> EncoderSpec:
     text = text.strip()
     body = text.removesuffix(GRID_SUFFIX)
     prefix, colon, rest = body.partition(":")
-    kind = prefix if colon and prefix in ("timm", "file", "python") else "preset"
-    if colon and kind == "preset":
-        raise EncoderError(f"cannot read the encoder spec {text!r}: {prefix!r} is not timm, file or python.")
     pieces = (rest if colon else body).split(",")
-    if kind == "preset" and pieces[0].removesuffix(GRID_SUFFIX).lower() == "filterbank":
-        kind = "filterbank"
-    known = OPTIONS[kind]
+    first = prefix if colon else pieces[0].removesuffix(GRID_SUFFIX).lower()
+    kind = ENCODERS.get(first) if first in ENCODERS else None
+    if colon and (kind is None or not kind.target):
+        raise EncoderError(f"cannot read the encoder spec {text!r}: {prefix!r} is not timm, file or python.")
+    if kind is None or (kind.target and not colon):
+        kind = ENCODERS.get("preset")
     options: dict[str, str] = {}
     # From the end, so that a comma inside a path stays part of the path.
     while len(pieces) > 1:
         name, equals, value = pieces[-1].partition("=")
-        if name not in known or bool(equals) != known[name] or (equals and not value):
+        if name not in kind.options or bool(equals) != kind.options[name] or (equals and not value):
             break
         options[name] = value
         pieces.pop()
     target = ",".join(pieces)
-    if kind != "file" and len(pieces) > 1:
-        takes = ", ".join(f"{name}=..." if valued else name for name, valued in known.items())
+    if kind.target != "path" and len(pieces) > 1:
+        takes = ", ".join(f"{name}=..." if valued else name for name, valued in kind.options.items())
         raise EncoderError(
-            f"cannot read the encoder spec {text!r}: {pieces[-1]!r} is no option of it. It takes {takes}."
+            f"cannot read the encoder spec {text!r}: {pieces[-1]!r} is no option of it. It takes {takes or 'none'}."
         )
     # `virchow2+grid2,checkpoint=...` says the same as `virchow2,checkpoint=...+grid2`.
-    grid2 = body != text or (kind in ("preset", "timm") and target.endswith(GRID_SUFFIX))
-    if kind != "file":
+    grid2 = body != text or (kind.has_map and target.endswith(GRID_SUFFIX))
+    if kind.target != "path":
         target = target.removesuffix(GRID_SUFFIX).strip()
     if not target:
         raise EncoderError(f"cannot read the encoder spec {text!r}: it names nothing. {WHAT_THERE_IS}")
-    return EncoderSpec(text, kind, target, options, grid2)
+    return EncoderSpec(text, kind.name, target, options, grid2)
 
 
 def parse_encoder_specs(text: str, mpps: Sequence[float]) -> dict[float, str]:

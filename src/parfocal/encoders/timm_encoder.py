@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.encoders.base import Symmetry, TileEncoder
+from parfocal.encoders.kind import EncoderSpec
 from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings
-from parfocal.encoders.spec import EncoderSpec, read_normalisation
+from parfocal.encoders.spec import read_normalisation
 from parfocal.encoders.weights import download_weights, load_weights, read_tensors, weights_digest
 from parfocal.errors import EncoderError
 

@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
-from parfocal.encoders.base import Symmetry, TileEncoder, check_tiles
+from parfocal.encoders.base import EncoderInfo, Symmetry, TileEncoder, check_tiles
+from parfocal.encoders.kind import EncoderKind, EncoderSpec
+from parfocal.errors import EncoderError
 
 __all__ = ["FilterBank"]
 
@@ -239,3 +241,19 @@ def _source(feature: Feature, element: int) -> Feature:
         cells = frozenset((row, 1 - column) for row, column in cells)
         angle = None if angle is None else -angle % 180
     return Feature(feature.label, cells, angle)
+
+
+def _load(spec: EncoderSpec, device: str, dtype: str) -> TileEncoder:
+    tile_px = spec.whole_number("tile_px")
+    try:
+        return FilterBank(224 if tile_px is None else tile_px, spec=spec.text)
+    except ValueError as error:
+        raise EncoderError(f"cannot load {spec.text}: {error}.") from error
+
+
+def _infos() -> list[EncoderInfo]:
+    bank = FilterBank()
+    return [EncoderInfo(bank.name, bank.dim, bank.tile_px, None, True, "nothing", "Apache-2.0", "part of parfocal")]
+
+
+FILTERBANK = EncoderKind("filterbank", _load, _infos, options={"tile_px": True})

@@ -29,10 +29,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles
-from parfocal.encoders.spec import NORMALISATIONS, EncoderSpec, Normalisation, first_line, read_normalisation
+from parfocal.encoders.kind import EncoderKind, EncoderSpec
+from parfocal.encoders.spec import NORMALISATIONS, Normalisation, first_line, read_normalisation
 from parfocal.errors import EncoderError
 
-__all__ = ["FileEncoder", "external_files", "load_file_encoder"]
+__all__ = ["FILE", "FileEncoder", "external_files"]
 
 # For each message the fields that hold messages in which tensors can lie (onnx.proto).
 _INSIDE: Mapping[str, Mapping[int, str]] = {
@@ -208,7 +209,7 @@ class FileEncoder(TileEncoder):
         return rows[:count]
 
 
-def load_file_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEncoder:
+def _load(spec: EncoderSpec, device: str, dtype: str) -> TileEncoder:
     """The encoder of a `file:` spec.
 
     Raises:
@@ -341,3 +342,12 @@ def _digest(path: Path, beside: Sequence[Path]) -> str:
             with part.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+FILE = EncoderKind(
+    "file",
+    _load,
+    options={"tile_px": True, "norm": True, "input": True, "batch": True, "runtime": True},
+    target="path",
+    runs_on_devices=True,
+)

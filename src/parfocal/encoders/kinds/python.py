@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles
-from parfocal.encoders.spec import EncoderSpec
-from parfocal.errors import EncoderError
+from parfocal.encoders.kind import EncoderKind, EncoderSpec
+from parfocal.errors import EncoderError, as_problem
 
-__all__ = ["FunctionEncoder", "load_function_encoder"]
+__all__ = ["PYTHON", "FunctionEncoder"]
 
 
 class FunctionEncoder(TileEncoder):
@@ -56,7 +56,7 @@ class FunctionEncoder(TileEncoder):
         try:
             rows = np.asarray(self._function(tiles))
         except Exception as error:  # the user's own code may raise anything
-            raise EncoderError(f"{self.spec} failed on {len(tiles)} tiles: {_said(error)}.") from error
+            raise EncoderError(f"{self.spec} failed on {len(tiles)} tiles: {as_problem(error).rstrip('.')}.") from error
         if rows.ndim != 2 or len(rows) != len(tiles):
             raise EncoderError(
                 f"{self.spec} gave an array of shape {rows.shape} for {len(tiles)} tiles; it should be "
@@ -65,7 +65,7 @@ class FunctionEncoder(TileEncoder):
         return rows.astype(np.float32)
 
 
-def load_function_encoder(spec: EncoderSpec) -> TileEncoder:
+def _load(spec: EncoderSpec, device: str, dtype: str) -> TileEncoder:
     """The encoder of a `python:` spec; the module may also be a path that ends in `.py`.
 
     Raises:
@@ -101,13 +101,10 @@ def _import(name: str, spec: EncoderSpec) -> ModuleType:
     try:
         found.loader.exec_module(module)
     except Exception as error:  # the user's own code may raise anything
-        raise EncoderError(f"cannot load {spec.text}: importing {path} failed: {_said(error)}.") from error
+        raise EncoderError(
+            f"cannot load {spec.text}: importing {path} failed: {as_problem(error).rstrip('.')}."
+        ) from error
     return module
-
-
-def _said(error: Exception) -> str:
-    """The kind of an error and its text, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")
 
 
 def _source_digest(module: ModuleType) -> str:
@@ -117,3 +114,6 @@ def _source_digest(module: ModuleType) -> str:
     except (OSError, TypeError):
         return "unknown"
     return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+PYTHON = EncoderKind("python", _load, options={"tile_px": True}, target="name")
