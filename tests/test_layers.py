@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"version"}),
     frozenset({"terminal"}),
     frozenset({"errors"}),
-    frozenset({"geometry", "files", "plugins"}),
+    frozenset({"geometry", "files", "former", "plugins"}),
     frozenset({"config", "stats", "table"}),
     frozenset({"slides"}),
     frozenset({"run"}),

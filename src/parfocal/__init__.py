@@ -1,73 +1,102 @@
 """parfocal: whole-slide images at several magnifications at once.
 
-The names here are the whole chain, in the order of a datum's path. Each is imported when it is first used, so that
-`import parfocal` and the steps up to the store never import torch. (`pretrain` is not among them, because the step has
-the same name: `from parfocal.pretrain import pretrain`.)
+The names here are the whole chain, in the order of a datum's path; the function of each command is among them, and its
+name is that of no folder. Each is imported when it is first used, so that `import parfocal` and the steps up to the
+store never import torch.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from parfocal.former import former_name, watch_imports
 from parfocal.version import __version__
 
 if TYPE_CHECKING:
-    from parfocal.bags import represent_regions
+    from parfocal.bags import RepresentSettings, represent_regions
     from parfocal.config import GridConfig
     from parfocal.embed import EmbedSettings, embed_slides
-    from parfocal.encoders import load_tile_encoder
-    from parfocal.evaluate import evaluate_arms
+    from parfocal.encoders import available_encoders, load_tile_encoder
+    from parfocal.evaluate import EvaluateSettings, evaluate_arms
     from parfocal.lab.demo import run_demo
-    from parfocal.pretrain import PretrainSettings
-    from parfocal.region_encoder import RegionEncoder, collate_regions
-    from parfocal.regions import find_tissue, inspect_slide, plan_regions
+    from parfocal.lab.explore import explore_designs
+    from parfocal.lab.prove.run import prove_encoder
+    from parfocal.lab.synergy.run import measure_synergy
+    from parfocal.predict import FitSettings, PredictSettings, fit_head, load_head, predict_slides
+    from parfocal.pretrain import PretrainSettings, pretrain_encoder
+    from parfocal.region_encoder import RegionEncoder, collate_regions, export_model
+    from parfocal.regions import find_tissue, inspect_slide, inspect_slides, plan_regions
     from parfocal.regions.tiles import iter_tiles
     from parfocal.slides import open_slide, read_tile
     from parfocal.store import index_features, open_set, open_sets
+    from parfocal.study import read_study, run_study
 
 __all__ = [
     "EmbedSettings",
+    "EvaluateSettings",
+    "FitSettings",
     "GridConfig",
+    "PredictSettings",
     "PretrainSettings",
     "RegionEncoder",
+    "RepresentSettings",
     "__version__",
+    "available_encoders",
     "collate_regions",
     "embed_slides",
     "evaluate_arms",
+    "explore_designs",
+    "export_model",
     "find_tissue",
+    "fit_head",
     "index_features",
     "inspect_slide",
+    "inspect_slides",
     "iter_tiles",
+    "load_head",
     "load_tile_encoder",
+    "measure_synergy",
     "open_set",
     "open_sets",
     "open_slide",
     "plan_regions",
+    "predict_slides",
+    "pretrain_encoder",
+    "prove_encoder",
+    "read_study",
     "read_tile",
     "represent_regions",
     "run_demo",
+    "run_study",
 ]
 
 _HOMES = {
     "slides": ("open_slide", "read_tile"),
     "config": ("GridConfig",),
-    "regions": ("find_tissue", "inspect_slide", "plan_regions"),
+    "regions": ("find_tissue", "inspect_slide", "inspect_slides", "plan_regions"),
     "regions.tiles": ("iter_tiles",),
-    "encoders": ("load_tile_encoder",),
+    "encoders": ("available_encoders", "load_tile_encoder"),
     "store": ("index_features", "open_set", "open_sets"),
     "embed": ("EmbedSettings", "embed_slides"),
-    "region_encoder": ("RegionEncoder", "collate_regions"),
-    "pretrain": ("PretrainSettings",),
-    "bags": ("represent_regions",),
-    "evaluate": ("evaluate_arms",),
+    "region_encoder": ("RegionEncoder", "collate_regions", "export_model"),
+    "pretrain": ("PretrainSettings", "pretrain_encoder"),
+    "bags": ("RepresentSettings", "represent_regions"),
+    "evaluate": ("EvaluateSettings", "evaluate_arms"),
+    "predict": ("FitSettings", "PredictSettings", "fit_head", "load_head", "predict_slides"),
+    "study": ("read_study", "run_study"),
+    "lab.synergy.run": ("measure_synergy",),
+    "lab.prove.run": ("prove_encoder",),
+    "lab.explore": ("explore_designs",),
     "lab.demo": ("run_demo",),
 }
 _HOME_OF = {name: stage for stage, names in _HOMES.items() for name in names}
+
+watch_imports()
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in _HOME_OF:
-        raise AttributeError(f"module 'parfocal' has no attribute {name!r}")
+        return former_name(name)
     value = getattr(importlib.import_module(f"parfocal.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value

@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
-from parfocal.region_encoder import RegionEncoder
+from parfocal.cli import main
+from parfocal.errors import ConfigError
+from parfocal.region_encoder import RegionEncoder, export_model
 from parfocal.region_encoder.export import DenseEncoder
 
 from .toy import batch_of, model_of
@@ -20,6 +23,7 @@ export_encoder(RegionEncoder.from_pretrained(sys.argv[1]), sys.argv[2])
 RUN = """
 import sys
 sys.modules["parfocal"] = None  # importing it is an error from here on
+import pytest
 import torch
 program = torch.export.load(sys.argv[1]).module()
 torch.save([program(*batch) for batch in torch.load(sys.argv[2])], sys.argv[3])
@@ -61,3 +65,22 @@ def test_the_exported_file_gives_the_same_numbers_without_parfocal(tmp_path: Pat
         torch.testing.assert_close(registers, expected.registers, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(tokens, expected.tokens, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(cls_weights, expected.cls_weights, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_is_exported_by_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model_of(depth=1).encoder.save_pretrained(tmp_path / "model")
+    batch = batch_of(2, absent=0.4)
+    torch.save([batch], tmp_path / "in.pt")
+
+    assert main(["export-model", str(tmp_path / "model"), "-o", str(tmp_path / "encoder.pt2")]) == 0
+    run(RUN, tmp_path / "encoder.pt2", tmp_path / "in.pt", tmp_path / "out.pt")
+
+    encoder = RegionEncoder.from_pretrained(tmp_path / "model")
+    assert encoder.digest in capsys.readouterr().out
+    expected = encoder.encode(*batch).cls
+    torch.testing.assert_close(torch.load(tmp_path / "out.pt")[0][0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="an exported program ends in"):
+        export_model(tmp_path / "model", tmp_path / "encoder.onnx")

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from parfocal.config import Settings
 from parfocal.errors import MismatchError
 from parfocal.files import writable_folder
+from parfocal.former import call_as
 from parfocal.geometry import format_mpp
 from parfocal.region_encoder import Readout, RegionEncoder, RegionEncoderConfig, collate_regions
 from parfocal.region_encoder.checkpoint import read_config, read_pretraining, resolve
@@ -32,6 +33,7 @@ from parfocal.store import (
     SlideOrigin,
     SlideRegions,
     SlideTokens,
+    Source,
     create_set,
     only_mpps,
     open_set,
@@ -138,7 +140,7 @@ class RepresentSummary:
 
 
 def represent_regions(
-    source: EmbeddingSet,
+    source: Source,
     model: str | Path,
     out: Path,
     settings: RepresentSettings | None = None,
@@ -152,7 +154,7 @@ def represent_regions(
     these.
 
     Args:
-        source: a set of tile embeddings.
+        source: a set of tile embeddings, or the store or the folder that holds it.
         model: a checkpoint's folder or its id on the hub.
         out: the store to write to.
         settings: how.
@@ -166,7 +168,7 @@ def represent_regions(
     """
     settings = settings or RepresentSettings()
     encoder = RegionEncoder.from_pretrained(model, device=find_device(settings.device), dtype=settings.precision)
-    source = seen_by(source, model, other_mpps=settings.other_mpps)
+    source = seen_by(open_set(source), model, other_mpps=settings.other_mpps)
     writable_folder(out)
     is_random = read_pretraining(resolve(model)).get("steps") == 0
     paths = {
@@ -303,3 +305,6 @@ def _origin(source: EmbeddingSet, slide: str) -> SlideOrigin:
         size_l0px=size,
         mpp_source=known.get("slide_mpp_source"),
     )
+
+
+call_as(__name__, "represent")

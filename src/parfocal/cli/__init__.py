@@ -20,7 +20,7 @@ from parfocal.cli.stopping import leave_threads, stoppable
 from parfocal.errors import ConfigError, ParfocalDeprecationWarning, ParfocalError, ParfocalWarning
 from parfocal.version import __version__
 
-__all__ = ["COMMANDS", "call", "main"]
+__all__ = ["COMMANDS", "FUNCTIONS", "call", "main"]
 
 COMMANDS = {
     "inspect": "Show what a slide is and what the grid would take from it.",
@@ -28,6 +28,7 @@ COMMANDS = {
     "index": "Make a store of features that TRIDENT has extracted at several magnifications.",
     "pretrain": "Pretrain a region encoder on a STORE by masked embedding modelling.",
     "prove": "Compare the predictions of a MODEL with baselines and controls on regions it never saw.",
+    "export-model": "Write a MODEL as one file that runs wherever torch runs, without parfocal.",
     "represent": "Turn the tile embeddings of a STORE into region embeddings.",
     "explore": "Pretrain every cell of a design space and rank the cells by one protocol.",
     "evaluate": "Compare magnifications, mixtures and poolings on a labelled cohort.",
@@ -42,7 +43,26 @@ COMMANDS = {
 """The commands, in the order of a datum's path, with the first line of their help."""
 
 # Of these a stopped run leaves nothing that the next one could go on from; they are short, or only show something.
-_NOTHING_KEPT = frozenset({"inspect", "index", "encoders", "completion"})
+_NOTHING_KEPT = frozenset({"inspect", "index", "export-model", "encoders", "completion"})
+
+FUNCTIONS = {
+    "inspect": "inspect_slides",
+    "embed": "embed_slides",
+    "index": "index_features",
+    "pretrain": "pretrain_encoder",
+    "prove": "prove_encoder",
+    "export-model": "export_model",
+    "represent": "represent_regions",
+    "explore": "explore_designs",
+    "evaluate": "evaluate_arms",
+    "synergy": "measure_synergy",
+    "study": "run_study",
+    "fit": "fit_head",
+    "predict": "predict_slides",
+    "encoders": "available_encoders",
+    "demo": "run_demo",
+}
+"""The function in `parfocal` that a command calls."""
 
 # An address of the validation library in an error about a flag helps nobody; it is read when the first error is shown.
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
@@ -128,7 +148,8 @@ def _reader_is_gone() -> int:
 
 def call(name: str, arguments: Sequence[str]) -> int:
     """Call the function that is called like the command, which its module holds; the exit status."""
-    command = getattr(importlib.import_module(f"parfocal.cli.{name}"), name)
+    module = name.replace("-", "_")
+    command = getattr(importlib.import_module(f"parfocal.cli.{module}"), module)
     return int(importlib.import_module("parfocal.cli.command").run_command(name, command, arguments))
 
 

@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from parfocal.cli import FUNCTIONS
 from parfocal.cli.lines import say, tell, write_out
 from parfocal.run import FailedSlide
 from parfocal.terminal import printable
@@ -56,6 +57,11 @@ def help_text(function: Callable[..., Answer]) -> str:
     return "\n".join(lines).strip()
 
 
+def in_python(name: str) -> str:
+    """The function that a command calls, as a line of its help; nothing where there is none."""
+    return f"In Python: parfocal.{FUNCTIONS[name]}. " if name in FUNCTIONS else ""
+
+
 def run_command(name: str, command: Callable[..., Answer], argv: Sequence[str]) -> int:
     """Parse `argv` into the arguments of a command, call it, print its answer, and return its exit status.
 
@@ -67,7 +73,7 @@ def run_command(name: str, command: Callable[..., Answer], argv: Sequence[str]) 
         command,
         prog=f"parfocal {name}",
         args=[argument for argument in argv if argument != "--json"],
-        description=f"{help_text(command)}\n\n--json prints JSON in place of text.",
+        description=f"{help_text(command)}\n\n{in_python(name)}--json prints JSON in place of text.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     if "--json" in argv:

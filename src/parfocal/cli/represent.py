@@ -8,7 +8,6 @@ from tyro.conf import Positional
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.run.progress import Bars
-from parfocal.store import open_set
 
 __all__ = ["represent"]
 
@@ -31,7 +30,7 @@ def represent(store: Positional[Path], model: str, output: Output, settings: Rep
     """
     with Bars() as bars:
         summary = represent_regions(
-            open_set(store),
+            store,
             model,
             output,
             settings,

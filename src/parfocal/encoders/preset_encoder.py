@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from parfocal.encoders.base import Symmetry, TileEncoder
 from parfocal.encoders.kind import EncoderSpec
-from parfocal.encoders.kinds.preset import Preset
 from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings, grid_symmetry
+from parfocal.encoders.preset import Preset
 from parfocal.encoders.spec import first_line
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.encoders.weights import (

@@ -27,6 +27,7 @@ from parfocal.evaluate.result import (
     TargetResult,
 )
 from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
+from parfocal.former import call_as
 
 __all__ = [
     "METRICS",
@@ -55,3 +56,5 @@ __all__ = [
     "table_of_arms",
     "write_evaluation",
 ]
+
+call_as(__name__, "evaluate")

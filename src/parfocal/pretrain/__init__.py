@@ -5,6 +5,9 @@ Tokens of a region are hidden, and the model is trained to say what their embedd
 whether the representation is sound, `loop` how it all runs.
 """
 
+from typing import Any
+
+from parfocal.former import former_name
 from parfocal.pretrain.events import OnPretrainEvent, PretrainProgress, StepsDone, TrainingStarted
 from parfocal.pretrain.loop import PretrainResult, pretrain_encoder
 from parfocal.pretrain.masks import PATTERNS, Masks, MaskSettings, draw_masks
@@ -27,3 +30,8 @@ __all__ = [
     "pretrain_encoder",
     "read_metrics",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`pretrain`, as `pretrain_encoder` was called."""
+    return former_name(name, __name__)

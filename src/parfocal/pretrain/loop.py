@@ -46,7 +46,7 @@ from parfocal.pretrain.setup import (
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.run.events import Notice
-from parfocal.store import EmbeddingSet, LeftOut, only_mpps, with_readable_index
+from parfocal.store import EmbeddingSet, LeftOut, Source, only_mpps, open_set, with_readable_index
 
 __all__ = ["PretrainResult", "pretrain_encoder"]
 
@@ -74,7 +74,7 @@ class PretrainResult:
 
 
 def pretrain_encoder(
-    tiles: EmbeddingSet,
+    tiles: Source,
     out: Path,
     settings: PretrainSettings | None = None,
     *,
@@ -88,7 +88,7 @@ def pretrain_encoder(
     that of one process.
 
     Args:
-        tiles: a set of tile embeddings.
+        tiles: a set of tile embeddings, or the store or the folder that holds it.
         out: the model's folder; made when absent.
         settings: how; the defaults when None.
         groups: what stays on one side of the hold-out, such as the patient, for slides by their ids; a slide that is
@@ -104,7 +104,7 @@ def pretrain_encoder(
     """
     settings = settings or PretrainSettings()
     left_out = LeftOut()
-    tiles = with_readable_index(only_mpps(tiles, settings.mpps), left_out)
+    tiles = with_readable_index(only_mpps(open_set(tiles), settings.mpps), left_out)
     fabric = launch(settings)
     # A group of one slide decides nothing, so that runs of before it was named go on.
     groups = shared_groups(tiles.slides, groups)

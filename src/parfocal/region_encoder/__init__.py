@@ -8,7 +8,7 @@ from parfocal.region_encoder.batch import RegionBatch, collate_regions
 from parfocal.region_encoder.config import SIZES, RegionEncoderConfig, Size
 from parfocal.region_encoder.decoder import Decoded, EmbeddingDecoder
 from parfocal.region_encoder.encoder import RegionEncoder
-from parfocal.region_encoder.export import export_encoder
+from parfocal.region_encoder.export import export_encoder, export_model
 from parfocal.region_encoder.model import RegionModel
 from parfocal.region_encoder.readout import READOUTS, EncodedRegions, Readout
 
@@ -26,4 +26,5 @@ __all__ = [
     "Size",
     "collate_regions",
     "export_encoder",
+    "export_model",
 ]

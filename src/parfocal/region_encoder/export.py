@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from parfocal.errors import ConfigError
 from parfocal.files import canonical_json, writing
 from parfocal.region_encoder.attention import Block, attend_fused
 from parfocal.region_encoder.encoder import RegionEncoder
 from parfocal.region_encoder.standardise import nearest_levels
 from parfocal.version import __version__
 
-__all__ = ["DenseEncoder", "export_encoder"]
+__all__ = ["DenseEncoder", "export_encoder", "export_model"]
 
 
 class DenseEncoder(nn.Module):
@@ -73,6 +74,24 @@ def _dense_block(block: Block, x: Tensor, bias: Tensor, expert: Tensor) -> tuple
     for k, one in enumerate(block.experts):
         lifted = torch.where((expert == k)[..., None], one(x), lifted)
     return x + lifted * block.mlp_scale, attended.cls_weights
+
+
+def export_model(model: str | Path | RegionEncoder, out: str | Path) -> str:
+    """Write a region encoder as one file that runs without parfocal; its digest.
+
+    Args:
+        model: a checkpoint's folder, its id on the hub, or an encoder.
+        out: the file, which ends in `.pt2`.
+
+    Raises:
+        StoreError: the checkpoint cannot be read.
+        ConfigError: `out` has another ending.
+    """
+    if Path(out).suffix != ".pt2":
+        raise ConfigError(f"cannot write the model to {out}: an exported program ends in .pt2. Name such a file.")
+    encoder = model if isinstance(model, RegionEncoder) else RegionEncoder.from_pretrained(model)
+    export_encoder(encoder, out)
+    return encoder.digest
 
 
 def export_encoder(encoder: RegionEncoder, path: str | Path) -> None:

@@ -8,7 +8,7 @@ from parfocal.store.create import create_set, settings_digest
 from parfocal.store.files import RowDtype, SlideOrigin
 from parfocal.store.index import IndexedSlide, IndexSummary, index_features
 from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
-from parfocal.store.set import EmbeddingSet, only_mpps, open_set, open_sets
+from parfocal.store.set import EmbeddingSet, Source, only_mpps, open_set, open_sets
 from parfocal.store.tokens import SlideRegions, SlideTokens
 from parfocal.store.write import SlideWriter, write_regions, write_tokens
 
@@ -22,6 +22,7 @@ __all__ = [
     "SlideRegions",
     "SlideTokens",
     "SlideWriter",
+    "Source",
     "create_set",
     "index_features",
     "only_mpps",

@@ -35,7 +35,7 @@ from parfocal.store.layout import (
 )
 from parfocal.store.tokens import SlideRegions, SlideTokens
 
-__all__ = ["EmbeddingSet", "only_mpps", "open_set", "open_sets"]
+__all__ = ["EmbeddingSet", "Source", "only_mpps", "open_set", "open_sets"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,9 @@ class EmbeddingSet:
     path: Path
     content: Mapping[str, Any]
     slides: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     @property
     def name(self) -> str:
@@ -268,8 +271,14 @@ class EmbeddingSet:
         return set()
 
 
-def open_sets(path: Path | str) -> list[EmbeddingSet]:
+Source = Path | str | EmbeddingSet
+"""Where embeddings come from: a store, the folder of one of its sets, or a set that is open."""
+
+
+def open_sets(source: Source) -> list[EmbeddingSet]:
     """The sets of a store that hold a slide, sorted by name; or the set whose folder is named, even an empty one.
+
+    A set that is open is given back.
 
     A run that failed on every slide leaves its set without any, and that must not stand in the way of the others.
 
@@ -277,7 +286,9 @@ def open_sets(path: Path | str) -> list[EmbeddingSet]:
         StoreError: there is no set, or no slide is done in any.
         FormatVersionError: a newer parfocal wrote a set.
     """
-    path = Path(path)
+    if isinstance(source, EmbeddingSet):
+        return [source]
+    path = Path(source)
     if (path / SETTINGS_FILE).is_file():
         return [_open(path)]
     # Nothing is found in what is no folder.
@@ -294,17 +305,17 @@ def open_sets(path: Path | str) -> list[EmbeddingSet]:
     return with_slides
 
 
-def open_set(path: Path | str) -> EmbeddingSet:
-    """The only set of a store that holds a slide, or the set whose folder is named.
+def open_set(source: Source) -> EmbeddingSet:
+    """The only set of a store that holds a slide, or the set whose folder is named; one that is open is given back.
 
     Raises:
         StoreError: there is none, or more than one.
     """
-    found = open_sets(path)
-    if len(found) > 1:
-        names = ", ".join(one.name for one in found)
-        raise StoreError(f"{path} holds {len(found)} sets: {names}. Name the folder of one of them.")
-    return found[0]
+    sets = open_sets(source)
+    if len(sets) > 1:
+        names = ", ".join(one.name for one in sets)
+        raise StoreError(f"{source} holds {len(sets)} sets: {names}. Name the folder of one of them.")
+    return sets[0]
 
 
 def done_slides(set_path: Path) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from parfocal.pretrain.setup import describe_set
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.run.processes import CannotStartError, Death, Tell, run_crew
-from parfocal.store import EmbeddingSet, LeftOut, open_sets, with_readable_rows
+from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets, with_readable_rows
 
 __all__ = ["ExploreResult", "ExploreSettings", "explore_designs", "run_jobs"]
 
@@ -129,7 +129,7 @@ class ExploreResult:
 
 def explore_designs(
     design: Path | Design,
-    store: Path,
+    store: Source,
     out: Path,
     settings: ExploreSettings | None = None,
     *,
@@ -224,7 +224,7 @@ def explore_designs(
     return ExploreResult(exploration, failures, report, out)
 
 
-def _sets_of(cells: Sequence[Cell], store: Path) -> dict[str | None, EmbeddingSet]:
+def _sets_of(cells: Sequence[Cell], store: Source) -> dict[str | None, EmbeddingSet]:
     """The set of each value of the axis `tiles`; None is the only one of the store."""
     found = [one for one in open_sets(store) if one.kind == "tiles"]
     sets: dict[str | None, EmbeddingSet] = {}

@@ -37,6 +37,7 @@ from parfocal.report import make_report
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, warn_of
 from parfocal.stats import Interval
+from parfocal.store import Source
 
 __all__ = ["ProveSettings", "prove_encoder"]
 
@@ -78,7 +79,7 @@ class ProveSettings(Settings):
 
 def prove_encoder(
     model: Path,
-    store: Path,
+    store: Source,
     out: Path,
     settings: ProveSettings | None = None,
     *,

@@ -21,7 +21,7 @@ from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.region_encoder.checkpoint import FINISHED
-from parfocal.store import EmbeddingSet, LeftOut, only_mpps, open_sets, with_readable_index, with_readable_rows
+from parfocal.store import EmbeddingSet, LeftOut, Source, only_mpps, open_sets, with_readable_index, with_readable_rows
 
 __all__ = ["Predictor", "Subject", "open_subject", "tiles_of"]
 
@@ -128,7 +128,7 @@ def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
     )
 
 
-def tiles_of(model: Path, store: Path) -> EmbeddingSet:
+def tiles_of(model: Path, store: Source) -> EmbeddingSet:
     """The set of a store that a checkpoint was pretrained on; the only set of tiles where none has its name.
 
     Raises:

@@ -24,7 +24,7 @@ from parfocal.report import make_report
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.slides import SlideIds, SlideSource, find_slides
 from parfocal.stats import holm
-from parfocal.store import EmbeddingSet, LeftOut, open_sets, with_readable_index
+from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets, with_readable_index
 from parfocal.table import some_of
 
 __all__ = ["SynergyResult", "SynergySettings", "measure_synergy"]
@@ -75,7 +75,7 @@ class SynergyResult:
 
 
 def measure_synergy(
-    store: Path,
+    store: Source,
     labels: Path,
     target: str,
     out: Path,
@@ -96,7 +96,7 @@ def measure_synergy(
     Nothing is trained: one pass over the embeddings, then a closed form. See `docs/synergy.md` for what it can say.
 
     Args:
-        store: a store, or the folder of one set of tile embeddings at two magnifications or more.
+        store: a store, the folder of one set, or an open set of tile embeddings at two magnifications or more.
         labels: a CSV or an Excel workbook with a column `slide`, the target, and where named the group and the site.
         target: column of classes or of numbers.
         out: folder to write to.
@@ -206,7 +206,7 @@ def measure_synergy(
     return result
 
 
-def _tile_set(store: Path) -> EmbeddingSet:
+def _tile_set(store: Source) -> EmbeddingSet:
     tiles = [one for one in open_sets(store) if one.kind == "tiles"]
     if len(tiles) != 1:
         found = f"{len(tiles)} sets of tile embeddings: {', '.join(one.name for one in tiles)}" if tiles else "none"
