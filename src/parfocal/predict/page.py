@@ -5,8 +5,7 @@ from pathlib import Path
 from parfocal.predict.calibration import Calibration
 from parfocal.predict.facts import HeadFacts
 from parfocal.predict.outside import Limit
-from parfocal.report import Column, Note, ReportPage, Row, Section, Table, Text, make_report
-from parfocal.report.page import Block
+from parfocal.report import Field, Note, ReportPage, Section, Table, Text, make_report, page_table
 
 __all__ = ["fit_sentences", "outside_sentence", "patients_of", "write_head_page"]
 
@@ -46,11 +45,8 @@ def outside_sentence(facts: HeadFacts, limit: Limit) -> str:
 def write_head_page(facts: HeadFacts, calibration: Calibration, limit: Limit, path: Path) -> Path:
     """Write the page of a head: the sentences, the caveats, and the distances that the cut rests on."""
     trained = facts.trained_on
-    counts: list[Block] = [
-        Table("Slides of each class", (Column("Class"), Column("Slides", "right")), tuple(
-            Row((name, f"{count:,}")) for name, count in trained.classes.items()
-        ))
-    ] if trained.classes else []  # fmt: skip
+    columns = (Field("Class", "0"), Field("Slides", "1"))
+    counts = [page_table("Slides of each class", columns, list(trained.classes.items()))] if trained.classes else []
     probabilities = (
         "Probabilities are fitted on scores of slides that their probe had not seen. "
         f"{patients_of(facts).capitalize()} are counted: the slides of one weigh as much together as the only slide of "
@@ -94,15 +90,16 @@ _OUTSIDE_OF_SLIDES = (
 
 def _distances(facts: HeadFacts, limit: Limit) -> Table:
     """The furthest of the distances: those that are beyond the cut or on it, and a few below."""
-    shown = limit.patients[::-1][:10]
-    rows = tuple(
-        Row((str(place + 1), f"{value:.2f}", f"{(place + 1) / (limit.n + 1):.2g}")) for place, value in enumerate(shown)
-    )
+    rows = list(enumerate(limit.patients[::-1][:10], 1))
     columns = (
-        Column("Rank", "right"),
-        Column("Distance", "right"),
-        Column("False alarms with this cut", "right", "The share of new ones, like these, that lie beyond it."),
+        Field("Rank", "0"),
+        Field("Distance", "1"),
+        Field(
+            "False alarms with this cut",
+            lambda row: row[0] / (limit.n + 1),
+            show=".2g",
+            help="The share of new ones, like these, that lie beyond it.",
+        ),
     )
-    what = patients_of(facts)
-    caption = f"The furthest {len(rows)} of {limit.n} {what}, each from measures fitted without it"
-    return Table(caption, columns, rows)
+    caption = f"The furthest {len(rows)} of {limit.n} {patients_of(facts)}, each from measures fitted without it"
+    return page_table(caption, columns, rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings, read_metrics
-from parfocal.report import Column, Note, Row, Section, Table, Text, training_figure
+from parfocal.report import Field, Note, Section, Text, page_table, training_figure
 from parfocal.report.page import Block
 from parfocal.run import FailedSlide
 from parfocal.store import EmbeddingSet
@@ -41,10 +41,13 @@ def stages_section(
                 f"tiles: {listed}. Tile encoder: {encoder or tiles.settings.get('encoder', 'unknown')}.",
             )
         ),
-        Table(
+        page_table(
             "Stages before the evaluation",
-            (Column("Stage"), Column("Seconds", "right", "Wall-clock time of the run that did the stage.")),
-            tuple(Row((stage, f"{value:,.1f}")) for stage, value in seconds.items()),
+            (
+                Field("Stage", "0"),
+                Field("Seconds", "1", show=",.1f", help="Wall-clock time of the run that did the stage."),
+            ),
+            list(seconds.items()),
         ),
     ]
     if failed:
@@ -70,16 +73,14 @@ def training_section(models: Mapping[str, tuple[Path, PretrainSettings]], tiles:
         steps = int(last.get("step", 0))
         r2 = [last.get(f"r2_{format_mpp(mpp)}") for mpp in seen]
         rows.append(
-            Row(
-                (
-                    name,
-                    settings.size,
-                    settings.objective if steps else "none: random weights",
-                    ", ".join(format_mpp(mpp) for mpp in seen),
-                    f"{steps:,}",
-                    ", ".join("–" if value is None else f"{value:.2f}" for value in r2) if steps else "–",
-                )
-            )
+            {
+                "name": name,
+                "size": settings.size,
+                "objective": settings.objective if steps else "none: random weights",
+                "sees": ", ".join(format_mpp(mpp) for mpp in seen),
+                "steps": steps,
+                "r2": ", ".join("–" if value is None else f"{value:.2f}" for value in r2) if steps else None,
+            }
         )
         if steps:
             curves = {f"{name}: loss": {"loss": "all"}}
@@ -87,12 +88,12 @@ def training_section(models: Mapping[str, tuple[Path, PretrainSettings]], tiles:
                 own = {f"r2_{format_mpp(mpp)}": f"{format_mpp(mpp)} mpp" for mpp in seen}
                 curves[f"{name}: R2, held-out slides"] = own
             figures.append(training_figure(folder / "metrics.csv", curves))
-    columns = (
-        Column("Model"),
-        Column("Size"),
-        Column("Objective"),
-        Column("Sees (mpp)"),
-        Column("Steps", "right"),
-        Column("R2, held-out slides", "right", "Of hidden tokens, one value for each magnification."),
+    fields = (
+        Field("Model", "name"),
+        Field("Size", "size"),
+        Field("Objective", "objective"),
+        Field("Sees (mpp)", "sees"),
+        Field("Steps", "steps"),
+        Field("R2, held-out slides", "r2", help="Of hidden tokens, one value for each magnification.", align="right"),
     )
-    return Section("Pretraining", (Text((_TRAINING,)), Table("Region encoders", columns, tuple(rows)), *figures))
+    return Section("Pretraining", (Text((_TRAINING,)), page_table("Region encoders", fields, rows), *figures))
