@@ -196,7 +196,7 @@ class _Training:
             drawn = [rng.permutation(self.regions.of_slide(int(slide)))[:_REGIONS] for slide in slides]
             self.encoder.train()
             score = self._score(drawn, lambda tiles: self.encoder(*tiles, generator=generator).cls)
-            loss = _some(self.targets, slides).training_loss(score).sum()
+            loss = self.targets.of_slides(slides).training_loss(score).sum()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
@@ -212,7 +212,7 @@ class _Training:
             for slide in self.judges
         ]
         losses: Float[np.ndarray, " column"] = (
-            _some(self.targets, self.judges).held_out_loss(torch.cat(scores, dim=1))[:, 0].cpu().numpy()
+            self.targets.of_slides(self.judges).held_out_loss(torch.cat(scores, dim=1))[:, 0].cpu().numpy()
         )
         return losses
 
@@ -251,15 +251,3 @@ class _Training:
 
     def _seed(self, number: int) -> int:
         return int(np.random.SeedSequence([*self.stream, number]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _some(targets: Targets, slides: Int64[np.ndarray, " slide"]) -> Targets:
-    """The targets of some slides, for scores of these alone."""
-    rows = torch.from_numpy(slides).to(targets.value.device)
-    return replace(
-        targets,
-        value=targets.value[:, rows],
-        event=targets.event[rows],
-        learns=targets.learns[:, rows],
-        judges=targets.judges[:, rows],
-    )

@@ -63,6 +63,17 @@ class Targets:
             location=self.location[:, folds],
         )
 
+    def of_slides(self, slides: Int64[np.ndarray, " kept"]) -> "Targets":
+        """Those of some slides, for scores of these alone."""
+        rows = torch.from_numpy(slides).to(self.value.device)
+        return replace(
+            self,
+            value=self.value[:, rows],
+            event=self.event[rows],
+            learns=self.learns[:, rows],
+            judges=self.judges[:, rows],
+        )
+
     def training_loss(self, score: Float[Tensor, "model slide"]) -> Float[Tensor, " model"]:
         """The mean loss of each model over what it learns from."""
         total, amount = self._sums(score, self.learns)
