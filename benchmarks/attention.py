@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     probes = ProbeSettings(attention_steps=arguments.steps, growth=arguments.growth)
-    settings = EvaluateSettings(repeats=1, arms=("mean", "abmil"), arms_at_a_time=1, probes=probes)
+    settings = EvaluateSettings(repeats=1, arms=("mean", "gated-attention"), arms_at_a_time=1, probes=probes)
     found: dict[str, list[float]] = {}
     for number in range(arguments.first, arguments.first + arguments.cohorts):
         started = time.process_time()
@@ -49,7 +49,7 @@ def main() -> None:
         for run in result.runs:
             found.setdefault(run.arm.pooling, []).append(run.interval.estimate)
             line.append(f"{run.arm.pooling} {run.interval.estimate:.3f}")
-        attention = next(run for run in result.runs if run.arm.id.endswith("abmil"))
+        attention = next(run for run in result.runs if run.arm.id.endswith("gated-attention"))
         print(
             f"cohort {number}: {', '.join(line)}; the most steps in {attention.at_edge} of "
             f"{len(attention.predictions)} folds; {'; '.join(attention.chosen)}; "

@@ -55,7 +55,7 @@ def rendered(out: Path, n_slides: int, workers: int, others: list[Path]) -> None
         render_cohort(out / name, settings, workers=workers)
     embedding = EmbedSettings(encoder="filterbank", workers=workers)
     embed_slides([out / "train" / "slides"], out / "train" / "store", embedding)
-    for arm, target in (("contrast", "pairing"), ("0.5/abmil", "gland_type")):
+    for arm, target in (("contrast", "pairing"), ("0.5/gated-attention", "gland_type")):
         labels, folder = out / "train" / "labels.csv", out / f"head-{target}"
         head = fit_head([out / "train" / "store"], labels, target, arm, folder, columns=PATIENTS)
         summary = predict_slides([out / "new" / "slides"], folder, out / f"{target}.csv", store=out / "new" / "store")

@@ -35,7 +35,7 @@ def dry_run(place: Path, out: Path, *changes: str, slides: Path | None = None) -
         "run.device=cpu",
         "evaluation.folds=2",
         "evaluation.repeats=2",
-        "evaluation.arms=[mean, abmil]",
+        "evaluation.arms=[mean, gated-attention]",
         *changes,
     ]
 

@@ -11,15 +11,15 @@ from parfocal.evaluate.arm import Arm
 from parfocal.heads import FoldPrediction
 
 ARMS = (
-    Arm("2", "abmil", "single", "5x", "One magnification", "gated attention"),
-    Arm("0.5", "abmil", "single", "20x", "One magnification", "gated attention"),
+    Arm("2", "gated-attention", "single", "5x", "One magnification", "gated attention"),
+    Arm("0.5", "gated-attention", "single", "20x", "One magnification", "gated attention"),
     Arm("0.5", "mean", "single", "20x", "One magnification", "mean"),
     Arm("", "union", "late", "5x + 20x", "Late fusion", "gated attention over all tiles"),
     Arm(
         "mem/tokens", "mean", "mixed", "contextual tokens", "Region encoder mem", "mean", model="mem", readout="tokens"
     ),
     Arm(
-        "mem/tokens", "abmil", "mixed", "contextual tokens", "Region encoder mem", "gated attention",
+        "mem/tokens", "gated-attention", "mixed", "contextual tokens", "Region encoder mem", "gated attention",
         model="mem", readout="tokens",
     ),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from parfocal.errors import ConfigError, MismatchError, ParfocalWarning, PluginE
 from parfocal.evaluate.arm import ARM_METHODS, Arm
 from parfocal.evaluate.arms import read_arm_bags, table_of_arms
 from parfocal.heads import ProbeSettings, predict
+from parfocal.heads.abmil import fit_abmil
 from parfocal.heads.registry import HEADS, RegisteredHead
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
@@ -21,7 +22,7 @@ from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, writ
 
 MPPS, DIM, N_SLIDES, N_REGIONS = (2.0, 1.0, 0.5), 10, 40, 16
 TILES = [
-    *(f"{mpp}/{method}" for mpp in ("2", "1", "0.5") for method in ("mean", "mlp", "abmil")),
+    *(f"{mpp}/{method}" for mpp in ("2", "1", "0.5") for method in ("mean", "mlp", "gated-attention")),
     *(f"{mpp}/second-moment" for mpp in ("2", "1", "0.5")),
     *("pseudo-coarse", "pseudo-contrast", "concat", "concat-mlp", "late", "union"),
     *("parents", "contrast", "region-mlp", "bilinear"),
@@ -70,10 +71,10 @@ def test_ids_are_stable_and_every_arm_says_what_it_can_know(tiles: EmbeddingSet)
     arms = table_of_arms([tiles])
 
     assert ids(arms) == TILES
-    assert {arm.method for arm in arms} | {"finetune"} == set(ARM_METHODS)
+    assert {arm.method for arm in arms} | {"finetune", "abmil"} == set(ARM_METHODS)
     assert len({arm.label for arm in arms}) == len(arms)
     knows = {arm.id: arm.knows for arm in arms}
-    assert {knows[name] for name in ("2/mean", "1/mlp", "0.5/abmil")} == {"single"}
+    assert {knows[name] for name in ("2/mean", "1/mlp", "0.5/gated-attention")} == {"single"}
     with_regions = {"2/second-moment", "1/second-moment", "0.5/second-moment", "pseudo-coarse", "pseudo-contrast"}
     assert {name for name, one in knows.items() if one == "single, with regions"} == with_regions
     assert {name for name, one in knows.items() if one == "late"} == {"concat", "concat-mlp", "late", "union"}
@@ -84,21 +85,41 @@ def test_ids_are_stable_and_every_arm_says_what_it_can_know(tiles: EmbeddingSet)
 
 
 def test_arms_are_asked_for_by_words(tiles: EmbeddingSet) -> None:
-    assert ids(table_of_arms([tiles], only=["abmil", "parents"])) == ["2/abmil", "1/abmil", "0.5/abmil", "parents"]
-    assert ids(table_of_arms([tiles], only=["0.5"])) == ["0.5/mean", "0.5/mlp", "0.5/abmil", "0.5/second-moment"]
+    assert ids(table_of_arms([tiles], only=["gated-attention", "parents"])) == [
+        "2/gated-attention",
+        "1/gated-attention",
+        "0.5/gated-attention",
+        "parents",
+    ]
+    assert ids(table_of_arms([tiles], only=["0.5"])) == [
+        "0.5/mean",
+        "0.5/mlp",
+        "0.5/gated-attention",
+        "0.5/second-moment",
+    ]
     assert ids(table_of_arms([tiles], only=["1/mean", "union"])) == ["1/mean", "union"]
+
+
+def test_abmil_is_there_where_it_is_named_and_only_there(tiles: EmbeddingSet) -> None:
+    assert not any(arm.method == "abmil" for arm in table_of_arms([tiles]))
+    assert not any(arm.method == "abmil" for arm in table_of_arms([tiles], only=["0.5", "late"]))
+    assert ids(table_of_arms([tiles], only=["abmil"])) == ["2/abmil", "1/abmil", "0.5/abmil"]
+    (named,) = table_of_arms([tiles], only=["0.5/abmil"])
+    assert (named.label, named.pool, named.is_random) == ("20x (0.5 mpp): ABMIL", fit_abmil, True)
 
 
 def test_an_arm_that_averages_others_brings_them(tiles: EmbeddingSet) -> None:
     arms = table_of_arms([tiles], only=["contrast", "late"])
 
-    assert ids(arms) == ["2/abmil", "1/abmil", "0.5/abmil", "late", "contrast"]
+    assert ids(arms) == ["2/gated-attention", "1/gated-attention", "0.5/gated-attention", "late", "contrast"]
     assert arms[3].average_of == (0, 1, 2)
 
 
 def test_an_unknown_word_is_one_line_with_those_that_are_known(tiles: EmbeddingSet) -> None:
-    with pytest.raises(ConfigError, match=r"no arm 'attention'; these sets allow 2, mean, mlp, abmil") as caught:
-        table_of_arms([tiles], only=["abmil", "attention"])
+    with pytest.raises(
+        ConfigError, match=r"no arm 'attention'; these sets allow 2, mean, mlp, gated-attention"
+    ) as caught:
+        table_of_arms([tiles], only=["gated-attention", "attention"])
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="needs a model"):
         table_of_arms([tiles], only=["finetune"])
@@ -107,7 +128,7 @@ def test_an_unknown_word_is_one_line_with_those_that_are_known(tiles: EmbeddingS
 def test_one_magnification_has_nothing_to_pair(tmp_path: Path) -> None:
     arms = table_of_arms([write_set(tmp_path, mpps=(0.5,), n_slides=1)])
 
-    assert ids(arms) == ["0.5/mean", "0.5/mlp", "0.5/abmil", "0.5/second-moment"]
+    assert ids(arms) == ["0.5/mean", "0.5/mlp", "0.5/gated-attention", "0.5/second-moment"]
 
 
 def test_two_sets_of_tiles_are_told_apart(tiles: EmbeddingSet, tmp_path: Path) -> None:
@@ -147,10 +168,10 @@ def test_controls_are_called_what_they_are(tmp_path: Path) -> None:
     own = arms[len(TILES) :]
     assert len({arm.id for arm in arms}) == len(arms)
     assert [arm.id for arm in own] == [
-        "random/cls/mean", "random/cls/abmil", "random/cls/second-moment",
-        "random/tokens/mean", "random/tokens/abmil", "random/tokens/contrast", "random/finetune",
-        "fine/cls/mean", "fine/cls/abmil", "fine/cls/second-moment",
-        "fine/tokens/mean", "fine/tokens/abmil", "fine/tokens/second-moment",
+        "random/cls/mean", "random/cls/gated-attention", "random/cls/second-moment",
+        "random/tokens/mean", "random/tokens/gated-attention", "random/tokens/contrast", "random/finetune",
+        "fine/cls/mean", "fine/cls/gated-attention", "fine/cls/second-moment",
+        "fine/tokens/mean", "fine/tokens/gated-attention", "fine/tokens/second-moment",
         "fine/finetune",
     ]  # fmt: skip
     assert {arm.family for arm in own if arm.id.startswith("random")} == {"Region encoder random, random weights"}

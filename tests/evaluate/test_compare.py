@@ -152,7 +152,7 @@ def test_the_user_may_name_the_primary_arm_and_only_a_mixed_one() -> None:
     by_id = made.result(primary="mem/tokens/mean").primary
     assert by_id is not None
     assert by_id.mixed == 4
-    with pytest.raises(ConfigError, match="Name one of: mem/tokens/mean; mem/tokens/abmil"):
+    with pytest.raises(ConfigError, match="Name one of: mem/tokens/mean; mem/tokens/gated-attention"):
         made.result(primary="20x")
 
 

@@ -32,7 +32,17 @@ def store(tmp_path: Path) -> Path:
 
 
 def call(store: Path, out: Path, *more: str) -> list[str]:
-    flags = ["--labels", str(store.parent / "labels.csv"), "--target", "y", "-o", str(out), "--arms", "abmil", "mean"]
+    flags = [
+        "--labels",
+        str(store.parent / "labels.csv"),
+        "--target",
+        "y",
+        "-o",
+        str(out),
+        "--arms",
+        "gated-attention",
+        "mean",
+    ]
     return ["evaluate", str(store), *flags, "--folds", "2", "--repeats", "1", "--components", "2", *more]
 
 
@@ -54,7 +64,7 @@ def test_page_terminal_and_json_name_a_network_that_wanted_to_train_longer(
     # So does a head, where it is fitted.
     head = ["fit", *call(store, tmp_path / "head", *few)[1:]]
     at = head.index("--arms")
-    assert main([*head[:at], "--arm", "0.5/abmil", *head[at + 3 :]]) == 0
+    assert main([*head[:at], "--arm", "0.5/gated-attention", *head[at + 3 :]]) == 0
     assert "it chose the most training steps that it was offered" in capsys.readouterr().err
 
     # The twin: a rate so high that the first steps are the best says nothing.

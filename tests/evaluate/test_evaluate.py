@@ -27,7 +27,7 @@ QUICK = EvaluateSettings(
     folds=4, repeats=2, probes=ProbeSettings(components=(8, 16), attention_steps=8, growth=1, inner_folds=3)
 )
 MEANS = QUICK.model_copy(update={"arms": ("mean",), "folds": 5})
-ARMS = ("mean", "abmil", "second-moment", "concat", "late", "union", "contrast")
+ARMS = ("mean", "gated-attention", "second-moment", "concat", "late", "union", "contrast")
 COARSE, FINE = 2.0, 0.5
 
 PATIENTS = CohortColumns(group="patient")
@@ -318,7 +318,7 @@ def test_seeds_of_a_network_are_averaged_and_their_spread_is_told_apart(cohort: 
 
     one, two = run(1), run(2)
 
-    assert [run.arm.method for run in two.runs] == ["mean", "abmil", "abmil", "late"]
+    assert [run.arm.method for run in two.runs] == ["mean", "gated-attention", "gated-attention", "late"]
     assert [run.seed_sd is None for run in two.runs] == [True, False, False, False]
     assert all(run.seed_sd is None for run in one.runs)
     np.testing.assert_array_equal(one.runs[0].predictions[0].score, two.runs[0].predictions[0].score)
@@ -383,7 +383,7 @@ def test_an_arm_costs_the_tiles_that_must_be_embedded_for_it(cohort: Written) ->
     found = dict(zip([arm.id for arm in arms], encodings_per_slide([tiles, regions], arms, tiles.slides), strict=True))
 
     coarse, fine = float(N_REGIONS), 4.0 * N_REGIONS
-    assert (found["2/mean"], found["0.5/abmil"]) == (coarse, fine)
+    assert (found["2/mean"], found["0.5/gated-attention"]) == (coarse, fine)
     assert {found[name] for name in ("pseudo-coarse", "pseudo-contrast")} == {fine}  # coarse tiles are not read
     assert {found[name] for name in ("concat", "parents", "contrast", "oracle/cls/mean")} == {coarse + fine}
     alone = table_of_arms([regions])

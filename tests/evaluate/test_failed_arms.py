@@ -101,14 +101,14 @@ def raises_later(number: int, score: np.ndarray) -> np.ndarray:
 def test_an_arm_that_fails_in_some_fold_has_a_reason_and_the_others_have_their_numbers(
     spoil: Spoil | Exception, reason: str, tmp_path: Path
 ) -> None:
-    good = [arm("2/abmil", "single"), arm("mem/abmil", "mixed")]
+    good = [arm("2/gated-attention", "single"), arm("mem/gated-attention", "mixed")]
     without = compared(good)
-    with pytest.warns(ParfocalWarning, match=r"1 of 3 arms failed.*0\.5/abmil: known"):
-        found = compared([good[0], arm("0.5/abmil", "single", spoil), good[1]])
+    with pytest.warns(ParfocalWarning, match=r"1 of 3 arms failed.*0\.5/gated-attention: known"):
+        found = compared([good[0], arm("0.5/gated-attention", "single", spoil), good[1]])
 
-    assert [run.arm.id for run in found.runs] == ["2/abmil", "mem/abmil"]
+    assert [run.arm.id for run in found.runs] == ["2/gated-attention", "mem/gated-attention"]
     assert [run.interval for run in found.runs] == [run.interval for run in without.runs]
-    assert [(one.arm.id, one.reason) for one in found.failed] == [("0.5/abmil", reason)]
+    assert [(one.arm.id, one.reason) for one in found.failed] == [("0.5/gated-attention", reason)]
     assert found.best_single == 0
     assert any("best of those that did not fail" in note for note in found.notes)
     assert found.primary is not None
@@ -116,36 +116,36 @@ def test_an_arm_that_fails_in_some_fold_has_a_reason_and_the_others_have_their_n
     result = write_evaluation({"t": found}, tmp_path, settings={}, seed=0, inputs={})
     assert result.exit_status == 3
     rows = {row["id"]: row for row in rows_of(tmp_path / "results.csv")}
-    assert rows["0.5/abmil"]["failed"] == reason
-    assert rows["0.5/abmil"]["value"] == ""
-    assert not rows["2/abmil"]["failed"]
-    assert float(rows["2/abmil"]["value"]) == without.runs[0].interval.estimate
+    assert rows["0.5/gated-attention"]["failed"] == reason
+    assert rows["0.5/gated-attention"]["value"] == ""
+    assert not rows["2/gated-attention"]["failed"]
+    assert float(rows["2/gated-attention"]["value"]) == without.runs[0].interval.estimate
     told = json.loads((tmp_path / "results.json").read_text())["targets"]["t"]["failed"]
-    assert [(one["id"], one["reason"]) for one in told] == [("0.5/abmil", reason)]
+    assert [(one["id"], one["reason"]) for one in told] == [("0.5/gated-attention", reason)]
     assert "arms that failed" in (tmp_path / "report.html").read_text()
 
 
 def test_an_arm_that_averages_a_failed_one_has_failed_too() -> None:
     arms = [
-        arm("2/abmil", "single"),
-        arm("0.5/abmil", "single", some_nan),
+        arm("2/gated-attention", "single"),
+        arm("0.5/gated-attention", "single", some_nan),
         arm("late", "late", average_of=(0, 1)),
         arm("both", "late", average_of=(0,)),
     ]
     with pytest.warns(ParfocalWarning, match="2 of 4 arms failed"):
         found = compared(arms)
 
-    assert [one.reason for one in found.failed][1] == "it averages 0.5/abmil: known, which failed"
-    assert [(run.arm.id, run.arm.average_of) for run in found.runs] == [("2/abmil", ()), ("both", (0,))]
+    assert [one.reason for one in found.failed][1] == "it averages 0.5/gated-attention: known, which failed"
+    assert [(run.arm.id, run.arm.average_of) for run in found.runs] == [("2/gated-attention", ()), ("both", (0,))]
 
 
 def test_a_primary_comparison_whose_arm_failed_is_told_and_nothing_takes_its_place(tmp_path: Path) -> None:
-    arms = [arm("2/abmil", "single"), arm("mem/abmil", "mixed", some_nan), arm("other", "mixed")]
+    arms = [arm("2/gated-attention", "single"), arm("mem/gated-attention", "mixed", some_nan), arm("other", "mixed")]
     with pytest.warns(ParfocalWarning, match="no other arm takes its place"):
-        found = compared(arms, primary="mem/abmil")
+        found = compared(arms, primary="mem/gated-attention")
 
     assert found.primary is None
-    assert "mem/abmil: known\u201d, which failed (its scores are not finite" in found.missing_primary
+    assert "mem/gated-attention: known\u201d, which failed (its scores are not finite" in found.missing_primary
     result = write_evaluation({"t": found}, tmp_path, settings={}, seed=0, inputs={})
     (row,) = [row for row in rows_of(tmp_path / "summary.csv") if row["comparison"] == "primary"]
     assert row["failed"] == found.missing_primary
@@ -154,7 +154,11 @@ def test_a_primary_comparison_whose_arm_failed_is_told_and_nothing_takes_its_pla
 
 
 def test_a_primary_comparison_without_anything_to_beat_is_told() -> None:
-    arms = [arm("2/abmil", "single", some_nan), arm("0.5/abmil", "single", raises_later), arm("mem", "mixed")]
+    arms = [
+        arm("2/gated-attention", "single", some_nan),
+        arm("0.5/gated-attention", "single", raises_later),
+        arm("mem", "mixed"),
+    ]
     with pytest.warns(ParfocalWarning, match="every single magnification that it should beat failed"):
         found = compared(arms)
 
@@ -167,14 +171,16 @@ def test_a_fit_for_the_test_cohort_that_fails_is_the_arms_failure() -> None:
         return score * np.nan if len(score) == N else score  # only the test cohort is scored whole
 
     with pytest.warns(ParfocalWarning, match="fitted on all slides for the test cohort: its scores are not finite"):
-        found = compared([arm("2/abmil", "single"), arm("0.5/abmil", "single", spoil)], external=True)
+        found = compared(
+            [arm("2/gated-attention", "single"), arm("0.5/gated-attention", "single", spoil)], external=True
+        )
 
-    assert [run.arm.id for run in found.runs] == ["2/abmil"]
+    assert [run.arm.id for run in found.runs] == ["2/gated-attention"]
     assert found.runs[0].external is not None
 
 
 def test_nothing_of_a_failed_arm_is_kept_and_a_kept_nan_is_no_result(tmp_path: Path) -> None:
-    good = arm("2/abmil", "single")
+    good = arm("2/gated-attention", "single")
     with pytest.warns(ParfocalWarning, match="1 of 2 arms failed"):
         compared([good, arm("x/abmix", "single", some_nan)], tmp_path)
     (file,) = tmp_path.glob("*.npz")
@@ -193,7 +199,7 @@ def test_nothing_of_a_failed_arm_is_kept_and_a_kept_nan_is_no_result(tmp_path: P
 
 def test_a_stop_is_no_failure_of_an_arm() -> None:
     with pytest.raises(KeyboardInterrupt):
-        compared([arm("2/abmil", "single"), arm("0.5/abmil", "single", KeyboardInterrupt())])
+        compared([arm("2/gated-attention", "single"), arm("0.5/gated-attention", "single", KeyboardInterrupt())])
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

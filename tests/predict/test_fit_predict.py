@@ -85,7 +85,7 @@ def test_slides_are_embedded_as_the_head_expects_and_give_what_the_store_gives(
     assert len(by_store.predicted) == len(by_slides.predicted) == len(again.predicted) == len(scanned.new_is_red)
 
 
-@pytest.mark.parametrize("arm", ["mem/tokens/abmil"])
+@pytest.mark.parametrize("arm", ["mem/tokens/gated-attention"])
 def test_a_prediction_does_not_depend_on_the_other_slides(scanned: Scanned, tmp_path: Path, arm: str) -> None:
     head = fit_red(scanned, tmp_path / "head", arm).path
     together = predict_slides([scanned.new_store], head, tmp_path / "together.csv")

@@ -47,7 +47,7 @@ QUICK: dict[str, Any] = {
     "evaluation.probes": {"components": [4], "inner_folds": 2, "attention_steps": 4, "attention_instances": 4},
 }
 
-FEW = {"evaluation.arms": ["mean", "0.5/abmil", "mem/cls/abmil"]}
+FEW = {"evaluation.arms": ["mean", "0.5/gated-attention", "mem/cls/gated-attention"]}
 
 
 def write_slides(root: Path, numbers: range) -> Path:
@@ -338,7 +338,11 @@ def test_a_slide_that_fails_is_named_on_the_page_and_the_rest_goes_on(
 
 
 def test_a_model_whose_training_diverges_takes_only_its_own_arms_with_it(small: dict[str, Any], place: Path) -> None:
-    changes = {**small, "models": {"wild": {"lr": 1e30}, "mem": {}}, "evaluation.arms": ["0.5/abmil", "cls/abmil"]}
+    changes = {
+        **small,
+        "models": {"wild": {"lr": 1e30}, "mem": {}},
+        "evaluation.arms": ["0.5/gated-attention", "cls/gated-attention"],
+    }
     with pytest.warns(ParfocalWarning) as caught:
         result = run_study(the_paper(place, **changes), place / "diverged")
     target = result.evaluation.targets["striped"]
@@ -346,8 +350,8 @@ def test_a_model_whose_training_diverges_takes_only_its_own_arms_with_it(small: 
     assert result.exit_status == 3
     assert "the loss is nan" in result.failed_models["wild"]
     assert list(result.models) == ["mem"]
-    assert [run.arm.id for run in target.runs] == ["0.5/abmil", "mem/cls/abmil"]
-    assert [one.arm.id for one in target.failed] == ["wild/cls/abmil"]
+    assert [run.arm.id for run in target.runs] == ["0.5/gated-attention", "mem/cls/gated-attention"]
+    assert [one.arm.id for one in target.failed] == ["wild/cls/gated-attention"]
     assert "its region encoder failed: ParfocalError: pretraining stopped" in target.failed[0].reason
     # The first model that learns is what the comparison was to be about, and no other takes its place.
     assert target.primary is None

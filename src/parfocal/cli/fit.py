@@ -44,7 +44,7 @@ def fit(
 
     Args:
         inputs: the output folder of a study; or stores, or folders of single sets.
-        arm: the arm's id, such as contrast or 0.5/abmil, or its label in a report; an unknown one lists them all.
+        arm: the arm's id, such as contrast or 0.5/mean, or its label in a report; an unknown one lists them all.
         output: the folder of the head.
         target: column to predict; of a study one of its targets, not needed where it has one.
         labels: a CSV or an Excel workbook (.xlsx) with a column slide, the target and the group; not with a study.

@@ -15,7 +15,7 @@ ArmKind = Literal["single", "late", "mixed"]
 Knowledge = Literal["single", "single, with regions", "late", "mixed"]
 """The same, with those apart that know of one magnification which tiles lie in one region."""
 
-ATTENTIVE = "abmil"
+ATTENTIVE = "gated-attention"
 """The method of the primary comparison."""
 
 
@@ -37,7 +37,12 @@ class Method:
 ARM_METHODS: Mapping[str, Method] = {
     "mean": Method("mean of a slide's vectors, linear model (logistic, least squares or hazards)", "mean"),
     "mlp": Method("mean of a slide's vectors, one hidden layer", "mlp"),
-    "abmil": Method("gated attention over a slide's vectors", "attention"),
+    "gated-attention": Method("gated attention over a slide's vectors, a small network trained shortly", "attention"),
+    "abmil": Method(
+        "the gated attention of Ilse, Tomczak and Welling (2018) at its published width and training; slow, and only "
+        "where it is named",
+        "abmil",
+    ),
     "second-moment": Method(
         "second moment of the regions' means of one magnification, stacked with slide means",
         "contrast",
@@ -97,6 +102,7 @@ class Arm:
         is_control: whether it is there to show what learning brings, as a model of random weights is.
         is_random: whether its fit draws random numbers, so that another seed gives another result.
         reads: the digest of what the probe reads beside bags, such as a model; empty without.
+        by_request: whether it takes so long that it is there only where its method is named.
     """
 
     source: str
@@ -113,10 +119,11 @@ class Arm:
     is_control: bool = False
     is_random: bool = False
     reads: str = ""
+    by_request: bool = False
 
     @property
     def id(self) -> str:
-        """What it is asked for by, unique in its table: source and method, such as `0.5/abmil` or `mem/cls/mean`."""
+        """What it is asked for by, unique in its table: source and method, such as `0.5/mlp` or `mem/cls/mean`."""
         return f"{self.source}/{self.method}" if self.source else self.method
 
     @property
@@ -143,21 +150,24 @@ def arm_label(arms: Sequence[Arm], place: int) -> str:
 
 
 def choose_arms(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
-    """The arms that some word asks for, in the order of the table, with those that they average; all without a word.
+    """The arms that some word asks for, in the order of the table, with those that they average.
 
-    A word is a method, an arm's id, or neighbouring parts of ids: `abmil`, `0.5/abmil`, `0.5`, `mem`, `mem/cls`, `cls`.
+    Without a word it is all but those by request. A word is a method, an arm's id, or neighbouring parts of ids: `mlp`,
+    `0.5/mlp`, `0.5`, `mem`, `mem/cls`, `cls`.
 
     Raises:
         ConfigError: a word asks for none.
     """
-    if not only:
-        return tuple(arms)
     for word in only:
         if not any(_asks_for(word, arm) for arm in arms):
             words = dict.fromkeys(part for arm in arms for part in arm.id.split("/"))
             hint = " It needs a model (--models FOLDER)." if word == "finetune" else ""
             raise ConfigError(f"there is no arm {word!r}; these sets allow {', '.join(words)}, or an id.{hint}")
-    kept = {place for place, arm in enumerate(arms) if any(_asks_for(word, arm) for word in only)}
+    kept = {
+        place
+        for place, arm in enumerate(arms)
+        if (any(_asks_for(word, arm) for word in only) if only else not arm.by_request)
+    }
     kept |= {other for place in kept for other in arms[place].average_of}
     order = sorted(kept)
     return tuple(
@@ -167,4 +177,5 @@ def choose_arms(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
 
 
 def _asks_for(word: str, arm: Arm) -> bool:
-    return f"/{word.strip('/')}/" in f"/{arm.id}/"
+    names_method = not arm.by_request or arm.method in word.split("/")
+    return names_method and f"/{word.strip('/')}/" in f"/{arm.id}/"

@@ -132,7 +132,7 @@ class _Tiles:
 
 
 def _single_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
-    return one.each(["mean", "mlp", ATTENTIVE, *_more("means", "tiles")], "single", "One magnification")
+    return one.each(["mean", "mlp", ATTENTIVE, "abmil", *_more("means", "tiles")], "single", "One magnification")
 
 
 def _region_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
@@ -198,6 +198,7 @@ def _region_encoder_arms(number: int, one: EmbeddingSet) -> list[Arm]:
         for method in (
             "mean",
             ATTENTIVE,
+            "abmil",
             "contrast" if several and not of_regions else "second-moment",
             *_more("means", "tiles"),
         )
@@ -240,7 +241,16 @@ def _arm(source: str, method: str, knows: Knowledge, name: str, family: str, **m
     head = HEADS.get(how.head)
     pool = more.pop("pool", head.fit)
     return Arm(
-        source, method, knows, name, family, how.pooling or head.label, pool=pool, is_random=head.is_random, **more
+        source,
+        method,
+        knows,
+        name,
+        family,
+        how.pooling or head.label,
+        pool=pool,
+        is_random=head.is_random,
+        by_request=head.by_request,
+        **more,
     )
 
 

@@ -231,7 +231,8 @@ _METHOD = (
     "training steps, rank). Nothing from a test fold has a say in any of them. Cross-scale contrast, and the second "
     "moment, are offered more: directions sharpened by how the regions group, and a bend fitted with six numbers. A "
     "region encoder that is trained on is offered fewer: two poolings and four numbers of steps.",
-    "Gated attention is that of Ilse, Tomczak and Welling (2018). Cross-scale contrast is what the products of two "
+    "Gated attention pools as Ilse, Tomczak and Welling (2018) do, in a small network that is trained shortly; theirs, "
+    "at its published width and training, is the arm ABMIL. Cross-scale contrast is what the products of two "
     "magnifications within regions have to do with the label: its leading directions, stacked with the slide means; "
     "with one kind of vector it is the second moment of that.",
     "Scores of different folds come from different fits and are never ranked together. Only the calibration puts the "

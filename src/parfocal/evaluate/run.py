@@ -50,12 +50,13 @@ class EvaluateSettings(Settings):
         "grouped", description="What is tested together: groups at random, whole sites, one site, or one group."
     )
     arms: tuple[str, ...] = Field(
-        (), description="Arms to run, by method, magnification or id, such as abmil, 0.5, 0.5/abmil; none runs all."
+        (),
+        description="Arms to run, by method, magnification or id, such as mlp, 0.5, 0.5/mlp; none runs all but abmil.",
     )
     seeds: int = Field(1, ge=1, description="Seeds that networks are fitted with in every fold; scores are averaged.")
     primary: str | None = Field(
         None,
-        description="Mixed arm of the primary comparison: its id such as mem/tokens/abmil, or its label's beginning.",
+        description="Mixed arm of the primary comparison: its id such as mem/tokens/mean, or its label's beginning.",
     )
     most_instances: int = Field(
         1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."

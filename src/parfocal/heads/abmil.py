@@ -172,5 +172,12 @@ def _rows(bags: Sequence[Bag], maps: Sequence[AffineMap], slide: int, device: to
 
 
 HEAD = RegisteredHead(
-    "abmil", "ABMIL as published", "tiles", FittedAbmil.load, fit_abmil, takes_several=True, is_random=True
+    "abmil",
+    "ABMIL",
+    "tiles",
+    FittedAbmil.load,
+    fit_abmil,
+    takes_several=True,
+    is_random=True,
+    by_request=True,
 )

@@ -32,6 +32,7 @@ class RegisteredHead(Plugin):
             model, and is made where that is known.
         takes_several: whether it takes the bags of several magnifications at once.
         is_random: whether its fit draws random numbers, so that another seed gives another result.
+        by_request: whether it takes so long that it makes arms only where it is named.
     """
 
     label: str
@@ -40,6 +41,7 @@ class RegisteredHead(Plugin):
     fit: Fit | None = None
     takes_several: bool = False
     is_random: bool = False
+    by_request: bool = False
 
     def guarded(self, origin: Origin) -> "RegisteredHead":
         """The same as it comes from another package."""

@@ -41,7 +41,7 @@ __all__ = ["CellJob", "Failure", "Labels", "Protocol", "attempt_job", "is_done",
 
 RESULT = "result.json"
 # What says most of a cell; the other poolings would take most of the time, cell by cell.
-_METHODS = frozenset({"mean", "abmil", "second-moment", "contrast", "concat", "late", "union"})
+_METHODS = frozenset({"mean", "gated-attention", "second-moment", "contrast", "concat", "late", "union"})
 _RANDOM_WEIGHTS, _FIT, _SCORE = 21, 22, 23
 _MONITORS = ("rank_me_cls", "token_cosine", "retention_r2", "slide_probe", "slide_probe_chance")
 
