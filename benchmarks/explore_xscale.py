@@ -40,7 +40,7 @@ def on_xscale(work: Path, workers: int, design: str) -> Path:
     store = work / "xscale"
     if not (store / "labels.csv").is_file():
         write_cohort(draw_cohort(COHORT), store)
-    settings = ExploreSettings(workers=workers, devices=("cpu",), regions=384, probes=PROBES)
+    settings = ExploreSettings(workers=workers, device=("cpu",), regions=384, probes=PROBES)
     out = work / "explored-xscale"
     explore_designs(
         DESIGNS / design,
@@ -58,7 +58,7 @@ def on_xscale(work: Path, workers: int, design: str) -> Path:
 def on_slide(work: Path, slide: Path, encoder: str, workers: int) -> Path:
     store = work / f"slide-{encoder}"
     embed_slides([slide], store, EmbedSettings(encoder=encoder))
-    settings = ExploreSettings(workers=workers, devices=("cpu",))
+    settings = ExploreSettings(workers=workers, device=("cpu",))
     out = work / f"explored-{encoder}"
     explore_designs(DESIGNS / "design-colon.yaml", store, out, settings, progress=tell)
     return out

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from parfocal.bags import RepresentSettings, represent_regions
-from parfocal.cohort import Target
+from parfocal.cohort import LabelColumns, Target
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
@@ -72,7 +72,7 @@ def main() -> int:
         [Target("tumour", positive="tumour")],
         out / "report",
         EvaluateSettings(scheme="leave-one-group-out"),
-        group="case",
+        columns=LabelColumns(group="case"),
         count="slide",
     )
     for run in result.targets["tumour"].runs:

@@ -4,15 +4,15 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from parfocal.errors import ConfigError, ParfocalDeprecationWarning
 from parfocal.files import file_digest8
 from parfocal.geometry import format_mpp, whole_ratio
 
-__all__ = ["WAYS_TO_TISSUE", "GridConfig", "Settings", "first_problem", "parse_yaml", "read_yaml", "renamed"]
+__all__ = ["WAYS_TO_TISSUE", "Devices", "GridConfig", "Settings", "first_problem", "parse_yaml", "read_yaml", "renamed"]
 
 WAYS_TO_TISSUE = ("default", "otsu", "none")
 """The ways to find tissue that need no file."""
@@ -116,9 +116,26 @@ def renamed(values: Any, names: Mapping[str, str]) -> Any:
     if not isinstance(values, Mapping):
         return values
     for name in names.keys() & values.keys():
-        text = f"the setting {name} is called {names[name]} now; the old name goes with version 0.3."
+        both = f" Both are there, and {names[name]} counts." if names[name] in values else ""
+        text = f"the setting {name} is called {names[name]} now; the old name goes with version 0.3.{both}"
         warnings.warn(text, ParfocalDeprecationWarning, stacklevel=2)
-    return {names.get(name, name): value for name, value in values.items()}
+    return {names[name]: values[name] for name in names if name in values} | {
+        name: value for name, value in values.items() if name not in names
+    }
+
+
+def _each_device(value: Any) -> Any:
+    """A device alone is one of them, and a number says how many GPUs."""
+    if isinstance(value, (str, int)):
+        value = (str(value),)
+    if isinstance(value, (list, tuple)) and len(value) == 1 and str(value[0]).isdigit():
+        count = int(value[0])
+        return ("auto",) if count == 1 else tuple(f"cuda:{number}" for number in range(count))
+    return value
+
+
+Devices = Annotated[tuple[str, ...], BeforeValidator(_each_device), Field(min_length=1)]
+"""Where processes run, each on one: auto, cpu, mps, cuda:0 cuda:1."""
 
 
 class GridConfig(Settings):

@@ -81,6 +81,24 @@ def test_a_reader_that_goes_away_is_no_event(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device is full here")
+@pytest.mark.parametrize("arguments", [["--help"], ["encoders"], ["encoders", "--json"], ["embed", "--help"]])
+def test_a_full_disk_below_stdout_is_named(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = run(*arguments, stdout=full)
+
+    command = "" if "--help" in arguments else f" {arguments[0]}"
+    assert (done.returncode, done.stderr) == (1, f"parfocal{command}: cannot use stdout: No space left on device.\n")
+
+
+@pytest.mark.parametrize("arguments", ["encoders", "--version", "embed --help"])
+def test_a_closed_stdout_is_no_fault(arguments: str) -> None:
+    call = f"'{sys.executable}' -m parfocal {arguments} >&-"
+    done = subprocess.run(["sh", "-c", call], text=True, stderr=subprocess.PIPE, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("name", "flag"), [*((name, "--help") for name in COMMANDS), ("embed", "-h")])
 def test_help_is_what_the_parser_says(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, flag]) == 0

@@ -40,6 +40,30 @@ def dry_run(place: Path, out: Path, *changes: str, slides: Path | None = None) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("named", "absent"),
+    [([], "--slides and --labels"), (["--slides", "."], "--labels"), (["--labels", "labels.csv"], "--slides")],
+)
+def test_a_study_that_comes_along_says_what_a_user_has_to_name(
+    named: list[str], absent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "demo", *named, "--dry-run"]) == 2
+
+    assert f"without a cohort; {absent} must be given" in capsys.readouterr().err
+
+
+def test_a_target_is_named_in_place_of_the_files(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = dry_run(place, tmp_path / "out", "labels.targets=[TARGET]")
+    assert main(call) == 2
+    assert "no column 'TARGET'" in (said := capsys.readouterr().err)
+    assert "--target COLUMN" in said
+
+    assert main([*dry_run(place, tmp_path / "out", "models={}"), "--target", "b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["targets"] == ["b"]
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -280,7 +280,7 @@ def test_a_study_and_its_plan_name_the_slides_whose_index_is_damaged(few: Path, 
 @LEFT_OUT
 def test_every_cell_of_an_exploration_leaves_the_same_slides_out(spoilt: Path, tmp_path: Path) -> None:
     design = Design(seeds=(0,), base={"size": "T", "steps": 1, "batch": 16, "precision": "float32"}, axes={})
-    how = ExploreSettings(devices=("cpu",), regions=16, folds=3, holdout=0.25, probes=PROBES)
+    how = ExploreSettings(device=("cpu",), regions=16, folds=3, holdout=0.25, probes=PROBES)
 
     result = explore_designs(design, spoilt, tmp_path / "out", how)
 

@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_to_the_curve_of_one_that_was_not(make_set: MakeSet
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize("changes", [{"workers": 0}, {"workers": 3, "cache_mib": 0}])
+@pytest.mark.parametrize("changes", [{"read_threads": 0}, {"read_threads": 3, "cache_mib": 0}])
 def test_threads_and_memory_do_not_change_the_curve(make_set: MakeSet, tmp_path: Path, changes: dict[str, int]) -> None:
     tiles = make_set((6, 9, 5, 7), absent=0.3)
     pretrain_encoder(tiles, tmp_path / "a", SMALL)
@@ -96,7 +96,7 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet
     events: list[PretrainEvent] = []
     first = pretrain_encoder(tiles, tmp_path / "m", SMALL, on_event=events.append)
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()}
-    again = pretrain_encoder(tiles, tmp_path / "m", SMALL.model_copy(update={"workers": 0}))
+    again = pretrain_encoder(tiles, tmp_path / "m", SMALL.model_copy(update={"read_threads": 0}))
 
     assert (first.was_finished, again.was_finished) == (False, True)
     assert again.metrics == first.metrics

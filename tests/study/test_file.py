@@ -97,7 +97,7 @@ def test_what_is_set_beside_paths_in_short_keeps_them(file: Path) -> None:
         ("models.mem.lr", -1, "models.mem.lr: Input should be greater than 0"),
         ("models.mem.learning_rate", 1, "models.mem.learning_rate: there is no such setting"),
         ("models.a/b", {}, "models.a/b: use letters"),
-        ("models.mem.devices", 4, "models.mem.devices: a study is one process"),
+        ("models.mem.device", ["cuda:0", "cuda:1"], "models.mem.device: a study is one process"),
         ("seed", 1, "seed: there is no such setting"),
         ("evaluation.probes.componentz", 1, "evaluation.probes.componentz: there is no such setting"),
         ("grid.region_um", 500, "grid: region_um=500 is not a whole number"),

@@ -379,8 +379,9 @@ def test_the_device_of_a_study_reaches_every_stage(
                     update={"probes": settings.probes.model_copy(update={"device": "cpu"})}
                 )
             else:
-                told[name] = settings.device
-                arguments[place_of_settings] = settings.model_copy(update={"device": "cpu"})
+                several = isinstance(settings.device, tuple)
+                told[name] = settings.device[0] if several else settings.device
+                arguments[place_of_settings] = settings.model_copy(update={"device": ("cpu",) if several else "cpu"})
             return real(*arguments, **named)
 
         monkeypatch.setattr(owner, name, run)

@@ -1,8 +1,9 @@
 """The command line: every command parses, calls the public function of the same name, and prints.
 
 Data goes to stdout, progress and warnings to stderr. Exit status: 0 done, 1 nothing could be done, 2 wrong usage,
-3 some slides failed and the rest is done, 130 and 143 stopped by Ctrl-C and by SIGTERM. A command's module is imported
-only when it is called, so that `parfocal --help` answers at once and the steps that need no torch never import it.
+3 some slides failed and the rest is done, 130 and 143 stopped by Ctrl-C and by SIGTERM, 141 nobody reads it any more.
+A command's module is imported only when it is called, so that `parfocal --help` answers at once and the steps that need
+no torch never import it.
 """
 
 import importlib
@@ -11,11 +12,10 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TextIO
 
 from parfocal.cli.help import stored_help
-from parfocal.cli.lines import say, tell
+from parfocal.cli.lines import discard_output, say, tell
 from parfocal.cli.stopping import leave_threads, stoppable
 from parfocal.errors import ConfigError, ParfocalDeprecationWarning, ParfocalError, ParfocalWarning
 from parfocal.version import __version__
@@ -67,6 +67,12 @@ FUNCTIONS = {
 # An address of the validation library in an error about a flag helps nobody; it is read when the first error is shown.
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
+_OLD_OPTIONS = {
+    "pretrain": {"--devices": "--device", "--workers": "--read-threads"},
+    "explore": {"--devices": "--device"},
+}
+"""Options under another name than they have now; they go with version 0.3."""
+
 _OVERVIEW = """\
 parfocal {version}: whole-slide images at several magnifications at once.
 
@@ -93,8 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _main(argv)
         finally:  # also where the parser ends the program, after a help text
             sys.stdout.flush()
-    except BrokenPipeError:
-        status = _reader_is_gone()
+    except BrokenPipeError:  # nobody reads it any more, as after `| head`: the status of a program that SIGPIPE ends
+        discard_output()
+        status = 128 + signal.SIGPIPE
+    except OSError as error:
+        tell(f"parfocal: cannot use stdout: {error.strerror or error}.")
+        status = 1
     if argv is None:
         leave_threads(status)
     return status
@@ -125,6 +135,10 @@ def _main(argv: Sequence[str] | None) -> int:
         warnings.simplefilter("default", ParfocalDeprecationWarning)
         warnings.showwarning = _show_warning
         status = 0
+        for old, new in _OLD_OPTIONS.get(name, {}).items():
+            if old in rest:
+                tell(f"parfocal {name}: {old} is called {new} now; the old name goes with version 0.3.")
+                rest = [new if argument == old else argument for argument in rest]
         try:
             status = _run(name, rest, show_traceback=show_traceback)
         except KeyboardInterrupt:
@@ -134,16 +148,6 @@ def _main(argv: Sequence[str] | None) -> int:
             tell(f"parfocal {name}: stopped{kept}.")
             return 128 + signals[0]
         return status
-
-
-def _reader_is_gone() -> int:
-    """What comes back when nobody reads stdout any more, as after `| head`: the status of a program that SIGPIPE ends.
-
-    What is still to be written goes nowhere, so that the interpreter has nothing to complain of at its end.
-    """
-    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    return 128 + 13
 
 
 def call(name: str, arguments: Sequence[str]) -> int:

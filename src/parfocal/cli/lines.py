@@ -1,11 +1,12 @@
 """Lines on stdout and stderr that cannot steer the terminal, whatever they hold."""
 
+import os
 import sys
 from contextlib import suppress
 
 from parfocal.terminal import printable
 
-__all__ = ["say", "tell", "write_out"]
+__all__ = ["discard_output", "say", "tell", "write_out"]
 
 
 def say(*lines: object) -> None:
@@ -31,4 +32,11 @@ def write_out(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        discard_output()
         raise OSError(error.errno, error.strerror, "stdout") from error
+
+
+def discard_output() -> None:
+    """Let what is still to be written to stdout go nowhere, so that the interpreter does not fail on it at its end."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -27,8 +27,9 @@ def pretrain(
 
     Some tile embeddings of a region are hidden and predicted from the rest. Slides are held out, and the progress line
     shows how well their hidden tiles are predicted at each magnification. A run that was stopped goes on with the same
-    call. For several GPUs give --devices, or start it under torchrun. Where patients have several slides, name their
-    column (--labels, --group) or how a slide's id says it (--patient-of), so that no patient is on both sides.
+    call. For several GPUs name them (--device cuda:0 cuda:1), or start it under torchrun. Where patients have several
+    slides, name their column (--labels, --group) or how a slide's id says it (--patient-of), so that no patient is on
+    both sides.
 
     Example:
         parfocal pretrain store -o model --size S

@@ -25,6 +25,7 @@ def study(
     slides: tuple[Path, ...] = (),
     ids: SlideIds | None = None,
     labels: Path | None = None,
+    target: tuple[str, ...] = (),
     changes: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE...")] = (),
     device: str | None = None,
     workers: int | None = None,
@@ -36,7 +37,7 @@ def study(
     lacks) or demo. What is done already is kept; a study that was stopped or killed goes on with the same call.
 
     Example:
-        parfocal study paper --slides scans/ --labels labels.csv -o study --dry-run
+        parfocal study paper --slides scans/ --labels labels.csv --target msi -o study --dry-run
 
     Args:
         file: a study file, or paper, or demo.
@@ -44,6 +45,7 @@ def study(
         slides: slides, folders or manifests, in place of the file's.
         ids: whether a slide in a folder is called by its path below it or by its file's name, in place of the file's.
         labels: a CSV of labels, in place of the file's.
+        target: columns to predict, in place of the file's; what they hold is seen from their values.
         changes: values in place of the file's, such as encoder=uni2-h models.mem.epochs=5.
         device: where networks run, in place of the file's: auto, cpu, cuda, cuda:1, mps.
         workers: slides that are embedded at a time, in place of the file's.
@@ -54,6 +56,7 @@ def study(
         "slides": list(slides) or None,
         "slides.ids": ids,
         "labels.file": labels,
+        "labels.targets": list(target) or None,
         "run.device": device,
         "run.workers": workers,
     }

@@ -21,7 +21,7 @@ from parfocal.heads.mlp import fit_mlp, fit_region_mlp
 from parfocal.heads.network import is_at_edge
 from parfocal.heads.preparation import Preparation, preparations
 from parfocal.heads.registry import HEADS, RegisteredHead, load_probe
-from parfocal.heads.settings import FoldPrediction, ProbeSettings
+from parfocal.heads.settings import FoldPrediction, ProbeChoices, ProbeSettings
 
 __all__ = [
     "HEADS",
@@ -29,6 +29,7 @@ __all__ = [
     "FittedProbe",
     "FoldPrediction",
     "Preparation",
+    "ProbeChoices",
     "ProbeSettings",
     "ProbeState",
     "RegisteredHead",

@@ -9,10 +9,10 @@ from pydantic import Field
 
 from parfocal.config import Settings
 
-__all__ = ["FoldPrediction", "ProbeSettings"]
+__all__ = ["FoldPrediction", "ProbeChoices", "ProbeSettings"]
 
 
-class ProbeSettings(Settings):
+class ProbeChoices(Settings):
     """What every arm is offered inside its training fold: four or more strengths for each preparation."""
 
     components: tuple[int, ...] = Field(
@@ -54,8 +54,13 @@ class ProbeSettings(Settings):
     balanced: bool = Field(
         False, description="Weigh both classes alike in every loss, however rare one is; numbers and times unchanged."
     )
-    device: str = Field("cpu", description="Where networks are trained: cpu, cuda, cuda:1, mps.")
     seed: int = Field(0, ge=0, description="Seed of inner folds and of the networks.")
+
+
+class ProbeSettings(ProbeChoices):
+    """What every arm is offered inside its training fold, and where its networks are trained."""
+
+    device: str = Field("cpu", description="Where networks are trained: cpu, cuda, cuda:1, mps.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -187,7 +187,7 @@ class _Run:
         self.remarks = remarks_before(settings, self.n_steps, self.split, world=fabric.world_size)
         self._warn(self.remarks)
         clock = RateClock()
-        with RegionStream(self.order, self.cache, workers=settings.workers) as stream:
+        with RegionStream(self.order, self.cache, workers=settings.read_threads) as stream:
             for step, regions in enumerate(stream.batches(first, self.n_steps), start=first):
                 rate = learning_rate(step, self.n_steps, settings)
                 for group in optimizer.param_groups:

@@ -4,13 +4,14 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from parfocal.config import Devices, renamed
 from parfocal.pretrain.masks import MaskSettings
 from parfocal.region_encoder import Size
 
 __all__ = ["PretrainSettings"]
 
 # They decide where and how fast a run goes, not what comes of it (up to rounding): a run may go on with others.
-_EXECUTION = frozenset({"device", "devices", "workers", "cache_mib", "checkpoint_every"})
+_EXECUTION = frozenset({"device", "read_threads", "cache_mib", "checkpoint_every"})
 
 
 class PretrainSettings(MaskSettings):
@@ -82,11 +83,19 @@ class PretrainSettings(MaskSettings):
         description="Of products. Auto: bfloat16 where the processor has it (a GPU of capability 8, a CPU with AVX-512 "
         "BF16 or AMX), else float32.",
     )
-    device: str = Field("auto", description="Where to train: auto, cpu, gpu (or cuda), mps.")
-    devices: int = Field(1, gt=0, description="Number of processes, one for each GPU; ignored under torchrun.")
-    workers: int = Field(1, ge=0, description="Threads that read ahead.")
+    device: Devices = Field(
+        ("auto",),
+        description="Where to train: auto, cpu, cuda, cuda:1, mps; of several, such as cuda:0 cuda:1, each is a "
+        "process. Under torchrun its processes count.",
+    )
+    read_threads: int = Field(1, ge=0, description="Threads that read ahead.")
     cache_mib: int = Field(512, ge=0, description="A set of at most this size is kept in memory, in MiB.")
     checkpoint_every: int = Field(500, gt=0, description="Steps from one point to resume from to the next.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, values: Any) -> Any:
+        return renamed(values, {"devices": "device", "workers": "read_threads"})
 
     @field_validator("mpps")
     @classmethod

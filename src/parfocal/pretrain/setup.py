@@ -161,16 +161,22 @@ def launch(settings: PretrainSettings) -> Fabric:
     Raises:
         ConfigError: this machine has no such device, or not as many.
     """
-    if settings.device != "auto":
-        find_device(settings.device)
-    accelerator, _, index = settings.device.partition(":")
-    devices: int | list[int] = [int(index)] if index.isdigit() else settings.devices
+    for name in settings.device:
+        if name != "auto":
+            find_device(name)
+    accelerator, *others = dict.fromkeys(name.partition(":")[0] for name in settings.device)
+    indices = [int(index) for name in settings.device if (index := name.partition(":")[2]).isdigit()]
+    if others or len(indices) not in (0, len(settings.device)):
+        raise ConfigError(
+            f"cannot train on {' '.join(settings.device)}: name devices of one kind, such as cuda:0 cuda:1."
+        )
+    devices: int | list[int] = indices or len(settings.device)
     nodes = 1
     # torchrun says so in the environment; Fabric wants to hear the number of this machine's processes all the same.
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    many = nodes > 1 or (isinstance(devices, int) and devices > 1)
+    many = nodes > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
     try:
         fabric = Fabric(
             accelerator=accelerator,
@@ -180,9 +186,7 @@ def launch(settings: PretrainSettings) -> Fabric:
             strategy=DDPStrategy(find_unused_parameters=True) if many else "auto",
         )
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"cannot train on device={settings.device} with devices={settings.devices}: {error}"
-        ) from error
+        raise ConfigError(f"cannot train on {' '.join(settings.device)}: {error}") from error
     fabric.launch()
     return fabric
 

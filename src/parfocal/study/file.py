@@ -31,7 +31,8 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         path: the file, or the name of a study that comes with parfocal.
         overrides: values to take as if they stood in the file, by their place in it, such as `models.mem.steps`, one
             after the other. Paths in the file are relative to it, paths in here to the working folder. A source of
-            tiles that is named here (`slides`, `features`, `store`) takes the place of the file's.
+            tiles that is named here (`slides`, `features`, `store`) takes the place of the file's. Of a study that
+            comes with parfocal they have to name its slides and labels; None takes it as it stands.
 
     Raises:
         ConfigError: the file cannot be read, or it is no study; the text names the file and the place in it.
@@ -42,11 +43,14 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         content = _rooted(content, file.resolve().parent)
         for place, value in (overrides or {}).items():
             _set(content, place, value)
-        return Study.model_validate(content)
+        study = Study.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{file}: {first_problem(error)}") from error
     except EncoderError as error:
         raise ConfigError(f"{file}: encoder: {error}") from error
+    if file.parent == _PACKAGED and overrides is not None:
+        _check_cohort_is_named(file.stem, overrides)
+    return study
 
 
 def _find(path: Path) -> Path:
@@ -57,6 +61,18 @@ def _find(path: Path) -> Path:
         return packaged
     names = ", ".join(packaged_studies())
     raise ConfigError(f"cannot find the study {path}: there is no such file, and parfocal comes with {names}.")
+
+
+def _check_cohort_is_named(name: str, overrides: Mapping[str, Any]) -> None:
+    """Raise where a study that comes along would be run on the places that only stand for a user's own."""
+    places = {place.removesuffix(".paths") for place in overrides}
+    flags = {"--slides": places & set(_SOURCES), "--labels": places & {"labels", "labels.file"}}
+    absent = [flag for flag, said in flags.items() if not said]
+    if absent:
+        raise ConfigError(
+            f"the study {name} comes with parfocal and without a cohort; {' and '.join(absent)} must be given: "
+            f"parfocal study {name} --slides scans/ --labels labels.csv --target COLUMN."
+        )
 
 
 def _rooted(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:

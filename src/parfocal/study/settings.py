@@ -191,9 +191,9 @@ class Study(CohortSource):
         for name, model in self.models.items():
             if not _NAME.fullmatch(name):
                 raise ValueError(f"models.{name}: use letters, digits, single spaces and _ + - in a model's name.")
-            if model.devices > 1:
+            if len(model.device) > 1:
                 raise ValueError(
-                    f"models.{name}.devices: a study is one process. Train this model with `parfocal pretrain` into "
+                    f"models.{name}.device: a study is one process. Train this model with `parfocal pretrain` into "
                     "the folder that --dry-run prints; the study finds it finished."
                 )
         return self

@@ -141,7 +141,7 @@ def make_model(
             tell(Progress("steps", step, max(total, step)))
 
     tell(Progress("steps", 0, total))
-    placed = settings.model_copy(update={"device": device})
+    placed = settings.model_copy(update={"device": (device,)})
     done = pretrain_encoder(tiles, folder, placed, groups=groups, on_event=on_event)
     tell(Progress("steps", max(done.steps, 1), max(done.steps, 1)))
     return Made(f"{folder.parent.name}/{folder.name}", worked=not done.was_finished)

@@ -20,7 +20,8 @@ from parfocal.run.events import Event, Progress
 
 BASE = {"size": "T", "steps": 2, "batch": 16, "precision": "float32"}
 PROBES = ProbeSettings(components=(4,), inner_folds=2, attention_validation=1, attention_steps=4, growth=1)
-SETTINGS = ExploreSettings(devices=("cpu",), regions=24, folds=3, holdout=0.25, probes=PROBES)
+PATIENTS = LabelColumns(group="patient")
+SETTINGS = ExploreSettings(device=("cpu",), regions=24, folds=3, holdout=0.25, probes=PROBES)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ class Explored:
 def explored(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Explored:
     out = tmp_path_factory.mktemp("explored")
     design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem", "latent"]})
-    labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "group": "patient"}
+    labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "columns": PATIENTS}
     runs: list[str] = []
 
     class StopError(Exception):
@@ -141,7 +142,7 @@ def test_a_slide_classifier_that_fails_leaves_its_cell_the_other_numbers_until_i
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]})
-    labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "group": "patient"}
+    labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "columns": PATIENTS}
     # Classifiers run where their cell runs, whatever the settings of classifiers say.
     settings = SETTINGS.model_copy(update={"probes": PROBES.model_copy(update={"device": "cuda:9"})})
 
@@ -180,7 +181,7 @@ def test_no_patient_is_pretrained_on_and_held_out(store: Path, tmp_path: Path, m
     with pytest.raises(ParfocalError, match="no cell has a result"):
         explore_designs(
             Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]}), store, tmp_path / "out", SETTINGS,
-            labels=tmp_path / "labels.csv", target="pairing", columns=LabelColumns(group="patient"),
+            labels=tmp_path / "labels.csv", target="pairing", columns=PATIENTS,
         )  # fmt: skip
 
     held = seen[-1].settings.holdout_slides
@@ -194,7 +195,7 @@ def test_no_patient_is_pretrained_on_and_held_out(store: Path, tmp_path: Path, m
         ({"target": "pairing"}, "belong together"),
         ({"settings": SETTINGS.model_copy(update={"rank_by": "auc"})}, "needs labels"),
         ({"design": Design(axes={"region_um": [448, 700]})}, "whole multiple of the 448 um"),
-        ({"settings": SETTINGS.model_copy(update={"devices": ("cpu", "cuda:93")})}, "no device 'cuda:93'"),
+        ({"settings": SETTINGS.model_copy(update={"device": ("cpu", "cuda:93")})}, "no device 'cuda:93'"),
         ({"design": Design(axes={"tiles": ["virchow2"]})}, "tiles=virchow2 must fit one of them"),
     ],
 )

@@ -90,7 +90,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     def make(slides: list[SlideTokens], **settings: object) -> tuple[Path, Path]:
         tiles = write_store(tmp_path / "store", slides)
         defaults = {"size": "T", "batch": 16, "steps": 6, "log_every": 6, "monitor_every": 6, "monitor_regions": 8}
-        quick = PretrainSettings(**{**defaults, "device": "cpu", "workers": 0, "precision": "float32", **settings})
+        quick = PretrainSettings(**{**defaults, "device": "cpu", "read_threads": 0, "precision": "float32", **settings})
         return pretrain_encoder(tiles, tmp_path / "model", quick).model, tmp_path / "store"
 
     return make

@@ -46,7 +46,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
         write_tokens(path, SlideTokens(f"s{number}", 448.0, 0.5, xy_um, features, region, centre))
     settings = PretrainSettings(
         size="T", batch=32, steps=1, lr=3e-3, warmup=0.0, holdout=0.3, log_every=1, monitor_every=1, monitor_regions=8,
-        device="cpu", workers=0, precision="float32",
+        device="cpu", read_threads=0, precision="float32",
     )  # fmt: skip
     return open_subject(
         pretrain_encoder(open_set(folder / "store"), folder / "model", settings).model, open_set(Path(path))

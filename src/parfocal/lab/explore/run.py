@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
 from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort, read_groups, write_splits
-from parfocal.config import Settings
+from parfocal.config import Devices, Settings, renamed
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.files import digest8, write_csv
-from parfocal.heads import ProbeSettings
+from parfocal.heads import ProbeChoices, ProbeSettings
 from parfocal.lab.explore.design import Cell, CellPlan, Design, controls_of, plan_cells, read_design, references_of
 from parfocal.lab.explore.files import write_exploration
 from parfocal.lab.explore.regroup import regions_per_side, regroup_set
@@ -78,7 +78,7 @@ def _prepare(threads: int, device: str) -> Callable[[CellJob, Tell], tuple[CellJ
 
 
 def _on(job: CellJob, device: str) -> CellJob:
-    return replace(job, device=device, settings=job.settings.model_copy(update={"device": device}))
+    return replace(job, device=device, settings=job.settings.model_copy(update={"device": (device,)}))
 
 
 _PROTOCOL = 1
@@ -89,7 +89,7 @@ class ExploreSettings(Settings):
     """How the cells of a design are run and scored."""
 
     workers: int = Field(1, ge=1, description="Cells that run at a time on each device, each in a process of its own.")
-    devices: tuple[str, ...] = Field(("auto",), min_length=1, description="Where: auto, cpu, cuda:0 cuda:1, mps.")
+    device: Devices = Field(("auto",), description="Where: auto, cpu, mps, or several such as cuda:0 cuda:1.")
     holdout: float = Field(
         0.2, gt=0, lt=1, description="Share of the slides that no cell is pretrained on and all are scored on."
     )
@@ -102,7 +102,12 @@ class ExploreSettings(Settings):
         1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
     )
     rank_by: Literal["r2", "auc"] = Field("r2", description="What the best cell is best in.")
-    probes: ProbeSettings = ProbeSettings()
+    probes: ProbeChoices = ProbeChoices()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, values: Any) -> Any:
+        return renamed(values, {"devices": "device"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +174,7 @@ def explore_designs(
         raise ConfigError("labels and target belong together: name both, or neither to score by held-out R2 alone.")
     if settings.rank_by == "auc" and labels is None:
         raise ConfigError("rank_by=auc needs labels and a target.")
-    for device in settings.devices:
+    for device in settings.device:
         find_device(device)
     left_out = LeftOut()
     sets = _readable(_sets_of(plan.cells, store), left_out)
@@ -188,7 +193,7 @@ def explore_designs(
         folds = _deal_folds(
             labels, Target(name=target, kind="binary", positive=positive), columns, slides, out, settings, tell
         )
-    protocol = Protocol(settings.regions, settings.probes, folds)
+    protocol = Protocol(settings.regions, ProbeSettings(**settings.probes.model_dump()), folds)
     data = {
         key: regroup_set(sets[key[0]], key[1], out / "sets") if key[1] is not None else sets[key[0]]
         for key in dict.fromkeys(cell.data for cell in plan.cells)
@@ -306,7 +311,7 @@ def _jobs(
             tiles = data[cell.data]
             identity = {"cell": cell.content, "seed": seed, "set": describe_set(tiles), "scored_by": scored_by}
             folder = out / "cells" / f"{_slug(cell.name)}-{cell.digest}" / f"seed-{seed}"
-            jobs.append(CellJob(cell, own, tiles.path, tiles.slides, folder, protocol, identity, settings.devices[0]))
+            jobs.append(CellJob(cell, own, tiles.path, tiles.slides, folder, protocol, identity, settings.device[0]))
     return jobs
 
 
@@ -327,7 +332,7 @@ def _run_all(jobs: Sequence[CellJob], settings: ExploreSettings, out: Path, tell
     left = [job for job in jobs if not is_done(job)]
     done, failures = len(jobs) - len(left), []
     tell(Progress("runs", done, len(jobs)))
-    for job, failure in run_jobs(left, devices=settings.devices, workers=settings.workers):
+    for job, failure in run_jobs(left, devices=settings.device, workers=settings.workers):
         done += 1
         if failure is not None:
             failures.append(failure)

@@ -1,6 +1,7 @@
 """The checkpoint that is to be proven, with the training run that made it: its data, its split, its targets."""
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float, Float32
 from pydantic import ValidationError
 from torch import Tensor
 
-from parfocal.errors import ConfigError, MismatchError, StoreError
+from parfocal.errors import ConfigError, MismatchError, ParfocalDeprecationWarning, StoreError
 from parfocal.lab.prove.layout import Layout
 from parfocal.pretrain import PretrainSettings
 from parfocal.pretrain.data import SlideCache
@@ -163,7 +164,9 @@ def _pretraining_of(model: Path) -> dict[str, Any]:
 
 def _settings_of(model: Path, entries: dict[str, Any]) -> PretrainSettings:
     try:
-        return PretrainSettings(**entries["settings"])
+        with warnings.catch_warnings():  # what an earlier version has written is nobody's mistake
+            warnings.simplefilter("ignore", ParfocalDeprecationWarning)
+            return PretrainSettings(**entries["settings"])
     except ValidationError as error:
         raise StoreError(f"cannot prove {model}: its training settings are not understood: {error}") from error
 
