@@ -274,4 +274,4 @@ def test_all_arms_of_one_target_may_fail_while_another_has_results(
     assert "arms that failed" in result.report.read_text()
     fails_on("all")
     with pytest.warns(ParfocalWarning), pytest.raises(ParfocalError, match="every arm failed on every target"):
-        evaluate_arms([store], labels, ["pairing", "again"], tmp_path / "out", settings)
+        evaluate_arms([store], labels, ["pairing", "again"], tmp_path / "all", settings)
