@@ -94,8 +94,6 @@ class Run:
 
     faults: list[str] = field(default_factory=list)
     peak: int = 0
-    whole: dict[str, Rows] = field(default_factory=dict)
-    """The rows of the undamaged slides that were asked for until now."""
 
 
 def main() -> int:
@@ -121,11 +119,12 @@ def main() -> int:
             for _ in range(arguments.each)
         ]
         # One at a time, in the order of the draws: all of them would fill gigabytes.
+        whole = rows_of_whole(folder, {base.name: base for _, base in chosen})
         made = (Damaged(kind, base, KINDS[kind](base, rng)) for kind, base in chosen)
-        outcomes = damaged_slides(folder, made, len(chosen), run, arguments.keep)
-        for kind, change in STORE_KINDS.items():
-            if arguments.only in kind:
-                outcomes += damaged_stores(folder, bases[0], kind, change, arguments.each * 4, rng, run)
+        outcomes = damaged_slides(folder, made, len(chosen), whole, run, arguments.keep)
+        kinds = [kind for kind in STORE_KINDS if arguments.only in kind]
+        if kinds:
+            outcomes += damaged_stores(folder, bases[0], kinds, arguments.each * 4, rng, run)
     total = Counter(outcome for *_, outcome in outcomes)
     print(table(outcomes, 0))
     print(table([one for one in outcomes if not one[0].startswith("store")], 1))
@@ -325,7 +324,7 @@ def can_be_noticed(base: Base, damage: Damage, tile: int) -> bool:
 
 
 def damaged_slides(
-    folder: Path, made: Iterator[Damaged], number: int, run: Run, keep: Path | None
+    folder: Path, made: Iterator[Damaged], number: int, whole: dict[str, Rows], run: Run, keep: Path | None
 ) -> list[tuple[str, str, str]]:
     """Embed damaged slides in batches of a hundred, and compare every row: kind, encoding and outcome of each."""
     outcomes = []
@@ -337,7 +336,7 @@ def damaged_slides(
         before = len(run.faults)
         said = embed(folder, slides, store, run)
         for name, one in batch.items():
-            outcome = judge(store, name, one, said.get(name), rows_of_whole(folder, one.base, run))
+            outcome = judge(store, name, one, said.get(name), whole[one.base.name])
             outcomes.append((one.kind, one.base.name, outcome))
             if keep is not None and (outcome == "WRONG" or len(run.faults) > before):
                 keep.mkdir(parents=True, exist_ok=True)
@@ -410,20 +409,20 @@ def children_of(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def rows_of_whole(folder: Path, base: Base, run: Run) -> Rows:
-    """The rows of the undamaged slide, embedded when they are first asked for."""
-    if base.name in run.whole:
-        return run.whole[base.name]
+def rows_of_whole(folder: Path, bases: dict[str, Base]) -> dict[str, Rows]:
+    """The rows of the undamaged slides by name."""
     slides, store = folder / "whole", folder / "whole-store"
     slides.mkdir()
-    (slides / "whole.tif").write_bytes(base.data)
-    said = embed(folder, slides, store, Run())
-    if said["whole"]["status"] != "done":
-        raise SystemExit(f"the whole slide {base.name} is not embedded: {said['whole']}")
-    rows = rows_of(store, "whole")
-    shutil.rmtree(slides)
-    shutil.rmtree(store)
-    run.whole[base.name] = rows
+    files = {f"{number:03d}": name for number, name in enumerate(bases)}
+    for file, name in files.items():
+        (slides / f"{file}.tif").write_bytes(bases[name].data)
+    said = embed(folder, slides, store, Run()) if files else {}
+    for file, name in files.items():
+        if said[file]["status"] != "done":
+            raise SystemExit(f"the whole slide {name} is not embedded: {said[file]}")
+    rows = {name: rows_of(store, file) for file, name in files.items()}
+    for path in (slides, store):
+        shutil.rmtree(path, ignore_errors=True)
     return rows
 
 
@@ -485,13 +484,7 @@ STORE_KINDS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
 
 
 def damaged_stores(
-    folder: Path,
-    base: Base,
-    kind: str,
-    change: Callable[[bytes, np.random.Generator], bytes],
-    number: int,
-    rng: np.random.Generator,
-    run: Run,
+    folder: Path, base: Base, kinds: list[str], number: int, rng: np.random.Generator, run: Run
 ) -> list[tuple[str, str, str]]:
     """Read a slide back from a store of which one file, features or index, was damaged."""
     slides, store = folder / "slides", folder / "store"
@@ -501,10 +494,10 @@ def damaged_stores(
     whole = read_apart(store)
     files = sorted(store.rglob("whole.h5"))
     outcomes = []
-    for _ in range(number):
+    for kind in (kind for kind in kinds for _ in range(number)):
         file = files[int(rng.integers(len(files)))]
         good = file.read_bytes()
-        file.write_bytes(change(good, rng))
+        file.write_bytes(STORE_KINDS[kind](good, rng))
         answer = read_apart(store)
         if answer is None:
             run.faults.append(f"{kind}: HDF5 read one file for {READ_SECONDS:.0f} s without an end")

@@ -21,7 +21,7 @@ from parfocal.run.events import Event, Progress
 BASE = {"size": "T", "steps": 2, "batch": 16, "precision": "float32"}
 PROBES = ProbeSettings(components=(4,), inner_folds=2, attention_validation=1, attention_steps=4, growth=1)
 PATIENTS = LabelColumns(group="patient")
-SETTINGS = ExploreSettings(device=("cpu",), regions=24, folds=3, holdout=0.25, probes=PROBES)
+SETTINGS = ExploreSettings(device=("cpu",), regions=24, folds=2, holdout=0.25, probes=PROBES)
 
 
 @pytest.fixture(scope="module")
