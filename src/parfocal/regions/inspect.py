@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from parfocal.regions.plan import plan_regions
 from parfocal.regions.qc import write_qc
 from parfocal.regions.tissue import find_tissue
 from parfocal.run.processes import CannotStartError, Death, Tell, run_crew
-from parfocal.slides import Slide, SlideSource, open_slide, slide_name
+from parfocal.slides import SlideSource, open_slide, slide_name
 from parfocal.terminal import printable
 
 __all__ = ["SlideReport", "inspect_slide", "inspect_slides"]
@@ -90,7 +90,11 @@ def inspect_slide(
             with open_slide(
                 path, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective, require_mpp=False, scan=scan
             ) as opened:
-                found |= _header(opened)
+                for name in ("format", "width_px", "height_px", "objective_power"):
+                    found[name] = getattr(opened, name)
+                found["levels"] = tuple(level.downsample for level in opened.levels)
+                if opened.calibration is not None:
+                    found |= {"mpp": opened.calibration.mpp, "mpp_source": opened.calibration.source}
                 tissue = find_tissue(opened, grid.tissue, slide_id=found["slide"])
                 found["tissue_share"] = tissue.tissue_share
                 plan = plan_regions(opened, grid, tissue=tissue)
@@ -133,7 +137,15 @@ def inspect_slides(
     """
     if workers < 0:
         raise ConfigError(f"workers={workers} cannot be: it is how many processes, or 0 for this one.")
-    describe = partial(_describe, grid, slide_mpp, mpp_from_objective, scan, qc)
+    sources = [
+        replace(
+            source,
+            slide_mpp=slide_mpp if source.slide_mpp is None else source.slide_mpp,
+            scan=scan if source.scan is None else source.scan,
+        )
+        for source in sources
+    ]
+    describe = partial(_describe, grid=grid, mpp_from_objective=mpp_from_objective, qc=qc)
     if not workers:
         return [describe(source) for source in sources]
     found = {}
@@ -145,23 +157,8 @@ def inspect_slides(
     return [found[source.slide] for source in sources]
 
 
-def _describe(
-    grid: GridConfig,
-    slide_mpp: float | None,
-    mpp_from_objective: bool,
-    scan: int | None,
-    qc: Path | None,
-    source: SlideSource,
-) -> SlideReport:
-    return inspect_slide(
-        source.path,
-        grid,
-        slide=source.slide,
-        slide_mpp=slide_mpp if source.slide_mpp is None else source.slide_mpp,
-        mpp_from_objective=mpp_from_objective,
-        scan=scan if source.scan is None else source.scan,
-        qc=qc,
-    )
+def _describe(source: SlideSource, **settings: Any) -> SlideReport:
+    return inspect_slide(source.path, slide=source.slide, slide_mpp=source.slide_mpp, scan=source.scan, **settings)
 
 
 def _prepare(describe: Callable[[SlideSource], SlideReport], place: int) -> Callable[[SlideSource, Tell], SlideReport]:
@@ -174,16 +171,3 @@ def _died(source: SlideSource, death: Death) -> SlideReport:
         "Check the file with another program, or leave it out."
     )
     return SlideReport(source.slide, str(source.path), problem=printable(problem))
-
-
-def _header(slide: Slide) -> dict[str, Any]:
-    calibration = slide.calibration
-    return {
-        "format": slide.format,
-        "width_px": slide.width_px,
-        "height_px": slide.height_px,
-        "levels": tuple(level.downsample for level in slide.levels),
-        "mpp": calibration.mpp if calibration else None,
-        "mpp_source": calibration.source if calibration else None,
-        "objective_power": slide.objective_power,
-    }

@@ -187,16 +187,16 @@ def plan_regions(
     if tissue is None:
         tissue = find_tissue(slide, grid.tissue, slide_id=slide_id)
     size_um = (slide.width_px * slide.mpp, slide.height_px * slide.mpp)
-    origin_um = region_origin_um(size_um, grid, slide.mpp)
-    lattice = _lattice(size_um, grid.region_um)
-    _check_size(slide.name, lattice, grid, origin_um, size_um)
-    inside, share = _shares(tissue, lattice, 1, grid.region_um, origin_um, size_um)
+    ground = _Ground(grid.region_um, region_origin_um(size_um, grid, slide.mpp), size_um)
+    lattice = ground.lattice()
+    _check_size(slide.name, lattice, grid, ground)
+    inside, share = ground.shares(tissue, lattice, 1)
     least = 0.0 if grid.tissue == "none" else grid.min_tissue - _ROUNDING
     chosen = ((share >= least) & (inside > _NOTHING))[:, 0, 0]
     lattice, share = lattice[chosen], share[chosen, 0, 0]
     kept = {}
     for mpp in grid.mpps:
-        inside, own = _shares(tissue, lattice, grid.tiles_per_side(mpp), grid.region_um, origin_um, size_um)
+        inside, own = ground.shares(tissue, lattice, grid.tiles_per_side(mpp))
         kept[mpp] = (inside >= max(grid.min_inside - _ROUNDING, _NOTHING)) & (own >= least)
     some = np.array([tiles.any(axis=(1, 2)) for tiles in kept.values()]).any(axis=0)
     return RegionPlan(
@@ -206,74 +206,63 @@ def plan_regions(
         {mpp: tiles[some] for mpp, tiles in kept.items()},
         share[some],
         tissue,
-        origin_um,
+        ground.origin_um,
     )
 
 
-def _check_size(
-    name: str,
-    lattice: Int64[np.ndarray, "region 2"],
-    grid: GridConfig,
-    origin_um: tuple[float, float],
-    size_um: tuple[float, float],
-) -> None:
+@dataclass(frozen=True)
+class _Ground:
+    """Where the lattice lies: the side of a region, the corner of the first one, and the slide's width and height."""
+
+    region_um: float
+    origin_um: tuple[float, float]
+    size_um: tuple[float, float]
+
+    def lattice(self) -> Int64[np.ndarray, "region 2"]:
+        """Every region that touches the slide, as column and row, in reading order."""
+        # A sliver thinner than a millionth of a region is rounding, not slide.
+        columns, rows = (max(int(np.ceil(side / self.region_um - 1e-6)), 1) for side in self.size_um)
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        order = np.lexsort((column, row, column // BAND_COLUMNS))
+        return np.stack([column, row], axis=1)[order].astype(np.int64)
+
+    def inside_parts(self, lattice: Int64[np.ndarray, "region 2"], side: int) -> list[Float[np.ndarray, "region side"]]:
+        """Along x and along y, the part of each tile of each region that lies between the slide's edges."""
+        parts = []
+        for axis in (0, 1):
+            start = (lattice[:, axis, None] * side + np.arange(side)) * self.region_um / side + self.origin_um[axis]
+            length = np.minimum(start + self.region_um / side, self.size_um[axis]) - np.maximum(start, 0.0)
+            parts.append(np.clip(length * side / self.region_um, 0.0, 1.0))
+        return parts
+
+    def shares(
+        self, tissue: TissueMask, lattice: Int64[np.ndarray, "region 2"], side: int
+    ) -> tuple[Float[np.ndarray, "region side side"], Float[np.ndarray, "region side side"]]:
+        """For each slot (row, column) of each region, its share on the slide, and the tissue's share of that."""
+        row, column = np.mgrid[:side, :side]
+        within = np.stack([column, row], axis=-1)
+        across, down = self.inside_parts(lattice, side)
+        inside = down[:, :, None] * across[:, None, :]
+        shares = np.empty((len(lattice), side, side))
+        # In portions: the corners of all tiles of a large slide would be its largest array.
+        step = max(_BOXES_AT_ONCE // side**2, 1)
+        for first in range(0, len(lattice), step):
+            start = lattice[first : first + step, None, None, :] * side + within  # (region, row, column, xy)
+            edges = np.concatenate([start, start + 1], axis=-1) * self.region_um / side + np.tile(self.origin_um, 2)
+            shares[first : first + step] = tissue.shares(edges.reshape(-1, 4)).reshape(-1, side, side)
+        return inside, np.minimum(np.divide(shares, inside, out=np.zeros_like(shares), where=inside > _NOTHING), 1.0)
+
+
+def _check_size(name: str, lattice: Int64[np.ndarray, "region 2"], grid: GridConfig, ground: _Ground) -> None:
     """Refuse a slide on which no tile of any magnification lies for its smallest part: it has tissue, but no tile."""
     ends = np.concatenate([lattice[:1], lattice[-1:]])  # a middle region is as full as these or fuller
     for mpp in grid.mpps:
-        parts = _inside_parts(ends, grid.tiles_per_side(mpp), grid.region_um, origin_um, size_um)
-        if parts[0].max() * parts[1].max() >= grid.min_inside - _ROUNDING:
+        across, down = ground.inside_parts(ends, grid.tiles_per_side(mpp))
+        if across.max() * down.max() >= grid.min_inside - _ROUNDING:
             return
-    smallest = grid.tile_um(min(grid.mpps))
+    width_um, height_um = ground.size_um
     raise SlideError(
-        f"cannot cut {name}: it is smaller than a tile. It has {size_um[0]:g} x {size_um[1]:g} um, and of no tile of "
-        f"{smallest:g} um or more {grid.min_inside:.0%} would lie on it. Leave it out, ask for smaller tiles, or keep "
-        "tiles that are mostly white with --min-inside 0."
+        f"cannot cut {name}: it is smaller than a tile. It has {width_um:g} x {height_um:g} um, and of no tile of "
+        f"{grid.tile_um(min(grid.mpps)):g} um or more {grid.min_inside:.0%} would lie on it. Leave it out, ask for "
+        "smaller tiles, or keep tiles that are mostly white with --min-inside 0."
     )
-
-
-def _lattice(size_um: tuple[float, float], region_um: float) -> Int64[np.ndarray, "region 2"]:
-    """Every region that touches the slide, as column and row, in reading order."""
-    # A sliver thinner than a millionth of a region is rounding, not slide.
-    columns, rows = (max(int(np.ceil(side / region_um - 1e-6)), 1) for side in size_um)
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    order = np.lexsort((column, row, column // BAND_COLUMNS))
-    return np.stack([column, row], axis=1)[order].astype(np.int64)
-
-
-def _shares(
-    tissue: TissueMask,
-    lattice: Int64[np.ndarray, "region 2"],
-    side: int,
-    region_um: float,
-    origin_um: tuple[float, float],
-    size_um: tuple[float, float],
-) -> tuple[Float[np.ndarray, "region side side"], Float[np.ndarray, "region side side"]]:
-    """For each slot (row, column) of each region, the share that lies on the slide, and the tissue's share of that."""
-    row, column = np.mgrid[:side, :side]
-    within = np.stack([column, row], axis=-1)
-    parts = _inside_parts(lattice, side, region_um, origin_um, size_um)
-    inside = parts[1][:, :, None] * parts[0][:, None, :]
-    shares = np.empty((len(lattice), side, side))
-    # In portions: the corners of all tiles of a large slide would be its largest array.
-    step = max(_BOXES_AT_ONCE // side**2, 1)
-    for first in range(0, len(lattice), step):
-        start = lattice[first : first + step, None, None, :] * side + within  # (region, row, column, xy)
-        edges = np.concatenate([start, start + 1], axis=-1) * region_um / side + np.tile(origin_um, 2)
-        shares[first : first + step] = tissue.shares(edges.reshape(-1, 4)).reshape(-1, side, side)
-    return inside, np.minimum(np.divide(shares, inside, out=np.zeros_like(shares), where=inside > _NOTHING), 1.0)
-
-
-def _inside_parts(
-    lattice: Int64[np.ndarray, "region 2"],
-    side: int,
-    region_um: float,
-    origin_um: tuple[float, float],
-    size_um: tuple[float, float],
-) -> list[Float[np.ndarray, "region side"]]:
-    """Along x and along y, the part of each tile of each region that lies between the slide's edges."""
-    parts = []
-    for axis in (0, 1):
-        start = (lattice[:, axis, None] * side + np.arange(side)) * region_um / side + origin_um[axis]
-        length = np.minimum(start + region_um / side, size_um[axis]) - np.maximum(start, 0.0)
-        parts.append(np.clip(length * side / region_um, 0.0, 1.0))
-    return parts

@@ -11,7 +11,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from parfocal.errors import UnreadableSlideError
 from parfocal.geometry import Box, whole_ratio
@@ -195,23 +195,21 @@ def _missing(
     missing: dict[tuple[int, int], str] = {}
     unscanned: list[tuple[tuple[int, int], Gap]] = []
     for gap in raster.gaps:
-        for slot in zip(*np.nonzero(kept & _touched(raster, gap, len(kept))), strict=True):
-            place = (int(slot[0]), int(slot[1]))
+        for row, column in np.argwhere(kept & _touched(raster, gap, len(kept))).tolist():
             if gap.is_broken:
-                missing.setdefault(place, gap.reason)
+                missing.setdefault((row, column), gap.reason)
             else:
-                unscanned.append((place, gap))
+                unscanned.append(((row, column), gap))
     unscanned = [(slot, gap) for slot, gap in unscanned if slot not in missing]
     if unscanned:
+        areas, shares = _overlaps(plan, region, raster, len(kept), unscanned)
         tissue = np.zeros(kept.shape)
-        pieces = _pieces(plan, region, raster, len(kept), unscanned)
-        for (slot, _), piece in zip(unscanned, pieces, strict=True):
-            tissue[slot] += piece.of_slot * piece.tissue
+        np.add.at(tissue, tuple(np.array([slot for slot, _ in unscanned]).T), areas * shares)
         # With `min_tissue=0` glass is planned too, and on glass nothing is missing.
         enough = max(plan.grid.min_tissue - 1e-9, 1e-9)
         um_per_px = plan.grid.region_um / raster.shape[1]
-        for (slot, gap), piece in zip(unscanned, pieces, strict=True):
-            is_hole = min(gap.width, gap.height) * um_per_px >= _SEAM_UM and piece.tissue >= _TISSUE_OF_HOLE
+        for (slot, gap), share in zip(unscanned, shares.tolist(), strict=True):
+            is_hole = min(gap.width, gap.height) * um_per_px >= _SEAM_UM and share >= _TISSUE_OF_HOLE
             if is_hole or tissue[slot] >= enough:
                 missing.setdefault(slot, gap.reason)
     return missing
@@ -227,17 +225,10 @@ def _touched(raster: _Raster, gap: Gap, side: int) -> Bool[np.ndarray, "row col"
     return np.asarray(touched[0][:, None] & touched[1][None, :])
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Where a slot and a gap overlap: its area as a share of the slot, and the share of it that is tissue."""
-
-    of_slot: float
-    tissue: float
-
-
-def _pieces(
+def _overlaps(
     plan: RegionPlan, region: int, raster: _Raster, side: int, pairs: Sequence[tuple[tuple[int, int], Gap]]
-) -> list[_Piece]:
+) -> tuple[Float[np.ndarray, "pair"], Float[np.ndarray, "pair"]]:
+    """Where slots and gaps overlap: the area as a share of the slot, and the share of that area that is tissue."""
     boxes = np.array([(gap.x, gap.y, gap.x + gap.width, gap.y + gap.height) for _, gap in pairs], np.float64)
     corner = np.array([(column, row) for (row, column), _ in pairs], np.float64)
     height, width = raster.shape
@@ -252,8 +243,7 @@ def _pieces(
         edges += np.tile(plan.region_xy_um()[region], 2)
         # Where the tissue ends and the scan with it, the border of the raster must not make a hole of the glass beyond.
         tissue[some] = plan.tissue.core.shares(edges)
-    of_slot = sizes.prod(axis=1) * side**2
-    return [_Piece(area, share) for area, share in zip(of_slot.tolist(), tissue.tolist(), strict=True)]
+    return sizes.prod(axis=1) * side**2, tissue
 
 
 def _place(slide: Slide, plan: RegionPlan, region: int) -> str:

@@ -268,10 +268,14 @@ def _is_textured(grey: UInt8[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
 
 def _without_thin(mask: Bool[np.ndarray, "y x"], mpp: float, radius_um: float = _THIN_UM) -> Bool[np.ndarray, "y x"]:
     """Drop what is thinner than twice the radius: hairs, the edge of the cover slip."""
-    radius = max(round(radius_um / mpp), 1)
+    return np.asarray(_morphed(mask.astype(np.uint8), cv2.MORPH_OPEN, max(round(radius_um / mpp), 1)) > 0)
+
+
+def _morphed(mask: UInt8[np.ndarray, "y x"], operation: int, radius: int) -> UInt8[np.ndarray, "y x"]:
+    """Opened or closed by a disc; the slide goes on beyond its edges as it ends there."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), radius, radius, radius, radius, cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)[radius:-radius, radius:-radius] > 0)
+    padded = cv2.copyMakeBorder(mask, radius, radius, radius, radius, cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.morphologyEx(padded, operation, disc)[radius:-radius, radius:-radius])
 
 
 def _without_lines(mask: Bool[np.ndarray, "y x"], mpp: float) -> Bool[np.ndarray, "y x"]:
@@ -293,9 +297,7 @@ def _clean(is_tissue: Bool[np.ndarray, "y x"], mpp: float) -> Bool[np.ndarray, "
     mask = is_tissue.astype(np.uint8)
     radius = round(_CLOSE_UM / mpp)
     if radius >= 1:
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-        padded = cv2.copyMakeBorder(mask, radius, radius, radius, radius, cv2.BORDER_REPLICATE)
-        mask = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc)[radius:-radius, radius:-radius]
+        mask = _morphed(mask, cv2.MORPH_CLOSE, radius)
     mask = _without_small(mask, _MIN_OBJECT_UM2 / mpp**2)
     return np.asarray(_without_small(1 - mask, _MAX_HOLE_UM2 / mpp**2) == 0)
 
