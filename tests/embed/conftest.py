@@ -1,6 +1,8 @@
 """Small slides with tissue in known places, for tests of the way into the store."""
 
 from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,26 @@ from parfocal.store.layout import FILE_DIGEST
 SlideMaker = Callable[..., Path]
 
 
+@lru_cache(maxsize=64)
+def _slide_bytes(seed: int, mpp: float | None, tissue: bool, width: int, color: tuple[int, int, int]) -> bytes:
+    """A tiled TIFF; the same slides are asked for again and again."""
+    height = 1130
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), 243, np.uint8)
+    if tissue:
+        mask = np.zeros((height, width), np.uint8)
+        cv2.ellipse(mask, (520, 480), (430, 390), 20, 0, 360, 1, -1)
+        cv2.ellipse(mask, (1500, 700), (260, 330), 0, 0, 360, 1, -1)
+        speckle = cv2.GaussianBlur(rng.normal(size=(height, width)).astype(np.float32), (0, 0), 3)
+        speckle = (speckle / speckle.std())[..., None]
+        stained = np.clip(np.array(color) - 35 * speckle, 0, 255).astype(np.uint8)
+        pixels = np.where(mask[..., None] > 0, stained, pixels)
+    resolution = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+    file = BytesIO()
+    tifffile.imwrite(file, pixels, tile=(128, 128), photometric="rgb", compression="zlib", **resolution)
+    return file.getvalue()
+
+
 @pytest.fixture
 def make_slide(tmp_path: Path) -> SlideMaker:
     """Write a tiled TIFF, wider than high, with two pieces of purple speckled tissue on glass."""
@@ -29,21 +51,9 @@ def make_slide(tmp_path: Path) -> SlideMaker:
         width: int = 1900,
         color: tuple[int, int, int] = (190, 120, 175),
     ) -> Path:
-        height = 1130
-        rng = np.random.default_rng(seed)
-        pixels = np.full((height, width, 3), 243, np.uint8)
-        if tissue:
-            mask = np.zeros((height, width), np.uint8)
-            cv2.ellipse(mask, (520, 480), (430, 390), 20, 0, 360, 1, -1)
-            cv2.ellipse(mask, (1500, 700), (260, 330), 0, 0, 360, 1, -1)
-            speckle = cv2.GaussianBlur(rng.normal(size=(height, width)).astype(np.float32), (0, 0), 3)
-            speckle = (speckle / speckle.std())[..., None]
-            stained = np.clip(np.array(color) - 35 * speckle, 0, 255).astype(np.uint8)
-            pixels = np.where(mask[..., None] > 0, stained, pixels)
         path = tmp_path / "slides" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        resolution = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
-        tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", compression="zlib", **resolution)
+        path.write_bytes(_slide_bytes(seed, mpp, tissue, width, color))
         return path
 
     return make

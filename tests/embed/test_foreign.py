@@ -3,7 +3,9 @@
 import os
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -28,9 +30,20 @@ SMALL = {5: 1792, 20: 448}
 
 def job(root: Path, names: list[str] = NAMES) -> Path:
     """Slides in two magnifications; all that is asked of them is to be alike."""
-    for number, name in enumerate(names):
-        trident_job(root / "job", name, sides=SMALL, seed=number, coarse=(5, 3))
+    for path, data in job_files(tuple(names)).items():
+        (root / "job" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "job" / path).write_bytes(data)
     return root / "job"
+
+
+@lru_cache(maxsize=8)
+def job_files(names: tuple[str, ...]) -> dict[Path, bytes]:
+    """The files of a job by their paths in it; making them takes longer than what most tests do with them."""
+    with TemporaryDirectory() as folder:
+        root = Path(folder) / "job"
+        for number, name in enumerate(names):
+            trident_job(root, name, sides=SMALL, seed=number, coarse=(5, 3))
+        return {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*.h5"))}
 
 
 def file_of(folder: Path, slide: str, power: int = 20, encoder: str = "toy") -> Path:
