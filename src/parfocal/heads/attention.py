@@ -36,10 +36,7 @@ def fit_attention(
 class AttentionNetwork(Network):
     """A projection for each bag, then attention over the instances of all, then one linear score."""
 
-    @property
-    def name(self) -> str:
-        """The probe's name."""
-        return "attention"
+    name = "attention"
 
     def schedule(self, settings: ProbeSettings) -> Schedule:
         """Attention's own."""

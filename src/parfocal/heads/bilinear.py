@@ -54,10 +54,7 @@ def fit_bilinear(
 class BilinearNetwork(Network):
     """A table of cross-moments for each pair of bags, and one of slide means."""
 
-    @property
-    def name(self) -> str:
-        """The probe's name."""
-        return "bilinear"
+    name = "bilinear"
 
     def schedule(self, settings: ProbeSettings) -> Schedule:
         """Its own."""

@@ -35,7 +35,6 @@ __all__ = ["fit_finetuned"]
 _SLIDES, _REGIONS = 16, 3  # of a step, and of each of its slides
 _ENCODER_RATE = 0.1
 _HEAD_DECAY, _ENCODER_DECAY = 1.0, 0.05
-_AT_A_TIME = 256
 _LEAST_SPREAD = 0.05  # of a dim, over the root mean square of all
 _POOLINGS = ("mean", "attention")
 
@@ -58,7 +57,7 @@ def _fit_fold(
     encoder: RegionEncoder, bags: Sequence[Bag], outcome: Outcome, fold: Fold, settings: ProbeSettings
 ) -> FittedProbe:
     regions = placed_regions(bags, fold.train, encoder.config)
-    frozen = _encode(encoder, regions)
+    frozen = regions.encode(encoder)
     own = outcome.of(fold.train)
     held_out = fold.inner == fold.inner.min()
     trial = _Training.begin(encoder, regions, frozen, own, ~held_out, held_out, settings, fold)
@@ -93,17 +92,6 @@ def _fit_fold(
         for place, (column, pooling, steps_of) in enumerate(zip(own.columns, poolings, best, strict=True))
     )
     return FittedFinetuned(encoder.config, tuple(stages), columns)
-
-
-@torch.no_grad()
-def _encode(encoder: RegionEncoder, regions: PlacedRegions) -> Float[Tensor, "region width"]:
-    """The vectors of all regions, in evaluation mode and on the encoder's device."""
-    encoder.eval()
-    device, total, parts = encoder.specials.device, int(regions.start[-1]), []
-    for begin in range(0, total, _AT_A_TIME):
-        tiles = regions.take(np.arange(begin, min(begin + _AT_A_TIME, total))).to(device)
-        parts.append(encoder(tiles.tokens, tiles.xy_um, tiles.mpp, tiles.present).cls)
-    return torch.cat(parts)
 
 
 @dataclass(frozen=True, eq=False)

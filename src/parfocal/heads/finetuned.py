@@ -19,7 +19,6 @@ from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 __all__ = ["NAME", "FinetunedColumn", "FittedFinetuned", "PoolingHead", "load_finetuned"]
 
 NAME = "finetuned"
-_REGIONS_AT_A_TIME = 256
 
 
 class PoolingHead(nn.Module):
@@ -114,14 +113,8 @@ class FittedFinetuned(FittedProbe):
         for number, slide in enumerate(slides):
             regions = placed_regions(bags, np.array([slide]), self.config)
             for stage, (encoder, head) in enumerate(self.stages):
-                device = head.bias.device
-                parts = []
-                for begin in range(0, int(regions.start[-1]), _REGIONS_AT_A_TIME):
-                    some = np.arange(begin, min(begin + _REGIONS_AT_A_TIME, int(regions.start[-1])))
-                    tiles = regions.take(some).to(device)
-                    parts.append(encoder(tiles.tokens, tiles.xy_um, tiles.mpp, tiles.present).cls)
-                cls = torch.cat(parts)[None]
-                found = head(cls, torch.ones(cls.shape[:2], dtype=torch.bool, device=device))[:, 0].cpu().numpy()
+                cls = regions.encode(encoder)[None]
+                found = head(cls, torch.ones(cls.shape[:2], dtype=torch.bool, device=cls.device))[:, 0].cpu().numpy()
                 for place, column in enumerate(self.columns):
                     if column.stage == stage:
                         scores[number, place] = column.location + column.scale * float(found[place])

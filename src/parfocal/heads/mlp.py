@@ -1,8 +1,8 @@
 """Networks with one hidden layer: on the mean of a slide, and on every region with the mean taken afterwards."""
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -52,12 +52,13 @@ def fit_region_mlp(
 
 
 class _HiddenLayer(Network):
-    """The network of both: one hidden layer for every row of one table, then the mean over the rows of a slide."""
+    """The network of both: one hidden layer for every row of one table, then the mean over the rows of a slide.
 
-    @property
-    @abstractmethod
-    def gain(self) -> float:
-        """What the mean is multiplied with, so that weights of usual size make scores of usual size."""
+    Attributes:
+        gain: what the mean is multiplied with, so that weights of usual size make scores of usual size.
+    """
+
+    gain: ClassVar[float]
 
     def schedule(self, settings: ProbeSettings) -> Schedule:
         """The same for both."""
@@ -92,15 +93,8 @@ class _HiddenLayer(Network):
 class MeanNetwork(_HiddenLayer):
     """On slide means."""
 
-    @property
-    def name(self) -> str:
-        """The probe's name."""
-        return "mlp"
-
-    @property
-    def gain(self) -> float:
-        """One row is its own mean."""
-        return 1.0
+    name = "mlp"
+    gain = 1.0
 
     def fit_preparation(
         self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
@@ -118,15 +112,8 @@ class MeanNetwork(_HiddenLayer):
 class RegionNetwork(_HiddenLayer):
     """On region means."""
 
-    @property
-    def name(self) -> str:
-        """The probe's name."""
-        return "region_mlp"
-
-    @property
-    def gain(self) -> float:
-        """The mean over 16 independent regions varies by a quarter of what one does."""
-        return 4.0
+    name = "region_mlp"
+    gain = 4.0  # the mean over 16 independent regions varies by a quarter of what one does
 
     def fit_preparation(
         self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings

@@ -8,6 +8,7 @@ How long networks train: a grid of step numbers that grows while its last one is
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -179,12 +180,12 @@ class Network(ABC):
     """One kind of network: what it is fed with, how it starts, and how it scores. It has no state.
 
     A table holds one row for each instance of a slide; a network may take several tables.
+
+    Attributes:
+        name: what `load_probe` knows it by.
     """
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What `load_probe` knows it by."""
+    name: ClassVar[str]
 
     @abstractmethod
     def schedule(self, settings: ProbeSettings) -> Schedule:

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from parfocal.bags import Bag
 from parfocal.geometry import format_mpp
 from parfocal.heads.contrast.moments import is_partly_read, region_numbers, slide_sums
-from parfocal.heads.preparation import Preparation, fit_map
+from parfocal.heads.preparation import Preparation, bounds_of, fit_map
 from parfocal.heads.settings import ProbeSettings
-from parfocal.region_encoder import RegionEncoderConfig
+from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
+from parfocal.region_encoder.batch import RegionBatch, number_ranges
 from parfocal.stats.whitening import AffineMap
 
 __all__ = [
     "PlacedRegions",
-    "Tiles",
     "check_same_regions",
     "fit_mean_maps",
     "fit_region_maps",
@@ -31,19 +31,7 @@ __all__ = [
     "present_in_all",
 ]
 
-
-@dataclass(frozen=True, eq=False)
-class Tiles:
-    """Regions side by side, as `RegionEncoder.forward` takes them."""
-
-    tokens: Float32[Tensor, "region token dim"]
-    xy_um: Float32[Tensor, "region token 2"]
-    mpp: Float32[Tensor, "region token"]
-    present: Bool[Tensor, "region token"]
-
-    def to(self, device: torch.device) -> "Tiles":
-        """The same on a device."""
-        return Tiles(*(one.to(device) for one in (self.tokens, self.xy_um, self.mpp, self.present)))
+_AT_A_TIME = 256  # regions that are encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,22 +52,32 @@ class PlacedRegions:
     first: Int64[np.ndarray, " bound"]
     start: Int64[np.ndarray, " slide_bound"]
 
-    def take(self, regions: Int64[np.ndarray, " region"]) -> Tiles:
-        """Some regions, in the given order; filled up with absent tokens to the longest one."""
+    def take(self, regions: Int64[np.ndarray, " region"]) -> RegionBatch:
+        """Some regions, in the given order."""
         assert self.bag.place is not None  # `placed_regions` has looked
         count = self.first[regions + 1] - self.first[regions]
-        order = np.arange(int(count.max(initial=1)))
-        present = order < count[:, None]
-        row = self.rows[np.where(present, self.first[regions][:, None] + order, self.first[regions][:, None])]
-        width, place = min(self.dim, self.bag.dim), self.bag.place[row]
-        tokens = np.zeros((*row.shape, self.dim), dtype=np.float32)
-        tokens[..., :width] = np.where(present[..., None], self.bag.rows[row][..., :width], np.float32(0))
-        return Tiles(
-            torch.from_numpy(tokens),
-            torch.from_numpy(np.ascontiguousarray(place[..., :2])),
-            torch.from_numpy(np.ascontiguousarray(place[..., 2])),
-            torch.from_numpy(present),
+        row = self.rows[number_ranges(self.first[regions], count)]
+        width = min(self.dim, self.bag.dim)
+        tokens = np.zeros((len(row), self.dim), dtype=np.float32)
+        tokens[:, :width] = self.bag.rows[row, :width]
+        slide = np.searchsorted(self.start, regions, side="right") - 1
+        return RegionBatch.of_rows(
+            tokens,
+            self.bag.place[row, :3],
+            bounds_of(count),
+            slide=slide,
+            region=regions - self.start[slide],
         )
+
+    @torch.no_grad()
+    def encode(self, encoder: RegionEncoder) -> Float[Tensor, "region width"]:
+        """The vectors of all regions, in evaluation mode and on the encoder's device."""
+        encoder.eval()
+        device, total, parts = encoder.specials.device, int(self.start[-1]), []
+        for begin in range(0, total, _AT_A_TIME):
+            batch = self.take(np.arange(begin, min(begin + _AT_A_TIME, total))).to(device)
+            parts.append(encoder(batch.tokens, batch.xy_um, batch.mpp, batch.present).cls)
+        return torch.cat(parts)
 
     def of_slide(self, slide: int) -> Int64[np.ndarray, " region"]:
         """The numbers of a slide's regions, by its place among the slides that were asked for."""

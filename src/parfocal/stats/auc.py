@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 from scipy import optimize, special, stats
+from sklearn import metrics
 
 from parfocal.stats.interval import Interval, Number
 
@@ -169,10 +170,9 @@ class RocCurve:
 def roc_curve(is_positive: Shaped[np.ndarray, "case"], score: Shaped[np.ndarray, "case"]) -> RocCurve:
     """The ROC curve of one test set; tied scores make one slanted step, so that its area is `auc`."""
     positive, negative = _by_class(is_positive, score)
-    cuts = np.unique(np.concatenate([positive, negative]))[::-1]
-    sensitivity = 1 - np.searchsorted(np.sort(positive), cuts, side="left") / len(positive)
-    false_positive_rate = 1 - np.searchsorted(np.sort(negative), cuts, side="left") / len(negative)
-    return RocCurve(np.concatenate([[0.0], false_positive_rate]), np.concatenate([[0.0], sensitivity]))
+    truth, scores = np.repeat([1, 0], [len(positive), len(negative)]), np.concatenate([positive, negative])
+    false_positive_rate, sensitivity, _ = metrics.roc_curve(truth, scores, drop_intermediate=False)
+    return RocCurve(false_positive_rate, sensitivity)
 
 
 def mean_roc(curves: list[RocCurve], steps: int = 101) -> RocCurve:
