@@ -16,7 +16,7 @@ from parfocal.pretrain.monitors import (
     halves_by_slide,
     intra_region_cosine,
     rank_me,
-    retention_probe,
+    ridge_r2,
     slide_probe,
 )
 from parfocal.pretrain.objectives import contrast_accuracy
@@ -170,7 +170,8 @@ def _monitor_columns(
     if int(fit.sum()) >= 2 * cls.shape[1] and not fit.all():
         row, column = place.unbind(dim=1)
         given = seen["given"][row, column][:, trainee.used[-1].cpu()]
-        values["retention_r2"] = retention_probe(tokens[row, column], given, fit)
+        # Low values mean that context has replaced what only this tile shows.
+        values["retention_r2"] = ridge_r2(tokens[row, column], given, fit)
     if "view" in seen:
         values["contrast_top1"], values["contrast_top1_same_slide"] = contrast_accuracy(
             cls, seen["view"], regions.slide

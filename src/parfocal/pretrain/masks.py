@@ -4,6 +4,8 @@ Everything is computed from magnifications and footprints, so that any layout of
 solved by looking at the same place at another magnification; whole magnifications and subtrees take that away.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
@@ -53,6 +55,7 @@ class MaskSettings(Settings):
         return self.mask_random, self.mask_whole, self.mask_subtree, self.mask_coarse_only
 
 
+@dataclass(frozen=True, eq=False)
 class Masks:
     """What was drawn for the regions of a batch.
 
@@ -62,17 +65,9 @@ class Masks:
         pattern: index into `PATTERNS`, what was really used; -1 where the region is not usable.
     """
 
-    __slots__ = ("dropped", "hidden", "pattern")
-
-    def __init__(
-        self,
-        hidden: Bool[Tensor, "region token"],
-        dropped: Bool[Tensor, "region token"],
-        pattern: Int[Tensor, " region"],
-    ) -> None:
-        self.hidden = hidden
-        self.dropped = dropped
-        self.pattern = pattern
+    hidden: Bool[Tensor, "region token"]
+    dropped: Bool[Tensor, "region token"]
+    pattern: Int[Tensor, " region"]
 
     @property
     def n_skipped(self) -> int:

@@ -1,5 +1,6 @@
 """Mean, standard deviation and covariance of tile embeddings in one pass, every slide weighing the same."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -21,13 +22,11 @@ class Moments:
         mean: the mean of the slides' means.
         sd: from the mean of the slides' second moments, so the spread between slides counts.
         covariance: the same for pairs of dims; empty when it was not asked.
-        n_slides: how many slides have a tile at the magnification.
     """
 
     mean: dict[float, Float64[np.ndarray, " dim"]]
     sd: dict[float, Float64[np.ndarray, " dim"]]
     covariance: dict[float, Float64[np.ndarray, "dim dim"]]
-    n_slides: dict[float, int]
 
 
 def training_moments(
@@ -48,7 +47,7 @@ def training_moments(
     shift: dict[float, np.ndarray] = {}
     first: dict[float, np.ndarray] = {}
     second: dict[float, np.ndarray] = {}
-    n_slides: dict[float, int] = {}
+    n_slides: Counter[float] = Counter()
     left_out = left_out or LeftOut(strict=True)
     for part in parts:
         with left_out.reading(part.slide):
@@ -66,7 +65,7 @@ def training_moments(
                 squares = values.T @ values / len(values) if covariance else np.square(values).mean(axis=0)
                 first[mpp] = first.get(mpp, 0.0) + values.mean(axis=0)
                 second[mpp] = second.get(mpp, 0.0) + squares
-                n_slides[mpp] = n_slides.get(mpp, 0) + 1
+                n_slides[mpp] += 1
     mean, sd, covariances = {}, {}, {}
     for mpp in sorted(n_slides, reverse=True):
         offset, squares = first[mpp] / n_slides[mpp], second[mpp] / n_slides[mpp]
@@ -75,7 +74,7 @@ def training_moments(
             covariances[mpp] = squares - np.outer(offset, offset)
         variance = covariances[mpp].diagonal() if covariance else squares - np.square(offset)
         sd[mpp] = np.sqrt(np.maximum(variance, 0.0))
-    return Moments(mean, sd, covariances, n_slides)
+    return Moments(mean, sd, covariances)
 
 
 def whitening_of(

@@ -20,7 +20,6 @@ __all__ = [
     "halves_by_slide",
     "intra_region_cosine",
     "rank_me",
-    "retention_probe",
     "ridge_r2",
     "slide_probe",
 ]
@@ -128,16 +127,6 @@ def ridge_r2(
     spread = float(((target - ridge.mean) ** 2).sum())
     error = float(((target - ridge.at(strength).predict(inputs[~chosen])) ** 2).sum())
     return 1 - error / spread if spread > 0 else math.nan
-
-
-def retention_probe(
-    output: Float[Tensor, "row dim"], given: Float[Tensor, "row features"], fit: Bool[Tensor, " row"]
-) -> float:
-    """How much of a visible tile's own embedding a ridge regression reads from its contextual token (`ridge_r2`).
-
-    Low values mean that context has replaced what only this tile shows.
-    """
-    return ridge_r2(output, given, fit)
 
 
 def slide_probe(
