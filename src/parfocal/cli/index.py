@@ -9,22 +9,17 @@ from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.run.progress import Bars
-from parfocal.slides import SlideIds
-from parfocal.store import IndexSummary, index_features
+from parfocal.store import FeatureSettings, IndexSummary, index_features
 
 __all__ = ["index"]
+
+_SETTINGS = FeatureSettings()
 
 
 def index(
     features: Positional[tuple[Path, ...]],
     output: Output,
-    slides: tuple[Path, ...] = (),
-    slide_mpp: float | None = None,
-    mpp_from_objective: bool = False,
-    ids: SlideIds = "path",
-    encoder: str | None = None,
-    region_um: float | None = None,
-    max_misalignment: float = 0.05,
+    settings: FeatureSettings = _SETTINGS,
 ) -> Answer:
     """Make a store of FEATURES that TRIDENT has extracted at several magnifications.
 
@@ -39,29 +34,12 @@ def index(
     Args:
         features: TRIDENT job folders, or one folder of HDF5 files for each magnification.
         output: the store to write to.
-        slides: the slide files, folders of them or manifests, for their true resolution.
-        slide_mpp: micrometres per pixel of every slide that --slides does not hold.
-        mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
-        ids: whether a slide in a folder of --slides is called by its path below it or by its file's name alone.
-        encoder: name of the encoder, where a job folder holds the features of several.
-        region_um: side of a region, in micrometres; a whole number of coarsest tiles, one by default.
-        max_misalignment: how far a tile may lie from where it would nest, as a share of the finest tile's side.
+        settings: how.
     """
     if not features:
         raise ConfigError("no folder of features is named: parfocal index trident_jobs/ -o store --slides scans/")
     with Bars() as bars:
-        summary = index_features(
-            features,
-            output,
-            slides=slides,
-            slide_mpp=slide_mpp,
-            mpp_from_objective=mpp_from_objective,
-            ids=ids,
-            encoder=encoder,
-            region_um=region_um,
-            max_misalignment=max_misalignment,
-            on_event=bars,
-        )
+        summary = index_features(features, output, **dict(settings), on_event=bars)
     remarks = failed_lines(summary.failed)
     if summary.failed:
         n_all = len(summary.slides) + len(summary.failed)

@@ -13,11 +13,21 @@ from parfocal.geometry import format_mpp
 from parfocal.slides import SlideIds, SlideSource
 from parfocal.store.files import RowDtype
 
-__all__ = ["EmbedSettings", "SlideSettings", "asked_mpp", "asked_scan", "load_encoders", "row_settings", "set_name"]
+__all__ = [
+    "EmbedSettings",
+    "RowChoices",
+    "SlideReading",
+    "SlideSettings",
+    "asked_mpp",
+    "asked_scan",
+    "load_encoders",
+    "row_settings",
+    "set_name",
+]
 
 
-class SlideSettings(Settings):
-    """How slides are read while they are embedded, and where; nothing of it says how they are cut or by what."""
+class SlideReading(Settings):
+    """How slides are read while they are embedded."""
 
     slide_mpp: float | None = Field(
         None, description="Micrometres per pixel of every given slide, in place of what its file says."
@@ -39,6 +49,11 @@ class SlideSettings(Settings):
     max_absent: float = Field(
         0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
     )
+
+
+class SlideSettings(SlideReading):
+    """How slides are read while they are embedded, and where; nothing of it says how they are cut or by what."""
+
     device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
     batch: int = Field(64, gt=0, description="How many tiles the encoder gets at once.")
     workers: int = Field(
@@ -49,22 +64,27 @@ class SlideSettings(Settings):
     )
 
 
-class EmbedSettings(SlideSettings):
+class RowChoices(Settings):
+    """How tiles become rows, beside the grid and the encoder."""
+
+    coarse: Literal["derived", "native"] = Field(
+        "derived", description="Whether coarse tiles are averaged from the finest ones or read from the slide's levels."
+    )
+    dtype: RowDtype = Field("float16", description="Type of the stored rows.")
+    encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Type of a network's products."
+    )
+
+
+class EmbedSettings(RowChoices, SlideSettings):
     """How slides become tile embeddings."""
 
     grid: GridConfig = Field(GridConfig(), description="How a slide is cut into regions and tiles.")
     encoder: str = Field(
         "", description="The tile encoder, such as filterbank or virchow2; or one per magnification: 0.5=SPEC,2=SPEC."
     )
-    coarse: Literal["derived", "native"] = Field(
-        "derived", description="Whether coarse tiles are averaged from the finest ones or read from the slide's levels."
-    )
-    dtype: RowDtype = Field("float16", description="Type of the stored rows.")
     qc: bool = Field(
         True, description="Write a picture of each slide with its tissue and regions into the folder qc of the store."
-    )
-    encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Type of a network's products."
     )
 
 

@@ -6,7 +6,7 @@ index that says which rows belong to which region. Features that other tools hav
 
 from parfocal.store.create import create_set, settings_digest
 from parfocal.store.files import RowDtype, SlideOrigin
-from parfocal.store.index import IndexedSlide, IndexSummary, index_features
+from parfocal.store.index import FeatureSettings, IndexedSlide, IndexSummary, index_features
 from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
 from parfocal.store.set import EmbeddingSet, Source, only_mpps, open_set, open_sets
 from parfocal.store.tokens import SlideRegions, SlideTokens
@@ -14,6 +14,7 @@ from parfocal.store.write import SlideWriter, write_regions, write_tokens
 
 __all__ = [
     "EmbeddingSet",
+    "FeatureSettings",
     "IndexSummary",
     "IndexedSlide",
     "LeftOut",

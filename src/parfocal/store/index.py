@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from parfocal.config import Settings
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp, whole_ratio
@@ -20,7 +23,7 @@ from parfocal.store.join import JoinedTiles, join_tiles
 from parfocal.store.set import EmbeddingSet, open_set
 from parfocal.store.survey import TOLERANCE, FeatureSurvey, SurveyedSlide, survey_features
 
-__all__ = ["IndexSummary", "IndexedSlide", "index_features"]
+__all__ = ["FeatureSettings", "IndexSummary", "IndexedSlide", "index_features"]
 
 # Tiles with a little tissue are dropped at each magnification for itself, but nine of ten are hardly ever.
 _FEWEST = 0.02
@@ -84,6 +87,32 @@ class IndexSummary:
             ],
             "failed": [{"slide": one.slide, "error": one.error, "message": one.message} for one in self.failed],
         }
+
+
+class FeatureSettings(Settings):
+    """How features that another tool has extracted are indexed."""
+
+    slides: tuple[Path, ...] = Field(
+        (), description="The slide files, folders of them or manifests, for their true resolution."
+    )
+    slide_mpp: float | None = Field(
+        None, description="Micrometres per pixel of every slide whose file is not among the slides."
+    )
+    mpp_from_objective: bool = Field(
+        False, description="Take 10 um / power where a slide has an objective power and no resolution."
+    )
+    ids: SlideIds = Field(
+        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
+    )
+    encoder: str | None = Field(
+        None, description="Name of the encoder, where a job folder holds the features of several."
+    )
+    region_um: float | None = Field(
+        None, description="Side of a region, in micrometres; a whole number of coarsest tiles, one by default."
+    )
+    max_misalignment: float = Field(
+        0.05, description="How far a tile may lie from where it would nest, as a share of the finest tile's side."
+    )
 
 
 def index_features(

@@ -127,17 +127,11 @@ def plan_tiles(study: Study, source: CohortSource, store: Path, device: str) -> 
 
 
 def _of_features(source: CohortSource) -> PlannedCohort:
-    own = source.features
-    if own is None:
+    features = source.features
+    if features is None:
         raise ValueError("there are no features")
-    survey = survey_features(
-        own.paths,
-        slides=own.slides,
-        slide_mpp=own.slide_mpp,
-        mpp_from_objective=own.mpp_from_objective,
-        ids=own.ids,
-        encoder=own.encoder,
-    )
+    not_read = {"paths", "region_um", "max_misalignment"}
+    survey = survey_features(features.paths, **features.model_dump(exclude=not_read))
     names = list(map(format_mpp, survey.mpps))
     counts = {slide: dict(zip(names, one.n_tiles, strict=True)) for slide, one in survey.slides.items()}
     tiles = {name: sum(own[name] for own in counts.values()) for name in names}

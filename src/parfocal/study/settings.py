@@ -3,19 +3,18 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from parfocal.bags import RepresentSettings
 from parfocal.cohort import CohortColumns, Target, TargetSettings
 from parfocal.config import GridConfig, Settings
-from parfocal.embed import EmbedSettings
+from parfocal.embed.settings import EmbedSettings, RowChoices, SlideReading
 from parfocal.evaluate.run import EvaluateSettings
 from parfocal.pretrain import PretrainSettings
 from parfocal.region_encoder import Readout
-from parfocal.slides import SlideIds
-from parfocal.store import RowDtype
+from parfocal.store import FeatureSettings
 
 __all__ = [
     "CohortSource",
@@ -31,35 +30,18 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*( [A-Za-z0-9_+-]+)*")
 
 
-class SlidePaths(Settings):
+class SlidePaths(SlideReading):
     """Slides to embed."""
 
     paths: tuple[Path, ...] = Field(min_length=1, description="Slide files, folders of them, or manifests.")
-    slide_mpp: float | None = Field(None, description="Micrometres per pixel of every slide, where files are wrong.")
-    mpp_from_objective: bool = Field(False, description="Take 10 um / power where a slide has no resolution.")
-    ids: SlideIds = Field("path", description="Whether a slide is called by its path below its folder or by its name.")
-    scan: int | None = Field(None, ge=0, description="Which scan of files that hold several, from 0; the first.")
-    max_absent: float = Field(
-        0.05, ge=0, le=1, description="Share of a slide's planned tiles that its file may lack; with more, it fails."
-    )
-    trust_times: bool = Field(
-        False, description="Take finished slides' files of the same size for unchanged whatever their times."
-    )
 
 
-class FeaturePaths(Settings):
+class FeaturePaths(FeatureSettings):
     """Features that another tool has extracted, to be indexed."""
 
     paths: tuple[Path, ...] = Field(
         min_length=1, description="TRIDENT job folders, or one folder of HDF5 files for each magnification."
     )
-    slides: tuple[Path, ...] = Field((), description="The slides, for their true resolution.")
-    slide_mpp: float | None = Field(None, description="Micrometres per pixel of every slide that is not there.")
-    mpp_from_objective: bool = Field(False, description="Take 10 um / power where a slide has no resolution.")
-    ids: SlideIds = Field("path", description="Whether a slide is called by its path below its folder or by its name.")
-    encoder: str | None = Field(None, description="Name of the encoder, where a job folder holds several.")
-    region_um: float | None = Field(None, description="Side of a region; one coarsest tile by default.")
-    max_misalignment: float = Field(0.05, description="Largest misalignment, as a share of the finest tile's side.")
 
 
 class CohortSource(Settings):
@@ -120,12 +102,9 @@ class TestCohort(CohortSource):
     labels: Path = Field(description="A CSV with the same columns.")
 
 
-class TileSettings(Settings):
+class TileSettings(RowChoices):
     """How tiles become rows, beside the grid and the encoder."""
 
-    coarse: Literal["derived", "native"] = Field("derived", description="Where coarse tiles come from.")
-    dtype: RowDtype = Field("float16", description="Type of the stored rows.")
-    encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Of its products.")
     batch: int = Field(64, gt=0, description="How many tiles the encoder gets at once.")
 
 

@@ -84,18 +84,8 @@ def make_tiles(study: Study, source: CohortSource, store: Path, listen: Listen) 
         )
         return Made(found.name, (found,), failed, worked=False)
     if source.features is not None:
-        own = source.features
-        summary = index_features(
-            own.paths,
-            store,
-            slides=own.slides,
-            slide_mpp=own.slide_mpp,
-            mpp_from_objective=own.mpp_from_objective,
-            ids=own.ids,
-            encoder=own.encoder,
-            region_um=own.region_um,
-            max_misalignment=own.max_misalignment,
-        )
+        features = source.features
+        summary = index_features(features.paths, store, **features.model_dump(exclude={"paths"}))
         indexed = replace(summary.embeddings, slides=tuple(sorted(one.slide for one in summary.slides)))
         return Made(indexed.name, (indexed,), summary.failed)
     return _embed(study, source, store, listen)
