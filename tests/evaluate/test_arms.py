@@ -156,7 +156,7 @@ def test_only_the_bags_of_the_asked_arms_are_read(tiles: EmbeddingSet) -> None:
 def test_controls_are_called_what_they_are(tmp_path: Path) -> None:
     """The model without a step, and the model of one magnification, by the whole chain."""
     tiles, made = write_set(tmp_path, n_slides=3), []
-    small = PretrainSettings(size="T", batch=8, precision="float32", monitor_every=100, workers=0)
+    small = PretrainSettings(size="T", batch=8, precision="float32", monitor_every=100, read_threads=0)
     for name, changes in (("random", {"steps": 0}), ("fine", {"steps": 1, "mpps": (0.5,)})):
         pretrain_encoder(tiles, tmp_path / name, small.model_copy(update=changes))
         made += represent_regions(

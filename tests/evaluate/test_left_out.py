@@ -38,7 +38,7 @@ from parfocal.study.stages import make_tiles
 
 N_SLIDES = 24
 PROBES = ProbeSettings(components=(4,), inner_folds=3, attention_validation=1, attention_steps=4, growth=1)
-TRAIN = PretrainSettings(size="T", steps=2, batch=16, precision="float32", holdout=0.25, workers=0)
+TRAIN = PretrainSettings(size="T", steps=2, batch=16, precision="float32", holdout=0.25, read_threads=0)
 LEFT_OUT = pytest.mark.filterwarnings("ignore::parfocal.errors.ParfocalWarning")
 
 

@@ -195,12 +195,13 @@ def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> Sli
     score = head.score(bags, 0)
     distance = head.habits.distance([bags[TILES, name] for name in usual], 0)
     calibration, probability, value, interval = head.calibration, np.zeros(0), None, None
-    if head.facts.classes:
-        probability = calibration.probability(score)[0]
-    else:
-        value = float(calibration.value(score)[0])
-        if head.facts.kind == "continuous":
-            interval = value - calibration.half_width, value + calibration.half_width
+    with np.errstate(invalid="ignore"):  # what is not finite is refused below, with its reason
+        if head.facts.classes:
+            probability = calibration.probability(score)[0]
+        else:
+            value = float(calibration.value(score)[0])
+            if head.facts.kind == "continuous":
+                interval = value - calibration.half_width, value + calibration.half_width
     said = np.array([*probability, *(() if value is None else (value,)), *(interval or ()), distance.value])
     if not np.isfinite(said).all():
         raise StoreError(
