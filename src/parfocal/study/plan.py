@@ -20,6 +20,7 @@ from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.fitting import one_thread_each
 from parfocal.geometry import format_mpp
 from parfocal.heads import Fit, ProbeSettings, fit_attention, fit_contrast, fit_mean
+from parfocal.heads.abmil import fit_abmil
 from parfocal.pretrain import PretrainSettings
 from parfocal.pretrain.holdout import check_hidable, shared_groups, split_set
 from parfocal.region_encoder.checkpoint import read_pretraining
@@ -34,7 +35,12 @@ from parfocal.study.stages import groups_of, model_folder, resolve_device
 __all__ = ["ModelPlan", "StudyPlan", "TilesPlan", "fit_hours", "plan_study"]
 
 _SLIDES, _REGIONS, _WIDTH = 24, 8, 64
-_SORTS: Mapping[str, Fit] = {"a mean": fit_mean, "gated attention": fit_attention, "contrast": fit_contrast}
+_SORTS: Mapping[str, Fit] = {
+    "a mean": fit_mean,
+    "gated attention": fit_attention,
+    "contrast": fit_contrast,
+    "ABMIL": fit_abmil,
+}
 _MEANS, _CONTRASTS = frozenset({"mean", "concat"}), frozenset({"contrast", "pseudo-contrast", "second-moment"})
 
 
@@ -75,6 +81,8 @@ def _sort(arm: Arm) -> str:
     """Which of the measured fits an arm is like; networks cost about what gated attention does."""
     if arm.method in _MEANS:
         return "a mean"
+    if arm.method == "abmil":
+        return "ABMIL"
     return "contrast" if arm.method in _CONTRASTS else "gated attention"
 
 

@@ -18,6 +18,8 @@ from sklearn.cluster import KMeans
 from parfocal.cohort import deal_folds
 from parfocal.lab.synergy.moments import CohortRows
 from parfocal.stats import Interval, TestedFold, auc_interval, cross_validated, tally_classes
+from parfocal.stats.regression import Ridge
+from parfocal.stats.whitening import varying
 
 __all__ = ["MainEffect", "cluster_types", "main_effects", "types_within", "usable_types"]
 
@@ -80,14 +82,13 @@ def _effect(
     is_class: bool,
 ) -> MainEffect:
     scale = means.std(axis=0)
-    x = (means - means.mean(axis=0)) / np.where(scale > 1e-6 * max(float(scale.max()), 1e-300), scale, np.inf)
-    kernel = x @ x.T / max(x.shape[1], 1)
+    x = (means - means.mean(axis=0)) / np.where(varying(scale), scale, np.inf)
     values, tested = [], []
     for repeat, of_unit in enumerate(folds):
         scores = np.empty(len(label))
         for number in range(_FOLDS):
             train, test = np.flatnonzero(of_unit != number), np.flatnonzero(of_unit == number)
-            scores[test] = _ridge(kernel, label, train, test)
+            scores[test] = _ridge(x[train], label[train], x[test])
             if is_class and 0 < is_positive[test].sum() < len(test):
                 tested.append(TestedFold(repeat, test, (tally_classes(is_positive[test], scores[test]),)))
         if not is_class:
@@ -100,28 +101,14 @@ def _effect(
     return MainEffect(name, "rank correlation", _fisher_interval(float(np.nanmean(values)), len(label)))
 
 
-def _ridge(kernel: np.ndarray, label: np.ndarray, train: np.ndarray, test: np.ndarray) -> Float64[np.ndarray, " test"]:
-    """Predictions of kernel ridge regression, the penalty chosen by leaving one training unit out."""
-    k = kernel[np.ix_(train, train)]
-    centre = k.mean(axis=0)
-    k = k - centre - centre[:, None] + centre.mean()
-    across = kernel[np.ix_(test, train)]
-    across = across - across.mean(axis=1, keepdims=True) - centre + centre.mean()
-    mean = label[train].mean()
-    y = label[train] - mean
-    variance, vectors = np.linalg.eigh(k)
-    variance = np.maximum(variance, 0)
-    rotated = vectors.T @ y
-    scale = max(float(variance.mean()), 1e-300)
-    best, chosen = np.inf, _PENALTIES[-1] * scale
-    for penalty in _PENALTIES * scale:
-        shrink = variance / (variance + penalty)
-        leverage = (vectors**2) @ shrink + 1 / len(train)
-        error = (((y - vectors @ (shrink * rotated)) / np.maximum(1 - leverage, 1e-9)) ** 2).mean()
-        if error < best:
-            best, chosen = error, penalty
-    predicted: Float64[np.ndarray, " test"] = mean + across @ (vectors @ (rotated / (variance + chosen)))
-    return predicted
+def _ridge(
+    x: Float64[np.ndarray, "train dim"], label: Float64[np.ndarray, " train"], new: Float64[np.ndarray, "test dim"]
+) -> Float64[np.ndarray, " test"]:
+    """Predictions of a ridge regression, the penalty chosen by leaving one training unit out."""
+    ridge = Ridge.of(x, label[:, None])
+    unit = max(float(ridge.variance), 1e-300) / len(label)
+    penalty = min(_PENALTIES * unit, key=ridge.left_out_error)
+    return ridge.at(float(penalty)).predict(new)[:, 0]
 
 
 def _fisher_interval(value: float, n: int) -> Interval:
