@@ -29,6 +29,7 @@ from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, wri
 from parfocal.predict import FitSettings, fit_head, predict_slides
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.region_encoder.config import SIZES
+from parfocal.run.events import Progress
 from parfocal.store import EmbeddingSet, LeftOut, open_set
 from parfocal.store.h5 import write_seal
 from parfocal.store.layout import FILE_DIGEST, features_path, index_path
@@ -227,7 +228,7 @@ def test_pretraining_leaves_them_out_goes_on_without_them_and_can_be_proven(spoi
     once = pretrain_encoder(tiles, tmp_path / "once", training)
 
     def stop(event: object) -> None:
-        if type(event).__name__ == "StepsDone":
+        if isinstance(event, Progress) and event.result is not None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -253,7 +254,7 @@ def test_a_slide_that_breaks_while_a_model_is_trained_ends_the_run_with_its_name
     tiles = tiles_in(root)
 
     def spoil(event: object) -> None:
-        if type(event).__name__ == "TrainingStarted":
+        if isinstance(event, Progress) and event.done == 0:
             for slide in tiles.slides:
                 cut(tiles, slide)
 

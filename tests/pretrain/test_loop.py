@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
-from parfocal.pretrain import PretrainSettings, StepsDone, TrainingStarted, pretrain_encoder, read_metrics
-from parfocal.pretrain.events import PretrainEvent
+from parfocal.pretrain import PretrainSettings, pretrain_encoder, read_metrics
 from parfocal.region_encoder import RegionEncoder, collate_regions
-from parfocal.run.events import Notice
+from parfocal.run.events import Event, Notice, Progress
 from parfocal.store import EmbeddingSet
 from parfocal.store.layout import features_path
 
@@ -27,12 +26,13 @@ CURVE = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "lr", "r2", "r
 RUN = """
 import os, signal, sys, torch
 from pathlib import Path
-from parfocal.embed import open_set
-from parfocal.pretrain import PretrainSettings, StepsDone, pretrain_encoder
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.run.events import Progress
+from parfocal.store import open_set
 torch.set_num_threads(1)
 
 def on_event(event):
-    if isinstance(event, StepsDone) and str(int(event.values["step"])) == os.environ.get("KILLED_AT"):
+    if isinstance(event, Progress) and event.result and str(event.done) == os.environ.get("KILLED_AT"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 settings = PretrainSettings.model_validate_json(sys.argv[3])
@@ -93,7 +93,7 @@ def test_threads_and_memory_do_not_change_the_curve(make_set: MakeSet, tmp_path:
 
 def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 9, 5, 7))
-    events: list[PretrainEvent] = []
+    events: list[Event] = []
     first = pretrain_encoder(tiles, tmp_path / "m", SMALL, on_event=events.append)
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()}
     again = pretrain_encoder(tiles, tmp_path / "m", SMALL.model_copy(update={"read_threads": 0}))
@@ -106,9 +106,10 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet
     with pytest.raises(MismatchError, match=r"settings lr=0\.0003, now it is 0\.01"):
         pretrain_encoder(tiles, tmp_path / "m", SMALL.model_copy(update={"lr": 0.01}))
 
-    assert isinstance(events[0], TrainingStarted)
-    assert events[0].n_steps == 12
-    rows = [event.values for event in events if isinstance(event, StepsDone)]
+    assert isinstance(events[0], Notice)
+    told = [event for event in events if isinstance(event, Progress)]
+    assert told[0] == Progress("steps", 0, 12)
+    rows = [event.result for event in told[1:]]
     assert [row["step"] for row in rows] == list(range(1, 13))
     assert [row["step"] for row in rows if "r2_whole_0.5" in row] == [6, 12]
     kept = json.loads((tmp_path / "m" / "config.json").read_text())["pretraining"]
@@ -142,7 +143,7 @@ def test_a_collapsed_representation_is_warned_of(
     make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("parfocal.pretrain.evaluation.rank_me", lambda rows: 0.1)
-    events: list[PretrainEvent] = []
+    events: list[Event] = []
     with pytest.warns(ParfocalWarning, match="may be collapsing"):
         pretrain_encoder(
             make_set((6, 9, 5, 7)), tmp_path / "m", SMALL.model_copy(update={"steps": 6}), on_event=events.append

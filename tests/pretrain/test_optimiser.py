@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from parfocal.pretrain import PretrainSettings, StepsDone, pretrain_encoder, read_metrics
-from parfocal.pretrain.events import PretrainEvent
+from parfocal.pretrain import PretrainSettings, pretrain_encoder, read_metrics
 from parfocal.pretrain.optimiser import MuonAdamW, new_optimizer
+from parfocal.run.events import Event, Progress
 
 from .conftest import MakeSet
 
@@ -170,8 +170,8 @@ def test_a_run_with_muon_learns_and_resumes_exactly(make_set: MakeSet, tmp_path:
     )
     pretrain_encoder(tiles, tmp_path / "whole", settings)
 
-    def stop(event: PretrainEvent) -> None:
-        if isinstance(event, StepsDone) and event.values["step"] == 6:
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

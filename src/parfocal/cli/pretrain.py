@@ -8,7 +8,8 @@ from parfocal.cli.command import Answer, Output
 from parfocal.cohort import LabelColumns, read_groups
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
-from parfocal.pretrain import PretrainProgress, PretrainSettings, pretrain_encoder
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.run.progress import Bars
 from parfocal.store import open_set
 
 __all__ = ["pretrain"]
@@ -45,8 +46,8 @@ def pretrain(
     if (labels is None) != (columns.group is None):
         raise ConfigError("groups are held out by a table and its column: name both --labels FILE and --group COLUMN.")
     groups = read_groups(labels, columns, tiles.slides, tiles.name)
-    with PretrainProgress() as progress:
-        result = pretrain_encoder(tiles, output, settings, groups=groups, on_event=progress)
+    with Bars() as bars:
+        result = pretrain_encoder(tiles, output, settings, groups=groups, on_event=bars)
     r2 = {mpp: value for mpp in map(format_mpp, tiles.mpps) if (value := result.metrics.get(f"r2_{mpp}")) is not None}
     shown = [f"model: {result.model}", result.holdout]
     shown += [f"held-out R2 of hidden tokens at {mpp} mpp: {value:.3f}" for mpp, value in r2.items()]

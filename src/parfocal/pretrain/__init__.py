@@ -8,7 +8,6 @@ whether the representation is sound, `loop` how it all runs.
 from typing import Any
 
 from parfocal.former import former_name
-from parfocal.pretrain.events import OnPretrainEvent, PretrainProgress, StepsDone, TrainingStarted
 from parfocal.pretrain.loop import PretrainResult, pretrain_encoder
 from parfocal.pretrain.masks import PATTERNS, Masks, MaskSettings, draw_masks
 from parfocal.pretrain.metrics import read_metrics
@@ -19,13 +18,9 @@ __all__ = [
     "PATTERNS",
     "MaskSettings",
     "Masks",
-    "OnPretrainEvent",
-    "PretrainProgress",
     "PretrainResult",
     "PretrainSettings",
     "R2Sums",
-    "StepsDone",
-    "TrainingStarted",
     "draw_masks",
     "pretrain_encoder",
     "read_metrics",

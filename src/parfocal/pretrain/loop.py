@@ -19,12 +19,9 @@ from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
 from parfocal.pretrain.data import RegionStream, SlideCache
 from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
 from parfocal.pretrain.events import (
-    OnPretrainEvent,
-    PretrainEvent,
-    StepsDone,
-    TrainingStarted,
     remarks_after,
     remarks_before,
+    steps_done,
 )
 from parfocal.pretrain.holdout import Split, check_hidable, shared_groups, split_set
 from parfocal.pretrain.masks import draw_masks
@@ -45,7 +42,7 @@ from parfocal.pretrain.setup import (
 )
 from parfocal.pretrain.trainee import LOSS_PARTS, Trainee
 from parfocal.region_encoder.batch import RegionBatch
-from parfocal.run.events import Notice
+from parfocal.run.events import Event, Notice, OnEvent, Progress
 from parfocal.store import EmbeddingSet, LeftOut, Source, only_mpps, open_set, with_readable_index
 
 __all__ = ["PretrainResult", "pretrain_encoder"]
@@ -79,7 +76,7 @@ def pretrain_encoder(
     settings: PretrainSettings | None = None,
     *,
     groups: Mapping[str, str] | None = None,
-    on_event: OnPretrainEvent | None = None,
+    on_event: OnEvent | None = None,
 ) -> PretrainResult:
     """Pretrain a region encoder on a set of tile embeddings, and leave the model in the folder `out`.
 
@@ -137,7 +134,7 @@ class _Run:
         split: Split,
         left_out: LeftOut,
         settings: PretrainSettings,
-        on_event: OnPretrainEvent | None,
+        on_event: OnEvent | None,
     ) -> None:
         self.fabric, self.folder, self.tiles, self.settings = fabric, folder, tiles, settings
         self.whole_split = self.split = split
@@ -183,7 +180,9 @@ class _Run:
             self.watch = CollapseWatch(dict(state["peak"]), list(state["said"]))
         if fabric.is_global_zero:
             self.metrics.cut(first)
-        self._tell(TrainingStarted(first, self.n_steps, self.tiles.mpps, self._sentences(reason)))
+        for sentence in self._sentences(reason):
+            self._tell(Notice(sentence))
+        self._tell(Progress("steps", first, self.n_steps))
         self.remarks = remarks_before(settings, self.n_steps, self.split, world=fabric.world_size)
         self._warn(self.remarks)
         clock = RateClock()
@@ -270,7 +269,7 @@ class _Run:
             looks = step % settings.monitor_every == 0 or step == self.n_steps
             said = self._look(step, held_out, row) if looks else []
             self.metrics.append(row)
-            self._tell(StepsDone(row))
+            self._tell(steps_done(row, self.n_steps, self.tiles.mpps))
             self._warn(said)
         self.fabric.barrier()
         clock.restart()
@@ -389,6 +388,6 @@ class _Run:
             self._tell(Notice(sentence, is_warning=True))
             warnings.warn(sentence, ParfocalWarning, stacklevel=5)
 
-    def _tell(self, event: PretrainEvent) -> None:
+    def _tell(self, event: Event) -> None:
         if self.on_event is not None:
             self.on_event(event)

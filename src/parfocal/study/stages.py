@@ -16,11 +16,11 @@ from parfocal.cohort import read_groups
 from parfocal.embed import embed_slides
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
 from parfocal.files import digest8, writing
-from parfocal.pretrain import PretrainSettings, StepsDone, pretrain_encoder
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.pretrain.setup import run_identity
 from parfocal.run import FailedSlide
 from parfocal.run.device import find_device
-from parfocal.run.events import OnEvent, Progress
+from parfocal.run.events import Event, OnEvent, Progress
 from parfocal.slides import find_slides
 from parfocal.store import EmbeddingSet, LeftOut, index_features, open_sets, with_readable_index
 from parfocal.store.set import open_set
@@ -123,16 +123,14 @@ def make_model(
     listen: Listen,
 ) -> Made:
     """A pretrained region encoder in its folder; a run that was stopped goes on from its last point."""
-    total, tell = settings.steps or 1, listen("steps")
+    tell = listen("steps")
 
-    def on_event(event: object) -> None:
-        if isinstance(event, StepsDone):
-            step = int(event.values["step"])
-            tell(Progress("steps", step, max(total, step)))
+    def steps_only(event: Event) -> None:
+        if isinstance(event, Progress):  # what is remarkable is warned of as well
+            tell(event)
 
-    tell(Progress("steps", 0, total))
     placed = settings.model_copy(update={"device": (device,)})
-    done = pretrain_encoder(tiles, folder, placed, groups=groups, on_event=on_event)
+    done = pretrain_encoder(tiles, folder, placed, groups=groups, on_event=steps_only)
     tell(Progress("steps", max(done.steps, 1), max(done.steps, 1)))
     return Made(f"{folder.parent.name}/{folder.name}", worked=not done.was_finished)
 
