@@ -24,7 +24,7 @@ from parfocal.region_encoder.checkpoint import read_config, read_pretraining, re
 from parfocal.region_encoder.standardise import nearest_levels
 from parfocal.run.device import find_device
 from parfocal.run.events import OnEvent, Progress, warn_of
-from parfocal.run.failures import FailedSlide, update_failures
+from parfocal.run.failures import FailedSlide, exit_status, update_failures
 from parfocal.run.jobs import attempt_slide
 from parfocal.slides import SlideSource
 from parfocal.store import (
@@ -134,9 +134,7 @@ class RepresentSummary:
     @property
     def exit_status(self) -> int:
         """0 when all slides are done, 1 when none is, 3 when some are."""
-        if not self.failed:
-            return 0
-        return 3 if self.done else 1
+        return exit_status(len(self.failed), len(self.failed) + len(self.done))
 
 
 def represent_regions(

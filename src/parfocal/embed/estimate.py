@@ -21,7 +21,7 @@ from parfocal.encoders import TileEncoder
 from parfocal.errors import as_problem
 from parfocal.regions import RegionPlan, plan_regions
 from parfocal.regions.tiles import iter_tiles
-from parfocal.run.failures import Failed, FailedSlide
+from parfocal.run.failures import Failed, FailedSlide, exit_status
 from parfocal.run.jobs import attempt
 from parfocal.run.processes import Tell, check_workers
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
@@ -94,10 +94,7 @@ class RunEstimate:
     @property
     def exit_status(self) -> int:
         """That of the run: 0 when all slides would have embeddings, 1 when none would, 3 when some would."""
-        without = sum(one.n_regions == 0 for one in self.slides)
-        if not without:
-            return 0
-        return 1 if without == len(self.slides) else 3
+        return exit_status(sum(one.n_regions == 0 for one in self.slides), len(self.slides))
 
     def describe(self) -> dict[str, Any]:
         """The estimate as plain values."""

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from parfocal.geometry import format_mpp
-from parfocal.run.failures import NOT_TRIED, FailedSlide
+from parfocal.run.failures import NOT_TRIED, FailedSlide, exit_status
 
 __all__ = ["EmbedSummary", "EmbeddedSlide", "no_tissue_line", "summary_counts", "summary_table", "tile_counts"]
 
@@ -94,10 +94,7 @@ class EmbedSummary:
     @property
     def exit_status(self) -> int:
         """0 when all slides have embeddings in the store, 1 when none has, 3 when some have."""
-        without = len(self.failed) + len(self.no_tissue)
-        if not without:
-            return 0
-        return 3 if without < len(self.outcomes) else 1
+        return exit_status(len(self.failed) + len(self.no_tissue), len(self.outcomes))
 
     def describe(self) -> dict[str, Any]:
         """The summary as plain values."""

@@ -11,7 +11,7 @@ from parfocal.files import write_csv
 from parfocal.geometry import format_mpp
 from parfocal.predict.head import Head
 from parfocal.predict.outside import Distance
-from parfocal.run import FailedSlide
+from parfocal.run.failures import FailedSlide, exit_status
 from parfocal.store import EmbeddingSet
 from parfocal.version import __version__
 
@@ -77,9 +77,7 @@ class PredictSummary:
     @property
     def exit_status(self) -> int:
         """0 when all slides are predicted, 1 when none is, 3 when some are."""
-        if not self.failed:
-            return 0
-        return 3 if self.predicted else 1
+        return exit_status(len(self.failed), len(self.slides))
 
 
 def prediction_columns(head: Head) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ __all__ = [
     "FailedSlide",
     "Failure",
     "RunLog",
+    "exit_status",
     "failure",
     "read_failures",
     "update_failures",
@@ -109,6 +110,11 @@ def failure(source: SlideSource, error: Exception, writes_to: Path | None = None
     """An exception as a slide's failure; see `Failed.of`."""
     failed = Failed.of(error, writes_to)
     return FailedSlide(source.slide, source.path, failed.error, failed.message or "no message", failed.traceback)
+
+
+def exit_status(failed: int, total: int) -> int:
+    """What a command over many slides ends with: 0 when none failed, 1 when all did, 3 when some did."""
+    return 0 if not failed else 1 if failed == total else 3
 
 
 @dataclass(frozen=True)
