@@ -1,5 +1,6 @@
 """Which arm predicts a label best: every arm on the same folds, each choosing inside them, and the right interval."""
 
+import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -107,7 +108,8 @@ def evaluate_arms(
         test: stores or sets of an external cohort, made as those of `inputs`; every arm is tested on it after one more
             fit, on all slides of the training cohort.
         test_labels: its labels, in the same columns.
-        keep: folder of finished fits, so that a run that was stopped goes on; None keeps them in `out`, in `kept`.
+        keep: folder of finished fits, which are never done again; None keeps them in `out` until the report is there,
+            so that a run that was stopped goes on.
         references: for each target, what to print beside arms of a kind (`single`, `late`, `mixed`): ceilings,
             adversaries.
         sections: further parts of the page, after the results.
@@ -151,6 +153,7 @@ def evaluate_arms(
     used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
     cohorts = {target: cohort.without(left_out.reasons) for target, cohort in cohorts.items()}
     results: dict[str, TargetResult] = {}
+    kept = keep or out / "kept"
     done, total = 0, sum(arm.pool is not None for arm in arms) * len(cohorts)
 
     def report(target: str, arm: Arm) -> None:
@@ -166,7 +169,7 @@ def evaluate_arms(
             replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes())),
             deal(cohort, settings, dealt),
             settings.probes,
-            FitPlan(settings.seeds, settings.arms_at_a_time, keep or out / "kept", partial(report, target)),
+            FitPlan(settings.seeds, settings.arms_at_a_time, kept, partial(report, target)),
             external=outside.get(target),
             encodings=encodings_per_slide(sets, arms, cohort.slides),
             primary=settings.primary,
@@ -180,7 +183,7 @@ def evaluate_arms(
     digests |= {arm.family: arm.reads for arm in arms if arm.reads}
     if test_labels is not None:
         digests[f"test cohort, {test_labels.name}"] = file_digest8(test_labels)
-    return write_evaluation(
+    evaluation = write_evaluation(
         results,
         out,
         settings={**_described(settings, columns, asked, models, splits, test), **(described or {})},
@@ -188,6 +191,9 @@ def evaluate_arms(
         inputs=digests,
         sections=sections,
     )
+    if keep is None:
+        shutil.rmtree(kept, ignore_errors=True)
+    return evaluation
 
 
 def _read_test(
