@@ -4,16 +4,13 @@ Cells one after the other or several at a time, each in a process; one that fail
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
-from threadpoolctl import threadpool_limits
 
 from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort, read_groups, write_splits
 from parfocal.config import Devices, Settings, renamed
@@ -29,7 +26,7 @@ from parfocal.pretrain.holdout import shared_groups, split_set
 from parfocal.pretrain.setup import describe_set
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
-from parfocal.run.processes import CannotStartError, Death, Tell, run_crew
+from parfocal.run.processes import CannotStartError, Death, Tell, run_crew, share_cores
 from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets, with_readable_rows
 
 __all__ = ["ExploreResult", "ExploreSettings", "explore_designs", "run_jobs"]
@@ -57,9 +54,8 @@ def run_jobs(
             placed = _on(job, places[0])
             yield placed, attempt_job(placed)
         return
-    threads = max(1, (os.cpu_count() or 1) // len(places))
     try:
-        for job, result in run_crew(jobs, partial(_prepare, threads), places):
+        for job, result in run_crew(jobs, partial(_prepare, len(places)), places):
             if isinstance(result, Death):
                 message = f"its process died twice without a message ({result}). Use fewer workers."
                 yield job, Failure(job.cell.name, job.settings.seed, "WorkerDied", message)
@@ -69,12 +65,10 @@ def run_jobs(
         raise ConfigError(f"cannot run cells in processes of their own: {error}. Use --workers 1.") from error
 
 
-def _prepare(threads: int, device: str) -> Callable[[CellJob, Tell], tuple[CellJob, Failure | None]]:
+def _prepare(workers: int, device: str) -> Callable[[CellJob, Tell], tuple[CellJob, Failure | None]]:
     """Make a process ready: its share of the cores, and its device."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by libraries that are loaded from here on
-    threadpool_limits(threads)
-    torch.set_num_threads(threads)
-    return lambda job, tell: (_on(job, device), attempt_job(_on(job, device)))
+    with share_cores(workers):
+        return lambda job, tell: (_on(job, device), attempt_job(_on(job, device)))
 
 
 def _on(job: CellJob, device: str) -> CellJob:

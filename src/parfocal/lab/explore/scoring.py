@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.run.device import find_device
+from parfocal.run.jobs import attempt, own_warnings
 from parfocal.store import EmbeddingSet, open_set
 
 __all__ = ["CellJob", "Failure", "Labels", "Protocol", "attempt_job", "is_done", "read_result", "run_job"]
@@ -132,12 +134,10 @@ def is_done(job: CellJob) -> bool:
 
 def attempt_job(job: CellJob) -> Failure | None:
     """Run a job; what goes wrong with this cell, whatever it is, is its recorded failure, and the others go on."""
-    try:
-        run_job(job)
-    except Exception as error:  # whatever a cell's training or its fits raise, the other cells are scored
-        message = " ".join(str(error).split()) or "no message"
-        return Failure(job.cell.name, job.settings.seed, type(error).__name__, message)
-    return None
+    failed = attempt(partial(run_job, job))
+    if failed is None:
+        return None
+    return Failure(job.cell.name, job.settings.seed, failed.error, failed.message or "no message")
 
 
 def run_job(job: CellJob) -> None:
@@ -148,13 +148,9 @@ def run_job(job: CellJob) -> None:
             the other numbers.
     """
     started = time.monotonic()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ParfocalWarning)
+    with own_warnings() as caught:
         scores = _run(job)
-    for one in caught:
-        if not issubclass(one.category, ParfocalWarning):
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    notes = sorted({str(one.message) for one in caught if issubclass(one.category, ParfocalWarning)})
+    notes = sorted({str(one.message) for one in caught})
     content = {
         "identity": dict(job.identity),
         "cell": job.cell.name,
