@@ -10,6 +10,7 @@ from parfocal.cli.command import Answer, Output
 from parfocal.cohort import LabelColumns
 from parfocal.lab.explore.page import show
 from parfocal.lab.explore.run import ExploreResult, ExploreSettings, explore_designs
+from parfocal.report.writer import Field, terminal_table
 from parfocal.run.progress import Bars
 
 __all__ = ["explore"]
@@ -64,17 +65,13 @@ def explore(
 
 def _table(result: ExploreResult) -> Table:
     found = result.exploration
-    table = Table()
-    table.add_column("cell", overflow="fold")
-    table.add_column("held-out R2", justify="right")
-    if found.has_auc:
-        table.add_column("AUC, mean", justify="right")
-    table.add_column("training, s", justify="right")
-    for one in (*found.cells, *found.controls):
-        cells = [one.cell.name, show(one.r2)]
-        if found.has_auc:
-            cells.append(show(one.auc) if one.cell.kind != "tiles" else "–")
-        table.add_row(*cells, f"{one.training_seconds.mean:,.0f}")
+    columns = (
+        Field("cell", "cell.name"),
+        Field("held-out R2", "r2", show=show, align="right"),
+        *((Field("AUC, mean", "auc", show=show, align="right"),) if found.has_auc else ()),
+        Field("training, s", "training_seconds.mean", show=",.0f"),
+    )
+    table = terminal_table(columns, (*found.cells, *found.controls))
     for failure in result.failures:
         table.add_row(f"{failure.cell}, seed {failure.seed}", "failed", *[""] * (len(table.columns) - 2))
     return table

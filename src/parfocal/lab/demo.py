@@ -21,7 +21,9 @@ from parfocal.lab.synthetic.readability import AttributeReading, attribute_reada
 from parfocal.lab.synthetic.rendered import RenderedCohort, RenderSettings, SlideDesign, render_cohort
 from parfocal.lab.synthetic.tissue import LEVEL0_MPP, REGION_PX
 from parfocal.regions import read_thumbnail
-from parfocal.report import Column, Figure, Note, Reference, Row, Section, Table, Text, slide_map_figure, tile_gallery
+from parfocal.report import Figure, Note, Reference, Section, Text, slide_map_figure, tile_gallery
+from parfocal.report.writer import Field as TableField
+from parfocal.report.writer import page_table
 from parfocal.run.events import OnEvent, Progress, as_stage, warn_of
 from parfocal.slides import open_slide, read_tile
 from parfocal.store import EmbeddingSet
@@ -89,7 +91,12 @@ def cohort_section(
                 f"Tiles of {design.slide}. 5x tiles are whole regions; 20x tiles are shown by their middle, four times "
                 "enlarged.",
             ),
-            _readings_table(readings),
+            page_table(
+                "How well the encoder reads the attributes of single regions",
+                _READING,
+                readings,
+                footnotes=("Logistic regression on held-out slides; slides are resampled for the interval.",),
+            ),
             Text(
                 (
                     "Late fusion sees unordered bags of both magnifications. In pixels it could re-pair them by "
@@ -104,31 +111,13 @@ def cohort_section(
     )
 
 
-def _readings_table(readings: Sequence[AttributeReading]) -> Table:
-    columns = (
-        Column("Attribute"),
-        Column("Magnification"),
-        Column("Read from"),
-        Column("AUC", "right"),
-        Column("95 % interval", "right"),
-    )
-    rows = []
-    for one in readings:
-        unit = "mean of the region's tiles" if one.unit == "region" else "one tile"
-        cells = (
-            _ATTRIBUTES[one.attribute],
-            f"{10 / one.mpp:g}x ({format_mpp(one.mpp)} mpp)",
-            unit,
-            f"{one.auc:.2f}",
-            f"{one.low:.2f} to {one.high:.2f}",
-        )
-        rows.append(Row(cells))
-    return Table(
-        "How well the encoder reads the attributes of single regions",
-        columns,
-        tuple(rows),
-        ("Logistic regression on held-out slides; slides are resampled for the interval.",),
-    )
+_READING = (
+    TableField("Attribute", lambda one: _ATTRIBUTES[one.attribute]),
+    TableField("Magnification", lambda one: f"{10 / one.mpp:g}x ({format_mpp(one.mpp)} mpp)"),
+    TableField("Read from", lambda one: "mean of the region's tiles" if one.unit == "region" else "one tile"),
+    TableField("AUC", "auc", show=".2f"),
+    TableField("95 % interval", lambda one: f"{one.low:.2f} to {one.high:.2f}", align="right"),
+)
 
 
 def _map(path: Path, design: SlideDesign, region_um: float) -> Figure:

@@ -1,7 +1,9 @@
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ from parfocal.lab.prove.controls import show
 from parfocal.lab.prove.data import held_out_regions
 from parfocal.lab.prove.layout import Layout
 from parfocal.lab.prove.patterns import draw_hidden, patterns_of
+from parfocal.lab.prove.result import ProofResult
 from parfocal.lab.prove.run import ProveSettings, prove_encoder
 from parfocal.lab.prove.subject import Predictor, open_subject
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.region_encoder import RegionEncoderConfig, RegionModel
+from parfocal.run.cache import StepCache
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
 MPPS = (2.0, 1.0, 0.5)
@@ -235,3 +239,55 @@ def test_what_cannot_be_proven_is_refused_with_a_remedy(train: Train, tmp_path: 
     (model / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="targets=standardised"):
         prove_encoder(model, store, tmp_path / "out", QUICK)
+
+
+def files(result: ProofResult) -> list[Path]:
+    return [result.report, result.report.parent / "prove.json"]
+
+
+def test_a_proof_that_is_killed_goes_on_where_it_was_and_says_the_same(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, store = train(slides(4), holdout=0.5)
+    quick = QUICK.model_copy(update={"network_steps": 2})
+    whole = prove_encoder(model, store, tmp_path / "whole", quick)
+    done: list[str] = []
+    killed_at: set[str] = {"decoder on random weights", "B5 B6 B9 whole 2", "scores subtree"}
+    of_cache = StepCache.step
+
+    def step(self: StepCache, name: str, inputs: Any, work: Callable[[], Any]) -> Any:
+        def counted() -> Any:
+            # The second of the two decoders is the one that is killed.
+            if name in killed_at and (name != "decoder on random weights" or name in done):
+                killed_at.remove(name)
+                raise KeyboardInterrupt
+            done.append(name)
+            return work()
+
+        return of_cache(self, name, inputs, counted)
+
+    monkeypatch.setattr(StepCache, "step", step)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            prove_encoder(model, store, tmp_path / "out", quick)
+    again = [path.read_bytes() for path in files(prove_encoder(model, store, tmp_path / "out", quick))]
+    count = Counter(done)
+    prove_encoder(model, store, tmp_path / "out", quick.model_copy(update={"draws": 120}))
+
+    assert count["decoder on random weights"] == 2
+    assert set(count.values()) == {1, 2}
+    assert {name for name, n in count.items() if n == 2} == {"decoder on random weights"}
+    assert {"second moments", "B4", "B8", "B10", "scores random"} <= set(count)
+    assert Counter(done) == count
+    assert again == [path.read_bytes() for path in files(whole)]
+
+
+def test_finished_steps_are_not_used_for_other_tiles(train: Train, tmp_path: Path) -> None:
+    model, store = train(slides(4), holdout=0.5)
+    quick = QUICK.model_copy(update={"control_steps": 0, "network_steps": 2})
+    first = prove_encoder(model, store, tmp_path / "out", quick)
+    other = tmp_path / "other"
+    write_store(other, [toy_slide(f"s{n}", 16, 50 + n) for n in range(4)])
+    second = prove_encoder(model, other, tmp_path / "out", quick)
+
+    assert second.scores.r2("B5", "whole 0.5") != first.scores.r2("B5", "whole 0.5")

@@ -1,14 +1,17 @@
 """The page of an exploration: which cell is best, what each axis does, what training earns, and what it costs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 from parfocal.lab.explore.scoring import Failure
-from parfocal.lab.explore.summary import AUC, R2, CellSummary, Effect, Exploration, Gain, Spread
-from parfocal.report import Column, Figure, Note, ReportPage, Row, Section, Table, Text
+from parfocal.lab.explore.summary import AUC, R2, CellSummary, Effect, Exploration, Spread
+from parfocal.report import Figure, Note, ReportPage, Section, Table, Text
 from parfocal.report.drawing import Plot, nice_ticks, shorten
-from parfocal.report.page import Block
+from parfocal.report.page import Block, RowKind
+from parfocal.report.writer import Field, page_table
 
 __all__ = ["exploration_page"]
 
@@ -47,7 +50,8 @@ def exploration_page(
     sections.append(Section("Where the R2 comes from", (_parts_table(found),)))
     if found.has_auc:
         sections.append(Section("What slide classifiers get", tuple(_arm_tables(found))))
-    sections.append(Section("Cost, and signs of collapse", (_cost_table(found), *_warning_notes(found))))
+    cost = page_table("What each cell costs", _COST, _with_encoder(found))
+    sections.append(Section("Cost, and signs of collapse", (cost, *_warning_notes(found))))
     left_out = _left_out(found, failures)
     if left_out:
         sections.append(Section("Left out", left_out))
@@ -122,46 +126,53 @@ def _is_clear(spread: Spread) -> bool:
 
 
 def _cell_blocks(found: Exploration) -> tuple[Block, ...]:
-    columns = [
-        Column("Cell"),
-        Column("Held-out R2", "right", "Linear readout, mean over mask patterns and magnifications; ± over seeds."),
-        Column("Rank (seeds)", "right", "By the mean over seeds, and the best and the worst place in single seeds."),
-        Column("Own decoder's R2", "right", "Where the cell's decoder predicts embeddings."),
-    ]
-    if found.has_auc:
-        columns += [Column("AUC, mean", "right", "Over readouts and poolings."), Column("Rank (seeds)", "right")]
-    columns.append(Column("Seeds", "right"))
-    rows = [Row(_cell_cells(one, found), "highlight" if one is found.best else "plain") for one in found.cells]
-    rows.append(Row(("Without pretraining",), "group"))
-    rows += [Row(_cell_cells(one, found), "muted") for one in found.controls]
-    blocks: list[Block] = [
-        Table("Every cell, the best first", tuple(columns), tuple(rows)),
-        _dots(found, R2, _of_one_question(found)),
-    ]
-    if found.has_auc:
-        blocks.append(_dots(found, AUC, [*found.cells, *(c for c in found.controls if c.cell.kind == "random")]))
+    has_auc = found.has_auc
+    columns = (
+        Field("Cell", "cell.name"),
+        _spread("Held-out R2", "r2", help_="Linear readout, mean over mask patterns and magnifications; ± over seeds."),
+        _rank(R2, help_="By the mean over seeds, and the best and the worst place in single seeds."),
+        _spread("Own decoder's R2", "r2_decoder", help_="Where the cell's decoder predicts embeddings."),
+        *((_spread("AUC, mean", "auc", help_="Over readouts and poolings."), _rank(AUC)) if has_auc else ()),
+        Field("Seeds", "n_seeds"),
+    )
+    table = page_table(
+        "Every cell, the best first",
+        columns,
+        (*found.cells, *found.controls),
+        by="part",
+        kind=lambda one: "highlight" if one is found.best else _kind(one),
+    )
+    blocks: list[Block] = [table, _dots(found, R2, _of_one_question(found))]
+    if has_auc:
+        blocks.append(_dots(found, AUC, _with_encoder(found)))
     return tuple(blocks)
+
+
+def _with_encoder(found: Exploration) -> list[CellSummary]:
+    """All but the tile embeddings by themselves, which have other arms and no training."""
+    return [one for one in (*found.cells, *found.controls) if one.cell.kind != "tiles"]
+
+
+def _kind(one: CellSummary) -> RowKind:
+    return "plain" if one.cell.kind == "trained" else "muted"
+
+
+def _spread(title: str, path: str, *, signed: bool = False, help_: str = "") -> Field:
+    return Field(title, path, show=partial(show, signed=signed), help=help_, align="right")
+
+
+def _rank(metric: str, *, help_: str = "") -> Field:
+    def cell(places: tuple[int, int, int]) -> str:
+        place, best, worst = places
+        return f"{place} ({best} to {worst})" if best != worst else str(place)
+
+    return Field("Rank (seeds)", f"rank.{metric}", show=cell, help=help_, align="right")
 
 
 def _of_one_question(found: Exploration) -> list[CellSummary]:
     """Cells and controls whose R2 can stand on one axis."""
     question = next((one.cell.data for one in found.cells if R2 in one.rank), None)
     return [one for one in (*found.cells, *found.controls) if one.cell.data == question]
-
-
-def _cell_cells(one: CellSummary, found: Exploration) -> tuple[str, ...]:
-    cells = [one.cell.name, show(one.r2), _rank(one, R2), show(one.r2_decoder)]
-    if found.has_auc:
-        # Tile embeddings have other arms: their mean is no number to compare.
-        cells += [show(one.auc) if one.cell.kind != "tiles" else "–", _rank(one, AUC)]
-    return (*cells, str(one.n_seeds))
-
-
-def _rank(one: CellSummary, metric: str) -> str:
-    if metric not in one.rank:
-        return "–"
-    place, best, worst = one.rank[metric]
-    return f"{place} ({best} to {worst})" if best != worst else str(place)
 
 
 def _dots(found: Exploration, metric: str, cells: Sequence[CellSummary]) -> Figure:
@@ -191,6 +202,9 @@ def _dots(found: Exploration, metric: str, cells: Sequence[CellSummary]) -> Figu
     return Figure.of(plot.svg(), f"{metric}: a dot for each seed, a tick at their mean; controls in orange.", alt)
 
 
+_CLEAR = "All seeds agree, and the mean is above twice its standard error."
+
+
 def _effect_blocks(found: Exploration, failures: Sequence[Failure]) -> tuple[Block, ...]:
     measured = {(one.axis, one.level) for one in found.effects}
     absent = [
@@ -201,29 +215,23 @@ def _effect_blocks(found: Exploration, failures: Sequence[Failure]) -> tuple[Blo
         notes = (Note(f"No comparison is possible for {', '.join(absent)}.", "A cell of it failed"),)
     if not found.effects:
         return (*notes, Text(("No two cells differ in one axis alone.",)))
-    columns = [Column("Value"), Column("Against"), Column("Held-out R2", "right", "Change, ± over seeds.")]
-    columns.append(Column("Clear", "center", "All seeds agree, and the mean is above twice its standard error."))
-    if found.has_auc:
-        columns += [Column("AUC, mean", "right", "Change, ± over seeds."), Column("Clear", "center")]
-    columns.append(Column("Pairs", "right", "Pairs of cells that differ in this axis alone."))
-    rows, axis = [], None
-    for one in found.effects:
-        if one.axis != axis:
-            rows.append(Row((one.axis,), "group"))
-            axis = one.axis
-        cells = [one.level, one.against, show(one.r2, signed=True), "yes" if _is_clear(one.r2) else "no"]
-        if found.has_auc:
-            cells += [show(one.auc, signed=True), "yes" if _is_clear(one.auc) else "no"]
-        rows.append(Row((*cells, str(one.n_pairs))))
+    columns = (
+        Field("Value", "level"),
+        Field("Against", "against"),
+        _spread("Held-out R2", "r2", signed=True, help_="Change, ± over seeds."),
+        Field("Clear", lambda one: _is_clear(one.r2), help=_CLEAR, align="center"),
+        *((_spread("AUC, mean", "auc", signed=True, help_="Change, ± over seeds."),) if found.has_auc else ()),
+        *((Field("Clear", lambda one: _is_clear(one.auc), align="center"),) if found.has_auc else ()),
+        Field("Pairs", "n_pairs", help="Pairs of cells that differ in this axis alone."),
+    )
     note = (
         "A change against the axis's first value, seed by seed, all else equal. With few seeds 'clear' is a weak word: "
         "of 20 values without any effect, a handful can look clear by chance."
     )
-    return (
-        Table("Every value against the first of its axis", tuple(columns), tuple(rows), (note,)),
-        _effect_figure(found.effects),
-        *notes,
+    table = page_table(
+        "Every value against the first of its axis", columns, found.effects, by="axis", footnotes=(note,)
     )
+    return table, _effect_figure(found.effects), *notes
 
 
 def _effect_figure(effects: Sequence[Effect]) -> Figure:
@@ -265,83 +273,71 @@ def _gain_text() -> Text:
     )
 
 
-def _gain_tables(found: Exploration) -> list[Table]:
-    columns = (
-        Column("Measure"),
-        Column("Reference"),
-        Column("Its value", "right"),
-        Column("Random weights", "right"),
-        Column("Trained", "right"),
-        Column("Share of training", "right"),
-    )
-    tables = []
-    for name in dict.fromkeys(one.cell for one in found.gains):
-        rows = tuple(_gain_row(one) for one in found.gains if one.cell == name)
-        tables.append(Table(f"What training brings: {name}", columns, rows))
-    return tables
-
-
-def _gain_row(one: Gain) -> Row:
+_GAIN = (
+    Field("Measure", "metric"),
+    Field("Reference", "reference"),
+    Field("Its value", "reference_value", show=".3f"),
+    _spread("Random weights", "random"),
+    _spread("Trained", "trained"),
     # Adding 0 turns a rounded -0 into 0.
-    share = f"{round(100 * one.share) + 0} %" if one.share == one.share else "worse" if one.is_worse else "no gain"
-    return Row((one.metric, one.reference, f"{one.reference_value:.3f}", show(one.random), show(one.trained), share))
+    Field(
+        "Share of training",
+        lambda one: f"{round(100 * one.share) + 0} %" if one.share == one.share else one.why_none,
+        align="right",
+    ),
+)
+
+
+def _gain_tables(found: Exploration) -> list[Table]:
+    cells = groupby(found.gains, lambda one: one.cell)
+    return [page_table(f"What training brings: {name}", _GAIN, list(gains)) for name, gains in cells]
 
 
 def _parts_table(found: Exploration) -> Table:
-    keys = list(dict.fromkeys(key for one in (*found.cells, *found.controls) for key in one.r2_parts))
-    columns = (Column("Cell"), *(Column(f"{pattern}, {mpp} mpp", "right") for pattern, mpp in keys))
-    rows = [Row(_parts_cells(one, keys)) for one in found.cells]
-    rows += [Row(_parts_cells(one, keys), "muted") for one in found.controls]
-    return Table("Held-out R2 of the linear readout by what is hidden, mean over seeds", columns, tuple(rows))
+    everything = (*found.cells, *found.controls)
+    keys = dict.fromkeys(key for one in everything for key in one.r2_parts)
+    means = (_mean(f"{pattern}, {mpp} mpp", "r2_parts", (pattern, mpp), ".3f") for pattern, mpp in keys)
+    title = "Held-out R2 of the linear readout by what is hidden, mean over seeds"
+    return page_table(title, (Field("Cell", "cell.name"), *means), everything, kind=_kind)
 
 
-def _parts_cells(one: CellSummary, keys: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    return (one.cell.name, *(f"{one.r2_parts[key].mean:.3f}" if key in one.r2_parts else "–" for key in keys))
+def _mean(title: str, name: str, key: Hashable, spec: str, help_: str = "") -> Field:
+    """The mean over seeds of one of the spreads that the attribute `name` holds."""
+    return Field(title, lambda one: getattr(one, name).get(key, Spread()).mean, show=spec, help=help_, align="right")
 
 
-def _arm_tables(found: Exploration) -> list[Block]:
-    labels = list(dict.fromkeys(label for one in found.cells for label in one.arms))
-    columns = (Column("Cell"), *(Column(label, "right") for label in labels))
-    ordered = sorted(found.cells, key=lambda one: -one.auc.mean)
-    controls = [one for one in found.controls if one.cell.kind == "random"]
-    rows = [Row((one.cell.name, *(show(one.arms.get(label, Spread())) for label in labels))) for one in ordered]
-    rows += [
-        Row((one.cell.name, *(show(one.arms.get(label, Spread())) for label in labels)), "muted") for one in controls
-    ]
-    blocks: list[Block] = [Table("AUC of slide classifiers, mean and spread over seeds", columns, tuple(rows))]
+def _arm_tables(found: Exploration) -> list[Table]:
+    labels = dict.fromkeys(label for one in found.cells for label in one.arms)
+    columns = (Field("Cell", "cell.name"), *(_arm(label) for label in labels))
+    ordered = sorted(_with_encoder(found), key=lambda one: (one.cell.kind != "trained", -one.auc.mean))
+    tables = [page_table("AUC of slide classifiers, mean and spread over seeds", columns, ordered, kind=_kind)]
     for one in found.controls:
         if one.cell.kind == "tiles" and one.arms:
-            own = tuple(Row((label, show(spread))) for label, spread in one.arms.items())
-            blocks.append(Table(f"AUC with {one.cell.name}", (Column("Arm"), Column("AUC", "right")), own))
-    return blocks
+            arms = [{"label": label, "auc": spread} for label, spread in one.arms.items()]
+            tables.append(page_table(f"AUC with {one.cell.name}", (Field("Arm", "label"), _spread("AUC", "auc")), arms))
+    return tables
 
 
-def _cost_table(found: Exploration) -> Table:
-    columns = (
-        Column("Cell"),
-        Column("Training, s", "right", "Of the steps alone, wall-clock time, mean over seeds."),
-        Column("Encoder parameters", "right"),
-        Column("Rank of CLS", "right", "RankMe on held-out regions."),
-        Column("Token cosine", "right", "Of two tokens of a region; near 1 is over-smoothed."),
-        Column("Retention R2", "right", "What of a tile's own embedding its contextual token keeps."),
-        Column("Slide probe", "right", "How often a linear probe names the slide of a region."),
-    )
-    rows = []
-    for one in (*found.cells, *(c for c in found.controls if c.cell.kind == "random")):
-        numbers = [one.monitors.get(name, Spread()).mean for name in ("rank_me_cls", "token_cosine", "retention_r2")]
-        probe = one.monitors.get("slide_probe", Spread()).mean
-        formats = zip((*numbers, probe), (".1f", ".2f", ".2f", ".2f"), strict=True)
-        rows.append(
-            Row(
-                (
-                    one.cell.name,
-                    f"{one.training_seconds.mean:,.0f}",
-                    f"{one.parameters:,}",
-                    *("–" if math.isnan(value) else f"{value:{spec}}" for value, spec in formats),
-                )
-            )
-        )
-    return Table("What each cell costs", columns, tuple(rows))
+def _arm(label: str) -> Field:
+    return Field(label, lambda one: one.arms.get(label), show=show, align="right")
+
+
+_COST = (
+    Field("Cell", "cell.name"),
+    Field(
+        "Training, s",
+        "training_seconds.mean",
+        show=",.0f",
+        help="Of the steps alone, wall-clock time, mean over seeds.",
+    ),
+    Field("Encoder parameters", "parameters"),
+    _mean("Rank of CLS", "monitors", "rank_me_cls", ".1f", "RankMe on held-out regions."),
+    _mean("Token cosine", "monitors", "token_cosine", ".2f", "Of two tokens of a region; near 1 is over-smoothed."),
+    _mean(
+        "Retention R2", "monitors", "retention_r2", ".2f", "What of a tile's own embedding its contextual token keeps."
+    ),
+    _mean("Slide probe", "monitors", "slide_probe", ".2f", "How often a linear probe names the slide of a region."),
+)
 
 
 def _warning_notes(found: Exploration) -> list[Note]:
@@ -355,10 +351,10 @@ def _warning_notes(found: Exploration) -> list[Note]:
 def _left_out(found: Exploration, failures: Sequence[Failure]) -> tuple[Block, ...]:
     blocks: list[Block] = []
     if failures:
-        rows = tuple(Row((one.cell, str(one.seed), one.error, one.message)) for one in failures)
-        columns = (Column("Cell"), Column("Seed", "right"), Column("Error"), Column("Message"))
-        blocks.append(Table("Runs that failed", columns, rows))
+        columns = [Field(name.capitalize(), name) for name in ("cell", "seed", "error", "message")]
+        blocks.append(page_table("Runs that failed", columns, failures))
     if found.impossible:
-        rows = tuple(Row(item) for item in found.impossible)
-        blocks.append(Table("Combinations that contradict themselves", (Column("Cell"), Column("Reason")), rows))
+        reasons = [{"cell": name, "reason": reason} for name, reason in found.impossible]
+        columns = [Field("Cell", "cell"), Field("Reason", "reason")]
+        blocks.append(page_table("Combinations that contradict themselves", columns, reasons))
     return tuple(blocks)

@@ -15,15 +15,16 @@ from pydantic import Field, model_validator
 from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort, read_groups, write_splits
 from parfocal.config import Devices, Settings, renamed
 from parfocal.errors import ConfigError, ParfocalError
-from parfocal.files import digest8, write_csv
+from parfocal.files import digest8
 from parfocal.heads import ProbeChoices, ProbeSettings
 from parfocal.lab.explore.design import Cell, CellPlan, Design, controls_of, plan_cells, read_design, references_of
-from parfocal.lab.explore.files import write_exploration
+from parfocal.lab.explore.files import FAILURE, write_exploration
 from parfocal.lab.explore.regroup import regions_per_side, regroup_set
 from parfocal.lab.explore.scoring import CellJob, Failure, Labels, Protocol, attempt_job, is_done, read_result
 from parfocal.lab.explore.summary import Exploration, summarise
 from parfocal.pretrain.holdout import shared_groups, split_set
 from parfocal.pretrain.setup import describe_set
+from parfocal.report.writer import write_table
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.run.processes import CannotStartError, Death, Tell, run_crew, share_cores
@@ -332,16 +333,8 @@ def _run_all(jobs: Sequence[CellJob], settings: ExploreSettings, out: Path, tell
             failures.append(failure)
         last = job.label if failure is None else f"{job.label} failed: {failure.message}"
         tell(Progress("runs", done, len(jobs), last))
-    _write_failures(failures, out / "failures.csv")
+    write_table(out / "failures.csv", FAILURE, failures, keep_empty=False)
     return tuple(failures)
-
-
-def _write_failures(failures: Sequence[Failure], file: Path) -> None:
-    if not failures:
-        file.unlink(missing_ok=True)
-        return
-    rows = ((one.cell, one.seed, one.error, one.message) for one in failures)
-    write_csv(file, ("cell", "seed", "error", "message"), rows)
 
 
 def _slug(name: str) -> str:

@@ -22,7 +22,7 @@ from parfocal.errors import ParfocalError, ParfocalWarning
 from parfocal.evaluate.arm import choose_arms
 from parfocal.evaluate.arms import read_arm_bags, table_of_arms
 from parfocal.evaluate.fitting import cross_validate
-from parfocal.files import canonical_json, writing
+from parfocal.files import canonical_json
 from parfocal.geometry import format_mpp
 from parfocal.heads import ProbeSettings
 from parfocal.lab.explore.design import Cell
@@ -35,6 +35,7 @@ from parfocal.pretrain.setup import derived_seed, new_model, take_statistics
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
 from parfocal.region_encoder.batch import RegionBatch
+from parfocal.report.writer import write_json
 from parfocal.run.device import find_device
 from parfocal.run.jobs import attempt, own_warnings
 from parfocal.store import EmbeddingSet, open_set
@@ -162,8 +163,7 @@ def run_job(job: CellJob) -> None:
         "warnings": notes,
         **scores,
     }
-    with writing(job.folder / RESULT) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(job.folder / RESULT, content)
     failed = scores.get("failed_arms")
     if failed:
         first = next(iter(failed))

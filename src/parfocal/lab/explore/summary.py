@@ -1,9 +1,9 @@
 """What the results of all runs say: cells with their spread over seeds, effects of axes, and what training earns."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from parfocal.heads.registry import HEADS
 from parfocal.lab.explore.design import Cell, CellPlan, Design
 
 __all__ = ["CellSummary", "Effect", "Exploration", "Gain", "Spread", "summarise"]
+
+Key = TypeVar("Key", bound=Hashable)
 
 R2, AUC = "held-out R2", "AUC, mean over readouts"
 """The two numbers that cells are ranked by."""
@@ -51,7 +53,7 @@ class CellSummary:
         r2: held-out R2 of the linear readout, the mean over mask patterns and magnifications.
         r2_decoder: the same of the cell's own decoder; empty where it predicts no embeddings.
         r2_parts: R2 of the linear readout, by (pattern, magnification).
-        auc: the mean AUC over readouts and poolings; empty without labels.
+        auc: the mean AUC over readouts and poolings; empty without labels, and for tile embeddings, which have others.
         arms: AUC by readout and pooling.
         intervals: half of the width of their 95 % intervals over folds, the mean over seeds.
         monitors: numbers that warn of collapse.
@@ -78,6 +80,11 @@ class CellSummary:
     def of_pattern(self, pattern: str) -> Spread:
         """Held-out R2 of one mask pattern, the mean over magnifications."""
         return _averaged([spread for (own, _), spread in self.r2_parts.items() if own == pattern])
+
+    @property
+    def part(self) -> str:
+        """Which part of a table it stands in."""
+        return "Pretrained" if self.cell.kind == "trained" else "Without pretraining"
 
     def score(self, metric: str) -> Spread:
         """The number that `metric` names."""
@@ -136,6 +143,11 @@ class Gain:
         if not self._total > self._noise:
             return math.nan
         return (self.trained.mean - self.random.mean) / self._total
+
+    @property
+    def why_none(self) -> str:
+        """Why there is no share, in a word or two."""
+        return "worse" if self.is_worse else "no gain"
 
     @property
     def is_worse(self) -> bool:
@@ -208,26 +220,24 @@ def summarise(
     for cell, result in results:
         grouped.setdefault(cell.digest, []).append(result)
         named[cell.digest] = cell
-    trained = [named[digest] for digest in grouped if named[digest].kind == "trained"]
-    question = plan.cells[0].data
-    ranks = _ranks(trained, grouped, question)
-    summaries = [_summary(named[digest], of_cell, ranks.get(digest, {})) for digest, of_cell in grouped.items()]
+    by_digest = {digest: _summary(named[digest], of_cell) for digest, of_cell in grouped.items()}
+    trained = [one for one in by_digest.values() if one.cell.kind == "trained"]
+    by_digest |= {one.cell.digest: one for one in _ranked(trained, plan.cells[0].data)}
     # Cells that answer another question have no rank by R2 and stand last.
     last = (len(trained) + 1, 0, 0)
     cells = sorted(
-        (one for one in summaries if one.cell.kind == "trained"), key=lambda one: one.rank.get(ranked_by, last)[0]
+        (one for one in by_digest.values() if one.cell.kind == "trained"),
+        key=lambda one: one.rank.get(ranked_by, last)[0],
     )
-    controls = tuple(one for one in summaries if one.cell.kind != "trained")
-    by_digest = {one.cell.digest: one for one in summaries}
-    axes = plan.axes
+    controls = tuple(one for one in by_digest.values() if one.cell.kind != "trained")
     planned = [by_digest[cell.digest] for cell in plan.cells if cell.digest in by_digest and not cell.extra]
     shown = list({one.cell.digest: one for one in (cells[0], *planned[:1])}.values())
     return Exploration(
-        axes=axes,
+        axes=plan.axes,
         seeds=design.seeds,
         cells=tuple(cells),
         controls=controls,
-        effects=tuple(_effects(axes, planned)),
+        effects=tuple(_effects(plan.axes, planned)),
         gains=tuple(gain for one in shown for gain in _gains(one, controls)),
         impossible=plan.impossible,
         ranked_by=ranked_by,
@@ -236,41 +246,49 @@ def summarise(
     )
 
 
-def _summary(cell: Cell, results: Sequence[Mapping[str, Any]], rank: Mapping[str, tuple[int, int, int]]) -> CellSummary:
-    parts: dict[tuple[str, str], dict[int, float]] = {}
-    arms: dict[str, dict[int, float]] = {}
+def _summary(cell: Cell, results: Sequence[Mapping[str, Any]]) -> CellSummary:
     halves: dict[str, list[float]] = {}
-    monitors: dict[str, dict[int, float]] = {}
     warnings: dict[str, int] = {}
     for result in results:
-        seed = int(result["seed"])
-        for pattern, by_mpp in result["r2"].items():
-            for mpp, value in by_mpp.items():
-                parts.setdefault((pattern, mpp), {})[seed] = value
-        for label, arm in result.get("auc", {}).items():
-            arms.setdefault(label, {})[seed] = arm["auc"]
+        arms = result.get("auc", {})
+        for label, arm in arms.items():
             known = arm["high"] is not None and arm["low"] is not None
             halves.setdefault(label, []).append((arm["high"] - arm["low"]) / 2 if known else math.inf)
-        for name, value in result.get("monitors", {}).items():
-            monitors.setdefault(name, {})[seed] = value
-        wanted_more = any(arm.get("folds_with_most_steps") for arm in result.get("auc", {}).values())
+        wanted_more = any(arm.get("folds_with_most_steps") for arm in arms.values())
         for sentence in (*result.get("warnings", ()), *([_MORE_STEPS] if wanted_more else [])):
             warnings[sentence] = warnings.get(sentence, 0) + 1
+    # The arms of tile embeddings are others than those of a region encoder: their mean is no number to compare.
+    whole = [one for one in results if _has_all_aucs(one) and cell.kind != "tiles"]
     return CellSummary(
         cell=cell,
         n_seeds=len(results),
-        r2=Spread({int(one["seed"]): _mean_r2(one["r2"]) for one in results}),
-        r2_decoder=Spread({int(one["seed"]): _mean_r2(one["r2_decoder"]) for one in results if "r2_decoder" in one}),
-        r2_parts={key: Spread(values) for key, values in parts.items()},
-        auc=Spread({int(one["seed"]): _mean_auc(one["auc"]) for one in results if _has_all_aucs(one)}),
-        arms={label: Spread(values) for label, values in arms.items()},
+        r2=_spread(results, lambda one: _mean_r2(one["r2"])),
+        r2_decoder=_spread([one for one in results if "r2_decoder" in one], lambda one: _mean_r2(one["r2_decoder"])),
+        r2_parts=_spreads(results, lambda one: {(p, mpp): r2 for p, by in one["r2"].items() for mpp, r2 in by.items()}),
+        auc=_spread(whole, lambda one: float(np.mean([arm["auc"] for arm in one["auc"].values()]))),
+        arms=_spreads(results, lambda one: {label: arm["auc"] for label, arm in one.get("auc", {}).items()}),
         intervals={label: float(np.mean(values)) for label, values in halves.items()},
-        monitors={name: Spread(values) for name, values in monitors.items()},
-        training_seconds=Spread({int(one["seed"]): one["training_seconds"] for one in results}),
+        monitors=_spreads(results, lambda one: one.get("monitors", {})),
+        training_seconds=_spread(results, lambda one: one["training_seconds"]),
         parameters=int(results[0]["parameters"]),
-        rank=rank,
+        rank={},
         warnings=warnings,
     )
+
+
+def _spread(results: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float]) -> Spread:
+    return Spread({int(one["seed"]): value(one) for one in results})
+
+
+def _spreads(
+    results: Sequence[Mapping[str, Any]], values: Callable[[Mapping[str, Any]], Mapping[Key, float]]
+) -> dict[Key, Spread]:
+    """A spread for each key that some result has."""
+    by_key: dict[Key, dict[int, float]] = {}
+    for result in results:
+        for key, value in values(result).items():
+            by_key.setdefault(key, {})[int(result["seed"])] = value
+    return {key: Spread(by_seed) for key, by_seed in by_key.items()}
 
 
 def _mean_r2(by_pattern: Mapping[str, Mapping[str, float]]) -> float:
@@ -284,41 +302,26 @@ def _has_all_aucs(result: Mapping[str, Any]) -> bool:
     return bool(result.get("auc")) and not result.get("failed_arms")
 
 
-def _mean_auc(arms: Mapping[str, Mapping[str, Any]]) -> float:
-    return float(np.mean([arm["auc"] for arm in arms.values()]))
-
-
-def _ranks(
-    cells: Iterable[Cell],
-    results: Mapping[str, Sequence[Mapping[str, Any]]],
-    question: tuple[str | None, float | None],
-) -> dict[str, dict[str, tuple[int, int, int]]]:
-    """For each cell and number its place by the mean over seeds, and its best and worst place in single seeds.
+def _ranked(cells: Sequence[CellSummary], question: tuple[str | None, float | None]) -> Iterable[CellSummary]:
+    """The cells with their place in each number by the mean over seeds, and the places that single seeds give.
 
     Cells with another set or other regions than `question` predict other targets, and get no place by R2.
     """
-    found: dict[str, dict[str, tuple[int, int, int]]] = {}
-    cells = list(cells)
-    for metric, part, mean_of in ((R2, "r2", _mean_r2), (AUC, "auc", _mean_auc)):
-        values = {
-            cell.digest: {
-                int(one["seed"]): mean_of(one[part])
-                for one in results[cell.digest]
-                if one.get(part) and (part == "r2" or _has_all_aucs(one))
-            }
-            for cell in cells
-            if metric == AUC or cell.data == question
+    ranks: dict[str, dict[str, tuple[int, int, int]]] = {one.cell.digest: {} for one in cells}
+    for metric in (R2, AUC):
+        spreads = {
+            one.cell.digest: one.score(metric)
+            for one in cells
+            if one.score(metric).by_seed and (metric == AUC or one.cell.data == question)
         }
-        values = {digest: by_seed for digest, by_seed in values.items() if by_seed}
-        means = {digest: float(np.mean(list(by_seed.values()))) for digest, by_seed in values.items()}
-        for digest, by_seed in values.items():
-            places = []
-            for seed, value in by_seed.items():
-                of_seed = [other[seed] for other in values.values() if seed in other]
-                places.append(1 + sum(other > value for other in of_seed))
-            place = 1 + sum(other > means[digest] for other in means.values())
-            found.setdefault(digest, {})[metric] = (place, min(places), max(places))
-    return found
+        for digest, spread in spreads.items():
+            places = [
+                1 + sum(other.by_seed[seed] > value for other in spreads.values() if seed in other.by_seed)
+                for seed, value in spread.by_seed.items()
+            ]
+            place = 1 + sum(other.mean > spread.mean for other in spreads.values())
+            ranks[digest][metric] = place, min(places), max(places)
+    return (replace(one, rank=ranks[one.cell.digest]) for one in cells)
 
 
 def _effects(axes: Mapping[str, tuple[str, ...]], cells: Sequence[CellSummary]) -> Iterable[Effect]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 
 from parfocal.lab.prove.data import Standardise, TrainingSample, read_regions, sample_parts
 from parfocal.lab.prove.gaussian import (
@@ -30,11 +31,11 @@ from parfocal.lab.prove.linear import (
 from parfocal.lab.prove.networks import RegionNetwork, RelativeNetwork, fit_relative_network
 from parfocal.lab.prove.patterns import Pattern, draw_hidden
 from parfocal.lab.prove.simple import NearestRegions, global_mean, nearest_token, region_mean, slide_mean
-from parfocal.pretrain.data import SlideCache
+from parfocal.lab.prove.subject import Subject
 from parfocal.pretrain.holdout import Split
 from parfocal.region_encoder.batch import RegionBatch
 
-__all__ = ["BASELINES", "FittedBaselines", "Sampling", "fit_baselines", "read_training_sample"]
+__all__ = ["BASELINES", "KEPT", "FittedBaselines", "Sampling", "fit_baselines"]
 
 BASELINES: Mapping[str, str] = {
     "B0": "the mean of all training tiles",
@@ -128,18 +129,41 @@ _UNFITTED: Mapping[str, Callable[[Query, Layout], Float32[np.ndarray, "region sl
 }
 
 
-def read_training_sample(
-    cache: SlideCache, split: Split, layout: Layout, standardise: Standardise, *, most: int, seed: int
-) -> TrainingSample:
-    """Training regions that are kept in memory, at most `most`."""
-    sample = sample_parts(split.training, most, np.random.default_rng([seed, 1]))
-    regions = RegionBatch.join(list(read_regions(cache, split.training, sample, layout)))
-    return TrainingSample(standardise(regions), regions.present.numpy(), _is_validation(split, regions, seed))
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What validation regions chose for a pattern.
+
+    Attributes:
+        is_symmetrised: whether the covariance of B5 is that of regions turned and mirrored as well.
+        ridge: of B5.
+        directions: of B6.
+        rank: of B6.
+        kriging_ridge: of B9.
+    """
+
+    is_symmetrised: bool
+    ridge: float
+    directions: Float32[np.ndarray, "level dim target"]
+    rank: int
+    kriging_ridge: float
+
+
+@dataclass(frozen=True, eq=False)
+class Covariances:
+    """Of training regions without the validation regions, and of all of them; free, and as kriging sees them."""
+
+    part: Covariance
+    whole: Covariance
+    part_kriged: Covariance
+    whole_kriged: Covariance
+
+
+KEPT = (Choice, Covariance, Covariances, RelativeRidge)
+"""What the finished steps of a fit are made of."""
 
 
 def fit_baselines(
-    cache: SlideCache,
-    split: Split,
+    subject: Subject,
     layout: Layout,
     standardise: Standardise,
     patterns: tuple[Pattern, ...],
@@ -150,71 +174,105 @@ def fit_baselines(
     """Fit them all; only training regions are read.
 
     Args:
-        cache: reads slides.
-        split: which regions the checkpoint was trained on.
+        subject: the checkpoint, with the regions that it was trained on.
         layout: where slots lie.
         standardise: as the checkpoint does it.
         patterns: what will be asked.
         sampling: how much is read.
         tell: is told what happens next.
     """
-    seed = sampling.seed
+    training, seed = subject.split.training, sampling.seed
     tell("reading training regions")
-    sample = read_training_sample(cache, split, layout, standardise, most=sampling.memory_regions, seed=seed)
+    sampled = sample_parts(training, sampling.memory_regions, np.random.default_rng([seed, 1]))
+    regions = RegionBatch.join(list(read_regions(subject.cache, training, sampled, layout)))
+    is_validation = _is_validation(subject.split, regions, seed)
+    sample = TrainingSample(standardise(regions), regions.present.numpy(), is_validation)
     n_predictors, n_targets = component_counts(layout)
     bases = principal_bases(sample.tokens, sample.present, layout, n_predictors=n_predictors, n_targets=n_targets)
     tell("second moments of training regions")
-    fitting, validating = JointMoments(layout, bases), JointMoments(layout, bases)
-    chosen = sample_parts(split.training, sampling.train_regions, np.random.default_rng([seed, 2]))
-    for regions in _gathered(read_regions(cache, split.training, chosen, layout)):
-        tokens, present = standardise(regions), regions.present.numpy()
-        is_validation = _is_validation(split, regions, seed)
-        for moments, mine in ((validating, is_validation), (fitting, ~is_validation)):
-            if mine.any():
-                moments.add(tokens[mine], present[mine])
-    partial, whole = fitting.covariance(), fitting.plus(validating).covariance()
-    tell("B4")
-    relative = fit_relative_ridge(
-        sample.tokens, sample.present, sample.is_validation, layout, rng=np.random.default_rng([seed, 4])
+    chosen = sample_parts(training, sampling.train_regions, np.random.default_rng([seed, 2]))
+    covariances = subject.step(
+        "second moments",
+        [bases, sampling],
+        partial(_covariances, subject, layout, standardise, bases, chosen, seed),
     )
-    partial_kriged, whole_kriged = separable_covariance(partial, layout), separable_covariance(whole, layout)
-    # Each position by itself, or all regions turned and mirrored as well: what predicts validation regions better.
-    choices = [(partial, whole), (partial.symmetrised(layout), whole.symmetrised(layout))]
+    tell("B4")
+    relative = subject.kept.step(
+        "B4",
+        [sample, layout, seed],
+        lambda: fit_relative_ridge(
+            sample.tokens, sample.present, sample.is_validation, layout, rng=np.random.default_rng([seed, 4])
+        ),
+    )
     linear, reduced, kriging = {}, {}, {}
+    turned = covariances.whole.symmetrised(layout)
     for pattern in patterns:
         tell(f"B5, B6 and B9 for {pattern.name}")
-        linear[pattern.name], reduced[pattern.name] = _fit_linear(pattern, sample, layout, bases, choices, sampling)
-        query, target = _ask(pattern, sample, sample.is_validation, layout, bases, sampling, _VALIDATION_FLOPS)
-        ridge, _ = choose_ridge(bases.truncated(), partial_kriged, query, target, layout)
-        kriging[pattern.name] = Conditional(bases.truncated(), whole_kriged, ridge)
+        choice = subject.kept.step(
+            f"B5 B6 B9 {pattern.name}",
+            [pattern, sample, bases, covariances, layout, sampling],
+            partial(_choose, pattern, sample, layout, bases, covariances, sampling),
+        )
+        covariance = turned if choice.is_symmetrised else covariances.whole
+        linear[pattern.name] = Conditional(bases, covariance, choice.ridge)
+        reduced[pattern.name] = ReducedRank(linear[pattern.name], choice.directions, choice.rank)
+        kriging[pattern.name] = Conditional(bases.truncated(), covariances.whole_kriged, choice.kriging_ridge)
     tell("B8")
     network = fit_relative_network(
-        sample.tokens, sample.present, layout, steps=sampling.network_steps, rate=sampling.rate, seed=seed
+        sample.tokens,
+        sample.present,
+        layout,
+        steps=sampling.network_steps,
+        rate=sampling.rate,
+        seed=seed,
+        kept=subject.kept,
     )
     nearest = {f"B7, k={k}": NearestRegions(sample.tokens, sample.present, k) for k in (1, 8)}
     n_regions = sum(len(regions) for _, regions in chosen)
     return FittedBaselines(layout, nearest, relative, network, linear, reduced, kriging, n_regions)
 
 
-def _fit_linear(
+def _covariances(
+    subject: Subject,
+    layout: Layout,
+    standardise: Standardise,
+    bases: Bases,
+    sample: Sequence[tuple[int, Int64[np.ndarray, " _region"]]],
+    seed: int,
+) -> Covariances:
+    fitting, validating = JointMoments(layout, bases), JointMoments(layout, bases)
+    for regions in _gathered(read_regions(subject.cache, subject.split.training, sample, layout)):
+        tokens, present = standardise(regions), regions.present.numpy()
+        is_validation = _is_validation(subject.split, regions, seed)
+        for moments, chosen in ((validating, is_validation), (fitting, ~is_validation)):
+            if chosen.any():
+                moments.add(tokens[chosen], present[chosen])
+    part, whole = fitting.covariance(), fitting.plus(validating).covariance()
+    return Covariances(part, whole, separable_covariance(part, layout), separable_covariance(whole, layout))
+
+
+def _choose(
     pattern: Pattern,
     sample: TrainingSample,
     layout: Layout,
     bases: Bases,
-    choices: Sequence[tuple[Covariance, Covariance]],
+    covariances: Covariances,
     sampling: Sampling,
-) -> tuple[Conditional, ReducedRank]:
-    """B5 and B6: covariance, ridge and rank are chosen with what is fitted without the validation regions."""
+) -> Choice:
+    """Covariance, ridges and rank, chosen with what is fitted without the validation regions."""
     query, target = _ask(pattern, sample, sample.is_validation, layout, bases, sampling, _VALIDATION_FLOPS)
-    found = [choose_ridge(bases, one, query, target, layout) for one, _ in choices]
-    best = max(range(len(choices)), key=lambda number: found[number][1])
-    (partial, whole), (ridge, _) = choices[best], found[best]
-    final = Conditional(bases, whole, ridge)
+    # Each position by itself, or all regions turned and mirrored as well: what predicts validation regions better.
+    parts = [covariances.part, covariances.part.symmetrised(layout)]
+    ridges, scores = zip(*(choose_ridge(bases, part, query, target, layout) for part in parts), strict=True)
+    is_symmetrised = scores[1] > scores[0]
+    part, ridge = parts[is_symmetrised], ridges[is_symmetrised]
+    whole = covariances.whole.symmetrised(layout) if is_symmetrised else covariances.whole
     fitted, _ = _ask(pattern, sample, ~sample.is_validation, layout, bases, sampling, _DIRECTION_FLOPS)
-    directions = leading_directions(final.predict(fitted, layout), fitted.hidden, layout, bases)
-    predicted = Conditional(bases, partial, ridge).predict(query, layout)
-    rank = choose_rank(predicted, directions, target, query.hidden, layout)
-    return final, ReducedRank(final, directions, rank)
+    predicted = Conditional(bases, whole, ridge).predict(fitted, layout)
+    directions = leading_directions(predicted, fitted.hidden, layout, bases)
+    rank = choose_rank(Conditional(bases, part, ridge).predict(query, layout), directions, target, query.hidden, layout)
+    kriging_ridge, _ = choose_ridge(bases.truncated(), covariances.part_kriged, query, target, layout)
+    return Choice(is_symmetrised, ridge, directions, rank, kriging_ridge)
 
 
 def _ask(

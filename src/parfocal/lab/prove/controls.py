@@ -7,6 +7,7 @@ What a model still knows then, it did not get from the region.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ __all__ = [
     "show",
     "train_as_subject",
     "train_decoder",
+    "train_once",
 ]
 
 CONTROLS = {
@@ -156,8 +158,35 @@ def train_decoder(subject: Subject, trainee: Trainee, *, steps: int, seed: int, 
         )
         return parts[0]
 
-    train_as_subject(subject, trainee, loss, steps=steps, seed=seed, device=device)
+    inputs = [trainee.model.digest, steps, seed]
+
+    def train() -> None:
+        train_as_subject(subject, trainee, loss, steps=steps, seed=seed, device=device)
+
+    train_once(partial(subject.step, "decoder on random weights", inputs), trainee, train)
     return trainee.eval()
+
+
+def train_once(
+    step: Callable[[Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]],
+    module: nn.Module,
+    train: Callable[[], None],
+) -> None:
+    """Train what of a module has a gradient, or give it the weights that an earlier run came to.
+
+    Args:
+        step: gives the kept weights, or those that its argument makes, which it keeps.
+        module: is changed.
+        train: trains it.
+    """
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+    def weights() -> dict[str, np.ndarray]:
+        train()
+        state = module.state_dict()
+        return {name: state[name].cpu().numpy() for name in names}
+
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in step(weights).items()}, strict=False)
 
 
 def train_as_subject(

@@ -4,6 +4,7 @@ B8: a multilayer perceptron from one relative and the position to a hidden tile;
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
-from parfocal.lab.prove.controls import train_as_subject
+from parfocal.lab.prove.controls import train_as_subject, train_once
 from parfocal.lab.prove.data import Standardise
 from parfocal.lab.prove.gaussian import Bases
 from parfocal.lab.prove.layout import Layout, Query, slot_regions
@@ -20,6 +21,7 @@ from parfocal.lab.prove.subject import Subject
 from parfocal.pretrain.masks import Masks
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.region_encoder.position import fourier_features
+from parfocal.run.cache import StepCache
 
 __all__ = ["RegionNetwork", "RelativeNetwork", "fit_region_network", "fit_relative_network"]
 
@@ -56,6 +58,7 @@ def fit_relative_network(
     steps: int,
     rate: tuple[float, float],
     seed: int,
+    kept: StepCache | None = None,
 ) -> RelativeNetwork:
     """Train on training regions, hidden by all patterns in turn; each magnification weighs the same.
 
@@ -66,9 +69,8 @@ def fit_relative_network(
         steps: optimiser steps, of 256 tiles each.
         rate: what the random pattern hides.
         seed: of weights, regions and masks.
+        kept: where the trained weights are kept.
     """
-    rng = np.random.default_rng([seed, 8])
-    patterns = patterns_of(layout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         n_inputs = _inputs(tokens[:1, 0], np.zeros(1, np.int64), np.zeros(1, np.int64), layout).shape[1]
@@ -79,6 +81,27 @@ def fit_relative_network(
             nn.SiLU(),
             nn.Linear(_HIDDEN, layout.dim),
         )
+    inputs = [tokens, present, layout, steps, rate, seed]
+
+    def train() -> None:
+        _train_relative_network(network, tokens, present, layout, steps=steps, rate=rate, seed=seed)
+
+    train_once(partial((kept or StepCache(None)).step, "B8", inputs), network, train)
+    return RelativeNetwork(network.eval())
+
+
+def _train_relative_network(
+    network: nn.Module,
+    tokens: Float32[np.ndarray, "region slot dim"],
+    present: Bool[np.ndarray, "region slot"],
+    layout: Layout,
+    *,
+    steps: int,
+    rate: tuple[float, float],
+    seed: int,
+) -> None:
+    rng = np.random.default_rng([seed, 8])
+    patterns = patterns_of(layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
@@ -100,7 +123,6 @@ def fit_relative_network(
             loss.backward()
             optimizer.step()
         schedule.step()
-    return RelativeNetwork(network.eval())
 
 
 def _inputs(
@@ -208,7 +230,10 @@ def fit_region_network(
         parts = [error[:, own][hidden[:, own]] for own in level]
         return torch.stack([part.square().sum(dim=1).mean() for part in parts if len(part)]).mean()
 
-    train_as_subject(subject, network, loss, steps=steps, seed=seed, device=device)
+    def train() -> None:
+        train_as_subject(subject, network, loss, steps=steps, seed=seed, device=device)
+
+    train_once(partial(subject.step, "B10", [bases, steps, seed]), network, train)
     return RegionNetwork(network.eval(), bases, device)
 
 

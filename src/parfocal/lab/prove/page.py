@@ -1,23 +1,19 @@
 """The page of a proof: the verdict first, then one summary, then every number."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from parfocal.geometry import format_mpp
-from parfocal.lab.prove.baselines import BASELINES
-from parfocal.lab.prove.controls import CONTROLS
-from parfocal.lab.prove.result import ProofResult, smallest_leads
+from parfocal.lab.prove.result import METHODS, RETRIEVED, SUMMARY, PatternResult, ProofResult
 from parfocal.lab.prove.scores import LEVELS, Calibration
-from parfocal.lab.prove.verdict import PatternVerdict, show_signed3
-from parfocal.report import Column, Figure, Note, ReportPage, Row, Section, Table, Text, curves_panel
+from parfocal.lab.prove.verdict import show_signed3
+from parfocal.report import Figure, Note, ReportPage, Section, Table, Text, curves_panel
 from parfocal.report.drawing import Plot, nice_ticks
 from parfocal.report.page import Block
+from parfocal.report.writer import Field, page_table
+from parfocal.stats import Interval
 
-__all__ = ["METHODS", "proof_page"]
-
-METHODS: Mapping[str, str] = {"model": "the pretrained region encoder and its decoder", **BASELINES, **CONTROLS}
-"""Every row of the tables in a few words."""
+__all__ = ["proof_page"]
 
 _LOWEST = -0.25
 
@@ -45,8 +41,8 @@ def proof_page(result: ProofResult, *, settings: Mapping[str, Any], seed: int, i
     """The whole page."""
     sections = [
         Section("Summary", tuple(_summary(result))),
-        *(Section(verdict.pattern.title, tuple(_pattern_blocks(result, verdict))) for verdict in result.verdicts),
-        Section("Which tile is it?", tuple(_retrieval(result))),
+        *(Section(one.verdict.pattern.title, _pattern_blocks(one, result.clusters)) for one in result.patterns),
+        Section("Which tile is it?", _retrieval(result)),
         Section("Does it know what it does not know?", tuple(_calibration(result))),
         Section("How it was measured", (Text((_BASELINES, *result.notes)), _choices(result))),
     ]
@@ -61,49 +57,20 @@ def proof_page(result: ProofResult, *, settings: Mapping[str, Any], seed: int, i
 
 
 def _summary(result: ProofResult) -> list[Block]:
-    rows = []
-    for one in result.verdicts:
-        rows.append(
-            Row(
-                (
-                    one.pattern.name,
-                    _r2(one.r2),
-                    f"{one.best_baseline}: {_r2(one.best_r2)}",
-                    *(
-                        show_signed3(interval) if interval else "–"
-                        for interval in (*one.minus.values(), *smallest_leads(one))
-                    ),
-                    _share(one.lost),
-                    _share(one.foreign_lost),
-                    "yes" if one.holds else "no",
-                ),
-                "highlight" if one.pattern.is_cross_scale else "plain",
-            )
-        )
     columns = (
-        Column("Hidden"),
-        Column("Model, R2", "right"),
-        Column("Best baseline", "right"),
-        Column("Model minus B5", "right", "Difference of R2, with its 95 % interval."),
-        Column("Model minus B9", "right", "Difference of R2, with its 95 % interval."),
-        Column("Model minus C3", "right", "Over the decoders on random weights, C3 or C3s; the smaller lead."),
-        Column("Model minus E0", "right", "Over the ridge on random weights, E0 or E0s; the smaller lead."),
-        Column("E1 minus E0", "right", "The same ridge on the model's tokens over it; the smaller lead."),
-        Column("Lost with C1", "right", "Share of the gain over B1 that is gone with another region's visible tiles."),
-        Column("Lost with C1x", "right", "The same, when only the other magnifications are another region's."),
-        Column(
-            "Holds", "center", "Above B5, B9 and random weights, no baseline ahead, and more than half lost with C1."
-        ),
+        Field("Hidden", "name"),
+        Field("Model, R2", "verdict.r2", show=".3f"),
+        Field("Best baseline", lambda one: f"{one.verdict.best_baseline}: {_r2(one.verdict.best_r2)}", align="right"),
+        *SUMMARY,
     )
-    blocks: list[Block] = [
-        Text((result.what, *_READING)),
-        Table(
-            "The model against its strongest rivals",
-            columns,
-            tuple(rows),
-            ("Marked rows hide a whole magnification: only they decide about cross-scale structure.",),
-        ),
-    ]
+    table = page_table(
+        "The model against its strongest rivals",
+        columns,
+        result.patterns,
+        kind=lambda one: "highlight" if one.verdict.pattern.is_cross_scale else "plain",
+        footnotes=("Marked rows hide a whole magnification: only they decide about cross-scale structure.",),
+    )
+    blocks: list[Block] = [Text((result.what, *_READING)), table]
     if result.one_slide:
         blocks.append(
             Note(
@@ -117,39 +84,25 @@ def _summary(result: ProofResult) -> list[Block]:
     return blocks
 
 
-def _pattern_blocks(result: ProofResult, verdict: PatternVerdict) -> list[Block]:
-    name, scores, layout = verdict.pattern.name, result.scores, result.layout
-    levels = scores.levels(name)
-    shown = [method for method in METHODS if (method, name) in scores.error]
-    intervals = {method: result.intervals.get((method, name)) for method in shown}
-    rows = []
-    for method in shown:
-        interval, difference = intervals[method], result.differences.get((method, name))
-        rows.append(
-            Row(
-                (
-                    method,
-                    METHODS[method],
-                    *(_r2(scores.r2(method, name, level)) for level in levels),
-                    *([_r2(scores.r2(method, name))] if len(levels) > 1 else []),
-                    f"{_r2(interval.low)} to {_r2(interval.high)}" if interval else "–",
-                    show_signed3(difference) if difference else "",
-                ),
-                "highlight" if method == "model" else "plain",
-            )
-        )
+def _pattern_blocks(result: PatternResult, clusters: str) -> tuple[Block, ...]:
+    mpps = list(result.rows[0].by_mpp)
     columns = (
-        Column("Row"),
-        Column("Predicts by"),
-        *(Column(f"{format_mpp(layout.mpps[level])} mpp", "right", "R2 of the hidden tiles.") for level in levels),
-        *([Column("Mean", "right", "Over the hidden magnifications.")] if len(levels) > 1 else []),
-        Column("95 % interval", "right", f"Bootstrap over {result.clusters}."),
-        Column("Model minus it", "right", "Paired over the same slides."),
+        Field("Row", "method"),
+        Field("Predicts by", lambda row: METHODS[row.method]),
+        *(_of_mpp(mpp) for mpp in mpps),
+        *([Field("Mean", "r2", show=".3f", help="Over the hidden magnifications.")] if len(mpps) > 1 else []),
+        Field("95 % interval", "interval", "", _ends, f"Bootstrap over {clusters}.", "right"),
+        Field("Model minus it", "difference", "", show_signed3, "Paired over the same slides.", "right", ""),
     )
-    values = {method: (scores.r2(method, name), intervals[method]) for method in shown}
-    figure = _r2_figure(values, name)
-    caption = f"R2 of hidden tiles. {verdict.pattern.sentence}"
-    return [Table(caption, columns, tuple(rows)), figure]
+    caption = f"R2 of hidden tiles. {result.verdict.pattern.sentence}"
+    table = page_table(
+        caption, columns, result.rows, kind=lambda row: "highlight" if row.method == "model" else "plain"
+    )
+    return table, _r2_figure({row.method: (row.r2, row.interval) for row in result.rows}, result.name)
+
+
+def _of_mpp(mpp: str) -> Field:
+    return Field(f"{mpp} mpp", lambda row: row.by_mpp[mpp], show=".3f", help="R2 of the hidden tiles.", align="right")
 
 
 def _r2_figure(values: Mapping[str, tuple[float, Any]], name: str) -> Figure:
@@ -181,62 +134,73 @@ def _r2_figure(values: Mapping[str, tuple[float, Any]], name: str) -> Figure:
     return Figure.of(plot.svg(), caption, alt)
 
 
-def _retrieval(result: ProofResult) -> list[Block]:
-    rows = []
-    for (pattern, level), found in result.retrieval.items():
-        rows.append(
-            Row(
-                (
-                    f"{pattern}, {format_mpp(result.layout.mpps[level])} mpp",
-                    *(_percent(found.top1.get(method, math.nan)) for method in result.retrieved),
-                    _percent(found.chance),
-                    f"{found.n_queries}",
-                    f"{found.n_candidates:.0f}",
-                )
-            )
-        )
+def _retrieval(result: ProofResult) -> tuple[Block, ...]:
+    records = [
+        {"where": f"{one.name}, {mpp} mpp", "picked": picked}
+        for one in result.patterns
+        for mpp, picked in one.retrieval.items()
+    ]
     columns = (
-        Column("Hidden"),
-        *(Column(method, "right", METHODS[method]) for method in result.retrieved),
-        Column("Guessing", "right"),
-        Column("Asked", "right", "Hidden tiles that were asked for."),
-        Column("Of", "right", "Tiles of a slide to pick from, on average."),
+        Field("Hidden", "where"),
+        *(
+            Field(method, f"picked.top1.{method}", show=_percent, help=METHODS[method], align="right", is_optional=True)
+            for method in RETRIEVED
+        ),
+        Field("Guessing", "picked.chance", show=_percent),
+        Field("Asked", "picked.n_queries", show="d", help="Hidden tiles that were asked for."),
+        Field("Of", "picked.n_candidates", show=".0f", help="Tiles of a slide to pick from, on average."),
     )
     text = (
         "Each prediction picks the most similar of all tiles of its magnification in its slide. The share of true "
         "tiles among the picks knows nothing of the slide's mean: stain alone is as good as guessing."
     )
-    return [Text((text,)), Table("How often the true tile is picked from all tiles of its slide", columns, tuple(rows))]
+    return Text((text,)), page_table("How often the true tile is picked from all tiles of its slide", columns, records)
 
 
 def _calibration(result: ProofResult) -> list[Block]:
-    if not result.calibration:
+    records, panels = [], []
+    for one in result.patterns:
+        for mpp, by_method in one.calibration.items():
+            where = f"{one.name}, {mpp} mpp"
+            records += [{"where": where, "method": method, "of": found} for method, found in by_method.items()]
+            if one.verdict.pattern.is_cross_scale:
+                panels.append(_coverage_panel(where, by_method))
+    if not records:
         return [Text(("Predicted variances were not trained, so there is nothing to compare with the errors.",))]
-    rows, panels = [], []
-    for (pattern, level), found in result.calibration.items():
-        where = f"{pattern}, {format_mpp(result.layout.mpps[level])} mpp"
-        for method, one in found.items():
-            coverage = (_percent(one.at(0.5)), _percent(one.at(0.9)))
-            rows.append(Row((where, method, *coverage, _r2(one.spearman), f"{one.n_tiles}")))
-        if pattern.startswith("whole"):
-            panels.append(_coverage_panel(where, found))
     columns = (
-        Column("Hidden"),
-        Column("Whose variance"),
-        Column("Inside 50 %", "right", "Share of the numbers inside the 50 % interval; 50 % is right."),
-        Column("Inside 90 %", "right", "Share of the numbers inside the 90 % interval; 90 % is right."),
-        Column("Spearman", "right", "Rank correlation of predicted variance and squared error, over tiles."),
-        Column("Tiles", "right"),
+        Field("Hidden", "where"),
+        Field("Whose variance", "method"),
+        *(
+            Field(
+                f"Inside {nominal:.0%}".replace("%", " %"),
+                _at(nominal),
+                show=_percent,
+                help=f"Share of the numbers inside the {100 * nominal:.0f} % interval; {100 * nominal:.0f} % is right.",
+            )
+            for nominal in (0.5, 0.9)
+        ),
+        Field(
+            "Spearman",
+            "of.spearman",
+            show=".3f",
+            help="Rank correlation of predicted variance and squared error, over tiles.",
+            align="right",
+        ),
+        Field("Tiles", "of.n_tiles", show="d"),
     )
     text = (
         "With each hidden tile the model says how sure it is. Of intervals that claim 90 %, nine in ten should hold "
         "the truth; and tiles it calls uncertain should be those it gets wrong (Spearman above 0). A Gaussian field "
         "(B9) has one variance for each set of visible tiles, whatever they look like."
     )
-    blocks: list[Block] = [Text((text,)), Table("Predicted variances against errors", columns, tuple(rows))]
+    blocks: list[Block] = [Text((text,)), page_table("Predicted variances against errors", columns, records)]
     if panels:
         blocks.append(Figure(tuple(panels), "Share of numbers inside an interval over the share that it claims."))
     return blocks
+
+
+def _at(nominal: float) -> Callable[[Mapping[str, Any]], float]:
+    return lambda record: record["of"].at(nominal)
 
 
 def _coverage_panel(where: str, found: Mapping[str, Calibration]) -> Any:
@@ -246,21 +210,18 @@ def _coverage_panel(where: str, found: Mapping[str, Calibration]) -> Any:
 
 
 def _choices(result: ProofResult) -> Table:
-    names = list(next(iter(result.choices.values())))
-    rows = tuple(Row((pattern, *(f"{values[name]:g}" for name in names))) for pattern, values in result.choices.items())
-    columns = (Column("Hidden"), *(Column(name, "right") for name in names))
-    return Table("What was chosen on validation regions of the training slides", columns, rows)
+    names = result.patterns[0].choices
+    columns = (Field("Hidden", "name"), *(Field(name, f"choices.{name}", show="g") for name in names))
+    return page_table("What was chosen on validation regions of the training slides", columns, result.patterns)
+
+
+def _ends(interval: Interval) -> str:
+    return f"{_r2(interval.low)} to {_r2(interval.high)}"
 
 
 def _r2(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}".replace("-", "\u2212")
 
 
-def _share(value: float) -> str:
-    if math.isnan(value):
-        return "no gain"
-    return "all" if value >= 1 else f"{value:.0%}".replace("%", " %").replace("-", "\u2212")
-
-
 def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.1f} %"
+    return f"{100 * value:.1f} %"

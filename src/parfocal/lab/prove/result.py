@@ -1,20 +1,109 @@
-"""What a proof found, as one value."""
+"""What a proof found, as one value; its files, its table for a terminal and the tables of its page are read from it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from parfocal.geometry import format_mpp
+from parfocal.lab.prove.baselines import BASELINES
+from parfocal.lab.prove.controls import CONTROLS
 from parfocal.lab.prove.layout import Layout
 from parfocal.lab.prove.scores import LEVELS, Calibration, Retrieval, ScoreTable
-from parfocal.lab.prove.verdict import OF_RANDOM_WEIGHTS, PatternVerdict, show_signed3
+from parfocal.lab.prove.verdict import OF_RANDOM_WEIGHTS, RIVALS, PatternVerdict, show_signed3
+from parfocal.report.writer import Field, plain, terminal_table
 from parfocal.stats import Interval
 
-__all__ = ["ProofResult", "smallest_leads", "summary_table"]
+__all__ = ["METHODS", "RETRIEVED", "SUMMARY", "MethodRow", "PatternResult", "ProofResult", "summary_table"]
+
+METHODS: Mapping[str, str] = {"model": "the pretrained region encoder and its decoder", **BASELINES, **CONTROLS}
+"""Every row of the tables in a few words."""
+
+RETRIEVED = ("model", "B1", "B3", "B5", "B8", "B9", "B10", "C1", "C3")
+"""The methods that are asked to pick the true tile."""
+
+
+def _ends(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else {key: value for key, value in interval.to_dict().items() if key != "method"}
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRow:
+    """What a method reaches under a pattern.
+
+    Attributes:
+        method: which.
+        r2: the mean over the hidden magnifications.
+        by_mpp: of each of them.
+        interval: of `r2`; None where there is none.
+        difference: the model's R2 minus it, paired.
+    """
+
+    method: str
+    r2: float
+    by_mpp: Mapping[str, float]
+    interval: Interval | None
+    difference: Interval | None
+
+
+@dataclass(frozen=True, eq=False)
+class PatternResult:
+    """Everything about one pattern.
+
+    Attributes:
+        verdict: the rule applied to it.
+        rows: what each method reaches.
+        retrieval: magnification -> how often the true tile is picked.
+        calibration: magnification -> method -> what its variance is worth.
+        choices: what baselines chose.
+    """
+
+    verdict: PatternVerdict
+    rows: tuple[MethodRow, ...]
+    retrieval: Mapping[str, Retrieval]
+    calibration: Mapping[str, Mapping[str, Calibration]]
+    choices: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """Of the pattern."""
+        return self.verdict.pattern.name
+
+    def r2(self, method: str) -> float | None:
+        """The R2 of a method; None where it is not there."""
+        return next((row.r2 for row in self.rows if row.method == method), None)
+
+    def smallest_lead(self, trained: str, control: str) -> Interval | None:
+        """What was trained over random weights, those that mix fully or hardly: the lead with the lower end."""
+        both = [self.verdict.over_random[trained, f"{control}{kind}"] for kind in ("", "s")]
+        return min((one for one in both if one is not None), key=lambda one: one.low, default=None)
+
+    def describe(self) -> dict[str, Any]:
+        """The verdict and every row as plain values."""
+        verdict = self.verdict
+        return {
+            "hidden": verdict.pattern.sentence,
+            "holds": verdict.holds,
+            "beats_b5_and_b9": verdict.beats_rivals,
+            "beats_random_weights": verdict.beats_random_weights,
+            "trained_minus_random_weights": {
+                " minus ".join(pair): _ends(verdict.over_random[pair]) for pair in OF_RANDOM_WEIGHTS
+            },
+            "gain_over_b1": verdict.gain,
+            "share_lost_with_c1": verdict.lost,
+            "share_lost_with_c1x": verdict.foreign_lost,
+            "r2": {
+                row.method: {
+                    "all": row.r2,
+                    "interval": _ends(row.interval),
+                    "model_minus_it": _ends(row.difference),
+                    **row.by_mpp,
+                }
+                for row in self.rows
+            },
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,158 +113,135 @@ class ProofResult:
     Attributes:
         layout: magnifications and places.
         scores: sums behind every R2.
-        intervals: (method, pattern) -> interval of its R2; None where there is none.
-        differences: (method, pattern) -> model minus method, paired.
-        verdicts: the rule applied to each pattern.
+        patterns: what was found under each pattern.
         sentences: the answer in words.
         what: what was looked at, in a sentence.
         notes: how it was sampled, for the page's end.
         remarks: what must not be overlooked.
         one_slide: whether training and held-out regions are parts of one slide.
         clusters: what intervals draw again.
-        retrieval: (pattern, magnification) -> how often the true tile is picked.
-        retrieved: the methods that were asked to pick.
-        calibration: (pattern, magnification) -> method -> what its variance is worth.
-        choices: pattern -> what baselines chose.
         report: the page.
     """
 
     layout: Layout
     scores: ScoreTable
-    intervals: Mapping[tuple[str, str], Interval | None]
-    differences: Mapping[tuple[str, str], Interval | None]
-    verdicts: tuple[PatternVerdict, ...]
+    patterns: tuple[PatternResult, ...]
     sentences: tuple[str, ...]
     what: str
     notes: tuple[str, ...]
     remarks: tuple[str, ...]
     one_slide: bool
     clusters: str
-    retrieval: Mapping[tuple[str, int], Retrieval]
-    retrieved: tuple[str, ...]
-    calibration: Mapping[tuple[str, int], Mapping[str, Calibration]]
-    choices: Mapping[str, Mapping[str, float]]
     report: Path
 
     @property
     def learnt_at(self) -> tuple[float, ...]:
         """The magnifications for which cross-scale structure is shown to be learnt."""
-        return tuple(self.layout.mpps[one.pattern.level or 0] for one in self.verdicts if self._counts(one))
+        verdicts = [one.verdict for one in self.patterns]
+        return tuple(
+            self.layout.mpps[one.pattern.level or 0] for one in verdicts if one.pattern.is_cross_scale and one.holds
+        )
 
-    @staticmethod
-    def _counts(verdict: PatternVerdict) -> bool:
-        return verdict.pattern.is_cross_scale and verdict.holds
+    @property
+    def choices(self) -> dict[str, Mapping[str, float]]:
+        """Pattern -> what baselines chose."""
+        return {one.name: one.choices for one in self.patterns}
 
     def describe(self) -> dict[str, Any]:
         """Everything as plain values; what could not be computed is null."""
-        mpp = [format_mpp(one) for one in self.layout.mpps]
-        return {
-            "verdict": list(self.sentences),
-            "learnt_at_mpp": list(self.learnt_at),
-            "what": self.what,
-            "one_slide": self.one_slide,
-            "intervals_over": self.clusters,
-            "patterns": {one.pattern.name: self._describe_pattern(one) for one in self.verdicts},
-            "retrieval_top1": {
-                f"{pattern}, {mpp[level]}": {
-                    **found.top1,
-                    "chance": found.chance,
-                    "n_asked": found.n_queries,
-                    "n_candidates": found.n_candidates,
-                }
-                for (pattern, level), found in self.retrieval.items()
-            },
-            "calibration": {
-                f"{pattern}, {mpp[level]}": {
-                    method: {
-                        "coverage": {f"{nominal:g}": one.at(nominal) for nominal in LEVELS},
-                        "spearman": _plain(one.spearman),
-                        "n_tiles": one.n_tiles,
+        content: dict[str, Any] = plain(
+            {
+                "verdict": self.sentences,
+                "learnt_at_mpp": self.learnt_at,
+                "what": self.what,
+                "one_slide": self.one_slide,
+                "intervals_over": self.clusters,
+                "patterns": {one.name: one.describe() for one in self.patterns},
+                "retrieval_top1": {
+                    f"{one.name}, {mpp}": {
+                        **picked.top1,
+                        "chance": picked.chance,
+                        "n_asked": picked.n_queries,
+                        "n_candidates": picked.n_candidates,
                     }
-                    for method, one in found.items()
-                }
-                for (pattern, level), found in self.calibration.items()
-            },
-            "chosen": {pattern: dict(values) for pattern, values in self.choices.items()},
-            "notes": [*self.notes, *self.remarks],
-        }
+                    for one in self.patterns
+                    for mpp, picked in one.retrieval.items()
+                },
+                "calibration": {
+                    f"{one.name}, {mpp}": {
+                        method: {
+                            "coverage": {f"{nominal:g}": of_method.at(nominal) for nominal in LEVELS},
+                            "spearman": of_method.spearman,
+                            "n_tiles": of_method.n_tiles,
+                        }
+                        for method, of_method in by_method.items()
+                    }
+                    for one in self.patterns
+                    for mpp, by_method in one.calibration.items()
+                },
+                "chosen": self.choices,
+                "notes": [*self.notes, *self.remarks],
+            }
+        )
+        return content
 
-    def _describe_pattern(self, verdict: PatternVerdict) -> dict[str, Any]:
-        name = verdict.pattern.name
-        methods = [method for method in self.scores.methods() if (method, name) in self.scores.error]
-        return {
-            "hidden": verdict.pattern.sentence,
-            "holds": verdict.holds,
-            "beats_b5_and_b9": verdict.beats_rivals,
-            "beats_random_weights": verdict.beats_random_weights,
-            "trained_minus_random_weights": {
-                f"{trained} minus {control}": _ends(verdict.over_random[trained, control])
-                for trained, control in OF_RANDOM_WEIGHTS
-            },
-            "gain_over_b1": _plain(verdict.gain),
-            "share_lost_with_c1": _plain(verdict.lost),
-            "share_lost_with_c1x": _plain(verdict.foreign_lost),
-            "r2": {
-                method: {
-                    "all": _plain(self.scores.r2(method, name)),
-                    "interval": _ends(self.intervals.get((method, name))),
-                    "model_minus_it": _ends(self.differences.get((method, name))),
-                    **{
-                        format_mpp(self.layout.mpps[level]): _plain(self.scores.r2(method, name, level))
-                        for level in self.scores.levels(name)
-                    },
-                }
-                for method in methods
-            },
-        }
 
+def _share(value: float) -> str:
+    return "all" if value >= 1 else f"{value:.0%}".replace("%", " %").replace("-", "\u2212")
+
+
+def _lead(trained: str, control: str, title: str, help_: str) -> Field:
+    return Field(
+        f"{trained} - {control}", lambda one: one.smallest_lead(trained, control), title, show_signed3, help_, "right"
+    )
+
+
+_OF_R2 = "Difference of R2, with its 95 % interval."
+
+SUMMARY = (
+    *(
+        Field(f"model - {rival}", f"verdict.minus.{rival}", f"Model minus {rival}", show_signed3, _OF_R2, "right")
+        for rival in RIVALS
+    ),
+    _lead("model", "C3", "Model minus C3", "Over the decoders on random weights, C3 or C3s; the smaller lead."),
+    _lead("model", "E0", "Model minus E0", "Over the ridge on random weights, E0 or E0s; the smaller lead."),
+    _lead("E1", "E0", "E1 minus E0", "The same ridge on the model's tokens over it; the smaller lead."),
+    Field(
+        "lost with C1",
+        "verdict.lost",
+        "Lost with C1",
+        _share,
+        "Share of the gain over B1 that is gone with another region's visible tiles.",
+        "right",
+        "no gain",
+    ),
+    Field(
+        "lost with C1x",
+        "verdict.foreign_lost",
+        "Lost with C1x",
+        _share,
+        "The same, when only the other magnifications are another region's.",
+        "right",
+        "no gain",
+    ),
+    Field(
+        "holds",
+        "verdict.holds",
+        "Holds",
+        help="Above B5, B9 and random weights, no baseline ahead, and more than half lost with C1.",
+        align="center",
+    ),
+)
+"""How a pattern's result stands against what must be beaten."""
 
 _SHOWN = ("model", "B1", "B5", "B9", "B10", "C1", "C3", "C3s", "E1", "E0", "E0s")
 
 
 def summary_table(result: ProofResult) -> Table:
     """The strongest rivals of the model under every pattern, for a terminal."""
-    table = Table(title="R2 of hidden tiles on held-out regions")
-    for title in (
-        "hidden",
-        *_SHOWN,
-        "model - B5",
-        "model - B9",
-        "model - C3",
-        "model - E0",
-        "E1 - E0",
-        "lost with C1",
-        "holds",
-    ):
-        table.add_column(title, justify="left" if title == "hidden" else "right")
-    for one in result.verdicts:
-        name = one.pattern.name
-        table.add_row(
-            name,
-            *(_three(result.scores.r2(method, name)) for method in _SHOWN),
-            *(show_signed3(interval) if interval else "-" for interval in (*one.minus.values(), *smallest_leads(one))),
-            "-" if math.isnan(one.lost) else f"{one.lost:.0%}",
-            "yes" if one.holds else "no",
-        )
-    return table
-
-
-def smallest_leads(verdict: PatternVerdict) -> list[Interval | None]:
-    """Over random weights that mix fully or hardly: of the model over C3, over E0, and of E1 over E0."""
-    found = []
-    for trained, control in (("model", "C3"), ("model", "E0"), ("E1", "E0")):
-        both = [verdict.over_random[trained, f"{control}{kind}"] for kind in ("", "s")]
-        found.append(min((one for one in both if one is not None), key=lambda one: one.low, default=None))
-    return found
-
-
-def _three(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _ends(interval: Interval | None) -> dict[str, Any] | None:
-    return None if interval is None else {key: value for key, value in interval.to_dict().items() if key != "method"}
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    columns = [
+        Field("hidden", "name"),
+        *(Field(method, partial(PatternResult.r2, method=method), show=".3f", align="right") for method in _SHOWN),
+        *SUMMARY,
+    ]
+    return terminal_table(columns, result.patterns, title="R2 of hidden tiles on held-out regions")

@@ -1,18 +1,19 @@
 """Whether a pretrained region encoder has learnt how magnifications belong together: baselines, controls, a verdict."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 from pydantic import Field
 
 from parfocal.config import Settings
 from parfocal.errors import ConfigError
-from parfocal.files import provenance, writing
-from parfocal.lab.prove.baselines import FittedBaselines, Sampling, fit_baselines
+from parfocal.files import provenance
+from parfocal.geometry import format_mpp
+from parfocal.lab.prove.baselines import KEPT, FittedBaselines, Sampling, fit_baselines
 from parfocal.lab.prove.controls import (
     other_region,
     other_slide,
@@ -23,30 +24,33 @@ from parfocal.lab.prove.controls import (
 )
 from parfocal.lab.prove.data import HeldOutRegions, held_out_regions, read_regions, sample_parts
 from parfocal.lab.prove.gaussian import affordable_rows
-from parfocal.lab.prove.layout import Layout, query_of
+from parfocal.lab.prove.layout import Layout, Query, query_of
 from parfocal.lab.prove.networks import fit_region_network
 from parfocal.lab.prove.page import proof_page
 from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
 from parfocal.lab.prove.readout import TokenReadout, fit_readout
-from parfocal.lab.prove.result import ProofResult
-from parfocal.lab.prove.scores import Calibration, Retrieval, ScoreTable, calibrate, retrieve
+from parfocal.lab.prove.result import METHODS, RETRIEVED, MethodRow, PatternResult, ProofResult
+from parfocal.lab.prove.scores import Calibration, PatternScores, Retrieval, ScoreTable, calibrate, retrieve
 from parfocal.lab.prove.subject import Predictor, Subject, open_subject, tiles_of
 from parfocal.lab.prove.verdict import judge, verdict_sentences
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.report import make_report
+from parfocal.report.writer import write_json
+from parfocal.run.cache import StepCache
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, warn_of
-from parfocal.stats import Interval
 from parfocal.store import Source
 
 __all__ = ["ProveSettings", "prove_encoder"]
 
-_RETRIEVED = ("model", "B1", "B3", "B5", "B8", "B9", "B10", "C1", "C3")
 _VARIANCE_FLOPS = 2e10
 # Arrays as large as the held-out tiles that live at a time.
 _ARRAYS = 14
 
 Tiles = Float32[np.ndarray, "region slot dim"]
+
+# What finished steps are made of.
+_KEPT = (*KEPT, PatternScores, ScoreTable, Retrieval, Calibration)
 
 
 class ProveSettings(Settings):
@@ -87,18 +91,21 @@ def prove_encoder(
 ) -> ProofResult:
     """Compare a checkpoint with what could explain its score, on regions it never saw, and write a report.
 
+    What is finished is kept in `out/steps`, above all the trained controls, so that the same call goes on where it was
+    stopped; when all is done the folder may be removed.
     Baselines are fitted on the checkpoint's own training regions. A baseline sees the visible tiles of the asked region
     (and, for B1, the other regions of its slide), never the hidden ones.
 
     Args:
         model: the folder that `pretrain` wrote.
         store: the store that it was pretrained on.
-        out: folder of `report.html` and `prove.json`.
+        out: folder of `report.html`, `prove.json` and the finished steps.
         settings: how much is looked at.
         on_event: told what happens next.
 
     Raises:
-        ConfigError: the checkpoint predicts nothing comparable, or the device is not there.
+        ConfigError: the checkpoint predicts nothing comparable, no pattern hides anything, as where every region has
+            one tile, or the device is not there.
         MismatchError: the store is not the one of the checkpoint.
         StoreError: model or store cannot be read.
     """
@@ -109,7 +116,7 @@ def prove_encoder(
         listen(Notice(sentence))
 
     device = find_device(settings.device)
-    subject = open_subject(model, tiles_of(model, store))
+    subject = open_subject(model, tiles_of(model, store), StepCache(out / "steps", _KEPT))
     subject.trainee.to(device)
     layout = Layout.of_set(subject.tiles)
     patterns = patterns_of(layout)
@@ -132,9 +139,7 @@ def prove_encoder(
         rate=(low, high),
         seed=settings.seed,
     )
-    baselines = fit_baselines(
-        subject.cache, subject.split, layout, predictor.standardise, patterns, sampling, tell=tell
-    )
+    baselines = fit_baselines(subject, layout, predictor.standardise, patterns, sampling, tell=tell)
     steps = subject.steps if settings.control_steps is None else settings.control_steps
     if steps:
         tell(f"B10: {steps} steps")
@@ -154,49 +159,61 @@ def prove_encoder(
         random[name] = tuple(Predictor(one, layout, device, settings.batch) for one in encoders)
     tell("ridge regressions on tokens")
     chosen = sample_parts(subject.split.training, settings.readout_regions, np.random.default_rng([settings.seed, 9]))
-    seen = RegionBatch.join(list(read_regions(subject.cache, subject.split.training, chosen, layout)))
+    regions = RegionBatch.join(list(read_regions(subject.cache, subject.split.training, chosen, layout)))
     readouts = {
-        name: tuple(fit_readout(one, seen, patterns, rate=(low, high), seed=settings.seed) for one in several)
-        for name, several in {"E1": (predictor,), **{f"E0{name}": found for name, found in random.items()}}.items()
+        name: tuple(fit_readout(one, regions, patterns, rate=(low, high), seed=settings.seed) for one in several)
+        for name, several in {"E1": (predictor,), **{f"E0{name}": several for name, several in random.items()}}.items()
     }
     controls = {f"C3{name}": several for name, several in random.items()} if steps else {}
-    run = _Run(settings, subject, layout, held_out, baselines, predictor, controls, readouts, steps)
+    jury = _Jury(settings, subject, layout, held_out, baselines, predictor, controls, readouts)
+    # Where something runs does not change what comes of it.
+    described = settings.model_dump(mode="json", exclude={"device", "batch"})
+    deciding = {name: value for name, value in described.items() if name != "draws"}
+    scored: dict[Pattern, PatternScores] = {}
     for number, pattern in enumerate(patterns):
         tell(f"scoring: {pattern.name} hidden")
-        run.score(pattern, number)
+        scores = subject.step(
+            f"scores {pattern.name}", [pattern, number, deciding], partial(jury.score, pattern, number)
+        )
+        if scores is not None:
+            scored[pattern] = scores
+    if not scored:
+        raise ConfigError(f"cannot prove {subject.path}: no held-out region has two tiles, so nothing can be hidden.")
     tell("intervals")
-    return run.finish(out, patterns)
+    result = _result(jury, scored, steps, out / "report.html")
+    inputs = {"model": subject.digest, "tile embeddings": subject.tiles.name}
+    make_report(proof_page(result, settings=described, seed=settings.seed, inputs=inputs), result.report)
+    write_json(out / "prove.json", {**provenance({**described, "inputs": inputs}), **result.describe()})
+    return result
 
 
-class _Run:
-    """The scores of one proof while they come in."""
+@dataclass(frozen=True, eq=False)
+class _Jury:
+    """Everybody that is asked, and the regions that they are asked about."""
 
-    def __init__(
-        self,
-        settings: ProveSettings,
-        subject: Subject,
-        layout: Layout,
-        held_out: HeldOutRegions,
-        baselines: FittedBaselines,
-        predictor: Predictor,
-        controls: Mapping[str, tuple[Predictor, ...]],
-        readouts: Mapping[str, tuple[TokenReadout, ...]],
-        control_steps: int,
-    ) -> None:
-        self.settings, self.subject, self.layout = settings, subject, layout
-        self.held_out, self.baselines = held_out, baselines
-        self.predictor, self.controls, self.readouts = predictor, controls, readouts
-        self.control_steps = control_steps
-        self.scores = ScoreTable(held_out.n_clusters)
-        self.retrieval: dict[tuple[str, int], Retrieval] = {}
-        self.calibration: dict[tuple[str, int], dict[str, Calibration]] = {}
-        rng = np.random.default_rng([settings.seed, 5])
-        self.sister = other_region(held_out.slide, rng)
-        self.stranger = other_slide(held_out.slide, rng)
-        self.one_slide = subject.split.held_out[0].slide in {part.slide for part in subject.split.training}
+    settings: ProveSettings
+    subject: Subject
+    layout: Layout
+    held_out: HeldOutRegions
+    baselines: FittedBaselines
+    predictor: Predictor
+    controls: Mapping[str, tuple[Predictor, ...]]
+    readouts: Mapping[str, tuple[TokenReadout, ...]]
 
-    def score(self, pattern: Pattern, number: int) -> None:
-        """Ask everybody about one pattern."""
+    @cached_property
+    def strangers(self) -> tuple[Int64[np.ndarray, " region"], Int64[np.ndarray, " region"] | None]:
+        """For each region another one of its slide, and one of another slide, where there is one."""
+        rng = np.random.default_rng([self.settings.seed, 5])
+        return other_region(self.held_out.slide, rng), other_slide(self.held_out.slide, rng)
+
+    @property
+    def one_slide(self) -> bool:
+        """Whether training and held-out regions are parts of one slide."""
+        split = self.subject.split
+        return split.held_out[0].slide in {part.slide for part in split.training}
+
+    def score(self, pattern: Pattern, number: int) -> PatternScores | None:
+        """Ask everybody about one pattern; None where it hides nothing."""
         held_out, layout, settings = self.held_out, self.layout, self.settings
         hidden = draw_hidden(
             pattern,
@@ -207,34 +224,19 @@ class _Run:
             seed=1000 * settings.seed + number,
         )
         if not hidden.any():
-            return
-        kept: dict[str, Tiles] = {}
-
-        def take(name: str, predicted: Tiles, share: float = 1.0) -> None:
-            where = (held_out.target, hidden, layout, held_out.cluster)
-            self.scores.add(name, pattern.name, predicted, *where, share=share)
-            if name in _RETRIEVED:
-                kept[name] = predicted
-
-        raw = held_out.raw
-        mean, variance = self.predictor.predict(show(raw, hidden), hidden)
-        take("model", mean)
+            return None
+        scores, retrieved = ScoreTable(held_out.n_clusters), dict[str, Tiles]()
+        mean, variance = self.predictor.predict(show(held_out.raw, hidden), hidden)
         query = query_of(held_out.target, held_out.present, hidden, held_out.slide_mean)
-        for name, predicted in self.baselines.predictions(pattern.name, query):
-            take(name, predicted)
-        take("C1", self.predictor.predict(show(raw, hidden, self.sister), hidden)[0])
-        take("C1x", predict_with_foreign_scales(self.predictor, raw, hidden, self.sister, layout))
-        if self.stranger is not None:
-            take("C2", self.predictor.predict(show(raw, hidden, self.stranger), hidden)[0])
-        for name, several in self.controls.items():
-            for control in several:
-                take(name, control.predict(show(raw, hidden), hidden)[0], 1 / len(several))
-        for name, readouts in self.readouts.items():
-            for readout in readouts:
-                take(name, readout.predict(pattern.name, raw, hidden), 1 / len(readouts))
-        for level in self.scores.levels(pattern.name):
-            found = retrieve(
-                {name: kept[name] for name in _RETRIEVED if name in kept},
+        for name, share, predicted in self._predictions(pattern, hidden, mean, query):
+            where = (held_out.target, hidden, layout, held_out.cluster)
+            scores.add(name, pattern.name, predicted, *where, share=share)
+            if name in RETRIEVED:
+                retrieved[name] = predicted
+        retrieval = {}
+        for level in scores.levels(pattern.name):
+            picked = retrieve(
+                {name: retrieved[name] for name in RETRIEVED if name in retrieved},
                 held_out.target,
                 held_out.present,
                 hidden,
@@ -244,138 +246,144 @@ class _Run:
                 most=settings.queries,
                 rng=np.random.default_rng([settings.seed, 6, number, level]),
             )
-            if found is not None:
-                self.retrieval[pattern.name, level] = found
-        self._calibrate(pattern, hidden, mean, variance, kept["B9"])
-
-    def _calibrate(
-        self, pattern: Pattern, hidden: Bool[np.ndarray, "region slot"], mean: Tiles, variance: Tiles, kriged: Tiles
-    ) -> None:
-        settings, held_out, layout = self.subject.settings, self.held_out, self.layout
+            if picked is not None:
+                retrieval[level] = picked
         kriging = self.baselines.kriging[pattern.name]
-        query = query_of(held_out.target, held_out.present, hidden, held_out.slide_mean)
         # A variance costs about five times the solve for a mean.
         rows = affordable_rows(query, n_predictors=kriging.bases.n_predictors, most_flops=_VARIANCE_FLOPS / 5)
-        of_field = kriging.variance(query.take(rows), layout)
         target = held_out.target
-        compared = {"B9": (kriged[rows], of_field, target[rows], hidden[rows])}
-        if settings.variance_weight > 0 and settings.variance_from < 1:
+        compared = {
+            "B9": (retrieved["B9"][rows], kriging.variance(query.take(rows), layout), target[rows], hidden[rows])
+        }
+        if self.subject.settings.variance_weight > 0 and self.subject.settings.variance_from < 1:
             compared = {"model": (mean, variance, target, hidden), **compared}
-        for level in self.scores.levels(pattern.name):
-            found = {}
-            for name, (predicted, spread, truth, asked) in compared.items():
-                one = calibrate(predicted, spread, truth, asked, layout, level)
-                if one is not None:
-                    found[name] = one
-            if found:
-                self.calibration[pattern.name, level] = found
+        calibration = {}
+        for level in scores.levels(pattern.name):
+            by_method = {name: calibrate(*arrays, layout, level) for name, arrays in compared.items()}
+            known = {name: one for name, one in by_method.items() if one is not None}
+            if known:
+                calibration[level] = known
+        return PatternScores(scores, retrieval, calibration)
 
-    def finish(self, out: Path, patterns: tuple[Pattern, ...]) -> ProofResult:
-        """Intervals, verdict, files.
+    def _predictions(
+        self, pattern: Pattern, hidden: Bool[np.ndarray, "region slot"], mean: Tiles, query: Query
+    ) -> Iterator[tuple[str, float, Tiles]]:
+        """Each method with one over the number of its seeds, and what it predicts, one after another."""
+        raw, (sister, stranger) = self.held_out.raw, self.strangers
+        yield "model", 1.0, mean
+        for name, predicted in self.baselines.predictions(pattern.name, query):
+            yield name, 1.0, predicted
+        yield "C1", 1.0, self.predictor.predict(show(raw, hidden, sister), hidden)[0]
+        yield "C1x", 1.0, predict_with_foreign_scales(self.predictor, raw, hidden, sister, self.layout)
+        if stranger is not None:
+            yield "C2", 1.0, self.predictor.predict(show(raw, hidden, stranger), hidden)[0]
+        for name, controls in self.controls.items():
+            for control in controls:
+                yield name, 1 / len(controls), control.predict(show(raw, hidden), hidden)[0]
+        for name, readouts in self.readouts.items():
+            for readout in readouts:
+                yield name, 1 / len(readouts), readout.predict(pattern.name, raw, hidden)
 
-        Raises:
-            ConfigError: no pattern hides anything, as where every region has one tile.
-        """
-        settings, scores = self.settings, self.scores
-        scored = [one for one in patterns if one.name in scores.spread]
-        if not scored:
-            raise ConfigError(
-                f"cannot prove {self.subject.path}: no held-out region has two tiles, so nothing can be hidden."
+
+def _result(jury: _Jury, scored: Mapping[Pattern, PatternScores], control_steps: int, report: Path) -> ProofResult:
+    """Intervals and the verdict."""
+    held_out, layout, settings = jury.held_out, jury.layout, jury.settings
+    scores, choices = ScoreTable(held_out.n_clusters), jury.baselines.choices()
+    for of_pattern in scored.values():
+        scores.error.update(of_pattern.scores.error)
+        scores.spread.update(of_pattern.scores.spread)
+    interval = partial(scores.interval, draws=settings.draws, seed=settings.seed)
+    equal_steps = control_steps >= jury.subject.steps
+    patterns = []
+    for pattern, of_pattern in scored.items():
+        name = pattern.name
+        mpps = {level: format_mpp(layout.mpps[level]) for level in scores.levels(name)}
+        rows = tuple(
+            MethodRow(
+                method,
+                scores.r2(method, name),
+                {mpp: scores.r2(method, name, level) for level, mpp in mpps.items()},
+                interval(method, name),
+                None if method == "model" else interval("model", name, minus=(method,)),
             )
-        intervals: dict[tuple[str, str], Interval | None] = {}
-        differences: dict[tuple[str, str], Interval | None] = {}
-        for method, name in scores.error:
-            intervals[method, name] = scores.interval(method, name, draws=settings.draws, seed=settings.seed)
-            if method != "model":
-                differences[method, name] = scores.interval(
-                    "model", name, minus=(method,), draws=settings.draws, seed=settings.seed
-                )
-        equal_steps = self.control_steps >= self.subject.steps
-        verdicts = tuple(
-            judge(scores, one, draws=settings.draws, seed=settings.seed, equal_steps=equal_steps) for one in scored
+            for method in METHODS
+            if (method, name) in scores.error
         )
-        held_out = self.held_out
-        result = ProofResult(
-            layout=self.layout,
-            scores=scores,
-            intervals=intervals,
-            differences=differences,
-            verdicts=verdicts,
-            sentences=verdict_sentences(
-                verdicts,
-                self.layout,
-                clusters=held_out.cluster_word,
-                n_clusters=held_out.n_clusters,
-                one_slide=self.one_slide,
-            ),
-            what=self._what(),
-            notes=self._notes(),
-            remarks=self._remarks(),
-            one_slide=self.one_slide,
-            clusters=held_out.cluster_word,
-            retrieval=self.retrieval,
-            retrieved=tuple(name for name in _RETRIEVED if any(name in one.top1 for one in self.retrieval.values())),
-            calibration=self.calibration,
-            choices=self.baselines.choices(),
-            report=out / "report.html",
-        )
-        # Where something ran does not change what came of it.
-        described = settings.model_dump(mode="json", exclude={"device", "batch"})
-        inputs = {"model": self.subject.digest, "tile embeddings": self.subject.tiles.name}
-        make_report(proof_page(result, settings=described, seed=settings.seed, inputs=inputs), result.report)
-        with writing(out / "prove.json") as temporary:
-            content = {**provenance({**described, "inputs": inputs}), **result.describe()}
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False))
-        return result
+        verdict = judge(scores, pattern, draws=settings.draws, seed=settings.seed, equal_steps=equal_steps)
+        retrieval = {mpps[level]: picked for level, picked in of_pattern.retrieval.items()}
+        calibration = {mpps[level]: by_method for level, by_method in of_pattern.calibration.items()}
+        patterns.append(PatternResult(verdict, rows, retrieval, calibration, choices[name]))
+    sentences = verdict_sentences(
+        [one.verdict for one in patterns],
+        layout,
+        clusters=held_out.cluster_word,
+        n_clusters=held_out.n_clusters,
+        one_slide=jury.one_slide,
+    )
+    return ProofResult(
+        layout=layout,
+        scores=scores,
+        patterns=tuple(patterns),
+        sentences=sentences,
+        what=_what(jury),
+        notes=_notes(jury, control_steps),
+        remarks=_remarks(jury),
+        one_slide=jury.one_slide,
+        clusters=held_out.cluster_word,
+        report=report,
+    )
 
-    def _what(self) -> str:
-        n_slides = len(np.unique(self.held_out.slide))
-        return (
-            f"{self.subject.path.name}, {self.subject.steps:,} steps of pretraining, on {self.subject.tiles.name}: "
-            f"{self.subject.split.sentence}. {len(self.held_out.raw):,} held-out regions of {n_slides} "
-            f"slide{'s' if n_slides > 1 else ''} are scored; intervals draw {self.held_out.n_clusters} "
-            f"{self.held_out.cluster_word} again."
-        )
 
-    def _notes(self) -> tuple[str, ...]:
-        first = next(iter(self.baselines.linear.values()))
-        k, q = first.bases.n_predictors, first.bases.directions.shape[2]
-        sample = next(iter(self.baselines.nearest.values())).tokens
-        notes = [
-            f"Linear baselines rest on {self.baselines.n_regions:,} training regions; B4, B7 and B8 on "
-            f"{len(sample):,}. A visible tile is described by its leading {k} directions and a hidden one by {q}, of "
-            f"{self.layout.dim} numbers. Ridge and rank are chosen on a quarter of the training slides.",
-            f"Under the random pattern at most {self.settings.random_regions} regions are scored. The slide's mean "
-            "(B1) is that of the other scored regions.",
-            "Standardised embeddings are clipped as the model clips them; training tiles have mean 0.",
-        ]
-        seeds = self.settings.control_seeds
-        notes.append(
-            f"B10 and the decoders of C3 and C3s were trained for {self.control_steps:,} steps, the model for "
-            f"{self.subject.steps:,}, with the same batches, masks and optimiser; {seeds} random encoder"
-            f"{'s' if seeds > 1 else ''} of each kind."
-        )
-        notes.append(
-            "Nothing here was chosen on the scored regions. Where settings of pretraining were chosen by its monitors, "
-            "they were chosen on these regions: then prove a model of other held-out slides."
-        )
-        return tuple(notes)
+def _what(jury: _Jury) -> str:
+    n_slides = len(np.unique(jury.held_out.slide))
+    return (
+        f"{jury.subject.path.name}, {jury.subject.steps:,} steps of pretraining, on {jury.subject.tiles.name}: "
+        f"{jury.subject.split.sentence}. {len(jury.held_out.raw):,} held-out regions of {n_slides} "
+        f"slide{'s' if n_slides > 1 else ''} are scored; intervals draw {jury.held_out.n_clusters} "
+        f"{jury.held_out.cluster_word} again."
+    )
 
-    def _remarks(self) -> tuple[str, ...]:
-        remarks = [] if self.subject.unreadable is None else [self.subject.unreadable]
-        if self.subject.n_later:
-            remarks.append(f"{self.subject.n_later} slides came into the store after pretraining and are left out.")
-        if self.held_out.n_dropped:
-            remarks.append(
-                f"{self.held_out.n_dropped} held-out tiles lie on another tile's place in the region's raster "
-                "and are left out."
-            )
-        if self.stranger is None:
-            remarks.append("C2 needs two held-out slides and is left out.")
-        if not self.controls:
-            remarks.append("B10, C3 and C3s are left out, as asked; without them there is no verdict.")
-        if not self.one_slide and self.held_out.n_clusters < 10:
-            remarks.append(
-                f"Only {self.held_out.n_clusters} slides are held out; intervals from so few are too narrow as a rule."
-            )
-        return tuple(remarks)
+
+def _notes(jury: _Jury, control_steps: int) -> tuple[str, ...]:
+    first = next(iter(jury.baselines.linear.values()))
+    k, q = first.bases.n_predictors, first.bases.directions.shape[2]
+    sample = next(iter(jury.baselines.nearest.values())).tokens
+    notes = [
+        f"Linear baselines rest on {jury.baselines.n_regions:,} training regions; B4, B7 and B8 on "
+        f"{len(sample):,}. A visible tile is described by its leading {k} directions and a hidden one by {q}, of "
+        f"{jury.layout.dim} numbers. Ridge and rank are chosen on a quarter of the training slides.",
+        f"Under the random pattern at most {jury.settings.random_regions} regions are scored. The slide's mean "
+        "(B1) is that of the other scored regions.",
+        "Standardised embeddings are clipped as the model clips them; training tiles have mean 0.",
+    ]
+    seeds = jury.settings.control_seeds
+    notes.append(
+        f"B10 and the decoders of C3 and C3s were trained for {control_steps:,} steps, the model for "
+        f"{jury.subject.steps:,}, with the same batches, masks and optimiser; {seeds} random encoder"
+        f"{'s' if seeds > 1 else ''} of each kind."
+    )
+    notes.append(
+        "Nothing here was chosen on the scored regions. Where settings of pretraining were chosen by its monitors, "
+        "they were chosen on these regions: then prove a model of other held-out slides."
+    )
+    return tuple(notes)
+
+
+def _remarks(jury: _Jury) -> tuple[str, ...]:
+    remarks = [] if jury.subject.unreadable is None else [jury.subject.unreadable]
+    if jury.subject.n_later:
+        remarks.append(f"{jury.subject.n_later} slides came into the store after pretraining and are left out.")
+    if jury.held_out.n_dropped:
+        remarks.append(
+            f"{jury.held_out.n_dropped} held-out tiles lie on another tile's place in the region's raster "
+            "and are left out."
+        )
+    if jury.strangers[1] is None:
+        remarks.append("C2 needs two held-out slides and is left out.")
+    if not jury.controls:
+        remarks.append("B10, C3 and C3s are left out, as asked; without them there is no verdict.")
+    if not jury.one_slide and jury.held_out.n_clusters < 10:
+        remarks.append(
+            f"Only {jury.held_out.n_clusters} slides are held out; intervals from so few are too narrow as a rule."
+        )
+    return tuple(remarks)

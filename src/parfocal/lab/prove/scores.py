@@ -15,7 +15,17 @@ from scipy import stats
 from parfocal.lab.prove.layout import Layout
 from parfocal.stats import Interval, patient_bootstrap
 
-__all__ = ["LEVELS", "Calibration", "Retrieval", "ScoreTable", "calibrate", "mean_r2", "retrieve", "squared_sums"]
+__all__ = [
+    "LEVELS",
+    "Calibration",
+    "PatternScores",
+    "Retrieval",
+    "ScoreTable",
+    "calibrate",
+    "mean_r2",
+    "retrieve",
+    "squared_sums",
+]
 
 
 def squared_sums(
@@ -206,6 +216,21 @@ class Retrieval:
     chance: float
     n_queries: int
     n_candidates: float
+
+
+@dataclass(frozen=True, eq=False)
+class PatternScores:
+    """What all methods are worth under one pattern.
+
+    Attributes:
+        scores: sums behind every R2.
+        retrieval: magnification -> how often the true tile is picked.
+        calibration: magnification -> method -> what its variance is worth.
+    """
+
+    scores: ScoreTable
+    retrieval: Mapping[int, Retrieval]
+    calibration: Mapping[int, Mapping[str, Calibration]]
 
 
 def retrieve(

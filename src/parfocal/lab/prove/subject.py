@@ -2,9 +2,10 @@
 
 import json
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +23,12 @@ from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.region_encoder.checkpoint import FINISHED
+from parfocal.run.cache import StepCache, content_digest
 from parfocal.store import EmbeddingSet, LeftOut, Source, only_mpps, open_sets, with_readable_index, with_readable_rows
 
 __all__ = ["Predictor", "Subject", "open_subject", "tiles_of"]
+
+Result = TypeVar("Result")
 
 _CACHE_MIB = 1024
 
@@ -41,8 +45,11 @@ class Subject:
         steps: for how long.
         tiles: the set it was trained on, as it was then.
         split: which of its regions were training regions.
+        cache: reads its slides.
         n_later: slides that came into the store since, and are left out.
         unreadable: which slides cannot be read and are left out, in a sentence.
+        content: a digest of the tiles of each slide.
+        kept: finished steps of its proof.
     """
 
     path: Path
@@ -55,10 +62,22 @@ class Subject:
     cache: SlideCache
     n_later: int
     unreadable: str | None
+    content: Mapping[str, str]
+    kept: StepCache
+
+    def step(self, name: str, inputs: Sequence[Any], work: Callable[[], Result]) -> Result:
+        """The result of a step that model and tiles decide, and `inputs`; see `StepCache`."""
+        identity = [self.digest, self.settings.identity(), self.steps, self.content]
+        return self.kept.step(name, [*identity, *inputs], work)
 
 
-def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
+def open_subject(model: Path, tiles: EmbeddingSet, kept: StepCache | None = None) -> Subject:
     """Load a checkpoint of `pretrain` and find out what it was trained on.
+
+    Args:
+        model: the checkpoint's folder.
+        tiles: the set that it was trained on.
+        kept: where finished steps of its proof are; nothing is kept without it.
 
     Raises:
         ConfigError: it was not pretrained, or predicts nothing that a baseline could be compared with.
@@ -105,7 +124,12 @@ def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
     region_model = RegionModel.from_pretrained(model)
     trainee = Trainee(region_model, settings)
     cache = SlideCache(tiles, max_bytes=_CACHE_MIB << 20)
-    with_readable_rows(tiles, left_out, cache.read)
+    content: dict[str, str] = {}
+
+    def read(slide: str) -> None:
+        content[slide] = content_digest(cache.read(slide))
+
+    with_readable_rows(tiles, left_out, read)
     split = split.without(left_out)
     left_out.notes(stacklevel=3)
     if settings.targets == "whitened":
@@ -126,6 +150,8 @@ def open_subject(model: Path, tiles: EmbeddingSet) -> Subject:
         cache,
         n_later,
         left_out.note(),
+        content,
+        kept or StepCache(None),
     )
 
 

@@ -8,7 +8,6 @@ magnification.
 Writing a picture as a slide: a pyramidal, tiled, lossless TIFF that says its microns per pixel.
 """
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from pydantic import Field, field_validator
 
 from parfocal.config import Settings
 from parfocal.errors import MismatchError
-from parfocal.files import canonical_json, provenance, remove_leftovers, writing
+from parfocal.files import canonical_json, provenance, remove_leftovers, write_csv, writing
 from parfocal.lab.synthetic.ceilings import strat_perfect_auc
 from parfocal.lab.synthetic.design import balanced_labels, deal_pairing
 from parfocal.lab.synthetic.tissue import LEVEL0_MPP, REGION_PX, RegionAttributes, draw_stain, render_region
@@ -42,6 +41,7 @@ __all__ = [
     "render_slide",
     "write_pyramid",
 ]
+
 
 _TILE_PX = 256
 _COMPRESSION_LEVEL = 1  # of deflate; higher levels take three times as long for a tenth of the bytes
@@ -277,19 +277,16 @@ def _claim_folder(out: Path, settings: RenderSettings) -> None:
 
 
 def _write_tables(out: Path, designs: Sequence[SlideDesign]) -> None:
-    with writing(out / "labels.csv") as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["slide", "patient", "pairing", "gland_type"])
-        for design in designs:
-            kind = "solid" if design.mostly_solid else "tubular"
-            table.writerow([design.slide, design.patient, int(design.pairing), kind])
-    with writing(out / "regions.csv") as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["slide", "column", "row", "A", "C", "type"])
-        for design in designs:
-            for region in design.regions:
-                truth = region.attributes
-                kind = "solid" if truth.solid else "tubular"
-                table.writerow(
-                    [design.slide, region.column, region.row, int(truth.diagonal), int(truth.checkerboard), kind]
-                )
+    kinds = {True: "solid", False: "tubular"}
+    write_csv(
+        out / "labels.csv",
+        ("slide", "patient", "pairing", "gland_type"),
+        ((one.slide, one.patient, int(one.pairing), kinds[one.mostly_solid]) for one in designs),
+    )
+    rows = (
+        (design.slide, region.column, region.row, int(truth.diagonal), int(truth.checkerboard), kinds[truth.solid])
+        for design in designs
+        for region in design.regions
+        for truth in (region.attributes,)
+    )
+    write_csv(out / "regions.csv", ("slide", "column", "row", "A", "C", "type"), rows)

@@ -6,7 +6,6 @@ labels more: redundant, unique to 5x, unique to 20x, confounded, and none. *iid*
 ceiling can be set. *rare* and *hetero*: iid with a rare A, for reading only a part of the fine tiles.
 """
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 
 from parfocal.config import GridConfig, Settings
-from parfocal.files import digest8, writing
+from parfocal.files import digest8, write_csv
 from parfocal.lab.synthetic.ceilings import iid_cell_law
 from parfocal.lab.synthetic.design import balanced_labels, deal_overlap, deal_pairing
 from parfocal.lab.synthetic.feature_model import COARSE, FINE, MIDDLE, FeatureModel, FeatureSpace, RegionFactors
@@ -210,13 +209,11 @@ def write_cohort(cohort: FeatureCohort, root: Path) -> Path:
     )
     for tokens in cohort:
         write_tokens(path, tokens)
-    with writing(root / "labels.csv") as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["slide", "patient", "split", *cohort.labels])
-        for number, slide in enumerate(cohort.slides):
-            patient = slide.replace("slide", "patient")
-            values = [int(label[number]) for label in cohort.labels.values()]
-            table.writerow([slide, patient, cohort.split[number], *values])
+    rows = (
+        (slide, slide.replace("slide", "patient"), split, *(int(label[number]) for label in cohort.labels.values()))
+        for number, (slide, split) in enumerate(zip(cohort.slides, cohort.split, strict=True))
+    )
+    write_csv(root / "labels.csv", ("slide", "patient", "split", *cohort.labels), rows)
     return path
 
 
