@@ -1,11 +1,13 @@
+import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from parfocal.lab.explore.linear_r2 import fit_ridge, linear_r2, summaries
+from parfocal.lab.explore.linear_r2 import PENALTIES, linear_r2, summaries
 from parfocal.pretrain.evaluation import HeldOut
 from parfocal.region_encoder.batch import RegionBatch
+from parfocal.stats.regression import fit_ridge
 
 COARSE, FINE = 2.0, 1.0
 
@@ -84,7 +86,11 @@ def test_with_more_inputs_than_rows_the_same_weights_come_out() -> None:
     new = torch.randn(5, 30, generator=generator)
     validation = torch.arange(20) % 4 == 3
 
-    wide = fit_ridge(x, y, validation)(new)
+    def predict(times: int) -> np.ndarray:
+        cases = (values.repeat(times, *[1] * (values.ndim - 1)).numpy() for values in (x, y, validation))
+        return fit_ridge(*cases, PENALTIES, standardised=True).predict(new.numpy())
+
+    wide = predict(1)
     # Inputs that are always 0 change nothing, but with many rows again the other system is solved.
-    tall = fit_ridge(x.repeat(2, 1), y.repeat(2, 1), validation.repeat(2))(new)
-    assert torch.allclose(wide, tall, atol=1e-8)
+    tall = predict(2)
+    assert np.allclose(wide, tall, atol=1e-8)

@@ -19,8 +19,9 @@ from torch import Tensor
 from parfocal.pretrain import R2Sums
 from parfocal.pretrain.evaluation import HeldOut
 from parfocal.region_encoder.batch import RegionBatch
+from parfocal.stats.regression import fit_ridge
 
-__all__ = ["MOST_ROWS", "Contextualise", "fit_ridge", "linear_r2", "summaries", "validation_rows"]
+__all__ = ["MOST_ROWS", "PENALTIES", "Contextualise", "linear_r2", "summaries", "validation_rows"]
 
 Contextualise = Callable[
     [RegionBatch, Bool[Tensor, "region token"]],
@@ -34,7 +35,9 @@ MOST_ROWS = 2048
 
 _FEWEST_ROWS = 16
 # The largest predicts hardly more than the mean: a readout that has nothing to say must not be forced to speak.
-_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Of the ridge regression on standardised inputs."""
+
 _VALIDATION = 0.25
 
 
@@ -75,8 +78,9 @@ def linear_r2(
                 _rows(encoded, standardise, one, pattern, places, mpps, tile_px=tile_px)
                 for encoded, one, places in zip(seen, (fit, score), asked, strict=True)
             )
-            predict = fit_ridge(x, y[:, :dim], validation_rows(fit.regions.slide, asked[0][:, 0]))
-            sums.add(pattern, mpp, predict(new_x), new_y[:, :dim])
+            is_validation = validation_rows(fit.regions.slide, asked[0][:, 0]).numpy()
+            ridge = fit_ridge(x.numpy(), y[:, :dim].numpy(), is_validation, PENALTIES, standardised=True)
+            sums.add(pattern, mpp, torch.from_numpy(ridge.predict(new_x.numpy())), new_y[:, :dim])
     return sums
 
 
@@ -106,44 +110,6 @@ def summaries(
             kept = torch.where(chosen[..., None], tokens[row], 0.0)
             parts += [kept.sum(dim=1) / count.clamp(min=1), (count > 0).to(tokens.dtype)]
     return torch.cat(parts, dim=1)
-
-
-def fit_ridge(
-    x: Float[Tensor, "row input"], y: Float[Tensor, "row output"], for_validation: Bool[Tensor, " row"]
-) -> Callable[[Float[Tensor, "new input"]], Float[Tensor, "new output"]]:
-    """A ridge regression with the penalty that predicts the validation rows best, fitted again on all rows."""
-    x, y = x.double(), y.double()
-    ridge = _Ridge(x[~for_validation], y[~for_validation])
-    losses = []
-    for strength in _STRENGTHS:
-        predict = ridge.at(strength)
-        losses.append(float((predict(x[for_validation]) - y[for_validation]).square().sum()))
-    return _Ridge(x, y).at(_STRENGTHS[losses.index(min(losses))])
-
-
-class _Ridge:
-    """Ridge regressions of several penalties on the same rows; inputs are standardised by these rows."""
-
-    def __init__(self, x: Float[Tensor, "row input"], y: Float[Tensor, "row output"]) -> None:
-        self.mean, sd = x.mean(dim=0), x.std(dim=0, correction=0)
-        # An input that never changes says nothing; it must not be divided by rounding errors.
-        self.sd = torch.where(sd > 1e-6, sd, torch.inf)
-        self.z, self.about = (x - self.mean) / self.sd, y.mean(dim=0)
-        self.centred = y - self.about
-        # The same weights come from either product; the smaller one is solved. It is most of the work, so once for all.
-        self.has_more_rows = x.shape[1] <= len(x)
-        self.product = self.z.T @ self.z if self.has_more_rows else self.z @ self.z.T
-
-    def at(self, strength: float) -> Callable[[Float[Tensor, "new input"]], Float[Tensor, "new output"]]:
-        """The regression whose penalty is `strength` for each row."""
-        system = self.product.clone()
-        system.diagonal().add_(strength * len(self.z))
-        factor = torch.linalg.cholesky(system)
-        if self.has_more_rows:
-            weights = torch.cholesky_solve(self.z.T @ self.centred, factor)
-        else:
-            weights = self.z.T @ torch.cholesky_solve(self.centred, factor)
-        return lambda new: (new.double() - self.mean) / self.sd @ weights + self.about
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ from parfocal.lab.prove.simple import NearestRegions, global_mean, nearest_token
 from parfocal.lab.prove.subject import Subject
 from parfocal.pretrain.holdout import Split
 from parfocal.region_encoder.batch import RegionBatch
+from parfocal.stats.regression import LinearModel
 
 __all__ = ["BASELINES", "KEPT", "FittedBaselines", "Sampling", "fit_baselines"]
 
@@ -158,7 +159,7 @@ class Covariances:
     whole_kriged: Covariance
 
 
-KEPT = (Choice, Covariance, Covariances, RelativeRidge)
+KEPT = (Choice, Covariance, Covariances, LinearModel, RelativeRidge)
 """What the finished steps of a fit are made of."""
 
 

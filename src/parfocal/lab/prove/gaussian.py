@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from scipy import linalg
 
 from parfocal.lab.prove.layout import Layout, Query
+from parfocal.stats.whitening import leading_components
 
 __all__ = [
     "Bases",
@@ -92,9 +93,7 @@ def principal_bases(
         # Enough rows for a basis; the rest would cost time only.
         rows = rows[:: max(1, len(rows) // (16 * layout.dim))]
         second = rows.T @ rows / max(len(rows), 1)
-        variance, vectors = np.linalg.eigh(second.astype(np.float64))
-        directions[level] = vectors[:, ::-1][:, :n_targets]
-        along[level] = np.maximum(variance[::-1][:n_targets], 0)
+        directions[level], along[level] = leading_components(second, n_targets)
         rest[level] = np.maximum(second.diagonal() - np.square(directions[level]) @ along[level], 0)
     return Bases(directions, along, rest, n_predictors)
 

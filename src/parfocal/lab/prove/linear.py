@@ -10,6 +10,8 @@ from parfocal.lab.prove.gaussian import Bases, Conditional, Covariance
 from parfocal.lab.prove.layout import Layout, Query
 from parfocal.lab.prove.patterns import nearest_relatives, relation
 from parfocal.lab.prove.scores import mean_r2
+from parfocal.stats.regression import LinearModel, fit_ridge
+from parfocal.stats.whitening import leading_components
 
 __all__ = [
     "RIDGES",
@@ -33,19 +35,19 @@ class RelativeRidge:
     """B4: one linear map for each pair of magnifications, the same at every position.
 
     Attributes:
-        maps: (magnification of the hidden tile, of its relatives) -> matrix with an intercept in the last row.
+        maps: (magnification of the hidden tile, of its relatives) -> the map.
     """
 
-    maps: Mapping[tuple[int, int], Float32[np.ndarray, "dim_and_one dim"]]
+    maps: Mapping[tuple[int, int], LinearModel]
 
     def predict(self, query: Query, layout: Layout) -> Float32[np.ndarray, "region slot dim"]:
         """From the nearest relatives of each hidden tile; 0 where it has none."""
         source, level = nearest_relatives(query.tokens, query.visible, layout)
         predicted = np.zeros_like(query.tokens)
-        for (of, by), matrix in self.maps.items():
+        for (of, by), linear_map in self.maps.items():
             mine = query.hidden & (level == by) & (layout.level == of)
             if mine.any():
-                predicted[mine] = source[mine] @ matrix[:-1] + matrix[-1]
+                predicted[mine] = linear_map.predict(source[mine])
         return predicted
 
 
@@ -74,51 +76,8 @@ def fit_relative_ridge(
             validating = is_validation[row]
             if validating.all() or not validating.any():
                 validating = rng.random(len(row)) < 0.25
-            maps[of, by] = _fit_map(x, y, validating)
+            maps[of, by] = fit_ridge(x, y, validating, RIDGES[::-1])
     return RelativeRidge(maps)
-
-
-def _fit_map(
-    x: Float32[np.ndarray, "row dim"], y: Float32[np.ndarray, "row dim"], validating: Bool[np.ndarray, " row"]
-) -> Float32[np.ndarray, "dim_and_one dim"]:
-    """A ridge map with an intercept, its ridge chosen on the validating rows; one eigenproblem serves all ridges."""
-    partial = _Spectrum.of(x[~validating], y[~validating])
-    best, least = RIDGES[-1], np.inf
-    for ridge in reversed(RIDGES):
-        matrix = partial.map(ridge)
-        error = float(np.square(x[validating] @ matrix[:-1] + matrix[-1] - y[validating]).sum())
-        if not error < least:
-            break
-        best, least = ridge, error
-    return _Spectrum.of(x, y).map(best)
-
-
-@dataclass(frozen=True, eq=False)
-class _Spectrum:
-    """Second moments of inputs in their own directions, and of those with the targets."""
-
-    variance: Float32[np.ndarray, " dim"]
-    directions: Float32[np.ndarray, "dim dim"]
-    cross: Float32[np.ndarray, "dim dim"]
-    x_mean: Float32[np.ndarray, " dim"]
-    y_mean: Float32[np.ndarray, " dim"]
-
-    @classmethod
-    def of(cls, x: Float32[np.ndarray, "row dim"], y: Float32[np.ndarray, "row dim"]) -> "_Spectrum":
-        x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
-        centred = x - x_mean
-        variance, directions = np.linalg.eigh(centred.T @ centred / len(x))
-        return cls(
-            np.maximum(variance, 0), directions, directions.T @ (centred.T @ (y - y_mean)) / len(x), x_mean, y_mean
-        )
-
-    def map(self, ridge: float) -> Float32[np.ndarray, "dim_and_one dim"]:
-        """Matrix and intercept for a ridge."""
-        matrix = self.directions @ (self.cross / (self.variance + np.float32(ridge))[:, None])
-        both: Float32[np.ndarray, "dim_and_one dim"] = np.concatenate(
-            [matrix, (self.y_mean - self.x_mean @ matrix)[None]]
-        )
-        return both
 
 
 def choose_ridge(
@@ -173,8 +132,7 @@ def leading_directions(
         mine = layout.level == level
         rows = predicted[:, mine][hidden[:, mine]] @ bases.directions[level]
         if len(rows):
-            vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))[1][:, ::-1]
-            found[level] = bases.directions[level] @ vectors
+            found[level] = bases.directions[level] @ leading_components(rows.T @ rows)[0]
     return found
 
 

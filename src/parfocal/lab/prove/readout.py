@@ -4,27 +4,28 @@ The readout is that of `explore`: from CLS and from the mean of the tokens that 
 each magnification. The same for a trained encoder and for random weights, so the difference is the encoder's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from parfocal.lab.explore.linear_r2 import MOST_ROWS, fit_ridge, summaries, validation_rows
+from parfocal.lab.explore.linear_r2 import MOST_ROWS, PENALTIES, summaries, validation_rows
 from parfocal.lab.prove.controls import show
 from parfocal.lab.prove.layout import Layout
 from parfocal.lab.prove.patterns import Pattern, draw_hidden
 from parfocal.lab.prove.subject import Predictor
 from parfocal.region_encoder.batch import RegionBatch
+from parfocal.run.cache import StepCache
+from parfocal.stats.regression import LinearModel, fit_ridge
 
 __all__ = ["TokenReadout", "fit_readout"]
 
 _BATCH = 512
 _FEWEST_ROWS = 16
-
-Ridge = Callable[[Float[Tensor, "query feature"]], Float[Tensor, "query dim"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class TokenReadout:
     """Ridge regressions for each pattern and magnification."""
 
     predictor: Predictor
-    ridges: Mapping[tuple[str, int], Ridge]
+    ridges: Mapping[tuple[str, int], LinearModel]
 
     def predict(
         self, pattern: str, regions: RegionBatch, hidden: Bool[np.ndarray, "region slot"]
@@ -47,9 +48,8 @@ class TokenReadout:
             if ridge is None:
                 continue
             for some in torch.split(asked, _BATCH):
-                found = ridge(seen.summaries(some, layout)).float().numpy()
                 row, slot = some.numpy().T
-                predicted[row, slot, : layout.dims[level]] = found
+                predicted[row, slot, : layout.dims[level]] = ridge.predict(seen.summaries(some, layout).numpy())
         return predicted
 
 
@@ -60,6 +60,7 @@ def fit_readout(
     *,
     rate: Sequence[float],
     seed: int,
+    kept: StepCache | None = None,
 ) -> TokenReadout:
     """Fit on training regions; the penalty is chosen on a quarter of their slides.
 
@@ -69,10 +70,20 @@ def fit_readout(
         patterns: what will be asked.
         rate: what the random pattern hides.
         seed: of the masks.
+        kept: where what is fitted is kept.
     """
+    arrays = [values.numpy() for values in vars(regions).values()]
+    inputs = [predictor.trainee.model.digest, predictor.layout, arrays, patterns, rate, seed]
+    fit = partial(_fit_ridges, predictor, regions, patterns, rate=rate, seed=seed)
+    return TokenReadout(predictor, (kept or StepCache(None)).step("ridges on tokens", inputs, fit))
+
+
+def _fit_ridges(
+    predictor: Predictor, regions: RegionBatch, patterns: Sequence[Pattern], *, rate: Sequence[float], seed: int
+) -> dict[tuple[str, int], LinearModel]:
     layout = predictor.layout
     target = predictor.standardise(regions)
-    ridges: dict[tuple[str, int], Ridge] = {}
+    ridges: dict[tuple[str, int], LinearModel] = {}
     for number, pattern in enumerate(patterns):
         hidden = draw_hidden(pattern, layout, regions.present.numpy(), rate=rate, seed=1000 * seed + 500 + number)
         seen = _Encoded.of(predictor, regions, hidden)
@@ -83,9 +94,11 @@ def fit_readout(
                 continue
             x = torch.cat([seen.summaries(some, layout) for some in torch.split(asked, _BATCH)])
             row, slot = asked.numpy().T
-            y = torch.from_numpy(target[row, slot, :dim])
-            ridges[pattern.name, level] = fit_ridge(x, y, validation_rows(regions.slide, asked[:, 0]))
-    return TokenReadout(predictor, ridges)
+            is_validation = validation_rows(regions.slide, asked[:, 0]).numpy()
+            ridges[pattern.name, level] = fit_ridge(
+                x.numpy(), target[row, slot, :dim], is_validation, PENALTIES, standardised=True
+            )
+    return ridges
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,7 +161,10 @@ def prove_encoder(
     chosen = sample_parts(subject.split.training, settings.readout_regions, np.random.default_rng([settings.seed, 9]))
     regions = RegionBatch.join(list(read_regions(subject.cache, subject.split.training, chosen, layout)))
     readouts = {
-        name: tuple(fit_readout(one, regions, patterns, rate=(low, high), seed=settings.seed) for one in several)
+        name: tuple(
+            fit_readout(one, regions, patterns, rate=(low, high), seed=settings.seed, kept=subject.kept)
+            for one in several
+        )
         for name, several in {"E1": (predictor,), **{f"E0{name}": several for name, several in random.items()}}.items()
     }
     controls = {f"C3{name}": several for name, several in random.items()} if steps else {}
