@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal.region_encoder import collate_regions
+from parfocal.region_encoder import RegionBatch, collate_regions
+from parfocal.region_encoder.batch import number_ranges
 from parfocal.store import SlideTokens
 
 
@@ -49,3 +50,21 @@ def test_a_region_that_does_not_exist_is_named() -> None:
 def test_nothing_to_collate_is_said() -> None:
     with pytest.raises(ValueError, match="no slide"):
         collate_regions([])
+
+
+def test_rows_below_one_another_become_the_batch_that_their_slide_gives() -> None:
+    slide = slide_of("a", 0, {2.0: 5, 0.5: 5})
+    expected = collate_regions([(slide, [0, 1, 2])])
+    rows = np.concatenate([slide.features[2.0], slide.features[0.5]]).astype(np.float32)
+    place = np.concatenate(
+        [np.column_stack([slide.center_um[m], np.full(len(slide.region[m]), m)]) for m in (2.0, 0.5)]
+    )
+
+    numbers = np.arange(3)
+    batch = RegionBatch.of_rows(
+        rows, place.astype(np.float32), np.array([0, 3, 3, 4]), slide=np.zeros(3, np.int64), region=numbers
+    )
+
+    for name, values in vars(expected).items():
+        torch.testing.assert_close(getattr(batch, name), values, rtol=0, atol=0)
+    assert number_ranges(np.array([4, 0, 2]), np.array([2, 0, 3])).tolist() == [4, 5, 2, 3, 4]

@@ -25,7 +25,8 @@ def prove(
     Says whether the region encoder has learnt how magnifications belong together, or only what a linear map, a Gaussian
     field, the slide's mean, or a decoder and a ridge regression on random weights know too. The decoders on random
     weights are trained for as many steps as the model, which takes about as long as its pretraining. Writes
-    OUTPUT/report.html and OUTPUT/prove.json.
+    OUTPUT/report.html and OUTPUT/prove.json. What is finished is kept in OUTPUT/steps, and the same call goes on where
+    it was stopped.
 
     Example:
         parfocal prove model store -o proof

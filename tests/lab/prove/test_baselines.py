@@ -4,7 +4,6 @@ import pytest
 from parfocal.lab.prove.gaussian import Conditional, JointMoments, principal_bases
 from parfocal.lab.prove.layout import Layout, Query, query_of
 from parfocal.lab.prove.linear import (
-    ReducedRank,
     choose_rank,
     choose_ridge,
     fit_relative_ridge,
@@ -116,7 +115,7 @@ def test_b6_is_rank_limited_and_chooses_the_rank_that_is_there(layout: Layout) -
     predicted = full.predict(query, layout)
     directions = leading_directions(predicted, query.hidden, layout, bases)
     rank = choose_rank(predicted, directions, tokens[150:], query.hidden, layout)
-    reduced = ReducedRank(full, directions, rank).predict(query, layout)
+    reduced = reduce(full.predict(query, layout), directions, rank, layout)
 
     assert rank == 2
     assert np.linalg.matrix_rank(reduced[:, layout.level == 2].reshape(-1, DIM), tol=1e-3) == 2

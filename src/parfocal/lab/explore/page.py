@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -178,28 +179,57 @@ def _of_one_question(found: Exploration) -> list[CellSummary]:
 def _dots(found: Exploration, metric: str, cells: Sequence[CellSummary]) -> Figure:
     """Every seed of every cell as a dot, and a tick at the mean."""
     ordered = sorted((one for one in cells if one.score(metric).by_seed), key=lambda one: -one.score(metric).mean)
-    values = [value for one in ordered for value in one.score(metric).by_seed.values()]
-    low, high = min(values), max(values)
-    room = max((high - low) * 0.05, 0.005)
-    height = 22
-    plot = Plot(1000, len(ordered) * height + 60, x=(low - room, high + room), y=(0, 1), left=330, right=120, bottom=50)
-    bottom = 12 + len(ordered) * height
-    for tick in nice_ticks(low - room, high + room):
+    lines = [
+        _Line(one.cell.name, one.score(metric), 0 if one.cell.kind == "trained" else 1, one is found.best)
+        for one in ordered
+    ]
+    caption = f"{metric}: a dot for each seed, a tick at their mean; controls in orange."
+    return _dot_figure(lines, metric, caption, f"{metric} of every cell. ", signed=False)
+
+
+def _effect_figure(effects: Sequence[Effect]) -> Figure:
+    axes = list(dict.fromkeys(one.axis for one in effects if one.r2.by_seed))
+    lines = [_Line(f"{one.axis}={one.level}", one.r2, axes.index(one.axis) % 6) for one in effects if one.r2.by_seed]
+    caption = "Change of held-out R2 against the first value of each axis, a dot for each seed."
+    return _dot_figure(lines, "change of held-out R2", caption, "Change of held-out R2. ", signed=True)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of a figure of dots."""
+
+    label: str
+    spread: Spread
+    series: int
+    is_best: bool = False
+
+
+def _dot_figure(lines: Sequence[_Line], axis: str, caption: str, alt: str, *, signed: bool) -> Figure:
+    """A dot for each seed; of changes, which are signed, against a line at 0, else with a tick at the mean."""
+    values = [value for line in lines for value in line.spread.by_seed.values()] + ([0.0] if signed else [])
+    room = max((max(values) - min(values)) * 0.05, 0.002 if signed else 0.005)
+    low, high, height = min(values) - room, max(values) + room, 22
+    plot = Plot(1000, len(lines) * height + 60, x=(low, high), y=(0, 1), left=330, right=120, bottom=50)
+    bottom = 12 + len(lines) * height
+    for tick in nice_ticks(low, high):
         plot.segment(plot.px(tick), 8, plot.px(tick), bottom, "grid")
-        plot.text(plot.px(tick), bottom + 18, f"{tick:g}", "soft", anchor="middle")
-    for number, one in enumerate(ordered):
+        plot.text(plot.px(tick), bottom + 18, f"{tick:+g}" if signed else f"{tick:g}", "soft", anchor="middle")
+    if signed:
+        plot.segment(plot.px(0), 8, plot.px(0), bottom, "chance", 1.6)
+    for number, line in enumerate(lines):
         middle = 12 + (number + 0.5) * height
-        spread = one.score(metric)
-        if one is found.best:
+        if line.is_best:
             plot.stripe(middle - height / 2, height)
-        plot.text(8, middle + 4, shorten(one.cell.name, 50), "strong" if one is found.best else "")
-        plot.segment(plot.px(spread.mean), middle - 8, plot.px(spread.mean), middle + 8, "axis", 2)
-        for value in spread.by_seed.values():
-            plot.dot(plot.px(value), middle, 0 if one.cell.kind == "trained" else 1, 3.5)
-        plot.text(1000 - 112, middle + 4, show(spread), "soft")
-    plot.text((plot.px(low) + plot.px(high)) / 2, bottom + 38, metric, "soft", anchor="middle")
-    alt = f"{metric} of every cell. " + "; ".join(f"{one.cell.name}: {show(one.score(metric))}" for one in ordered)
-    return Figure.of(plot.svg(), f"{metric}: a dot for each seed, a tick at their mean; controls in orange.", alt)
+        plot.text(8, middle + 4, shorten(line.label, 50), "strong" if line.is_best else "")
+        if not signed:
+            mean = plot.px(line.spread.mean)
+            plot.segment(mean, middle - 8, mean, middle + 8, "axis", 2)
+        for value in line.spread.by_seed.values():
+            plot.dot(plot.px(value), middle, line.series, 3.5)
+        plot.text(1000 - 112, middle + 4, show(line.spread, signed=signed), "soft")
+    plot.text((plot.px(low + room) + plot.px(high - room)) / 2, bottom + 38, axis, "soft", anchor="middle")
+    alt += "; ".join(f"{line.label}: {show(line.spread, signed=signed)}" for line in lines)
+    return Figure.of(plot.svg(), caption, alt)
 
 
 _CLEAR = "All seeds agree, and the mean is above twice its standard error."
@@ -232,34 +262,6 @@ def _effect_blocks(found: Exploration, failures: Sequence[Failure]) -> tuple[Blo
         "Every value against the first of its axis", columns, found.effects, by="axis", footnotes=(note,)
     )
     return table, _effect_figure(found.effects), *notes
-
-
-def _effect_figure(effects: Sequence[Effect]) -> Figure:
-    effects = [one for one in effects if one.r2.by_seed]
-    values = [value for one in effects for value in one.r2.by_seed.values()] + [0.0]
-    low, high = min(values), max(values)
-    room = max((high - low) * 0.05, 0.002)
-    height = 22
-    plot = Plot(1000, len(effects) * height + 60, x=(low - room, high + room), y=(0, 1), left=330, right=120, bottom=50)
-    bottom = 12 + len(effects) * height
-    for tick in nice_ticks(low - room, high + room):
-        plot.segment(plot.px(tick), 8, plot.px(tick), bottom, "grid")
-        plot.text(plot.px(tick), bottom + 18, f"{tick:+g}", "soft", anchor="middle")
-    plot.segment(plot.px(0), 8, plot.px(0), bottom, "chance", 1.6)
-    axes = list(dict.fromkeys(one.axis for one in effects))
-    for number, one in enumerate(effects):
-        middle = 12 + (number + 0.5) * height
-        plot.text(8, middle + 4, shorten(f"{one.axis}={one.level}", 50))
-        for value in one.r2.by_seed.values():
-            plot.dot(plot.px(value), middle, axes.index(one.axis) % 6, 3.5)
-        plot.text(1000 - 112, middle + 4, show(one.r2, signed=True), "soft")
-    plot.text((plot.px(low) + plot.px(high)) / 2, bottom + 38, "change of held-out R2", "soft", anchor="middle")
-    alt = "Change of held-out R2. " + "; ".join(
-        f"{one.axis}={one.level}: {show(one.r2, signed=True)}" for one in effects
-    )
-    return Figure.of(
-        plot.svg(), "Change of held-out R2 against the first value of each axis, a dot for each seed.", alt
-    )
 
 
 def _gain_text() -> Text:

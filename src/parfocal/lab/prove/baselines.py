@@ -20,7 +20,6 @@ from parfocal.lab.prove.gaussian import (
 )
 from parfocal.lab.prove.layout import Layout, Query, query_of
 from parfocal.lab.prove.linear import (
-    ReducedRank,
     RelativeRidge,
     choose_rank,
     choose_ridge,
@@ -72,65 +71,6 @@ class Sampling:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedBaselines:
-    """Everything that was fitted, with what was chosen on validation regions of the training slides.
-
-    Attributes:
-        linear: B5 for each pattern: one matrix, a ridge for each.
-        reduced: B6 for each pattern.
-        kriging: B9 for each pattern.
-        n_regions: training regions behind the matrices.
-        region_network: B10, which is trained as the checkpoint was; None where it was not asked for.
-    """
-
-    layout: Layout
-    nearest: Mapping[str, NearestRegions]
-    relative: RelativeRidge
-    network: RelativeNetwork
-    linear: Mapping[str, Conditional]
-    reduced: Mapping[str, ReducedRank]
-    kriging: Mapping[str, Conditional]
-    n_regions: int
-    region_network: RegionNetwork | None = None
-
-    def predictions(self, pattern: str, query: Query) -> Iterator[tuple[str, Float32[np.ndarray, "region slot dim"]]]:
-        """The prediction of each baseline, one after another."""
-        layout = self.layout
-        for name, function in _UNFITTED.items():
-            yield name, function(query, layout)
-        yield "B4", self.relative.predict(query, layout)
-        full = self.linear[pattern].predict(query, layout)
-        yield "B5", full
-        reduced = self.reduced[pattern]
-        yield "B6", reduce(full, reduced.directions, reduced.rank, layout)
-        for name, nearest in self.nearest.items():
-            yield name, nearest.predict(query, layout)
-        yield "B8", self.network.predict(query, layout)
-        yield "B9", self.kriging[pattern].predict(query, layout)
-        if self.region_network is not None:
-            yield "B10", self.region_network.predict(query, layout)
-
-    def choices(self) -> dict[str, dict[str, float]]:
-        """What was chosen for each pattern."""
-        return {
-            pattern: {
-                "B5 ridge": self.linear[pattern].ridge,
-                "B6 rank": float(self.reduced[pattern].rank),
-                "B9 ridge": self.kriging[pattern].ridge,
-            }
-            for pattern in self.linear
-        }
-
-
-_UNFITTED: Mapping[str, Callable[[Query, Layout], Float32[np.ndarray, "region slot dim"]]] = {
-    "B0": global_mean,
-    "B1": slide_mean,
-    "B2": region_mean,
-    "B3": nearest_token,
-}
-
-
-@dataclass(frozen=True, eq=False)
 class Choice:
     """What validation regions chose for a pattern.
 
@@ -147,6 +87,61 @@ class Choice:
     directions: Float32[np.ndarray, "level dim target"]
     rank: int
     kriging_ridge: float
+
+
+@dataclass(frozen=True, eq=False)
+class FittedBaselines:
+    """Everything that was fitted, with what was chosen on validation regions of the training slides.
+
+    Attributes:
+        linear: B5 for each pattern: one matrix, a ridge for each.
+        kriging: B9 for each pattern.
+        chosen: what validation regions chose for each pattern; B6 is made of it.
+        n_regions: training regions behind the matrices.
+        region_network: B10, which is trained as the checkpoint was; None where it was not asked for.
+    """
+
+    layout: Layout
+    nearest: Mapping[str, NearestRegions]
+    relative: RelativeRidge
+    network: RelativeNetwork
+    linear: Mapping[str, Conditional]
+    kriging: Mapping[str, Conditional]
+    chosen: Mapping[str, Choice]
+    n_regions: int
+    region_network: RegionNetwork | None = None
+
+    def predictions(self, pattern: str, query: Query) -> Iterator[tuple[str, Float32[np.ndarray, "region slot dim"]]]:
+        """The prediction of each baseline, one after another."""
+        layout = self.layout
+        for name, function in _UNFITTED.items():
+            yield name, function(query, layout)
+        yield "B4", self.relative.predict(query, layout)
+        full = self.linear[pattern].predict(query, layout)
+        yield "B5", full
+        choice = self.chosen[pattern]
+        yield "B6", reduce(full, choice.directions, choice.rank, layout)
+        for name, nearest in self.nearest.items():
+            yield name, nearest.predict(query, layout)
+        yield "B8", self.network.predict(query, layout)
+        yield "B9", self.kriging[pattern].predict(query, layout)
+        if self.region_network is not None:
+            yield "B10", self.region_network.predict(query, layout)
+
+    def choices(self) -> dict[str, dict[str, float]]:
+        """What was chosen for each pattern."""
+        return {
+            pattern: {"B5 ridge": one.ridge, "B6 rank": float(one.rank), "B9 ridge": one.kriging_ridge}
+            for pattern, one in self.chosen.items()
+        }
+
+
+_UNFITTED: Mapping[str, Callable[[Query, Layout], Float32[np.ndarray, "region slot dim"]]] = {
+    "B0": global_mean,
+    "B1": slide_mean,
+    "B2": region_mean,
+    "B3": nearest_token,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,18 +200,17 @@ def fit_baselines(
             sample.tokens, sample.present, sample.is_validation, layout, rng=np.random.default_rng([seed, 4])
         ),
     )
-    linear, reduced, kriging = {}, {}, {}
+    linear, kriging, choices = {}, {}, {}
     turned = covariances.whole.symmetrised(layout)
     for pattern in patterns:
         tell(f"B5, B6 and B9 for {pattern.name}")
-        choice = subject.kept.step(
+        choice = choices[pattern.name] = subject.kept.step(
             f"B5 B6 B9 {pattern.name}",
             [pattern, sample, bases, covariances, layout, sampling],
             partial(_choose, pattern, sample, layout, bases, covariances, sampling),
         )
         covariance = turned if choice.is_symmetrised else covariances.whole
         linear[pattern.name] = Conditional(bases, covariance, choice.ridge)
-        reduced[pattern.name] = ReducedRank(linear[pattern.name], choice.directions, choice.rank)
         kriging[pattern.name] = Conditional(bases.truncated(), covariances.whole_kriged, choice.kriging_ridge)
     tell("B8")
     network = fit_relative_network(
@@ -230,7 +224,7 @@ def fit_baselines(
     )
     nearest = {f"B7, k={k}": NearestRegions(sample.tokens, sample.present, k) for k in (1, 8)}
     n_regions = sum(len(regions) for _, regions in chosen)
-    return FittedBaselines(layout, nearest, relative, network, linear, reduced, kriging, n_regions)
+    return FittedBaselines(layout, nearest, relative, network, linear, kriging, choices, n_regions)
 
 
 def _covariances(

@@ -15,7 +15,6 @@ from parfocal.stats.whitening import leading_components
 
 __all__ = [
     "RIDGES",
-    "ReducedRank",
     "RelativeRidge",
     "choose_rank",
     "choose_ridge",
@@ -101,22 +100,6 @@ def choose_ridge(
     return best, best_score
 
 
-@dataclass(frozen=True, eq=False)
-class ReducedRank:
-    """B6: the predictions of B5 along the few directions that they use most, for each magnification.
-
-    Reduced-rank regression (Izenman 1975): the directions are the leading ones of the *fitted* values.
-    """
-
-    full: Conditional
-    directions: Float32[np.ndarray, "level dim target"]
-    rank: int
-
-    def predict(self, query: Query, layout: Layout) -> Float32[np.ndarray, "region slot dim"]:
-        """The hidden tiles; 0 at all others."""
-        return reduce(self.full.predict(query, layout), self.directions, self.rank, layout)
-
-
 def leading_directions(
     predicted: Float32[np.ndarray, "region slot dim"],
     hidden: Bool[np.ndarray, "region slot"],
@@ -142,7 +125,10 @@ def reduce(
     rank: int,
     layout: Layout,
 ) -> Float32[np.ndarray, "region slot dim"]:
-    """Predictions along the leading directions only."""
+    """B6: the predictions of B5 along the few directions that they use most, for each magnification.
+
+    Reduced-rank regression (Izenman 1975): the directions are the leading ones of the *fitted* values.
+    """
     reduced = np.empty_like(predicted)
     for level in range(len(layout.mpps)):
         mine = layout.level == level

@@ -81,48 +81,37 @@ def fit_relative_network(
             nn.SiLU(),
             nn.Linear(_HIDDEN, layout.dim),
         )
-    inputs = [tokens, present, layout, steps, rate, seed]
 
     def train() -> None:
-        _train_relative_network(network, tokens, present, layout, steps=steps, rate=rate, seed=seed)
+        rng = np.random.default_rng([seed, 8])
+        patterns = patterns_of(layout)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for step in range(steps):
+            rows = rng.integers(0, len(tokens), _REGIONS_PER_STEP)
+            pattern = patterns[step % len(patterns)]
+            hidden = draw_hidden(pattern, layout, present[rows], rate=rate, seed=int(rng.integers(2**31)))
+            visible = present[rows] & ~hidden
+            source, level = nearest_relatives(
+                np.where(visible[..., None], tokens[rows], np.float32(0)), visible, layout
+            )
+            row, slot = np.nonzero(hidden)
+            if len(row):
+                chosen = rng.permutation(len(row))[:_BATCH]
+                row, slot = row[chosen], slot[chosen]
+                target = torch.from_numpy(tokens[rows][row, slot])
+                found = network(_inputs(source[row, slot], level[row, slot], slot, layout))
+                of = layout.level[slot]
+                weight = torch.from_numpy((1 / np.bincount(of)[of] / len(np.unique(of))).astype(np.float32))
+                loss = (weight * (found - target).square().mean(dim=1)).sum()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+            schedule.step()
 
+    inputs = [tokens, present, layout, steps, rate, seed]
     train_once(partial((kept or StepCache(None)).step, "B8", inputs), network, train)
     return RelativeNetwork(network.eval())
-
-
-def _train_relative_network(
-    network: nn.Module,
-    tokens: Float32[np.ndarray, "region slot dim"],
-    present: Bool[np.ndarray, "region slot"],
-    layout: Layout,
-    *,
-    steps: int,
-    rate: tuple[float, float],
-    seed: int,
-) -> None:
-    rng = np.random.default_rng([seed, 8])
-    patterns = patterns_of(layout)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        rows = rng.integers(0, len(tokens), _REGIONS_PER_STEP)
-        pattern = patterns[step % len(patterns)]
-        hidden = draw_hidden(pattern, layout, present[rows], rate=rate, seed=int(rng.integers(2**31)))
-        visible = present[rows] & ~hidden
-        source, level = nearest_relatives(np.where(visible[..., None], tokens[rows], np.float32(0)), visible, layout)
-        row, slot = np.nonzero(hidden)
-        if len(row):
-            chosen = rng.permutation(len(row))[:_BATCH]
-            row, slot = row[chosen], slot[chosen]
-            target = torch.from_numpy(tokens[rows][row, slot])
-            found = network(_inputs(source[row, slot], level[row, slot], slot, layout))
-            of = layout.level[slot]
-            weight = torch.from_numpy((1 / np.bincount(of)[of] / len(np.unique(of))).astype(np.float32))
-            loss = (weight * (found - target).square().mean(dim=1)).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        schedule.step()
 
 
 def _inputs(
