@@ -49,6 +49,11 @@ class Kind:
         gain: what the fine magnification is multiplied with.
         typed: A and C lie together in half of the types with probability 1/4 plus this, in the others 1/4 minus this.
         tails: degrees of freedom of Student's t noise; 0 is normal noise.
+        turned: by how many radians the shared factor is turned in the coarse and in the fine embedding, one way in one
+            class and the other way in the other, in a plane of the world's own.
+        read: how strongly the fine embedding reads the shared factor.
+        misaligned: share of regions that have the fine tile of their neighbour.
+        pale: share of the regions with neither A nor C that are left out, as a tissue mask leaves out pale ones.
     """
 
     says: str
@@ -69,6 +74,10 @@ class Kind:
     gain: tuple[float, float] = (1.0, 1.0)
     typed: float = 0.0
     tails: tuple[int, int] = (0, 0)
+    turned: tuple[float, float] = (0.0, 0.0)
+    read: float = 1.0
+    misaligned: tuple[float, float] = (0.0, 0.0)
+    pale: tuple[float, float] = (0.0, 0.0)
 
 
 NULLS = {
@@ -94,6 +103,13 @@ NULLS = {
     "tails": Kind("heavy tails in the rarer class", tails=(0, 3), share=0.2),
     "typed": Kind("types that pair differently, and composition", typed=0.1, tilt=0.6),
     "few": Kind("50 patients, noise 40 %, the noisy class rarer", patients=50, noise=(0.6, 1.4), share=0.3),
+    "turned": Kind("shared factor turned by .15 in the fine embedding", turned=(0.0, 0.15)),
+    "turned-far": Kind("the same by .30", turned=(0.0, 0.3)),
+    "turned-faint": Kind("the same by .30, where it is read half as strongly", turned=(0.0, 0.3), read=0.5),
+    "turned-coarse": Kind("the same by .15, in the coarse embedding", turned=(0.15, 0.0)),
+    "turned-both": Kind("the same by .15, in both", turned=(0.15, 0.15)),
+    "misaligned": Kind("a neighbour's fine tile in 10 and 40 % of regions", misaligned=(0.1, 0.4)),
+    "pale": Kind("15 and 60 % of regions left out that are pale in both", pale=(0.15, 0.6)),
     "several": Kind(
         "several of these at once", noise=(0.8, 1.2), tiles=(2, 1), regions=(64, 24), absent=(0.0, 0.4), share=0.35
     ),
@@ -112,6 +128,7 @@ def draw(kind: Kind, rng: np.random.Generator) -> tuple[list[SlideTokens], np.nd
     a_along, c_along, *shared_along = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     artefact = rng.standard_normal((2, DIM))
     slide_along = rng.standard_normal((2, 6, DIM))
+    shared_along = [_turned(along, angle, rng) for along, angle in zip(shared_along, kind.turned, strict=True)]
     cohort, patient = [], []
     for number, value in enumerate(label.astype(int)):
         sign = 2 * value - 1
@@ -127,15 +144,22 @@ def draw(kind: Kind, rng: np.random.Generator) -> tuple[list[SlideTokens], np.nd
             shared = 1.5 * spread * rng.standard_normal(n)
             common = rng.standard_normal(6)
             mean = types[:, of_region] + (common @ slide_along)[:, None]
-            mean[0] += SEPARATION * np.outer(a - 0.5, a_along) + np.outer(shared, shared_along[0])
-            mean[1] += SEPARATION * np.outer(c - 0.5, c_along) + np.outer(shared, shared_along[1])
+            mean[0] += SEPARATION * np.outer(a - 0.5, a_along) + np.outer(shared, shared_along[0][value])
+            mean[1] += SEPARATION * np.outer(c - 0.5, c_along) + kind.read * np.outer(shared, shared_along[1][value])
             if kind.main:
                 mean[0] += 0.5 * sign * slide_along[0, 0]
                 mean[1] += 0.5 * sign * slide_along[1, 1]
             dirt = rng.random(n) < kind.artefact[value]
             mean += 3.0 * dirt[:, None] * artefact[:, None]
+            if kind.pale[value]:
+                kept = a | c | (rng.random(n) >= kind.pale[value])
+                mean, of_region, n = mean[:, kept], of_region[kept], int(kept.sum())
             gone = kind.absent_anywhere[value] + kind.absent[value] * (of_region == 0)
             fine = np.repeat(np.flatnonzero(rng.random(n) >= gone), kind.tiles[value])
+            fine_of = np.arange(n)
+            if kind.misaligned[value]:
+                fine_of = np.where(rng.random(n) < kind.misaligned[value], np.roll(fine_of, 1), fine_of)
+            mean[1] = mean[1][fine_of]
             region = {MPPS[0]: np.arange(n, dtype=np.int32), MPPS[1]: fine.astype(np.int32)}
             features = {
                 mpp: (kind.gain[value] if m else 1.0)
@@ -155,6 +179,16 @@ def draw(kind: Kind, rng: np.random.Generator) -> tuple[list[SlideTokens], np.nd
             )
             patient.append(number)
     return cohort, np.array(patient), label
+
+
+def _turned(along: np.ndarray, angle: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A direction in each class: turned to one side in the negative class and to the other in the positive one."""
+    if not angle:
+        return along, along
+    across = rng.standard_normal(len(along))
+    across -= along * (along @ across)
+    across /= np.linalg.norm(across)
+    return np.cos(angle) * along - np.sin(angle) * across, np.cos(angle) * along + np.sin(angle) * across
 
 
 def _noise(tails: int, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -149,10 +149,12 @@ def held_out_brier(
     groups: Sequence[str],
     folds: Sequence[Fold],
 ) -> float:
-    """The Brier score of probabilities that knew nothing of the patient, neither in the probe nor in the calibration.
+    """The Brier score of probabilities whose probe and calibration were fitted on other patients.
 
-    Each fold's slides get the calibration of the other folds of the same repeat. For two classes it is the mean squared
-    error of the probability, for more the sum of that over classes; patients count alike.
+    Each fold's slides get the calibration of the other folds of the same repeat. The scores that it is fitted on come
+    from probes that had been trained on this fold's patients too, so that a trace of their labels reaches it; folds
+    within folds would cost as many fits again. For two classes it is the mean squared error of the probability, for
+    more the sum of that over classes; patients count alike.
 
     Args:
         outcome: of classes.

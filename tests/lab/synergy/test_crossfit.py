@@ -57,6 +57,30 @@ def test_pairing_is_found_in_patients_that_did_not_choose_the_directions() -> No
     assert found.p_value == sorted(found.of_splits)[2]
 
 
+def test_a_factor_that_one_magnification_reads_another_way_with_the_label_is_not_called_pairing() -> None:
+    label = (np.arange(80) % 2).astype(float)
+    turned, paired = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        # A factor that both share lies along the first component at the coarse magnification; at the fine one it is
+        # turned from the first towards the second, one way in one class and the other way in the other.
+        factor, a, b = rng.standard_normal((80, 60)), *rng.standard_normal((2, 80, 60, K))
+        angle = 0.3 * (2 * label - 1)
+        a[:, :, 0] += 1.5 * factor
+        b[:, :, 0] += 1.5 * np.cos(angle)[:, None] * factor
+        b[:, :, 1] += 1.5 * np.sin(angle)[:, None] * factor
+        a, b = a / np.sqrt((a**2).mean(axis=(0, 1))), b / np.sqrt((b**2).mean(axis=(0, 1)))
+        cross, first, second = (np.einsum("ira,irb->iab", x, y) / 60 for x, y in ((a, b), (a, a), (b, b)))
+        for found, moments_of in ((turned, cross), (paired, cross.copy())):
+            if found is paired:  # two other components, together in one class and more than the turn does
+                moments_of += 0.8 * label[:, None, None] * np.outer(np.eye(K)[3], np.eye(K)[4])
+            pair = PairMoments((2.0, 0.5), moments_of, first, second)
+            found.append(cross_fitted_test([pair], np.ones((80, 1)), label, [K], rng).p_value)
+
+    assert np.sum(np.array(turned) <= 0.05) <= 2  # at a true rate of .05 more have a probability of .02
+    assert np.sum(np.array(paired) <= 0.05) >= 8
+
+
 def test_noise_that_goes_with_the_label_is_not_called_pairing() -> None:
     permuted, crossed = [], []
     label = (np.arange(60) % 5 == 0).astype(float)
@@ -74,15 +98,15 @@ def test_noise_that_goes_with_the_label_is_not_called_pairing() -> None:
 
 
 def test_copies_do_not_teach_each_other_the_answer() -> None:
-    label = np.repeat((np.arange(20) % 2).astype(float), 2)
+    label = np.repeat((np.arange(20) % 2).astype(float), 3)
     apart, together = [], []
     for seed in range(10):
         rng = np.random.default_rng(seed)
         one = moments(rng, np.ones(20))
-        pair = PairMoments(one.mpps, *(np.repeat(m, 2, axis=0) for m in (one.cross, one.first, one.second)))
-        units = np.repeat(np.arange(20), 2)
+        pair = PairMoments(one.mpps, *(np.repeat(m, 3, axis=0) for m in (one.cross, one.first, one.second)))
+        units = np.repeat(np.arange(20), 3)
         for found, known in ((apart, None), (together, units)):
-            test = cross_fitted_test([pair], np.ones((40, 1)), label, [K], np.random.default_rng(seed), together=known)
+            test = cross_fitted_test([pair], np.ones((60, 1)), label, [K], np.random.default_rng(seed), together=known)
             found.append(test.p_value)
 
     assert np.median(apart) < 0.15  # half of them would be below .5 if the copies taught nothing

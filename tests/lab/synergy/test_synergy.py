@@ -19,10 +19,10 @@ from parfocal.lab.synergy.directions import ends, score_directions
 from parfocal.lab.synergy.effect import debiased_effect
 from parfocal.lab.synergy.labels import LabelledSlides, read_labels, study_labels
 from parfocal.lab.synergy.main_effects import main_effects
-from parfocal.lab.synergy.permutation import ResidualMoments, candidate_statistics, draw_permutations
+from parfocal.lab.synergy.permutation import PairMoments, candidate_statistics, draw_permutations
 from parfocal.lab.synergy.run import measure_synergy
 from parfocal.stats import auc
-from parfocal.store import SlideOrigin, SlideTokens, create_set, write_tokens
+from parfocal.store import EmbeddingSet, SlideOrigin, SlideTokens, create_set, write_tokens
 
 from .drawn import MPPS, REGION_UM, draw, draw_slide, each_alone, rows_of
 
@@ -117,7 +117,7 @@ def test_permutations_stay_within_sites() -> None:
 def test_the_statistic_is_the_partial_covariance_along_the_leading_directions() -> None:
     rng = np.random.default_rng(3)
     cross, first, second = rng.standard_normal((3, 20, 5, 5))
-    moments = ResidualMoments(MPPS, cross, first, second)
+    moments = PairMoments(MPPS, cross, first, second)
     label = rng.standard_normal(20)
     label /= np.linalg.norm(label)
     value = candidate_statistics([moments], label[None], [5])[0, 0]
@@ -399,6 +399,49 @@ def test_identical_rows_are_refused_or_left_out(flat: str, tmp_path: Path, capsy
         printed = capsys.readouterr()
         assert "4 of 30 slides have regions that are all the same at 2 and 0.5 um per pixel" in printed.err
         assert "26 slides, taken as independent" in printed.out
+
+
+def test_one_slide_under_every_patient_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slides, label, _ = draw("none", n=30)
+    arguments = write_store(
+        tmp_path, [replace(slides[0], slide=one.slide) for one in slides], {"t": ["ab"[int(y)] for y in label]}
+    )
+
+    assert main(arguments) == 2
+    assert "the slides of 30 slides are nearly the same: 1 of them are different, and 17" in capsys.readouterr().err
+
+
+def test_slides_left_out_and_misalignment_that_go_with_the_label_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slides, label, _ = draw("none", n=60)
+    lost = np.flatnonzero(label)[:15]
+    slides = [first_regions(one, 1) if number in lost else one for number, one in enumerate(slides)]
+    arguments = write_store(tmp_path, slides, {"t": ["ab"[int(y)] for y in label]})
+    apart = {one.slide: 0.1 * (1 + y) + 0.001 * n for n, (one, y) in enumerate(zip(slides, label, strict=True))}
+    as_written = EmbeddingSet.attributes
+    monkeypatch.setattr(
+        EmbeddingSet, "attributes", lambda made, slide: as_written(made, slide) | {"misalignment_um": apart[slide]}
+    )
+
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "share of slides left out (0.5 in this class, 0 in the rest)" in printed
+    assert re.search(r"misalignment of magnifications in um \(0\.2\d* in this class, 0\.1\d* in the rest\)", printed)
+    assert "allows for more noise and for smaller or fewer slides, but not for a selection" in printed
+
+
+def test_finished_labels_are_kept(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = FAST.model_copy(update={"tiles": 0, "maps": 0, "permutations": 99})
+    first = measure_synergy(store / "store", store / "labels.csv", "paired", store / "kept", settings)
+    monkeypatch.setattr("parfocal.lab.synergy.analysis.pairing_test", None)
+    again = measure_synergy(store / "store", store / "labels.csv", "paired", store / "kept", settings)
+
+    assert again.describe() == first.describe()
+    assert again.report.read_bytes() == first.report.read_bytes()
+    other = settings.model_copy(update={"seed": 1})
+    with pytest.raises(TypeError):
+        measure_synergy(store / "store", store / "labels.csv", "paired", store / "kept", other)
 
 
 def test_sites_that_know_the_label_leave_nothing_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

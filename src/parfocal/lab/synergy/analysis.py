@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,18 @@ from pydantic import Field
 from parfocal.config import Settings
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
+from parfocal.lab.synergy.caveats import Nuisances, differences, nuisances
 from parfocal.lab.synergy.covariates import ResidualBasis, design, residual_basis
 from parfocal.lab.synergy.crossfit import CrossFitted, cross_fitted_test
 from parfocal.lab.synergy.effect import Power, debiased_effect, measure_power, slides_needed
-from parfocal.lab.synergy.imbalance import differences, nuisances
 from parfocal.lab.synergy.main_effects import MainEffect, cluster_types, main_effects, types_within, usable_types
 from parfocal.lab.synergy.moments import CohortRows, PairMoments, Units, pair_moments, units_of
-from parfocal.lab.synergy.permutation import PairingTest, draw_permutations, pairing_test, residuals_of
+from parfocal.lab.synergy.permutation import Candidate, PairingTest, draw_permutations, pairing_test, residuals_of
+from parfocal.report import pick, plain
+from parfocal.run.cache import StepCache
+from parfocal.stats import Interval
 
 __all__ = ["LabelResult", "SynergySettings", "TypeOpinion", "Units", "analyse_label"]
-
 
 _LEAST_COVERED = 0.9
 _LEAST_LEFT = 1e-9  # of the label's variance; less is rounding
@@ -100,53 +104,64 @@ class LabelResult:
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        best, power = self.test.best, self.power
+        candidate = ("mpps", "components", "singular_value", "noise_variance", "z", "p_value")
+        power = {"detectable_effect": "detectable", "visible_from": "edge", "planted": "strength", "found": "power"}
+        tested = {"p_value": "test", "p_cross_fitted": "crossed"}
         return {
-            "label": self.label,
-            "is_class": self.is_class,
+            **pick(self, "label", "is_class", "effect", units_needed="needed", covariates="n_covariates"),
+            **pick(self, differs_with_the_label="warnings", label_variance_left="label_left"),
+            **pick(self, **{name: f"{test}.p_value" for name, test in tested.items()}),
             "units": len(self.values),
-            "p_value": self.test.p_value,
-            "p_cross_fitted": self.crossed.p_value,
-            "p_cross_fitted_of_splits": list(self.crossed.of_splits),
-            "best": {"mpps": list(best.mpps), "components": best.components, "z": best.z},
-            "effect": self.effect,
-            "units_needed": self.needed,
-            "power": None
-            if power is None
-            else {
-                "asked": power.asked,
-                "level": power.level,
-                "detectable_effect": power.detectable,
-                "visible_from": power.edge,
-                "planted": list(power.strength),
-                "found": list(power.power),
-            },
-            "differs_with_the_label": list(self.warnings),
-            "covariates": self.n_covariates,
-            "label_variance_left": self.label_left,
-            "candidates": [
-                {
-                    "mpps": list(one.mpps),
-                    "components": one.components,
-                    "singular_value": one.singular_value,
-                    "noise_variance": one.noise_variance,
-                    "z": one.z,
-                    "p_value": one.p_value,
-                }
-                for one in self.test.candidates
-            ],
-            "within_types": [{"types": one.n_types, "p_value": one.p_value} for one in self.opinions],
+            "p_cross_fitted_of_splits": plain(self.crossed.of_splits),
+            "best": pick(self.test.best, "mpps", "components", "z"),
+            "power": pick(self.power, "asked", "level", **power),
+            "candidates": [pick(one, *candidate) for one in self.test.candidates],
+            "within_types": [pick(one, "p_value", types="n_types") for one in self.opinions],
             "main_effects": [{"name": one.name, "measure": one.measure, **one.value.to_dict()} for one in self.main],
         }
 
 
+_KINDS = (LabelResult, PairingTest, Candidate, CrossFitted, Power, TypeOpinion, MainEffect, Interval)
+
+
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """Label-free parts that all labels share: residual moments, as they are and for each number of types."""
+    """Moments of the cohort in the basis of what its covariates leave; the same for every label.
+
+    Attributes:
+        covariates: of the units.
+        basis: of what they leave.
+        site: of each residual; None where there are no sites.
+        residuals: the moments of every pair of magnifications in the basis.
+    """
 
     covariates: Float64[np.ndarray, "unit covariate"]
     basis: ResidualBasis
+    site: Int64[np.ndarray, " residual"] | None
+    residuals: tuple[PairMoments, ...]
+
+    def orders(self, number: int, rng: np.random.Generator) -> Int64[np.ndarray, "permutation residual"]:
+        """Permutations of the residuals within sites, the identity first."""
+        return draw_permutations(number, self.site, len(self.basis.kept), rng)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cohort:
+    """What all labels share.
+
+    Attributes:
+        units: who is permuted.
+        pairs: moments of every pair of magnifications.
+        prepared: these in the basis of what covariates leave; 0: as they are, else within so many types.
+        means: slide means of the units by their magnification.
+        unlike: what should have nothing to do with a label.
+    """
+
+    units: Units
     pairs: tuple[PairMoments, ...]
+    prepared: Mapping[int, _Prepared]
+    means: Mapping[str, Float64[np.ndarray, "unit _dim"]]
+    unlike: Nuisances
 
 
 def analyse_label(
@@ -156,6 +171,8 @@ def analyse_label(
     settings: SynergySettings,
     *,
     is_class: bool,
+    also: Nuisances | None = None,
+    keep: Path | None = None,
 ) -> list[LabelResult]:
     """Test every label (one class against the rest each, or one number).
 
@@ -165,139 +182,110 @@ def analyse_label(
         labels: name -> 0 and 1 for a class; for a number its values, which are standardised.
         settings: how.
         is_class: whether labels are classes.
+        also: what else of the units should have nothing to do with a label.
+        keep: folder of finished labels, which are not tested again; None keeps nothing.
 
     Raises:
         ConfigError: too few units, or sites and slide means leave nothing of a label.
     """
-    components = _usable(settings.components, rows.components)
     means = {format_mpp(mpp): units_of(rows.means[mpp], units.of_slide) for mpp in rows.mpps}
-    prepared = {0: _prepare(rows, units, list(means.values()), None)}
+    pairs = _pairs(rows, units, None)
+    prepared = {0: _prepare(pairs, units, list(means.values()))}
     for n_types in usable_types(rows, settings.types):
         types = types_within(rows, cluster_types(rows, n_types, seed=settings.seed))
         if _covers(rows, units, types):
-            prepared[n_types] = _prepare(rows, units, list(means.values()), types)
-    unlike = nuisances(rows, units, prepared[0].pairs)
-    shown = dict(means)
+            prepared[n_types] = _prepare(_pairs(rows, units, types), units, list(means.values()))
+    unlike = {**nuisances(rows, units, pairs), **(also or {})}
     if len(means) > 1:
-        shown["all together"] = np.concatenate([_unit_variance(one) for one in means.values()], axis=1)
+        means["all together"] = np.concatenate(list(means.values()), axis=1)
+    cohort = _Cohort(units, pairs, prepared, means, unlike)
+    cache, decisive = StepCache(keep, _KINDS), settings.model_dump(mode="json", exclude={"tiles", "maps"})
     results = []
-    for number, (name, given) in enumerate(labels.items()):
-        values = given if is_class else (given - given.mean()) / given.std()
-        left = _share_left(prepared[0].basis, values)
-        if left < _LEAST_LEFT:
-            raise ConfigError(
-                f"sites and slide means tell {name!r} of every {units.called} of this cohort, and leave nothing of it "
-                "for pairing to explain: a test within sites needs sites that have more than one value of it."
-            )
-        rng = np.random.default_rng([settings.seed, 19, number])
-        tests = {
-            n_types: _test(one, values, units.site, components, settings, rng) for n_types, one in prepared.items()
-        }
-        test = tests[0]
-        best = test.best
-        effect = debiased_effect(best.singular_value, best.noise_variance, best.components)
-        power = _power(prepared[0], values, units.site, components, test, settings, rng)
-        results.append(
-            LabelResult(
-                label=name,
-                is_class=is_class,
-                values=values,
-                test=test,
-                crossed=cross_fitted_test(
-                    prepared[0].pairs,
-                    prepared[0].covariates,
-                    values,
-                    components,
-                    np.random.default_rng([settings.seed, 23, number]),
-                    together=units.together,
-                ),
-                effect=effect,
-                power=power,
-                needed=None if power is None else slides_needed(len(values), effect, power.detectable),
-                opinions=tuple(TypeOpinion(n, tests[n].p_value) for n in tests if n),
-                main=tuple(
-                    main_effects(shown, values, is_class=is_class, repeats=settings.main_repeats, seed=settings.seed)
-                ),
-                n_covariates=prepared[0].basis.n_covariates,
-                label_left=left,
-                warnings=differences(unlike, values, is_class=is_class),
-            )
-        )
+    for number, (name, values) in enumerate(labels.items()):
+        values = values if is_class else (values - values.mean()) / values.std()
+        work = partial(_analyse, name, number, values, cohort, settings, is_class=is_class)
+        results.append(cache.step(f"label {name}", (rows, units, number, values, is_class, unlike, decisive), work))
     return results
+
+
+def _analyse(
+    name: str,
+    number: int,
+    values: Float64[np.ndarray, " unit"],
+    cohort: _Cohort,
+    settings: SynergySettings,
+    *,
+    is_class: bool,
+) -> LabelResult:
+    whole = cohort.prepared[0]
+    components = sorted({min(k, cohort.pairs[0].cross.shape[1]) for k in settings.components})
+    left = float(((whole.basis.columns.T @ values) ** 2).sum() / ((values - values.mean()) ** 2).sum())
+    if left < _LEAST_LEFT:
+        raise ConfigError(
+            f"sites and slide means tell {name!r} of every {cohort.units.called} of this cohort, and leave nothing of "
+            "it for pairing to explain: a test within sites needs sites that have more than one value of it."
+        )
+    rng = np.random.default_rng([settings.seed, 19, number])
+    tests = {
+        n_types: pairing_test(
+            one.residuals, one.basis.columns.T @ values, one.orders(settings.permutations, rng), components
+        )
+        for n_types, one in cohort.prepared.items()
+    }
+    test = tests[0]
+    effect = debiased_effect(test.best.singular_value, test.best.noise_variance, test.best.components)
+    power = None
+    if settings.power_permutations:
+        power = measure_power(
+            whole.residuals,
+            whole.basis.columns.T @ values,
+            whole.orders(settings.power_permutations, rng)[1:],
+            components,
+            test,
+            asked=settings.power,
+            level=settings.level,
+            rng=rng,
+        )
+    crossed = cross_fitted_test(
+        cohort.pairs,
+        whole.covariates,
+        values,
+        components,
+        np.random.default_rng([settings.seed, 23, number]),
+        together=cohort.units.together,
+    )
+    return LabelResult(
+        label=name,
+        is_class=is_class,
+        values=values,
+        test=test,
+        crossed=crossed,
+        effect=effect,
+        power=power,
+        needed=None if power is None else slides_needed(len(values), effect, power.detectable),
+        opinions=tuple(TypeOpinion(n, tests[n].p_value) for n in tests if n),
+        main=tuple(
+            main_effects(cohort.means, values, is_class=is_class, repeats=settings.main_repeats, seed=settings.seed)
+        ),
+        n_covariates=whole.basis.n_covariates,
+        label_left=left,
+        warnings=differences(cohort.unlike, values, is_class=is_class),
+    )
 
 
 def _covers(rows: CohortRows, units: Units, group: Int64[np.ndarray, " region"]) -> bool:
     """Whether nearly every unit has two regions of one group to compare, at every pair of magnifications."""
-    for a, b in combinations(rows.mpps, 2):
-        n = np.bincount(units.of_slide, rows.n_paired(a, b, group))
-        if (n > 0).mean() < _LEAST_COVERED:
-            return False
-    return True
+    pairs = combinations(rows.mpps, 2)
+    return all((np.bincount(units.of_slide, rows.n_paired(a, b, group)) > 0).mean() >= _LEAST_COVERED for a, b in pairs)
 
 
-def _prepare(
-    rows: CohortRows,
-    units: Units,
-    means: Sequence[Float64[np.ndarray, "unit _dim"]],
-    group: Int64[np.ndarray, " region"] | None,
-) -> _Prepared:
-    pairs = tuple(pair_moments(rows, a, b, units.of_slide, group=group) for a, b in combinations(rows.mpps, 2))
-    second = [pairs[0].first, *(pair.second for pair in pairs[: len(rows.mpps) - 1])]
+def _pairs(rows: CohortRows, units: Units, group: Int64[np.ndarray, " region"] | None) -> tuple[PairMoments, ...]:
+    return tuple(pair_moments(rows, a, b, units.of_slide, group=group) for a, b in combinations(rows.mpps, 2))
+
+
+def _prepare(pairs: Sequence[PairMoments], units: Units, means: Sequence[np.ndarray]) -> _Prepared:
+    second = [pairs[0].first, *(pair.second for pair in pairs[: len(means) - 1])]
     covariates = design(means, second, units.site)
-    return _Prepared(covariates, residual_basis(covariates, units.called), pairs)
-
-
-def _test(
-    prepared: _Prepared,
-    values: Float64[np.ndarray, " unit"],
-    site: Int64[np.ndarray, " unit"] | None,
-    components: Sequence[int],
-    settings: SynergySettings,
-    rng: np.random.Generator,
-) -> PairingTest:
-    basis = prepared.basis
-    orders = draw_permutations(settings.permutations, None if site is None else site[basis.kept], len(basis.kept), rng)
-    pairs = [residuals_of(pair, basis) for pair in prepared.pairs]
-    return pairing_test(pairs, basis.columns.T @ values, orders, components)
-
-
-def _power(
-    prepared: _Prepared,
-    values: Float64[np.ndarray, " unit"],
-    site: Int64[np.ndarray, " unit"] | None,
-    components: Sequence[int],
-    test: PairingTest,
-    settings: SynergySettings,
-    rng: np.random.Generator,
-) -> Power | None:
-    if not settings.power_permutations:
-        return None
-    basis = prepared.basis
-    orders = draw_permutations(
-        settings.power_permutations, None if site is None else site[basis.kept], len(basis.kept), rng
-    )
-    return measure_power(
-        [residuals_of(pair, basis) for pair in prepared.pairs],
-        basis.columns.T @ values,
-        orders[1:],
-        components,
-        test,
-        asked=settings.power,
-        level=settings.level,
-        rng=rng,
-    )
-
-
-def _share_left(basis: ResidualBasis, values: Float64[np.ndarray, " unit"]) -> float:
-    left = float(((basis.columns.T @ values) ** 2).sum())
-    return left / float(((values - values.mean()) ** 2).sum())
-
-
-def _usable(components: Sequence[int], most: int) -> tuple[int, ...]:
-    """The numbers of components that the embeddings have, at least one of them."""
-    return tuple(sorted({min(k, most) for k in components}))
-
-
-def _unit_variance(means: np.ndarray) -> np.ndarray:
-    scale = means.std(axis=0)
-    return np.asarray(means / np.where(scale > 1e-6 * max(float(scale.max()), 1e-300), scale, np.inf))
+    basis = residual_basis(covariates, units.called)
+    site = None if units.site is None else units.site[basis.kept]
+    return _Prepared(covariates, basis, site, tuple(residuals_of(pair, basis) for pair in pairs))

@@ -5,6 +5,13 @@ fewer, its moments are noisier, and the leading directions, which are chosen on 
 class: the permutation test then rejects without any pairing. Here u and v are those of the patients that are not
 scored, and the score u^T F v of the others, beside their second moments along u and v and all covariates, is regressed
 on the label with errors that allow every patient a variance of its own (HC3; MacKinnon and White 1985). It costs power.
+
+One magnification can change u^T F v alone: where its embedding of a factor that both share is turned with the label,
+the joint moment turns with it. With w the direction of that factor in the same magnification (F^T u, the mean over
+patients; F v on the other side), v^T S w turns too, and by at least half as much where the magnification reads the
+factor at least half as well as the other one. Regression on v^T S w would take only a part of that out, because a
+patient's own is a noisy measurement. So where it (or the sum of both sides) may go with the label, twice of it is
+taken off the score, and the label has to know what is left.
 """
 
 from collections.abc import Sequence
@@ -21,6 +28,8 @@ __all__ = ["CrossFitted", "cross_fitted_test", "robust_slope"]
 
 _FOLDS = 5
 _SPLITS = 5
+_DOUBT = 0.1  # p-value up to which a turn of one magnification may be what the label knows
+_TURN = 2.0  # what a turn of one magnification does to the joint moment, over what it does to its own
 
 
 @dataclass(frozen=True)
@@ -60,12 +69,24 @@ def cross_fitted_test(
     p_values = []
     for _ in range(_SPLITS):
         fold = deal_folds(groups, stratum, _FOLDS, rng)
-        held_out = np.empty((len(label), 3))
+        held_out = np.empty((len(label), 5))
         for number in range(_FOLDS):
             train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             held_out[test] = _scores(pairs, covariates, label, components, train, test)
-        p_values.append(robust_slope(held_out[:, 0], label, np.concatenate([covariates, held_out[:, 1:]], axis=1)))
+        p_values.append(_p_value(held_out, label, covariates))
     return CrossFitted(float(np.median(p_values)), tuple(p_values))
+
+
+def _p_value(
+    held_out: Float64[np.ndarray, "unit five"],
+    label: Float64[np.ndarray, " unit"],
+    covariates: Float64[np.ndarray, "unit covariate"],
+) -> float:
+    """Of the label, beyond the second moments along u and v and what a turn of either magnification could have done."""
+    score, along, first, second = held_out[:, 0], held_out[:, 1:3], held_out[:, 3], held_out[:, 4]
+    known = np.concatenate([covariates, along], axis=1)
+    turns = [turn for turn in (first, second, first + second) if robust_slope(turn, label, known) <= _DOUBT]
+    return max(robust_slope(score - _TURN * turn, label, known) for turn in (np.zeros(len(score)), *turns))
 
 
 def _scores(
@@ -75,12 +96,15 @@ def _scores(
     components: Sequence[int],
     train: Int64[np.ndarray, " train"],
     test: Int64[np.ndarray, " test"],
-) -> Float64[np.ndarray, "test three"]:
-    """u^T F v of the test units and their second moments along u and v, about the means of the training units."""
+) -> Float64[np.ndarray, "test five"]:
+    """u^T F v of the test units, their second moments along u and v, and those of u and v with where F takes the other.
+
+    All are about the means of the training units; the joint moment and the last two are in units of its spread.
+    """
     known = _span(covariates[train])
     rest = label[train] - known @ (known.T @ label[train])
     norm = max(float(np.linalg.norm(rest)), 1e-300)
-    best, found = -np.inf, np.zeros((len(test), 3))
+    best, found = -np.inf, np.zeros((len(test), 5))
     for pair in pairs:
         flat = pair.cross[train].reshape(len(train), -1)
         left = (flat - known @ (known.T @ flat)).reshape(len(train), *pair.cross.shape[1:])
@@ -93,16 +117,39 @@ def _scores(
             above = (s[0] / max(noise, 1e-300) - 2 * np.sqrt(k)) * k ** (1 / 6)
             if above > best:
                 best = above
-                along = [
-                    np.einsum("a,iab,b->i", one, m[:, :k, :k], other, optimize=True)
-                    for one, m, other in (
-                        (u[:, 0], pair.cross, vt[0]),
-                        (u[:, 0], pair.first, u[:, 0]),
-                        (vt[0], pair.second, vt[0]),
-                    )
-                ]
-                found = np.stack([(a[test] - a[train].mean()) / max(a[train].std(), 1e-300) for a in along], axis=1)
+                found = _held_out(pair, u[:, 0], vt[0], train, test)
     return found
+
+
+def _held_out(
+    pair: PairMoments,
+    u: Float64[np.ndarray, " k"],
+    v: Float64[np.ndarray, " k"],
+    train: Int64[np.ndarray, " train"],
+    test: Int64[np.ndarray, " test"],
+) -> Float64[np.ndarray, "test five"]:
+    k = len(u)
+    cross, first, second = (moments[:, :k, :k] for moments in (pair.cross, pair.first, pair.second))
+    mean = cross[train].mean(axis=0)
+    along = np.stack(
+        [
+            np.einsum("a,iab,b->i", left, moments, right, optimize=True)
+            for left, moments, right in (
+                (u, cross, v),
+                (u, first, u),
+                (v, second, v),
+                (u, first, _unit(mean @ v)),
+                (_unit(u @ mean), second, v),
+            )
+        ],
+        axis=1,
+    )
+    spread = along[train].std(axis=0)[[0, 1, 2, 0, 0]]
+    return np.asarray((along[test] - along[train].mean(axis=0)) / np.maximum(spread, 1e-300))
+
+
+def _unit(direction: np.ndarray) -> Float64[np.ndarray, " k"]:
+    return np.asarray(direction / max(float(np.linalg.norm(direction)), 1e-300))
 
 
 def robust_slope(

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from parfocal.lab.synergy.permutation import PairingTest, Planted, ResidualMoments, candidate_statistics
+from parfocal.lab.synergy.moments import PairMoments
+from parfocal.lab.synergy.permutation import PairingTest, Planted, candidate_statistics
 
-__all__ = ["Power", "debiased_effect", "measure_power", "slides_needed", "visible_from"]
+__all__ = ["FEWEST_UNITS", "Power", "debiased_effect", "measure_power", "slides_needed"]
 
-_FEWEST_UNITS = 17  # 12 residuals beside a constant and two components of each kind of covariate
+FEWEST_UNITS = 17  # 12 residuals beside a constant and two components of each kind of covariate
 _STRENGTHS = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 """Planted strengths, in units of the visible edge sigma sqrt(k)."""
 
@@ -52,11 +53,6 @@ def debiased_effect(singular_value: float, noise_variance: float, k: int) -> flo
     return math.sqrt((excess + math.sqrt(inside)) / 2)
 
 
-def visible_from(noise_variance: float, k: int) -> float:
-    """The strength below which a pair drowns in the noise: sigma sqrt(k)."""
-    return math.sqrt(noise_variance * k)
-
-
 def slides_needed(n: int, effect: float, detectable: float | None) -> int | None:
     """How many units (slides or patients) would show this effect: the detectable one falls with their square root.
 
@@ -64,11 +60,11 @@ def slides_needed(n: int, effect: float, detectable: float | None) -> int | None
     """
     if effect <= 0 or detectable is None:
         return None
-    return max(_FEWEST_UNITS, math.ceil(n * (detectable / effect) ** 2))
+    return max(FEWEST_UNITS, math.ceil(n * (detectable / effect) ** 2))
 
 
 def measure_power(
-    pairs: Sequence[ResidualMoments],
+    pairs: Sequence[PairMoments],
     label: Float64[np.ndarray, " residual"],
     orders: Int64[np.ndarray, "permutation residual"],
     components: Sequence[int],
@@ -97,7 +93,7 @@ def measure_power(
     labels = label[orders] / norm
     widest, best = max(components), test.best
     critical = float(np.quantile(test.permuted, 1 - level, method="higher"))
-    edge = visible_from(best.noise_variance, best.components)
+    edge = math.sqrt(best.noise_variance * best.components)
     first = _directions(len(labels), best.components, widest, rng)
     second = _directions(len(labels), best.components, widest, rng)
     powers = []
@@ -116,11 +112,8 @@ def _crossing(strengths: Sequence[float], powers: Sequence[float], asked: float)
     rising = np.maximum.accumulate(powers)
     if rising[-1] < asked:
         return None
-    after = int(np.argmax(rising >= asked))
-    if after == 0:
-        return float(strengths[0])
-    share = (asked - rising[after - 1]) / (rising[after] - rising[after - 1])
-    return float(strengths[after - 1] + share * (strengths[after] - strengths[after - 1]))
+    after = max(int(np.argmax(rising >= asked)), 1)
+    return float(np.interp(asked, rising[after - 1 : after + 1], strengths[after - 1 : after + 1]))
 
 
 def _directions(number: int, k: int, widest: int, rng: np.random.Generator) -> Float64[np.ndarray, "permutation k"]:

@@ -13,12 +13,14 @@ the covariates know, and not the scale of the moments.
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from parfocal.heads.contrast.moments import cross_moments
+from parfocal.heads.preparation import bounds_of
 from parfocal.run.events import OnEvent, Progress
 from parfocal.stats.whitening import Whitening, fit_whitening
 from parfocal.store import LeftOut, SlideTokens
@@ -26,7 +28,6 @@ from parfocal.store import LeftOut, SlideTokens
 __all__ = [
     "CohortRows",
     "PairMoments",
-    "Progress",
     "Read",
     "Units",
     "pair_moments",
@@ -77,6 +78,7 @@ class CohortRows:
         mapping: per magnification the matrix that whitens centred embeddings.
         tiles: per magnification how many tiles each slide has.
         varies: per magnification whether the regions of each slide's group differ from each other at all.
+        same: per pair of magnifications whether they hold the same numbers in each slide.
     """
 
     slides: tuple[str, ...]
@@ -88,6 +90,7 @@ class CohortRows:
     mapping: Mapping[float, Float64[np.ndarray, "_dim _component"]]
     tiles: Mapping[float, Int64[np.ndarray, " slide"]]
     varies: Mapping[float, Bool[np.ndarray, " slide"]]
+    same: Mapping[tuple[float, float], Bool[np.ndarray, " slide"]]
 
     @property
     def components(self) -> int:
@@ -120,12 +123,13 @@ class CohortRows:
         return replace(
             self,
             slides=tuple(one for one in self.slides if one not in slides),
-            means={mpp: own[kept] for mpp, own in self.means.items()},
-            rows={mpp: own[regions] for mpp, own in self.rows.items()},
-            start=np.concatenate([[0], np.cumsum(np.diff(self.start)[kept])]).astype(np.int64),
+            rows={mpp: rows[regions] for mpp, rows in self.rows.items()},
+            start=bounds_of(np.diff(self.start)[kept]),
             group=self.group[regions],
-            tiles={mpp: own[kept] for mpp, own in self.tiles.items()},
-            varies={mpp: own[kept] for mpp, own in self.varies.items()},
+            means={mpp: means[kept] for mpp, means in self.means.items()},
+            tiles={mpp: tiles[kept] for mpp, tiles in self.tiles.items()},
+            varies={mpp: varies[kept] for mpp, varies in self.varies.items()},
+            same={pair: same[kept] for pair, same in self.same.items()},
         )
 
 
@@ -180,9 +184,9 @@ def read_rows(
     k = min(one.shape[1] for one in mapping.values())
     mapping = {mpp: one[:, :k] for mpp, one in mapping.items()}
     means: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
-    rows: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
-    squares: dict[float, list[tuple[float, float]]] = {mpp: [] for mpp in mpps}
+    raw: dict[float, list[np.ndarray]] = {mpp: [] for mpp in mpps}
     tiles: dict[float, list[int]] = {mpp: [] for mpp in mpps}
+    same: dict[tuple[float, float], list[bool]] = {pair: [] for pair in combinations(mpps, 2)}
     kept, counts = [], []
     for number, slide in enumerate(slides):
         if on_event:
@@ -191,25 +195,29 @@ def read_rows(
             tokens = read(slide)
             kept.append(slide)
             counts.append(tokens.n_regions)
+            regions = {mpp: region_means(tokens, mpp) for mpp in mpps}
             for mpp in mpps:
                 means[mpp].append(tokens.features[mpp].mean(axis=0, dtype=np.float64))
-                own = region_means(tokens, mpp)
-                rows[mpp].append(own @ mapping[mpp])
-                squares[mpp].append(_squares(own))
+                raw[mpp].append(regions[mpp] @ mapping[mpp])
                 tiles[mpp].append(len(tokens.region[mpp]))
+            for (a, b), of_slides in same.items():
+                of_slides.append(_is_same(regions[a], regions[b]))
     left_out.refuse_none_left(slides, "the cohort")
     of_slide = np.unique([within[slide] for slide in kept], return_inverse=True)[1].reshape(-1).astype(np.int64)
     group = np.repeat(of_slide, counts)
+    whitened = {mpp: np.concatenate(own) for mpp, own in raw.items()}
+    centred = {mpp: centred_within(own, group) for mpp, own in whitened.items()}
     return CohortRows(
         slides=tuple(kept),
         mpps=tuple(mpps),
         means={mpp: np.stack(own) for mpp, own in means.items()},
-        rows={mpp: centred_within(np.concatenate(own), group).astype(np.float32) for mpp, own in rows.items()},
-        start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        rows={mpp: own.astype(np.float32) for mpp, own in centred.items()},
+        start=bounds_of(np.array(counts)),
         group=group,
         mapping=mapping,
         tiles={mpp: np.array(own, dtype=np.int64) for mpp, own in tiles.items()},
-        varies={mpp: _varies(np.array(own), np.stack(means[mpp]), of_slide) for mpp, own in squares.items()},
+        varies={mpp: _varies(centred[mpp], whitened[mpp], group)[of_slide] for mpp in mpps},
+        same={pair: np.array(of_slides) for pair, of_slides in same.items()},
     )
 
 
@@ -262,8 +270,7 @@ def pair_moments(
     used = both & (size > 1)
     of_region = rows.of_region[used]
     n = np.bincount(of_region, minlength=len(rows.slides))
-    ends = np.cumsum(n)
-    bounds = [(int(a), int(b)) for a, b in zip(ends - n, ends, strict=True)]
+    bounds = [(int(a), int(b)) for a, b in pairwise(bounds_of(n))]
     unbiased = np.sqrt(size[used] / (size[used] - 1.0))[:, None]
     a, b = (unbiased * centred_within(rows.rows[mpp][used, :k], group[used]) for mpp in (first, second))
     there = np.ones(len(a), dtype=bool)
@@ -289,21 +296,15 @@ def units_of(
     return mean
 
 
-def _squares(means: np.ndarray) -> tuple[float, float]:
-    """The sum of squares of a slide's regions about their mean, and as they are."""
-    there = means[np.isfinite(means[:, 0])]
-    if not len(there):
-        return 0.0, 0.0
-    return float(((there - there.mean(axis=0)) ** 2).sum()), float((there**2).sum())
+def _is_same(first: Float64[np.ndarray, "region dim"], second: Float64[np.ndarray, "region other"]) -> bool:
+    """Whether two magnifications of a slide hold the same numbers, so that nothing is paired."""
+    return first.shape == second.shape and np.allclose(first, second, atol=1e-5 * np.nanstd(first), equal_nan=True)
 
 
-def _varies(squares: np.ndarray, means: np.ndarray, of_slide: np.ndarray) -> Bool[np.ndarray, " slide"]:
-    """Whether the regions of each slide's group differ by more than rounding: within a slide, or between its slides."""
-    count = np.bincount(of_slide)[of_slide]
-    inside, whole = (np.bincount(of_slide, one)[of_slide] / count for one in squares.T)
-    between = ((means - units_of(means, of_slide)[of_slide]) ** 2).sum(axis=1)
-    between = np.bincount(of_slide, between)[of_slide] / count
-    varies: Bool[np.ndarray, " slide"] = inside + between > _LEAST_SPREAD**2 * np.maximum(whole, 1e-300)
+def _varies(centred: np.ndarray, whitened: np.ndarray, group: np.ndarray) -> Bool[np.ndarray, " group"]:
+    """Whether the regions of each group differ by more than rounding, beside how large their numbers are."""
+    spread, size = (np.bincount(group, np.nansum(rows**2, axis=1)) for rows in (centred, whitened))
+    varies: Bool[np.ndarray, " group"] = spread > _LEAST_SPREAD**2 * np.maximum(size, 1e-300)
     return varies
 
 
@@ -318,8 +319,8 @@ def _fit(
     seed: int,
 ) -> dict[float, Whitening]:
     """Whitening per magnification from a sample of whole groups in which slides count alike."""
-    names = sorted({within[slide] for slide in slides})
-    members: dict[str, list[str]] = {name: [] for name in names}
+    members: dict[str, list[str]] = {name: [] for name in sorted({within[slide] for slide in slides})}
+    names = list(members)
     for slide in slides:
         members[within[slide]].append(slide)
     picked: list[str] = []

@@ -7,7 +7,19 @@ from typing import Any
 from parfocal.geometry import format_mpp
 from parfocal.lab.synergy.analysis import LabelResult, SynergySettings
 from parfocal.lab.synergy.moments import Units
-from parfocal.report import Column, Figure, Note, ReportPage, Row, Section, Table, Text, curves_panel, show_p
+from parfocal.report import (
+    Field,
+    Figure,
+    Note,
+    ReportPage,
+    Section,
+    Table,
+    Text,
+    curves_panel,
+    page_table,
+    show_interval,
+    show_p,
+)
 from parfocal.report.page import Block
 
 __all__ = ["CohortWords", "LabelPictures", "answer_of", "pair_name", "sentences", "synergy_page"]
@@ -30,13 +42,17 @@ _METHOD = (
     "noisier or fewer, its directions fit that noise and it rejects although nothing is paired. So a second test is "
     "cross-fitted: u and v come from four fifths of the patients, with the covariates taken out among these; the "
     "scores u^T F v of the other fifth are regressed on the label, the covariates and the second moments along u and "
-    "v, with errors that give every patient a variance of its own (HC3). Its p-value is one-sided and the median over "
-    "five splits. Pairing is said only where both tests reject.",
+    "v, with errors that give every patient a variance of its own (HC3). Where one magnification reads with the label "
+    "another way what both share (its own second moment between v and where F takes u goes with the label), twice of "
+    "that is taken off the score first, and the larger p counts. The p-value is one-sided and the median over five "
+    "splits. Pairing is said only where both tests reject.",
     "The effect is the difference between the classes (for a number: by standard deviation of it) of the mean product "
     "of the two scores, each with variance one, with the inflation by noise taken off. Two factors that are read "
     "perfectly, always together in one class and always apart in the other, give 2.",
     "What a small p-value says: the within-region cross-moment is associated with the label beyond what leading slide "
-    "means and the moments inside each magnification know. It does not say why.",
+    "means and the moments inside each magnification know. It does not say why: fine tiles that lie beside their "
+    "coarse one more often in one class, as after a worse registration, and regions that are left out for what they "
+    "show at both magnifications, look like pairing.",
 )
 
 
@@ -167,12 +183,17 @@ def _warning(result: LabelResult, called: str) -> str:
     who = "The classes differ in" if result.is_class else "With the number go"
     if result.warnings:
         return (
-            f"Warning: {who} {'; '.join(result.warnings)}. The permutation test alone may reject for that; the "
-            "cross-fitted test allows for it."
+            f"Warning: {who} {'; '.join(result.warnings)}. The permutation test alone may reject for that. The "
+            "cross-fitted test allows for more noise and for smaller or fewer slides, but not for a selection: where "
+            "regions or slides are left out for what they show, or magnifications lie on each other less well, what "
+            "lies together differs by itself."
         )
     slides = "" if called == "slide" else "slides per patient, "
     alike = "the classes are alike in" if result.is_class else "with the number goes none of"
-    return f"No warning: {alike} regions per slide, {slides}tiles per region, absent tiles and variance within slides."
+    return (
+        f"No warning: {alike} regions per slide, {slides}tiles per region, absent tiles, slides left out and variance "
+        "within slides."
+    )
 
 
 def synergy_page(
@@ -220,7 +241,7 @@ def _title(target: str, result: LabelResult) -> str:
 def _power_sentence(result: LabelResult, settings: SynergySettings, called: str, *, found: bool) -> str:
     parts = [f"The effect is {result.effect:.3f}, its inflation by noise taken off" if found else _not_found(result)]
     if result.power is not None:
-        share = f"{settings.power:.0%}".replace("%", " %")
+        share = _percent(settings.power)
         n, detectable = len(result.values), result.power.detectable
         if detectable is None and (not result.is_class or result.power.strength[-1] < _LARGEST):
             parts.append(f"no planted effect up to {result.power.strength[-1]:.2f} is found with {share} power")
@@ -234,7 +255,7 @@ def _power_sentence(result: LabelResult, settings: SynergySettings, called: str,
                 size = "one as large as the observed one" if found else "the observed one, if it is real,"
                 parts.append(f"{size} needs about {result.needed} {called}s, and more for both tests to agree")
     if result.label_left < 0.5 * (len(result.values) - result.n_covariates) / (len(result.values) - 1):
-        left = f"{result.label_left:.0%}".replace("%", " %")
+        left = _percent(result.label_left)
         parts.append(f"slide means and moments leave only {left} of the label's variance for pairing to explain")
     return "; ".join(parts) + "."
 
@@ -253,7 +274,8 @@ def _impossible(result: LabelResult) -> bool:
 def _blocks(result: LabelResult, pictures: LabelPictures, called: str) -> tuple[Block, ...]:
     blocks: list[Block] = [_candidates(result, called)]
     if result.main:
-        blocks.append(_main_table(result))
+        caption = "Main effects: ridge regression on slide means, repeated five-fold cross-validation"
+        blocks.append(page_table(caption, _MAIN_EFFECTS, result.main))
     if result.power is not None:
         panel = curves_panel(
             result.power.strength,
@@ -274,50 +296,47 @@ def _blocks(result: LabelResult, pictures: LabelPictures, called: str) -> tuple[
 
 def _candidates(result: LabelResult, called: str) -> Table:
     columns = (
-        Column("Pair"),
-        Column("k", "right", "Whitened components of each magnification."),
-        Column("Leading singular value", "right", "Of the label's residual contrast; inflated by noise."),
-        Column("Of noise alone", "right", "2 sigma sqrt(k), the edge of noise."),
-        Column("z", "right", "The statistic in standard deviations of its permutations."),
-        Column("p alone", "right", "Not corrected for the other rows."),
+        Field("Pair", lambda one: pair_name(one.mpps)),
+        Field("k", "components", help="Whitened components of each magnification."),
+        Field(
+            "Leading singular value",
+            "singular_value",
+            show=".3f",
+            help="Of the label's residual contrast; inflated by noise.",
+        ),
+        Field(
+            "Of noise alone",
+            lambda one: 2 * (one.noise_variance * one.components) ** 0.5,
+            show=".3f",
+            help="2 sigma sqrt(k), the edge of noise.",
+        ),
+        Field("z", show=".2f", help="The statistic in standard deviations of its permutations."),
+        Field("p alone", "p_value", show=show_p, help="Not corrected for the other rows."),
     )
-    rows = [
-        Row(
-            (
-                pair_name(one.mpps),
-                str(one.components),
-                f"{one.singular_value:.3f}",
-                f"{2 * (one.noise_variance * one.components) ** 0.5:.3f}",
-                f"{one.z:.2f}",
-                show_p(one.p_value),
-            ),
-            "highlight" if one is result.test.best else "plain",
-        )
-        for one in result.test.candidates
-    ]
     splits = ", ".join(f"{p:.2g}" for p in result.crossed.of_splits)
-    foot = f"Permutation test, one p-value for the maximum over all rows: {show_p(result.test.p_value)}. "
-    foot += f"Cross-fitted test: {show_p(result.crossed.p_value)}, the median of five splits ({splits}). "
-    n, left = len(result.values), f"{result.label_left:.0%}".replace("%", " %")
-    expected = f"{(n - result.n_covariates) / (n - 1):.0%}".replace("%", " %")
-    foot += (
-        f"{result.n_covariates} covariates are taken out of {n} {called}s; they leave {left} of the label's variance "
+    n = len(result.values)
+    foot = (
+        f"Permutation test, one p-value for the maximum over all rows: {show_p(result.test.p_value)}. "
+        f"Cross-fitted test: {show_p(result.crossed.p_value)}, the median of five splits ({splits}). "
+        f"{result.n_covariates} covariates are taken out of {n} {called}s; they leave {_percent(result.label_left)} of "
+        f"the label's variance ({_percent((n - result.n_covariates) / (n - 1))} if they knew nothing of it)."
     )
-    foot += f"({expected} if they knew nothing of it)."
-    return Table("Every pair of magnifications and number of components", columns, tuple(rows), (foot,))
+    return page_table(
+        "Every pair of magnifications and number of components",
+        columns,
+        result.test.candidates,
+        kind=lambda one: "highlight" if one is result.test.best else "plain",
+        footnotes=(foot,),
+    )
 
 
-def _main_table(result: LabelResult) -> Table:
-    columns = (Column("Slide means of"), Column("Measure"), Column("Value", "right"), Column("95 % interval", "right"))
-    rows = tuple(
-        Row(
-            (
-                one.name if one.name == "all together" else f"{one.name} um per pixel",
-                one.measure,
-                f"{one.value.estimate:.2f}",
-                f"{one.value.low:.2f} to {one.value.high:.2f}",
-            )
-        )
-        for one in result.main
-    )
-    return Table("Main effects: ridge regression on slide means, repeated five-fold cross-validation", columns, rows)
+_MAIN_EFFECTS = (
+    Field("Slide means of", lambda one: one.name if one.name == "all together" else f"{one.name} um per pixel"),
+    Field("Measure", "measure"),
+    Field("Value", "value.estimate"),
+    Field("95 % interval", "value", show=show_interval, align="right"),
+)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")

@@ -22,23 +22,12 @@ __all__ = [
     "Candidate",
     "PairingTest",
     "Planted",
-    "ResidualMoments",
     "draw_permutations",
     "pairing_test",
     "residuals_of",
 ]
 
 _CHUNK = 500
-
-
-@dataclass(frozen=True, eq=False)
-class ResidualMoments:
-    """The moments of one pair of magnifications in the residual basis."""
-
-    mpps: tuple[float, float]
-    cross: Float64[np.ndarray, "residual k k"]
-    first: Float64[np.ndarray, "residual k k"]
-    second: Float64[np.ndarray, "residual k k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +73,6 @@ class PairingTest:
     Attributes:
         p_value: of the maximum over pairs and k; at least one over the number of permutations plus one.
         candidates: every pair and k.
-        best: the candidate with the largest z.
-        pair_p_values: for each pair, of its maximum over k, not corrected for the other pairs.
         centre: mean of each candidate's statistic over permutations.
         spread: its standard deviation.
         permuted: the maximum of each permutation, the observed one first.
@@ -93,21 +80,24 @@ class PairingTest:
 
     p_value: float
     candidates: tuple[Candidate, ...]
-    best: Candidate
-    pair_p_values: tuple[float, ...]
     centre: Float64[np.ndarray, " candidate"]
     spread: Float64[np.ndarray, " candidate"]
     permuted: Float64[np.ndarray, " permutation"]
 
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the largest z."""
+        return max(self.candidates, key=lambda one: one.z)
 
-def residuals_of(moments: PairMoments, basis: ResidualBasis) -> ResidualMoments:
+
+def residuals_of(moments: PairMoments, basis: ResidualBasis) -> PairMoments:
     """The moments in the residual basis."""
     k = moments.cross.shape[1]
 
     def project(values: np.ndarray) -> np.ndarray:
         return np.asarray((basis.columns.T @ values.reshape(len(values), -1)).reshape(-1, k, k))
 
-    return ResidualMoments(moments.mpps, project(moments.cross), project(moments.first), project(moments.second))
+    return PairMoments(moments.mpps, project(moments.cross), project(moments.first), project(moments.second))
 
 
 def draw_permutations(
@@ -124,7 +114,7 @@ def draw_permutations(
 
 
 def pairing_test(
-    pairs: Sequence[ResidualMoments],
+    pairs: Sequence[PairMoments],
     label: Float64[np.ndarray, " residual"],
     orders: Int64[np.ndarray, "permutation residual"],
     components: Sequence[int],
@@ -161,12 +151,9 @@ def pairing_test(
                 p_value=_p_value(values[number]),
             )
         )
-    of_pair = np.array([one.pair for one in candidates])
     return PairingTest(
         p_value=_p_value(z.max(axis=0)),
         candidates=tuple(candidates),
-        best=max(candidates, key=lambda one: one.z),
-        pair_p_values=tuple(_p_value(z[of_pair == pair].max(axis=0)) for pair in range(len(pairs))),
         centre=centre,
         spread=spread,
         permuted=z.max(axis=0),
@@ -174,7 +161,7 @@ def pairing_test(
 
 
 def candidate_statistics(
-    pairs: Sequence[ResidualMoments],
+    pairs: Sequence[PairMoments],
     labels: Float64[np.ndarray, "permutation residual"],
     components: Sequence[int],
     planted: tuple[int, Planted] | None = None,
@@ -200,7 +187,7 @@ def candidate_statistics(
 
 
 def _statistic(
-    moments: ResidualMoments, labels: Float64[np.ndarray, "permutation residual"], k: int, planted: Planted | None
+    moments: PairMoments, labels: Float64[np.ndarray, "permutation residual"], k: int, planted: Planted | None
 ) -> Float64[np.ndarray, " permutation"]:
     cross = moments.cross[:, :k, :k].reshape(len(moments.cross), -1)
     difference = (labels @ cross).reshape(-1, k, k)
@@ -244,7 +231,7 @@ def _partial_covariance(
     return value
 
 
-def _grid(pairs: Sequence[ResidualMoments], components: Sequence[int]) -> list[tuple[int, int]]:
+def _grid(pairs: Sequence[PairMoments], components: Sequence[int]) -> list[tuple[int, int]]:
     return [(pair, k) for pair in range(len(pairs)) for k in components]
 
 

@@ -1,6 +1,5 @@
 """Can pairing magnifications help at all on this label? Asked of a cohort's own features, before any training."""
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +11,16 @@ from jaxtyping import Float64
 
 from parfocal.cohort import CohortColumns, LabelColumns, Target
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError, as_problem
-from parfocal.files import digest8, file_digest8, provenance, writing
+from parfocal.files import digest8, file_digest8, provenance
 from parfocal.geometry import format_mpp
 from parfocal.lab.synergy.analysis import LabelResult, SynergySettings, analyse_label
+from parfocal.lab.synergy.caveats import Nuisances, differences, near_identical, units_together, unusable_slides
 from parfocal.lab.synergy.directions import gallery, map_figure, score_directions, slide_files, slides_to_map
+from parfocal.lab.synergy.effect import FEWEST_UNITS
 from parfocal.lab.synergy.labels import LabelKind, LabelledSlides, read_labels, study_labels
-from parfocal.lab.synergy.moments import CohortRows, Units, read_rows
+from parfocal.lab.synergy.moments import CohortRows, Units, read_rows, units_of
 from parfocal.lab.synergy.page import CohortWords, LabelPictures, answer_of, synergy_page
-from parfocal.lab.synergy.usable import near_identical, units_together, unusable_slides
-from parfocal.report import make_report
+from parfocal.report import make_report, write_json
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.slides import SlideIds, SlideSource, find_slides
 from parfocal.stats import holm
@@ -121,19 +121,25 @@ def measure_synergy(
     source = _tile_set(store)
     used = _magnifications(source, mpps)
     left_out = LeftOut()
-    available, notes = _usable_slides(source, used, left_out)
+    readable = with_readable_index(source, left_out)
+    empty = [slide for slide in readable.slides if not all(readable.n_tiles(slide)[mpp] for mpp in used)]
+    notes = []
+    if empty:
+        listed = ", ".join(empty[:3])
+        notes.append(f"{len(empty)} slides have no tile at one of the magnifications and are left out: {listed}.")
+        warnings.warn(notes[-1], ParfocalWarning, stacklevel=2)
     columns = columns or LabelColumns()
     by = (within,) if within and not _is_the_patient(within, columns.group, columns.patient_of) else ()
     every_column = CohortColumns(**columns.model_dump(include=set(LabelColumns.model_fields)), site=site, by=by)
     read = read_labels(labels, Target(name=target, positive=positive), every_column)
-    given = read.restricted_to(available, source.name)
+    given = read.restricted_to(readable.slides, source.name)
     study = study_labels(given, kind=kind, positive=positive)
     tell = on_event or warn_of
     tell(Notice(study.sentence))
     rows = read_rows(
         source.read,
         used,
-        given.slides,
+        [slide for slide in given.slides if slide not in set(empty)],
         components=max(settings.components),
         within=_groups_within(given, within),
         seed=settings.seed,
@@ -144,18 +150,27 @@ def measure_synergy(
     for note in unusable:
         warnings.warn(note, ParfocalWarning, stacklevel=2)
     rows = rows.without(silent)
-    gone = {*left_out.reasons, *silent}
+    gone = {*empty, *left_out.reasons, *silent}
+    lost = {"share of slides left out": units_of(np.isin(given.slides, list(gone)) * 1.0, study.units.of_slide)}
+    selected = {name: differences(lost, of_unit, is_class=study.is_class) for name, of_unit in study.labels.items()}
     try:
         if gone:
             given = given.without(gone)
             study = study_labels(given, kind=kind, positive=positive)
-        twice = near_identical(rows, study.units.of_slide, seed=settings.seed)
-        units = replace(
-            study.units,
-            together=units_together(twice, study.units.of_slide, len(study.units.names)) if twice else None,
-        )
+        units, twice = _without_copies(rows, study.units, settings.seed)
         tell(Progress("slides", len(given.slides), len(given.slides), "permutations"))
-        results = analyse_label(rows, units, study.labels, settings, is_class=study.is_class)
+        results = [
+            replace(result, warnings=result.warnings + selected.get(result.label, ()))
+            for result in analyse_label(
+                rows,
+                units,
+                study.labels,
+                settings,
+                is_class=study.is_class,
+                also=_misalignment(source, given.slides, units),
+                keep=out / "kept",
+            )
+        ]
     except ConfigError as error:
         for note in unusable:
             error.add_note(note)
@@ -163,7 +178,7 @@ def measure_synergy(
     notes += [*left_out.notes(), *unusable, *study.notes, *_remarks(rows, results, settings)]
     adjusted = [float(p) for p in holm([result.test.p_value for result in results])]
     crossed = [float(p) for p in holm([result.crossed.p_value for result in results])]
-    cohort = CohortWords(len(given.slides), units, _same_slides(rows, units, twice))
+    cohort = CohortWords(len(given.slides), units, twice)
     known = find_slides(slides, ids=ids) if slides else []
     pictures = _pictures(source, rows, results, given, study.units.of_slide, settings, known)
     described = {
@@ -201,7 +216,8 @@ def measure_synergy(
         out=out,
         notes=tuple(notes),
     )
-    _write_json(out / "synergy.json", result, described, inputs)
+    content = {**provenance({}), "settings": described, "inputs": inputs, **result.describe()}
+    write_json(out / "synergy.json", content)
     make_report(page, result.report)
     return result
 
@@ -231,26 +247,41 @@ def _magnifications(source: EmbeddingSet, asked: Sequence[float]) -> tuple[float
     return used
 
 
-def _usable_slides(source: EmbeddingSet, mpps: Sequence[float], left_out: LeftOut) -> tuple[list[str], list[str]]:
-    """Slides with a tile at every magnification, and a note about the others."""
-    source = with_readable_index(source, left_out)
-    counts = {slide: source.n_tiles(slide) for slide in source.slides}
-    empty = [slide for slide, count in counts.items() if min(count[mpp] for mpp in mpps) == 0]
-    notes = []
-    if empty:
-        listed = ", ".join(empty[:3])
-        notes.append(f"{len(empty)} slides have no tile at one of the magnifications and are left out: {listed}.")
-        warnings.warn(notes[-1], ParfocalWarning, stacklevel=3)
-    return [slide for slide in source.slides if slide not in set(empty)], notes
+def _without_copies(rows: CohortRows, units: Units, seed: int) -> tuple[Units, tuple[str, ...]]:
+    """The units, those that hold the same slide together, and each pair of slides that are nearly the same, in words.
+
+    Raises:
+        ConfigError: too few units hold slides of their own.
+    """
+    pairs = near_identical(rows, units.of_slide, seed=seed)
+    if not pairs:
+        return units, ()
+    n = len(units.names)
+    together = units_together(pairs, units.of_slide, n)
+    different = len(np.unique(together))
+    if different < FEWEST_UNITS:
+        raise ConfigError(
+            f"the slides of {n} {units.called}s are nearly the same: {different} of them are different, and "
+            f"{FEWEST_UNITS} are needed. Look at how these embeddings were made."
+        )
+    owner = ["" if units.called == "slide" else f" (patient {units.names[one]})" for one in units.of_slide]
+    words = tuple(" and ".join(rows.slides[slide] + owner[slide] for slide in pair) for pair in pairs)
+    return replace(units, together=together), words
+
+
+def _misalignment(source: EmbeddingSet, slides: Sequence[str], units: Units) -> Nuisances:
+    """How far the tiles of each unit lie from where magnifications would nest, where that is known of every slide."""
+    apart = [source.attributes(slide).get("misalignment_um") for slide in slides]
+    if None in apart:
+        return {}
+    return {"misalignment of magnifications in um": units_of(np.array(apart, dtype=np.float64), units.of_slide)}
 
 
 def _remarks(rows: CohortRows, results: Sequence[LabelResult], settings: SynergySettings) -> list[str]:
     notes = []
     partly = [mpp for mpp in rows.mpps if not rows.present(mpp).all()]
     if partly:
-        share = ", ".join(
-            f"{1 - rows.present(mpp).mean():.1%} at {format_mpp(mpp)}".replace("%", " %") for mpp in partly
-        )
+        share = ", ".join(f"{100 * (1 - rows.present(mpp).mean()):.1f} % at {format_mpp(mpp)}" for mpp in partly)
         notes.append(
             f"Of the regions {share} um per pixel have no tile; each pair of magnifications is tested on the regions "
             "that have both, centred on the mean of these."
@@ -280,20 +311,6 @@ def _groups_within(given: LabelledSlides, within: str | None) -> dict[str, str] 
     if lost:
         raise ConfigError(f"{len(lost)} slides have no value in {within!r}, which --within names: {some_of(lost)}.")
     return dict(zip(given.slides, names, strict=True))
-
-
-def _same_slides(rows: CohortRows, units: Units, twice: Sequence[tuple[int, int]]) -> tuple[str, ...]:
-    """Each pair of slides that are nearly the same, with the patients they stand under."""
-    said = []
-    for pair in twice:
-        names = [rows.slides[slide] for slide in pair]
-        owners = [units.names[units.of_slide[slide]] for slide in pair]
-        said.append(
-            " and ".join(names)
-            if units.called == "slide"
-            else " and ".join(f"{name} (patient {owner})" for name, owner in zip(names, owners, strict=True))
-        )
-    return tuple(said)
 
 
 def _pictures(
@@ -341,14 +358,3 @@ def _pictures_of(
     missing = len(rows.slides) - len(files)
     note = (f"{missing} slides have no file at hand; their tiles are not shown.",) if missing else ()
     return LabelPictures(tuple(figures), note)
-
-
-def _write_json(path: Path, result: SynergyResult, described: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-    content = {
-        "parfocal_version": provenance({})["parfocal_version"],
-        "settings": dict(described),
-        "inputs": dict(inputs),
-        **result.describe(),
-    }
-    with writing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parfocal.errors import ConfigError
-from parfocal.lab.synergy.imbalance import differences, nuisances
+from parfocal.lab.synergy.caveats import (
+    differences,
+    near_identical,
+    nuisances,
+    units_together,
+    unusable_slides,
+)
 from parfocal.lab.synergy.moments import Units, pair_moments, read_rows
-from parfocal.lab.synergy.usable import near_identical, units_together, unusable_slides
 from parfocal.store import SlideTokens
 
 from .drawn import MPPS, draw, draw_slide, each_alone, rows_of, without_tiles
@@ -87,6 +92,36 @@ def test_a_slide_that_is_there_twice_is_found(seed: int, noise: float, part: flo
     same_patient = np.arange(24)
     same_patient[17] = 3
     assert not near_identical(cohort, np.unique(same_patient, return_inverse=True)[1])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_a_cohort_of_copies_is_found_although_nothing_else_is_there_to_compare(noise: float) -> None:
+    slides, _, _ = draw("none", n=20)
+    rng = np.random.default_rng(0)
+    copies = [
+        replace(
+            slides[0],
+            slide=one.slide,
+            features={
+                m: (x + noise * rng.standard_normal(x.shape)).astype(np.float32) for m, x in slides[0].features.items()
+            },
+        )
+        for one in slides
+    ]
+
+    assert len(set(units_together(near_identical(rows_of(copies), np.arange(20)), np.arange(20), 20))) == 1
+
+
+def test_magnifications_that_hold_the_same_numbers_have_nothing_to_pair() -> None:
+    slides, _, _ = draw("none", n=20)
+    copied = [
+        replace(one, features={2.0: one.features[2.0], 0.5: np.repeat(one.features[2.0], 16, axis=0)}) for one in slides
+    ]
+    with pytest.raises(ConfigError, match=r"embeddings of 2 and 0\.5 um per pixel are the same numbers in drawn"):
+        unusable_slides(rows_of(copied), "drawn")
+    silent, notes = unusable_slides(rows_of(copied[:2] + slides[2:]), "drawn")
+    assert silent == ["s000", "s001"]
+    assert "2 of 20 slides have the same numbers as embeddings of 2 and 0.5 um per pixel" in notes[0]
 
 
 def test_units_that_share_a_slide_share_a_fold() -> None:
