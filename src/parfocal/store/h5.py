@@ -134,7 +134,8 @@ def opened_h5(path: Path, remedy: str = "", *, digest: str | None = None, checke
         path: the file; anything else than a regular file is refused before it is opened.
         remedy: what to do about a file that cannot be used, as a sentence.
         digest: what `file_digest` said of the file when an index was made of it.
-        checked: whether the caller has seen this state of the file pass both checks.
+        checked: whether the caller has seen this state of the file pass all checks; its objects are not looked through
+            again, which takes longer than reading a few of them.
 
     Raises:
         StoreError: it is absent, may not be read, is damaged, or is not what it should be.
@@ -146,7 +147,8 @@ def opened_h5(path: Path, remedy: str = "", *, digest: str | None = None, checke
         if not checked:
             check_seal(path, remedy, digest)
         with h5py.File(path, "r", locking="best-effort") as file:
-            _refuse_elsewhere(file, path, status.st_size, remedy)
+            if not checked:
+                _refuse_elsewhere(file, path, status.st_size, remedy)
             yield file
     except FileNotFoundError as error:
         raise StoreError(f"cannot read {path}: it is absent. {remedy}".strip()) from error

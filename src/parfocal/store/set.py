@@ -202,9 +202,11 @@ class EmbeddingSet:
         if not path.exists():
             raise StoreError(f"{slide} is not done in {self.path}: {path} is absent. Embed it first.")
         remedy = _index_remedy(slide)
-        with opened_h5(path, remedy) as file:
+        state = _state(path)
+        with opened_h5(path, remedy, checked=state in self._checked) as file:
             check_version(file.attrs.get(VERSION_ATTRIBUTE), path)
             check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"])
+            self._checked.add(state)
             yield file
 
     def _read_features(self, slide: str, mpp: float | None, group: "_Group") -> Float[np.ndarray, "tile dim"]:
