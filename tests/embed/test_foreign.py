@@ -18,7 +18,8 @@ from parfocal.cli import main
 from parfocal.errors import MismatchError, ParfocalWarning, StoreError
 from parfocal.run import read_failures
 from parfocal.store import EmbeddingSet, index_features
-from parfocal.store.formats.trident import find_feature_folders, read_feature_file
+from parfocal.store.folders import find_feature_folders
+from parfocal.store.formats.trident import read_feature_file
 from parfocal.store.index import IndexSummary
 from parfocal.store.survey import survey_features
 
@@ -461,3 +462,53 @@ def test_a_plan_names_what_the_run_would_leave_out(tmp_path: Path) -> None:
     assert sorted(one.slide for one in survey.trouble.failed) == ["a", "d"]
     assert [len(one.files[0].xy_l0px) for one in survey.slides.values()] == [0, 0, 0]
     assert all(one.n_tiles == (11, 180) for one in survey.slides.values())
+
+
+@pytest.mark.parametrize("name", ["otherslide", "otherslide.svs", np.bytes_("b")])
+def test_features_that_say_they_are_of_another_slide_are_its_failure(tmp_path: Path, name: Any) -> None:
+    folder = job(tmp_path)
+    with h5py.File(file_of(folder, "a"), "r+") as file:
+        file["coords"].attrs["name"] = name
+
+    summary = index(folder)
+
+    assert [failed.slide for failed in summary.failed] == ["a"]
+    assert "not of a" in summary.failed[0].message
+    assert [one.slide for one in summary.slides] == ["b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("name", ["a", "a.svs", "None"])
+def test_the_name_of_a_slide_with_or_without_its_ending_is_its_own(tmp_path: Path, name: str) -> None:
+    folder = job(tmp_path)
+    with h5py.File(file_of(folder, "a"), "r+") as file:
+        file["coords"].attrs["name"] = name
+
+    assert not index(folder).failed
+
+
+def test_two_slides_with_one_file_are_named(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    for power in SMALL:
+        file_of(folder, "b", power).write_bytes(file_of(folder, "a", power).read_bytes())
+        for slide in ("a", "b"):
+            with h5py.File(file_of(folder, slide, power), "r+") as file:
+                file["coords"].attrs["name"] = "None"
+
+    with pytest.warns(ParfocalWarning, match="same features, byte for byte: a and b"):
+        index(folder)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(5, None)])
+def test_rows_of_nothing_but_zeros_were_never_written(tmp_path: Path, rows: slice) -> None:
+    folder = job(tmp_path)
+
+    def stopped(values: np.ndarray) -> np.ndarray:
+        values[rows] = 0
+        return values
+
+    replace_array(file_of(folder, "a"), "features", stopped)  # contiguous, so HDF5 itself calls them written
+
+    summary = index(folder)
+
+    assert [failed.slide for failed in summary.failed] == ["a"]
+    assert "nothing but zeros" in summary.failed[0].message

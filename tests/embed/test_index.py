@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import CalibrationError, ConfigError, MismatchError, StoreError
 from parfocal.store import index_features, open_set
-from parfocal.store.formats.trident import FeatureFile
+from parfocal.store.formats.format import FeatureFile
 from parfocal.store.join import join_tiles
 
 from .trident import SIDES, trident_file, trident_job
@@ -193,7 +193,7 @@ def test_any_nesting_grid_joins_exactly(
 
     def file(side: int, columns: int, rows: int) -> FeatureFile:
         xy = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2) * side + origin
-        return FeatureFile(Path("f.h5"), xy.astype(np.float64), 224, float(side), None, 3, None, (0, 0), False)
+        return FeatureFile(Path("f.h5"), xy.astype(np.float64), 224, float(side), 3)
 
     files = {2.0: file(4 * fine_l0px, 5, 3), 0.5: file(fine_l0px, 20, 12)}
 

@@ -25,7 +25,7 @@ from parfocal.store import (
     write_regions,
     write_tokens,
 )
-from parfocal.store.layout import chunk_rows
+from parfocal.store.layout import chunk_rows, seal_settings
 
 WithoutSeals = Callable[[Path], None]
 DIMS = {2.0: 7, 0.5: 5}
@@ -345,7 +345,8 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, case: str
     path, other = new_set(tmp_path), new_set(tmp_path / "other", name="toy-00000000")
     write_tokens(path, tokens_of("s"))
     write_tokens(path, tokens_of("t", seed=1))
-    (other / "settings.json").write_text((other / "settings.json").read_text().replace('"toy"', '"boy"'))
+    text = (other / "settings.json").read_text().replace('"toy"', '"boy"')
+    (other / "settings.json").write_text(json.dumps(seal_settings(json.loads(text))))
     write_tokens(other, tokens_of("s"))
     features, index = path / "0.5" / "s.h5", path / "index" / "s.h5"
     where = index if case.startswith("index") else features
@@ -475,3 +476,33 @@ def test_settings_that_make_no_sense_are_one_line(tmp_path: Path, change: dict[s
     os.mkfifo(path / "settings.json")
     with pytest.raises(StoreError):
         open_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"region_um": 900.0},
+        {"tile_px": 112},
+        {"encoder_digest": "00000000"},
+        {"dtype": "float32"},
+        {"mpps": [2.0, 1.0]},
+    ],
+)
+def test_settings_that_somebody_has_edited_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    path = new_set(tmp_path)
+    write_tokens(path, tokens_of("s"))
+    content = json.loads((path / "settings.json").read_text())
+    assert content | change != content
+    (path / "settings.json").write_text(json.dumps(content | change))
+
+    with pytest.raises(StoreError, match="cannot open the set"):
+        open_set(path)
+
+
+def test_settings_of_an_older_version_have_no_digest_and_are_read(tmp_path: Path) -> None:
+    path = new_set(tmp_path)
+    content = json.loads((path / "settings.json").read_text())
+    del content["digest"]
+    (path / "settings.json").write_text(json.dumps(content))
+
+    assert open_set(path).path == path

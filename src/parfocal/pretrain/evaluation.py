@@ -10,6 +10,7 @@ from torch import Tensor
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.data import SlideCache
 from parfocal.pretrain.holdout import SlidePart
+from parfocal.pretrain.losses import contrast_accuracy
 from parfocal.pretrain.masks import PATTERNS, MaskSettings, draw_masks
 from parfocal.pretrain.monitors import (
     R2Sums,
@@ -19,7 +20,6 @@ from parfocal.pretrain.monitors import (
     ridge_r2,
     slide_probe,
 )
-from parfocal.pretrain.objectives import contrast_accuracy
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import LeftOut
@@ -107,7 +107,7 @@ def look(
             if trainee.settings.contrasts:
                 visible = some.present & ~held_out.hidden["random"][rows].to(device)
                 seen["view"].append(trainee.encode(some, visible).cls.float().cpu())
-        if trainee.settings.objective == "contrastive":
+        if not trainee.settings.predicts_tokens:
             continue
         for pattern, all_hidden in held_out.hidden.items():
             hidden = all_hidden[rows].to(device)

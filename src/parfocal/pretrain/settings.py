@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from parfocal.config import Devices, renamed
 from parfocal.pretrain.masks import MaskSettings
+from parfocal.pretrain.objectives import OBJECTIVES
 from parfocal.region_encoder import Size
 
 __all__ = ["PretrainSettings"]
@@ -24,8 +25,10 @@ class PretrainSettings(MaskSettings):
     trunk: Literal["shared", "separate"] = Field(
         "shared", description="Whether norms and MLPs of the blocks are shared by all magnifications."
     )
-    objective: Literal["mem", "cmem", "contrastive"] = Field(
-        "mem", description="Predict hidden tokens (mem), that and tell regions apart (cmem), or only the latter."
+    objective: str = Field(
+        "mem",
+        description="Predict hidden tokens (mem), that and tell regions apart (cmem), or only the latter "
+        "(contrastive); or the objective of another package.",
     )
     targets: Literal["standardised", "whitened", "latent"] = Field(
         "standardised",
@@ -104,11 +107,18 @@ class PretrainSettings(MaskSettings):
             raise ValueError(f"mpps={mpps} holds a value that is not above 0.")
         return tuple(sorted(set(mpps), reverse=True))
 
+    @field_validator("objective")
+    @classmethod
+    def _is_there(cls, objective: str) -> str:
+        if objective not in OBJECTIVES:
+            raise ValueError(f"there is no objective {objective!r}, only {', '.join(OBJECTIVES.names)}.")
+        return objective
+
     @model_validator(mode="after")
     def _fit_together(self) -> "PretrainSettings":
-        if self.objective == "contrastive" and self.targets != "standardised":
+        if not self.predicts_tokens and self.targets != "standardised":
             raise ValueError(
-                f"objective=contrastive predicts no tokens, so targets={self.targets} would do nothing. "
+                f"objective={self.objective} predicts no tokens, so targets={self.targets} would do nothing. "
                 "Leave targets at standardised, or use cmem."
             )
         return self
@@ -119,6 +129,11 @@ class PretrainSettings(MaskSettings):
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in unchanged}
 
     @property
+    def predicts_tokens(self) -> bool:
+        """Whether hidden tokens are predicted."""
+        return OBJECTIVES.get(self.objective).tokens is not None
+
+    @property
     def contrasts(self) -> bool:
         """Whether two views of each region are needed."""
-        return self.objective == "contrastive" or (self.objective == "cmem" and self.contrast_weight > 0)
+        return OBJECTIVES.get(self.objective).contrasts(self)

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parfocal.pretrain.objectives import beta_nll, masked_embedding_loss, region_contrast, variance_covariance
+from parfocal.pretrain.losses import beta_nll, variance_covariance
+from parfocal.pretrain.objectives import OBJECTIVES
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.region_encoder import EncodedRegions, RegionEncoder, RegionModel
 from parfocal.region_encoder.batch import RegionBatch
@@ -117,6 +118,7 @@ class Trainee(nn.Module):
         super().__init__()
         self.model = model
         self.settings = settings
+        self.objective = OBJECTIVES.get(settings.objective)
         config = model.encoder.config
         self.mpps: tuple[float, ...] = config.mpps
         used = torch.zeros(len(config.mpps), config.dim, dtype=torch.bool)
@@ -230,7 +232,7 @@ class Trainee(nn.Module):
 
         Tensors one by one, as wrappers for many processes do not look into our dataclasses.
         """
-        settings, views = self.settings, len(hidden)
+        settings, objective, views = self.settings, self.objective, len(hidden)
         regions = RegionBatch(tokens, xy_um, mpp, present, slide, region)
         if views > 1:
             regions = regions.take(torch.arange(len(present), device=present.device).repeat(views))
@@ -238,37 +240,29 @@ class Trainee(nn.Module):
         encoded = self.encode(regions, visible)
         zero = encoded.cls.new_zeros((), dtype=torch.float32)
         for_tokens = for_variance = for_contrast = for_guard = zero
-        if settings.objective != "contrastive":
+        if objective.tokens is not None:
             found = self.predict(regions, encoded, visible, hidden, bottleneck=bottleneck)
             predicted, target = found.predicted.float(), found.target.float()
             if self.teacher is not None:
                 every_dim = torch.ones(len(self.mpps), target.shape[1], dtype=torch.bool, device=target.device)
-                for_tokens = masked_embedding_loss(predicted, target, found.level, every_dim)
+                for_tokens = objective.tokens(predicted, target, found.level, every_dim)
                 for_guard = variance_covariance(encoded.cls.float()) + variance_covariance(
                     encoded.tokens[visible].float()
                 )
             else:
-                for_tokens = masked_embedding_loss(predicted, target, found.level, self.used)
+                for_tokens = objective.tokens(predicted, target, found.level, self.used)
                 if with_variance:
                     # The mean is a constant here: the variance learns from its errors and does not move it.
                     for_variance = beta_nll(
                         predicted.detach(), found.log_variance.float(), target, found.level, self.used
                     )
-        if settings.contrasts:
+        if objective.views is not None and settings.contrasts:
             first, second = encoded.cls.float().chunk(2)
-            for_contrast = region_contrast(
-                first,
-                second,
-                slide,
-                region,
-                temperature=settings.temperature,
-                same_slide=settings.same_slide_negatives,
-            )
-        contrast_weight = 1.0 if settings.objective == "contrastive" else settings.contrast_weight
+            for_contrast = objective.views(first, second, slide, region, settings)
         loss = (
             for_tokens
             + settings.variance_weight * for_variance
-            + (contrast_weight * for_contrast if settings.contrasts else 0.0)
+            + (objective.view_weight(settings) * for_contrast if settings.contrasts else 0.0)
             + GUARD_WEIGHT * for_guard
         )
         return torch.stack([loss, for_tokens, for_variance, for_contrast, for_guard])

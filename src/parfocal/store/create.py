@@ -9,7 +9,15 @@ from parfocal.errors import MismatchError
 from parfocal.files import canonical_json, digest8, provenance, writing
 from parfocal.geometry import format_mpp
 from parfocal.store.files import RowDtype
-from parfocal.store.layout import FORMAT_VERSION, SETTINGS_FILE, VERSION_ATTRIBUTE, Kind, encoder_digest, read_settings
+from parfocal.store.layout import (
+    FORMAT_VERSION,
+    SETTINGS_FILE,
+    VERSION_ATTRIBUTE,
+    Kind,
+    encoder_digest,
+    read_settings,
+    seal_settings,
+)
 
 __all__ = ["create_set", "settings_digest"]
 
@@ -74,6 +82,7 @@ def create_set(
         return path
     content = {VERSION_ATTRIBUTE: FORMAT_VERSION, **provenance(settings), **identity}
     del content["parfocal_settings"]  # `settings` holds the same, readable
+    content = seal_settings(content)
     with writing(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     return path

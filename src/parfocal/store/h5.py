@@ -47,7 +47,7 @@ def file_digest(path: Path) -> str:
     """The digest of a file's bytes and how many there are; those of the seal, where it has one, do not count.
 
     Raises:
-        StoreError: it begins with something else than a seal or HDF5 does.
+        StoreError: it is called HDF5, and begins with something else than a seal or HDF5 does.
     """
     return _digest(path, 0 if _sealed_digest(path, "") is None else SEAL_BYTES)
 
@@ -86,6 +86,8 @@ def _digest(path: Path, start: int) -> str:
 
 def _sealed_digest(path: Path, remedy: str) -> str | None:
     """The digest in a file's seal; None where there is none and HDF5 begins at once."""
+    if path.suffix != ".h5":
+        return None
     with path.open("rb") as file:
         start = file.read(SEAL_BYTES)
     if start.startswith(_HDF5):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from parfocal.config import Settings
-from parfocal.errors import ConfigError, MismatchError
+from parfocal.errors import ConfigError, MismatchError, NotFiniteError, ParfocalWarning, StoreError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp, whole_ratio
 from parfocal.run.events import OnEvent, Progress, warn_of
@@ -18,8 +19,10 @@ from parfocal.run.failures import FailedSlide, update_failures
 from parfocal.slides import SlideIds
 from parfocal.store.create import create_set
 from parfocal.store.files import write_index
-from parfocal.store.formats.trident import FeatureFile, check_rows, read_feature_file
+from parfocal.store.formats.format import FeatureFile, format_of
+from parfocal.store.h5 import count_not_finite, file_digest
 from parfocal.store.join import JoinedTiles, join_tiles
+from parfocal.store.left_out import listed
 from parfocal.store.set import EmbeddingSet, open_set
 from parfocal.store.survey import TOLERANCE, FeatureSurvey, SurveyedSlide, survey_features
 
@@ -168,15 +171,26 @@ def index_features(
     )
     per_side = _tiles_per_side(region_um, max(survey.mpps) * survey.tile_px)
     set_path, trouble = _create(store, survey, per_side), survey.trouble
-    indexed = []
+    indexed: list[IndexedSlide] = []
+    copies: dict[tuple[str, ...], list[str]] = {}
     tell = on_event or warn_of
     for number, (slide, one) in enumerate(survey.slides.items()):
         tell(Progress("slides", number, len(survey.slides), slide))
         try:
-            indexed.append(_index_slide(set_path, slide, one, survey.mpps, per_side, max_misalignment))
+            done, digests = _index_slide(set_path, slide, one, survey.mpps, per_side, max_misalignment)
+            indexed.append(done)
+            copies.setdefault(digests, []).append(slide)
         except Exception as error:  # whatever a library raises on the files of one slide, the others are indexed
             trouble.add(slide, error)
     trouble.refuse_if_alone(indexed)
+    alike = [" and ".join(slides) for slides in copies.values() if len(slides) > 1]
+    if alike:
+        warnings.warn(
+            f"{len(alike)} groups of slides have the same features, byte for byte: {listed(alike)}. See whether "
+            "each slide has its own.",
+            ParfocalWarning,
+            stacklevel=2,
+        )
     failed = sorted(trouble.failed, key=lambda one: one.slide)
     update_failures(store, set_path.name, failed, [one.slide for one in indexed])
     return IndexSummary(open_set(set_path), tuple(indexed), tuple(failed))
@@ -225,7 +239,8 @@ def _index_slide(
     mpps: Sequence[float],
     per_side: int,
     max_misalignment: float,
-) -> IndexedSlide:
+) -> tuple[IndexedSlide, tuple[str, ...]]:
+    """The index of a slide, written, and the digests of its files."""
     known, realised = one.known, dict(zip(mpps, one.true_mpp, strict=True))
     paths = {mpp: file.path for mpp, file in zip(mpps, one.files, strict=True)}
     for mpp, true in realised.items():
@@ -235,9 +250,10 @@ def _index_slide(
                 f"{known.mpp:g}, from {known.source}), more than {TOLERANCE:.0%} from the set's {mpp:g}. "
                 "Extract the slide at that resolution, or index it apart."
             )
-    files = {mpp: read_feature_file(path) for mpp, path in paths.items()}
+    files = {mpp: format_of(path).read_places(path) for mpp, path in paths.items()}
     joined: JoinedTiles = join_tiles(files, known.mpp, per_side, max_misalignment)
     _refuse_few(joined, files)
+    digests = {mpp: _checked_digest(path) for mpp, path in paths.items()}
     write_index(
         set_path,
         slide,
@@ -247,13 +263,13 @@ def _index_slide(
         center_um=joined.center_um,
         row=joined.row,
         files={mpp: os.path.relpath(file.path.resolve(), set_path.resolve()) for mpp, file in files.items()},
-        digests={mpp: check_rows(file.path) for mpp, file in files.items()},
+        digests=digests,
         region_um=joined.region_um,
         origin=known.origin,
         realised_mpp={format_mpp(mpp): true for mpp, true in realised.items()},
         misalignment_um=joined.misalignment_um,
     )
-    return IndexedSlide(
+    indexed = IndexedSlide(
         slide,
         known.mpp,
         known.source,
@@ -263,6 +279,30 @@ def _index_slide(
         joined.n_left_out,
         joined.misalignment_um,
     )
+    return indexed, tuple(digests.values())
+
+
+def _checked_digest(path: Path) -> str:
+    """The digest of a file whose rows are all there, by which a later reader sees that it is still the same.
+
+    Raises:
+        NotFiniteError: a value is not finite.
+        StoreError: rows hold nothing but zeros, as where an extraction was stopped; or the file cannot be read.
+    """
+    rows, digest = format_of(path).read_rows(path), file_digest(path)
+    remedy = "Extract it again, or leave it out."
+    bad = count_not_finite(rows)
+    if bad:
+        raise NotFiniteError(
+            f"cannot use {path}: {bad} of its {len(rows)} rows hold values that are not finite. {remedy}"
+        )
+    empty = int((~rows.any(axis=1)).sum())
+    if empty:
+        raise StoreError(
+            f"cannot use {path}: {empty} of its {len(rows)} rows hold nothing but zeros, as after an extraction that "
+            f"was stopped. {remedy}"
+        )
+    return digest
 
 
 def _refuse_few(joined: JoinedTiles, files: Mapping[float, FeatureFile]) -> None:

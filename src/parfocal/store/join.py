@@ -8,7 +8,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 from scipy.spatial import cKDTree
 
 from parfocal.errors import MismatchError
-from parfocal.store.formats.trident import FeatureFile
+from parfocal.store.formats.format import FeatureFile
 
 __all__ = ["JoinedTiles", "join_tiles"]
 

@@ -32,6 +32,7 @@ __all__ = [
     "read_settings",
     "realised_mpp",
     "repair_advice",
+    "seal_settings",
 ]
 
 FORMAT_VERSION = 1
@@ -53,6 +54,7 @@ _SETTINGS: dict[str, type | tuple[type, ...]] = {
 VERSION_ATTRIBUTE = "parfocal_format"
 FILE_DIGEST = "file_digest"
 SETTINGS_FILE = "settings.json"
+_SEAL = "digest"
 INDEX_FOLDER = "index"
 REGION_FOLDER = "region"
 CHUNK_BYTES = 1 << 20
@@ -168,7 +170,18 @@ def read_settings(set_path: Path) -> dict[str, Any]:
         raise StoreError(
             f"cannot open the set {set_path}: {SETTINGS_FILE} is damaged ({type(error).__name__}: {error})."
         ) from error
+    if _SEAL in content and content != seal_settings(content):
+        raise StoreError(
+            f"cannot open the set {set_path}: its {SETTINGS_FILE} has changed since it was written, and no longer "
+            "says what the rows are. Copy it again."
+        )
     return content
+
+
+def seal_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with a digest of all else in it, by which a reader sees that nobody has changed it since."""
+    values = json.loads(canonical_json({key: value for key, value in content.items() if key != _SEAL}))
+    return {**values, _SEAL: digest8(values)}
 
 
 def _check_settings(content: Mapping[str, Any]) -> None:

@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
-from parfocal.store.h5 import count_not_finite, opened_h5, read_rows
+from parfocal.store.formats.format import format_of
+from parfocal.store.h5 import check_seal, count_not_finite, opened_h5, read_rows
 from parfocal.store.layout import (
     FILE_DIGEST,
     INDEX_FOLDER,
@@ -216,14 +217,7 @@ class EmbeddingSet:
         remedy = repair_advice(self.path, slide)
         state = _state(path)
         checked = state in self._checked
-        with opened_h5(path, remedy, digest=group.digest, checked=checked) as file:
-            if file.attrs.get(VERSION_ATTRIBUTE) is not None:
-                check_version(file.attrs[VERSION_ATTRIBUTE], path)
-                if own:
-                    check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"], mpp=mpp)
-            values, coords = read_rows(file)
-        if len(values) != len(coords):
-            raise StoreError(f"cannot use {path}: it has {len(values)} features and {len(coords)} coords. {remedy}")
+        values = self._values(slide, mpp, path, group, checked=checked)
         rows, features = group.row, values
         if rows is not None:
             if len(rows) and not 0 <= rows.min() <= rows.max() < len(values):
@@ -241,6 +235,27 @@ class EmbeddingSet:
             self._check_values(slide, path, group.digest, features)
             self._checked.add(state)
         return features
+
+    def _values(
+        self, slide: str, mpp: float | None, path: Path, group: "_Group", *, checked: bool
+    ) -> Float[np.ndarray, "tile dim"]:
+        """All rows of a features file, whoever wrote it."""
+        own, remedy = group.file is None, repair_advice(self.path, slide)
+        if path.suffix != ".h5":
+            if not path.is_file():
+                raise StoreError(f"cannot read {path}: it is absent. {remedy}")
+            if not checked:
+                check_seal(path, remedy, group.digest)
+            return np.asarray(format_of(path).read_rows(path))
+        with opened_h5(path, remedy, digest=group.digest, checked=checked) as file:
+            if file.attrs.get(VERSION_ATTRIBUTE) is not None:
+                check_version(file.attrs[VERSION_ATTRIBUTE], path)
+                if own:
+                    check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"], mpp=mpp)
+            values, coords = read_rows(file)
+        if len(values) != len(coords):
+            raise StoreError(f"cannot use {path}: it has {len(values)} features and {len(coords)} coords. {remedy}")
+        return values
 
     def _check_values(
         self, slide: str, path: Path, digest: str | None, features: Float[np.ndarray, "tile dim"]

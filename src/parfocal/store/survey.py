@@ -18,7 +18,8 @@ from parfocal.files import file_fingerprint
 from parfocal.run.failures import FailedSlide, failure
 from parfocal.slides import SlideIds, SlideSource, check_slide_mpp, find_slides, open_slide
 from parfocal.store.files import SlideOrigin
-from parfocal.store.formats.trident import FeatureFile, FeatureFolder, find_feature_folders, read_feature_file
+from parfocal.store.folders import FeatureFolder, find_feature_folders
+from parfocal.store.formats.format import FeatureFile, format_of
 from parfocal.store.left_out import commonest, listed
 
 __all__ = [
@@ -283,7 +284,15 @@ def _open(
     slide_mpp: float | None,
     mpp_from_objective: bool,
 ) -> SurveyedSlide:
-    files = [read_feature_file(folder.files[slide]) for folder in folders]
+    files = [format_of(folder.files[slide]).read_places(folder.files[slide]) for folder in folders]
+    for file in files:
+        # A tool names a slide by its file, without the folders that an id may hold, and some with its ending.
+        own = slide.rsplit("/", 1)[-1]
+        if file.slide is not None and not {file.slide, file.slide.rpartition(".")[0]} & {slide, own}:
+            raise MismatchError(
+                f"{file.path} says that it holds the features of {file.slide}, not of {slide}. Give it its own name "
+                "again, or leave it out."
+            )
     if len({file.tile_px for file in files}) > 1:
         sides = ", ".join(f"{file.tile_px} px in {file.path.parent}" for file in files)
         raise MismatchError(f"the tiles of {slide} have different sides: {sides}. Extract all with one.")

@@ -252,7 +252,7 @@ def _decoder_scores(
         trainee, _looked_at(job, tiles, split.held_out, cache, _SCORE), device=device, autocast=False, seed=seed
     )
     settings = job.settings
-    predicts = job.cell.kind == "trained" and settings.objective != "contrastive" and settings.targets != "latent"
+    predicts = job.cell.kind == "trained" and settings.predicts_tokens and settings.targets != "latent"
     scores: dict[str, Any] = {
         "monitors": {name: values[name] for name in _MONITORS if values.get(name, float("nan")) == values.get(name)}
     }

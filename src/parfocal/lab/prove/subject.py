@@ -86,7 +86,7 @@ def open_subject(model: Path, tiles: EmbeddingSet, kept: StepCache | None = None
     """
     entries = _pretraining_of(model)
     settings = _settings_of(model, entries)
-    if settings.objective == "contrastive":
+    if not settings.predicts_tokens:
         raise ConfigError(
             f"cannot prove {model}: it was trained to tell regions apart (contrastive) and predicts no tile."
         )
