@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"heads", "report"}),
     frozenset({"evaluate"}),
     frozenset({"predict"}),
-    frozenset({"study"}),
+    frozenset({"study", "testing"}),
     frozenset({"lab"}),
     frozenset({"cli"}),
 )

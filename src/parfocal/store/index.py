@@ -253,7 +253,7 @@ def _index_slide(
     files = {mpp: format_of(path).read_places(path) for mpp, path in paths.items()}
     joined: JoinedTiles = join_tiles(files, known.mpp, per_side, max_misalignment)
     _refuse_few(joined, files)
-    digests = {mpp: _checked_digest(path) for mpp, path in paths.items()}
+    digests: dict[float | None, str] = {mpp: _checked_digest(path) for mpp, path in paths.items()}
     write_index(
         set_path,
         slide,

@@ -1,0 +1,62 @@
+"""What parfocal itself adds keeps the contracts that packages of others are held to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parfocal.encoders import TileEncoder, load_tile_encoder
+from parfocal.heads import HEADS, RegisteredHead
+from parfocal.pretrain.objectives import OBJECTIVES, Objective
+from parfocal.store.formats.format import FORMATS, FeatureFormat
+from parfocal.testing import FeatureFormatContract, HeadContract, ObjectiveContract, TileEncoderContract
+
+from .embed.trident import trident_file
+
+
+class TestFilterbank(TileEncoderContract):
+    def make(self) -> TileEncoder:
+        return load_tile_encoder("filterbank,tile_px=64")
+
+
+class TestNetworkOfTimm(TileEncoderContract):
+    def make(self) -> TileEncoder:
+        return load_tile_encoder("timm:resnet10t,random=0,tile_px=64", dtype="float32")
+
+
+class TestFunction(TileEncoderContract):
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path: Path) -> None:
+        self.file = tmp_path / "means_of_tiles.py"
+        self.file.write_text("def means(tiles):\n    return tiles.reshape(len(tiles), -1, 3).mean(axis=1)\n")
+
+    def make(self) -> TileEncoder:
+        return load_tile_encoder(f"python:{self.file}:means,tile_px=64")
+
+
+class TestTrident(FeatureFormatContract):
+    def make(self) -> FeatureFormat:
+        return FORMATS.get("trident")
+
+    def write(self, path: Path, rows: np.ndarray, xy_l0px: np.ndarray, *, tile_px: int, tile_l0px: int) -> None:
+        trident_file(path, xy_l0px, power=10, side_l0px=tile_l0px, features=rows)
+
+
+@pytest.mark.parametrize("name", [name for name, head in HEADS.ours.items() if head.fit is not None])
+class TestHeads(HeadContract):
+    @pytest.fixture(autouse=True)
+    def _name(self, name: str) -> None:
+        self.name = name
+
+    def make(self) -> RegisteredHead:
+        return HEADS.get(self.name)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.ours)
+class TestObjectives(ObjectiveContract):
+    @pytest.fixture(autouse=True)
+    def _name(self, name: str) -> None:
+        self.name = name
+
+    def make(self) -> Objective:
+        return OBJECTIVES.get(self.name)
