@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.pt2_archive import PT2ArchiveReader
 
 from parfocal.encoders.spec import first_line
 from parfocal.errors import EncoderError
@@ -48,6 +49,8 @@ _ARITHMETIC = frozenset({
     "add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "pos", "pow", "abs", "eq", "ne", "lt", "le", "gt",
     "ge", "and_", "or_", "xor", "not_", "invert", "index", "getitem",
 })  # fmt: skip
+# What torch finds under the name of an operator with its overload.
+_OPERATOR_TYPE = type(torch.ops.aten.add.Tensor)
 _FILES = frozenset({"from_file", "save", "load"})  # operators that read or write any file
 
 _CLASSES = frozenset({
@@ -99,14 +102,14 @@ def _check_archive(path: Path) -> None:
         views: list[Callable[[str], bytes]] = [lambda name: archive.read(root + name)]
         members = {name.removeprefix(root) for name in names}
         try:
-            reader = torch._C.PyTorchFileReader(str(path))
+            reader = PT2ArchiveReader(str(path))
         except RuntimeError:  # the format before 2.8, which torch itself reads as a plain archive
             pass
         else:
             # torch has a reader of its own; what is looked through here must be what it will see.
-            if set(reader.get_all_records()) != members:
+            if set(reader.get_file_names()) != members:
                 raise _UnsafeError("two readers find different members in it")
-            views.append(reader.get_record)
+            views.append(reader.read_bytes)
         for name in sorted(members):
             check = _check_of(name)
             if check is None:
@@ -179,15 +182,36 @@ def _is_operator(text: str) -> bool:
         found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
     except (AttributeError, RuntimeError):
         return True  # an operator of a library that is not here: torch says so
-    return isinstance(found, torch._ops.OpOverload) and name not in _FILES
+    return isinstance(found, _OPERATOR_TYPE) and name not in _FILES
 
 
 def _is_size(text: str) -> bool:
     """Whether a size is arithmetic: torch hands the text to sympy, which evaluates it as Python."""
-    return _parses(text, _is_arithmetic)
+    return _parses(text, _is_term)
 
 
-def _is_arithmetic(node: ast.expr) -> bool:
+def _is_guard(text: str) -> bool:
+    """Whether a condition on inputs asks for nothing but their shapes: torch makes source of it."""
+    return _TEXT.fullmatch(text.replace("'", "")) is not None and _parses(text, _asks_for_shapes)
+
+
+def _is_arithmetic(node: ast.expr, is_term: Callable[[ast.expr], bool]) -> bool:
+    """Whether an expression joins nothing but numbers and such terms by operators."""
+    match node:
+        case ast.Constant(value=value):
+            return isinstance(value, int | float)
+        case ast.UnaryOp(operand=inner):
+            return is_term(inner)
+        case ast.BinOp(left=left, right=right):
+            return is_term(left) and is_term(right)
+        case ast.Compare(left=left, comparators=others):
+            return all(map(is_term, [left, *others]))
+        case ast.BoolOp(values=values):
+            return all(map(is_term, values))
+    return False
+
+
+def _is_term(node: ast.expr) -> bool:
     match node:
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords) if name in _CLASSES:
             if any(not isinstance(one.value, ast.Constant) or isinstance(one.value.value, str) for one in keywords):
@@ -196,48 +220,25 @@ def _is_arithmetic(node: ast.expr) -> bool:
             if plain:  # a text is taken apart again by most of sympy
                 own = {"Symbol": _WORD, "Integer": _NUMBER, "Float": _NUMBER, "Rational": _NUMBER}.get(name)
                 return own is not None and all(own.fullmatch(one) for one in plain) and len(plain) == len(arguments)
-            return all(map(_is_arithmetic, arguments))
+            return all(map(_is_term, arguments))
         case ast.Name(id=name):
             return name in _VALUES or bool(re.fullmatch(r"z?[suf]\d+", name))
-        case ast.Constant(value=value):
-            return isinstance(value, int | float)
-        case ast.UnaryOp(operand=inner):
-            return _is_arithmetic(inner)
-        case ast.BinOp(left=left, right=right):
-            return _is_arithmetic(left) and _is_arithmetic(right)
-        case ast.Compare(left=left, comparators=others):
-            return all(map(_is_arithmetic, [left, *others]))
-        case ast.BoolOp(values=values) | ast.Tuple(elts=values):
-            return all(map(_is_arithmetic, values))
-    return False
-
-
-def _is_guard(text: str) -> bool:
-    """Whether a condition on inputs asks for nothing but their shapes: torch makes source of it."""
-    return _TEXT.fullmatch(text.replace("'", "")) is not None and _parses(text, _asks_for_shapes)
+        case ast.Tuple(elts=values):
+            return all(map(_is_term, values))
+    return _is_arithmetic(node, _is_term)
 
 
 def _asks_for_shapes(node: ast.expr) -> bool:
     match node:
         case ast.Call(func=ast.Attribute(value=inner, attr=name), args=arguments, keywords=[]) if name in _SHAPES:
             return _asks_for_shapes(inner) and all(map(_asks_for_shapes, arguments))
+        case ast.Subscript(value=inner, slice=ast.Constant(value=str(word))):
+            return _asks_for_shapes(inner) and _is_word(word)
         case ast.Subscript(value=inner, slice=place):
-            if isinstance(place, ast.Constant) and isinstance(place.value, str):
-                return _asks_for_shapes(inner) and _is_word(place.value)
             return _asks_for_shapes(inner) and _asks_for_shapes(place)
         case ast.Name(id=name):
             return name == "L"
-        case ast.Constant(value=value):
-            return isinstance(value, int | float)
-        case ast.UnaryOp(operand=inner):
-            return _asks_for_shapes(inner)
-        case ast.BinOp(left=left, right=right):
-            return _asks_for_shapes(left) and _asks_for_shapes(right)
-        case ast.Compare(left=left, comparators=others):
-            return all(map(_asks_for_shapes, [left, *others]))
-        case ast.BoolOp(values=values):
-            return all(map(_asks_for_shapes, values))
-    return False
+    return _is_arithmetic(node, _asks_for_shapes)
 
 
 def _parses(text: str, allowed: Callable[[ast.expr], bool]) -> bool:
@@ -312,7 +313,7 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
 
 def _reason_to_refuse(path: Path) -> str | None:
     """What is in the file that must not be run; torch's own reader is asked, which is what loads it too."""
-    reader = torch._C.PyTorchFileReader(str(path))
+    reader: Any = torch._C.PyTorchFileReader(str(path))  # torch has no public name for the reader of TorchScript
     names = reader.get_all_records()
     if "constants.pkl" not in names:
         raise ValueError("it holds no TorchScript")
