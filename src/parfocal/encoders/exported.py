@@ -82,10 +82,14 @@ def load_exported(path: Path) -> Any:
             "torch.export.save, or as ONNX."
         ) from error
     except Exception as error:  # a damaged or foreign file may fail in any way
-        raise EncoderError(
-            f"cannot load {path}: torch cannot read it as an exported network ({first_line(error)}). "
-            f"A state_dict is no network: use timm:NAME,checkpoint={path}."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> EncoderError:
+    return EncoderError(
+        f"cannot load {path}: torch cannot read it as an exported network ({first_line(error)}). "
+        f"A state_dict is no network: use timm:NAME,checkpoint={path}."
+    )
 
 
 class _UnsafeError(Exception):
@@ -301,10 +305,7 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return load(str(path), map_location=device).eval()
     except Exception as error:  # a damaged or foreign file may fail in any way
-        raise EncoderError(
-            f"cannot load {path}: torch cannot read it as an exported network ({first_line(error)}). "
-            f"A state_dict is no network: use timm:NAME,checkpoint={path}."
-        ) from error
+        raise _unreadable(path, error) from error
     raise EncoderError(
         f"cannot load {path}: {reason}, which no network needs and which could harm this machine. "
         "Export the network again, best with torch.export.save or as ONNX."

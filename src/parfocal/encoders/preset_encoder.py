@@ -5,7 +5,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -126,9 +125,7 @@ def build_preset(preset: Preset, spec: EncoderSpec) -> Backbone:
     if seed is not None:
         if "checkpoint" in spec.options:
             raise EncoderError(f"cannot load {spec.text}: weights are either random or from a checkpoint. Drop one.")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return build_timm(preset.architecture, preset.arguments)
+        return build_timm(preset.architecture, preset.arguments, seed=seed)
     if "checkpoint" in spec.options:
         path = Path(spec.options["checkpoint"])
         tensors = read_tensors(path, preset.name)

@@ -38,8 +38,15 @@ class TimmBackbone(Backbone):
         return self.network(images)  # type: ignore[no-any-return]
 
 
-def build_timm(architecture: str, arguments: dict[str, Any], *, pretrained: bool = False) -> TimmBackbone:
+def build_timm(
+    architecture: str, arguments: dict[str, Any], *, pretrained: bool = False, seed: int | None = None
+) -> TimmBackbone:
     """Build a network of timm; the names of layers among the arguments become the layers."""
+    if seed is not None:
+        # timm draws from torch's global generator; what it was is put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_timm(architecture, arguments)
     layers = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
     named = {key: layers.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
     return TimmBackbone(timm.create_model(architecture, pretrained=pretrained, **named))
@@ -116,10 +123,7 @@ def _with_weights(spec: EncoderSpec, arguments: dict[str, Any]) -> TimmBackbone:
         return build_timm(spec.target, {**arguments, **_hub_file(spec)}, pretrained=True)
     seed = spec.whole_number("random")
     if seed is not None:
-        # timm draws from torch's global generator; what it was is put back.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return build_timm(spec.target, arguments)
+        return build_timm(spec.target, arguments, seed=seed)
     network = build_timm(spec.target, arguments)
     path = Path(spec.options["checkpoint"])
     load_weights(network.network, read_tensors(path, spec.text), source=str(path), encoder=spec.text)
