@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from parfocal.cohort import Fold, Outcome, OutcomeKind
 
@@ -55,11 +55,11 @@ class Calibration:
         """
         logit = self.slope * score + self.intercept
         if self.kind == "multiclass":
-            return self._bounded(_softmax(logit))
+            return self._bounded(special.softmax(logit, axis=1))
         if self.kind not in {"binary", "ordinal"}:
             raise ValueError(f"a {self.kind} outcome has no classes")
         # "Above the first class" is never less likely than "above the second": crossing steps are averaged.
-        above = _falling(_sigmoid(logit))
+        above = _falling(special.expit(logit))
         edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)
         return self._bounded(np.maximum(edges[:, :-1] - edges[:, 1:], 0.0))
 
@@ -202,10 +202,10 @@ def _fit_slope_and_intercepts(
         slope, bias = parameters[0], parameters[1:]
         logit = slope * x + bias
         if competing:
-            error = _softmax(logit) - target
-            value = share @ (_log_total(logit) - (target * logit).sum(axis=1))
+            error = special.softmax(logit, axis=1) - target
+            value = share @ (special.logsumexp(logit, axis=1) - (target * logit).sum(axis=1))
         else:
-            error = _sigmoid(logit) - target
+            error = special.expit(logit) - target
             value = share @ (np.logaddexp(0, logit) - target * logit).sum(axis=1)
         penalty = _BIAS_PENALTY * float(bias @ bias) / 2 if competing else 0.0
         gradient = np.concatenate([[share @ (error * x).sum(axis=1)], share @ error])
@@ -222,30 +222,8 @@ def _fit_slope_and_intercepts(
 
 
 def _falling(rows: Float64[np.ndarray, "slide step"]) -> Float64[np.ndarray, "slide step"]:
-    """The nearest rows, in least squares, that never rise from left to right (pool adjacent violators)."""
-    if (np.diff(rows, axis=1) <= 0).all():
-        return rows
-    # The minimax form of isotonic regression: at step k the least, over beginnings up to k, of the greatest mean.
-    steps = rows.shape[1]
-    total = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
-    result = np.empty_like(rows)
-    for k in range(steps):
-        least = [
-            np.max([(total[:, end] - total[:, begin]) / (end - begin) for end in range(k + 1, steps + 1)], axis=0)
-            for begin in range(k + 1)
-        ]
-        result[:, k] = np.min(least, axis=0)
+    """The nearest rows, in least squares, that never rise from left to right."""
+    result = rows.copy()
+    for slide in np.flatnonzero((np.diff(rows, axis=1) > 0).any(axis=1)):
+        result[slide] = optimize.isotonic_regression(rows[slide], increasing=False).x
     return result
-
-
-def _sigmoid(logit: Float64[np.ndarray, "slide column"]) -> Float64[np.ndarray, "slide column"]:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logit)))
-
-
-def _softmax(logit: Float64[np.ndarray, "slide column"]) -> Float64[np.ndarray, "slide column"]:
-    return np.asarray(np.exp(logit - _log_total(logit)[:, None]))
-
-
-def _log_total(logit: Float64[np.ndarray, "slide column"]) -> Float64[np.ndarray, " slide"]:
-    highest = logit.max(axis=1)
-    return np.asarray(highest + np.log(np.exp(logit - highest[:, None]).sum(axis=1)))

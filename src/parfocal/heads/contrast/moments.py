@@ -91,7 +91,8 @@ def centred_regions(bag: Bag, *, by_slide: bool) -> Float32[np.ndarray, "region 
     """The region means about their slide's mean over regions; absent regions stay NaN.
 
     Not by slide, the rows come back as they are: where a bag is partly read they are centred on the training mean
-    later, because the mean of the regions that were read depends on which they were.
+    later, because the mean of the regions that were read depends on which they were. `synergy`, which tests and does
+    not predict, takes the regions that both magnifications have about their own mean (`lab.synergy.moments`).
     """
     if not by_slide:
         return bag.region_mean

@@ -234,7 +234,11 @@ def region_means(tokens: SlideTokens, mpp: float) -> Float64[np.ndarray, "region
 def centred_within(
     rows: Float[np.ndarray, "region component"], group: Int64[np.ndarray, " region"]
 ) -> Float64[np.ndarray, "region component"]:
-    """About the mean of each group; absent regions (NaN) have no say and stay absent."""
+    """About the mean of each group; absent regions (NaN) have no say and stay absent.
+
+    The contrast (`heads.contrast.moments.centred_regions`) centres on the slide too, and on the training mean where a
+    magnification is partly read. There is no factor R / (R - 1) there, because it chooses how evidence grows with R.
+    """
     there = np.isfinite(rows[:, 0])
     total = np.zeros((int(group.max()) + 1, rows.shape[1]))
     np.add.at(total, group[there], rows[there])
