@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from parfocal.cohort import CohortColumns, LabelColumns, Target
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError, as_problem
-from parfocal.files import digest8, file_digest8, provenance
+from parfocal.files import digest8, file_digest8
 from parfocal.geometry import format_mpp
 from parfocal.lab.synergy.analysis import LabelResult, SynergySettings, analyse_label
 from parfocal.lab.synergy.caveats import Nuisances, differences, near_identical, units_together, unusable_slides
@@ -26,6 +26,7 @@ from parfocal.slides import SlideIds, SlideSource, find_slides
 from parfocal.stats import holm
 from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets, with_readable_index
 from parfocal.table import some_of
+from parfocal.version import __version__
 
 __all__ = ["SynergyResult", "SynergySettings", "measure_synergy"]
 
@@ -216,7 +217,7 @@ def measure_synergy(
         out=out,
         notes=tuple(notes),
     )
-    content = {**provenance({}), "settings": described, "inputs": inputs, **result.describe()}
+    content = {"parfocal_version": __version__, "settings": described, "inputs": inputs, **result.describe()}
     write_json(out / "synergy.json", content)
     make_report(page, result.report)
     return result
