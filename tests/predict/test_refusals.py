@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import ConfigError, FormatVersionError, MismatchError, ParfocalError, StoreError
+from parfocal.heads.registry import HEADS
 from parfocal.predict import PredictSettings, fit_head, load_head, predict_slides
 
 from .scans import ENCODER, GRID, QUICK, Scanned
@@ -74,7 +76,7 @@ def test_an_arm_whose_fit_fails_is_one_line_and_no_head(
     def diverging(*_: object) -> list[object]:
         raise np.linalg.LinAlgError("Singular matrix")
 
-    monkeypatch.setattr("parfocal.evaluate.arms.fit_mean", diverging)
+    monkeypatch.setitem(HEADS.ours, "mean", replace(HEADS.get("mean"), fit=diverging))
     with pytest.raises(ParfocalError, match=r"cannot fit 5x \(2 mpp\): .* on 'red': LinAlgError: Singular matrix"):
         fit_head([scanned.store], scanned.labels, "red", "2/mean", tmp_path / "head", QUICK)
     assert not (tmp_path / "head").exists()

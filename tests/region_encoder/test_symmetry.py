@@ -7,7 +7,7 @@ from torch import Tensor
 
 from parfocal.encoders import symmetries_of_square
 from parfocal.pretrain.augment import SquareSymmetries, move_under
-from parfocal.pretrain.data import Regions
+from parfocal.region_encoder.batch import RegionBatch
 from parfocal.region_encoder.readout import EncodedRegions
 
 from .toy import DIM, MPPS, model_of, raster
@@ -81,7 +81,7 @@ def test_the_decoder_finds_a_hidden_tile_at_the_place_it_was_turned_to(picture: 
 def test_the_augmentation_of_an_invariant_encoder_does_just_that(picture: np.ndarray) -> None:
     xy, mpp = raster()
     n = 32
-    regions = Regions(
+    regions = RegionBatch(
         tiles_of(picture).expand(n, -1, -1),
         xy.expand(n, -1, -1),
         mpp.expand(n, -1),

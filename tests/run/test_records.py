@@ -23,7 +23,7 @@ WRITER = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    from parfocal.embed import FailedSlide
+    from parfocal.run import FailedSlide
     from parfocal.run.failures import update_failures
     store, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     print("ready", flush=True)

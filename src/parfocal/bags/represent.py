@@ -165,8 +165,9 @@ def represent_regions(
         ConfigError: this machine does not have the device.
     """
     settings = settings or RepresentSettings()
+    tiles = open_set(source)
     encoder = RegionEncoder.from_pretrained(model, device=find_device(settings.device), dtype=settings.precision)
-    source = seen_by(open_set(source), model, other_mpps=settings.other_mpps)
+    source = seen_by(tiles, model, other_mpps=settings.other_mpps)
     writable_folder(out)
     is_random = read_pretraining(resolve(model)).get("steps") == 0
     paths = {

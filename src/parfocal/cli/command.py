@@ -67,8 +67,9 @@ def run_command(name: str, command: Callable[..., Answer], argv: Sequence[str]) 
 
     Nested settings lose their prefix (`--mpps`, not `--grid.mpps`): a command never has two of a kind.
     """
-    # The parser would keep the line ends of an argument that goes on in the next line.
-    command.__doc__ = re.sub(r"\n {12,}(?=\S)", " ", command.__doc__ or "")
+    # The parser would keep line ends inside an argument's help; of a wrapped function it reads the inner one's text.
+    text = re.sub(r"\n {12,}(?=\S)", " ", command.__doc__ or "")
+    command.__doc__ = inspect.unwrap(command).__doc__ = text
     answer: Answer = tyro.cli(
         command,
         prog=f"parfocal {name}",
