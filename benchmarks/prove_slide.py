@@ -96,7 +96,7 @@ def main() -> None:
         device="cpu",
     )
     given.page.mkdir(parents=True, exist_ok=True)
-    found = {one: prove_encoder(given.slide, given.work, given.page, one, settings) for one in given.encoders}
+    found = {one: prove_for(given.slide, given.work, given.page, one, settings) for one in given.encoders}
     text = readme(found)
     (given.page / "README.md").write_text(text)
     print(text)

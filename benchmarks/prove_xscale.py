@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,8 @@ import torch
 from rich.table import Table
 
 from parfocal.cli.command import print_table
-from parfocal.lab.prove.baselines import read_training_sample
-from parfocal.lab.prove.controls import ask
-from parfocal.lab.prove.data import held_out_regions
+from parfocal.lab.prove.controls import show
+from parfocal.lab.prove.data import held_out_regions, read_regions, sample_parts
 from parfocal.lab.prove.gaussian import Conditional, JointMoments, principal_bases
 from parfocal.lab.prove.layout import Layout, query_of
 from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
@@ -34,6 +34,8 @@ from parfocal.lab.synthetic.conditional import RegionLaw
 from parfocal.lab.synthetic.feature_model import COARSE, FINE, FeatureModel
 from parfocal.lab.synthetic.xscale import FeatureCohort, StratSettings, draw_cohort, write_cohort
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.region_encoder.batch import RegionBatch
+from parfocal.run.events import Event, Notice
 from parfocal.store import open_set
 
 LEAST_OF_BAYES = 0.85
@@ -74,10 +76,10 @@ def _table_of_seeds(proofs: list[ProofResult]) -> Table:
     table = Table(title=f"R2, means (smallest to largest) over {len(proofs)} seeds")
     for title in ("hidden", *shown, "holds"):
         table.add_column(title, justify="left" if title == "hidden" else "right")
-    for name in [one.pattern.name for one in proofs[0].verdicts]:
+    for name in [one.name for one in proofs[0].patterns]:
         values = np.array([[proof.scores.r2(method, name) for method in shown] for proof in proofs])
         cells = [f"{own.mean():.4f} ({own.min():.4f} to {own.max():.4f})" for own in values.T]
-        held = sum(one.holds for proof in proofs for one in proof.verdicts if one.pattern.name == name)
+        held = sum(one.verdict.holds for proof in proofs for one in proof.patterns if one.name == name)
         table.add_row(name, *cells, f"{held} of {len(proofs)}")
     return table
 
@@ -88,6 +90,10 @@ def _run_seed(arguments: argparse.Namespace, seed: int) -> tuple[ProofResult, bo
 
     def tell(what: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {what}", file=sys.stderr, flush=True)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            tell(event.text)
 
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) if arguments.out is None else arguments.out / f"seed-{seed}"
@@ -124,7 +130,7 @@ def _run_seed(arguments: argparse.Namespace, seed: int) -> tuple[ProofResult, bo
             out / "store",
             out / "proof",
             ProveSettings(control_steps=arguments.control_steps, seed=seed),
-            tell=tell,
+            on_event=listen,
         )
         view = _HeldOutView(out, ProveSettings(seed=seed))
         possible = _possible(view, cohort)
@@ -144,7 +150,7 @@ def _run_seed(arguments: argparse.Namespace, seed: int) -> tuple[ProofResult, bo
         + ", ".join(f"{name} {value:.3f}" for name, value in product.items())
         + f"; the model reaches {share:.0%} of the Bayes R2"
     )
-    verdicts = {one.pattern.name: one for one in proof.verdicts}
+    verdicts = {one.name: one.verdict for one in proof.patterns}
     verdicts["whole, all magnifications"] = _all_whole(proof, seed)
     asked = [name for name in verdicts if name.startswith("whole") or name == "subtree"]
     bars = {f"{name} hidden: above B5 and B9": verdicts[name].beats_rivals for name in asked}
@@ -167,7 +173,7 @@ def _run_seed(arguments: argparse.Namespace, seed: int) -> tuple[ProofResult, bo
 def _all_whole(proof: ProofResult, seed: int) -> PatternVerdict:
     """The three whole magnifications as one pattern: each hides another one, so their sums add up."""
     scores = proof.scores
-    names = [one.pattern.name for one in proof.verdicts if one.pattern.is_cross_scale]
+    names = [one.name for one in proof.patterns if one.verdict.pattern.is_cross_scale]
     pooled = ScoreTable(scores.n_clusters)
     pooled.spread["whole"] = sum(scores.spread[name] for name in names)
     for method in scores.methods():
@@ -211,7 +217,8 @@ def _possible(view: _HeldOutView, cohort: FeatureCohort) -> ScoreTable:
     for number, pattern in enumerate(patterns_of(layout)):
         hidden = view.hidden(number, pattern)
         for name, predict in (("best", law.predict), ("linear", law.predict_linearly)):
-            predicted = view.predictor.standardise(predict(held_out.raw.tokens, ~hidden).astype(np.float32), layout)
+            tiles = torch.from_numpy(predict(held_out.raw.tokens.numpy(), ~hidden).astype(np.float32))
+            predicted = view.predictor.standardise(replace(held_out.raw, tokens=tiles))
             scores.add(name, pattern.name, predicted, held_out.target, hidden, layout, held_out.cluster)
     return scores
 
@@ -230,8 +237,7 @@ def _ceilings_table(proof: ProofResult, possible: ScoreTable) -> Table:
         "model - B5",
     ):
         table.add_column(title, justify="left" if title == "hidden" else "right")
-    for verdict in proof.verdicts:
-        name = verdict.pattern.name
+    for name in [one.name for one in proof.patterns]:
         model, b5 = (proof.scores.r2(one, name) for one in ("model", "B5"))
         linear, best = (possible.r2(one, name) for one in ("linear", "best"))
         values = (model, b5, linear, best, best - linear, best - b5, model - b5)
@@ -244,11 +250,14 @@ def _product_r2(view: _HeldOutView, cohort: FeatureCohort) -> dict[str, float]:
     subject, layout, predictor, held_out = view.subject, view.layout, view.predictor, view.held_out
     pattern = next(one for one in patterns_of(layout) if one.name == f"whole {FINE:g}")
     hidden = draw_hidden(pattern, layout, held_out.present, rate=(0.3, 0.75), seed=0)
-    mean, _ = predictor.predict(ask(held_out.raw, hidden))
-    sample = read_training_sample(subject.cache, subject.split, layout, predictor.standardise, most=8000, seed=0)
-    bases = principal_bases(sample.tokens, sample.present, layout, n_predictors=layout.dim, n_targets=layout.dim)
+    mean, _ = predictor.predict(show(held_out.raw, hidden), hidden)
+    training = subject.split.training
+    sample = sample_parts(training, 8000, np.random.default_rng([0, 1]))
+    regions = RegionBatch.join(list(read_regions(subject.cache, training, sample, layout)))
+    tokens, present = predictor.standardise(regions), regions.present.numpy()
+    bases = principal_bases(tokens, present, layout, n_predictors=layout.dim, n_targets=layout.dim)
     moments = JointMoments(layout, bases)
-    moments.add(sample.tokens, sample.present)
+    moments.add(tokens, present)
     query = query_of(held_out.target, held_out.present, hidden, held_out.slide_mean)
     linear = Conditional(bases, moments.covariance(), ridge=1.0).predict(query, layout)
     fine, coarse = layout.level == len(layout.mpps) - 1, layout.level == 0
@@ -258,9 +267,10 @@ def _product_r2(view: _HeldOutView, cohort: FeatureCohort) -> dict[str, float]:
     def component(standardised: np.ndarray) -> np.ndarray:
         return cohort.space.component(standardised[:, fine].astype(np.float64) * scale + offset, FINE, "product")
 
-    truth = cohort.space.component(held_out.raw.tokens[:, fine].astype(np.float64), FINE, "product")
+    raw = held_out.raw.tokens.numpy().astype(np.float64)
+    truth = cohort.space.component(raw[:, fine], FINE, "product")
     model = cohort.space.model
-    seen = held_out.raw.tokens[:, coarse].astype(np.float64)
+    seen = raw[:, coarse]
     signs = [np.tanh(model.separation_h / 2 * cohort.space.component(seen, COARSE, factor)) for factor in ("h1", "h2")]
     bayes = np.broadcast_to(model.size_product / 2 * signs[0] * signs[1], truth.shape)
     spread = np.square(truth).sum()
