@@ -43,7 +43,7 @@ def main() -> None:
             folder = Path(temporary)
             write_cohort(folder, number, arguments.needles, arguments.shift)
             result = evaluate_arms(
-                [folder / "store"], folder / "labels.csv", [Target("needles")], folder / "out", settings
+                [folder / "store"], folder / "labels.csv", [Target(name="needles")], folder / "out", settings
             ).targets["needles"]
         line = []
         for run in result.runs:

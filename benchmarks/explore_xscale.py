@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
+from parfocal.cohort import LabelColumns
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.heads import ProbeSettings
 from parfocal.lab.explore.run import ExploreSettings, explore_designs
 from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
+from parfocal.run.events import Event, Progress, warn_of
 
 DESIGNS = Path(__file__).resolve().parents[1] / "studies"
 # Smaller than the default cohort, for two cores: 32 features in place of 128, 32 regions a slide in place of 64. The
@@ -32,8 +34,12 @@ PROBES = ProbeSettings(inner_folds=3, attention_validation=1)
 KEPT = ("report.html", "results.csv", "cells.csv", "effects.csv", "results.json")
 
 
-def tell(done: int, total: int, last: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {done} of {total} runs are done; {last}", file=sys.stderr, flush=True)
+def tell(event: Event) -> None:
+    if isinstance(event, Progress):
+        done = f"{event.done} of {event.total} runs are done; {event.item}"
+        print(f"{time.strftime('%H:%M:%S')} {done}", file=sys.stderr, flush=True)
+    else:
+        warn_of(event)
 
 
 def on_xscale(work: Path, workers: int, design: str) -> Path:
@@ -49,8 +55,8 @@ def on_xscale(work: Path, workers: int, design: str) -> Path:
         settings,
         labels=store / "labels.csv",
         target="pairing",
-        group="patient",
-        progress=tell,
+        columns=LabelColumns(group="patient"),
+        on_event=tell,
     )
     return out
 
@@ -60,7 +66,7 @@ def on_slide(work: Path, slide: Path, encoder: str, workers: int) -> Path:
     embed_slides([slide], store, EmbedSettings(encoder=encoder))
     settings = ExploreSettings(workers=workers, device=("cpu",))
     out = work / f"explored-{encoder}"
-    explore_designs(DESIGNS / "design-colon.yaml", store, out, settings, progress=tell)
+    explore_designs(DESIGNS / "design-colon.yaml", store, out, settings, on_event=tell)
     return out
 
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from parfocal.bags import RepresentSettings, represent_regions
-from parfocal.cohort import LabelColumns, Target
+from parfocal.cohort import CohortColumns, Target
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
@@ -69,11 +69,10 @@ def main() -> int:
     result = evaluate_arms(
         [tiles.path, *(one.path for one in made.sets)],
         out / "labels.csv",
-        [Target("tumour", positive="tumour")],
+        [Target(name="tumour", positive="tumour")],
         out / "report",
         EvaluateSettings(scheme="leave-one-group-out"),
-        columns=LabelColumns(group="case"),
-        count="slide",
+        columns=CohortColumns(group="case", count="slide"),
     )
     for run in result.targets["tumour"].runs:
         print(f"{run.interval.estimate:.2f} ({run.interval.low:.2f} to {run.interval.high:.2f})  {run.arm.label}")

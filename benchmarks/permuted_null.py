@@ -20,7 +20,15 @@ from parfocal.heads import ProbeSettings
 from parfocal.lab.synthetic.feature_model import FeatureModel
 from parfocal.lab.synthetic.xscale import StratSettings, draw_cohort, write_cohort
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.run.events import Event, Progress, warn_of
 from parfocal.store import open_set
+
+
+def tell(event: Event) -> None:
+    if isinstance(event, Progress):
+        print(f"{event.done} of {event.total}: {event.item}", file=sys.stderr, flush=True)
+    else:
+        warn_of(event)
 
 
 def main() -> int:
@@ -62,7 +70,7 @@ def main() -> int:
                 arms=tuple(arguments.arms),
                 probes=ProbeSettings(inner_folds=3, attention_validation=1),
             ),
-            progress=lambda done, total, what: print(f"{done} of {total}: {what}", file=sys.stderr, flush=True),
+            on_event=tell,
         )
     print(f"{arguments.slides} slides, {len(targets)} permutations, five folds; mean AUC over permutations (its s.e.)")
     worst = 0.0
