@@ -258,7 +258,7 @@ def bag_of(slides: list[SlideTokens], mpp: float) -> Bag:
     )
 
 
-def means(tiles: EmbeddingSet, slides: list[str]) -> list[Bag]:
+def means(tiles: EmbeddingSet, slides: list[str]) -> tuple[Bag, ...]:
     return read_bags(tiles, slides, most_instances=1)
 
 

@@ -52,13 +52,14 @@ def main() -> None:
 
 def embed_one(path: Path) -> None:
     """Embed a slide here; print regions, tiles, seconds, and the peak in MiB after a quarter of it and at the end."""
-    from parfocal.embed import EmbedSettings, Event, TilesDone, embed_slides
+    from parfocal.embed import EmbedSettings, embed_slides
+    from parfocal.run.events import Event, Progress
 
     quarter = 0.0
 
     def look(event: Event) -> None:
         nonlocal quarter
-        if isinstance(event, TilesDone) and event.done <= event.total / 4:
+        if isinstance(event, Progress) and event.stage == "tiles" and event.done <= (event.total or 0) / 4:
             quarter = _peak_mib()
 
     started = time.monotonic()

@@ -136,7 +136,9 @@ def main() -> None:
             f"{floor / taken:.0%} of the floor's speed)"
         )
         for name, memory in (("files", 0), ("memory", 1 << 12)):
-            whole = settings.model_copy(update={"cache_mib": memory, "log_every": arguments.steps - 2, "workers": 1})
+            whole = settings.model_copy(
+                update={"cache_mib": memory, "log_every": arguments.steps - 2, "read_threads": 1}
+            )
             out = Path(folder) / f"model-{name}"
             taken = seconds(lambda whole=whole, out=out: pretrain_encoder(tiles, out, whole))
             row = read_metrics(out / "metrics.csv")[0]

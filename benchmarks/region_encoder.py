@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from parfocal.pretrain import PretrainSettings
-from parfocal.pretrain.data import Regions, RegionStream, SlideCache
+from parfocal.pretrain.data import RegionStream, SlideCache
 from parfocal.pretrain.holdout import split_set
 from parfocal.pretrain.masks import Masks, draw_masks
 from parfocal.pretrain.optimiser import new_optimizer
@@ -29,6 +29,7 @@ from parfocal.pretrain.setup import new_order, take_statistics
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionEncoderConfig, RegionModel
 from parfocal.region_encoder.attention import linear
+from parfocal.region_encoder.batch import RegionBatch
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 ABSENT = (0.0, 0.3, 0.75)
@@ -152,7 +153,7 @@ def training(config: RegionEncoderConfig, dtype: torch.dtype, *, batch: int, rep
         stream = RegionStream(new_order(tiles, split, settings, rank=0, world=1), cache, workers=0)
         operations = 0.0
 
-        def read() -> Iterator[tuple[Regions, Masks, bool]]:
+        def read() -> Iterator[tuple[RegionBatch, Masks, bool]]:
             for number, regions in enumerate(stream.batches(0, _TRAINING_STEPS)):
                 generator = torch.Generator().manual_seed(number)
                 masks = draw_masks(

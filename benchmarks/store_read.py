@@ -28,7 +28,7 @@ def main() -> None:
         print(f"{'layout':<34}{'MiB':>8}{'all ms':>10}{'region ms':>11}{'write ms':>10}")
         for dtype in ("float32", "float16"):
             rows = rng.normal(size=(arguments.rows, arguments.dim)).astype(dtype)
-            ours = chunk_rows(*rows.shape, rows.dtype.itemsize)
+            ours = chunk_rows(len(rows), arguments.dim, rows.dtype.itemsize)
             for name, chunks in (
                 ("one row (TRIDENT)", (1, arguments.dim)),
                 (f"{ours} rows, 1 MiB (ours)", (ours, arguments.dim)),
