@@ -16,7 +16,7 @@ ifeq ($(T),)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 else
 	$(BIN)/python -m pytest $(T)
 endif
