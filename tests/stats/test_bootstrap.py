@@ -111,3 +111,16 @@ def test_draws_as_weights_give_the_interval_of_drawn_cases() -> None:
     assert (draws.weight[:, ::2] == draws.weight[:, 1::2]).all()
     assert (draws.weight[:, :24].sum(axis=1) == 24).all()
     assert len(draws.spared) == 30
+
+
+def test_sums_in_another_order_are_ties_and_move_no_end() -> None:
+    # Few patients are often drawn as they are; whether such a draw equals the estimate must not hang on rounding.
+    values = np.random.default_rng(7).normal(size=6)
+
+    def ends(scale: float) -> Interval:
+        rng = np.random.default_rng(8)
+        statistic = lambda drawn: float((values[drawn] * scale).sum() / scale / len(drawn))  # noqa: E731
+        return patient_bootstrap(statistic, np.arange(6), rng=rng, draws=200)
+
+    reference, others = ends(1.0), [ends(scale) for scale in (3.0, 0.1, 7.7, 1e3)]
+    assert all((one.low, one.high) == pytest.approx((reference.low, reference.high), abs=1e-12) for one in others)

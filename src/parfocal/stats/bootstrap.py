@@ -141,8 +141,10 @@ def _pools(
 def _bca_ends(
     estimate: float, drawn: Shaped[np.ndarray, "draw"], left_out: Shaped[np.ndarray, "patient"], level: float
 ) -> tuple[float, float]:
-    # Half of the ties count as below: an AUC takes few values on few patients. Kept off 0 and 1, where z is infinite.
-    below = (drawn < estimate).mean() + (drawn == estimate).mean() / 2
+    # Half of the ties count as below: an AUC takes few values on few patients, and sums in another order are no other
+    # value. Kept off 0 and 1, where z is infinite.
+    is_tie = np.isclose(drawn, estimate, rtol=1e-9, atol=1e-12)
+    below = (~is_tie & (drawn < estimate)).mean() + is_tie.mean() / 2
     bias = float(stats.norm.ppf(np.clip(below, 1 / (len(drawn) + 1), len(drawn) / (len(drawn) + 1))))
     pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
     spread = float((pull**2).sum())
