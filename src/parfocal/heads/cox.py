@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from parfocal.cohort import Column
+from parfocal.heads.newton import minimise
 
 __all__ = ["fit_cox", "partial_likelihood", "partial_slope"]
 
-_STEPS = 50
 _TOLERANCE = 1e-8
 
 
@@ -83,31 +83,14 @@ def fit_cox(
     event = column.event[ties.order].astype(np.float64)
     share = share / np.maximum((share * event).sum(axis=1, keepdims=True), 1e-300)
     share = np.where((weight @ column.event.astype(np.float64) > 0)[:, None], share, 0.0)
-    n_problems, dim = len(weight), x.shape[2]
-    coefficient, eta = np.zeros((n_problems, dim)), np.zeros(share.shape)
-    loss = _objective(eta, share, event, ties, coefficient, penalty)
-    for _ in range(_STEPS):
-        gradient, hessian = _derivatives(x, eta, share, event, ties)
-        gradient += penalty[:, None] * coefficient
-        if np.abs(gradient).max() < _TOLERANCE:
-            break
-        hessian[:, np.arange(dim), np.arange(dim)] += penalty[:, None]
-        step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        move = np.matmul(x, step[:, :, None])[:, :, 0]
-        size = np.ones((n_problems, 1))
-        for _ in range(20):
-            trial = _objective(eta - size * move, share, event, ties, coefficient - size * step, penalty)
-            worse = trial > loss + 1e-12
-            if not worse.any():
-                break
-            size[worse] /= 2
-        size[trial > loss + 1e-12] = 0
-        coefficient -= size * step
-        eta -= size * move
-        loss = np.minimum(trial, loss)
-        if np.abs(size * step).max() < _TOLERANCE:
-            break
-    return np.concatenate([coefficient, np.zeros((n_problems, 1))], axis=1)
+    coefficient = minimise(
+        x,
+        np.repeat(penalty[:, None], x.shape[2], axis=1),
+        lambda eta: -_likelihood(eta, share, event, ties),
+        lambda eta: _derivatives(x, eta, share, event, ties),
+        tolerance=_TOLERANCE,
+    )
+    return np.concatenate([coefficient, np.zeros((len(weight), 1))], axis=1)
 
 
 def _likelihood(
@@ -172,16 +155,3 @@ def _highest(
     highest = np.where(share > 0, eta, -np.inf).max(axis=1, keepdims=True)
     finite: Float64[np.ndarray, "problem 1"] = np.where(np.isfinite(highest), highest, 0.0)
     return finite
-
-
-def _objective(
-    eta: np.ndarray,
-    share: np.ndarray,
-    event: np.ndarray,
-    ties: _Order,
-    coefficient: np.ndarray,
-    penalty: np.ndarray,
-) -> Float64[np.ndarray, " problem"]:
-    ridge = 0.5 * penalty * (coefficient**2).sum(axis=1)
-    total: Float64[np.ndarray, " problem"] = ridge - _likelihood(eta, share, event, ties)
-    return total

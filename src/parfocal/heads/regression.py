@@ -1,7 +1,5 @@
 """One regression for every family of column: logistic, linear, or of hazards; many small problems at once.
 
-Many small ridge-penalised logistic regressions at once, by Newton's method.
-
 Cross-validation inside every training fold needs thousands of fits of a few dozen cases; one by one they would take
 longer than everything else. Here a stack of problems shares each step.
 """
@@ -11,11 +9,11 @@ from jaxtyping import Float, Float64
 
 from parfocal.cohort import Column
 from parfocal.heads.cox import fit_cox
+from parfocal.heads.newton import minimise
 from parfocal.stats.regression import Ridge
 
 __all__ = ["fit_column", "fit_linear", "fit_logistic", "fit_nonnegative", "predict_column", "row_space"]
 
-_STEPS = 50
 _TOLERANCE = 1e-7
 
 
@@ -35,53 +33,23 @@ def fit_logistic(
         weight: of each case in each problem; 0 leaves it out.
         penalty: above 0.
     """
-    n_problems, n_cases = weight.shape
     x = np.concatenate([features, np.ones((*features.shape[:2], 1))], axis=2).astype(np.float64)
     share = weight / weight.sum(axis=1, keepdims=True)  # (problem, case)
     ridge = np.repeat(penalty[:, None], x.shape[2], axis=1)
     # A trace of penalty keeps the intercept finite where a problem holds one class.
     ridge[:, -1] = 1e-6
-    coefficient = np.zeros((n_problems, x.shape[2]))
-    logit = np.zeros((n_problems, n_cases))
-    loss = _objective(logit, label, share, coefficient, ridge)
-    for _ in range(_STEPS):
-        probability = _sigmoid(logit)
-        gradient = np.matmul((share * (probability - label))[:, None], x)[:, 0] + ridge * coefficient
-        if np.abs(gradient).max() < _TOLERANCE:
-            break
+
+    def loss_of(logit: np.ndarray) -> np.ndarray:
+        loss: np.ndarray = (share * (np.logaddexp(0, logit) - logit * label)).sum(axis=1)
+        return loss
+
+    def derivatives_of(logit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probability = 0.5 * (1 + np.tanh(0.5 * logit))
+        gradient = np.matmul((share * (probability - label))[:, None], x)[:, 0]
         curvature = share * np.maximum(probability * (1 - probability), 1e-10)
-        hessian = np.matmul((x * curvature[:, :, None]).transpose(0, 2, 1), x)
-        index = np.arange(x.shape[2])
-        hessian[:, index, index] += ridge
-        step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        move = np.matmul(x, step[:, :, None])[:, :, 0]
-        # Halve the step of a problem until it improves: with separable classes a full step can overshoot.
-        size = np.ones((n_problems, 1))
-        for _ in range(20):
-            trial = _objective(logit - size * move, label, share, coefficient - size * step, ridge)
-            worse = trial > loss + 1e-12
-            if not worse.any():
-                break
-            size[worse] /= 2
-        size[trial > loss + 1e-12] = 0
-        coefficient -= size * step
-        logit -= size * move
-        loss = np.minimum(trial, loss)
-        if np.abs(size * step).max() < _TOLERANCE:
-            break
-    return coefficient
+        return gradient, np.matmul((x * curvature[:, :, None]).transpose(0, 2, 1), x)
 
-
-def _sigmoid(logit: Float64[np.ndarray, "problem case"]) -> Float64[np.ndarray, "problem case"]:
-    return 0.5 * (1 + np.tanh(0.5 * logit))
-
-
-def _objective(
-    logit: np.ndarray, label: np.ndarray, share: np.ndarray, coefficient: np.ndarray, ridge: np.ndarray
-) -> Float64[np.ndarray, " problem"]:
-    loss = (share * (np.logaddexp(0, logit) - logit * label)).sum(axis=1)
-    total: Float64[np.ndarray, " problem"] = loss + 0.5 * (ridge * coefficient**2).sum(axis=1)
-    return total
+    return minimise(x, ridge, loss_of, derivatives_of, tolerance=_TOLERANCE)
 
 
 def fit_column(
