@@ -12,8 +12,6 @@ from parfocal.errors import ConfigError, ParfocalDeprecationWarning
 from parfocal.files import file_digest8
 from parfocal.geometry import format_mpp, whole_ratio
 
-__all__ = ["WAYS_TO_TISSUE", "Devices", "GridConfig", "Settings", "first_problem", "parse_yaml", "read_yaml", "renamed"]
-
 WAYS_TO_TISSUE = ("default", "otsu", "none")
 """The ways to find tissue that need no file."""
 

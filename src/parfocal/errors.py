@@ -6,25 +6,6 @@ Wrong arguments from a caller stay `ValueError` and `TypeError`.
 
 from parfocal.terminal import printable
 
-__all__ = [
-    "CalibrationError",
-    "ClosedSlideError",
-    "ConfigError",
-    "EncoderError",
-    "FormatVersionError",
-    "MismatchError",
-    "NotFiniteError",
-    "ParfocalDeprecationWarning",
-    "ParfocalError",
-    "ParfocalWarning",
-    "PluginError",
-    "ResolutionError",
-    "SlideError",
-    "StoreError",
-    "UnreadableSlideError",
-    "as_problem",
-]
-
 
 class ParfocalError(Exception):
     """Anything that parfocal itself refuses; its text is one message for a person."""

@@ -24,25 +24,6 @@ from typing import Any
 from parfocal.errors import StoreError
 from parfocal.version import __version__
 
-__all__ = [
-    "canonical_json",
-    "check_permission",
-    "digest8",
-    "file_digest8",
-    "file_fingerprint",
-    "no_space",
-    "original_cell",
-    "provenance",
-    "read_csv",
-    "remove_leftovers",
-    "safe_cell",
-    "sweep_leftovers",
-    "writable_folder",
-    "write_csv",
-    "writer_name",
-    "writing",
-]
-
 _TEMPORARY = ".partial-"
 _WRITER = re.compile(r"\.partial-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<birth>\d+)-[0-9a-f]{8}")
 _LONGEST_STEM = 150

@@ -15,8 +15,6 @@ from typing import Any
 
 from parfocal.errors import ParfocalDeprecationWarning
 
-__all__ = ["call_as", "former_name", "watch_imports"]
-
 _GOES_WITH = "0.3"
 
 # A module of before, and where its names are now.

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["Box", "format_mpp", "to_l0px", "whole_ratio"]
-
 
 @dataclass(frozen=True)
 class Box:

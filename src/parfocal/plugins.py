@@ -21,8 +21,6 @@ from typing import Any, Generic, TypeVar
 
 from parfocal.errors import ParfocalError, PluginError, as_problem
 
-__all__ = ["Origin", "Plugin", "Registry"]
-
 
 @dataclass(frozen=True)
 class Origin:

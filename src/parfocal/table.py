@@ -21,8 +21,6 @@ from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.files import original_cell
 from parfocal.terminal import printable
 
-__all__ = ["Table", "TableRow", "one_line", "read_lines", "read_table", "some_of"]
-
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # The longest first: the mark of UTF-32 begins with that of UTF-16.
 _MARKS = (

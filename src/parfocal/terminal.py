@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["printable"]
-
 # C0 and C1 controls and DEL start escape sequences or move the cursor; marks of direction turn text around; the last
 # range stands for bytes of a file's name that are no UTF-8, which no stream can encode.
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -12,8 +12,6 @@ from parfocal.errors import ParfocalWarning
 from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, LeftOut
 
-__all__ = ["Bag", "own_names", "read_bags"]
-
 
 @dataclass(frozen=True, eq=False)
 class Bag:

@@ -17,8 +17,6 @@ from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, SlideTokens
 
-__all__ = ["PARENTS", "PLACED", "Derived", "derive", "derived_names", "find_parents", "mean_of_cells", "pseudo_name"]
-
 PARENTS, PLACED = "parents", "tiles in place"
 # Stored centres are float32, and a tile on the border of two cells belongs to the right or the lower one on every
 # machine.

@@ -42,8 +42,6 @@ from parfocal.store import (
     write_tokens,
 )
 
-__all__ = ["RepresentSettings", "RepresentSummary", "represent_regions", "seen_by"]
-
 
 def seen_by(source: EmbeddingSet, model: str | Path, *, other_mpps: bool = False) -> EmbeddingSet:
     """The set with the magnifications that a model was told to see in its pretraining; all where it was told none.

@@ -21,8 +21,6 @@ from parfocal.cli.lines import say, tell, write_out
 from parfocal.run import FailedSlide
 from parfocal.terminal import printable
 
-__all__ = ["Answer", "Output", "failed_lines", "help_text", "print_table", "run_command"]
-
 Output = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="PATH")]
 """Where a command writes: `-o PATH` or `--output PATH`."""
 

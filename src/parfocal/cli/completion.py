@@ -10,8 +10,6 @@ from parfocal.cli.command import Answer
 from parfocal.cli.help import stored_help
 from parfocal.cli.reference import help_of
 
-__all__ = ["completion", "completion_script"]
-
 _ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
 _SCRIPT = """\
 _parfocal() {{

@@ -6,8 +6,6 @@ from parfocal.cli.command import Answer, Output
 from parfocal.lab.demo import DemoSettings, run_demo
 from parfocal.run.progress import Bars
 
-__all__ = ["demo"]
-
 _SETTINGS = DemoSettings()
 
 

@@ -11,8 +11,6 @@ from parfocal.embed.summary import no_tissue_line, summary_counts
 from parfocal.errors import ConfigError
 from parfocal.run.progress import Bars
 
-__all__ = ["embed"]
-
 _SETTINGS = EmbedSettings(workers=1)
 
 

@@ -8,8 +8,6 @@ from parfocal.cli.command import Answer
 from parfocal.encoders import available_encoders
 from parfocal.geometry import format_mpp
 
-__all__ = ["encoder_table", "encoders"]
-
 
 def encoders() -> Answer:
     """List the tile encoders that have a name, what each needs, and whether that is here.

@@ -16,8 +16,6 @@ from parfocal.evaluate import EvaluateResult, EvaluateSettings, evaluate_arms
 from parfocal.report import Field, show_interval, terminal_table
 from parfocal.run.progress import Bars
 
-__all__ = ["evaluate"]
-
 _TARGET, _COLUMNS, _SETTINGS = TargetSettings(), CohortColumns(), EvaluateSettings()
 
 

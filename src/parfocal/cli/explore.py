@@ -13,8 +13,6 @@ from parfocal.lab.explore.run import ExploreResult, ExploreSettings, explore_des
 from parfocal.report.writer import Field, terminal_table
 from parfocal.run.progress import Bars
 
-__all__ = ["explore"]
-
 _COLUMNS, _SETTINGS = LabelColumns(), ExploreSettings()
 
 

@@ -5,8 +5,6 @@ from tyro.conf import Positional
 from parfocal.cli.command import Answer, Output
 from parfocal.region_encoder import export_model as write_model
 
-__all__ = ["export_model"]
-
 
 def export_model(model: Positional[str], output: Output) -> Answer:
     """Write a MODEL as one file that runs wherever torch runs, without parfocal.

@@ -13,8 +13,6 @@ from parfocal.heads import is_at_edge
 from parfocal.predict import FitSettings, Head, fit_head, fit_sentences, fit_study, is_study, outside_sentence
 from parfocal.run.progress import Bars
 
-__all__ = ["fit"]
-
 _TARGET, _COLUMNS, _SETTINGS = TargetSettings(), LabelColumns(), FitSettings()
 _EXAMPLE = "parfocal fit store --labels labels.csv --target msi --group patient --arm concat -o head"
 

@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from shutil import get_terminal_size
 
-__all__ = ["stored_help"]
-
 # In an installed package, and in a checkout.
 _PAGES = (Path(__file__).with_name("cli.md"), Path(__file__).parents[3] / "docs" / "cli.md")
 

@@ -11,8 +11,6 @@ from parfocal.geometry import format_mpp
 from parfocal.run.progress import Bars
 from parfocal.store import FeatureSettings, IndexSummary, index_features
 
-__all__ = ["index"]
-
 _SETTINGS = FeatureSettings()
 
 

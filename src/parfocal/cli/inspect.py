@@ -12,8 +12,6 @@ from parfocal.geometry import format_mpp
 from parfocal.regions import SlideReport, inspect_slides
 from parfocal.slides import SlideIds, check_slide_mpp, find_slides
 
-__all__ = ["inspect"]
-
 _GRID = GridConfig()
 
 

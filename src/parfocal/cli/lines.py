@@ -6,8 +6,6 @@ from contextlib import suppress
 
 from parfocal.terminal import printable
 
-__all__ = ["discard_output", "say", "tell", "write_out"]
-
 
 def say(*lines: object) -> None:
     """Print lines of data to stdout."""

@@ -10,8 +10,6 @@ from parfocal.errors import ConfigError
 from parfocal.predict import PredictSettings, outside_sentence, predict_slides
 from parfocal.run.progress import Bars
 
-__all__ = ["predict"]
-
 _SETTINGS = PredictSettings(workers=1)
 
 

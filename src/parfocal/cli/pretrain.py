@@ -12,8 +12,6 @@ from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.run.progress import Bars
 from parfocal.store import open_set
 
-__all__ = ["pretrain"]
-
 _COLUMNS, _SETTINGS = LabelColumns(), PretrainSettings()
 
 

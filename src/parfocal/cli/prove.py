@@ -9,8 +9,6 @@ from parfocal.lab.prove.result import summary_table
 from parfocal.lab.prove.run import ProveSettings, prove_encoder
 from parfocal.run.progress import Bars
 
-__all__ = ["prove"]
-
 _SETTINGS = ProveSettings()
 
 

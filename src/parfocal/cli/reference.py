@@ -10,8 +10,6 @@ from unittest.mock import patch
 
 from parfocal.cli import COMMANDS, call
 
-__all__ = ["help_of", "reference_page"]
-
 _WIDTH = 100
 
 

@@ -9,8 +9,6 @@ from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.run.progress import Bars
 
-__all__ = ["represent"]
-
 _SETTINGS = RepresentSettings()
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["leave_threads", "stoppable"]
-
 _MOMENT_SECONDS = 0.05
 
 

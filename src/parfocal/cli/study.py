@@ -16,8 +16,6 @@ from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
 from parfocal.study import StudyPlan, TilesPlan, plan_study, read_study, run_study
 
-__all__ = ["study"]
-
 
 def study(
     file: Positional[str],

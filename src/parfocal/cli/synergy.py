@@ -11,8 +11,6 @@ from parfocal.lab.synergy.run import SynergySettings, measure_synergy
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
 
-__all__ = ["synergy"]
-
 _COLUMNS, _SETTINGS = LabelColumns(), SynergySettings()
 
 

@@ -27,8 +27,6 @@ from parfocal.cohort.words import (
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.table import some_of
 
-__all__ = ["MOST_CLASSES", "outcome_as", "outcome_of"]
-
 MOST_CLASSES = 6
 """More different values than these are a measurement, or names."""
 _LONG_CODE = 6

@@ -18,8 +18,6 @@ from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.table import some_of
 from parfocal.terminal import printable
 
-__all__ = ["Cohort", "cohort_of", "read_cohort", "read_test_cohort"]
-
 _FEWEST_GROUPS = 3
 
 

@@ -11,8 +11,6 @@ from parfocal.slides.folders import PICTURE_SUFFIXES, SLIDE_SUFFIXES
 from parfocal.table import some_of
 from parfocal.terminal import printable
 
-__all__ = ["match_slides"]
-
 _OF_FEATURES = (".h5", ".hdf5", ".zarr", ".pt", ".pth", ".npy", ".npz", ".pkl", ".safetensors", ".isyntax", ".vsi")
 _SUFFIXES = (*sorted(SLIDE_SUFFIXES | PICTURE_SUFFIXES), *_OF_FEATURES)
 

@@ -20,8 +20,6 @@ from jaxtyping import Bool, Float64, Int64
 
 from parfocal.cohort.words import number_of, word_of
 
-__all__ = ["Column", "Family", "Outcome", "OutcomeKind", "happened", "said_as_words", "strata"]
-
 # cBioPortal writes 1:DECEASED and 0:LIVING; the number counts, and a word that says the reverse makes it neither.
 _NUMBERED = re.compile(r"([01])\s*:\s*(.+)")
 _YES = frozenset({"true", "yes", "dead", "deceased", "died", "event", "progressed", "recurred", "relapsed"})

@@ -8,8 +8,6 @@ from parfocal.errors import ConfigError
 from parfocal.table import some_of
 from parfocal.terminal import printable
 
-__all__ = ["PatientRule", "patient_rule"]
-
 _TCGA = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}", re.IGNORECASE)
 
 

@@ -14,8 +14,6 @@ from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.table import Table, TableRow, one_line, read_table, some_of
 from parfocal.terminal import printable
 
-__all__ = ["LabelledSlides", "matched", "one_site_each", "read_groups", "read_labels"]
-
 
 @dataclass(frozen=True, eq=False)
 class LabelledSlides:

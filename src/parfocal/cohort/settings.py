@@ -8,8 +8,6 @@ from parfocal.cohort.outcome import OutcomeKind
 from parfocal.cohort.words import class_name
 from parfocal.config import Settings, renamed
 
-__all__ = ["AskedKind", "CohortColumns", "CountedBy", "LabelColumns", "Target", "TargetSettings"]
-
 AskedKind = Literal["auto", OutcomeKind]
 CountedBy = Literal["group", "slide"]
 

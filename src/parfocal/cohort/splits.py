@@ -18,8 +18,6 @@ from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.files import write_csv
 from parfocal.table import read_table, some_of
 
-__all__ = ["Fold", "Scheme", "Splits", "deal_folds", "make_splits", "read_splits", "whole_fold", "write_splits"]
-
 
 @dataclass(frozen=True, eq=False)
 class Fold:

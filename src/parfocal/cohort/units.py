@@ -7,8 +7,6 @@ from jaxtyping import Float64, Int64
 
 from parfocal.cohort.labels import Cohort
 
-__all__ = ["Units", "units"]
-
 
 @dataclass(frozen=True, eq=False)
 class Units:

@@ -15,23 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from parfocal.errors import ConfigError
 
-__all__ = [
-    "MISSING",
-    "check_spelling",
-    "class_key",
-    "class_name",
-    "decimal_points",
-    "id_key",
-    "may_be_class",
-    "missing_words",
-    "number_hint",
-    "number_of",
-    "number_then_name",
-    "show_words",
-    "spreadsheet_damage",
-    "word_of",
-]
-
 _PHRASES = (
     "unknown", "not available", "not applicable", "not evaluated", "not reported", "not assessed", "not determined",
     "not known", "not specified", "not recorded", "not provided", "not allowed to collect", "not requested",

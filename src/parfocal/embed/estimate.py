@@ -26,8 +26,6 @@ from parfocal.run.jobs import attempt
 from parfocal.run.processes import Tell, check_workers
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
 
-__all__ = ["RunEstimate", "SlideEstimate", "estimate_run", "estimate_table"]
-
 # Bytes of a tile beside its row: coords, region number, centre.
 _PLACE_BYTES = 16 + 4 + 8
 # Empty HDF5 structures and attributes of a file.

@@ -31,8 +31,6 @@ from parfocal.store.layout import (
 )
 from parfocal.store.set import done_slides
 
-__all__ = ["kept_slide", "slides_with_other_ids"]
-
 
 def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
     """What the store has of a slide that is done; None for one that is not.

@@ -31,8 +31,6 @@ from parfocal.slides import SlideSource, check_slide_mpp, find_slides
 from parfocal.store.create import create_set
 from parfocal.store.layout import index_path
 
-__all__ = ["create_embedding_set", "embed_slides"]
-
 
 def embed_slides(
     inputs: Sequence[Path | str], store: Path, settings: EmbedSettings, *, on_event: OnEvent | None = None

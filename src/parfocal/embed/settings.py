@@ -13,18 +13,6 @@ from parfocal.geometry import format_mpp
 from parfocal.slides import SlideIds, SlideSource
 from parfocal.store.files import RowDtype
 
-__all__ = [
-    "EmbedSettings",
-    "RowChoices",
-    "SlideReading",
-    "SlideSettings",
-    "asked_mpp",
-    "asked_scan",
-    "load_encoders",
-    "row_settings",
-    "set_name",
-]
-
 
 class SlideReading(Settings):
     """How slides are read while they are embedded."""

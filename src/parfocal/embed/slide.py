@@ -29,8 +29,6 @@ from parfocal.store.fingerprint import fingerprinting
 from parfocal.store.layout import index_path
 from parfocal.store.write import SlideWriter
 
-__all__ = ["JobResult", "OnTiles", "batches", "embed_slide", "open_source", "run_job"]
-
 OnTiles = Callable[[int, int], None]
 """Told how many tiles of the slide are done, and how many it has."""
 

@@ -11,8 +11,6 @@ from rich.table import Table
 from parfocal.geometry import format_mpp
 from parfocal.run.failures import NOT_TRIED, FailedSlide, exit_status
 
-__all__ = ["EmbedSummary", "EmbeddedSlide", "no_tissue_line", "summary_counts", "summary_table", "tile_counts"]
-
 
 @dataclass(frozen=True)
 class EmbeddedSlide:

@@ -11,8 +11,6 @@ from parfocal.run.failures import FailedSlide
 from parfocal.run.processes import CannotStartError, Death, Tell, run_crew, share_cores
 from parfocal.slides import SlideSource
 
-__all__ = ["SlideWork", "each_slide"]
-
 Result = TypeVar("Result")
 
 SlideWork = Callable[[Mapping[float, TileEncoder]], Callable[[SlideSource, Tell], Result]]

@@ -11,16 +11,6 @@ from parfocal.errors import EncoderError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp
 
-__all__ = [
-    "EncoderInfo",
-    "Symmetry",
-    "TileEncoder",
-    "check_rows",
-    "check_tiles",
-    "check_trained_mpps",
-    "symmetries_of_square",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:

@@ -29,8 +29,6 @@ from torch.export.pt2_archive import PT2ArchiveReader
 from parfocal.encoders.spec import first_line
 from parfocal.errors import EncoderError
 
-__all__ = ["load_exported", "load_torchscript"]
-
 # What torch.export.save writes: since 2.8 below the archive's own folder, before at its root.
 _PLAIN = re.compile(r"archive_format|archive_version|byteorder|version|\.data/\w+|(extra|extra_files)/.+")
 _TENSORS = re.compile(r"data/(weights/weight|constants/tensor)_\d+")

@@ -16,8 +16,6 @@ from parfocal.encoders.base import EncoderInfo, TileEncoder, check_rows, check_t
 from parfocal.errors import EncoderError, PluginError
 from parfocal.plugins import Origin, Plugin, Registry
 
-__all__ = ["ENCODERS", "EncoderKind", "EncoderSpec"]
-
 
 @dataclass(frozen=True)
 class EncoderSpec:

@@ -14,8 +14,6 @@ from parfocal.errors import ConfigError, EncoderError, PluginError
 from parfocal.geometry import format_mpp
 from parfocal.run.device import find_device
 
-__all__ = ["available_encoders", "encoders_table", "load_tile_encoder"]
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 

@@ -13,8 +13,6 @@ from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tile
 from parfocal.errors import ConfigError, EncoderError
 from parfocal.run.device import find_device
 
-__all__ = ["Backbone", "NetworkEncoder", "NetworkSettings", "choose_device", "choose_dtype", "grid_symmetry"]
-
 # More tiles than this in one call go through the network in parts, so that a caller's batch cannot exhaust the memory.
 CHUNK = 256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -7,8 +7,6 @@ from typing import Any, Literal
 from parfocal.encoders.base import EncoderInfo
 from parfocal.encoders.spec import NORMALISATIONS
 
-__all__ = ["HUB", "Preset", "Readout"]
-
 HUB = "https://huggingface.co/"
 
 Readout = Literal["pooled", "cls", "cls+mean"]

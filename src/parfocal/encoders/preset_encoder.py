@@ -25,8 +25,6 @@ from parfocal.encoders.weights import (
 )
 from parfocal.errors import EncoderError
 
-__all__ = ["TransformersBackbone", "build_preset", "load_preset_encoder"]
-
 
 class TransformersBackbone(Backbone):
     """A vision transformer of the transformers library."""

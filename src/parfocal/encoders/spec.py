@@ -23,17 +23,6 @@ from parfocal.encoders.kind import ENCODERS, EncoderSpec
 from parfocal.errors import EncoderError
 from parfocal.geometry import format_mpp
 
-__all__ = [
-    "GRID_SUFFIX",
-    "NORMALISATIONS",
-    "WHAT_THERE_IS",
-    "first_line",
-    "parse_encoder_specs",
-    "parse_spec",
-    "read_normalisation",
-    "unknown_encoder",
-]
-
 WHAT_THERE_IS = (
     "Use filterbank (needs nothing), a preset such as virchow2, timm:NAME, file:PATH or python:MODULE:FUNCTION; "
     "docs/encoders.md lists the presets."

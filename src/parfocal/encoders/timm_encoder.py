@@ -16,8 +16,6 @@ from parfocal.encoders.spec import read_normalisation
 from parfocal.encoders.weights import download_weights, load_weights, read_tensors, weights_digest
 from parfocal.errors import EncoderError
 
-__all__ = ["TimmBackbone", "build_timm", "load_timm_encoder"]
-
 
 class TimmBackbone(Backbone):
     """A network of timm."""

@@ -19,17 +19,6 @@ from torch import Tensor, nn
 from parfocal.encoders.spec import first_line
 from parfocal.errors import EncoderError
 
-__all__ = [
-    "UNREACHABLE",
-    "download_weights",
-    "efficientnet_lite0_tensors",
-    "hub_error",
-    "hub_is_reachable",
-    "load_weights",
-    "read_tensors",
-    "weights_digest",
-]
-
 # Under these names training frameworks put the network's tensors inside a checkpoint.
 WRAPPERS = ("state_dict", "model", "teacher", "student", "backbone", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "encoder.")

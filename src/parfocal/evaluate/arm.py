@@ -7,8 +7,6 @@ from typing import Literal
 from parfocal.errors import ConfigError
 from parfocal.heads import Fit
 
-__all__ = ["ARM_METHODS", "ATTENTIVE", "Arm", "ArmKind", "Knowledge", "Method", "arm_label", "choose_arms", "places_of"]
-
 ArmKind = Literal["single", "late", "mixed"]
 """What an arm can know: one magnification, unordered bags of several, or which tiles of several lie together."""
 

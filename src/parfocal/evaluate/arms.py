@@ -22,8 +22,6 @@ from parfocal.region_encoder import RegionEncoder
 from parfocal.region_encoder.checkpoint import read_pretraining, resolve
 from parfocal.store import EmbeddingSet, LeftOut
 
-__all__ = ["read_arm_bags", "set_label", "table_of_arms"]
-
 
 def table_of_arms(
     sets: Sequence[EmbeddingSet], *, only: Sequence[str] = (), models: Sequence[str | Path] = ()

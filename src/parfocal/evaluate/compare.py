@@ -16,8 +16,6 @@ from parfocal.evaluate.primary import choose_primary
 from parfocal.evaluate.result import ArmFits, ArmRun, FailedArm, TargetComparison, TargetResult
 from parfocal.stats import detectable_difference, paired_test
 
-__all__ = ["compare_arms"]
-
 
 def compare_arms(
     arms: Sequence[Arm],

@@ -12,8 +12,6 @@ from parfocal.evaluate.metric import can_be_measured, measure_beside, measure_we
 from parfocal.evaluate.result import ArmFits, Comparison, ExternalRun
 from parfocal.stats import delong_interval, delong_test, patient_draws
 
-__all__ = ["check_external", "compare_externally"]
-
 _FEWEST = 3
 
 _Share = Callable[[Float32[np.ndarray, "draw unit"]], Float64[np.ndarray, " draw"]]

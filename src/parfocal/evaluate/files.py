@@ -13,8 +13,6 @@ from parfocal.evaluate.result import AcrossTargets, ArmRun, Calibration, Evaluat
 from parfocal.report import Field, Section, columns, interval_columns, make_report, pick, write_json, write_table
 from parfocal.version import __version__
 
-__all__ = ["write_evaluation"]
-
 Row = Mapping[str, Any]
 """What a row of a table is about, by name: a target, its result, an arm, and the like."""
 

@@ -20,8 +20,6 @@ from parfocal.run.cache import StepCache
 from parfocal.run.failures import Failed
 from parfocal.run.jobs import attempt, each_in_thread
 
-__all__ = ["Bags", "ExternalBags", "FitFailedError", "FitPlan", "attempt_fit", "cross_validate", "one_thread_each"]
-
 Bags = Mapping[tuple[int, str], Bag]
 """By the number of the set and the name of the bag."""
 

@@ -31,8 +31,6 @@ from parfocal.stats import (
     tally_classes,
 )
 
-__all__ = ["HeldOut", "calibrate"]
-
 Predictions = Sequence[FoldPrediction]
 """Of one arm, one for each fold."""
 

@@ -22,17 +22,6 @@ from parfocal.stats import (
     weighted_auc,
 )
 
-__all__ = [
-    "METRICS",
-    "Metric",
-    "called_classes",
-    "can_be_measured",
-    "measure",
-    "measure_beside",
-    "measure_weighted",
-    "tally",
-]
-
 
 @dataclass(frozen=True)
 class Metric:

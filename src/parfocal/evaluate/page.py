@@ -24,8 +24,6 @@ from parfocal.report import (
 from parfocal.report.page import Block
 from parfocal.stats import Interval
 
-__all__ = ["across_sentences", "evaluation_page", "missing_sentences", "summary_section"]
-
 _WORDS = (
     "An arm is one way to read a slide: which magnifications go in, and how their tiles become one prediction. A "
     "single arm sees the tiles of one magnification; a late arm sees several, each as a bag that does not say which "

@@ -32,8 +32,6 @@ from parfocal.report import (
 from parfocal.report.page import Block
 from parfocal.stats import Interval, RocCurve, mean_roc, roc_curve
 
-__all__ = ["arm_results", "choices_table", "class_blocks", "target_blocks", "target_sentences"]
-
 
 def class_blocks(target: str, cohort: Cohort, shown: Sequence[tuple[str, ArmRun]]) -> list[Block]:
     """The tables of the arms that are shown; none where there are not several classes.

@@ -9,8 +9,6 @@ from parfocal.evaluate.arm import ATTENTIVE, Arm, places_of
 from parfocal.evaluate.result import AcrossTargets, TargetComparison, TargetResult
 from parfocal.stats import Interval, holm, mean_over_targets, wilcoxon_signed_rank
 
-__all__ = ["across_targets", "choose_primary"]
-
 
 def choose_primary(arms: Sequence[Arm], named: str | None) -> tuple[int | None, tuple[int, ...]]:
     """The mixed arm of the primary comparison, and the single magnifications that it has to beat.

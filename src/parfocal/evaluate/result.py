@@ -16,21 +16,6 @@ from parfocal.heads import FoldPrediction, is_at_edge
 from parfocal.report import Reference
 from parfocal.stats import FoldTest, Interval, ReliabilityBin, SignedRankTest, holm
 
-__all__ = [
-    "AcrossTargets",
-    "ArmFits",
-    "ArmRun",
-    "Calibration",
-    "ClassResult",
-    "Comparison",
-    "EvaluateResult",
-    "ExternalRun",
-    "FailedArm",
-    "Subgroup",
-    "TargetComparison",
-    "TargetResult",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class ArmFits:

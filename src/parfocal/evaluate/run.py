@@ -35,8 +35,6 @@ from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.store import EmbeddingSet, LeftOut
 
-__all__ = ["EvaluateSettings", "deal", "evaluate_arms", "read_dealt", "read_outside"]
-
 
 class EvaluateSettings(Settings):
     """How arms are compared."""

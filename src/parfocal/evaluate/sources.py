@@ -11,8 +11,6 @@ from parfocal.evaluate.arms import set_label
 from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, LeftOut, open_sets
 
-__all__ = ["common_slides", "encodings_per_slide", "matching_sets", "named", "open_all"]
-
 
 def open_all(inputs: Sequence[Path | EmbeddingSet]) -> list[EmbeddingSet]:
     """All sets of the inputs, each once; a set that is given itself stays as it is, with the slides that it names.

@@ -29,8 +29,6 @@ from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.targets import targets_of
 from parfocal.stats.whitening import AffineMap, varying
 
-__all__ = ["FittedAbmil", "GatedAttention", "fit_abmil"]
-
 _EMBEDDING, _ATTENTION = 512, 128
 _RATE, _DECAY = 1e-4, 5e-4
 _EPOCHS, _PATIENCE = 100, 20

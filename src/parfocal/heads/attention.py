@@ -19,8 +19,6 @@ from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.training import fit_network
 from parfocal.stats.whitening import AffineMap
 
-__all__ = ["AttentionNetwork", "fit_attention"]
-
 
 def fit_attention(
     bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings

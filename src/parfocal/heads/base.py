@@ -12,8 +12,6 @@ from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
 from parfocal.heads.settings import FoldPrediction, ProbeSettings
 
-__all__ = ["Fit", "FittedProbe", "ProbeState", "average_predictions", "predict"]
-
 
 @dataclass(frozen=True, eq=False)
 class ProbeState:

@@ -33,8 +33,6 @@ from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.training import fit_network
 
-__all__ = ["BilinearNetwork", "fit_bilinear"]
-
 
 def fit_bilinear(
     bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings

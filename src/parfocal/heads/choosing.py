@@ -6,8 +6,6 @@ from jaxtyping import Float64, Int64
 from parfocal.cohort import Column, Fold
 from parfocal.heads.cox import partial_likelihood
 
-__all__ = ["column_weight", "held_out_loss", "inner_weights", "name_choices"]
-
 
 def inner_weights(fold: Fold) -> Float64[np.ndarray, "problem train"]:
     """Which training slides each fit uses: one row without each inner fold, and a last row with all."""

@@ -12,8 +12,6 @@ from jaxtyping import Float, Float64, Int64
 from parfocal.cohort import Column
 from parfocal.heads.newton import minimise
 
-__all__ = ["fit_cox", "partial_likelihood", "partial_slope"]
-
 _TOLERANCE = 1e-8
 
 

@@ -30,8 +30,6 @@ from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.targets import Targets, targets_of
 from parfocal.region_encoder import RegionEncoder
 
-__all__ = ["fit_finetuned"]
-
 _SLIDES, _REGIONS = 16, 3  # of a step, and of each of its slides
 _ENCODER_RATE = 0.1
 _HEAD_DECAY, _ENCODER_DECAY = 1.0, 0.05

@@ -16,8 +16,6 @@ from parfocal.heads.regions import placed_regions
 from parfocal.heads.registry import RegisteredHead
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 
-__all__ = ["NAME", "FinetunedColumn", "FittedFinetuned", "PoolingHead", "load_finetuned"]
-
 NAME = "finetuned"
 
 

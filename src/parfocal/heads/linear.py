@@ -16,8 +16,6 @@ from parfocal.heads.regression import fit_column, predict_column, row_space
 from parfocal.heads.settings import ProbeSettings
 from parfocal.stats.whitening import AffineMap, fit_whitening, varying
 
-__all__ = ["FittedMean", "MeanFit", "fit_mean", "fit_mean_fold"]
-
 # Rows have a mean square norm of one, whatever their width, so one grid serves all.
 _PENALTIES = np.array([1e-1, 1e-2, 1e-3, 1e-4])
 

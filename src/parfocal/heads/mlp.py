@@ -25,8 +25,6 @@ from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.training import fit_network
 
-__all__ = ["MeanNetwork", "RegionNetwork", "fit_mlp", "fit_region_mlp"]
-
 
 def fit_mlp(bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings) -> list[FittedProbe]:
     """Fit a network with one hidden layer on slide means, for each fold; several bags: their means side by side.

@@ -21,24 +21,6 @@ from parfocal.heads.choosing import name_choices
 from parfocal.heads.preparation import Preparation, Table
 from parfocal.heads.settings import ProbeSettings
 
-__all__ = [
-    "AT_EDGE",
-    "Draw",
-    "FittedColumn",
-    "FittedNetwork",
-    "Network",
-    "Schedule",
-    "StepSearch",
-    "by_fold",
-    "draw_instances",
-    "is_at_edge",
-    "load_network",
-    "normal",
-    "scores_by_fold",
-    "shares_of",
-    "step_stages",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Draw:

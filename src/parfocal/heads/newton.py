@@ -5,8 +5,6 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
-__all__ = ["minimise"]
-
 _STEPS = 50
 _HALVINGS = 20
 

@@ -24,16 +24,6 @@ from parfocal.bags import Bag
 from parfocal.heads.settings import ProbeSettings
 from parfocal.stats.whitening import AffineMap, Whitening, fit_whitening
 
-__all__ = [
-    "Preparation",
-    "Table",
-    "bounds_of",
-    "fit_map",
-    "gather",
-    "joined",
-    "preparations",
-]
-
 # Rows that a map is fitted on, at least; and numbers in them, at most where that is more rows.
 _FEWEST_ROWS = 4096
 _MOST_NUMBERS = 1 << 22

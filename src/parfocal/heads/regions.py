@@ -20,17 +20,6 @@ from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 from parfocal.region_encoder.batch import RegionBatch, number_ranges
 from parfocal.stats.whitening import AffineMap
 
-__all__ = [
-    "PlacedRegions",
-    "check_same_regions",
-    "fit_mean_maps",
-    "fit_region_maps",
-    "placed_regions",
-    "prepared_means",
-    "prepared_regions",
-    "present_in_all",
-]
-
 _AT_A_TIME = 256  # regions that are encoded
 
 

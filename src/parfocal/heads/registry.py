@@ -16,8 +16,6 @@ from parfocal.errors import MismatchError, PluginError
 from parfocal.heads.base import Fit, FittedProbe, ProbeState
 from parfocal.plugins import Origin, Plugin, Registry
 
-__all__ = ["HEADS", "RegisteredHead", "load_probe"]
-
 
 @dataclass(frozen=True)
 class RegisteredHead(Plugin):

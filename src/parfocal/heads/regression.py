@@ -12,8 +12,6 @@ from parfocal.heads.cox import fit_cox
 from parfocal.heads.newton import minimise
 from parfocal.stats.regression import Ridge
 
-__all__ = ["fit_column", "fit_linear", "fit_logistic", "fit_nonnegative", "predict_column", "row_space"]
-
 _TOLERANCE = 1e-7
 
 

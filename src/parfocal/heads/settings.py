@@ -9,8 +9,6 @@ from pydantic import Field
 
 from parfocal.config import Settings
 
-__all__ = ["FoldPrediction", "ProbeChoices", "ProbeSettings"]
-
 
 class ProbeChoices(Settings):
     """What every arm is offered inside its training fold: four or more strengths for each preparation."""

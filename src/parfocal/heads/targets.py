@@ -15,8 +15,6 @@ from torch.nn import functional
 
 from parfocal.cohort import Column
 
-__all__ = ["Targets", "class_weights", "cox_sum", "linear_sum", "logistic_sum", "targets_of"]
-
 # A slide outside a risk set: exp of it is exactly 0 in float32, and unlike minus infinity it has a gradient.
 _FAR_BELOW = -1e4
 _SLOPES = (1.0, *(2.0**power for power in (-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2, 2.5, 3)))

@@ -35,8 +35,6 @@ from parfocal.heads.preparation import preparations
 from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.targets import Targets, targets_of
 
-__all__ = ["fit_network"]
-
 _MORE_TO_JUDGE = 4  # times the instances of a step: few of many regions make a noisy choice, and it costs little
 _MOST_BYTES = 1 << 30  # of prepared vectors and of what a step keeps; folds that do not fit are trained afterwards
 _BYTES_PER_INSTANCE = 1024  # what a step keeps of one drawn instance in one model

@@ -30,8 +30,6 @@ from parfocal.store import EmbeddingSet
 from parfocal.study.file import read_study
 from parfocal.study.run import Extras, run_study
 
-__all__ = ["DemoResult", "DemoSettings", "cohort_section", "known_references", "run_demo"]
-
 _N_EXAMPLES = 4
 _COARSE_MPP, _FINE_MPP, _TILE_PX = 2.0, 0.5, 224
 _ATTRIBUTES = {"A": "A, arrangement of glands", "C": "C, chromatin", "type": "gland type"}

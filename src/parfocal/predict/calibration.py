@@ -17,8 +17,6 @@ from scipy import optimize, special, stats
 
 from parfocal.cohort import Fold, Outcome, OutcomeKind
 
-__all__ = ["INTERVAL_LEVEL", "Calibration", "fit_calibration", "held_out_brier"]
-
 INTERVAL_LEVEL = 0.9
 _BIAS_PENALTY = 1e-3  # keeps the bias of a class apart from the common one, which no probability knows
 

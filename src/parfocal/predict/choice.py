@@ -12,8 +12,6 @@ from parfocal.predict.source import is_made_by_model
 from parfocal.region_encoder import RegionEncoder
 from parfocal.store import EmbeddingSet, settings_digest
 
-__all__ = ["HeadModel", "find_arm", "model_of", "tiles_of"]
-
 
 @dataclass(frozen=True)
 class HeadModel:

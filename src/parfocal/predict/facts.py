@@ -8,8 +8,6 @@ from parfocal.cohort import OutcomeKind
 from parfocal.config import Settings
 from parfocal.store import RowDtype
 
-__all__ = ["FORMAT_VERSION", "BranchFacts", "HeadFacts", "MetricFacts", "ModelFacts", "TileFacts", "TrainedOn"]
-
 FORMAT_VERSION = 2
 """1 counted slides: its probabilities know no bound, its cut no rate of false alarms, its distances no regions; and
 contrast had no powers and products."""

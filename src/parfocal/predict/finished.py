@@ -18,8 +18,6 @@ from parfocal.predict.head import Head
 from parfocal.run.events import OnEvent
 from parfocal.store import EmbeddingSet
 
-__all__ = ["FinishedStudy", "fit_study", "is_study", "read_finished_study"]
-
 _RESULTS, _SPLITS = "results.json", "splits.csv"
 _REPORT_FOLDER = "report"
 

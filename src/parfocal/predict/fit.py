@@ -64,8 +64,6 @@ from parfocal.run.jobs import attempt
 from parfocal.store import EmbeddingSet, LeftOut
 from parfocal.version import __version__
 
-__all__ = ["FitSettings", "fit_head"]
-
 
 class FitSettings(Settings):
     """How an arm is fitted, and how its scores are calibrated."""

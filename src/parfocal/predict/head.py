@@ -31,8 +31,6 @@ from parfocal.predict.page import write_head_page
 from parfocal.stats.whitening import Whitening
 from parfocal.version import __version__
 
-__all__ = ["TILES", "Head", "SourceBag", "load_head", "write_head"]
-
 TILES = "tiles"
 """The source of bags that are made of the tile embeddings themselves; other sources are readouts of the model."""
 

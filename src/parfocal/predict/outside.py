@@ -27,8 +27,6 @@ from scipy.special import digamma, polygamma
 from parfocal.bags import Bag
 from parfocal.stats.whitening import Whitening, fit_whitening
 
-__all__ = ["FALSE_ALARMS", "PARTS", "BagHabit", "Distance", "Habits", "Limit", "fit_habits", "furthest_of_each"]
-
 FALSE_ALARMS = 0.05
 """The share of new patients, like those of training, of whom a slide is called outside; where nothing else is said."""
 

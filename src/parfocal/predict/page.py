@@ -7,8 +7,6 @@ from parfocal.predict.facts import HeadFacts
 from parfocal.predict.outside import Limit
 from parfocal.report import Field, Note, ReportPage, Section, Table, Text, make_report, page_table
 
-__all__ = ["fit_sentences", "outside_sentence", "patients_of", "write_head_page"]
-
 
 def patients_of(facts: HeadFacts) -> str:
     """What those who were counted are called: slides, where nothing said which of them come from one patient."""

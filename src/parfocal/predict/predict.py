@@ -27,8 +27,6 @@ from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import SlideSource
 from parfocal.store import EmbeddingSet, open_sets
 
-__all__ = ["PredictSettings", "predict_slides"]
-
 _FINGERPRINT = "slide_fingerprint"
 _EVERYTHING = 1 << 62  # attention sees all instances of a slide: no draw, so nothing depends on other slides
 

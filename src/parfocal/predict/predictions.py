@@ -15,8 +15,6 @@ from parfocal.run.failures import FailedSlide, exit_status
 from parfocal.store import EmbeddingSet
 from parfocal.version import __version__
 
-__all__ = ["PredictSummary", "SlidePrediction", "prediction_columns", "write_predictions"]
-
 
 @dataclass(frozen=True, eq=False)
 class SlidePrediction:

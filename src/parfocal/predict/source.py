@@ -11,8 +11,6 @@ from parfocal.geometry import format_mpp
 from parfocal.predict.facts import TileFacts
 from parfocal.store import EmbeddingSet, open_sets
 
-__all__ = ["describe_tiles", "embed_settings", "find_tiles", "is_made_by_model", "is_store", "refuse_other_tiles"]
-
 _DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -15,8 +15,6 @@ from parfocal.geometry import format_mpp
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
 
-__all__ = ["SquareSymmetries", "declared_symmetries", "move_under"]
-
 
 def move_under(
     xy_um: Float[Tensor, "region token 2"], element: Int[Tensor, " region"]

@@ -24,14 +24,6 @@ from parfocal.pretrain.holdout import SlidePart
 from parfocal.region_encoder.batch import RegionBatch, gather_regions
 from parfocal.store import EmbeddingSet, SlideTokens
 
-__all__ = [
-    "RegionOrder",
-    "RegionStream",
-    "SlideCache",
-    "Visit",
-    "visit_size",
-]
-
 # Each kind of draw has its own random stream.
 _PASS, _SLIDE, _WINDOW = 1, 2, 3
 

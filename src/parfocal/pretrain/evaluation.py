@@ -24,8 +24,6 @@ from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import LeftOut
 
-__all__ = ["HeldOut", "choose_held_out", "look"]
-
 _BATCH = 256
 _PROBE_ROWS = 8192
 

@@ -8,8 +8,6 @@ from parfocal.pretrain.holdout import Split
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.run.events import Progress
 
-__all__ = ["remarks_after", "remarks_before", "steps_done"]
-
 
 def steps_done(row: Mapping[str, float], n_steps: int, mpps: Sequence[float]) -> Progress:
     """How far a run is, with a row of `metrics.csv` as the result; a look at held-out regions has a line of its own."""

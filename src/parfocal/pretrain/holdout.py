@@ -17,8 +17,6 @@ from scipy.spatial import cKDTree
 from parfocal.errors import ConfigError
 from parfocal.store import EmbeddingSet, LeftOut
 
-__all__ = ["SlidePart", "Split", "check_hidable", "shared_groups", "split_set", "tissue_fragments"]
-
 
 @dataclass(frozen=True, eq=False)
 class SlidePart:

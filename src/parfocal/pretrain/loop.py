@@ -45,8 +45,6 @@ from parfocal.region_encoder.batch import RegionBatch
 from parfocal.run.events import Event, Notice, OnEvent, Progress
 from parfocal.store import EmbeddingSet, LeftOut, Source, only_mpps, open_set, with_readable_index
 
-__all__ = ["PretrainResult", "pretrain_encoder"]
-
 # Each kind of draw has its own stream of random numbers, so that a step can be repeated without those before it.
 _STEP, _SHARED, _DROP_PATH, _HELD_OUT, _MODEL = 11, 12, 13, 14, 15
 

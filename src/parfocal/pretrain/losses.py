@@ -9,16 +9,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = [
-    "beta_nll",
-    "contrast_accuracy",
-    "level_means",
-    "masked_embedding_loss",
-    "mean_over_levels",
-    "region_contrast",
-    "variance_covariance",
-]
-
 
 def level_means(
     per_token: Float[Tensor, " token"], level: Int[Tensor, " token"], n_levels: int

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from parfocal.config import Settings
 
-__all__ = ["PATTERNS", "MaskSettings", "Masks", "draw_masks", "hide"]
-
 PATTERNS = ("random", "whole", "subtree", "coarse_only")
 """Random tokens; one or two whole magnifications; a tile with all finer ones in it; all but the coarsest."""
 

@@ -10,8 +10,6 @@ from parfocal.files import writing
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.masks import PATTERNS
 
-__all__ = ["MetricsFile", "RateClock", "metric_columns", "read_metrics"]
-
 
 def metric_columns(mpps: Sequence[float]) -> tuple[str, ...]:
     """The columns, in order; an empty cell was not measured at that step.

@@ -11,8 +11,6 @@ from parfocal.pretrain.holdout import SlidePart
 from parfocal.stats.whitening import Whitening, leading_components
 from parfocal.store import LeftOut, SlideTokens
 
-__all__ = ["Moments", "training_moments", "whitening_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class Moments:

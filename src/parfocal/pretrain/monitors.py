@@ -14,16 +14,6 @@ from torch import Tensor
 
 from parfocal.stats.regression import Ridge
 
-__all__ = [
-    "CollapseWatch",
-    "R2Sums",
-    "halves_by_slide",
-    "intra_region_cosine",
-    "rank_me",
-    "ridge_r2",
-    "slide_probe",
-]
-
 
 @dataclass
 class R2Sums:

@@ -14,8 +14,6 @@ from torch import nn
 
 from parfocal.pretrain.settings import PretrainSettings
 
-__all__ = ["MuonAdamW", "choose_autocast", "new_optimizer", "parameter_groups"]
-
 _AMPERE = 8
 """The first compute capability with bfloat16; before, it is emulated and slow."""
 

@@ -9,8 +9,6 @@ from parfocal.pretrain.masks import MaskSettings
 from parfocal.pretrain.objectives import OBJECTIVES
 from parfocal.region_encoder import Size
 
-__all__ = ["PretrainSettings"]
-
 # They decide where and how fast a run goes, not what comes of it (up to rounding): a run may go on with others.
 _EXECUTION = frozenset({"device", "read_threads", "cache_mib", "checkpoint_every"})
 

@@ -36,19 +36,6 @@ from parfocal.run.device import find_device
 from parfocal.store import EmbeddingSet, LeftOut
 from parfocal.version import __version__
 
-__all__ = [
-    "RunFolder",
-    "count_steps",
-    "derived_seed",
-    "describe_set",
-    "launch",
-    "learning_rate",
-    "new_model",
-    "new_order",
-    "run_identity",
-    "take_statistics",
-]
-
 
 @dataclass(frozen=True)
 class RunFolder:

@@ -21,8 +21,6 @@ from parfocal.region_encoder import EncodedRegions, RegionEncoder, RegionModel
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.stats.whitening import Whitening
 
-__all__ = ["LOSS_PARTS", "HiddenTokens", "Teacher", "Trainee"]
-
 _FIRST_MOMENTUM = 0.996
 _LAYERS = 3
 

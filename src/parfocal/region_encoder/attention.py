@@ -13,8 +13,6 @@ from torch.nn import functional
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.plan import ROW_MULTIPLE, Chunk, ChunkPlan
 
-__all__ = ["Attended", "Attention", "Block", "FeedForward", "attend", "attend_fused", "attend_stepwise", "linear"]
-
 # Below this many rows the layout change of the weights costs more than the faster product brings.
 _FEWEST_ROWS = 256
 

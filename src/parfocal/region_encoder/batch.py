@@ -15,8 +15,6 @@ from torch import Tensor
 
 from parfocal.store import SlideTokens
 
-__all__ = ["RegionBatch", "collate_regions", "gather_regions", "number_ranges"]
-
 
 @dataclass(frozen=True, eq=False)
 class RegionBatch:

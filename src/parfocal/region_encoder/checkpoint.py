@@ -17,16 +17,6 @@ from parfocal.files import canonical_json, check_permission, writing
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.version import __version__
 
-__all__ = [
-    "FINISHED",
-    "load_weights",
-    "read_config",
-    "read_pretraining",
-    "resolve",
-    "weights_digest",
-    "write_checkpoint",
-]
-
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _FORMAT_VERSION = 1

@@ -8,8 +8,6 @@ from pydantic import Field, field_validator, model_validator
 from parfocal.config import Settings
 from parfocal.geometry import format_mpp
 
-__all__ = ["SIZES", "RegionEncoderConfig", "Size"]
-
 Size = Literal["T", "S", "B"]
 
 SIZES: dict[Size, dict[str, int]] = {

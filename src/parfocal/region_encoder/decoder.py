@@ -15,8 +15,6 @@ from parfocal.region_encoder.plan import ROW_MULTIPLE
 from parfocal.region_encoder.position import PositionEmbedding
 from parfocal.region_encoder.standardise import nearest_levels
 
-__all__ = ["Decoded", "EmbeddingDecoder"]
-
 # A log-variance outside this says nothing about standardised features, and its exponential would only overflow.
 _LOG_VARIANCE = (-10.0, 10.0)
 

@@ -20,8 +20,6 @@ from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
 from parfocal.region_encoder.readout import EncodedRegions, Readout, read_out
 from parfocal.region_encoder.standardise import Standardiser
 
-__all__ = ["RegionEncoder", "initialise"]
-
 # Rows of a chunk. On a CPU the widest activations of size S must stay in the cache, and below the size from which the
 # allocator asks the system for fresh pages at every layer; with gradients a few large products beat many small ones.
 _CPU_ROWS, _CPU_TRAINING_ROWS, _GPU_ROWS = 1664, 4096, 1 << 20

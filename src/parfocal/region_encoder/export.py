@@ -19,8 +19,6 @@ from parfocal.region_encoder.encoder import RegionEncoder
 from parfocal.region_encoder.standardise import nearest_levels
 from parfocal.version import __version__
 
-__all__ = ["DenseEncoder", "export_encoder", "export_model"]
-
 
 class DenseEncoder(nn.Module):
     """The same function as a `RegionEncoder`, on all slots at once, with tensors in and tensors out."""

@@ -12,8 +12,6 @@ from parfocal.region_encoder.decoder import Decoded, EmbeddingDecoder
 from parfocal.region_encoder.encoder import RegionEncoder
 from parfocal.region_encoder.readout import EncodedRegions
 
-__all__ = ["RegionModel"]
-
 
 class RegionModel(nn.Module):
     """A region encoder with the decoder that can be asked about any tile."""

@@ -17,8 +17,6 @@ from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
 from parfocal.region_encoder.standardise import Standardiser, nearest_levels
 
-__all__ = ["Chunk", "ChunkPlan", "Packing", "Places", "Plan", "Span", "find_places", "pack", "split_by_span"]
-
 # Matrix products like whole numbers of it (see linear.py); at most 15 of some 800 rows of a chunk are filling.
 ROW_MULTIPLE = 16
 

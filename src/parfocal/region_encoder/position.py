@@ -10,8 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["PositionEmbedding", "RelativeBias", "fourier_features", "pair_features"]
-
 # Wavelengths of 56 to 1,792 um: from half a 20x tile to four regions of 448 um.
 _SHORTEST_UM = 56.0
 _OCTAVES = 6

@@ -10,8 +10,6 @@ from torch import Tensor
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.standardise import nearest_levels
 
-__all__ = ["READOUTS", "EncodedRegions", "Readout", "read_out"]
-
 Readout = Literal["cls", "tokens", "attention"]
 READOUTS: tuple[Readout, ...] = ("cls", "tokens", "attention")
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from parfocal.region_encoder.config import RegionEncoderConfig
 
-__all__ = ["Standardiser", "level_shares", "nearest_levels"]
-
 
 def nearest_levels(mpp: Float[Tensor, "*batch"], config: RegionEncoderConfig) -> Int64[Tensor, "*batch"]:
     """The place in `config.mpps` of each value's nearest magnification, the coarser one of two equally near.

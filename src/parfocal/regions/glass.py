@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-__all__ = ["Glass", "find_glass"]
-
 # Grey levels between the darkest and the brightest neighbour of a pixel of flat ground; noise has 2 to 4 at this scale.
 _FLAT = 7
 # Smallest share of the slide for a colour to be its glass.

@@ -17,8 +17,6 @@ from parfocal.run.processes import CannotStartError, Death, Tell, run_crew
 from parfocal.slides import SlideSource, open_slide, slide_name
 from parfocal.terminal import printable
 
-__all__ = ["SlideReport", "inspect_slide", "inspect_slides"]
-
 
 @dataclass(frozen=True)
 class SlideReport:

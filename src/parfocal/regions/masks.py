@@ -15,8 +15,6 @@ from PIL import Image
 from parfocal.errors import ParfocalWarning, SlideError
 from parfocal.slides import Slide
 
-__all__ = ["find_mask_file", "read_mask"]
-
 _SUFFIXES = (".png", ".geojson")
 _MAX_MASK_PX = 100_000_000
 # A larger mask is averaged down: nothing asks for shares of less than a tile.

@@ -21,8 +21,6 @@ from parfocal.geometry import to_l0px
 from parfocal.regions.tissue import TissueMask, find_tissue
 from parfocal.slides import Slide, check_resolution
 
-__all__ = ["PlannedTiles", "RegionPlan", "plan_regions", "region_origin_um"]
-
 # A tile counts as filled along one axis from here on: of both axes together that is half of a tile. Where the picture
 # is narrower than a tile along the other axis, more of it has to be filled along this one.
 _HALF = 0.5

@@ -13,8 +13,6 @@ from parfocal.regions.tissue import read_thumbnail
 from parfocal.slides import Slide
 from parfocal.terminal import printable
 
-__all__ = ["draw_qc", "qc_path", "write_qc"]
-
 _LONGEST_PX = 1400
 _SHORTEST_PX = 240
 _TISSUE = (0, 150, 60)

@@ -12,8 +12,6 @@ from scipy import ndimage
 from parfocal.errors import ParfocalWarning, UnreadableSlideError
 from parfocal.slides import Gap, Slide, resample
 
-__all__ = ["CONTRADICTION", "Raster", "read_raster"]
-
 # About one raster pixel per nucleus: fine enough for the share of a 112 um tile (14 x 14 pixels).
 _RASTER_MPP = 8.0
 # The raster is bounded, so that memory does not grow with the slide: beyond 16 mm its pixels become larger.

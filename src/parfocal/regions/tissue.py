@@ -22,8 +22,6 @@ from parfocal.regions.masks import find_mask_file, read_mask
 from parfocal.regions.raster import Raster, read_raster
 from parfocal.slides import Slide, slide_name
 
-__all__ = ["TissueMask", "find_tissue"]
-
 # Otsu's threshold is kept between these: without glass or without tissue on the slide it would split noise.
 # Absorbance is the mean over colours of -ln(pixel / glass); 0.035 is a grey level of 234 on glass of 243.
 _ABSORBANCE = (0.035, 0.06)

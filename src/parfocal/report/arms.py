@@ -10,13 +10,6 @@ from parfocal.report.writer import Field, page_table, show_difference, show_inte
 from parfocal.stats import FoldTest, Interval, holm
 from parfocal.stats.interval import Number
 
-__all__ = [
-    "ArmResult",
-    "Reference",
-    "arms_sentences",
-    "arms_table",
-]
-
 
 @dataclass(frozen=True)
 class Reference:

@@ -8,8 +8,6 @@ import numpy as np
 
 from parfocal.stats.interval import Number, Numbers
 
-__all__ = ["DASHES", "N_COLOURS", "Plot", "nice_ticks", "shorten"]
-
 N_COLOURS = 6
 # After six curves the colours come again with another stroke.
 DASHES = ("", "6 4", "2 3")

@@ -14,8 +14,6 @@ from parfocal.report.page import Figure, Panel
 from parfocal.stats import ReliabilityBin, RocCurve
 from parfocal.stats.interval import Number, Numbers
 
-__all__ = ["curves_panel", "forest_figure", "reliability_figure", "roc_figure", "training_figure"]
-
 _LABEL = 312  # width of the arms' names, px
 _VALUE = 150  # width of the numbers at the right, px
 

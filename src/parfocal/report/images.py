@@ -10,8 +10,6 @@ from PIL import Image
 from parfocal.report.page import Figure, Panel
 from parfocal.stats.interval import Number
 
-__all__ = ["png", "slide_map_figure", "tile_gallery", "tile_strip"]
-
 # Blue through nothing to orange: signs differ for every kind of colour vision. The middle is transparent, so that
 # tissue stays visible where a region says nothing.
 _LOW, _HIGH = np.array([20, 90, 200]), np.array([225, 95, 10])

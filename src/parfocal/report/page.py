@@ -18,8 +18,6 @@ from markupsafe import Markup
 from parfocal.files import digest8, writing
 from parfocal.version import __version__
 
-__all__ = ["Block", "Column", "Figure", "Note", "Panel", "ReportPage", "Row", "Section", "Table", "Text", "make_report"]
-
 
 @dataclass(frozen=True)
 class Text:

@@ -19,26 +19,6 @@ from parfocal.files import write_csv, writing
 from parfocal.report.page import Column, Row, RowKind, Table
 from parfocal.stats.interval import Interval, Number
 
-__all__ = [
-    "Field",
-    "columns",
-    "interval_columns",
-    "page_table",
-    "pick",
-    "plain",
-    "read",
-    "show",
-    "show_difference",
-    "show_interval",
-    "show_number",
-    "show_p",
-    "show_signed",
-    "terminal_table",
-    "to_records",
-    "write_json",
-    "write_table",
-]
-
 
 @dataclass(frozen=True)
 class Field:

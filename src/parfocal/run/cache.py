@@ -23,8 +23,6 @@ from parfocal.run.failures import Failed
 from parfocal.run.jobs import attempt
 from parfocal.version import __version__
 
-__all__ = ["StepCache", "content_digest"]
-
 Result = TypeVar("Result")
 
 _FORMAT = 4

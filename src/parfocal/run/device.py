@@ -7,8 +7,6 @@ from parfocal.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["find_device"]
-
 
 def find_device(name: str) -> "torch.device":
     """The device, if this machine has it; `auto` is a GPU where there is one, and `gpu` another word for `cuda`.

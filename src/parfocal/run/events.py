@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 
 from parfocal.errors import ParfocalWarning
 
-__all__ = ["Event", "Notice", "OnEvent", "Progress", "as_stage", "warn_of"]
-
 
 @dataclass(frozen=True)
 class Progress:

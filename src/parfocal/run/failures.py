@@ -17,20 +17,6 @@ from parfocal.slides import SlideSource
 from parfocal.terminal import printable
 from parfocal.version import __version__
 
-__all__ = [
-    "DISK_FULL",
-    "FAILURES_FILE",
-    "NOT_TRIED",
-    "Failed",
-    "FailedSlide",
-    "Failure",
-    "RunLog",
-    "exit_status",
-    "failure",
-    "read_failures",
-    "update_failures",
-]
-
 FAILURES_FILE = "failures.csv"
 """The table for people: every slide that is missing; absent where none is."""
 

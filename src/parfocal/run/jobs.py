@@ -20,8 +20,6 @@ from parfocal.run.failures import Failed, FailedSlide, failure
 from parfocal.run.processes import Death, Tell, run_crew
 from parfocal.slides import SlideSource
 
-__all__ = ["attempt", "attempt_slide", "each_in_process", "each_in_thread", "own_warnings"]
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 

@@ -26,8 +26,6 @@ from threadpoolctl import threadpool_limits
 
 from parfocal.errors import ConfigError
 
-__all__ = ["CannotStartError", "Death", "Tell", "check_workers", "run_crew", "share_cores"]
-
 Task = TypeVar("Task")
 Place = TypeVar("Place")
 Result = TypeVar("Result")

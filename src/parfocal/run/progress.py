@@ -21,8 +21,6 @@ from rich.text import Text
 from parfocal.run import events
 from parfocal.terminal import printable
 
-__all__ = ["Bars"]
-
 # In a log: a line at each tenth, and at least this often while something happens.
 _SECONDS = 30.0
 # And about this often while nothing does.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from parfocal.errors import CalibrationError, ConfigError, ParfocalWarning
 
-__all__ = ["COARSEST_MPP", "FINEST_MPP", "Calibration", "MppClaim", "calibrate", "check_slide_mpp"]
-
 # A 100x oil objective comes to about 0.1 on the scanners that have one; finer is a fault of a unit or a power of ten.
 FINEST_MPP = 0.08
 COARSEST_MPP = 20.0

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["DicomHeader", "dicom_series", "dicom_spacings", "read_dicom_header"]
-
 _HEADER_BYTES = 1 << 16
 _MAGIC_AT = 128
 _SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"

@@ -10,8 +10,6 @@ from pathlib import Path
 from parfocal.slides.dicom import read_dicom_header
 from parfocal.slides.on_disk import real_path
 
-__all__ = ["PICTURE_SUFFIXES", "SLIDE_SUFFIXES", "FolderSearch", "search_folder", "slide_name"]
-
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi", ".qptiff"}
 )

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 
-__all__ = ["JpegHeader", "StrictJpeg", "check_jpeg2000", "has_subsampled_components", "read_jpeg_header"]
-
 _SOI, _EOI, _SOS, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _DHT = 0xC4

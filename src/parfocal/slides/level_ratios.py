@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["LevelShape", "level_ratios", "ratios_of_sizes", "size_without_padding"]
-
 # How far a stated ratio may lie from a whole one that explains the sizes too: tags hold few digits. The second where
 # the stated one explains them itself.
 _DIGITS, _NEAR = 0.002, 0.0005

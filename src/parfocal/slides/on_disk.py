@@ -11,8 +11,6 @@ from pathlib import Path
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.dicom import dicom_series
 
-__all__ = ["check_openable", "path_problem", "real_path", "slide_files"]
-
 # Text that names the other files, one of them a line; it is a few KiB long.
 _LISTS = {".vms", ".vmu"}
 _LIST_BYTES = 1 << 20

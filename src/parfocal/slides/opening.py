@@ -19,8 +19,6 @@ from parfocal.slides.slide import Slide
 from parfocal.slides.tiff_file import NotWholeError, TiffFacts, read_tiff
 from parfocal.slides.tiled_tiff import TiledTiffReader
 
-__all__ = ["open_slide"]
-
 _T = TypeVar("_T")
 
 # The formats of OpenSlide whose files are plain tiled TIFFs; every other name means a scanner's own rules.

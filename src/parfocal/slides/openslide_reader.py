@@ -22,8 +22,6 @@ from parfocal.slides.reader import (
     one_line,
 )
 
-__all__ = ["OpenSlideReader", "on_white"]
-
 # What is read at a time where a window is broken.
 _BLOCK_PX = 256
 _SIDES = ("width", "height")

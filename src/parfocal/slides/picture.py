@@ -23,8 +23,6 @@ from parfocal.slides.tiff_file import TiffFacts
 from parfocal.slides.tiff_level import TiffLevel
 from parfocal.slides.tiff_tags import BROKEN_DATA, quiet_log
 
-__all__ = ["MAX_PICTURE_PX", "PictureReader", "bytes_per_px", "picture_pixels"]
-
 # What is converted at once, so that no second copy of the whole picture is made.
 _BAND_PX = 1 << 20
 _BYTES_OF_PILLOW = {"L": 1, "P": 1, "LA": 4, "RGB": 4, "RGBA": 4}

@@ -17,19 +17,6 @@ from jaxtyping import UInt8
 from parfocal.errors import SlideError
 from parfocal.slides.calibration import MppClaim
 
-__all__ = [
-    "MAX_CACHE_BYTES",
-    "Gap",
-    "Missing",
-    "NotMineError",
-    "PixelReader",
-    "Window",
-    "foreign_bytes",
-    "join_gaps",
-    "missing_where_transparent",
-    "one_line",
-]
-
 # Of decoded tiles, per open slide. 64 MiB hold what a band of sixteen regions shares with the next row.
 MAX_CACHE_BYTES = 64 << 20
 

@@ -27,9 +27,6 @@ from parfocal.slides.calibration import Calibration
 from parfocal.slides.level_ratios import ratios_of_sizes
 from parfocal.slides.reader import PixelReader, Window, foreign_bytes
 
-__all__ = ["MAX_ENLARGEMENT", "Level", "Slide", "check_resolution", "read_tile", "resample", "tile_window"]
-
-
 _REMEDY = "Copy the file again or leave the slide out."
 
 

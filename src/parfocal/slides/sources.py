@@ -17,8 +17,6 @@ from parfocal.slides.on_disk import path_problem, real_path
 from parfocal.table import read_lines
 from parfocal.terminal import printable
 
-__all__ = ["SlideIds", "SlideSource", "find_slides", "read_manifest"]
-
 SlideIds = Literal["path", "name"]
 """How files in a folder are called: by their path below it, or by their own name alone."""
 

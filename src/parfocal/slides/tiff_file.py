@@ -23,8 +23,6 @@ from parfocal.slides.tiff_pixels import JPEG, JPEG2000, PixelKind, colour_of_jpe
 from parfocal.slides.tiff_scans import Planes, Scan, find_scans
 from parfocal.slides.tiff_tags import MOST_TILES, count_tiles, quiet_tifffile, resolution_tag
 
-__all__ = ["NotWholeError", "TiffFacts", "read_tiff"]
-
 # Tiles that are looked at where the header does not say what the samples are.
 _LOOKED_AT = 6
 # Of three unnamed planes: how bright the brightest quarter of the pixels is in each where they are one RGB picture.

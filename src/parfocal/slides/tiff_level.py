@@ -11,8 +11,6 @@ from parfocal.slides.reader import foreign_bytes
 from parfocal.slides.tiff_pixels import PixelKind, to_rgb
 from parfocal.slides.tiff_scans import Planes
 
-__all__ = ["BrokenTileError", "TiffLevel"]
-
 # Decoders without a checksum, and how many equal bytes none of their encoders writes: a run becomes a word. So many are
 # a damaged sector, which decodes without an error.
 _MOST_EQUAL = {5: ("LZW", 16), 50000: ("Zstandard", 64)}

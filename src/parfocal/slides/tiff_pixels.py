@@ -16,18 +16,6 @@ from jaxtyping import UInt8
 from parfocal.slides.jpeg import JpegHeader, read_jpeg_header
 from parfocal.slides.tiff_scans import Planes
 
-__all__ = [
-    "COMPRESSIONS",
-    "JPEG",
-    "JPEG2000",
-    "ColourError",
-    "PixelKind",
-    "colour_of_jpeg",
-    "colour_of_pixels",
-    "pixel_kind",
-    "to_rgb",
-]
-
 JPEG, JPEG2000 = 7, {33003, 33004, 33005, 34712}
 COMPRESSIONS = {
     **{1: "none", 5: "LZW", JPEG: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard"},

@@ -11,8 +11,6 @@ from parfocal.slides.calibration import MppClaim
 from parfocal.slides.reader import NotMineError
 from parfocal.slides.tiff_tags import OmeImage, aperio_claim, read_ome, resolution_tag
 
-__all__ = ["Planes", "Scan", "find_scans"]
-
 _BESIDE = "label|macro|thumbnail|overview|barcode|navigation|preview"
 # How a page is called that stands beside a scan: the whole of its name, or a field of its description.
 _NAME = re.compile(rf"\s*(?:slide[ _-]?)?(?:{_BESIDE})(?:[ _-]?image)?[\s.:\d_x-]*", re.IGNORECASE)

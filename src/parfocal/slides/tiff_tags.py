@@ -17,19 +17,6 @@ from typing import Any, BinaryIO
 
 from parfocal.slides.calibration import MppClaim
 
-__all__ = [
-    "BROKEN_DATA",
-    "MOST_TILES",
-    "OmeImage",
-    "aperio_claim",
-    "count_tiles",
-    "leading_number",
-    "quiet_log",
-    "quiet_tifffile",
-    "read_ome",
-    "resolution_tag",
-]
-
 # What tifffile, imagecodecs and the file itself raise on broken data.
 BROKEN_DATA = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OSError, struct.error, zlib.error)
 _UM_PER_UNIT = {2: (25400.0, "inch"), 3: (10000.0, "cm")}

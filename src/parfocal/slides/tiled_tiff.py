@@ -16,8 +16,6 @@ from parfocal.slides.reader import MAX_CACHE_BYTES, Missing, PixelReader, Window
 from parfocal.slides.tiff_file import TiffFacts
 from parfocal.slides.tiff_level import BrokenTileError
 
-__all__ = ["TiledTiffReader"]
-
 
 @dataclass(frozen=True)
 class _NoTile:

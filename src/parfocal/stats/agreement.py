@@ -5,8 +5,6 @@ from jaxtyping import Int64, Shaped
 from scipy import stats
 from sklearn import metrics
 
-__all__ = ["balanced_accuracy", "explained_variance", "quadratic_kappa", "spearman"]
-
 
 def balanced_accuracy(label: Int64[np.ndarray, " case"], predicted: Int64[np.ndarray, " case"]) -> float:
     """The mean over the classes that are there of the share of their cases that is called right."""

@@ -14,19 +14,6 @@ from sklearn import metrics
 
 from parfocal.stats.interval import Interval, Number
 
-__all__ = [
-    "AucTest",
-    "RocCurve",
-    "auc",
-    "delong_covariance",
-    "delong_interval",
-    "delong_test",
-    "mean_roc",
-    "newcombe_interval",
-    "roc_curve",
-    "weighted_auc",
-]
-
 
 def auc(is_positive: Shaped[np.ndarray, "case"], score: Shaped[np.ndarray, "case"]) -> float:
     """The share of (positive, negative) pairs in which the positive case has the higher score; a tie counts a half.

@@ -13,8 +13,6 @@ from scipy import stats
 
 from parfocal.stats.interval import Interval
 
-__all__ = ["PatientDraws", "patient_bootstrap", "patient_draws"]
-
 _BLOCK = 256  # draws at a time
 
 

@@ -9,16 +9,6 @@ from sklearn import metrics
 
 from parfocal.stats.interval import Interval
 
-__all__ = [
-    "CalibrationLine",
-    "ReliabilityBin",
-    "brier_score",
-    "calibration_line",
-    "expected_calibration_error",
-    "reliability_bins",
-    "wilson_interval",
-]
-
 
 @dataclass(frozen=True)
 class ReliabilityBin:

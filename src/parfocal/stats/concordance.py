@@ -14,19 +14,6 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from parfocal.stats.auc import auc
 
-__all__ = [
-    "PairTally",
-    "RankedPairs",
-    "concordance",
-    "harrell_concordance",
-    "one_against_rest_auc",
-    "ordered_pairs",
-    "tally_classes",
-    "tally_order",
-    "tally_times",
-    "time_pairs",
-]
-
 _BLOCK = 512  # rows of the matrix of all pairs at a time
 
 

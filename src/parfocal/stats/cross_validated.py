@@ -27,18 +27,6 @@ from parfocal.stats.auc import newcombe_interval
 from parfocal.stats.concordance import PairTally
 from parfocal.stats.interval import Interval, Number, rule_of_three
 
-__all__ = [
-    "CrossValidated",
-    "FoldTest",
-    "TestedFold",
-    "auc_interval",
-    "concordance_interval",
-    "cross_validated",
-    "detectable_difference",
-    "paired_test",
-    "standard_error",
-]
-
 _ENOUGH_REPEATS = 4
 _FEW_REPEATS = 2.5  # times the variance over patients
 _LONG_STEP = 2.5  # logits: from .5 to .92, which forty patients hardly ever need below an AUC of .8

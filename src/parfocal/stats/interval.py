@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-__all__ = ["Interval", "Number", "Numbers", "finite_numbers", "rule_of_three"]
-
 # Where people write 1 for 1.0; and a short list written by hand, or an array.
 Number = float | int
 Numbers = Sequence[Number] | Shaped[np.ndarray, "_"]

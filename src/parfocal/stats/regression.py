@@ -8,8 +8,6 @@ from jaxtyping import Bool, Float, Float64
 
 from parfocal.stats.whitening import varying
 
-__all__ = ["LinearModel", "Ridge", "fit_ridge"]
-
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:

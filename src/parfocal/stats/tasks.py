@@ -8,8 +8,6 @@ from scipy import stats
 
 from parfocal.stats.interval import Interval, Numbers, finite_numbers
 
-__all__ = ["SignedRankTest", "holm", "mean_over_targets", "wilcoxon_signed_rank"]
-
 
 @dataclass(frozen=True)
 class SignedRankTest:

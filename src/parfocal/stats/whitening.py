@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-__all__ = ["AffineMap", "Whitening", "fit_whitening", "leading_components", "varying"]
-
 # Rows that the covariance is taken from, at least, and numbers in them, at most where that is more rows. Its error in k
 # components is the root of k over the rows: 4,096 rows would leave 18 % of a spread at 128 components, 131,072 rows of
 # 128 numbers leave 3 %.

@@ -10,8 +10,6 @@ from parfocal.errors import UnreadableSlideError
 from parfocal.regions import PlannedTiles
 from parfocal.regions.tiles import RegionTiles
 
-__all__ = ["AbsentRows", "watch_absent"]
-
 
 @dataclass(frozen=True, eq=False)
 class AbsentRows:

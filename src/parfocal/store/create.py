@@ -19,8 +19,6 @@ from parfocal.store.layout import (
     seal_settings,
 )
 
-__all__ = ["create_set", "settings_digest"]
-
 
 def create_set(
     root: Path,

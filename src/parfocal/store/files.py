@@ -28,8 +28,6 @@ from parfocal.store.layout import (
     set_attributes,
 )
 
-__all__ = ["RowDtype", "SlideOrigin", "as_stored", "new_file", "write_index", "write_layout"]
-
 SIZES, TIMES, SCAN = "slide_sizes", "slide_times", "slide_scan"
 
 RowDtype = Literal["float16", "float32"]

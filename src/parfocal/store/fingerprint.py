@@ -14,8 +14,6 @@ from pathlib import Path
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides import slide_files
 
-__all__ = ["SlideState", "fingerprinting", "is_digest", "slide_digest", "slide_state"]
-
 _PREFIX = "sha256-"
 _BLOCK_BYTES = 1 << 22
 

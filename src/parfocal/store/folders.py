@@ -8,8 +8,6 @@ from pathlib import Path
 from parfocal.errors import ParfocalWarning, StoreError
 from parfocal.store.formats.format import FORMATS, format_of
 
-__all__ = ["FeatureFolder", "find_feature_folders"]
-
 _PREFIX = "features_"
 
 

@@ -23,8 +23,6 @@ from jaxtyping import Float
 from parfocal.errors import StoreError
 from parfocal.files import check_permission
 
-__all__ = ["SEAL_BYTES", "check_seal", "count_not_finite", "file_digest", "opened_h5", "read_rows", "write_seal"]
-
 SEAL_BYTES = 512
 _TITLE = b"parfocal seal "
 _SEAL = re.compile(_TITLE + rb"1: ([0-9a-f]{64}-[0-9]+)\n\0*")

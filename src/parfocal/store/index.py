@@ -26,8 +26,6 @@ from parfocal.store.left_out import listed
 from parfocal.store.set import EmbeddingSet, open_set
 from parfocal.store.survey import TOLERANCE, FeatureSurvey, SurveyedSlide, survey_features
 
-__all__ = ["FeatureSettings", "IndexSummary", "IndexedSlide", "index_features"]
-
 # Tiles with a little tissue are dropped at each magnification for itself, but nine of ten are hardly ever.
 _FEWEST = 0.02
 _MANY = 8

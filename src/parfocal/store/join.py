@@ -10,8 +10,6 @@ from scipy.spatial import cKDTree
 from parfocal.errors import MismatchError
 from parfocal.store.formats.format import FeatureFile
 
-__all__ = ["JoinedTiles", "join_tiles"]
-
 
 @dataclass(frozen=True, eq=False)
 class JoinedTiles:

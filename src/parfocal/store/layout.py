@@ -18,23 +18,6 @@ from parfocal.errors import FormatVersionError, StoreError
 from parfocal.files import canonical_json, digest8, provenance
 from parfocal.geometry import format_mpp, to_l0px
 
-__all__ = [
-    "FORMAT_VERSION",
-    "Kind",
-    "check_belongs",
-    "check_version",
-    "chunk_rows",
-    "coords_attributes",
-    "encoder_digest",
-    "features_path",
-    "file_attributes",
-    "index_path",
-    "read_settings",
-    "realised_mpp",
-    "repair_advice",
-    "seal_settings",
-]
-
 FORMAT_VERSION = 1
 """Raised when an older parfocal would misread the files; every version reads all lower ones."""
 

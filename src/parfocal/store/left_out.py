@@ -13,8 +13,6 @@ from typing import TypeVar
 from parfocal.errors import MismatchError, ParfocalWarning, StoreError
 from parfocal.store.set import EmbeddingSet
 
-__all__ = ["LeftOut", "commonest", "listed", "with_readable_index", "with_readable_rows"]
-
 Kind = TypeVar("Kind", bound=Hashable)
 
 _LISTED = 3

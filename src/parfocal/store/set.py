@@ -36,8 +36,6 @@ from parfocal.store.layout import (
 )
 from parfocal.store.tokens import SlideRegions, SlideTokens
 
-__all__ = ["EmbeddingSet", "Source", "only_mpps", "open_set", "open_sets"]
-
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingSet:

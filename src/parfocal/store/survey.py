@@ -22,17 +22,6 @@ from parfocal.store.folders import FeatureFolder, find_feature_folders
 from parfocal.store.formats.format import FeatureFile, format_of
 from parfocal.store.left_out import commonest, listed
 
-__all__ = [
-    "TOLERANCE",
-    "FeatureSurvey",
-    "KnownSlide",
-    "SurveyedSlide",
-    "Trouble",
-    "find_resolution",
-    "source_of",
-    "survey_features",
-]
-
 
 @dataclass(frozen=True)
 class KnownSlide:

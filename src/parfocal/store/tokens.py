@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32
 
-__all__ = ["SlideRegions", "SlideTokens"]
-
 
 @dataclass(frozen=True, eq=False)
 class SlideTokens:

@@ -18,8 +18,6 @@ from parfocal.store.fingerprint import SlideState
 from parfocal.store.layout import features_path, read_settings, realised_mpp, set_attributes
 from parfocal.store.tokens import SlideRegions, SlideTokens
 
-__all__ = ["SlideWriter", "write_regions", "write_tokens"]
-
 
 class SlideWriter:
     """Streams the rows of one slide into temporary files, and renames them when the block ends well.

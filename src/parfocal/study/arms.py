@@ -12,8 +12,6 @@ from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, only_mpps
 from parfocal.study.settings import Study
 
-__all__ = ["arms_of_model", "check_arms", "expected_arms", "pictured_set", "planned_set"]
-
 
 def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
     """The arms, by the table itself: it looks only at what sets say about themselves.

@@ -14,8 +14,6 @@ from parfocal.evaluate.sources import matching_sets
 from parfocal.store import EmbeddingSet
 from parfocal.study.settings import Study
 
-__all__ = ["check_evaluation", "check_labels", "check_place", "check_test_set"]
-
 
 def check_place(out: Path) -> None:
     """Raise where a study could not write; nothing is made.

@@ -11,8 +11,6 @@ from parfocal.encoders.spec import parse_spec
 from parfocal.errors import ConfigError, EncoderError
 from parfocal.study.settings import Study
 
-__all__ = ["packaged_studies", "read_study"]
-
 _PACKAGED = Path(__file__).parent
 _SOURCES = ("slides", "features", "store")
 # Sections that may be written as their most important key alone.

@@ -10,8 +10,6 @@ from parfocal.report.page import Block
 from parfocal.run import FailedSlide
 from parfocal.store import EmbeddingSet
 
-__all__ = ["stages_section", "training_section"]
-
 _TRAINING = (
     "No region encoder saw a label. Some tile embeddings of a region are hidden, and it predicts them from the rest; "
     "R2 is 1 - squared error / variance about the mean of the magnification, so 0 is what the mean alone reaches. "

@@ -22,8 +22,6 @@ from parfocal.store.survey import survey_features
 from parfocal.study.settings import CohortSource, SlidePaths, Study
 from parfocal.study.stages import the_set
 
-__all__ = ["PlannedCohort", "TilesPlan", "gib", "plan_tiles"]
-
 
 @dataclass(frozen=True)
 class TilesPlan:

@@ -38,9 +38,6 @@ from parfocal.study.stages import (
     resolve_device,
 )
 
-__all__ = ["Extras", "StudyResult", "run_study"]
-
-
 _Sets = tuple[tuple[EmbeddingSet, ...], tuple[EmbeddingSet, ...]]
 """What a model makes of the cohort, and of the external one."""
 

@@ -16,17 +16,6 @@ from parfocal.pretrain import PretrainSettings
 from parfocal.region_encoder import Readout
 from parfocal.store import FeatureSettings
 
-__all__ = [
-    "CohortSource",
-    "FeaturePaths",
-    "Labels",
-    "RunSettings",
-    "SlidePaths",
-    "Study",
-    "TestCohort",
-    "TileSettings",
-]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*( [A-Za-z0-9_+-]+)*")
 
 

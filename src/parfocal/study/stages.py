@@ -26,19 +26,6 @@ from parfocal.store import EmbeddingSet, LeftOut, index_features, open_sets, wit
 from parfocal.store.set import open_set
 from parfocal.study.settings import CohortSource, Study
 
-__all__ = [
-    "Listen",
-    "Made",
-    "StageClock",
-    "groups_of",
-    "make_model",
-    "make_regions",
-    "make_tiles",
-    "model_folder",
-    "resolve_device",
-    "the_set",
-]
-
 Listen = Callable[[str], OnEvent]
 """Gives what listens to a count of the stage's work, such as its `slides`."""
 

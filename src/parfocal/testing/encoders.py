@@ -8,8 +8,6 @@ import numpy as np
 from parfocal.encoders import TileEncoder, symmetries_of_square
 from parfocal.errors import EncoderError
 
-__all__ = ["TileEncoderContract"]
-
 
 class TileEncoderContract(ABC):
     """One row for each tile, which nothing but the tile decides."""

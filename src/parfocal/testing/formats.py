@@ -9,8 +9,6 @@ import numpy as np
 from parfocal.errors import ParfocalError
 from parfocal.store.formats.format import FeatureFormat
 
-__all__ = ["FeatureFormatContract"]
-
 _TILE_PX, _TILE_L0PX = 224, 448
 
 

@@ -10,8 +10,6 @@ from parfocal.cohort import Cohort, Fold, Outcome, make_splits
 from parfocal.heads import FittedProbe, ProbeSettings, ProbeState
 from parfocal.heads.registry import RegisteredHead
 
-__all__ = ["HeadContract"]
-
 _SLIDES, _REGIONS, _DIM = 24, 4, 6
 
 

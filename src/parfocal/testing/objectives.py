@@ -7,8 +7,6 @@ import torch
 from parfocal.pretrain.objectives import Objective
 from parfocal.pretrain.settings import PretrainSettings
 
-__all__ = ["ObjectiveContract"]
-
 
 class ObjectiveContract(ABC):
     """Finite losses with finite gradients, the smaller the better the prediction."""

@@ -33,8 +33,6 @@ from parfocal.encoders.kind import EncoderKind, EncoderSpec
 from parfocal.encoders.spec import NORMALISATIONS, Normalisation, first_line, read_normalisation
 from parfocal.errors import EncoderError
 
-__all__ = ["FILE", "FileEncoder", "external_files"]
-
 # For each message the fields that hold messages in which tensors can lie (onnx.proto).
 _INSIDE: Mapping[str, Mapping[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},

@@ -20,8 +20,6 @@ from parfocal.encoders.base import EncoderInfo, Symmetry, TileEncoder, check_til
 from parfocal.encoders.kind import EncoderKind, EncoderSpec
 from parfocal.errors import EncoderError
 
-__all__ = ["FilterBank"]
-
 # Part of the digest: raise it whenever a number of a row changes.
 VERSION = 1
 # Optical density per unit of haematoxylin, eosin and the rest (Ruifrok and Johnston 2001), rows of length 1.

@@ -9,8 +9,6 @@ from parfocal.encoders.kind import ENCODERS, EncoderKind, EncoderSpec
 from parfocal.encoders.preset import HUB, Preset, Readout
 from parfocal.encoders.spec import NORMALISATIONS, unknown_encoder
 
-__all__ = ["PRESETS", "find_preset"]
-
 H_OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
 HIBOU = ((0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816))
 LUNIT = ((0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.26081574, 0.20723464))

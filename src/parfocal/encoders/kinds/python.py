@@ -17,8 +17,6 @@ from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tile
 from parfocal.encoders.kind import EncoderKind, EncoderSpec
 from parfocal.errors import EncoderError, as_problem
 
-__all__ = ["PYTHON", "FunctionEncoder"]
-
 
 class FunctionEncoder(TileEncoder):
     """Wraps a function that takes tiles (tile, y, x, 3) of uint8 and gives an array (tile, dim) of numbers."""

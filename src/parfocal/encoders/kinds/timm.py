@@ -3,8 +3,6 @@
 from parfocal.encoders.base import TileEncoder
 from parfocal.encoders.kind import EncoderKind, EncoderSpec
 
-__all__ = ["TIMM"]
-
 
 def _load(spec: EncoderSpec, device: str, dtype: str) -> TileEncoder:
     from parfocal.encoders.timm_encoder import load_timm_encoder

@@ -14,8 +14,6 @@ from parfocal.heads.contrast.refinement import Squash, fit_squash, sharpen
 from parfocal.heads.preparation import Preparation, preparations
 from parfocal.heads.settings import ProbeSettings
 
-__all__ = ["Candidate", "Leading", "Part", "linear_candidates", "refined"]
-
 _POWERS = {"": 0.0, ", times root of regions": 0.5, ", sum over regions": 1.0}
 """Of a slide's number of regions, that its mean over regions is multiplied with, and how a report names it.
 

@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float, Float64
 
 from parfocal.cohort import Column
 
-__all__ = ["RANKS", "Contrasts", "even_noise", "find_contrasts", "rank_name"]
-
 _FLIP_FLOPS = 2
 _SHRINKAGE = 0.1
 _MOST_SLIDES = 256

@@ -50,8 +50,6 @@ from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.regression import fit_nonnegative, predict_column
 from parfocal.heads.settings import ProbeSettings
 
-__all__ = ["FittedContrast", "fit_contrast"]
-
 _STACK_PENALTY = 1e-2
 _SLIDES_AT_A_TIME = 256
 

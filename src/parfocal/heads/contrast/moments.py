@@ -14,19 +14,6 @@ from parfocal.heads.preparation import Preparation
 from parfocal.heads.settings import ProbeSettings
 from parfocal.stats.whitening import Whitening, fit_whitening
 
-__all__ = [
-    "Pair",
-    "centred_regions",
-    "cross_moments",
-    "fit_region_map",
-    "is_partly_read",
-    "lift",
-    "pair_up",
-    "pairs_of",
-    "region_numbers",
-    "slide_sums",
-]
-
 _FEWEST_READ = 0.99
 
 

@@ -23,8 +23,6 @@ from scipy.optimize import minimize
 from parfocal.cohort import Column
 from parfocal.heads.cox import partial_likelihood, partial_slope
 
-__all__ = ["Along", "Squash", "fit_squash", "sharpen"]
-
 _ITERATIONS = 20
 _MOST_ROWS = 512
 """For each component; the direction is then known to a few per cent of its length."""

@@ -12,8 +12,6 @@ from parfocal.heads.contrast.candidates import Part
 from parfocal.heads.contrast.moments import Pair, lift, region_numbers, slide_sums
 from parfocal.stats.whitening import Whitening
 
-__all__ = ["PairTerm", "make_term", "project"]
-
 
 class Lifts(NamedTuple):
     """Of each side the components, in the columns of the embeddings, that a term sees with their products.

@@ -8,8 +8,6 @@ from typing import Any
 from parfocal.errors import ConfigError
 from parfocal.pretrain import MaskSettings, PretrainSettings
 
-__all__ = ["AXES", "REGION", "SHARED_BY_ALL", "TILES", "Level", "label_of", "levels_of"]
-
 REGION, TILES = "region_um", "tiles"
 """The two axes that change the data and not the training: the side of a region, and the set of tile embeddings."""
 

@@ -18,8 +18,6 @@ from parfocal.files import digest8
 from parfocal.lab.explore.axes import REGION, SHARED_BY_ALL, TILES, Level, label_of, levels_of
 from parfocal.pretrain import PretrainSettings
 
-__all__ = ["Cell", "CellPlan", "Design", "Kind", "controls_of", "plan_cells", "read_design", "references_of"]
-
 Kind = Literal["trained", "random", "tiles"]
 """Pretrained; the same architecture with random weights; tile embeddings as they are, without a region encoder."""
 

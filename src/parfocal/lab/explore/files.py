@@ -13,8 +13,6 @@ from parfocal.report import make_report
 from parfocal.report.writer import Field, to_records, write_json, write_table
 from parfocal.version import __version__
 
-__all__ = ["FAILURE", "write_exploration"]
-
 FAILURE = (Field("cell"), Field("seed"), Field("error"), Field("message"))
 """A row of `failures.csv`."""
 

@@ -21,8 +21,6 @@ from parfocal.pretrain.evaluation import HeldOut
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.stats.regression import fit_ridge
 
-__all__ = ["MOST_ROWS", "PENALTIES", "Contextualise", "linear_r2", "summaries", "validation_rows"]
-
 Contextualise = Callable[
     [RegionBatch, Bool[Tensor, "region token"]],
     tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]],

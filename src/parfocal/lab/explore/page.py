@@ -14,8 +14,6 @@ from parfocal.report.drawing import Plot, nice_ticks, shorten
 from parfocal.report.page import Block, RowKind
 from parfocal.report.writer import Field, page_table
 
-__all__ = ["exploration_page"]
-
 _METHOD = (
     "Every cell is pretrained on the same slides with the same seeds, then frozen. Held-out R2: a ridge regression "
     "predicts the standardised embedding of each hidden tile from CLS and from means of the contextual tokens of the "

@@ -9,8 +9,6 @@ from parfocal.errors import ConfigError
 from parfocal.geometry import whole_ratio
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, settings_digest, write_tokens
 
-__all__ = ["regions_per_side", "regroup_set", "regroup_tokens"]
-
 
 def regions_per_side(tiles: EmbeddingSet, region_um: float) -> int:
     """How many regions of the set lie along the side of a larger one.

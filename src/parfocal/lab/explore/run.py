@@ -30,8 +30,6 @@ from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.run.processes import CannotStartError, Death, Tell, run_crew, share_cores
 from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets, with_readable_rows
 
-__all__ = ["ExploreResult", "ExploreSettings", "explore_designs", "run_jobs"]
-
 
 def run_jobs(
     jobs: Sequence[CellJob], *, devices: Sequence[str], workers: int

@@ -40,8 +40,6 @@ from parfocal.run.device import find_device
 from parfocal.run.jobs import attempt, own_warnings
 from parfocal.store import EmbeddingSet, open_set
 
-__all__ = ["CellJob", "Failure", "Labels", "Protocol", "attempt_job", "is_done", "read_result", "run_job"]
-
 RESULT = "result.json"
 # What says most of a cell; the other poolings would take most of the time, cell by cell.
 _METHODS = frozenset({"mean", "gated-attention", "second-moment", "contrast", "concat", "late", "union"})

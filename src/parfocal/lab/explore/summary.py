@@ -10,8 +10,6 @@ import numpy as np
 from parfocal.heads.registry import HEADS
 from parfocal.lab.explore.design import Cell, CellPlan, Design
 
-__all__ = ["CellSummary", "Effect", "Exploration", "Gain", "Spread", "summarise"]
-
 Key = TypeVar("Key", bound=Hashable)
 
 R2, AUC = "held-out R2", "AUC, mean over readouts"

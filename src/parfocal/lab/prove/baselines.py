@@ -35,8 +35,6 @@ from parfocal.pretrain.holdout import Split
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.stats.regression import LinearModel
 
-__all__ = ["BASELINES", "KEPT", "FittedBaselines", "Sampling", "fit_baselines"]
-
 BASELINES: Mapping[str, str] = {
     "B0": "the mean of all training tiles",
     "B1": "the mean of the slide's other regions",

@@ -24,19 +24,6 @@ from parfocal.pretrain.setup import derived_seed, learning_rate, new_model, new_
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder.batch import RegionBatch
 
-__all__ = [
-    "CONTROLS",
-    "Loss",
-    "other_region",
-    "other_slide",
-    "predict_with_foreign_scales",
-    "random_control",
-    "show",
-    "train_as_subject",
-    "train_decoder",
-    "train_once",
-]
-
 CONTROLS = {
     "C1": "the model, shown the visible tiles of another region of the same slide",
     "C1x": "the model, shown those of other magnifications only from that other region",

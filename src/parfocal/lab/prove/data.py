@@ -12,8 +12,6 @@ from parfocal.pretrain.holdout import SlidePart, tissue_fragments
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
 
-__all__ = ["HeldOutRegions", "TrainingSample", "clusters_of", "read_regions", "sample_parts", "slide_means"]
-
 Standardise = Callable[[RegionBatch], Float32[np.ndarray, "region slot dim"]]
 """Tiles in their slots -> as the checkpoint standardises them, 0 where absent."""
 

@@ -20,17 +20,6 @@ from scipy import linalg
 from parfocal.lab.prove.layout import Layout, Query
 from parfocal.stats.whitening import leading_components
 
-__all__ = [
-    "Bases",
-    "Conditional",
-    "Covariance",
-    "JointMoments",
-    "affordable_rows",
-    "component_counts",
-    "principal_bases",
-    "separable_covariance",
-]
-
 MOST_UNKNOWNS = 3000
 MOST_TARGETS = 256
 _RIDGE_STEPS = 6

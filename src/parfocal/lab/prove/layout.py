@@ -11,8 +11,6 @@ from torch import Tensor
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
 
-__all__ = ["Layout", "Query", "query_of", "slot_regions"]
-
 
 @dataclass(frozen=True, eq=False)
 class Layout:

@@ -13,15 +13,6 @@ from parfocal.lab.prove.scores import mean_r2
 from parfocal.stats.regression import LinearModel, fit_ridge
 from parfocal.stats.whitening import leading_components
 
-__all__ = [
-    "RIDGES",
-    "RelativeRidge",
-    "choose_rank",
-    "choose_ridge",
-    "fit_relative_ridge",
-    "leading_directions",
-]
-
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Tried on training slides that the fit has not seen, in units of one standardised dim's variance."""
 

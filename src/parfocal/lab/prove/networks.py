@@ -23,8 +23,6 @@ from parfocal.region_encoder.batch import RegionBatch
 from parfocal.region_encoder.position import fourier_features
 from parfocal.run.cache import StepCache
 
-__all__ = ["RegionNetwork", "RelativeNetwork", "fit_region_network", "fit_relative_network"]
-
 _HIDDEN = 512
 _BATCH = 256
 _LR = 1e-3

@@ -13,8 +13,6 @@ from parfocal.report.page import Block
 from parfocal.report.writer import Field, page_table
 from parfocal.stats import Interval
 
-__all__ = ["proof_page"]
-
 _LOWEST = -0.25
 
 _READING = (

@@ -14,8 +14,6 @@ from parfocal.geometry import format_mpp
 from parfocal.lab.prove.layout import Layout
 from parfocal.pretrain.masks import hide
 
-__all__ = ["Pattern", "draw_hidden", "nearest_relatives", "patterns_of", "relation"]
-
 
 def relation(layout: Layout, step: int) -> Bool[np.ndarray, "slot slot"]:
     """Which slots (second axis) lie `step` magnifications finer than a slot (first axis), inside or over it.

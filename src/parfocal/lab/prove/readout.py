@@ -22,8 +22,6 @@ from parfocal.region_encoder.batch import RegionBatch
 from parfocal.run.cache import StepCache
 from parfocal.stats.regression import LinearModel, fit_ridge
 
-__all__ = ["TokenReadout", "fit_readout"]
-
 _BATCH = 512
 _FEWEST_ROWS = 16
 

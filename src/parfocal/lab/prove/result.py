@@ -16,8 +16,6 @@ from parfocal.lab.prove.verdict import OF_RANDOM_WEIGHTS, RIVALS, PatternVerdict
 from parfocal.report.writer import Field, plain, terminal_table
 from parfocal.stats import Interval
 
-__all__ = ["METHODS", "RETRIEVED", "SUMMARY", "MethodRow", "PatternResult", "ProofResult", "summary_table"]
-
 METHODS: Mapping[str, str] = {"model": "the pretrained region encoder and its decoder", **BASELINES, **CONTROLS}
 """Every row of the tables in a few words."""
 

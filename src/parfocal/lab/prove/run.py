@@ -41,8 +41,6 @@ from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, warn_of
 from parfocal.store import Source
 
-__all__ = ["ProveSettings", "prove_encoder"]
-
 _VARIANCE_FLOPS = 2e10
 # Arrays as large as the held-out tiles that live at a time.
 _ARRAYS = 14

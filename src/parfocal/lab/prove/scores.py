@@ -15,18 +15,6 @@ from scipy import stats
 from parfocal.lab.prove.layout import Layout
 from parfocal.stats import Interval, patient_bootstrap
 
-__all__ = [
-    "LEVELS",
-    "Calibration",
-    "PatternScores",
-    "Retrieval",
-    "ScoreTable",
-    "calibrate",
-    "mean_r2",
-    "retrieve",
-    "squared_sums",
-]
-
 
 def squared_sums(
     predicted: Float32[np.ndarray, "region slot dim"],

@@ -8,8 +8,6 @@ from jaxtyping import Bool, Float32
 from parfocal.lab.prove.layout import Layout, Query
 from parfocal.lab.prove.patterns import nearest_relatives, relation
 
-__all__ = ["NearestRegions", "global_mean", "nearest_token", "region_mean", "slide_mean"]
-
 Prediction = Float32[np.ndarray, "region slot dim"]
 
 

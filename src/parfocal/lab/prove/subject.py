@@ -26,8 +26,6 @@ from parfocal.region_encoder.checkpoint import FINISHED
 from parfocal.run.cache import StepCache, content_digest
 from parfocal.store import EmbeddingSet, LeftOut, Source, only_mpps, open_sets, with_readable_index, with_readable_rows
 
-__all__ = ["Predictor", "Subject", "open_subject", "tiles_of"]
-
 Result = TypeVar("Result")
 
 _CACHE_MIB = 1024

@@ -10,8 +10,6 @@ from parfocal.lab.prove.patterns import Pattern
 from parfocal.lab.prove.scores import ScoreTable
 from parfocal.stats import Interval
 
-__all__ = ["OF_RANDOM_WEIGHTS", "RIVALS", "PatternVerdict", "judge", "verdict_sentences"]
-
 RIVALS = {"B5": "a linear map (B5)", "B9": "a Gaussian field (B9)"}
 """What a model must beat: everything linear, and everything Gaussian, that the visible tiles say of the hidden ones."""
 

@@ -27,8 +27,6 @@ from parfocal.geometry import format_mpp
 from parfocal.lab.synergy.moments import CohortRows, PairMoments, Units, pair_moments, units_of
 from parfocal.table import some_of
 
-__all__ = ["differences", "near_identical", "nuisances", "units_together", "unusable_slides"]
-
 Nuisances = Mapping[str, Float64[np.ndarray, " unit"]]
 """Numbers of every unit that should have nothing to do with the label, by their name."""
 

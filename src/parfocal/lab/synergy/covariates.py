@@ -18,8 +18,6 @@ from scipy.linalg import qr
 
 from parfocal.errors import ConfigError
 
-__all__ = ["ResidualBasis", "design", "leading_scores", "residual_basis"]
-
 _FEWEST_RESIDUALS = 12
 _MOST_MEANS, _MOST_MOMENTS = 64, 32
 

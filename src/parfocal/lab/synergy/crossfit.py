@@ -24,8 +24,6 @@ from scipy import stats
 from parfocal.cohort import deal_folds
 from parfocal.lab.synergy.moments import PairMoments
 
-__all__ = ["CrossFitted", "cross_fitted_test", "robust_slope"]
-
 _FOLDS = 5
 _SPLITS = 5
 _DOUBT = 0.1  # p-value up to which a turn of one magnification may be what the label knows

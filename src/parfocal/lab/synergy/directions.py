@@ -15,17 +15,6 @@ from parfocal.slides import Slide, SlideSource, open_slide, read_tile
 from parfocal.store import EmbeddingSet, SlideTokens
 from parfocal.store.files import SCAN
 
-__all__ = [
-    "DirectionScores",
-    "ends",
-    "gallery",
-    "map_figure",
-    "open_as_embedded",
-    "score_directions",
-    "slide_files",
-    "slides_to_map",
-]
-
 _MAP_PX = 420
 
 

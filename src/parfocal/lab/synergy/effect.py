@@ -16,8 +16,6 @@ from jaxtyping import Float64, Int64
 from parfocal.lab.synergy.moments import PairMoments
 from parfocal.lab.synergy.permutation import PairingTest, Planted, candidate_statistics
 
-__all__ = ["FEWEST_UNITS", "Power", "debiased_effect", "measure_power", "slides_needed"]
-
 FEWEST_UNITS = 17  # 12 residuals beside a constant and two components of each kind of covariate
 _STRENGTHS = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 """Planted strengths, in units of the visible edge sigma sqrt(k)."""

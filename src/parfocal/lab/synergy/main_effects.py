@@ -21,8 +21,6 @@ from parfocal.stats import Interval, TestedFold, auc_interval, cross_validated, 
 from parfocal.stats.regression import Ridge
 from parfocal.stats.whitening import varying
 
-__all__ = ["MainEffect", "cluster_types", "main_effects", "types_within", "usable_types"]
-
 _PENALTIES = 10.0 ** np.arange(-3, 4)
 _FOLDS = 5
 

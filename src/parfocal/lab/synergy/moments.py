@@ -25,17 +25,6 @@ from parfocal.run.events import OnEvent, Progress
 from parfocal.stats.whitening import Whitening, fit_whitening
 from parfocal.store import LeftOut, SlideTokens
 
-__all__ = [
-    "CohortRows",
-    "PairMoments",
-    "Read",
-    "Units",
-    "pair_moments",
-    "read_rows",
-    "region_means",
-    "units_of",
-]
-
 Read = Callable[[str], SlideTokens]
 """The tile embeddings of a slide, by its id."""
 

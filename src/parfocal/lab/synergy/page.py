@@ -22,8 +22,6 @@ from parfocal.report import (
 )
 from parfocal.report.page import Block
 
-__all__ = ["CohortWords", "LabelPictures", "answer_of", "pair_name", "sentences", "synergy_page"]
-
 _LARGEST = 2.0  # the effect of two factors that are read perfectly, always together in one class, never in the other
 _METHOD = (
     "For every slide, the embeddings of each region are averaged at each magnification, centred within the slide (or "

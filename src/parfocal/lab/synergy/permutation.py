@@ -18,15 +18,6 @@ from jaxtyping import Float64, Int64
 from parfocal.lab.synergy.covariates import ResidualBasis
 from parfocal.lab.synergy.moments import PairMoments
 
-__all__ = [
-    "Candidate",
-    "PairingTest",
-    "Planted",
-    "draw_permutations",
-    "pairing_test",
-    "residuals_of",
-]
-
 _CHUNK = 500
 
 

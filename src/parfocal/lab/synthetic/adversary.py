@@ -16,14 +16,6 @@ from sklearn.linear_model import LogisticRegression
 
 from parfocal.lab.synthetic.ceilings import auc
 
-__all__ = [
-    "FourierAdversary",
-    "UnorderedBags",
-    "fourier_score",
-    "match_bags",
-    "repairing_auc",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class UnorderedBags:

@@ -17,26 +17,6 @@ from scipy.stats import rankdata
 
 from parfocal.lab.synthetic.design import overlap_law
 
-__all__ = [
-    "auc",
-    "auc_of_laws",
-    "few_tiles_ratio",
-    "iid_cell_law",
-    "iid_late_auc",
-    "iid_late_auc_exact",
-    "iid_mixed_auc",
-    "iid_single_auc",
-    "late_auc_of_main_effects",
-    "mixed_auc_of_main_effects",
-    "rare_budget_auc",
-    "redundancy_reliability",
-    "reliability",
-    "reliability_of_few_tiles",
-    "strat_log_likelihood_ratio",
-    "strat_perfect_auc",
-    "with_label_noise",
-]
-
 
 def auc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> float:
     """Chance that a positive scores above a negative; ties count half.

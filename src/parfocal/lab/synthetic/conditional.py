@@ -19,8 +19,6 @@ from parfocal.config import GridConfig
 from parfocal.lab.synthetic.feature_model import COARSE, FINE, MIDDLE, FeatureSpace
 from parfocal.lab.synthetic.xscale import StratSettings
 
-__all__ = ["RegionLaw"]
-
 _SIDES = {mpp: GridConfig().tiles_per_side(mpp) for mpp in (COARSE, MIDDLE, FINE)}
 _FACTORS = ("a", "c", "h1", "h2", "product", "orientation", "type", "slide", "local", "shared")
 Tiles = Float[np.ndarray, "region tile dim"]

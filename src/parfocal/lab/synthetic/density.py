@@ -13,8 +13,6 @@ from parfocal.lab.synthetic.tissue import REGION_PX
 from parfocal.run.jobs import each_in_process
 from parfocal.slides import open_slide
 
-__all__ = ["PixelAdversary", "measure_densities", "pixel_adversary"]
-
 _FINE_PX = 224
 _COARSE_LEVEL = 2
 _DENSITY = -np.log(np.maximum(np.arange(256), 1) / 255).astype(np.float32)

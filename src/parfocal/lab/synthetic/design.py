@@ -10,8 +10,6 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["balanced_labels", "deal_overlap", "deal_pairing", "overlap_law"]
-
 
 def overlap_law(size: int, n_a: int, n_c: int, omega: float) -> Float[np.ndarray, "overlap"]:
     """Probability of each overlap 0..min(n_a, n_c) of two sets in a stratum, under odds `omega`.

@@ -24,8 +24,6 @@ from parfocal.config import GridConfig, Settings
 from parfocal.lab.synthetic.ceilings import few_tiles_ratio
 from parfocal.store import SlideTokens
 
-__all__ = ["COARSE", "FINE", "MIDDLE", "FeatureModel", "FeatureSpace", "RegionFactors"]
-
 COARSE, MIDDLE, FINE = 2.0, 1.0, 0.5
 _GRID = GridConfig()
 _N_LEADING = 6

@@ -18,8 +18,6 @@ from parfocal.lab.synthetic.ceilings import auc
 from parfocal.lab.synthetic.rendered import SlideDesign
 from parfocal.store import SlideTokens
 
-__all__ = ["AttributeReading", "attribute_readability", "read_attribute"]
-
 Unit = Literal["region", "tile"]
 _N_BOOTSTRAP = 200
 

@@ -30,19 +30,6 @@ from parfocal.lab.synthetic.tissue import LEVEL0_MPP, REGION_PX, RegionAttribute
 from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.run.jobs import each_in_process
 
-__all__ = [
-    "RegionTruth",
-    "RenderSettings",
-    "RenderedCohort",
-    "SlideDesign",
-    "design_cohort",
-    "halve",
-    "render_cohort",
-    "render_slide",
-    "write_pyramid",
-]
-
-
 _TILE_PX = 256
 _COMPRESSION_LEVEL = 1  # of deflate; higher levels take three times as long for a tenth of the bytes
 

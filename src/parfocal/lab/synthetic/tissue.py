@@ -23,19 +23,6 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-__all__ = [
-    "BLOCK_UM",
-    "CONCENTRATION_STEP",
-    "LEVEL0_MPP",
-    "REGION_PX",
-    "RegionAttributes",
-    "Stain",
-    "arrange_blocks",
-    "draw_stain",
-    "render_region",
-    "stain_to_rgb",
-]
-
 CONCENTRATION_STEP = 0.01
 """Optical density of one grey level in the concentration pictures, along a stain vector of length 1."""
 

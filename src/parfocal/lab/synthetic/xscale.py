@@ -23,17 +23,6 @@ from parfocal.lab.synthetic.design import balanced_labels, deal_overlap, deal_pa
 from parfocal.lab.synthetic.feature_model import COARSE, FINE, MIDDLE, FeatureModel, FeatureSpace, RegionFactors
 from parfocal.store import SlideTokens, create_set, settings_digest, write_tokens
 
-__all__ = [
-    "FeatureCohort",
-    "IidSettings",
-    "PanelSettings",
-    "StratSettings",
-    "draw_cohort",
-    "hetero_settings",
-    "rare_settings",
-    "write_cohort",
-]
-
 _MAX_TYPES = 8
 
 

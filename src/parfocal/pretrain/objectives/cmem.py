@@ -6,8 +6,6 @@ from parfocal.pretrain.losses import masked_embedding_loss
 from parfocal.pretrain.objectives.contrastive import tell_apart
 from parfocal.pretrain.objectives.objective import Objective
 
-__all__ = ["CMEM"]
-
 
 def _weight(settings: Any) -> float:
     return float(settings.contrast_weight)

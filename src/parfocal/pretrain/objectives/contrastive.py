@@ -8,8 +8,6 @@ from torch import Tensor
 from parfocal.pretrain.losses import region_contrast
 from parfocal.pretrain.objectives.objective import Objective
 
-__all__ = ["CONTRASTIVE", "tell_apart"]
-
 
 def tell_apart(
     first: Float[Tensor, "region dim"],

@@ -3,6 +3,4 @@
 from parfocal.pretrain.losses import masked_embedding_loss
 from parfocal.pretrain.objectives.objective import Objective
 
-__all__ = ["MEM"]
-
 MEM = Objective("mem", masked_embedding_loss)

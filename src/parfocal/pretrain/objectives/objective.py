@@ -9,8 +9,6 @@ from torch import Tensor
 
 from parfocal.plugins import Plugin
 
-__all__ = ["Objective", "TokenLoss", "ViewLoss"]
-
 TokenLoss = Callable[
     [
         Float[Tensor, "token dim"],

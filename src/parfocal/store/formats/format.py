@@ -15,8 +15,6 @@ from jaxtyping import Float, Float64
 from parfocal.errors import StoreError
 from parfocal.plugins import Plugin, Registry
 
-__all__ = ["FORMATS", "FeatureFile", "FeatureFormat", "format_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class FeatureFile:

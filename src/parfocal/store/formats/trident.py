@@ -14,8 +14,6 @@ from parfocal.errors import StoreError
 from parfocal.store.formats.format import FeatureFile, FeatureFormat
 from parfocal.store.h5 import opened_h5, read_rows
 
-__all__ = ["TRIDENT", "read_feature_file"]
-
 _REMEDY = "Extract it again, or leave it out."
 # 2.5 m of tissue at the resolution of a 40x scan: beyond any slide.
 _LARGEST_L0PX = 1e7
