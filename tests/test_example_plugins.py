@@ -1,11 +1,10 @@
-"""The example packages are installed, which is all that parfocal needs to find them, and run through the commands."""
+"""The example packages are installed with pip, which is all that parfocal needs to find them, and run by commands."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,40 +12,39 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parfocal.cli import main
 from parfocal.store import open_set
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = ROOT / "tests" / "data" / "archives" / "format-1.zip"
 
-
-def install(folder: Path, target: Path) -> None:
-    """What an installer leaves of a package of one file, without a network or a build tool."""
-    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-    info = target / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [
-        line
-        for group, entries in project["entry-points"].items()
-        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
-    ]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    for file in folder.glob("*.py"):
-        shutil.copy(file, target)
+# Several commands in one interpreter, up to the first that fails: importing torch takes longer than they do.
+COMMANDS = """
+import json, sys
+from parfocal.cli import main
+sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))
+"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("site")
-    for folder in ("encoder", "head", "format"):
-        install(ROOT / "examples" / "plugins" / folder, target)
-    return target
+    """The folder into which pip has installed the three packages; it asks no index and builds with what is here."""
+    folder = tmp_path_factory.mktemp("plugins")
+    packages = [
+        shutil.copytree(ROOT / "examples" / "plugins" / name, folder / name) for name in ("encoder", "head", "format")
+    ]
+    how = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check")
+    command = [sys.executable, "-m", "pip", "install", *how, "--target", folder / "site", *packages]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
 
 
-def parfocal(site: Path, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+def python(site: Path, code: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter that finds the installed packages."""
     path = os.pathsep.join([str(site), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "parfocal", *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
@@ -55,16 +53,29 @@ def parfocal(site: Path, *arguments: object, status: int = 0) -> subprocess.Comp
     return done
 
 
+def parfocal(site: Path, *commands: tuple[object, ...], status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run commands where the packages are installed; all succeed, or the last one ends with the status."""
+    return python(site, COMMANDS, json.dumps([[str(word) for word in command] for command in commands]), status=status)
+
+
+def test_pip_installs_each_as_a_package_of_one_file(site: Path) -> None:
+    files = {file.name for file in site.glob("*.py")}
+    entry_points = [file.read_text() for file in site.glob("*.dist-info/entry_points.txt")]
+
+    assert files == {"parfocal_stain_means.py", "parfocal_median.py", "parfocal_npz.py"}
+    assert len(entry_points) == 3
+    assert all("[parfocal." in text for text in entry_points)
+
+
 def test_a_tile_encoder_of_another_package_embeds(site: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 200, (1000, 1100, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "slide.png")
 
-    listed = json.loads(parfocal(site, "encoders", "--json").stdout)
-    parfocal(
-        site, "embed", tmp_path / "slide.png", "-o", tmp_path / "store", "--encoder", "stain-means",
-        "--slide-mpp", "0.5", "--mpps", "1", "0.5", "--tissue", "none",
-    )  # fmt: skip
+    how = ("--encoder", "stain-means", "--slide-mpp", "0.5", "--mpps", "1", "0.5", "--tissue", "none")
+    embed = ("embed", tmp_path / "slide.png", "-o", tmp_path / "store", *how)
+    said = parfocal(site, ("encoders", "--json"), embed).stdout
 
+    listed, _ = json.JSONDecoder().raw_decode(said)
     assert "stain-means" in {info["name"] for info in listed}
     tiles = open_set(tmp_path / "store")
     assert tiles.dims == {1.0: 24, 0.5: 24}
@@ -78,14 +89,14 @@ def test_a_tile_encoder_that_cannot_be_imported_is_one_line_with_its_package(sit
     slide = tmp_path / "slide.png"
     Image.fromarray(np.zeros((1000, 1100, 3), np.uint8)).save(slide)
 
-    said = parfocal(
-        broken, "embed", slide, "-o", tmp_path / "store", "--encoder", "stain-means", "--slide-mpp", "0.5", status=1
-    ).stderr.strip()  # fmt: skip
+    embed = ("embed", slide, "-o", tmp_path / "store", "--encoder", "stain-means", "--slide-mpp", "0.5")
+    done = parfocal(broken, ("encoders", "--json"), embed, status=1)
 
+    said = done.stderr.strip()
     assert len(said.splitlines()) == 1
     assert "PluginError" in said
     assert "of the package parfocal-stain-means 1.0: it cannot be imported (ModuleNotFoundError" in said
-    listed = {info["name"]: info for info in json.loads(parfocal(broken, "encoders", "--json").stdout)}
+    listed = {info["name"]: info for info in json.loads(done.stdout)}
     assert not listed["stain-means"]["installed"]
 
 
@@ -100,37 +111,38 @@ def test_a_feature_format_of_another_package_is_indexed(site: Path, tmp_path: Pa
         np.savez(file, rows=written[mpp], xy=xy, tile_px=224, tile_l0px=side)
 
     folders = sorted((tmp_path / "job").iterdir())
-    parfocal(site, "index", *folders, "-o", tmp_path / "store", "--slide-mpp", "0.25")
-    code = (
+    parfocal(site, ("index", *folders, "-o", tmp_path / "store", "--slide-mpp", "0.25"))
+    read = (
         "import sys, parfocal; tiles = parfocal.open_set(sys.argv[1]); tokens = tiles.read('s0'); "
         "print({mpp: round(float(rows.sum()), 3) for mpp, rows in tokens.features.items()})"
     )
-    path = os.pathsep.join([str(site), str(ROOT / "src")])
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "store"],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+    done = python(site, read, tmp_path / "store")
 
     assert done.stdout.strip() == str({mpp: round(float(rows.sum()), 3) for mpp, rows in written.items()})
     file.write_bytes(file.read_bytes()[:-1])
-    assert subprocess.run([sys.executable, "-c", code, tmp_path / "store"], capture_output=True).returncode == 1
+    python(site, read, tmp_path / "store", status=1)
 
 
-def test_a_head_of_another_package_is_evaluated_fitted_and_predicts(site: Path, tmp_path: Path) -> None:
+def test_a_head_of_another_package_is_evaluated_fitted_and_predicts(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     zipfile.ZipFile(ARCHIVE).extractall(tmp_path)
     labels = ("--labels", tmp_path / "labels.csv", "--target", "kind", "--group", "patient")
     how = ("--folds", "2", "--repeats", "1", "--inner-folds", "2")
 
-    parfocal(site, "evaluate", tmp_path / "store", *labels, "--arms", "median", "-o", tmp_path / "out", *how)
-    results = (tmp_path / "out" / "results.csv").read_text()
-    assert "median" in results
-    ids = {row.split(",")[2] for row in results.splitlines()[1:]}
-    parfocal(site, "fit", tmp_path / "store", *labels, "--arm", min(ids), "-o", tmp_path / "head", *how)
-    parfocal(site, "predict", tmp_path / "store", "--head", tmp_path / "head", "-o", tmp_path / "p.csv")
+    def predict(to: str) -> tuple[object, ...]:
+        return ("predict", tmp_path / "store", "--head", tmp_path / "head", "-o", tmp_path / to)
 
+    parfocal(
+        site,
+        ("evaluate", tmp_path / "store", *labels, "--arms", "median", "-o", tmp_path / "out", *how),
+        ("fit", tmp_path / "store", *labels, "--arm", "1/median", "-o", tmp_path / "head", *how),
+        predict("p.csv"),
+    )
+    results = (tmp_path / "out" / "results.csv").read_text()
+    assert {row.split(",")[2] for row in results.splitlines()[1:]} == {"1/median", "2/median"}
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 8
-    # Without the package the head says where it came from.
-    (tmp_path / "nothing").mkdir()
-    again = ("predict", tmp_path / "store", "--head", tmp_path / "head", "-o", tmp_path / "q.csv")
-    said = parfocal(tmp_path / "nothing", *again, status=1).stderr
-    assert "from a package that is not installed here" in said
+
+    # Without the package, as in the process of the tests, the head says where it came from.
+    assert main([str(word) for word in predict("q.csv")]) == 1
+    assert "from a package that is not installed here" in capsys.readouterr().err
