@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from region_law import RegionLaw
 from rich.table import Table
 
 from parfocal.cli.command import print_table
@@ -30,7 +31,6 @@ from parfocal.lab.prove.run import ProveSettings, prove_encoder
 from parfocal.lab.prove.scores import ScoreTable
 from parfocal.lab.prove.subject import Predictor, open_subject
 from parfocal.lab.prove.verdict import PatternVerdict, judge, show_signed3
-from parfocal.lab.synthetic.conditional import RegionLaw
 from parfocal.lab.synthetic.feature_model import COARSE, FINE, FeatureModel
 from parfocal.lab.synthetic.xscale import FeatureCohort, StratSettings, draw_cohort, write_cohort
 from parfocal.pretrain import PretrainSettings, pretrain_encoder

@@ -16,7 +16,7 @@ from parfocal.config import Settings
 from parfocal.errors import StoreError
 from parfocal.evaluate import EvaluateResult
 from parfocal.geometry import Box, format_mpp
-from parfocal.lab.synthetic.density import PixelAdversary, pixel_adversary
+from parfocal.lab.synthetic.adversary import PixelAdversary, pixel_adversary
 from parfocal.lab.synthetic.readability import AttributeReading, attribute_readability
 from parfocal.lab.synthetic.rendered import RenderedCohort, RenderSettings, SlideDesign, render_cohort
 from parfocal.lab.synthetic.tissue import LEVEL0_MPP, REGION_PX

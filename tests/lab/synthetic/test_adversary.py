@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.lab.synthetic.adversary import FourierAdversary, UnorderedBags, fourier_score, match_bags, repairing_auc
-from parfocal.lab.synthetic.ceilings import auc
+from parfocal.lab.synthetic.adversary import UnorderedBags, match_bags, repairing_auc
+from parfocal.stats.auc import auc
+
+from .fourier import FourierAdversary, fourier_score
 
 
 @given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 999))
@@ -48,7 +50,7 @@ def test_fourier_sums_re_pair_bags_with_a_shared_continuous_nuisance(n_frequenci
     slides, positive = _slides(True, 3000, seed=0)
     frequencies = np.random.default_rng(1).standard_normal((n_frequencies, 8))
 
-    reached = auc(np.array([fourier_score(bags, frequencies) for bags in slides]), positive)
+    reached = auc(positive, np.array([fourier_score(bags, frequencies) for bags in slides]))
 
     # Values of an earlier simulation with other draws of the frequencies, which matter most when they are few.
     assert reached == pytest.approx(published, abs=0.025)
@@ -58,7 +60,7 @@ def test_fourier_sums_of_separate_nuisances_know_little() -> None:
     slides, positive = _slides(False, 3000, seed=2)
     frequencies = np.random.default_rng(1).standard_normal((64, 8))
 
-    assert 0.45 < auc(np.array([fourier_score(bags, frequencies) for bags in slides]), positive) < 0.56
+    assert 0.45 < auc(positive, np.array([fourier_score(bags, frequencies) for bags in slides])) < 0.56
 
 
 def test_matching_finds_the_shared_nuisance_and_nothing_else() -> None:
@@ -89,4 +91,4 @@ def test_the_fitted_adversary_finds_what_two_embeddings_share() -> None:
         shuffled = [rows[np.random.default_rng(6).permutation(64)] for rows in fine]
         scores = np.array([adversary.score(x, y) for x, y in zip(coarse, shuffled, strict=True)])
         assert (adversary.correlation.min() > 0.8) == shared
-        assert low < auc(scores, positive) < high
+        assert low < auc(positive, scores) < high

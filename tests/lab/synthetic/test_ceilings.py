@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from parfocal.lab.synthetic import ceilings
-from parfocal.lab.synthetic.ceilings import auc
 from parfocal.lab.synthetic.design import deal_pairing
+from parfocal.stats.auc import auc
 
 
 @pytest.mark.parametrize(("separation", "quoted"), [(1, 0.204), (1.5, 0.381), (2, 0.550), (3, 0.803), (4, 0.931)])
@@ -22,17 +22,33 @@ def test_reliability_is_the_quoted_one_and_that_of_simulated_posteriors(separati
     assert eta == pytest.approx(float((posterior**2).mean()), abs=0.006)  # four standard errors
 
 
+def reliability_of_few_tiles(n_informative: int, shift: float, *, n_samples: int = 60_000, seed: int = 0) -> float:
+    """The reliability where the evidence for C=1 is a shift of `shift` sd in an unknown few of a region's 16 tiles.
+
+    The likelihood ratio is exact; its mean has no closed form and is taken over `n_samples` draws.
+    """
+    rng = np.random.default_rng(seed)
+    total = 0.0
+    for present in (False, True):
+        y = rng.standard_normal((n_samples // 2, 16))
+        # Which tiles carry the shift is unknown to the observer only, so they may be the first.
+        y[:, :n_informative] += shift * present
+        ratio = ceilings.few_tiles_ratio(y, n_informative, shift)
+        total += float((((ratio - 1) / (ratio + 1)) ** 2).mean())
+    return total / 2
+
+
 @pytest.mark.parametrize(
     ("n_informative", "shift", "quoted"), [(1, 2, 0.18), (1, 3, 0.49), (1, 4, 0.78), (4, 1.5, 0.50), (16, 0.5, 0.55)]
 )
 def test_reliability_of_few_tiles_is_the_quoted_one(n_informative: int, shift: float, quoted: float) -> None:
-    eta = ceilings.reliability_of_few_tiles(n_informative, float(shift), n_samples=60_000)
+    eta = reliability_of_few_tiles(n_informative, float(shift))
 
     assert eta == pytest.approx(quoted, abs=0.012)  # quoted with two decimals; standard error .002
 
 
 def test_all_tiles_informative_is_one_gaussian_observation() -> None:
-    few = ceilings.reliability_of_few_tiles(16, 0.75, n_samples=60_000)
+    few = reliability_of_few_tiles(16, 0.75)
 
     assert few == pytest.approx(ceilings.reliability(3.0), abs=0.008)
 
@@ -74,9 +90,9 @@ def test_iid_ceilings_are_those_of_the_likelihood_ratio(
 
     m_a, m_c, positive = _iid_evidence(rho, n_regions, (separation, separation), 20_000, seed=1)
     ratio = np.log((1 + rho * m_a * m_c) / (1 - rho * m_a * m_c)).sum(axis=1)
-    assert auc(ratio, positive) == pytest.approx(mixed, abs=0.008)  # the formula is for many regions; se .002
+    assert auc(positive, ratio) == pytest.approx(mixed, abs=0.008)  # the formula is for many regions; se .002
     # Late fusion's leading statistic: the product of the two sums.
-    assert auc(m_a.sum(axis=1) * m_c.sum(axis=1), positive) == pytest.approx(late, abs=0.015)  # se .004
+    assert auc(positive, m_a.sum(axis=1) * m_c.sum(axis=1)) == pytest.approx(late, abs=0.015)  # se .004
 
 
 def test_iid_recipe_with_main_effects() -> None:
@@ -125,7 +141,7 @@ def _strat(omega: float, n_slides: int, seed: int) -> tuple[np.ndarray, np.ndarr
 def test_strat_ceiling_is_that_of_dealt_slides() -> None:
     a, c, positive = _strat(1.5, 3000, seed=2)
 
-    assert auc((a * c).sum(axis=(1, 2)), positive) == pytest.approx(0.888, abs=0.02)  # standard error .006
+    assert auc(positive, (a * c).sum(axis=(1, 2))) == pytest.approx(0.888, abs=0.02)  # standard error .006
 
 
 def test_enumeration_is_exact_for_a_small_stratum() -> None:
@@ -151,7 +167,7 @@ def test_noisy_strat_ceiling_is_the_quoted_one() -> None:
     rng = np.random.default_rng(5)
     log_odds = [3.0 * (1.5 * sign + rng.standard_normal(sign.shape)) for sign in (a, c)]
 
-    reached = auc(ceilings.strat_log_likelihood_ratio(log_odds[0], log_odds[1], 2.0), positive)
+    reached = auc(positive, ceilings.strat_log_likelihood_ratio(log_odds[0], log_odds[1], 2.0))
 
     assert reached == pytest.approx(0.9665, abs=0.012)  # standard error .004
 
@@ -162,7 +178,7 @@ def test_without_noise_the_enumeration_counts_the_overlap() -> None:
     ratio = ceilings.strat_log_likelihood_ratio(60 * a, 60 * c, 1.5)
 
     ratio = np.round(ratio, 6)  # equal overlaps are ties again
-    assert auc(ratio, positive) == pytest.approx(auc((a * c).sum(axis=(1, 2)), positive), abs=1e-9)
+    assert auc(positive, ratio) == pytest.approx(auc(positive, (a * c).sum(axis=(1, 2))), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +209,7 @@ def test_rare_frontier_is_that_of_simulated_slides() -> None:
         (np.argsort(rng.random(a.shape), axis=1), 0.719),
     ):
         read = np.take_along_axis(information, order[:, : round(budget * n_regions)], axis=1)
-        assert auc(read.sum(axis=1), positive) == pytest.approx(quoted, abs=0.02)  # standard error .006
+        assert auc(positive, read.sum(axis=1)) == pytest.approx(quoted, abs=0.02)  # standard error .006
 
 
 def test_a_budget_is_a_share() -> None:
@@ -221,6 +237,22 @@ def test_label_noise_shrinks_the_auc_towards_one_half() -> None:
     scores = rng.standard_normal(20_000) + positive
     flipped = positive ^ (rng.random(20_000) < 0.2)
 
-    expected = ceilings.with_label_noise(auc(scores, positive), 0.2)
+    expected = ceilings.with_label_noise(auc(positive, scores), 0.2)
 
-    assert auc(scores, flipped) == pytest.approx(expected, abs=0.015)
+    assert auc(flipped, scores) == pytest.approx(expected, abs=0.015)
+
+
+def test_auc_of_laws_is_the_auc_of_samples_scored_by_their_likelihood_ratio() -> None:
+    rng = np.random.default_rng(1)
+    positive, negative = rng.dirichlet(np.ones(7), 2)
+    ratio = np.log(positive / negative)
+    outcomes = [rng.choice(7, 40_000, p=law) for law in (positive, negative)]
+
+    sampled = auc(np.repeat([True, False], 40_000), ratio[np.concatenate(outcomes)])
+
+    assert ceilings.auc_of_laws(positive, negative) == pytest.approx(sampled, abs=0.01)  # standard error below .002
+
+
+def test_auc_of_disjoint_and_of_equal_laws() -> None:
+    assert ceilings.auc_of_laws(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1.0
+    assert ceilings.auc_of_laws(np.array([0.3, 0.7, 0.0]), np.array([0.3, 0.7, 0.0])) == 0.5

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from parfocal.lab.synthetic.ceilings import auc, reliability
+from parfocal.lab.synthetic.ceilings import reliability
 from parfocal.lab.synthetic.feature_model import COARSE, FINE, MIDDLE, FeatureModel, FeatureSpace, RegionFactors
+from parfocal.stats.auc import auc
 
 N = 6000
 
@@ -127,9 +128,9 @@ def test_the_orientation_needs_positions_at_the_fine_magnification(
     turned = factors.orientation > 0
     checkerboard = np.array([1.0, -1, 1, -1, -1, 1, -1, 1] * 2)
 
-    assert auc(along.mean(axis=1), turned) == pytest.approx(0.5, abs=0.03)
-    assert auc(along @ checkerboard, turned) > 0.99
-    assert auc(rows[COARSE][:, 0] @ space._spaces[COARSE].directions["orientation"][0], turned) > 0.9
+    assert auc(turned, along.mean(axis=1)) == pytest.approx(0.5, abs=0.03)
+    assert auc(turned, along @ checkerboard) > 0.99
+    assert auc(turned, rows[COARSE][:, 0] @ space._spaces[COARSE].directions["orientation"][0]) > 0.9
 
 
 def test_a_middle_tile_shares_local_structure_with_its_four_children() -> None:
@@ -158,7 +159,7 @@ def test_louder_fine_tiles_show_a_but_leave_c_as_it_was() -> None:
         (1.0, 1.0), abs=0.05
     )
     spread = space.whitened(rows, FINE).reshape(1000, -1).std(axis=1)
-    assert auc(spread, factors.a) > 0.99
+    assert auc(factors.a, spread) > 0.99
 
 
 def test_an_xor_is_in_no_mean_and_in_no_single_direction_but_can_be_read_exactly() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from parfocal.config import GridConfig
 from parfocal.encoders import FilterBank
-from parfocal.lab.synthetic.density import measure_densities, pixel_adversary
+from parfocal.lab.synthetic.adversary import measure_densities, pixel_adversary
 from parfocal.lab.synthetic.readability import attribute_readability, read_attribute
 from parfocal.lab.synthetic.rendered import RenderedCohort, RenderSettings, render_slide
 from parfocal.regions import plan_regions

@@ -10,9 +10,9 @@ import pytest
 
 from parfocal.errors import MismatchError
 from parfocal.lab.synthetic import rendered
-from parfocal.lab.synthetic.ceilings import auc
 from parfocal.lab.synthetic.rendered import RenderedCohort, RenderSettings, design_cohort, render_cohort, render_slide
 from parfocal.run.events import Event, Progress
+from parfocal.stats.auc import auc
 
 
 def test_the_label_is_in_the_pairing_alone() -> None:
@@ -60,7 +60,7 @@ def test_the_ceiling_of_pairing_is_that_of_its_designs() -> None:
         for design in designs
     ]
 
-    reached = auc(np.array(agreement), np.array([design.pairing for design in designs]))
+    reached = auc(np.array([design.pairing for design in designs]), np.array(agreement))
 
     assert settings.pairing_ceiling == pytest.approx(reached, abs=0.04)  # three standard errors
     assert RenderSettings().pairing_ceiling == 1.0

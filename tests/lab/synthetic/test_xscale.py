@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parfocal.lab.synthetic.adversary import FourierAdversary
-from parfocal.lab.synthetic.ceilings import auc, iid_mixed_auc, reliability, strat_log_likelihood_ratio
+from parfocal.lab.synthetic.ceilings import iid_mixed_auc, reliability, strat_log_likelihood_ratio
 from parfocal.lab.synthetic.feature_model import COARSE, FINE, FeatureModel, RegionFactors
 from parfocal.lab.synthetic.xscale import (
     FeatureCohort,
@@ -18,7 +17,10 @@ from parfocal.lab.synthetic.xscale import (
     rare_settings,
     write_cohort,
 )
+from parfocal.stats.auc import auc
 from parfocal.store import open_set
+
+from .fourier import FourierAdversary
 
 SMALL = FeatureModel(dim=32)
 
@@ -61,7 +63,7 @@ def test_the_noisy_ceiling_is_reached_by_exact_evidence_from_the_embeddings() ->
         evidence.append([cohort.space.log_odds_a(tokens)[order], cohort.space.log_odds_c(tokens)[order]])
     a, c = np.array(evidence).transpose(1, 0, 2).reshape(2, 300, 8, 8)
 
-    reached = auc(strat_log_likelihood_ratio(a, c, 2.0), cohort.labels["pairing"])
+    reached = auc(cohort.labels["pairing"], strat_log_likelihood_ratio(a, c, 2.0))
 
     assert reached == pytest.approx(0.9665, abs=0.035)  # quoted ceiling; three standard errors of 300 slides
 
@@ -74,7 +76,7 @@ def _adversary_auc(cohort: FeatureCohort, label: str, n_fit: int) -> float:
     a, c = ([getattr(factors, name) for factors in cohort.factors] for name in ("a", "c"))
     adversary = FourierAdversary(n_components=6).fit(coarse[:n_fit], fine[:n_fit], a[:n_fit], c[:n_fit])
     scores = [adversary.score(x, y) for x, y in zip(coarse[n_fit:], fine[n_fit:], strict=True)]
-    return auc(np.array(scores), cohort.labels[label][n_fit:])
+    return auc(cohort.labels[label][n_fit:], np.array(scores))
 
 
 def test_the_adversary_cannot_re_pair_a_stratified_cohort() -> None:
@@ -107,7 +109,7 @@ def test_iid_evidence_reaches_the_mixed_ceiling() -> None:
         product = np.tanh(cohort.space.log_odds_a(tokens) / 2) * np.tanh(cohort.space.log_odds_c(tokens) / 2)
         scores.append(np.log((1 + 0.2 * product) / (1 - 0.2 * product)).sum())
     ceiling = iid_mixed_auc(0.2, 64, reliability(2.0), reliability(2.0))
-    assert auc(np.array(scores), cohort.labels["label"]) == pytest.approx(ceiling, abs=0.045)  # three se
+    assert auc(cohort.labels["label"], np.array(scores)) == pytest.approx(ceiling, abs=0.045)  # three se
 
 
 def test_rare_regions_are_rare_and_c_is_equally_uncertain_in_all() -> None:
@@ -130,7 +132,7 @@ def test_hetero_is_rare_with_louder_regions() -> None:
     noise = np.concatenate(
         [hetero.tokens(number).features[FINE].reshape(64, 16, -1).std(axis=1).mean(axis=1) for number in range(6)]
     )
-    assert auc(noise.astype(np.float64), np.concatenate([factors.a for factors in hetero.factors])) > 0.99
+    assert auc(np.concatenate([factors.a for factors in hetero.factors]), noise.astype(np.float64)) > 0.99
 
 
 def test_panel_labels_sit_where_they_should() -> None:
@@ -145,7 +147,7 @@ def test_panel_labels_sit_where_they_should() -> None:
 
     for label, values in labels.items():
         for name, numbers in statistic.items():
-            reached = auc(numbers, values)
+            reached = auc(values, numbers)
             if name == label:
                 assert reached > 0.9, label
             else:
@@ -157,9 +159,9 @@ def test_the_confounded_label_follows_the_stain_in_training_slides_only() -> Non
     training = np.array(cohort.split) == "train"
     stain, label = cohort.slide_vectors[:, 0], cohort.labels["confounded"]
 
-    assert auc(stain[training], label[training]) > 0.85
-    assert auc(stain[~training], label[~training]) == pytest.approx(0.5, abs=0.1)
-    assert auc(stain, cohort.labels["permuted"]) == pytest.approx(0.5, abs=0.08)
+    assert auc(label[training], stain[training]) > 0.85
+    assert auc(label[~training], stain[~training]) == pytest.approx(0.5, abs=0.1)
+    assert auc(cohort.labels["permuted"], stain) == pytest.approx(0.5, abs=0.08)
 
 
 def test_a_slide_is_the_same_whenever_it_is_drawn() -> None:

@@ -1,21 +1,19 @@
 """Cohorts whose ceilings are known: rendered slides for the whole path, and tile embeddings for its later half.
 
 In: settings and a seed. Out: slides with labels (`render_cohort`) or embeddings with labels (`draw_cohort`), the exact
-AUC that each kind of observer can reach (`ceilings`), the best prediction of hidden tiles (`RegionLaw`), what an
-encoder reads of the attributes (`attribute_readability`), and the adversaries that look for leaks (`pixel_adversary`,
-`FourierAdversary`).
+AUC that each kind of observer can reach (`ceilings`), what an encoder reads of the attributes
+(`attribute_readability`), and the adversary that looks for leaks (`pixel_adversary`).
 """
 
 from parfocal.lab.synthetic import ceilings
 from parfocal.lab.synthetic.adversary import (
-    FourierAdversary,
+    PixelAdversary,
     UnorderedBags,
-    fourier_score,
     match_bags,
+    measure_densities,
+    pixel_adversary,
     repairing_auc,
 )
-from parfocal.lab.synthetic.conditional import RegionLaw
-from parfocal.lab.synthetic.density import PixelAdversary, measure_densities, pixel_adversary
 from parfocal.lab.synthetic.feature_model import FeatureModel, FeatureSpace, RegionFactors
 from parfocal.lab.synthetic.readability import AttributeReading, attribute_readability, read_attribute
 from parfocal.lab.synthetic.rendered import (
@@ -44,13 +42,11 @@ __all__ = [
     "FeatureCohort",
     "FeatureModel",
     "FeatureSpace",
-    "FourierAdversary",
     "IidSettings",
     "PanelSettings",
     "PixelAdversary",
     "RegionAttributes",
     "RegionFactors",
-    "RegionLaw",
     "RegionTruth",
     "RenderSettings",
     "RenderedCohort",
@@ -61,7 +57,6 @@ __all__ = [
     "ceilings",
     "design_cohort",
     "draw_cohort",
-    "fourier_score",
     "hetero_settings",
     "match_bags",
     "measure_densities",

@@ -3,18 +3,28 @@
 The theorem of the cohorts says that A and C, read from two unordered bags, know nothing of the label. It holds as far
 as nothing else tells which 5x tile belongs to which 20x tiles. Whatever both magnifications of a region show, in pixels
 already its mean optical density, can re-pair the bags. So the adversaries are *handed* perfect readers of A and C and
-only have to pair; their AUC is the reference beside every late-fusion arm.
+only have to pair; their AUC is the reference beside every late-fusion arm. On rendered slides they pair by mean optical
+density and by gland type, which every magnification shows.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
-from sklearn.linear_model import LogisticRegression
 
-from parfocal.lab.synthetic.ceilings import auc
+from parfocal.lab.synthetic.rendered import RenderedCohort, SlideDesign
+from parfocal.lab.synthetic.tissue import REGION_PX
+from parfocal.run.jobs import each_in_process
+from parfocal.slides import open_slide
+from parfocal.stats.auc import auc
+
+_FINE_PX = 224
+_COARSE_LEVEL = 2
+_DENSITY = -np.log(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,86 +85,72 @@ def repairing_auc(
         for number, bags in enumerate(slides):
             match = match_bags(bags.coarse_nuisance, bags.fine_nuisance, np.random.default_rng([seed, draw, number]))
             scores.append(float(np.mean(bags.coarse_sign[match] * bags.fine_sign)))
-        aucs.append(auc(np.array(scores), positive))
+        aucs.append(auc(positive, np.array(scores)))
     return float(np.mean(aucs))
 
 
-def fourier_score(bags: UnorderedBags, frequencies: Float[np.ndarray, "frequency k"]) -> float:
-    """Agreement of A and C by sums over each bag alone, without any matching.
+@dataclass(frozen=True)
+class PixelAdversary:
+    """AUC for `pairing` of an adversary with perfect readers of A (5x) and C (20x), by what it re-pairs with.
 
-    F = sum of sign * exp(i w z) is a plain sum over a bag, what any late-fusion network can compute, yet the real part
-    of <F_coarse, F_fine> is large where members with equal nuisances agree: a random-feature kernel does the pairing.
-    """
-    coarse = bags.coarse_sign @ np.exp(1j * bags.coarse_nuisance @ frequencies.T)
-    fine = bags.fine_sign @ np.exp(1j * bags.fine_nuisance @ frequencies.T)
-    return float(np.real(coarse @ fine.conj()) / len(frequencies))
-
-
-class FourierAdversary:
-    """The random-Fourier adversary for embeddings: it learns what two magnifications share, then re-pairs by it.
-
-    Fitted on slides whose pairing is known: readers of A and C by logistic regression on the truth, and the shared
-    components by canonical correlation of the embeddings, centred within the slide. On other slides it sees two
-    unordered bags.
+    Attributes:
+        by_density: mean optical density of a region at 5x, and of its sixteen 20x tiles together.
+        by_density_of_tiles: mean optical density, all 20x tiles of the slide in one unordered bag.
+        by_gland_type: whether the glands are solid.
     """
 
-    def __init__(self, *, n_components: int = 4, n_frequencies: int = 256, seed: int = 0) -> None:
-        """Choose how many shared components and how many frequencies are used."""
-        self._n_components = n_components
-        self._n_frequencies = n_frequencies
-        self._seed = seed
+    by_density: float
+    by_density_of_tiles: float
+    by_gland_type: float
 
-    def fit(
-        self,
-        coarse: Sequence[Float[np.ndarray, "_region dim_c"]],
-        fine: Sequence[Float[np.ndarray, "_region dim_f"]],
-        a: Sequence[Bool[np.ndarray, " _region"]],
-        c: Sequence[Bool[np.ndarray, " _region"]],
-    ) -> "FourierAdversary":
-        """Learn readers and shared components from slides, one row per region in both magnifications."""
-        x, y = (np.concatenate([_centred(slide) for slide in slides]) for slides in (coarse, fine))
-        self._read_a = LogisticRegression(max_iter=1000).fit(x, np.concatenate(list(a)))
-        self._read_c = LogisticRegression(max_iter=1000).fit(y, np.concatenate(list(c)))
-        white_x, white_y = _whitening(x), _whitening(y)
-        u, correlation, vt = np.linalg.svd(white_x.T @ (x.T @ y / len(x)) @ white_y)
-        k = self._n_components
-        self._to_shared = white_x @ u[:, :k], white_y @ vt[:k].T
-        self.correlation: Float[np.ndarray, "k"] = correlation[:k]
-        # Components that are not really shared would only blur the kernel.
-        self._weight = self.correlation / np.sqrt(np.maximum(1 - self.correlation**2, 1e-3))
-        rng = np.random.default_rng(self._seed)
-        self._frequencies: Float[np.ndarray, "frequency k"] = rng.standard_normal((self._n_frequencies, k))
-        return self
 
-    def bags(self, coarse: Float[np.ndarray, "region dim_c"], fine: Float[np.ndarray, "region dim_f"]) -> UnorderedBags:
-        """One slide as the adversary sees it; the order of `fine` may be any."""
-        x, y = _centred(coarse), _centred(fine)
-        return UnorderedBags(
-            coarse_sign=2 * self._read_a.predict_proba(x)[:, 1] - 1,
-            coarse_nuisance=x @ self._to_shared[0] * self._weight,
-            fine_sign=2 * self._read_c.predict_proba(y)[:, 1] - 1,
-            fine_nuisance=y @ self._to_shared[1] * self._weight,
-        )
+def measure_densities(
+    path: Path, design: SlideDesign
+) -> tuple[Float[np.ndarray, "region"], Float[np.ndarray, "region 16"]]:
+    """Mean optical density of each region's 5x tile, from the slide's own level, and of its sixteen 20x tiles."""
+    cv2.setNumThreads(1)
+    per_side = REGION_PX // _FINE_PX
+    coarse_px = REGION_PX >> _COARSE_LEVEL
+    coarse, fine = [], []
+    with open_slide(path) as slide:
+        for region in design.regions:
+            x, y = region.column, region.row
+            tile = slide.read_level(_COARSE_LEVEL, x * coarse_px, y * coarse_px, coarse_px, coarse_px)
+            coarse.append(float(cv2.LUT(tile, _DENSITY).mean()))
+            whole = cv2.LUT(slide.read_level(0, x * REGION_PX, y * REGION_PX, REGION_PX, REGION_PX), _DENSITY)
+            fine.append(cv2.resize(whole, (per_side, per_side), interpolation=cv2.INTER_AREA).mean(axis=2).ravel())
+    return np.array(coarse), np.array(fine, dtype=np.float64)
 
-    def score(self, coarse: Float[np.ndarray, "region dim_c"], fine: Float[np.ndarray, "region dim_f"]) -> float:
-        """How much A and C agree in a slide, as far as two unordered bags can tell."""
-        return fourier_score(self.bags(coarse, fine), self._frequencies)
+
+def _densities_of(
+    slide: tuple[Path, SlideDesign],
+) -> tuple[Float[np.ndarray, "region"], Float[np.ndarray, "region 16"]]:
+    return measure_densities(*slide)
+
+
+def pixel_adversary(cohort: RenderedCohort, *, workers: int = 2, seed: int = 0) -> PixelAdversary:
+    """Measure how well late fusion could do on `pairing` by re-pairing alone; printed beside the late arms."""
+    slides = list(zip(cohort.slides, cohort.design, strict=True))
+    densities = {path: one for (path, _), one in each_in_process(slides, _densities_of, workers=workers)}
+    regions, tiles, types = [], [], []
+    for path, design in slides:
+        coarse, fine = densities[path]
+        truth = [region.attributes for region in design.regions]
+        a = np.array([1.0 if one.diagonal else -1.0 for one in truth])
+        c = np.array([1.0 if one.checkerboard else -1.0 for one in truth])
+        solid = np.array([float(one.solid) for one in truth])[:, None]
+        regions.append(UnorderedBags(a, coarse[:, None], c, fine.mean(axis=1)[:, None]))
+        tiles.append(UnorderedBags(a, coarse[:, None], np.repeat(c, fine.shape[1]), fine.reshape(-1, 1)))
+        types.append(UnorderedBags(a, solid, c, solid))
+    positive = np.array([design.pairing for design in cohort.design])
+    return PixelAdversary(
+        by_density=repairing_auc(regions, positive, seed=seed),
+        by_density_of_tiles=repairing_auc(tiles, positive, seed=seed),
+        by_gland_type=repairing_auc(types, positive, n_draws=50, seed=seed),
+    )
 
 
 def _standardised(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     spread = values.std(axis=0)
     standardised: Float[np.ndarray, "n k"] = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return standardised
-
-
-def _centred(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-    centred: Float[np.ndarray, "n k"] = (values - values.mean(axis=0)).astype(np.float64)
-    return centred
-
-
-def _whitening(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
-    """The map that makes the covariance the identity; directions with (almost) no variance are dropped to 0."""
-    variance, directions = np.linalg.eigh(x.T @ x / len(x))
-    scale = np.where(variance > 1e-9 * variance.max(), 1 / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
-    whitening: Float[np.ndarray, "d d"] = directions * scale
-    return whitening

@@ -2,8 +2,6 @@
 
 Signs: a = 2A-1 is seen at the coarse magnification, c = 2C-1 at the fine one. A noisy observer of a sign is summed up
 by its *reliability* eta = E[m^2], m the posterior mean of the sign: 0 knows nothing, 1 everything.
-
-Area under the ROC curve, of samples and of exact laws.
 """
 
 import math
@@ -11,25 +9,11 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
+from scipy.signal import convolve2d
 from scipy.special import logsumexp, ndtr, ndtri
-from scipy.stats import rankdata
 
 from parfocal.lab.synthetic.design import overlap_law
-
-
-def auc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> float:
-    """Chance that a positive scores above a negative; ties count half.
-
-    Raises:
-        ValueError: a class is empty.
-    """
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if not n_positive or not n_negative:
-        raise ValueError(f"an AUC needs both classes; there are {n_positive} positives and {n_negative} negatives")
-    ranks = rankdata(scores)
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
 def auc_of_laws(positive: Float[np.ndarray, "outcome"], negative: Float[np.ndarray, "outcome"]) -> float:
@@ -60,25 +44,6 @@ def reliability(separation: float) -> float:
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
     log_ratio = separation**2 / 2 + separation * nodes
     return float(np.tanh(log_ratio / 2) ** 2 @ weights / weights.sum())
-
-
-def reliability_of_few_tiles(
-    n_informative: int, shift: float, *, n_tiles: int = 16, n_samples: int = 200_000, seed: int = 0
-) -> float:
-    """The reliability where the evidence for C=1 is a shift of `shift` sd in an unknown few of a region's tiles.
-
-    The likelihood ratio is e_q(L_1..L_n) / C(n, q) with L_j = exp(shift y_j - shift^2 / 2) and e_q the elementary
-    symmetric polynomial, which is exact; its mean has no closed form and is taken over `n_samples` draws.
-    """
-    rng = np.random.default_rng(seed)
-    total = 0.0
-    for present in (False, True):
-        y = rng.standard_normal((n_samples // 2, n_tiles))
-        # Which tiles carry the shift is unknown to the observer only, so they may be the first.
-        y[:, :n_informative] += shift * present
-        ratio = few_tiles_ratio(y, n_informative, shift)
-        total += float((((ratio - 1) / (ratio + 1)) ** 2).mean())
-    return total / 2
 
 
 def few_tiles_ratio(
@@ -119,14 +84,9 @@ def iid_late_auc_exact(a: float, c: float, tau_a: float, tau_c: float, kappa: fl
     laws = []
     for sign in (1, -1):
         cell = iid_cell_law(a, c, tau_a, tau_c, kappa, positive=sign > 0)
-        law = np.zeros((n_regions + 1, n_regions + 1))
-        law[0, 0] = 1.0
+        law = np.ones((1, 1))
         for _ in range(n_regions):
-            step = cell[0, 0] * law
-            step[1:] += cell[1, 0] * law[:-1]
-            step[:, 1:] += cell[0, 1] * law[:, :-1]
-            step[1:, 1:] += cell[1, 1] * law[:-1, :-1]
-            law = step
+            law = convolve2d(law, cell)
         laws.append(law.ravel())
     return auc_of_laws(laws[0], laws[1])
 

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from parfocal.lab.synthetic.ceilings import auc
 from parfocal.lab.synthetic.rendered import SlideDesign
+from parfocal.stats.auc import auc
 from parfocal.store import SlideTokens
 
 Unit = Literal["region", "tile"]
@@ -87,7 +87,7 @@ def attribute_readability(
                 scores = read_attribute(rows, truth, fold[group])
                 low, high = _interval(scores, truth, group, np.random.default_rng(seed))
                 readings.append(
-                    AttributeReading(attribute, mpp, unit, auc(scores, truth), low, high, n_regions=len(truth))
+                    AttributeReading(attribute, mpp, unit, auc(truth, scores), low, high, n_regions=len(truth))
                 )
     return tuple(readings)
 
@@ -158,6 +158,6 @@ def _interval(
     values = []
     for _ in range(_N_BOOTSTRAP):
         drawn = np.concatenate([members[number] for number in rng.integers(0, len(members), len(members))])
-        values.append(auc(scores[drawn], truth[drawn]))
+        values.append(auc(truth[drawn], scores[drawn]))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

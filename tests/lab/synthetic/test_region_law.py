@@ -1,13 +1,16 @@
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 from sklearn.linear_model import LinearRegression
 
 from parfocal.lab.synthetic.ceilings import reliability
-from parfocal.lab.synthetic.conditional import RegionLaw
 from parfocal.lab.synthetic.feature_model import COARSE, FINE, FeatureModel, FeatureSpace, RegionFactors
 from parfocal.lab.synthetic.xscale import StratSettings
 
+RegionLaw = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "region_law.py"))["RegionLaw"]
 DIM = 32
 SETTINGS = StratSettings(n_types=3, orientation=True, model=FeatureModel(dim=DIM, shared_nuisance=1))
 
