@@ -18,6 +18,8 @@ from parfocal.lab.explore.scoring import CellJob
 from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
 from parfocal.run.events import Event, Progress
 
+from ...run.killed import kill_after
+
 BASE = {"size": "T", "steps": 2, "batch": 16, "precision": "float32"}
 PROBES = ProbeSettings(components=(4,), inner_folds=2, attention_validation=1, attention_steps=4, growth=1)
 PATIENTS = LabelColumns(group="patient")
@@ -40,10 +42,11 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Explored:
-    """A finished exploration with labels, stopped once after two runs, and what the second call ran."""
+    """A finished exploration with labels, killed once after two runs, what was done then, and what was run after it."""
 
     out: Path
     result: ExploreResult
+    kept: dict[str, bytes]
     runs: list[str]
 
 
@@ -51,28 +54,27 @@ class Explored:
 def explored(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Explored:
     out = tmp_path_factory.mktemp("explored")
     design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem", "latent"]})
-    labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "columns": PATIENTS}
+    (out / "design.yaml").write_text(json.dumps(design.model_dump(mode="json", exclude_defaults=True)))
+    call = ["explore", str(out / "design.yaml"), str(store), "-o", str(out), "--labels", str(store / "labels.csv")]
+    call += ["--target", "pairing", "--group", "patient", "--device", "cpu", "--regions", "24", "--folds", "2"]
+    call += ["--holdout", "0.25", "--components", "4", "--inner-folds", "2", "--attention-validation", "1"]
+    call += ["--attention-steps", "4", "--growth", "1"]
+    kept = kill_after(2, out, call, kept="cells/*/*/result.json")
+    assert not (out / "report.html").exists()
     runs: list[str] = []
-
-    class StopError(Exception):
-        pass
-
-    def stop_after_two(event: Event) -> None:
-        if isinstance(event, Progress) and event.done == 2:
-            raise StopError
-
-    with pytest.raises(StopError):
-        explore_designs(design, store, out, SETTINGS, **labels, on_event=stop_after_two)
 
     def run_done(event: Event) -> None:
         if isinstance(event, Progress):
             runs.append(event.item)
 
+    labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "columns": PATIENTS}
     result = explore_designs(design, store, out, SETTINGS, **labels, on_event=run_done)
-    return Explored(out, result, runs)
+    return Explored(out, result, kept, runs)
 
 
-def test_a_stopped_exploration_goes_on_where_it_was(explored: Explored) -> None:
+def test_an_exploration_that_was_killed_keeps_what_is_done_and_goes_on_there(explored: Explored) -> None:
+    assert len(explored.kept) == 2
+    assert all((explored.out / name).read_bytes() == content for name, content in explored.kept.items())
     assert explored.runs == ["", "base, seed 0", "objective=latent, seed 0"]
     assert explored.result.exit_status == 0
 

@@ -13,6 +13,7 @@ from PIL import Image
 from parfocal.cli import main
 from parfocal.cohort import LabelColumns
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
+from parfocal.lab.synergy import analysis
 from parfocal.lab.synergy.analysis import LabelResult, SynergySettings, Units, analyse_label
 from parfocal.lab.synergy.covariates import residual_basis
 from parfocal.lab.synergy.directions import ends, score_directions
@@ -24,6 +25,7 @@ from parfocal.lab.synergy.run import measure_synergy
 from parfocal.stats import auc
 from parfocal.store import EmbeddingSet, SlideOrigin, SlideTokens, create_set, write_tokens
 
+from ...run.killed import kill_after
 from .drawn import MPPS, REGION_UM, draw, draw_slide, each_alone, rows_of
 
 TILE_PX = 28
@@ -442,6 +444,30 @@ def test_finished_labels_are_kept(store: Path, monkeypatch: pytest.MonkeyPatch) 
     other = settings.model_copy(update={"seed": 1})
     with pytest.raises(TypeError):
         measure_synergy(store / "store", store / "labels.csv", "paired", store / "kept", other)
+
+
+def test_a_test_that_is_killed_between_two_labels_keeps_the_first_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slides, _, _ = draw("pairing", n=36)
+    call = write_store(tmp_path, slides, {"t": ["abc"[number % 3] for number in range(len(slides))]})
+    out, whole = tmp_path / "out", tmp_path / "whole"
+
+    kept = kill_after(1, out / "kept", call)
+    assert not (out / "synergy.json").exists()
+    tested: list[str] = []
+    plain = analysis._analyse
+    monkeypatch.setattr(
+        analysis, "_analyse", lambda name, *rest, **how: tested.append(name) or plain(name, *rest, **how)
+    )
+    assert main(call) == 0
+    assert main([*call, "-o", str(whole)]) == 0
+
+    assert len(kept) == 1
+    assert tested == ["b", "c", "a", "b", "c"]
+    assert all((out / "kept" / name).read_bytes() == content for name, content in kept.items())
+    assert (out / "synergy.json").read_bytes() == (whole / "synergy.json").read_bytes()
+    assert (out / "report.html").read_bytes() == (whole / "report.html").read_bytes()
 
 
 def test_sites_that_know_the_label_leave_nothing_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
