@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from parfocal.encoders import load_tile_encoder
-from parfocal.encoders.kinds.preset import PRESETS
+from parfocal.encoders.preset import PRESETS
 from parfocal.encoders.timm_encoder import build_timm
 
 BATCH = 32

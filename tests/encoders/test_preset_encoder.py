@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from parfocal.encoders import check_trained_mpps, load_tile_encoder, symmetries_of_square
-from parfocal.encoders.kinds.preset import PRESETS
+from parfocal.encoders.preset import PRESETS
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.errors import EncoderError
 

@@ -6,9 +6,8 @@ import timm
 import torch
 
 from parfocal.encoders import available_encoders
-from parfocal.encoders.kinds.preset import PRESETS, find_preset
 from parfocal.encoders.loading import encoders_table
-from parfocal.encoders.preset import Preset
+from parfocal.encoders.preset import PRESETS, Preset, find_preset
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.errors import EncoderError
 

@@ -312,7 +312,7 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
 
 def _reason_to_refuse(path: Path) -> str | None:
     """What is in the file that must not be run; torch's own reader is asked, which is what loads it too."""
-    reader: Any = torch._C.PyTorchFileReader(str(path))  # torch has no public name for the reader of TorchScript
+    reader: Any = torch._C.PyTorchFileReader(str(path))
     names = reader.get_all_records()
     if "constants.pkl" not in names:
         raise ValueError("it holds no TorchScript")

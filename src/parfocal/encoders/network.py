@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles, symmetries_of_square
 from parfocal.errors import ConfigError, EncoderError
-from parfocal.run.device import find_device
+from parfocal.run.device import find_device, has_fast_bfloat16
 
 # More tiles than this in one call go through the network in parts, so that a caller's batch cannot exhaust the memory.
 CHUNK = 256
@@ -159,6 +159,5 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype != "auto":
         return DTYPES[dtype]
     if device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if has_fast_bfloat16() else torch.float32
     return torch.float16

@@ -1,24 +1,29 @@
-"""What a preset says about a public encoder."""
+"""What a preset says about a public encoder, and all presets by name, which stand in `presets.toml`.
+
+Only facts stand there, so that listing the presets imports neither torch nor timm.
+"""
 
 import importlib.util
-from dataclasses import dataclass, field
+import tomllib
+from importlib.resources import files
 from typing import Any, Literal
 
+from pydantic import Field, field_validator
+
+from parfocal.config import Settings
 from parfocal.encoders.base import EncoderInfo
-from parfocal.encoders.spec import NORMALISATIONS
+from parfocal.encoders.kind import ENCODERS
+from parfocal.encoders.spec import NORMALISATIONS, Normalisation, unknown_encoder
 
 HUB = "https://huggingface.co/"
 
-Readout = Literal["pooled", "cls", "cls+mean"]
 
-
-@dataclass(frozen=True)
-class Preset:
+class Preset(Settings):
     """One public encoder. The names of layers in `arguments` are looked up in timm and torch when it is built."""
 
     name: str
     dim: int
-    hub: str
+    hub: str = ""
     """Repository on the Hugging Face hub; empty where the weights come from a package."""
     licence: str
     gated: bool
@@ -26,10 +31,10 @@ class Preset:
     """Where the arguments are written."""
     architecture: str = ""
     """timm's name; empty where another library builds the model."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    readout: Readout = "pooled"
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    readout: Literal["pooled", "cls", "cls+mean"] = "pooled"
     tile_px: int = 224
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = NORMALISATIONS["imagenet"]
+    normalisation: Normalisation = NORMALISATIONS["imagenet"]
     trained_mpps: tuple[float, ...] | None = (0.5,)
     loader: Literal["timm", "transformers", "titan", "package"] = "timm"
     files: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
@@ -46,6 +51,11 @@ class Preset:
     parameters_m: float | None = None
     """Published number of parameters, in millions."""
     aliases: tuple[str, ...] = ()
+
+    @field_validator("normalisation", mode="before")
+    @classmethod
+    def _named(cls, normalisation: Any) -> Any:
+        return NORMALISATIONS[normalisation] if isinstance(normalisation, str) else normalisation
 
     @property
     def page(self) -> str:
@@ -77,3 +87,38 @@ class Preset:
             self.readout,
             trained_on="photographs",
         )
+
+
+def _read_presets() -> dict[str, Preset]:
+    table = tomllib.loads(files("parfocal.encoders").joinpath("presets.toml").read_text(encoding="utf-8"))
+    for entry in table.values():
+        other = {key: value for key, value in table.get(entry.pop("like", ""), {}).items() if key != "aliases"}
+        arguments = {**other.get("arguments", {}), **entry.get("arguments", {})}
+        entry.update({**other, **entry, "arguments": arguments})
+    return {
+        name: Preset.model_validate(
+            {
+                "name": name,
+                "source": HUB + entry.get("hub", ""),
+                **entry,
+                "trained_mpps": entry.get("trained_mpps", (0.5,)) or None,
+            }
+        )
+        for name, entry in table.items()
+    }
+
+
+PRESETS = _read_presets()
+_NAMES = {alias: preset for preset in PRESETS.values() for alias in (preset.name, *preset.aliases)}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of a name or alias, whatever its case.
+
+    Raises:
+        EncoderError: there is none; close names are listed.
+    """
+    preset = _NAMES.get(name.lower())
+    if preset is None:
+        raise unknown_encoder(name, (*ENCODERS.names, *_NAMES))
+    return preset

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from parfocal.pretrain.settings import PretrainSettings
+from parfocal.run.device import has_fast_bfloat16
 
 _AMPERE = 8
 """The first compute capability with bfloat16; before, it is emulated and slow."""
@@ -30,7 +31,7 @@ def choose_autocast(wanted: Literal["auto", "float32", "bfloat16"], device: torc
         major, minor = torch.cuda.get_device_capability(device)
         has_it, why = major >= _AMPERE, f"compute capability {major}.{minor}"
     else:
-        has_it = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        has_it = device.type == "cpu" and has_fast_bfloat16()
         why = f"this processor {'has' if has_it else 'does not have'} bfloat16"
     return has_it, f"{'bfloat16' if has_it else 'float32'} ({why})"
 

@@ -33,7 +33,7 @@ def linear(layer: nn.Linear, rows: Float[Tensor, "*batch dim"]) -> Float[Tensor,
         or rows.device.type != "cpu"
         or rows.dtype != torch.float32
         or layer.weight.dtype != torch.float32
-        or not torch._C._has_mkldnn
+        or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         or torch.is_autocast_enabled("cpu")
     ):
         return functional.linear(rows, layer.weight, layer.bias)

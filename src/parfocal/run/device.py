@@ -28,3 +28,10 @@ def find_device(name: str) -> "torch.device":
     if (device.index or 0) >= here.get(device.type, 0):
         raise ConfigError(f"this machine has no device {name!r} that torch can use. Use --device cpu.")
     return device
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16 (AVX-512 BF16 or AMX); elsewhere it is emulated and slow."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -8,7 +8,19 @@ Which one is right depends on the design, and using the wrong one is the usual m
 - several targets: `wilcoxon_signed_rank` over their means, `holm` over their p-values, `mean_over_targets`.
 """
 
-from parfocal.stats.agreement import balanced_accuracy, explained_variance, quadratic_kappa, spearman
+from parfocal.stats.agreement import (
+    CalibrationLine,
+    ReliabilityBin,
+    balanced_accuracy,
+    brier_score,
+    calibration_line,
+    expected_calibration_error,
+    explained_variance,
+    quadratic_kappa,
+    reliability_bins,
+    spearman,
+    wilson_interval,
+)
 from parfocal.stats.auc import (
     AucTest,
     RocCurve,
@@ -22,21 +34,10 @@ from parfocal.stats.auc import (
     weighted_auc,
 )
 from parfocal.stats.bootstrap import PatientDraws, patient_bootstrap, patient_draws
-from parfocal.stats.calibration import (
-    CalibrationLine,
-    ReliabilityBin,
-    brier_score,
-    calibration_line,
-    expected_calibration_error,
-    reliability_bins,
-    wilson_interval,
-)
 from parfocal.stats.concordance import (
     PairTally,
     RankedPairs,
     concordance,
-    harrell_concordance,
-    one_against_rest_auc,
     ordered_pairs,
     tally_classes,
     tally_order,
@@ -84,12 +85,10 @@ __all__ = [
     "detectable_difference",
     "expected_calibration_error",
     "explained_variance",
-    "harrell_concordance",
     "holm",
     "mean_over_targets",
     "mean_roc",
     "newcombe_interval",
-    "one_against_rest_auc",
     "ordered_pairs",
     "paired_test",
     "patient_bootstrap",

@@ -1,9 +1,13 @@
-"""How near predictions come to labels, beside how well they rank: classes, ordered classes and numbers."""
+"""How near predictions come to labels, beside how well they rank; and whether a probability means what it says."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64, Shaped
-from scipy import stats
+from scipy import optimize, special, stats
 from sklearn import metrics
+
+from parfocal.stats.interval import Interval
 
 
 def balanced_accuracy(label: Int64[np.ndarray, " case"], predicted: Int64[np.ndarray, " case"]) -> float:
@@ -38,3 +42,127 @@ def spearman(value: Shaped[np.ndarray, " case"], predicted: Shaped[np.ndarray, "
     if np.ptp(value) == 0 or np.ptp(predicted) == 0:
         return float("nan")
     return float(stats.spearmanr(value, predicted).statistic)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Cases whose predictions are alike: how many, their mean prediction, and the share that is positive."""
+
+    low: float
+    high: float
+    n: int
+    mean_prediction: float
+    observed: Interval
+
+
+def reliability_bins(
+    is_positive: Shaped[np.ndarray, "case"], probability: Shaped[np.ndarray, "case"], bins: int = 10
+) -> tuple[ReliabilityBin, ...]:
+    """The predictions in bins of equal width; empty bins are left out.
+
+    The observed share has Wilson's interval, which has a width even where a bin of three cases is all positive.
+    """
+    truth, predicted = _checked(is_positive, probability)
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    at = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, bins - 1)
+    return tuple(
+        ReliabilityBin(
+            float(edges[one]),
+            float(edges[one + 1]),
+            int((at == one).sum()),
+            float(predicted[at == one].mean()),
+            wilson_interval(int(truth[at == one].sum()), int((at == one).sum())),
+        )
+        for one in np.unique(at)
+    )
+
+
+def expected_calibration_error(
+    is_positive: Shaped[np.ndarray, "case"], probability: Shaped[np.ndarray, "case"], bins: int = 10
+) -> float:
+    """The mean distance between prediction and observed share over the bins, weighted by their cases.
+
+    It grows with the number of bins and never reaches 0 on few cases; compare it only at equal bins and sizes.
+    """
+    groups = reliability_bins(is_positive, probability, bins)
+    return sum(one.n * abs(one.mean_prediction - one.observed.estimate) for one in groups) / len(is_positive)
+
+
+@dataclass(frozen=True)
+class CalibrationLine:
+    """How predicted log odds have to be changed to mean what they say (Cox 1958).
+
+    Attributes:
+        slope: of a logistic regression of the outcome on the log odds; 1 is right, below 1 the predictions are too far
+            from one half (overfitting), above 1 too near.
+        intercept: what must be added to the log odds, slope left at 1; 0 is right, below 0 they are too high.
+    """
+
+    slope: float
+    intercept: float
+
+
+def calibration_line(is_positive: Shaped[np.ndarray, "case"], log_odds: Shaped[np.ndarray, "case"]) -> CalibrationLine:
+    """Slope and intercept of the calibration; NaN for a slope that has no finite value.
+
+    That is so where a threshold separates the classes without an error, and where all predictions are the same.
+
+    Raises:
+        ValueError: a class is missing.
+    """
+    truth = np.asarray(is_positive, dtype=np.float64)
+    logit = np.asarray(log_odds, dtype=np.float64)
+    positive, negative = logit[truth == 1], logit[truth == 0]
+    if not len(positive) or not len(negative):
+        raise ValueError(f"calibration needs both classes, got {len(positive)} positive and {len(negative)} negative")
+
+    def excess(shift: float) -> float:
+        return float(special.expit(logit + shift).sum() - truth.sum())
+
+    reach = float(np.abs(logit).max()) + 40.0
+    intercept = float(optimize.brentq(excess, -reach, reach))
+    if positive.min() >= negative.max() or positive.max() <= negative.min() or np.ptp(logit) < 1e-9:
+        return CalibrationLine(float("nan"), intercept)
+    scale = float(logit.std())
+    design = np.column_stack([np.ones_like(logit), (logit - logit.mean()) / scale])
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        score = design @ weights
+        value = np.logaddexp(0.0, score).sum() - truth @ score
+        return float(value), design.T @ (special.expit(score) - truth)
+
+    fit = optimize.minimize(loss, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-8 * len(truth)})
+    return CalibrationLine(float(fit.x[1]) / scale, intercept)
+
+
+def brier_score(is_positive: Shaped[np.ndarray, "case"], probability: Shaped[np.ndarray, "case"]) -> float:
+    """The mean squared distance of the probability from what happened; .25 for always saying one half."""
+    return float(metrics.brier_score_loss(*_checked(is_positive, probability), pos_label=1))
+
+
+def wilson_interval(n_yes: int, n: int, level: float = 0.95) -> Interval:
+    """A share of n cases with Wilson's interval.
+
+    Raises:
+        ValueError: no case, or more positive ones than cases.
+    """
+    if not 0 <= n_yes <= n or n < 1:
+        raise ValueError(f"a share needs 0 <= yes <= cases and a case, got {n_yes} of {n}")
+    low, high = stats.binomtest(n_yes, n).proportion_ci(level, method="wilson")
+    # At 0 and n of n the end is the estimate itself; rounding may put it a hair beyond.
+    share = n_yes / n
+    return Interval(share, min(float(low), share), max(float(high), share), level, "Wilson")
+
+
+def _checked(
+    is_positive: Shaped[np.ndarray, "case"], probability: Shaped[np.ndarray, "case"]
+) -> tuple[Shaped[np.ndarray, "case"], Shaped[np.ndarray, "case"]]:
+    truth = np.asarray(is_positive, dtype=np.float64)
+    predicted = np.asarray(probability, dtype=np.float64)
+    if not len(truth):
+        raise ValueError("calibration needs a case")
+    if not np.isin(truth, (0.0, 1.0)).all():
+        raise ValueError("labels of a calibration are 0 and 1")
+    if not ((predicted >= 0) & (predicted <= 1)).all():
+        raise ValueError(f"probabilities lie between 0 and 1, got {predicted.min():g} to {predicted.max():g}")
+    return truth, predicted

@@ -171,20 +171,10 @@ def mean_roc(curves: list[RocCurve], steps: int = 101) -> RocCurve:
     if not curves:
         raise ValueError("there is no curve to average")
     grid = np.linspace(0.0, 1.0, steps)
-    at_grid = np.stack([_sensitivity_at(curve, grid) for curve in curves])
+    # On a vertical step it is the upper end.
+    at_grid = np.stack([np.interp(grid, curve.false_positive_rate, curve.sensitivity) for curve in curves])
     mean = at_grid.mean(axis=0)
     return RocCurve(np.concatenate([[0.0], grid]), np.concatenate([[0.0], mean]), np.r_[0.0, at_grid.std(axis=0)])
-
-
-def _sensitivity_at(curve: RocCurve, rate: Float64[np.ndarray, "step"]) -> Float64[np.ndarray, "step"]:
-    """Sensitivity at each rate; on a vertical step the upper end."""
-    x, y = curve.false_positive_rate, curve.sensitivity
-    right = np.searchsorted(x, rate, side="right")  # the first point beyond the rate
-    left = np.maximum(right - 1, 0)
-    right = np.minimum(right, len(x) - 1)
-    width = x[right] - x[left]
-    share = np.divide(rate - x[left], width, out=np.zeros_like(rate), where=width > 0)
-    return np.asarray(y[left] + share * (y[right] - y[left]))
 
 
 def _by_class(

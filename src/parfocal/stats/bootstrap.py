@@ -40,7 +40,7 @@ def patient_bootstrap(
     Raises:
         ValueError: fewer than two patients, or fewer than 100 draws.
     """
-    of_case, pools = _pools(patients, strata, draws)
+    of_case, pools, spared = _pools(patients, strata, draws)
     order = np.argsort(of_case, kind="stable")
     cases = np.split(order, np.cumsum(np.bincount(of_case))[:-1])
 
@@ -49,11 +49,8 @@ def patient_bootstrap(
     for draw in range(draws):
         chosen = np.concatenate([rng.choice(pool, len(pool)) for pool in pools])
         drawn[draw] = statistic(np.concatenate([cases[patient] for patient in chosen]))
-    # A patient who is alone in a class cannot be left out of the jackknife.
-    spared = np.concatenate([pool if len(pool) > 1 else pool[:0] for pool in pools])
     left_out = np.array([statistic(np.flatnonzero(of_case != patient)) for patient in spared])
-    low, high = _bca_ends(estimate, drawn, left_out, level)
-    return Interval(estimate, min(low, estimate), max(high, estimate), level, f"patient bootstrap, BCa, {draws} draws")
+    return _bca(estimate, drawn, left_out, level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +85,7 @@ class PatientDraws:
             statistic((self.of_case != self.spared[start : start + _BLOCK, None]).astype(np.float32))
             for start in range(0, len(self.spared), _BLOCK)
         ]
-        low, high = _bca_ends(estimate, np.concatenate(drawn), np.concatenate([*left_out, np.zeros(0)]), level)
-        method = f"patient bootstrap, BCa, {len(self.weight)} draws"
-        return Interval(estimate, min(low, estimate), max(high, estimate), level, method)
+        return _bca(estimate, np.concatenate(drawn), np.concatenate([*left_out, np.zeros(0)]), level)
 
 
 def patient_draws(
@@ -111,20 +106,18 @@ def patient_draws(
     Raises:
         ValueError: fewer than two patients, or fewer than 100 draws.
     """
-    of_case, pools = _pools(patients, strata, draws)
+    of_case, pools, spared = _pools(patients, strata, draws)
     n_patients = int(of_case.max()) + 1
     counts = np.zeros((draws, n_patients), dtype=np.float32)
     for pool in pools:
         counts[:, pool] = rng.multinomial(len(pool), np.full(len(pool), 1 / len(pool)), size=draws)
-    # A patient who is alone in a class cannot be left out of the jackknife.
-    spared = np.concatenate([pool if len(pool) > 1 else pool[:0] for pool in pools])
     return PatientDraws(counts[:, of_case], of_case, spared)
 
 
 def _pools(
     patients: Shaped[np.ndarray, "case"], strata: Shaped[np.ndarray, "case"] | None, draws: int
-) -> tuple[Int64[np.ndarray, "case"], list[Int64[np.ndarray, "member"]]]:
-    """The number of each case's patient, and the patients that are drawn together."""
+) -> tuple[Int64[np.ndarray, "case"], list[Int64[np.ndarray, "_member"]], Int64[np.ndarray, "patient"]]:
+    """The number of each case's patient, the patients that are drawn together, and those of the jackknife."""
     _, first, of_case = np.unique(patients, return_index=True, return_inverse=True)
     if len(first) < 2:
         raise ValueError(f"a bootstrap over patients needs two of them, got {len(first)}")
@@ -133,12 +126,14 @@ def _pools(
     classes = np.zeros(len(first), dtype=np.int64)
     if strata is not None:
         classes = np.unique(strata, return_inverse=True)[1].reshape(-1)[first]
-    return of_case.reshape(-1), [np.flatnonzero(classes == one) for one in np.unique(classes)]
+    pools = [np.flatnonzero(classes == one) for one in np.unique(classes)]
+    # A patient who is alone in a class cannot be left out.
+    return of_case.reshape(-1), pools, np.concatenate([pool if len(pool) > 1 else pool[:0] for pool in pools])
 
 
-def _bca_ends(
+def _bca(
     estimate: float, drawn: Shaped[np.ndarray, "draw"], left_out: Shaped[np.ndarray, "patient"], level: float
-) -> tuple[float, float]:
+) -> Interval:
     # Half of the ties count as below: an AUC takes few values on few patients, and sums in another order are no other
     # value. Kept off 0 and 1, where z is infinite.
     is_tie = np.isclose(drawn, estimate, rtol=1e-9, atol=1e-12)
@@ -151,5 +146,6 @@ def _bca_ends(
     for tail in ((1 - level) / 2, (1 + level) / 2):
         z = bias + float(stats.norm.ppf(tail))
         ends.append(float(stats.norm.cdf(bias + z / (1 - acceleration * z))))
-    low, high = np.quantile(drawn, ends)
-    return float(low), float(high)
+    low, high = np.quantile(drawn, ends).tolist()
+    method = f"patient bootstrap, BCa, {len(drawn)} draws"
+    return Interval(estimate, min(low, estimate), max(high, estimate), level, method)

@@ -1,18 +1,14 @@
-"""Agreement of a risk score with times that are partly censored.
-
-How well a score ranks cases whose labels have an order: the share of pairs that stand the right way round.
+"""How well a score ranks cases whose labels have an order: the share of pairs that stand the right way round.
 
 Every number here is 0.5 for a score that knows nothing and 1 for one that is never wrong, so that kinds of labels can
 stand in one table: of two classes it is the AUC, of times with censoring Harrell's concordance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
-
-from parfocal.stats.auc import auc
+from jaxtyping import Bool, Float32, Float64, Shaped
 
 _BLOCK = 512  # rows of the matrix of all pairs at a time
 
@@ -32,56 +28,6 @@ def concordance(value: Shaped[np.ndarray, " case"], score: Shaped[np.ndarray, " 
     if np.isnan(share):
         raise ValueError(f"a concordance needs two different values; all {len(values)} cases have the same")
     return share
-
-
-def harrell_concordance(
-    time: Shaped[np.ndarray, "case"], event: Shaped[np.ndarray, "case"], risk: Shaped[np.ndarray, "case"]
-) -> float:
-    """The share of comparable pairs in which the higher risk has the earlier event; a tied risk counts a half.
-
-    A pair is comparable when the case with the earlier time had its event, or when the times are equal and only one of
-    the two had it (the other was seen to live longer). Two events at one time say nothing.
-
-    Args:
-        time: time of the event or of the last look, in any unit, not negative.
-        event: 1 where the event was seen, 0 where the case is censored.
-        risk: larger means earlier.
-
-    Raises:
-        ValueError: no comparable pair, a negative time, an event that is not 0/1, or a number that is not finite.
-    """
-    times = np.asarray(time, dtype=np.float64)
-    risks = np.asarray(risk, dtype=np.float64)
-    if not (np.isfinite(times).all() and np.isfinite(risks).all()) or (times < 0).any():
-        raise ValueError("times and risks must be finite, and times not negative")
-    if not np.isin(event, (0, 1)).all():
-        raise ValueError("events are 1 (seen) or 0 (censored)")
-    share = tally_times(times, event, risks).share
-    if np.isnan(share):
-        raise ValueError(f"no two of the {len(times)} cases can be compared: {int(np.sum(event))} events were seen")
-    return share
-
-
-def one_against_rest_auc(
-    label: Int64[np.ndarray, " case"], score: Shaped[np.ndarray, "case label"], classes: Sequence[int] | None = None
-) -> float:
-    """The mean over classes of the AUC of a class's own score against all other cases.
-
-    Every class counts alike, however rare. A class that no case has, or that all have, is left out.
-
-    Args:
-        label: the number of each case's class.
-        score: one score for each class.
-        classes: which to average; all where None.
-
-    Raises:
-        ValueError: fewer than two classes are there.
-    """
-    wanted = range(score.shape[1]) if classes is None else classes
-    areas = [auc(label == one, score[:, one]) for one in wanted if 0 < int((label == one).sum()) < len(label)]
-    if not areas:
-        raise ValueError(f"a mean AUC needs cases of two classes; all {len(label)} cases are of one")
-    return float(np.mean(areas))
 
 
 _ALL = slice(None)

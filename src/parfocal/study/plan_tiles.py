@@ -9,7 +9,7 @@ import numpy as np
 
 from parfocal.embed import EmbedSettings, estimate_run
 from parfocal.embed.slide import open_source
-from parfocal.encoders.kinds.preset import find_preset
+from parfocal.encoders.preset import find_preset
 from parfocal.encoders.spec import parse_encoder_specs, parse_spec
 from parfocal.errors import EncoderError
 from parfocal.geometry import format_mpp
