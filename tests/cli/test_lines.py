@@ -13,8 +13,7 @@ import tifffile
 
 import parfocal.cli.encoders
 from parfocal.cli import COMMANDS, main
-from parfocal.cli.completion import completion_script
-from parfocal.cli.reference import help_of
+from parfocal.cli.reference import completion_script, help_of
 
 CLI = Path(parfocal.cli.encoders.__file__).parent
 EVIL = "a\x1b[2J\x1b]0;owned\x07\nb"
@@ -125,7 +124,7 @@ def test_help_imports_nothing_that_takes_time(name: str) -> None:
 
 
 def test_the_rule_of_quick_help_can_fail() -> None:
-    assert {"numpy", "pydantic", "tyro"} <= modules_after("import parfocal.cli.inspect")
+    assert {"numpy", "pydantic", "tyro"} <= modules_after("import parfocal.cli.slides")
 
 
 def test_a_fault_of_ours_is_one_line_and_its_place_on_request(

@@ -8,7 +8,7 @@ import pytest
 
 from parfocal.config import parse_yaml
 from parfocal.errors import ConfigError
-from parfocal.study.file import packaged_studies, read_study
+from parfocal.study.settings import packaged_studies, read_study
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = """\

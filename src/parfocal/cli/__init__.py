@@ -8,19 +8,21 @@ no torch never import it.
 
 import importlib
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from shutil import get_terminal_size
 from typing import TextIO
 
-from parfocal.cli.help import stored_help
 from parfocal.cli.lines import discard_output, say, tell
 from parfocal.cli.stopping import leave_threads, stoppable
 from parfocal.errors import ConfigError, ParfocalDeprecationWarning, ParfocalError, ParfocalWarning
 from parfocal.version import __version__
 
-__all__ = ["COMMANDS", "FUNCTIONS", "call", "main"]
+__all__ = ["COMMANDS", "FUNCTIONS", "call", "main", "stored_help"]
 
 COMMANDS = {
     "inspect": "Show what a slide is and what the grid would take from it.",
@@ -63,6 +65,19 @@ FUNCTIONS = {
     "demo": "run_demo",
 }
 """The function in `parfocal` that a command calls."""
+
+_MODULES = {
+    "slides": ("inspect", "embed", "index"),
+    "encoders": ("encoders",),
+    "models": ("pretrain", "represent", "export-model", "prove", "explore"),
+    "cohorts": ("evaluate", "synergy", "study", "demo"),
+    "heads": ("fit", "predict"),
+    "reference": ("completion",),
+}
+"""The module of this folder that a command is in."""
+
+# In an installed package, and in a checkout.
+_PAGES = (Path(__file__).with_name("cli.md"), Path(__file__).parents[3] / "docs" / "cli.md")
 
 # An address of the validation library in an error about a flag helps nobody; it is read when the first error is shown.
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
@@ -150,10 +165,25 @@ def _main(argv: Sequence[str] | None) -> int:
         return status
 
 
+def stored_help(name: str) -> str | None:
+    """The help text of a command as `docs/cli.md` has it, without the import of a library; None where it is not there.
+
+    A test keeps the page equal to what the parser itself would show, which takes seconds to import.
+    """
+    page = next((page for page in _PAGES if page.is_file()), None)
+    if page is None:
+        return None
+    found = re.search(rf"^## parfocal {re.escape(name)}\n.*?^```text\n(.*?)^```$", page.read_text(), re.M | re.S)
+    if found is None:
+        return None
+    width = get_terminal_size((100, 24)).columns
+    return re.sub(r"-{40,}", lambda rule: rule[0][: max(1, width - 2)], found[1].rstrip())
+
+
 def call(name: str, arguments: Sequence[str]) -> int:
     """Call the function that is called like the command, which its module holds; the exit status."""
-    module = name.replace("-", "_")
-    command = getattr(importlib.import_module(f"parfocal.cli.{module}"), module)
+    module = next(module for module, names in _MODULES.items() if name in names)
+    command = getattr(importlib.import_module(f"parfocal.cli.{module}"), name.replace("-", "_"))
     return int(importlib.import_module("parfocal.cli.command").run_command(name, command, arguments))
 
 

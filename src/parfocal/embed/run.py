@@ -28,8 +28,7 @@ from parfocal.run.failures import (
 )
 from parfocal.run.processes import Tell, check_workers
 from parfocal.slides import SlideSource, check_slide_mpp, find_slides
-from parfocal.store.create import create_set
-from parfocal.store.layout import index_path
+from parfocal.store.layout import create_set, index_path
 
 
 def embed_slides(

@@ -11,7 +11,7 @@ from parfocal.errors import ConfigError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp
 from parfocal.slides import SlideIds, SlideSource
-from parfocal.store.files import RowDtype
+from parfocal.store import RowDtype
 
 
 class SlideReading(Settings):

@@ -27,8 +27,8 @@ from parfocal.report.writer import page_table
 from parfocal.run.events import OnEvent, Progress, as_stage, warn_of
 from parfocal.slides import open_slide, read_tile
 from parfocal.store import EmbeddingSet
-from parfocal.study.file import read_study
 from parfocal.study.run import Extras, run_study
+from parfocal.study.settings import read_study
 
 _N_EXAMPLES = 4
 _COARSE_MPP, _FINE_MPP, _TILE_PX = 2.0, 0.5, 224

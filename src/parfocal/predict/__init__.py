@@ -10,8 +10,7 @@ from parfocal.predict.fit import FitSettings, fit_head
 from parfocal.predict.head import Head, load_head, write_head
 from parfocal.predict.outside import Habits, Limit, fit_habits
 from parfocal.predict.page import fit_sentences, outside_sentence
-from parfocal.predict.predict import PredictSettings, predict_slides
-from parfocal.predict.predictions import PredictSummary, SlidePrediction
+from parfocal.predict.predict import PredictSettings, PredictSummary, SlidePrediction, predict_slides
 
 __all__ = [
     "Calibration",

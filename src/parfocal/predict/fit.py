@@ -43,7 +43,6 @@ from parfocal.heads import (
     predict,
 )
 from parfocal.predict.calibration import fit_calibration, held_out_brier
-from parfocal.predict.choice import find_arm, model_of, tiles_of
 from parfocal.predict.facts import (
     FORMAT_VERSION,
     BranchFacts,
@@ -55,7 +54,7 @@ from parfocal.predict.facts import (
 )
 from parfocal.predict.head import TILES, Head, write_head
 from parfocal.predict.outside import FALSE_ALARMS, fit_habits
-from parfocal.predict.source import describe_tiles, is_made_by_model
+from parfocal.predict.source import describe_tiles, find_arm, is_made_by_model, model_of, tiles_of
 from parfocal.run.cache import StepCache
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of

@@ -4,9 +4,9 @@ One HDF5 file per slide and magnification in the layout that TRIDENT writes and 
 index that says which rows belong to which region. Features that other tools have written become a set by an index.
 """
 
-from parfocal.store.create import create_set, settings_digest
-from parfocal.store.files import RowDtype, SlideOrigin
+from parfocal.store.files import SlideOrigin
 from parfocal.store.index import FeatureSettings, IndexedSlide, IndexSummary, index_features
+from parfocal.store.layout import RowDtype, create_set, settings_digest
 from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
 from parfocal.store.set import EmbeddingSet, Source, only_mpps, open_set, open_sets
 from parfocal.store.tokens import SlideRegions, SlideTokens

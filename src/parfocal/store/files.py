@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,8 +29,6 @@ from parfocal.store.layout import (
 )
 
 SIZES, TIMES, SCAN = "slide_sizes", "slide_times", "slide_scan"
-
-RowDtype = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from parfocal.geometry import format_mpp, whole_ratio
 from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.run.failures import FailedSlide, update_failures
 from parfocal.slides import SlideIds
-from parfocal.store.create import create_set
 from parfocal.store.files import write_index
 from parfocal.store.formats.format import FeatureFile, format_of
 from parfocal.store.h5 import count_not_finite, file_digest
 from parfocal.store.join import JoinedTiles, join_tiles
+from parfocal.store.layout import create_set
 from parfocal.store.left_out import listed
 from parfocal.store.set import EmbeddingSet, open_set
 from parfocal.store.survey import TOLERANCE, FeatureSurvey, SurveyedSlide, survey_features

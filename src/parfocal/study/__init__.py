@@ -1,10 +1,9 @@
 """The whole chain from one file: what the file says, what it would cost, how its stages run, and what the page says."""
 
-from parfocal.study.file import read_study
 from parfocal.study.plan import StudyPlan, plan_study
 from parfocal.study.plan_tiles import TilesPlan
 from parfocal.study.run import StudyResult, run_study
-from parfocal.study.settings import Study
+from parfocal.study.settings import Study, read_study
 
 __all__ = [
     "Study",

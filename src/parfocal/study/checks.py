@@ -1,18 +1,128 @@
-"""What of a study cannot work, found before anything long is done: the run and its plan ask the same questions."""
+"""What of a study cannot work, found before anything long is done: the run and its plan ask the same questions.
+
+Among them which arms it will have, before there is any set to make them of.
+"""
 
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from parfocal.cohort import Fold, read_cohort, whole_fold
+from parfocal.config import GridConfig
 from parfocal.errors import ParfocalWarning, StoreError
+from parfocal.evaluate.arm import Arm, Knowledge, choose_arms
+from parfocal.evaluate.arms import table_of_arms
 from parfocal.evaluate.external import check_external
 from parfocal.evaluate.held_out import HeldOut
+from parfocal.evaluate.primary import choose_primary
 from parfocal.evaluate.run import deal, read_dealt, read_outside
 from parfocal.evaluate.sources import matching_sets
-from parfocal.store import EmbeddingSet
+from parfocal.geometry import format_mpp
+from parfocal.store import EmbeddingSet, only_mpps
 from parfocal.study.settings import Study
+
+
+def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
+    """The arms, by the table itself: it looks only at what sets say about themselves.
+
+    Args:
+        study: its models and readouts.
+        tiles: the cohort's set, or one that `pictured_set` gives.
+
+    Raises:
+        ConfigError: the study asks for arms that it cannot have.
+        MismatchError: a model is to see a magnification that the set lacks.
+    """
+    sets = [tiles]
+    tuned = []
+    for name, settings in study.models.items():
+        seen = only_mpps(tiles, settings.mpps)
+        weights = {"weights": "random"} if settings.steps == 0 else {}
+        for readout in study.readouts:
+            kind = "tiles" if readout == "tokens" else "regions"
+            content = {**seen.content, "kind": kind, "settings": {"model": name, "readout": readout, **weights}}
+            sets.append(EmbeddingSet(Path(f"{name}-{readout}"), content, ()))
+        if name in study.finetune:
+            knows: Knowledge = "mixed" if len(seen.mpps) > 1 else "single, with regions"
+            tuned.append(Arm(name, "finetune", knows, "fine-tuned", name, "", model=name))
+    return choose_arms((*table_of_arms(sets), *tuned), study.evaluation.arms)
+
+
+def arms_of_model(study: Study, name: str, tiles: EmbeddingSet) -> tuple[Arm, ...]:
+    """The arms that a study will have of one of its models, as far as they are asked for."""
+    return tuple(replace(arm, bags=(), pool=None) for arm in expected_arms(study, tiles) if arm.model == name)
+
+
+def check_arms(study: Study, tiles: EmbeddingSet) -> str | None:
+    """The id of the arm that the primary comparison is about; raise for arms that cannot be had.
+
+    Asked before hours are spent on models.
+
+    Raises:
+        ConfigError: the study asks for arms that it cannot have, or the primary comparison names none of them.
+        MismatchError: a model is to see a magnification that the set lacks.
+    """
+    arms = expected_arms(study, tiles)
+    named, _ = choose_primary(arms, study.evaluation.primary)
+    return None if named is None else arms[named].id
+
+
+class PlannedSet(EmbeddingSet):
+    """A set that is not there yet, whose slides are known already."""
+
+    def n_regions(self, slide: str) -> int:
+        """As planned."""
+        return int(self.content["planned_regions"][slide])
+
+    def n_tiles(self, slide: str) -> dict[float, int]:
+        """As planned."""
+        return {mpp: int(self.content["planned_tiles"][slide][format_mpp(mpp)]) for mpp in self.mpps}
+
+
+def planned_set(
+    pictured: EmbeddingSet, regions: Mapping[str, int], counts: Mapping[str, Mapping[str, int]]
+) -> EmbeddingSet:
+    """A pictured set with the slides that would be in it.
+
+    Args:
+        pictured: what `pictured_set` gives.
+        regions: of each slide.
+        counts: the tiles of each slide, by magnification or, where features do not say theirs, by folder.
+    """
+    names = next(iter(counts.values()), {}).keys()
+    mpps = list(map(format_mpp, pictured.mpps))
+    called = {name: name if name in mpps else mpp for name, mpp in zip(names, mpps, strict=False)}
+    content = {
+        **pictured.content,
+        "planned_regions": dict(regions),
+        "planned_tiles": {slide: {called[name]: n for name, n in own.items()} for slide, own in counts.items()},
+    }
+    return PlannedSet(pictured.path, content, tuple(sorted(regions)))
+
+
+def pictured_set(grid: GridConfig, names: Sequence[str]) -> EmbeddingSet:
+    """A set that is not there yet, as far as a table of arms looks at it.
+
+    Args:
+        grid: what it would be made with.
+        names: its magnifications, as the plan of its tiles names them; folders where features do not say theirs.
+    """
+    try:
+        mpps = sorted(map(float, names), reverse=True)
+    except ValueError:
+        mpps = list(grid.mpps) if len(names) == len(grid.mpps) else [2.0 ** (1 - k) for k in range(len(names))]
+    content = {
+        "kind": "tiles",
+        "mpps": mpps,
+        "dims": {format_mpp(mpp): 1 for mpp in mpps},
+        "encoder_digests": {format_mpp(mpp): "" for mpp in mpps},
+        "region_um": grid.region_um,
+        "tile_px": grid.tile_px,
+        "settings": {},
+    }
+    return EmbeddingSet(Path("tiles"), content, ())
 
 
 def check_place(out: Path) -> None:

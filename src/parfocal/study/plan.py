@@ -26,8 +26,16 @@ from parfocal.pretrain.holdout import check_hidable, shared_groups, split_set
 from parfocal.region_encoder.checkpoint import read_pretraining
 from parfocal.region_encoder.config import SIZES
 from parfocal.store import EmbeddingSet, only_mpps
-from parfocal.study.arms import check_arms, expected_arms, pictured_set, planned_set
-from parfocal.study.checks import check_evaluation, check_labels, check_place, check_test_set
+from parfocal.study.checks import (
+    check_arms,
+    check_evaluation,
+    check_labels,
+    check_place,
+    check_test_set,
+    expected_arms,
+    pictured_set,
+    planned_set,
+)
 from parfocal.study.plan_tiles import PlannedCohort, TilesPlan, gib, plan_tiles
 from parfocal.study.settings import Study
 from parfocal.study.stages import groups_of, model_folder, resolve_device

@@ -22,8 +22,14 @@ from parfocal.run.events import Notice, OnEvent, as_stage, warn_of
 from parfocal.run.failures import Failed
 from parfocal.run.jobs import attempt
 from parfocal.store import EmbeddingSet
-from parfocal.study.arms import arms_of_model, check_arms, pictured_set
-from parfocal.study.checks import check_evaluation, check_labels, check_test_set
+from parfocal.study.checks import (
+    arms_of_model,
+    check_arms,
+    check_evaluation,
+    check_labels,
+    check_test_set,
+    pictured_set,
+)
 from parfocal.study.page import stages_section, training_section
 from parfocal.study.settings import CohortSource, Study
 from parfocal.study.stages import (

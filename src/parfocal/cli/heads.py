@@ -1,19 +1,30 @@
-"""`parfocal fit`."""
+"""The commands over heads: `fit` and `predict`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
 
-from parfocal.cli.command import Answer, Output
+from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.cohort import LabelColumns, Target, TargetSettings
 from parfocal.errors import ConfigError
 from parfocal.heads import is_at_edge
-from parfocal.predict import FitSettings, Head, fit_head, fit_sentences, fit_study, is_study, outside_sentence
+from parfocal.predict import (
+    FitSettings,
+    Head,
+    PredictSettings,
+    fit_head,
+    fit_sentences,
+    fit_study,
+    is_study,
+    outside_sentence,
+    predict_slides,
+)
 from parfocal.run.progress import Bars
 
-_TARGET, _COLUMNS, _SETTINGS = TargetSettings(), LabelColumns(), FitSettings()
+_TARGET, _COLUMNS, _FIT = TargetSettings(), LabelColumns(), FitSettings()
 _EXAMPLE = "parfocal fit store --labels labels.csv --target msi --group patient --arm concat -o head"
 
 
@@ -28,7 +39,7 @@ def fit(
     model: tuple[Path, ...] = (),
     splits: Path | None = None,
     encoder: str | None = None,
-    settings: FitSettings = _SETTINGS,
+    settings: FitSettings = _FIT,
 ) -> Answer:
     """Fit one arm of a STUDY on all of its labelled slides, as a head that predicts new slides.
 
@@ -89,10 +100,10 @@ def fit(
                 encoder=encoder,
                 on_event=bars,
             )
-    return _answer(head)
+    return _fit_answer(head)
 
 
-def _answer(head: Head) -> Answer:
+def _fit_answer(head: Head) -> Answer:
     facts = head.facts
     title = f"{head.path}: {facts.arm_label}, for {facts.target}, head {head.digest}"
     notes = list(facts.trained_on.notes)
@@ -105,3 +116,48 @@ def _answer(head: Head) -> Answer:
     shown = (title, *fit_sentences(facts), outside_sentence(facts, head.habits.limit))
     data = {"head": head.path, "digest": head.digest, **facts.model_dump(mode="json")}
     return Answer(data, shown, tuple(notes))
+
+
+_PREDICT = PredictSettings(workers=1)
+
+
+def predict(
+    slides: Positional[tuple[Path, ...]],
+    head: Path,
+    output: Output,
+    store: Path | None = None,
+    settings: PredictSettings = _PREDICT,
+) -> Answer:
+    """Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.
+
+    Slides are embedded as the head expects; another encoder, other magnifications or other regions are refused. A slide
+    that fails gets one line and a row with its reason, and the rest goes on. What is embedded is kept: the same call
+    continues a run that was stopped.
+
+    Example:
+        parfocal predict scans/ --head head -o predictions.csv
+
+    Args:
+        slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]); or one store.
+        head: the folder of a head.
+        output: the table to write, a CSV.
+        store: where embeddings are written; by default a folder beside OUTPUT.
+        settings: how slides are embedded.
+    """
+    if not slides:
+        raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
+    with Bars() as bars:
+        summary = predict_slides(slides, head, output, settings, store=store, on_event=bars)
+    outside = sum(one.is_outside for one in summary.predicted)
+    remarks = failed_lines(summary.failed)
+    if outside:
+        remarks += (f"{outside} of {len(summary.predicted)} slides lie outside of the training slides",)
+    remarks += (outside_sentence(summary.head.facts, summary.head.habits.limit),)
+    data = {
+        "table": summary.out,
+        "head": summary.head.digest,
+        "slides": len(summary.predicted),
+        "outside": outside,
+        "failed": [asdict(failed) for failed in summary.failed],
+    }
+    return Answer(data, (f"{summary.out}: {len(summary.predicted)} slides",), remarks, summary.exit_status)

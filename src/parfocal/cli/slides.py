@@ -1,0 +1,203 @@
+"""The commands over slides and features: `inspect`, `embed` and `index`."""
+
+from functools import partial
+from pathlib import Path
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from parfocal.cli.command import Answer, Output, failed_lines, print_table
+from parfocal.cli.encoders import encoder_table
+from parfocal.config import GridConfig
+from parfocal.embed import EmbedSettings, embed_slides, estimate_run, estimate_table, summary_table
+from parfocal.embed.summary import no_tissue_line, summary_counts
+from parfocal.errors import ConfigError
+from parfocal.geometry import format_mpp
+from parfocal.regions import SlideReport, inspect_slides
+from parfocal.report.writer import Field, terminal_table
+from parfocal.run.progress import Bars
+from parfocal.slides import SlideIds, check_slide_mpp, find_slides
+from parfocal.store import FeatureSettings, IndexedSlide, IndexSummary, index_features
+
+_GRID, _EMBED = GridConfig(), EmbedSettings(workers=1)
+
+
+def inspect(
+    slides: Positional[tuple[Path, ...]],
+    grid: GridConfig = _GRID,
+    slide_mpp: float | None = None,
+    mpp_from_objective: bool = False,
+    ids: SlideIds = "path",
+    scan: int | None = None,
+    workers: int = 1,
+    qc: Path | None = None,
+) -> Answer:
+    """Show what each of SLIDES is, and how many regions and tiles the grid would take from it.
+
+    A slide that cannot be used is shown with the reason in one line; the others are shown all the same.
+
+    Example:
+        parfocal inspect case1.svs scans/ --mpps 2 1 0.5
+
+    Args:
+        slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp][,scan]).
+        grid: how a slide is cut into regions and tiles.
+        slide_mpp: micrometres per pixel of every given slide, in place of what its file says.
+        mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
+        ids: whether a slide in a folder is called by its path below the folder or by its file's name alone.
+        scan: which scan of a file that holds several, from 0, where a manifest does not say.
+        workers: how many slides at a time, each in a process of its own; 0 uses this process, where a crash ends all.
+        qc: a folder to write a picture of each slide with its tissue and regions to.
+    """
+    if not slides:
+        raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal inspect case1.svs")
+    check_slide_mpp(slide_mpp)
+    reports = inspect_slides(
+        find_slides(slides, ids=ids),
+        grid,
+        slide_mpp=slide_mpp,
+        mpp_from_objective=mpp_from_objective,
+        scan=scan,
+        qc=qc,
+        workers=workers,
+    )
+    remarks = [f"{report.slide}: {line}" for report in reports for line in _remarks(report, grid)]
+    usable = sum(report.is_usable for report in reports)
+    without = sum(report.has_no_tissue for report in reports)
+    if usable < len(reports) > 1:
+        counts = {"usable": usable, "no tissue found": without, "failed": len(reports) - usable - without}
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        remarks.append(f"{len(reports)} slides: {listed}")
+    status = 0 if usable == len(reports) else 3 if usable else 1
+    return Answer([report.to_dict() for report in reports], (_inspect_table(reports, grid),), tuple(remarks), status)
+
+
+def _remarks(report: SlideReport, grid: GridConfig) -> list[str]:
+    """What a person should know of a slide, one line each."""
+    remarks = [f"warning: {notice}" for notice in report.notices]
+    if report.problem:
+        remarks.append(report.problem)
+    if report.has_no_tissue:
+        found = f" (no region has {grid.min_tissue:.0%} of it, --min-tissue)" if report.tissue_share else ""
+        remarks.append(f"no tissue found in {report.path}{found}. Say where it is with --tissue.")
+    return remarks
+
+
+def _inspect_table(reports: list[SlideReport], grid: GridConfig) -> Table:
+    table = Table(title=f"regions of {grid.region_um:g} um, tiles of {grid.tile_px} px")
+    table.add_column("slide", overflow="fold")
+    for name in ("format", "size (px)", "levels", "mpp", "mpp from", "objective", "tissue", "regions"):
+        table.add_column(name, justify="left" if name in {"format", "mpp from"} else "right")
+    for mpp in grid.mpps:
+        table.add_column(f"tiles at {format_mpp(mpp)}", justify="right")
+    for report in reports:
+        tiles = report.n_tiles or {}
+        table.add_row(
+            report.slide,
+            report.format or "-",
+            "-" if report.width_px is None else f"{report.width_px:,} x {report.height_px:,}",
+            " ".join(f"{level:g}" for level in (round(level, 2) for level in report.levels)) or "-",
+            "-" if report.mpp is None else f"{report.mpp:.4g}",
+            report.mpp_source or "-",
+            "-" if report.objective_power is None else f"{report.objective_power:g}x",
+            "-" if report.tissue_share is None else f"{report.tissue_share:.1%}",
+            "-" if report.n_regions is None else f"{report.n_regions:,}",
+            *(f"{tiles[format_mpp(mpp)]:,}" if tiles else "-" for mpp in grid.mpps),
+        )
+    return table
+
+
+def embed(
+    slides: Positional[tuple[Path, ...]],
+    output: Output,
+    settings: EmbedSettings = _EMBED,
+    dry_run: bool = False,
+) -> Answer:
+    """Embed the tiles of SLIDES at every magnification into a store.
+
+    Tissue, regions, aligned tiles at every magnification in one pass, encoder, store. What is done already is kept;
+    a slide that fails gets one line and a row in STORE/failures.csv, and the rest goes on. The same call continues a
+    run that was stopped. A slide that is done and whose stored rows are lost or damaged fails too: its line names the
+    file to remove to embed it anew.
+
+    Example:
+        parfocal embed scans/ -o store --encoder filterbank --mpps 2 1 0.5
+
+    Args:
+        slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
+        output: the store to write to.
+        settings: how.
+        dry_run: show tiles per magnification, bytes and a time estimate, and write nothing.
+    """
+    if not slides:
+        raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal embed scans/ -o store ...")
+    if not settings.encoder:
+        print_table(encoder_table(), to_stderr=True)
+        raise ConfigError("no tile encoder is named, and there is no silent default. Use --encoder with one of these.")
+    if dry_run:
+        estimate = estimate_run(slides, output, settings)
+        remarks = [
+            f"{slide.slide} would fail: {slide.problem}"
+            if slide.problem
+            else no_tissue_line(output, slide.slide, slide.path)
+            for slide in estimate.slides
+            if slide.problem or not slide.n_regions
+        ]
+        return Answer(estimate.describe(), (estimate_table(estimate),), tuple(remarks), estimate.exit_status)
+    with Bars() as bars:
+        summary = embed_slides(slides, output, settings, on_event=bars)
+    counts = ", ".join(f"{count} {name}" for name, count in summary_counts(summary).items())
+    remarks = [no_tissue_line(output, empty.slide, empty.path) for empty in summary.no_tissue]
+    remarks += [counts, f"store: {summary.set_path}    log: {summary.log}"]
+    return Answer(summary.describe(), (summary_table(summary),), tuple(remarks), summary.exit_status)
+
+
+_FEATURES = FeatureSettings()
+
+
+def index(
+    features: Positional[tuple[Path, ...]],
+    output: Output,
+    settings: FeatureSettings = _FEATURES,
+) -> Answer:
+    """Make a store of FEATURES that TRIDENT has extracted at several magnifications.
+
+    Only an index is written; the features stay where they are, and are read once to see that they are whole. Tiles are
+    joined into regions by where they lie in micrometres, so each slide's true resolution is needed: from the slide
+    files, a manifest, or one value for all. A slide that cannot be used, or is not like most others, gets one line and
+    a row in OUTPUT/failures.csv, and the rest goes on.
+
+    Example:
+        parfocal index trident_jobs/ -o store --slides scans/
+
+    Args:
+        features: TRIDENT job folders, or one folder of HDF5 files for each magnification.
+        output: the store to write to.
+        settings: how.
+    """
+    if not features:
+        raise ConfigError("no folder of features is named: parfocal index trident_jobs/ -o store --slides scans/")
+    with Bars() as bars:
+        summary = index_features(features, output, **dict(settings), on_event=bars)
+    remarks = failed_lines(summary.failed)
+    if summary.failed:
+        n_all = len(summary.slides) + len(summary.failed)
+        remarks += (f"{len(summary.slides)} of {n_all} slides are indexed",)
+    return Answer(summary.describe(), (_index_table(summary),), remarks, summary.exit_status)
+
+
+def _index_table(summary: IndexSummary) -> Table:
+    columns = (
+        Field("slide"),
+        Field("mpp", "slide_mpp", show=".4g"),
+        Field("mpp from", "mpp_source"),
+        Field("regions", "n_regions"),
+        *(Field(f"tiles at {format_mpp(mpp)}", partial(_tiles_at, mpp)) for mpp in summary.embeddings.mpps),
+        Field("left out", lambda one: sum(one.n_left_out.values())),
+        Field("misaligned by (um)", "misalignment_um", show=".2f"),
+    )
+    return terminal_table(columns, summary.slides, title=str(summary.embeddings.path))
+
+
+def _tiles_at(mpp: float, one: IndexedSlide) -> int:
+    return one.n_tiles[mpp]
