@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from parfocal.pretrain.setup import derived_seed, new_model, take_statistics
 from parfocal.pretrain.trainee import Trainee
 from parfocal.region_encoder import RegionModel
 from parfocal.region_encoder.batch import RegionBatch
-from parfocal.report.writer import write_json
+from parfocal.report.writer import pick, write_json
 from parfocal.run.device import find_device
 from parfocal.run.jobs import attempt, own_warnings
 from parfocal.store import EmbeddingSet, open_set
@@ -44,6 +44,14 @@ RESULT = "result.json"
 # What says most of a cell; the other poolings would take most of the time, cell by cell.
 _METHODS = frozenset({"mean", "gated-attention", "second-moment", "contrast", "concat", "late", "union"})
 _RANDOM_WEIGHTS, _FIT, _SCORE = 21, 22, 23
+_AUC = {
+    "auc": "interval.estimate",
+    "low": "interval.low",
+    "high": "interval.high",
+    "kind": "arm.kind",
+    "pooling": "arm.pooling",
+    "folds_with_most_steps": "at_edge",
+}
 _MONITORS = ("rank_me_cls", "token_cosine", "retention_r2", "slide_probe", "slide_probe_chance")
 
 
@@ -168,63 +176,102 @@ def run_job(job: CellJob) -> None:
         raise ParfocalError(f"{len(failed)} slide classifiers failed; the first, {first}: {failed[first]}")
 
 
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What a cell is pretrained and scored on."""
+
+    job: CellJob
+    tiles: EmbeddingSet
+    split: Split
+    cache: SlideCache
+    device: torch.device
+
+    @classmethod
+    def of(cls, job: CellJob) -> "_Bench":
+        tiles, settings = replace(open_set(job.tiles), slides=job.slides), job.settings
+        split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
+        return cls(job, tiles, split, SlideCache(tiles, max_bytes=settings.cache_mib << 20), find_device(job.device))
+
+    def trainee(self, model: RegionModel) -> Trainee:
+        """The model with the statistics that training takes; whitened targets need what no checkpoint holds."""
+        trainee = Trainee(model, self.job.settings)
+        take_statistics(trainee, self.split, self.cache)
+        return trainee
+
+    def looked_at(self, parts: Any, stream: int) -> HeldOut:
+        """Regions and masks: the same for all cells, whatever they were trained with."""
+        return choose_held_out(
+            parts,
+            self.cache,
+            most=self.job.protocol.regions,
+            masks=MaskSettings(),
+            tile_px=int(self.tiles.tile_px or 0),
+            seed=derived_seed(self.job.protocol.probes.seed, stream),
+        )
+
+    def linear_scores(
+        self,
+        contextualise: Contextualise,
+        standardise: Callable[[RegionBatch], Float[Tensor, "region token dim"]],
+    ) -> dict[str, Any]:
+        sums = linear_r2(
+            contextualise,
+            standardise,
+            self.looked_at(self.split.training, _FIT),
+            self.looked_at(self.split.held_out, _SCORE),
+            self.tiles.mpps,
+            tile_px=int(self.tiles.tile_px or 0),
+            dims=list(self.tiles.dims.values()),
+            device=self.device,
+        )
+        return {"r2": _by_pattern(sums, self.tiles.mpps)}
+
+
 def _run(job: CellJob) -> dict[str, Any]:
-    tiles = replace(open_set(job.tiles), slides=job.slides)
-    settings, device = job.settings, find_device(job.device)
-    split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed)
-    cache = SlideCache(tiles, max_bytes=settings.cache_mib << 20)
+    bench = _Bench.of(job)
     if job.cell.kind == "tiles":
-        standardise, contextualise = _without_encoder(tiles, split, cache, settings)
-        scores: dict[str, Any] = {"parameters": 0, "training_seconds": 0.0, "holdout": split.sentence}
-        inputs = [tiles]
-        scores |= _linear_scores(job, tiles, split, cache, contextualise, standardise, device)
-        return scores | _slide_aucs(job, inputs, device)
-    model = _pretrained(job, tiles, split, cache)
-    trainee = Trainee(model, settings)
-    # The same statistics that training took; whitened targets need their matrices, which no checkpoint holds.
-    take_statistics(trainee, split, cache)
-    trainee.to(device).eval()
+        scores = {"parameters": 0, "training_seconds": 0.0, "holdout": bench.split.sentence}
+        return scores | _scores_without_encoder(bench) | _slide_aucs(bench, [bench.tiles])
+    model = _pretrained(bench)
+    trainee = bench.trainee(model)
+    trainee.to(bench.device).eval()
     scores = {
         "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
         "parameters_of_decoder": sum(parameter.numel() for parameter in model.decoder.parameters()),
         "training_seconds": _training_seconds(job),
-        "holdout": split.sentence,
+        "holdout": bench.split.sentence,
     }
-    scores |= _decoder_scores(job, trainee, tiles, split, cache, device)
+    scores |= _decoder_scores(bench, trainee)
 
-    def contextualise_by_encoder(
+    def contextualise(
         regions: RegionBatch, visible: Bool[Tensor, "region token"]
     ) -> tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]]:
         encoded = trainee.encode(regions, visible)
         return encoded.cls, encoded.tokens
 
     def standardise_on_cpu(regions: RegionBatch) -> Float[Tensor, "region token dim"]:
-        return trainee.standardise(regions.to(device)).cpu()
+        return trainee.standardise(regions.to(bench.device)).cpu()
 
-    scores |= _linear_scores(job, tiles, split, cache, contextualise_by_encoder, standardise_on_cpu, device)
+    scores |= bench.linear_scores(contextualise, standardise_on_cpu)
     if job.protocol.labels:
         with tempfile.TemporaryDirectory(dir=job.folder, prefix="regions-") as scratch:
-            made = represent_regions(
-                tiles,
-                job.folder / "model",
-                Path(scratch),
-                RepresentSettings(readouts=("cls", "tokens"), device=str(device)),
-            )
+            how = RepresentSettings(readouts=("cls", "tokens"), device=str(bench.device))
+            made = represent_regions(bench.tiles, job.folder / "model", Path(scratch), how)
             if made.failed:
                 first = made.failed[0]
                 raise ParfocalError(
                     f"{len(made.failed)} slides have no region embeddings: {first.slide}: {first.message}"
                 )
-            scores |= _slide_aucs(job, made.sets, device)
+            scores |= _slide_aucs(bench, made.sets)
     return scores
 
 
-def _pretrained(job: CellJob, tiles: EmbeddingSet, split: Split, cache: SlideCache) -> RegionModel:
-    folder = job.folder / "model"
+def _pretrained(bench: _Bench) -> RegionModel:
+    job, folder = bench.job, bench.job.folder / "model"
     if job.cell.kind == "trained":
-        return RegionModel.from_pretrained(pretrain_encoder(tiles, folder, job.settings).model)
-    model = new_model(tiles, job.settings, seed=derived_seed(job.settings.seed, _RANDOM_WEIGHTS))
-    take_statistics(Trainee(model, job.settings), split, cache)
+        return RegionModel.from_pretrained(pretrain_encoder(bench.tiles, folder, job.settings).model)
+    model = new_model(bench.tiles, job.settings, seed=derived_seed(job.settings.seed, _RANDOM_WEIGHTS))
+    bench.trainee(model)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
     return model.eval()
@@ -241,110 +288,53 @@ def _training_seconds(job: CellJob) -> float:
     return round(seconds, 2)
 
 
-def _decoder_scores(
-    job: CellJob, trainee: Trainee, tiles: EmbeddingSet, split: Split, cache: SlideCache, device: torch.device
-) -> dict[str, Any]:
+def _decoder_scores(bench: _Bench, trainee: Trainee) -> dict[str, Any]:
     """What the cell's own decoder predicts, where it predicts embeddings, and the monitors."""
-    seed = job.protocol.probes.seed
-    values, _ = look(
-        trainee, _looked_at(job, tiles, split.held_out, cache, _SCORE), device=device, autocast=False, seed=seed
-    )
-    settings = job.settings
-    predicts = job.cell.kind == "trained" and settings.predicts_tokens and settings.targets != "latent"
-    scores: dict[str, Any] = {
-        "monitors": {name: values[name] for name in _MONITORS if values.get(name, float("nan")) == values.get(name)}
-    }
-    if predicts:
-        by_pattern = {
-            pattern: _finite({format_mpp(mpp): values[f"r2_{pattern}_{format_mpp(mpp)}"] for mpp in tiles.mpps})
-            for pattern in PATTERNS
+    job = bench.job
+    held_out, seed = bench.looked_at(bench.split.held_out, _SCORE), job.protocol.probes.seed
+    values, _ = look(trainee, held_out, device=bench.device, autocast=False, seed=seed)
+    scores: dict[str, Any] = {"monitors": _finite({name: values[name] for name in _MONITORS if name in values})}
+    if job.cell.kind == "trained" and job.settings.predicts_tokens and job.settings.targets != "latent":
+        names = list(map(format_mpp, bench.tiles.mpps))
+        found = {
+            pattern: _finite({name: values[f"r2_{pattern}_{name}"] for name in names})
+            for pattern in (*PATTERNS, "bottleneck")
         }
-        scores["r2_decoder"] = by_pattern
-        scores["r2_bottleneck"] = _finite(
-            {format_mpp(mpp): values[f"r2_bottleneck_{format_mpp(mpp)}"] for mpp in tiles.mpps}
-        )
+        scores |= {"r2_bottleneck": found.pop("bottleneck"), "r2_decoder": found}
     return scores
 
 
-def _linear_scores(
-    job: CellJob,
-    tiles: EmbeddingSet,
-    split: Split,
-    cache: SlideCache,
-    contextualise: Contextualise,
-    standardise: Callable[[RegionBatch], Float[Tensor, "region token dim"]],
-    device: torch.device,
-) -> dict[str, Any]:
-    sums = linear_r2(
-        contextualise,
-        standardise,
-        _looked_at(job, tiles, split.training, cache, _FIT),
-        _looked_at(job, tiles, split.held_out, cache, _SCORE),
-        tiles.mpps,
-        tile_px=int(tiles.tile_px or 0),
-        dims=[tiles.dims[mpp] for mpp in tiles.mpps],
-        device=device,
-    )
-    return {"r2": _by_pattern(sums, tiles.mpps)}
-
-
-def _looked_at(job: CellJob, tiles: EmbeddingSet, parts: Any, cache: SlideCache, stream: int) -> HeldOut:
-    """Regions and masks: the same for all cells, whatever they were trained with."""
-    return choose_held_out(
-        parts,
-        cache,
-        most=job.protocol.regions,
-        masks=MaskSettings(),
-        tile_px=int(tiles.tile_px or 0),
-        seed=derived_seed(job.protocol.probes.seed, stream),
-    )
-
-
-def _without_encoder(
-    tiles: EmbeddingSet, split: Split, cache: SlideCache, settings: PretrainSettings
-) -> tuple[Callable[[RegionBatch], Float[Tensor, "region token dim"]], Contextualise]:
-    """Standardised tile embeddings in the place of contextual tokens, and nothing in that of CLS."""
-    trainee = Trainee(new_model(tiles, settings, seed=0), settings)
-    take_statistics(trainee, split, cache)
+def _scores_without_encoder(bench: _Bench) -> dict[str, Any]:
+    """Of standardised tile embeddings in the place of contextual tokens, and nothing in that of CLS."""
+    trainee = bench.trainee(new_model(bench.tiles, bench.job.settings, seed=0))
 
     def contextualise(
         regions: RegionBatch, visible: Bool[Tensor, "region token"]
     ) -> tuple[Float[Tensor, "region cls"], Float[Tensor, "region token width"]]:
         return torch.zeros(len(regions), 1), trainee.standardise(regions.to(torch.device("cpu")))
 
-    return trainee.standardise, contextualise
+    return bench.linear_scores(contextualise, trainee.standardise)
 
 
-def _slide_aucs(job: CellJob, sets: Any, device: torch.device) -> dict[str, Any]:
+def _slide_aucs(bench: _Bench, sets: Sequence[EmbeddingSet]) -> dict[str, Any]:
     """The AUC of every arm that the sets allow, on the folds that all cells share, and why some have none."""
-    labels = job.protocol.labels
+    labels, probes = bench.job.protocol.labels, bench.job.protocol.probes
     if labels is None:
         return {}
     cohort = read_cohort(labels.path, labels.target, labels.columns)
     cohort = cohort.restricted_to(sets[0].slides, sets[0].name)
     splits = read_splits(labels.splits)[labels.target.name]
-    found, seed = table_of_arms(sets), job.protocol.probes.seed
-    arms = choose_arms(found, sorted({arm.method for arm in found} & _METHODS))
-    bags = read_arm_bags(arms, sets, cohort.slides, most_instances=labels.most_instances, seed=seed)
-    probes = job.protocol.probes.model_copy(update={"device": str(device)})
+    known = table_of_arms(sets)
+    arms = choose_arms(known, sorted({arm.method for arm in known} & _METHODS))
+    bags = read_arm_bags(arms, sets, cohort.slides, most_instances=labels.most_instances, seed=probes.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)  # arms that failed are in the result
-        result = cross_validate(arms, bags, cohort, splits, probes)
-    aucs = {
-        run.arm.label: {
-            "auc": float(run.interval.estimate),
-            "low": _known(run.interval.low),
-            "high": _known(run.interval.high),
-            "kind": run.arm.kind,
-            "pooling": run.arm.pooling,
-            "folds_with_most_steps": run.at_edge,
-        }
-        for run in result.runs
-    }
+        result = cross_validate(arms, bags, cohort, splits, probes.model_copy(update={"device": str(bench.device)}))
+    aucs = {run.arm.label: pick(run, **_AUC) for run in result.runs}
     return {"auc": aucs, "failed_arms": {one.arm.label: one.reason for one in result.failed}}
 
 
-def _by_pattern(sums: R2Sums, mpps: Any) -> dict[str, dict[str, float]]:
+def _by_pattern(sums: R2Sums, mpps: Sequence[float]) -> dict[str, dict[str, float]]:
     broken = [
         f"{pattern} at {format_mpp(mpp)} mpp"
         for (pattern, mpp), error in sums.error.items()
@@ -355,10 +345,6 @@ def _by_pattern(sums: R2Sums, mpps: Any) -> dict[str, dict[str, float]]:
     return {
         pattern: _finite({format_mpp(mpp): sums.of(pattern=pattern, mpp=mpp) for mpp in mpps}) for pattern in PATTERNS
     }
-
-
-def _known(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
