@@ -21,7 +21,7 @@ from parfocal.store import EmbeddingSet, index_features
 from parfocal.store.folders import find_feature_folders
 from parfocal.store.formats.trident import read_feature_file
 from parfocal.store.index import IndexSummary
-from parfocal.store.survey import survey_features
+from parfocal.store.survey import FeatureSettings, survey_features
 
 from .trident import DIM, SIDES, trident_file, trident_job
 
@@ -456,7 +456,7 @@ def test_a_plan_names_what_the_run_would_leave_out(tmp_path: Path) -> None:
     another_width(folder, "a")
     SPOILT["a pipe"](file_of(folder, "d"))
 
-    survey = survey_features([folder], slide_mpp=0.25)
+    survey = survey_features([folder], FeatureSettings(slide_mpp=0.25))
 
     assert sorted(survey.slides) == ["b", "c", "e"]
     assert sorted(one.slide for one in survey.trouble.failed) == ["a", "d"]

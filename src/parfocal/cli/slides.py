@@ -178,7 +178,7 @@ def index(
     if not features:
         raise ConfigError("no folder of features is named: parfocal index trident_jobs/ -o store --slides scans/")
     with Bars() as bars:
-        summary = index_features(features, output, **dict(settings), on_event=bars)
+        summary = index_features(features, output, settings, on_event=bars)
     remarks = failed_lines(summary.failed)
     if summary.failed:
         n_all = len(summary.slides) + len(summary.failed)

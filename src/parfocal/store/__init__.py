@@ -5,10 +5,11 @@ index that says which rows belong to which region. Features that other tools hav
 """
 
 from parfocal.store.files import SlideOrigin
-from parfocal.store.index import FeatureSettings, IndexedSlide, IndexSummary, index_features
+from parfocal.store.index import IndexedSlide, IndexSummary, index_features
 from parfocal.store.layout import RowDtype, create_set, settings_digest
 from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
 from parfocal.store.set import EmbeddingSet, Source, only_mpps, open_set, open_sets
+from parfocal.store.survey import FeatureSettings
 from parfocal.store.tokens import SlideRegions, SlideTokens
 from parfocal.store.write import SlideWriter, write_regions, write_tokens
 

@@ -5,18 +5,15 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from parfocal.config import Settings
 from parfocal.errors import ConfigError, MismatchError, NotFiniteError, ParfocalWarning, StoreError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp, whole_ratio
 from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.run.failures import FailedSlide, update_failures
-from parfocal.slides import SlideIds
 from parfocal.store.files import write_index
 from parfocal.store.formats.format import FeatureFile, format_of
 from parfocal.store.h5 import count_not_finite, file_digest
@@ -24,7 +21,7 @@ from parfocal.store.join import JoinedTiles, join_tiles
 from parfocal.store.layout import create_set
 from parfocal.store.left_out import listed
 from parfocal.store.set import EmbeddingSet, open_set
-from parfocal.store.survey import TOLERANCE, FeatureSurvey, SurveyedSlide, survey_features
+from parfocal.store.survey import TOLERANCE, FeatureSettings, FeatureSurvey, SurveyedSlide, survey_features
 
 # Tiles with a little tissue are dropped at each magnification for itself, but nine of ten are hardly ever.
 _FEWEST = 0.02
@@ -90,44 +87,13 @@ class IndexSummary:
         }
 
 
-class FeatureSettings(Settings):
-    """How features that another tool has extracted are indexed."""
-
-    slides: tuple[Path, ...] = Field(
-        (), description="The slide files, folders of them or manifests, for their true resolution."
-    )
-    slide_mpp: float | None = Field(
-        None, description="Micrometres per pixel of every slide whose file is not among the slides."
-    )
-    mpp_from_objective: bool = Field(
-        False, description="Take 10 um / power where a slide has an objective power and no resolution."
-    )
-    ids: SlideIds = Field(
-        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
-    )
-    encoder: str | None = Field(
-        None, description="Name of the encoder, where a job folder holds the features of several."
-    )
-    region_um: float | None = Field(
-        None, description="Side of a region, in micrometres; a whole number of coarsest tiles, one by default."
-    )
-    max_misalignment: float = Field(
-        0.05, description="How far a tile may lie from where it would nest, as a share of the finest tile's side."
-    )
-
-
 def index_features(
     sources: Sequence[Path],
     store: Path,
+    settings: FeatureSettings | None = None,
     *,
-    slides: Sequence[Path] = (),
-    slide_mpp: float | None = None,
-    mpp_from_objective: bool = False,
-    ids: SlideIds = "path",
-    encoder: str | None = None,
-    region_um: float | None = None,
-    max_misalignment: float = 0.05,
     on_event: OnEvent | None = None,
+    **single: Any,
 ) -> IndexSummary:
     """Make a set of features in TRIDENT's layout, by writing nothing but one index per slide.
 
@@ -143,43 +109,33 @@ def index_features(
     Args:
         sources: TRIDENT job folders, or one folder of HDF5 files for each magnification.
         store: the folder to write to; it holds relative paths to the features, which stay where they are.
-        slides: the slide files, folders of them or manifests, for their true resolution.
-        slide_mpp: the resolution of every slide that `slides` does not hold.
-        mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
-        ids: how files in a folder of `slides` are called; see `find_slides`.
-        encoder: name of the encoder; needed where a job folder holds the features of several, or where the folders'
-            names do not say it.
-        region_um: side of a region; a whole number of coarsest tiles, one when None.
-        max_misalignment: how far a tile may lie from where it would nest, as a share of the finest tile's side.
+        settings: where the resolution of slides comes from, which encoder's features are meant, and what nests.
         on_event: told how many `slides` are done.
+        **single: fields of `settings` by name, where it is not given itself.
 
     Raises:
         StoreError: there are no features, or no slide's are in the layout.
         CalibrationError: no slide's resolution is known.
         MismatchError: no slide's magnifications nest, or half of the slides are of one kind and half of another.
         ConfigError: `region_um` is no whole number of coarsest tiles, or no slide has such a `slide_mpp`.
+        TypeError: `settings` is given, and single ones beside it.
     """
-    survey = survey_features(
-        sources,
-        slides=slides,
-        slide_mpp=slide_mpp,
-        mpp_from_objective=mpp_from_objective,
-        ids=ids,
-        encoder=encoder,
-    )
-    per_side = _tiles_per_side(region_um, max(survey.mpps) * survey.tile_px)
+    if settings is not None and single:
+        raise TypeError(f"settings say {', '.join(single)} already; name it there.")
+    settings = settings or FeatureSettings(**single)
+    survey = survey_features(sources, settings)
+    per_side = _tiles_per_side(settings.region_um, max(survey.mpps) * survey.tile_px)
     set_path, trouble = _create(store, survey, per_side), survey.trouble
     indexed: list[IndexedSlide] = []
     copies: dict[tuple[str, ...], list[str]] = {}
     tell = on_event or warn_of
     for number, (slide, one) in enumerate(survey.slides.items()):
         tell(Progress("slides", number, len(survey.slides), slide))
-        try:
-            done, digests = _index_slide(set_path, slide, one, survey.mpps, per_side, max_misalignment)
-            indexed.append(done)
-            copies.setdefault(digests, []).append(slide)
-        except Exception as error:  # whatever a library raises on the files of one slide, the others are indexed
-            trouble.add(slide, error)
+        work = partial(_index_slide, set_path, slide, one, survey.mpps, per_side, settings.max_misalignment)
+        done = trouble.attempt(slide, work)
+        if done is not None:
+            indexed.append(done[0])
+            copies.setdefault(done[1], []).append(slide)
     trouble.refuse_if_alone(indexed)
     alike = [" and ".join(slides) for slides in copies.values() if len(slides) > 1]
     if alike:
@@ -239,23 +195,23 @@ def _index_slide(
     max_misalignment: float,
 ) -> tuple[IndexedSlide, tuple[str, ...]]:
     """The index of a slide, written, and the digests of its files."""
-    known, realised = one.known, dict(zip(mpps, one.true_mpp, strict=True))
+    realised = dict(zip(mpps, one.true_mpp, strict=True))
     paths = {mpp: file.path for mpp, file in zip(mpps, one.files, strict=True)}
     for mpp, true in realised.items():
         if not math.isclose(true, mpp, rel_tol=TOLERANCE):
             raise MismatchError(
                 f"the tiles of {slide} in {paths[mpp].parent} have {true:.4g} um per pixel (the slide has "
-                f"{known.mpp:g}, from {known.source}), more than {TOLERANCE:.0%} from the set's {mpp:g}. "
+                f"{one.mpp:g}, from {one.origin.mpp_source}), more than {TOLERANCE:.0%} from the set's {mpp:g}. "
                 "Extract the slide at that resolution, or index it apart."
             )
     files = {mpp: format_of(path).read_places(path) for mpp, path in paths.items()}
-    joined: JoinedTiles = join_tiles(files, known.mpp, per_side, max_misalignment)
+    joined: JoinedTiles = join_tiles(files, one.mpp, per_side, max_misalignment)
     _refuse_few(joined, files)
     digests: dict[float | None, str] = {mpp: _checked_digest(path) for mpp, path in paths.items()}
     write_index(
         set_path,
         slide,
-        slide_mpp=known.mpp,
+        slide_mpp=one.mpp,
         region_xy_um=joined.region_xy_um,
         region=joined.region,
         center_um=joined.center_um,
@@ -263,14 +219,14 @@ def _index_slide(
         files={mpp: os.path.relpath(file.path.resolve(), set_path.resolve()) for mpp, file in files.items()},
         digests=digests,
         region_um=joined.region_um,
-        origin=known.origin,
+        origin=one.origin,
         realised_mpp={format_mpp(mpp): true for mpp, true in realised.items()},
         misalignment_um=joined.misalignment_um,
     )
     indexed = IndexedSlide(
         slide,
-        known.mpp,
-        known.source,
+        one.mpp,
+        str(one.origin.mpp_source),
         realised,
         len(joined.region_xy_um),
         {mpp: len(rows) for mpp, rows in joined.row.items()},

@@ -7,12 +7,16 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float64
+from pydantic import Field
 
+from parfocal.config import Settings
 from parfocal.errors import CalibrationError, MismatchError, ParfocalError, ParfocalWarning, StoreError
 from parfocal.files import file_fingerprint
 from parfocal.run.failures import FailedSlide, failure
@@ -22,20 +26,33 @@ from parfocal.store.folders import FeatureFolder, find_feature_folders
 from parfocal.store.formats.format import FeatureFile, format_of
 from parfocal.store.left_out import commonest, listed
 
+Result = TypeVar("Result")
 
-@dataclass(frozen=True)
-class KnownSlide:
-    """A slide's resolution and what else is known of its file.
 
-    Attributes:
-        mpp: micrometres per level-0 pixel.
-        source: where that came from.
-        origin: what is known of the file.
-    """
+class FeatureSettings(Settings):
+    """How features that another tool has extracted are indexed."""
 
-    mpp: float
-    source: str
-    origin: SlideOrigin
+    slides: tuple[Path, ...] = Field(
+        (), description="The slide files, folders of them or manifests, for their true resolution."
+    )
+    slide_mpp: float | None = Field(
+        None, description="Micrometres per pixel of every slide whose file is not among the slides."
+    )
+    mpp_from_objective: bool = Field(
+        False, description="Take 10 um / power where a slide has an objective power and no resolution."
+    )
+    ids: SlideIds = Field(
+        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
+    )
+    encoder: str | None = Field(
+        None, description="Name of the encoder, where a job folder holds the features of several."
+    )
+    region_um: float | None = Field(
+        None, description="Side of a region, in micrometres; a whole number of coarsest tiles, one by default."
+    )
+    max_misalignment: float = Field(
+        0.05, description="How far a tile may lie from where it would nest, as a share of the finest tile's side."
+    )
 
 
 def source_of(slide: str, known_slides: Mapping[str, SlideSource]) -> SlideSource | None:
@@ -47,13 +64,11 @@ def source_of(slide: str, known_slides: Mapping[str, SlideSource]) -> SlideSourc
 
 
 def find_resolution(
-    slide: str,
-    files: Sequence[FeatureFile],
-    known_slides: Mapping[str, SlideSource],
-    slide_mpp: float | None,
-    mpp_from_objective: bool,
-) -> KnownSlide:
+    slide: str, files: Sequence[FeatureFile], known_slides: Mapping[str, SlideSource], settings: FeatureSettings
+) -> tuple[float, SlideOrigin]:
     """Micrometres per level-0 pixel: from the slide or the manifest, else as given, else from parfocal's own files.
+
+    Beside it what is known of the slide's file, and so where the number came from.
 
     Raises:
         CalibrationError: it is not known.
@@ -69,12 +84,13 @@ def find_resolution(
         )
     size_l0px = next(iter(sizes), (0, 0))
     if source is not None and source.slide_mpp is not None:
-        return KnownSlide(
-            source.slide_mpp, "manifest", SlideOrigin(str(source.path), size_l0px=size_l0px, mpp_source="manifest")
-        )
+        return source.slide_mpp, SlideOrigin(str(source.path), size_l0px=size_l0px, mpp_source="manifest")
     if source is not None:
         with open_slide(
-            source.path, slide_mpp=slide_mpp, mpp_from_objective=mpp_from_objective, scan=source.scan
+            source.path,
+            slide_mpp=settings.slide_mpp,
+            mpp_from_objective=settings.mpp_from_objective,
+            scan=source.scan,
         ) as opened:
             found, calibration = (opened.width_px, opened.height_px), opened.calibration
             objective_power, mpp = opened.objective_power, opened.mpp
@@ -84,15 +100,14 @@ def find_resolution(
                 f"{size_l0px[0]} x {size_l0px[1]} px. Name the slide that they were extracted from."
             )
         mpp_source = calibration.source if calibration else "slide"
-        origin = SlideOrigin(str(source.path), file_fingerprint(source.path), found, objective_power, mpp_source)
-        return KnownSlide(mpp, mpp_source, origin)
-    if slide_mpp is not None:
-        return KnownSlide(slide_mpp, "--slide-mpp", SlideOrigin(size_l0px=size_l0px, mpp_source="--slide-mpp"))
+        return mpp, SlideOrigin(str(source.path), file_fingerprint(source.path), found, objective_power, mpp_source)
+    if settings.slide_mpp is not None:
+        return settings.slide_mpp, SlideOrigin(size_l0px=size_l0px, mpp_source="--slide-mpp")
     stated = {file.slide_mpp for file in files}
     own = next(iter(stated))
     if len(stated) == 1 and own is not None:
         check_slide_mpp(own, f"{files[0].path}: slide_mpp")
-        return KnownSlide(own, "features file", SlideOrigin(size_l0px=size_l0px, mpp_source="features file"))
+        return own, SlideOrigin(size_l0px=size_l0px, mpp_source="features file")
     raise CalibrationError(
         f"the microns per pixel of {slide} are not known: its features only carry a nominal magnification. "
         "Name its slide file, a folder of slides or a manifest (--slides), or pass --slide-mpp if you know it."
@@ -109,19 +124,21 @@ class SurveyedSlide:
     """A slide whose features can be opened.
 
     Attributes:
-        known: its resolution.
+        mpp: its micrometres per level-0 pixel.
+        origin: what is known of its file.
         files: coarse to fine, without the places of their tiles.
         n_tiles: how many tiles each file has.
     """
 
-    known: KnownSlide
+    mpp: float
+    origin: SlideOrigin
     files: tuple[FeatureFile, ...]
     n_tiles: tuple[int, ...]
 
     @property
     def true_mpp(self) -> tuple[float, ...]:
         """The true resolution of its tiles, coarse to fine."""
-        return tuple(file.tile_l0px * self.known.mpp / file.tile_px for file in self.files)
+        return tuple(file.tile_l0px * self.mpp / file.tile_px for file in self.files)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +172,14 @@ class Trouble:
         self.failed: list[FailedSlide] = []
         self._sources = sources
         self._first: Exception | None = None
+
+    def attempt(self, slide: str, job: Callable[[], Result]) -> Result | None:
+        """What a job gives; None where it fails, whatever a library raises on the files of one slide."""
+        try:
+            return job()
+        except Exception as error:
+            self.add(slide, error)
+            return None
 
     def add(self, slide: str, error: Exception) -> None:
         """This slide cannot be used."""
@@ -210,15 +235,7 @@ def _used_folders(folders: Sequence[FeatureFolder]) -> tuple[list[FeatureFolder]
     return [folders[number] for number in sorted(chosen)], odd
 
 
-def survey_features(
-    sources: Sequence[Path],
-    *,
-    slides: Sequence[Path] = (),
-    slide_mpp: float | None = None,
-    mpp_from_objective: bool = False,
-    ids: SlideIds = "path",
-    encoder: str | None = None,
-) -> FeatureSurvey:
+def survey_features(sources: Sequence[Path], settings: FeatureSettings) -> FeatureSurvey:
     """Open the features of every slide, rows excepted, and keep the slides that are alike; see `index_features`.
 
     Raises:
@@ -226,9 +243,10 @@ def survey_features(
         ConfigError: no slide has such a `slide_mpp`, or `slides` are not there.
         ParfocalError: no slide can be used, or two kinds of slides are equally frequent.
     """
-    check_slide_mpp(slide_mpp)
-    folders = find_feature_folders(sources, encoder)
-    known_slides = {source.slide: source for source in find_slides(list(slides), ids=ids)} if slides else {}
+    check_slide_mpp(settings.slide_mpp)
+    folders = find_feature_folders(sources, settings.encoder)
+    slides = find_slides(list(settings.slides), ids=settings.ids) if settings.slides else ()
+    known_slides = {source.slide: source for source in slides}
     trouble = Trouble(lambda slide: _source_for(slide, folders, known_slides))
     used, odd = _used_folders(folders)
     for folder in folders:
@@ -240,13 +258,12 @@ def survey_features(
             )
     opened: dict[str, SurveyedSlide] = {}
     for slide in sorted({slide for folder in folders for slide in folder.files}):
-        try:
-            if slide in odd:
-                raise odd[slide]
-            opened[slide] = _open(slide, used, known_slides, slide_mpp, mpp_from_objective)
-        except Exception as error:
-            # Whatever a library raises on the files of one slide, the others are indexed.
-            trouble.add(slide, error)
+        if slide in odd:
+            trouble.add(slide, odd[slide])
+            continue
+        one = trouble.attempt(slide, partial(_open, slide, used, known_slides, settings))
+        if one is not None:
+            opened[slide] = one
     trouble.refuse_if_alone(opened)
     kinds = {slide: (one.files[0].tile_px, *(file.dim for file in one.files)) for slide, one in opened.items()}
     tile_px, *dims = kind = commonest(kinds, _described, _CANNOT)
@@ -260,18 +277,14 @@ def survey_features(
         tile_px,
         dict(zip(mpps, dims, strict=True)),
         sum(all(file.float16 for file in one.files) for one in opened.values()) * 2 > len(opened),
-        encoder or next((folder.encoder for folder in used if folder.encoder), "features"),
+        settings.encoder or next((folder.encoder for folder in used if folder.encoder), "features"),
         opened,
         trouble,
     )
 
 
 def _open(
-    slide: str,
-    folders: Sequence[FeatureFolder],
-    known_slides: Mapping[str, SlideSource],
-    slide_mpp: float | None,
-    mpp_from_objective: bool,
+    slide: str, folders: Sequence[FeatureFolder], known_slides: Mapping[str, SlideSource], settings: FeatureSettings
 ) -> SurveyedSlide:
     files = [format_of(folder.files[slide]).read_places(folder.files[slide]) for folder in folders]
     for file in files:
@@ -291,9 +304,9 @@ def _open(
             raise MismatchError(
                 f"{coarse.path} and {fine.path} are one magnification: tiles of {fine.tile_l0px:g} level-0 px both."
             )
-    known = find_resolution(slide, files, known_slides, slide_mpp, mpp_from_objective)
+    mpp, origin = find_resolution(slide, files, known_slides, settings)
     n_tiles = tuple(len(file.xy_l0px) for file in files)
-    return SurveyedSlide(known, tuple(file.without_places() for file in files), n_tiles)
+    return SurveyedSlide(mpp, origin, tuple(file.without_places() for file in files), n_tiles)
 
 
 def _described(kind: tuple[int, ...]) -> str:

@@ -128,8 +128,7 @@ def _of_features(source: CohortSource) -> PlannedCohort:
     features = source.features
     if features is None:
         raise ValueError("there are no features")
-    not_read = {"paths", "region_um", "max_misalignment"}
-    survey = survey_features(features.paths, **features.model_dump(exclude=not_read))
+    survey = survey_features(features.paths, features)
     names = list(map(format_mpp, survey.mpps))
     counts = {slide: dict(zip(names, one.n_tiles, strict=True)) for slide, one in survey.slides.items()}
     tiles = {name: sum(own[name] for own in counts.values()) for name in names}

@@ -72,7 +72,7 @@ def make_tiles(study: Study, source: CohortSource, store: Path, listen: Listen) 
         return Made(found.name, (found,), failed, worked=False)
     if source.features is not None:
         features = source.features
-        summary = index_features(features.paths, store, **features.model_dump(exclude={"paths"}))
+        summary = index_features(features.paths, store, features)
         indexed = replace(summary.embeddings, slides=tuple(sorted(one.slide for one in summary.slides)))
         return Made(indexed.name, (indexed,), summary.failed)
     return _embed(study, source, store, listen)
