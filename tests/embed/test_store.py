@@ -192,14 +192,7 @@ def test_missing_rows_do_not_become_a_finished_slide(tmp_path: Path) -> None:
     tokens = tokens_of("s")
     with (
         pytest.raises(StoreError, match="rows are missing"),
-        SlideWriter(
-            path,
-            "s",
-            slide_mpp=0.5,
-            region_xy_um=tokens.region_xy_um,
-            region=tokens.region,
-            center_um=tokens.center_um,
-        ) as writer,
+        SlideWriter(path, tokens.places) as writer,
     ):
         writer.append(0.5, tokens.features[0.5][:3])
 

@@ -27,6 +27,7 @@ from parfocal.store.absent import watch_absent
 from parfocal.store.files import SlideOrigin
 from parfocal.store.fingerprint import fingerprinting
 from parfocal.store.layout import index_path
+from parfocal.store.tokens import SlidePlaces
 from parfocal.store.write import SlideWriter
 
 OnTiles = Callable[[int, int], None]
@@ -74,11 +75,14 @@ def embed_slide(
             on_tiles(0, total)
         writer = SlideWriter(
             set_path,
-            source.slide,
-            slide_mpp=slide.mpp,
-            region_xy_um=plan.region_xy_um(),
-            region={mpp: tiles.region for mpp, tiles in planned.items()},
-            center_um={mpp: tiles.center_um for mpp, tiles in planned.items()},
+            SlidePlaces(
+                source.slide,
+                settings.grid.region_um,
+                slide.mpp,
+                plan.region_xy_um(),
+                {mpp: tiles.region for mpp, tiles in planned.items()},
+                {mpp: tiles.center_um for mpp, tiles in planned.items()},
+            ),
             coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
             origin=_origin(slide, source, plan),
         )

@@ -10,7 +10,7 @@ from parfocal.store.layout import RowDtype, create_set, settings_digest
 from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
 from parfocal.store.set import EmbeddingSet, Source, only_mpps, open_set, open_sets
 from parfocal.store.survey import FeatureSettings
-from parfocal.store.tokens import SlideRegions, SlideTokens
+from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 from parfocal.store.write import SlideWriter, write_regions, write_tokens
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "LeftOut",
     "RowDtype",
     "SlideOrigin",
+    "SlidePlaces",
     "SlideRegions",
     "SlideTokens",
     "SlideWriter",

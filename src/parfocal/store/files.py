@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
+from jaxtyping import Float, Int, Int64
 
 from parfocal.errors import StoreError
 from parfocal.files import remove_leftovers, writing
@@ -27,6 +27,7 @@ from parfocal.store.layout import (
     read_settings,
     set_attributes,
 )
+from parfocal.store.tokens import SlidePlaces
 
 SIZES, TIMES, SCAN = "slide_sizes", "slide_times", "slide_scan"
 
@@ -222,17 +223,12 @@ def as_stored(rows: Float[np.ndarray, "tile dim"], dtype: np.dtype, where: str) 
 
 def write_index(
     set_path: Path,
-    slide: str,
+    places: SlidePlaces,
     *,
-    slide_mpp: float,
-    region_xy_um: Float64[np.ndarray, "region 2"],
-    region: Mapping[float, Int32[np.ndarray, " _tile"]] | None = None,
-    center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]] | None = None,
     row: Mapping[float, Int[np.ndarray, " _tile"]] | None = None,
     files: Mapping[float, str] | None = None,
     digests: Mapping[float | None, str] | None = None,
     absent: Mapping[float, AbsentRows] | None = None,
-    region_um: float | None = None,
     origin: SlideOrigin | None = None,
     **attributes: Any,
 ) -> None:
@@ -240,48 +236,43 @@ def write_index(
 
     Args:
         set_path: the set.
-        slide: the slide's id.
-        slide_mpp: micrometres per pixel of level 0.
-        region_xy_um: top left of each region, in micrometres.
-        region: per magnification, the region's number of each row; None for a set of regions.
-        center_um: per magnification, the tile's centre about the region's, in micrometres.
-        row: per magnification, which rows of the features file are meant, in the order of `region`; None where all
+        places: of the slide.
+        row: per magnification, which row of the features file is meant, in the order of `places.region`; None where all
             of them are, in their own order.
         files: per magnification, the features file relative to the set, where it is not the set's own.
         digests: per magnification, the digest of the features file (`seal`); under None that of a set of regions.
         absent: per magnification, the planned tiles that have no row.
-        region_um: side of this slide's regions, where it is not exactly the set's.
         origin: what is known of the slide file.
         attributes: further attributes of the index.
     """
     settings = read_settings(set_path)
-    path = index_path(set_path, slide)
+    digests = digests or {}
     with ExitStack() as stack:
-        file = new_file(stack, path)
+        file = new_file(stack, index_path(set_path, places.slide))
         set_attributes(
             file,
             file_attributes(
                 settings=settings["settings"],
                 kind=settings["kind"],
-                slide=slide,
-                region_um=region_um or settings["region_um"],
-                slide_mpp=slide_mpp,
+                slide=places.slide,
+                region_um=places.region_um,
+                slide_mpp=places.slide_mpp,
                 encoder_digest=settings["encoder_digest"],
-                **{FILE_DIGEST: (digests or {}).get(None)},
+                **{FILE_DIGEST: digests.get(None)},
                 **(origin or SlideOrigin()).attributes(),
                 **attributes,
             ),
         )
-        file.create_dataset("region_xy_um", data=region_xy_um)
-        for mpp in sorted(region or {}, reverse=True):
+        file.create_dataset("region_xy_um", data=places.region_xy_um)
+        for mpp in sorted(places.region, reverse=True):
             group = file.create_group(format_mpp(mpp))
             group.attrs["mpp"] = mpp
             if files is not None:
                 group.attrs["features_file"] = files[mpp]
-            if digests is not None:
+            if mpp in digests:
                 group.attrs[FILE_DIGEST] = digests[mpp]
-            group.create_dataset("region", data=(region or {})[mpp])
-            group.create_dataset("center_um", data=(center_um or {})[mpp])
+            group.create_dataset("region", data=places.region[mpp])
+            group.create_dataset("center_um", data=places.center_um[mpp])
             if row is not None:
                 group.create_dataset("row", data=row[mpp])
             if absent and absent.get(mpp):

@@ -22,6 +22,7 @@ from parfocal.store.layout import create_set
 from parfocal.store.left_out import listed
 from parfocal.store.set import EmbeddingSet, open_set
 from parfocal.store.survey import TOLERANCE, FeatureSettings, FeatureSurvey, SurveyedSlide, survey_features
+from parfocal.store.tokens import SlidePlaces
 
 # Tiles with a little tissue are dropped at each magnification for itself, but nine of ten are hardly ever.
 _FEWEST = 0.02
@@ -210,15 +211,10 @@ def _index_slide(
     digests: dict[float | None, str] = {mpp: _checked_digest(path) for mpp, path in paths.items()}
     write_index(
         set_path,
-        slide,
-        slide_mpp=one.mpp,
-        region_xy_um=joined.region_xy_um,
-        region=joined.region,
-        center_um=joined.center_um,
+        SlidePlaces(slide, joined.region_um, one.mpp, joined.region_xy_um, joined.region, joined.center_um),
         row=joined.row,
         files={mpp: os.path.relpath(file.path.resolve(), set_path.resolve()) for mpp, file in files.items()},
         digests=digests,
-        region_um=joined.region_um,
         origin=one.origin,
         realised_mpp={format_mpp(mpp): true for mpp, true in realised.items()},
         misalignment_um=joined.misalignment_um,

@@ -1,11 +1,32 @@
 """What is known of one slide: its tile embeddings by region and magnification, or its region embeddings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32
+
+
+@dataclass(frozen=True, eq=False)
+class SlidePlaces:
+    """Where the regions of one slide lie, and which rows of each magnification are theirs.
+
+    Attributes:
+        slide: the slide's id.
+        region_um: side of a region, in micrometres; of an indexed slide not exactly the set's.
+        slide_mpp: micrometres per pixel of level 0.
+        region_xy_um: top left of each region in the slide's frame, in micrometres.
+        region: per magnification, the region's number of each row; none where a row is a region.
+        center_um: per magnification, each tile's centre about its region's centre, in micrometres.
+    """
+
+    slide: str
+    region_um: float
+    slide_mpp: float
+    region_xy_um: Float64[np.ndarray, "region 2"]
+    region: Mapping[float, Int32[np.ndarray, " _tile"]] = field(default_factory=dict)
+    center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +66,11 @@ class SlideTokens:
                 raise ValueError(f"the rows of {self.slide} at {mpp:g} mpp are not in the order of its regions")
 
     @property
+    def places(self) -> SlidePlaces:
+        """Where the rows belong."""
+        return SlidePlaces(self.slide, self.region_um, self.slide_mpp, self.region_xy_um, self.region, self.center_um)
+
+    @property
     def mpps(self) -> tuple[float, ...]:
         """The magnifications, coarse to fine."""
         return tuple(self.features)
@@ -72,6 +98,11 @@ class SlideRegions:
     slide_mpp: float
     region_xy_um: Float64[np.ndarray, "region 2"]
     features: Float[np.ndarray, "region dim"]
+
+    @property
+    def places(self) -> SlidePlaces:
+        """Where the rows belong."""
+        return SlidePlaces(self.slide, self.region_um, self.slide_mpp, self.region_xy_um)
 
     @property
     def n_regions(self) -> int:

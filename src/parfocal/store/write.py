@@ -8,7 +8,7 @@ from types import TracebackType
 
 import h5py
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int32, Int64
+from jaxtyping import Float, Int64
 
 from parfocal.errors import StoreError
 from parfocal.geometry import format_mpp, to_l0px
@@ -16,7 +16,7 @@ from parfocal.store.absent import AbsentRows
 from parfocal.store.files import NewFile, SlideOrigin, as_stored, new_file, write_index, write_layout
 from parfocal.store.fingerprint import SlideState
 from parfocal.store.layout import features_path, read_settings, realised_mpp, set_attributes
-from parfocal.store.tokens import SlideRegions, SlideTokens
+from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 
 
 class SlideWriter:
@@ -29,42 +29,25 @@ class SlideWriter:
     def __init__(
         self,
         set_path: Path,
-        slide: str,
+        places: SlidePlaces,
         *,
-        slide_mpp: float,
-        region_xy_um: Float64[np.ndarray, "region 2"],
-        region: Mapping[float, Int32[np.ndarray, " _tile"]],
-        center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]],
         coords_l0px: Mapping[float, Int64[np.ndarray, "_tile 2"]] | None = None,
-        region_um: float | None = None,
         origin: SlideOrigin | None = None,
     ) -> None:
         """Prepare to write the rows that are announced.
 
         Args:
             set_path: the set, of tiles.
-            slide: the slide's id.
-            slide_mpp: micrometres per pixel of level 0.
-            region_xy_um: top left of each region, in micrometres.
-            region: per magnification, the region's number of each row that will come.
-            center_um: per magnification, the tile's centre about its region's, in micrometres.
+            places: of the slide's regions and of each row that will come.
             coords_l0px: per magnification, the tile's top left as the slide was read; computed where it is not given.
-            region_um: side of this slide's regions, where it is not exactly the set's (see `index_features`).
             origin: what is known of the slide file.
 
         Raises:
             StoreError: this is no set of tiles.
         """
-        self._set_path = set_path
-        self._slide = slide
-        self._slide_mpp = slide_mpp
-        self._region_xy_um = region_xy_um
-        self._region = region
-        self._center_um = center_um
-        self._coords_l0px = coords_l0px
+        self._set_path, self._places, self._coords_l0px = set_path, places, coords_l0px
         self._origin = origin or SlideOrigin()
         self._settings = read_settings(set_path)
-        self._region_um = region_um or float(self._settings["region_um"])
         if self._settings["kind"] != "tiles":
             raise StoreError(f"cannot write tile embeddings to {set_path}: it is a set of regions.")
         self._stack = ExitStack()
@@ -76,7 +59,7 @@ class SlideWriter:
     @property
     def n_regions(self) -> int:
         """How many regions the slide has, without those that lost all of their tiles."""
-        return len(self._region_xy_um)
+        return len(self._places.region_xy_um)
 
     def __enter__(self) -> "SlideWriter":
         with ExitStack() as stack:
@@ -97,7 +80,7 @@ class SlideWriter:
         start = self._written[mpp]
         if start + len(rows) > len(dataset) or rows.shape[1] != dataset.shape[1]:
             raise ValueError(f"{len(rows)} rows of width {rows.shape[1]} do not fit {dataset.shape} after {start}")
-        stored = as_stored(rows, dataset.dtype, f"row {start} and following of {self._slide} at {mpp:g} mpp")
+        stored = as_stored(rows, dataset.dtype, f"row {start} and following of {self._places.slide} at {mpp:g} mpp")
         dataset[start : start + len(rows)] = stored
         self._files[mpp].check()
         self._written[mpp] = start + len(rows)
@@ -111,22 +94,23 @@ class SlideWriter:
         Args:
             absent: per magnification, the number of each absent row among the announced ones, and the reason.
         """
-        announced = self._region
+        announced = self._places
         lost: set[int] = set()
-        coords = {mpp: self._coords(mpp) for mpp in announced}
-        region, center_um, coords_l0px = dict(announced), dict(self._center_um), dict(coords)
+        coords = {mpp: self._coords(mpp) for mpp in announced.region}
+        region, center_um, coords_l0px = dict(announced.region), dict(announced.center_um), dict(coords)
         for mpp, reasons in absent.items():
             rows = np.array(sorted(reasons), np.int64)
-            lost |= set(announced[mpp][rows].tolist())
+            lost |= set(region[mpp][rows].tolist())
             self._absent[mpp] = AbsentRows(coords[mpp][rows], tuple(reasons[row] for row in rows.tolist()))
             for values in (region, center_um, coords_l0px):
                 values[mpp] = np.delete(values[mpp], rows, axis=0)
         lost -= set(np.concatenate(list(region.values())).tolist())
-        kept = np.setdiff1d(np.arange(len(self._region_xy_um)), list(lost))
-        self._region_xy_um = self._region_xy_um[kept]
+        kept = np.setdiff1d(np.arange(self.n_regions), list(lost))
         # Rows of a region that is left out are gone already, so every number is found.
-        self._region = {mpp: np.searchsorted(kept, numbers).astype(np.int32) for mpp, numbers in region.items()}
-        self._center_um, self._coords_l0px = center_um, coords_l0px
+        region = {mpp: np.searchsorted(kept, numbers).astype(np.int32) for mpp, numbers in region.items()}
+        xy_um = announced.region_xy_um[kept]
+        self._places = replace(announced, region_xy_um=xy_um, region=region, center_um=center_um)
+        self._coords_l0px = coords_l0px
 
     def set_fingerprint(self, fingerprint: str, state: SlideState) -> None:
         """Say which file the rows come from, before the block ends: this is known when the file has been read."""
@@ -138,10 +122,10 @@ class SlideWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        expected = {mpp: len(self._region[mpp]) for mpp in self._written}
+        expected = {mpp: len(self._places.region[mpp]) for mpp in self._written}
         short = {mpp: (n, expected[mpp]) for mpp, n in self._written.items() if n != expected[mpp]}
         if kind is None and short:
-            problem = StoreError(f"cannot finish {self._slide}: rows are missing (written, announced): {short}.")
+            problem = StoreError(f"cannot finish {self._places.slide}: rows are missing (written, announced): {short}.")
             self._stack.__exit__(type(problem), problem, None)
             raise problem
         if kind is None:
@@ -149,18 +133,8 @@ class SlideWriter:
                 self._shorten(mpp)
         self._stack.__exit__(kind, error, trace)
         if kind is None:
-            write_index(
-                self._set_path,
-                self._slide,
-                slide_mpp=self._slide_mpp,
-                region_xy_um=self._region_xy_um,
-                region=self._region,
-                center_um=self._center_um,
-                digests={mpp: file.digest for mpp, file in self._files.items()},
-                absent=self._absent,
-                region_um=self._region_um,
-                origin=self._origin,
-            )
+            digests: dict[float | None, str] = {mpp: file.digest for mpp, file in self._files.items()}
+            write_index(self._set_path, self._places, digests=digests, absent=self._absent, origin=self._origin)
 
     def _shorten(self, mpp: float) -> None:
         """Cut a features file, which was made for the announced rows, to those that came."""
@@ -170,22 +144,22 @@ class SlideWriter:
         features.parent["coords"][...] = coords
 
     def _begin(self, stack: ExitStack, mpp: float) -> h5py.Dataset:
-        path = features_path(self._set_path, self._slide, mpp)
-        tile_px = self._settings["tile_px"]
+        places, tile_px = self._places, self._settings["tile_px"]
+        path = features_path(self._set_path, places.slide, mpp)
         file = self._files[mpp] = new_file(stack, path)
         dataset = write_layout(
             file,
             self._settings,
-            self._slide,
+            places.slide,
             path.parent,
             coords_l0px=self._coords(mpp),
             dim=self._settings["dims"][format_mpp(mpp)],
             tile_um=tile_px * mpp,
             tile_px=tile_px,
-            slide_mpp=self._slide_mpp,
+            slide_mpp=places.slide_mpp,
             origin=self._origin,
         )
-        low, high = realised_mpp(self._region_xy_um, self._region_um, self._slide_mpp, mpp)
+        low, high = realised_mpp(places.region_xy_um, places.region_um, places.slide_mpp, mpp)
         digest = self._settings["encoder_digests"][format_mpp(mpp)]
         set_attributes(file, {"mpp": mpp, "realised_mpp_min": low, "realised_mpp_max": high, "encoder_digest": digest})
         return dataset
@@ -193,9 +167,10 @@ class SlideWriter:
     def _coords(self, mpp: float) -> Int64[np.ndarray, "tile 2"]:
         if self._coords_l0px is not None:
             return self._coords_l0px[mpp]
-        tile_um = self._settings["tile_px"] * mpp * self._region_um / self._settings["region_um"]
-        in_region = self._center_um[mpp].astype(np.float64) + (self._region_um - tile_um) / 2
-        return to_l0px(self._region_xy_um[self._region[mpp]] + in_region, self._slide_mpp)
+        places = self._places
+        tile_um = self._settings["tile_px"] * mpp * places.region_um / self._settings["region_um"]
+        in_region = places.center_um[mpp].astype(np.float64) + (places.region_um - tile_um) / 2
+        return to_l0px(places.region_xy_um[places.region[mpp]] + in_region, places.slide_mpp)
 
 
 def write_tokens(set_path: Path, tokens: SlideTokens, *, origin: SlideOrigin | None = None) -> None:
@@ -204,16 +179,7 @@ def write_tokens(set_path: Path, tokens: SlideTokens, *, origin: SlideOrigin | N
     Raises:
         StoreError: a value is not finite, or does not fit the rows of the set.
     """
-    with SlideWriter(
-        set_path,
-        tokens.slide,
-        slide_mpp=tokens.slide_mpp,
-        region_xy_um=tokens.region_xy_um,
-        region=tokens.region,
-        center_um=tokens.center_um,
-        region_um=tokens.region_um,
-        origin=origin,
-    ) as writer:
+    with SlideWriter(set_path, tokens.places, origin=origin) as writer:
         for mpp in tokens.mpps:
             writer.append(mpp, tokens.features[mpp])
 
@@ -246,12 +212,4 @@ def write_regions(set_path: Path, regions: SlideRegions, *, origin: SlideOrigin 
         )
         set_attributes(file, {"encoder_digest": settings["encoder_digest"]})
         dataset[:] = as_stored(regions.features, dataset.dtype, f"the regions of {regions.slide}")
-    write_index(
-        set_path,
-        regions.slide,
-        slide_mpp=regions.slide_mpp,
-        region_xy_um=regions.region_xy_um,
-        digests={None: file.digest},
-        region_um=regions.region_um,
-        origin=origin,
-    )
+    write_index(set_path, regions.places, digests={None: file.digest}, origin=origin)
