@@ -15,7 +15,7 @@ from parfocal.encoders import TileEncoder
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.regions import plan_regions
 from parfocal.regions.tiles import RegionTiles, iter_tiles
-from parfocal.run.prefetch import prefetched
+from parfocal.run.jobs import prefetched
 from parfocal.slides import SlideSource, open_slide
 from parfocal.store import open_set
 

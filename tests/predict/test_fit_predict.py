@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,18 @@ def test_a_prediction_does_not_depend_on_the_other_slides(scanned: Scanned, tmp_
     )
 
     assert rows_of(together.out)["n3"] == rows_of(alone.out)["n3"]
+
+
+def test_an_open_set_is_predicted_as_its_store_is(scanned: Scanned, head: Path, tmp_path: Path) -> None:
+    by_path = predict_slides([scanned.new_store], head, tmp_path / "path.csv")
+    tiles = open_set(scanned.new_store)
+    by_set = predict_slides([tiles], head, tmp_path / "set.csv")
+    some = predict_slides([replace(tiles, slides=tiles.slides[1:3])], head, tmp_path / "some.csv")
+
+    assert rows_of(by_set.out) == rows_of(by_path.out)
+    assert rows_of(some.out) == {slide: rows_of(by_path.out)[slide] for slide in tiles.slides[1:3]}
+    with pytest.raises(ConfigError, match="Predict one at a time"):
+        predict_slides([tiles, scanned.new_slides], head, tmp_path / "both.csv")
 
 
 def test_another_store_with_the_same_ids_gets_no_kept_region_embeddings(scanned: Scanned, tmp_path: Path) -> None:

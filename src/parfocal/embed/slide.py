@@ -20,8 +20,7 @@ from parfocal.errors import StoreError
 from parfocal.regions import RegionPlan, plan_regions, qc_path, write_qc
 from parfocal.regions.tiles import RegionTiles, iter_tiles
 from parfocal.run.failures import FailedSlide
-from parfocal.run.jobs import attempt_slide, own_warnings
-from parfocal.run.prefetch import prefetched
+from parfocal.run.jobs import attempt_slide, own_warnings, prefetched
 from parfocal.slides import Slide, SlideSource, open_slide
 from parfocal.store.absent import watch_absent
 from parfocal.store.files import SlideOrigin

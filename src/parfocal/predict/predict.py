@@ -26,7 +26,7 @@ from parfocal.run.events import OnEvent, Progress, as_stage, warn_of
 from parfocal.run.failures import FailedSlide, exit_status, failure
 from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import SlideSource
-from parfocal.store import EmbeddingSet, open_sets
+from parfocal.store import EmbeddingSet, Source, open_sets
 from parfocal.version import __version__
 
 
@@ -149,7 +149,7 @@ class PredictSettings(SlideSettings):
 
 
 def predict_slides(
-    inputs: Sequence[Path],
+    inputs: Sequence[Source],
     head: Path,
     out: Path,
     settings: PredictSettings | None = None,
@@ -163,7 +163,8 @@ def predict_slides(
     a run that was stopped goes on where it was.
 
     Args:
-        inputs: one store of tile embeddings (or a set of it); or slide files, folders of them, or manifests.
+        inputs: one store of tile embeddings, or a set of it, open or by its folder; or slide files, folders of them, or
+            manifests. Of an open set only the slides in it are predicted; of a store those that failed have a row too.
         head: the folder of a head.
         out: the table to write, a CSV.
         settings: how slides are embedded.
@@ -182,20 +183,22 @@ def predict_slides(
     store = store or out.with_name(f"{out.stem}-store")
     if out.is_dir():
         raise ConfigError(f"cannot write the predictions to {out}: it is a folder. Name a file, such as {out}.csv.")
-    absent = [path for path in inputs if not os.path.lexists(path)]
+    paths = [Path(one) for one in inputs if not isinstance(one, EmbeddingSet)]
+    absent = [path for path in paths if not os.path.lexists(path)]
     if absent:
         raise ConfigError(f"cannot predict {absent[0]}: there is no such file or folder.")
     writable_folder(out.absolute().parent)
-    stores = [path for path in inputs if is_store(path)]
+    stores: list[Source] = [one for one in inputs if isinstance(one, EmbeddingSet)]
+    stores += [path for path in paths if is_store(path)]
     if stores and len(inputs) > 1:
         raise ConfigError(f"{stores[0]} is a store, and something else is named beside it. Predict one at a time.")
     failed: dict[str, FailedSlide]
     if stores:
         tiles = find_tiles(stores[0], fitted.facts.tiles, head)
-        failed = _failures_of(tiles)
+        failed = {} if isinstance(stores[0], EmbeddingSet) else _failures_of(tiles)
         slides = sorted({*tiles.slides, *failed})
     else:
-        tiles, failed, slides = _embed(inputs, fitted, store, settings, tell)
+        tiles, failed, slides = _embed(paths, fitted, store, settings, tell)
     usable = [slide for slide in slides if slide not in failed]
     sources = {TILES: replace(tiles, slides=tuple(usable))}
     if fitted.readouts:

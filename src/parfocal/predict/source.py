@@ -14,7 +14,7 @@ from parfocal.evaluate.arms import table_of_arms
 from parfocal.geometry import format_mpp
 from parfocal.predict.facts import ModelFacts, TileFacts
 from parfocal.region_encoder import RegionEncoder
-from parfocal.store import EmbeddingSet, open_sets, settings_digest
+from parfocal.store import EmbeddingSet, Source, open_sets, settings_digest
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -49,24 +49,24 @@ def describe_tiles(one: EmbeddingSet, spec: str | None = None) -> TileFacts:
     )
 
 
-def find_tiles(path: Path, facts: TileFacts, head: Path) -> EmbeddingSet:
-    """The set of a store that a head takes.
+def find_tiles(source: Source, facts: TileFacts, head: Path) -> EmbeddingSet:
+    """The set of a store that a head takes; one that is open is checked as well.
 
     Raises:
         MismatchError: there is none; the text says in what the sets that are there differ.
         StoreError: there is no set at all.
     """
-    sets = [one for one in open_sets(path) if one.kind == "tiles" and not is_made_by_model(one)]
+    sets = [one for one in open_sets(source) if one.kind == "tiles" and not is_made_by_model(one)]
     if not sets:
-        raise MismatchError(f"{path} holds no tile embeddings, which the head {head} is for. Name their store.")
+        raise MismatchError(f"{source} holds no tile embeddings, which the head {head} is for. Name their store.")
     differing = [(one, _differences(facts, describe_tiles(one))) for one in sets]
     fitting = [one for one, difference in differing if not difference]
     if not fitting:
         found = "; ".join(f"{one.name} has {difference}" for one, difference in differing)
-        raise MismatchError(f"the head {head} does not fit {path}: {found}. Embed the slides as the head expects.")
+        raise MismatchError(f"the head {head} does not fit {source}: {found}. Embed the slides as the head expects.")
     if len(fitting) > 1:
         names = ", ".join(one.name for one in fitting)
-        raise MismatchError(f"{path} holds {len(fitting)} sets that fit the head: {names}. Name the folder of one.")
+        raise MismatchError(f"{source} holds {len(fitting)} sets that fit the head: {names}. Name the folder of one.")
     return fitting[0]
 
 

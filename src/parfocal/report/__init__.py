@@ -9,11 +9,14 @@ from parfocal.report.arms import ArmResult, Reference, arms_sentences, arms_tabl
 from parfocal.report.figures import (
     curves_panel,
     forest_figure,
+    png,
     reliability_figure,
     roc_figure,
+    slide_map_figure,
+    tile_gallery,
+    tile_strip,
     training_figure,
 )
-from parfocal.report.images import png, slide_map_figure, tile_gallery, tile_strip
 from parfocal.report.page import (
     Column,
     Figure,

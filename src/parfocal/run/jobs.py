@@ -1,16 +1,18 @@
 """The boundary of a job: whatever goes wrong in it becomes its recorded failure, and the others go on.
 
 A library may raise anything on a damaged file, and a solver or a device on odd numbers. So this is the one place where
-every exception is caught; all who go on after a failure do it by these functions. Ctrl-C passes through.
+every exception is caught; all who go on after a failure do it by these functions. Ctrl-C passes through. Beside them
+what runs jobs: one after the other, in threads that read ahead or work side by side, or in processes.
 """
 
 import queue
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -124,3 +126,55 @@ def each_in_process(
 
 def _attempts(work: Callable[[Task], Result], place: int) -> Callable[[Task, Tell], Result | Failed]:
     return lambda task, tell: attempt(partial(work, task))
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+@contextmanager
+def prefetched(items: Iterable[T], *, depth: int = 2) -> Iterator[Iterator[T]]:
+    """Iterate `items` in a thread that is at most `depth` items ahead.
+
+    An exception of `items` is raised where its item would have come. When the block is left early, the thread stops
+    after the item it is at, and is gone before the block is.
+    """
+    line: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def produce() -> None:
+        end = _End(None)
+        try:
+            for item in () if stop.is_set() else items:
+                line.put(item)
+                if stop.is_set():
+                    return
+        except BaseException as error:  # passed over to the consumer, whatever it is
+            end = _End(error)
+        line.put(end)
+
+    def consume() -> Iterator[T]:
+        while True:
+            item = line.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+
+    thread = threading.Thread(target=produce, name="parfocal-prefetch", daemon=True)
+    try:
+        thread.start()  # in here: it waits for the thread to begin, and a signal may end that wait
+        yield consume()
+    finally:
+        stop.set()
+        while thread.is_alive():
+            # Make room for a producer that waits to put; it looks at `stop` right after.
+            try:
+                line.get(timeout=0.01)
+            except queue.Empty:
+                continue

@@ -4,8 +4,7 @@ from typing import Any
 import pytest
 
 from parfocal.errors import ConfigError
-from parfocal.lab.explore.axes import AXES
-from parfocal.lab.explore.design import Design, controls_of, plan_cells, read_design, references_of
+from parfocal.lab.explore.design import AXES, Design, controls_of, plan_cells, read_design, references_of
 
 DESIGNS = Path(__file__).resolve().parents[3] / "studies"
 

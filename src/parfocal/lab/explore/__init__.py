@@ -1,7 +1,7 @@
 """The parts of `explore`: from a design file to cells, runs, scores and a page.
 
-`axes` and `design` say what is run, `cells` what a cell is, `regroup` makes larger regions, `scoring` runs one cell,
-`linear_r2` is the common measure, `running` places runs on devices, `summary`, `files` and `page` say what came out.
+`design` says what is run, `regroup` makes larger regions, `scoring` runs one cell,
+`linear_r2` is the common measure, `run` places runs on devices, `summary`, `files` and `page` say what came out.
 """
 
 from parfocal.lab.explore.design import (
