@@ -14,8 +14,9 @@ from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.lab.explore.page import show
 from parfocal.lab.explore.run import ExploreResult, ExploreSettings, explore_designs
+from parfocal.lab.prove.data import ProveSettings
 from parfocal.lab.prove.result import summary_table
-from parfocal.lab.prove.run import ProveSettings, prove_encoder
+from parfocal.lab.prove.run import prove_encoder
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.region_encoder import export_model as write_model
 from parfocal.report.writer import Field, terminal_table

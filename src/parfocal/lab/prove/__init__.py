@@ -4,12 +4,13 @@
 (`Layout`), and gives standardised embeddings of the hidden tiles.
 """
 
-from parfocal.lab.prove.baselines import BASELINES, FittedBaselines, Sampling, fit_baselines
+from parfocal.lab.prove.baselines import BASELINES, FittedBaselines, fit_baselines
 from parfocal.lab.prove.controls import CONTROLS
+from parfocal.lab.prove.data import ProveSettings
 from parfocal.lab.prove.layout import Layout, Query, query_of, slot_regions
 from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
 from parfocal.lab.prove.result import ProofResult
-from parfocal.lab.prove.run import ProveSettings, prove_encoder
+from parfocal.lab.prove.run import prove_encoder
 from parfocal.lab.prove.scores import ScoreTable
 from parfocal.lab.prove.verdict import PatternVerdict
 
@@ -23,7 +24,6 @@ __all__ = [
     "ProofResult",
     "ProveSettings",
     "Query",
-    "Sampling",
     "ScoreTable",
     "draw_hidden",
     "fit_baselines",

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from parfocal.lab.prove.data import Standardise, TrainingSample, read_regions, sample_parts
+from parfocal.lab.prove.data import ProveSettings, Standardise, TrainingSample, read_regions, sample_parts
 from parfocal.lab.prove.gaussian import (
     Bases,
     Conditional,
@@ -18,7 +18,7 @@ from parfocal.lab.prove.gaussian import (
     principal_bases,
     separable_covariance,
 )
-from parfocal.lab.prove.layout import Layout, Query, query_of
+from parfocal.lab.prove.layout import Layout, Query, Tiles, query_of
 from parfocal.lab.prove.linear import (
     RelativeRidge,
     choose_rank,
@@ -30,7 +30,7 @@ from parfocal.lab.prove.linear import (
 from parfocal.lab.prove.networks import RegionNetwork, RelativeNetwork, fit_relative_network
 from parfocal.lab.prove.patterns import Pattern, draw_hidden
 from parfocal.lab.prove.simple import NearestRegions, global_mean, nearest_token, region_mean, slide_mean
-from parfocal.lab.prove.subject import Subject
+from parfocal.lab.prove.subject import Predictor, Subject
 from parfocal.pretrain.holdout import Split
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.stats.regression import LinearModel
@@ -55,17 +55,6 @@ _VALIDATION_FLOPS = 4e9
 _DIRECTION_FLOPS = 6e9
 _VALIDATION_REGIONS = 256
 _MOMENTS_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How much of the training regions is used: for sums, and in memory; and how long the network is trained."""
-
-    train_regions: int
-    memory_regions: int
-    network_steps: int
-    rate: tuple[float, float]
-    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +98,7 @@ class FittedBaselines:
     n_regions: int
     region_network: RegionNetwork | None = None
 
-    def predictions(self, pattern: str, query: Query) -> Iterator[tuple[str, Float32[np.ndarray, "region slot dim"]]]:
+    def predictions(self, pattern: str, query: Query) -> Iterator[tuple[str, Tiles]]:
         """The prediction of each baseline, one after another."""
         layout = self.layout
         for name, function in _UNFITTED.items():
@@ -134,7 +123,7 @@ class FittedBaselines:
         }
 
 
-_UNFITTED: Mapping[str, Callable[[Query, Layout], Float32[np.ndarray, "region slot dim"]]] = {
+_UNFITTED: Mapping[str, Callable[[Query, Layout], Tiles]] = {
     "B0": global_mean,
     "B1": slide_mean,
     "B2": region_mean,
@@ -158,10 +147,9 @@ KEPT = (Choice, Covariance, Covariances, LinearModel, RelativeRidge)
 
 def fit_baselines(
     subject: Subject,
-    layout: Layout,
-    standardise: Standardise,
+    predictor: Predictor,
     patterns: tuple[Pattern, ...],
-    sampling: Sampling,
+    settings: ProveSettings,
     *,
     tell: Callable[[str], None],
 ) -> FittedBaselines:
@@ -169,25 +157,26 @@ def fit_baselines(
 
     Args:
         subject: the checkpoint, with the regions that it was trained on.
-        layout: where slots lie.
-        standardise: as the checkpoint does it.
+        predictor: its model, which standardises tiles.
         patterns: what will be asked.
-        sampling: how much is read.
+        settings: how much is read, and how long B8 is trained.
         tell: is told what happens next.
     """
-    training, seed = subject.split.training, sampling.seed
+    training, seed, rate = subject.split.training, settings.seed, subject.settings.mask_rate
+    layout, standardise = predictor.layout, predictor.standardise
     tell("reading training regions")
-    sampled = sample_parts(training, sampling.memory_regions, np.random.default_rng([seed, 1]))
+    most = settings.affordable(settings.memory_regions, 2, layout)
+    sampled = sample_parts(training, most, np.random.default_rng([seed, 1]))
     regions = RegionBatch.join(list(read_regions(subject.cache, training, sampled, layout)))
     is_validation = _is_validation(subject.split, regions, seed)
     sample = TrainingSample(standardise(regions), regions.present.numpy(), is_validation)
     n_predictors, n_targets = component_counts(layout)
     bases = principal_bases(sample.tokens, sample.present, layout, n_predictors=n_predictors, n_targets=n_targets)
     tell("second moments of training regions")
-    chosen = sample_parts(training, sampling.train_regions, np.random.default_rng([seed, 2]))
+    chosen = sample_parts(training, settings.train_regions, np.random.default_rng([seed, 2]))
     covariances = subject.step(
         "second moments",
-        [bases, sampling],
+        [bases, settings.train_regions, seed],
         partial(_covariances, subject, layout, standardise, bases, chosen, seed),
     )
     tell("B4")
@@ -204,21 +193,16 @@ def fit_baselines(
         tell(f"B5, B6 and B9 for {pattern.name}")
         choice = choices[pattern.name] = subject.kept.step(
             f"B5 B6 B9 {pattern.name}",
-            [pattern, sample, bases, covariances, layout, sampling],
-            partial(_choose, pattern, sample, layout, bases, covariances, sampling),
+            [pattern, sample, bases, covariances, layout, rate, seed],
+            partial(_choose, pattern, sample, layout, bases, covariances, rate, seed),
         )
         covariance = turned if choice.is_symmetrised else covariances.whole
         linear[pattern.name] = Conditional(bases, covariance, choice.ridge)
         kriging[pattern.name] = Conditional(bases.truncated(), covariances.whole_kriged, choice.kriging_ridge)
     tell("B8")
+    steps = settings.network_steps
     network = fit_relative_network(
-        sample.tokens,
-        sample.present,
-        layout,
-        steps=sampling.network_steps,
-        rate=sampling.rate,
-        seed=seed,
-        kept=subject.kept,
+        sample.tokens, sample.present, layout, steps=steps, rate=rate, seed=seed, kept=subject.kept
     )
     nearest = {f"B7, k={k}": NearestRegions(sample.tokens, sample.present, k) for k in (1, 8)}
     n_regions = sum(len(regions) for _, regions in chosen)
@@ -250,17 +234,19 @@ def _choose(
     layout: Layout,
     bases: Bases,
     covariances: Covariances,
-    sampling: Sampling,
+    rate: tuple[float, float],
+    seed: int,
 ) -> Choice:
     """Covariance, ridges and rank, chosen with what is fitted without the validation regions."""
-    query, target = _ask(pattern, sample, sample.is_validation, layout, bases, sampling, _VALIDATION_FLOPS)
+    ask = partial(_ask, pattern, sample, layout, bases, rate, seed)
+    query, target = ask(sample.is_validation, _VALIDATION_FLOPS)
     # Each position by itself, or all regions turned and mirrored as well: what predicts validation regions better.
     parts = [covariances.part, covariances.part.symmetrised(layout)]
     ridges, scores = zip(*(choose_ridge(bases, part, query, target, layout) for part in parts), strict=True)
     is_symmetrised = scores[1] > scores[0]
     part, ridge = parts[is_symmetrised], ridges[is_symmetrised]
     whole = covariances.whole.symmetrised(layout) if is_symmetrised else covariances.whole
-    fitted, _ = _ask(pattern, sample, ~sample.is_validation, layout, bases, sampling, _DIRECTION_FLOPS)
+    fitted, _ = ask(~sample.is_validation, _DIRECTION_FLOPS)
     predicted = Conditional(bases, whole, ridge).predict(fitted, layout)
     directions = leading_directions(predicted, fitted.hidden, layout, bases)
     rank = choose_rank(Conditional(bases, part, ridge).predict(query, layout), directions, target, query.hidden, layout)
@@ -271,17 +257,18 @@ def _choose(
 def _ask(
     pattern: Pattern,
     sample: TrainingSample,
-    mine: Bool[np.ndarray, " region"],
     layout: Layout,
     bases: Bases,
-    sampling: Sampling,
+    rate: tuple[float, float],
+    seed: int,
+    mine: Bool[np.ndarray, " region"],
     most_flops: float,
 ) -> tuple[Query, Float32[np.ndarray, "asked slot dim"]]:
     """A question about some training regions, as many as can be answered for that, and the truth."""
     rows = np.flatnonzero(mine)
     rows = rows[:: max(1, len(rows) // _VALIDATION_REGIONS)]
     tokens, present = sample.tokens[rows], sample.present[rows]
-    hidden = draw_hidden(pattern, layout, present, rate=sampling.rate, seed=sampling.seed + 1)
+    hidden = draw_hidden(pattern, layout, present, rate=rate, seed=seed + 1)
     nothing = np.zeros((len(rows), len(layout.mpps), layout.dim), dtype=np.float32)
     query = query_of(tokens, present, hidden, nothing)
     kept = affordable_rows(query, n_predictors=bases.n_predictors, most_flops=most_flops)
@@ -304,8 +291,7 @@ def _is_validation(split: Split, regions: RegionBatch, seed: int) -> Bool[np.nda
     """A quarter of the training slides; the last quarter of an only one, which is a band of it."""
     if len(split.training) == 1:
         border = np.quantile(split.training[0].regions, 0.75)
-        last: Bool[np.ndarray, " region"] = regions.region.numpy() > border
-        return last
+        return np.asarray(regions.region.numpy() > border)
     order = np.random.default_rng([seed, 3]).permutation(len(split.training))
     chosen = order[: max(1, round(len(order) / 4))]
     return np.isin(regions.slide.numpy(), chosen)

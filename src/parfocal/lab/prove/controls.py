@@ -11,10 +11,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from parfocal.lab.prove.layout import Layout
+from parfocal.lab.prove.layout import Layout, Regions, Slots, Tiles
 from parfocal.lab.prove.subject import Predictor, Subject
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
 from parfocal.pretrain.data import RegionStream
@@ -37,7 +37,7 @@ CONTROLS = {
 """What each control is."""
 
 
-def other_region(slide: Int64[np.ndarray, " region"], rng: np.random.Generator) -> Int64[np.ndarray, " region"]:
+def other_region(slide: Regions, rng: np.random.Generator) -> Regions:
     """For each region another one of its slide; the region itself where it is alone."""
     other = np.arange(len(slide))
     for one in np.unique(slide):
@@ -46,7 +46,7 @@ def other_region(slide: Int64[np.ndarray, " region"], rng: np.random.Generator) 
     return other
 
 
-def other_slide(slide: Int64[np.ndarray, " region"], rng: np.random.Generator) -> Int64[np.ndarray, " region"] | None:
+def other_slide(slide: Regions, rng: np.random.Generator) -> Regions | None:
     """For each region one of another slide; None where there is one slide only."""
     if len(np.unique(slide)) < 2:
         return None
@@ -55,8 +55,8 @@ def other_slide(slide: Int64[np.ndarray, " region"], rng: np.random.Generator) -
 
 def show(
     regions: RegionBatch,
-    hidden: Bool[np.ndarray, "region slot"],
-    context: Int64[np.ndarray, " region"] | None = None,
+    hidden: Slots,
+    context: Regions | None = None,
     *,
     foreign: Bool[np.ndarray, " slot"] | None = None,
 ) -> RegionBatch:
@@ -83,12 +83,8 @@ def show(
 
 
 def predict_with_foreign_scales(
-    predictor: Predictor,
-    regions: RegionBatch,
-    hidden: Bool[np.ndarray, "region slot"],
-    context: Int64[np.ndarray, " region"],
-    layout: Layout,
-) -> Float32[np.ndarray, "region slot dim"]:
+    predictor: Predictor, regions: RegionBatch, hidden: Slots, context: Regions, layout: Layout
+) -> Tiles:
     """C1x: each magnification is predicted with its own visible tiles, and those of the others from another region."""
     predicted = np.zeros(regions.tokens.shape, dtype=np.float32)
     for level in range(len(layout.mpps)):

@@ -1,22 +1,56 @@
-"""The regions of a proof: a sample of the checkpoint's own training regions, and of those it never saw."""
+"""The regions of a proof and how many: a sample of the checkpoint's training regions, and of those it never saw."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
+from pydantic import Field
 
-from parfocal.lab.prove.layout import Layout, slot_regions
+from parfocal.config import Settings
+from parfocal.lab.prove.layout import Layout, Regions, Slots, Tiles, slot_regions
 from parfocal.pretrain.data import SlideCache
 from parfocal.pretrain.holdout import SlidePart, tissue_fragments
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
 
-Standardise = Callable[[RegionBatch], Float32[np.ndarray, "region slot dim"]]
+Standardise = Callable[[RegionBatch], Tiles]
 """Tiles in their slots -> as the checkpoint standardises them, 0 where absent."""
 
 _CHUNK = 256
 _BLOCK_REGIONS = 4
+
+
+class ProveSettings(Settings):
+    """How much is looked at, and how long controls are trained."""
+
+    eval_regions: int = Field(1000, ge=8, description="Most held-out regions that are scored.")
+    random_regions: int = Field(128, ge=1, description="Most of them under the random pattern, where each is a solve.")
+    train_regions: int = Field(20_000, ge=8, description="Most training regions behind the linear baselines.")
+    memory_regions: int = Field(4096, ge=8, description="Most training regions that are kept in memory.")
+    memory_mib: int = Field(1024, ge=16, description="Memory for training regions and for predictions each, in MiB.")
+    network_steps: int = Field(1000, ge=1, description="Steps of the network B8, of 256 tiles each.")
+    control_steps: int | None = Field(
+        None,
+        ge=0,
+        description="Steps of B10 and of the decoders on random encoders (C3); as many as the model had, unless named. "
+        "With fewer there is no verdict; 0: none of them.",
+    )
+    control_seeds: int = Field(
+        1, ge=1, description="Random encoders of each kind; what they reach is averaged, and each costs a training."
+    )
+    readout_regions: int = Field(
+        1024, ge=16, description="Most training regions that the ridge on an encoder's tokens is fitted on."
+    )
+    queries: int = Field(100, ge=1, description="Hidden tiles of a slide that are searched among all of its tiles.")
+    draws: int = Field(1000, ge=100, description="Draws of a bootstrap interval.")
+    batch: int = Field(128, ge=1, description="Regions that the model sees at a time.")
+    device: str = Field("cpu", description="Where the model runs: cpu, cuda, mps.")
+    seed: int = Field(0, ge=0, description="Of samples, masks, networks and intervals.")
+
+    def affordable(self, regions: int, arrays: int, layout: Layout) -> int:
+        """As many of some regions as fit into `memory_mib`, with so many arrays as large as their tiles."""
+        return max(8, min(regions, (self.memory_mib << 20) // (arrays * layout.n_slots * layout.dim * 4)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +63,8 @@ class TrainingSample:
         is_validation: regions of slides (the last quarter, where there is one slide) that choose ridge and rank.
     """
 
-    tokens: Float32[np.ndarray, "region slot dim"]
-    present: Bool[np.ndarray, "region slot"]
+    tokens: Tiles
+    present: Slots
     is_validation: Bool[np.ndarray, " region"]
 
 
@@ -49,20 +83,20 @@ class HeldOutRegions:
     """
 
     raw: RegionBatch
-    target: Float32[np.ndarray, "region slot dim"]
+    target: Tiles
     slide_mean: Float32[np.ndarray, "region level dim"]
-    cluster: Int64[np.ndarray, " region"]
+    cluster: Regions
     cluster_word: str
     n_clusters: int
     n_dropped: int
 
     @property
-    def present(self) -> Bool[np.ndarray, "region slot"]:
+    def present(self) -> Slots:
         """Which tiles there are."""
         return self.raw.present.numpy()
 
     @property
-    def slide(self) -> Int64[np.ndarray, " region"]:
+    def slide(self) -> Regions:
         """The number of each region's slide."""
         return self.raw.slide.numpy()
 
@@ -97,10 +131,7 @@ def read_regions(
 
 
 def slide_means(
-    target: Float32[np.ndarray, "region slot dim"],
-    present: Bool[np.ndarray, "region slot"],
-    slide: Int64[np.ndarray, " region"],
-    layout: Layout,
+    target: Tiles, present: Slots, slide: Regions, layout: Layout
 ) -> Float32[np.ndarray, "region level dim"]:
     """The mean of each magnification over the other regions of the slide; 0 where no other region has a tile."""
     total = np.stack([target[:, layout.level == k].sum(axis=1) for k in range(len(layout.mpps))], axis=1)
@@ -112,13 +143,10 @@ def slide_means(
     np.add.at(n_of_slide, own, count)
     others = n_of_slide[own] - count
     mean = np.where(others[..., None] > 0, of_slide[own] - total, 0) / np.maximum(others, 1)[..., None]
-    means: Float32[np.ndarray, "region level dim"] = mean.astype(np.float32)
-    return means
+    return np.asarray(mean.astype(np.float32))
 
 
-def clusters_of(
-    raw: RegionBatch, tiles: EmbeddingSet, parts: Sequence[SlidePart]
-) -> tuple[Int64[np.ndarray, " region"], str]:
+def clusters_of(raw: RegionBatch, tiles: EmbeddingSet, parts: Sequence[SlidePart]) -> tuple[Regions, str]:
     """What intervals draw again: slides; fragments of an only slide; blocks of it where it has fewer than four."""
     numbers, own = np.unique(raw.slide.numpy(), return_inverse=True)
     if len(numbers) > 1:

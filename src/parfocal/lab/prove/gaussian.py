@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from scipy import linalg
 
-from parfocal.lab.prove.layout import Layout, Query
+from parfocal.lab.prove.layout import Layout, Query, Slots, Tiles
 from parfocal.stats.whitening import leading_components
 
 MOST_UNKNOWNS = 3000
@@ -47,9 +47,7 @@ class Bases:
         dropped = np.einsum("ldk,lk->ld", np.square(self.directions[..., k:]), self.variance[:, k:])
         return Bases(self.directions[..., :k], self.variance[:, :k], self.rest + dropped, k)
 
-    def scores(
-        self, tokens: Float32[np.ndarray, "region slot dim"], layout: Layout
-    ) -> Float32[np.ndarray, "region slot target"]:
+    def scores(self, tokens: Tiles, layout: Layout) -> Float32[np.ndarray, "region slot target"]:
         """Tiles along the directions of their magnification."""
         scores = np.empty((*tokens.shape[:2], self.directions.shape[2]), dtype=np.float32)
         for level, directions in enumerate(self.directions):
@@ -64,14 +62,7 @@ def component_counts(layout: Layout) -> tuple[int, int]:
     return max(1, min(targets, MOST_UNKNOWNS // layout.n_slots)), targets
 
 
-def principal_bases(
-    tokens: Float32[np.ndarray, "region slot dim"],
-    present: Bool[np.ndarray, "region slot"],
-    layout: Layout,
-    *,
-    n_predictors: int,
-    n_targets: int,
-) -> Bases:
+def principal_bases(tokens: Tiles, present: Slots, layout: Layout, *, n_predictors: int, n_targets: int) -> Bases:
     """Principal directions of standardised tiles, from a sample of training regions."""
     directions = np.zeros((len(layout.mpps), layout.dim, n_targets), dtype=np.float32)
     along = np.zeros((len(layout.mpps), n_targets), dtype=np.float32)
@@ -133,7 +124,7 @@ class JointMoments:
         self.second = np.zeros((n * k, n * q))
         self.count = np.zeros((n, n))
 
-    def add(self, tokens: Float32[np.ndarray, "region slot dim"], present: Bool[np.ndarray, "region slot"]) -> None:
+    def add(self, tokens: Tiles, present: Slots) -> None:
         """Take some training regions in."""
         scores = self.bases.scores(tokens, self.layout) * present[..., None]
         n, k = len(scores), self.bases.n_predictors
@@ -179,7 +170,7 @@ class Conditional:
     covariance: Covariance
     ridge: float
 
-    def predict(self, query: Query, layout: Layout) -> Float32[np.ndarray, "region slot dim"]:
+    def predict(self, query: Query, layout: Layout) -> Tiles:
         """The conditional mean of the hidden tiles; 0 at all others."""
         scores = self.bases.scores(query.tokens, layout) - self.covariance.mean
         predicted = np.zeros_like(query.tokens)
@@ -194,7 +185,7 @@ class Conditional:
                 predicted[rows, slot] = found[:, place] @ self.bases.directions[layout.level[slot]].T
         return np.where(query.hidden[..., None], predicted, np.float32(0))
 
-    def variance(self, query: Query, layout: Layout) -> Float32[np.ndarray, "region slot dim"]:
+    def variance(self, query: Query, layout: Layout) -> Tiles:
         """The conditional variance of each number of the hidden tiles; 0 at all others.
 
         Raises:

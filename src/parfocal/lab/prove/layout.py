@@ -11,6 +11,15 @@ from torch import Tensor
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
 
+Tiles = Float32[np.ndarray, "region slot dim"]
+"""The tiles of regions in their slots; 0 where there is none."""
+
+Slots = Bool[np.ndarray, "region slot"]
+"""Which tiles: those that are there, that are seen, or that are asked for."""
+
+Regions = Int64[np.ndarray, " region"]
+"""A number for each region, such as that of its slide, or of another region."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -69,8 +78,7 @@ class Layout:
     @property
     def mpp(self) -> Float32[np.ndarray, " slot"]:
         """Micrometres per pixel of each slot."""
-        of_slot: Float32[np.ndarray, " slot"] = np.asarray(self.mpps, dtype=np.float32)[self.level]
-        return of_slot
+        return np.asarray(np.asarray(self.mpps, dtype=np.float32)[self.level])
 
     @property
     def symmetries(self) -> Int64[np.ndarray, "8 slot"]:
@@ -87,8 +95,7 @@ class Layout:
     @property
     def distance_um(self) -> Float32[np.ndarray, "slot slot"]:
         """Between the centres of two slots."""
-        found: Float32[np.ndarray, "slot slot"] = np.linalg.norm(self.xy_um[:, None] - self.xy_um[None], axis=2)
-        return found
+        return np.asarray(np.linalg.norm(self.xy_um[:, None] - self.xy_um[None], axis=2))
 
 
 def slot_regions(
@@ -137,9 +144,9 @@ class Query:
         slide_mean: for each region and magnification, the mean over the *other* regions of its slide.
     """
 
-    tokens: Float32[np.ndarray, "region slot dim"]
-    visible: Bool[np.ndarray, "region slot"]
-    hidden: Bool[np.ndarray, "region slot"]
+    tokens: Tiles
+    visible: Slots
+    hidden: Slots
     slide_mean: Float32[np.ndarray, "region level dim"]
 
     def __len__(self) -> int:
@@ -152,8 +159,8 @@ class Query:
 
 def query_of(
     tokens: Float[np.ndarray, "region slot dim"],
-    present: Bool[np.ndarray, "region slot"],
-    hidden: Bool[np.ndarray, "region slot"],
+    present: Slots,
+    hidden: Slots,
     slide_mean: Float[np.ndarray, "region level dim"],
 ) -> Query:
     """Hide the hidden tiles, so that no baseline can look at them by mistake."""

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from parfocal.lab.prove.gaussian import Bases, Conditional, Covariance
-from parfocal.lab.prove.layout import Layout, Query
+from parfocal.lab.prove.layout import Layout, Query, Slots, Tiles
 from parfocal.lab.prove.patterns import nearest_relatives, relation
 from parfocal.lab.prove.scores import mean_r2
 from parfocal.stats.regression import LinearModel, fit_ridge
@@ -30,7 +30,7 @@ class RelativeRidge:
 
     maps: Mapping[tuple[int, int], LinearModel]
 
-    def predict(self, query: Query, layout: Layout) -> Float32[np.ndarray, "region slot dim"]:
+    def predict(self, query: Query, layout: Layout) -> Tiles:
         """From the nearest relatives of each hidden tile; 0 where it has none."""
         source, level = nearest_relatives(query.tokens, query.visible, layout)
         predicted = np.zeros_like(query.tokens)
@@ -42,8 +42,8 @@ class RelativeRidge:
 
 
 def fit_relative_ridge(
-    tokens: Float32[np.ndarray, "region slot dim"],
-    present: Bool[np.ndarray, "region slot"],
+    tokens: Tiles,
+    present: Slots,
     is_validation: Bool[np.ndarray, " region"],
     layout: Layout,
     *,
@@ -71,11 +71,7 @@ def fit_relative_ridge(
 
 
 def choose_ridge(
-    bases: Bases,
-    covariance: Covariance,
-    query: Query,
-    target: Float32[np.ndarray, "region slot dim"],
-    layout: Layout,
+    bases: Bases, covariance: Covariance, query: Query, target: Tiles, layout: Layout
 ) -> tuple[float, float]:
     """The ridge that predicts the validation regions best, the largest of equal ones, and its R2 there.
 
@@ -92,10 +88,7 @@ def choose_ridge(
 
 
 def leading_directions(
-    predicted: Float32[np.ndarray, "region slot dim"],
-    hidden: Bool[np.ndarray, "region slot"],
-    layout: Layout,
-    bases: Bases,
+    predicted: Tiles, hidden: Slots, layout: Layout, bases: Bases
 ) -> Float32[np.ndarray, "level dim target"]:
     """For each magnification, the principal directions of what is predicted, the largest first.
 
@@ -110,12 +103,7 @@ def leading_directions(
     return found
 
 
-def reduce(
-    predicted: Float32[np.ndarray, "region slot dim"],
-    directions: Float32[np.ndarray, "level dim target"],
-    rank: int,
-    layout: Layout,
-) -> Float32[np.ndarray, "region slot dim"]:
+def reduce(predicted: Tiles, directions: Float32[np.ndarray, "level dim target"], rank: int, layout: Layout) -> Tiles:
     """B6: the predictions of B5 along the few directions that they use most, for each magnification.
 
     Reduced-rank regression (Izenman 1975): the directions are the leading ones of the *fitted* values.
@@ -129,11 +117,7 @@ def reduce(
 
 
 def choose_rank(
-    predicted: Float32[np.ndarray, "region slot dim"],
-    directions: Float32[np.ndarray, "level dim target"],
-    target: Float32[np.ndarray, "region slot dim"],
-    hidden: Bool[np.ndarray, "region slot"],
-    layout: Layout,
+    predicted: Tiles, directions: Float32[np.ndarray, "level dim target"], target: Tiles, hidden: Slots, layout: Layout
 ) -> int:
     """The rank that predicts the validation regions best; of equal ones the smallest."""
     ranks: Sequence[int] = [rank for rank in RANKS if rank < layout.dim] or [1]

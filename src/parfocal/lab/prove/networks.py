@@ -9,13 +9,13 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from parfocal.lab.prove.controls import train_as_subject, train_once
 from parfocal.lab.prove.data import Standardise
 from parfocal.lab.prove.gaussian import Bases
-from parfocal.lab.prove.layout import Layout, Query, slot_regions
+from parfocal.lab.prove.layout import Layout, Query, Slots, Tiles, slot_regions
 from parfocal.lab.prove.patterns import draw_hidden, nearest_relatives, patterns_of
 from parfocal.lab.prove.subject import Subject
 from parfocal.pretrain.masks import Masks
@@ -35,7 +35,7 @@ class RelativeNetwork:
 
     network: nn.Module
 
-    def predict(self, query: Query, layout: Layout) -> Float32[np.ndarray, "region slot dim"]:
+    def predict(self, query: Query, layout: Layout) -> Tiles:
         """From the nearest relatives of each hidden tile; 0 at all others."""
         predicted = np.zeros_like(query.tokens)
         row, slot = np.nonzero(query.hidden)
@@ -49,8 +49,8 @@ class RelativeNetwork:
 
 
 def fit_relative_network(
-    tokens: Float32[np.ndarray, "region slot dim"],
-    present: Bool[np.ndarray, "region slot"],
+    tokens: Tiles,
+    present: Slots,
     layout: Layout,
     *,
     steps: int,
@@ -161,8 +161,7 @@ class _Network(nn.Module):
             hidden = hidden + block(hidden)
         slots = self.out(hidden).view(len(seen), -1, _OF_TILE)
         found = [one(slots[:, own]) for one, own in zip(self.to_tile, level, strict=True)]
-        predicted: Float[Tensor, "region slot output"] = torch.cat(found, dim=1)
-        return predicted
+        return torch.cat(found, dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +172,7 @@ class RegionNetwork:
     bases: Bases
     device: torch.device
 
-    def predict(self, query: Query, layout: Layout) -> Float32[np.ndarray, "region slot dim"]:
+    def predict(self, query: Query, layout: Layout) -> Tiles:
         """From all visible tiles of each region; 0 where nothing is hidden."""
         predicted = np.zeros_like(query.tokens)
         asked = np.flatnonzero(query.hidden.any(axis=1))

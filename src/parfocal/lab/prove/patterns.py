@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Int64
 
 from parfocal.geometry import format_mpp
-from parfocal.lab.prove.layout import Layout
+from parfocal.lab.prove.layout import Layout, Slots, Tiles
 from parfocal.pretrain.masks import hide
 
 
@@ -23,17 +23,11 @@ def relation(layout: Layout, step: int) -> Bool[np.ndarray, "slot slot"]:
     apart = layout.level[None] - layout.level[:, None]
     nested = layout.contains | layout.contains.T
     if step == 0:
-        same: Bool[np.ndarray, "slot slot"] = (apart == 0) & ~np.eye(layout.n_slots, dtype=bool)
-        return same
-    related: Bool[np.ndarray, "slot slot"] = (apart == step) & nested
-    return related
+        return np.asarray((apart == 0) & ~np.eye(layout.n_slots, dtype=bool))
+    return np.asarray((apart == step) & nested)
 
 
-def nearest_relatives(
-    tokens: Float32[np.ndarray, "region slot dim"],
-    visible: Bool[np.ndarray, "region slot"],
-    layout: Layout,
-) -> tuple[Float32[np.ndarray, "region slot dim"], Int64[np.ndarray, "region slot"]]:
+def nearest_relatives(tokens: Tiles, visible: Slots, layout: Layout) -> tuple[Tiles, Int64[np.ndarray, "region slot"]]:
     """For every slot the mean of its nearest visible relatives, and their magnification; -1 where it has none.
 
     The finest visible tile over it; else the visible tiles inside it, of the coarsest magnification that has one; else
@@ -116,14 +110,8 @@ def patterns_of(layout: Layout) -> tuple[Pattern, ...]:
 
 
 def draw_hidden(
-    pattern: Pattern,
-    layout: Layout,
-    present: Bool[np.ndarray, "region slot"],
-    *,
-    rate: Sequence[float],
-    most: int | None = None,
-    seed: int,
-) -> Bool[np.ndarray, "region slot"]:
+    pattern: Pattern, layout: Layout, present: Slots, *, rate: Sequence[float], most: int | None = None, seed: int
+) -> Slots:
     """The hidden tiles of each region; none where the pattern is impossible or nothing would stay visible.
 
     Args:
@@ -154,5 +142,4 @@ def draw_hidden(
         kept = np.zeros_like(possible)
         kept[np.flatnonzero(possible)[chosen]] = True
         possible = kept
-    drawn: Bool[np.ndarray, "region slot"] = hidden & possible[:, None]
-    return drawn
+    return np.asarray(hidden & possible[:, None])

@@ -10,12 +10,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from parfocal.lab.explore.linear_r2 import MOST_ROWS, PENALTIES, summaries, validation_rows
 from parfocal.lab.prove.controls import show
-from parfocal.lab.prove.layout import Layout
+from parfocal.lab.prove.layout import Layout, Slots, Tiles
 from parfocal.lab.prove.patterns import Pattern, draw_hidden
 from parfocal.lab.prove.subject import Predictor
 from parfocal.region_encoder.batch import RegionBatch
@@ -33,9 +33,7 @@ class TokenReadout:
     predictor: Predictor
     ridges: Mapping[tuple[str, int], LinearModel]
 
-    def predict(
-        self, pattern: str, regions: RegionBatch, hidden: Bool[np.ndarray, "region slot"]
-    ) -> Float32[np.ndarray, "region slot dim"]:
+    def predict(self, pattern: str, regions: RegionBatch, hidden: Slots) -> Tiles:
         """The hidden tiles of some regions; 0 at all others, and where too few were there to fit anything."""
         layout = self.predictor.layout
         predicted = np.zeros(regions.tokens.shape, dtype=np.float32)
@@ -109,7 +107,7 @@ class _Encoded:
 
     @staticmethod
     @torch.no_grad()
-    def of(predictor: Predictor, regions: RegionBatch, hidden: Bool[np.ndarray, "region slot"]) -> "_Encoded":
+    def of(predictor: Predictor, regions: RegionBatch, hidden: Slots) -> "_Encoded":
         """Everything that is not hidden is visible."""
         shown = show(regions, hidden)
         cls, tokens = [], []
@@ -131,7 +129,6 @@ def _of_slots(layout: Layout) -> list[float]:
     return [float(np.float32(mpp)) for mpp in layout.mpps]
 
 
-def _asked(hidden: Bool[np.ndarray, "region slot"], layout: Layout, level: int) -> Int[Tensor, "query 2"]:
+def _asked(hidden: Slots, layout: Layout, level: int) -> Int[Tensor, "query 2"]:
     """Region and slot of the hidden tiles of one magnification."""
-    asked: Int[Tensor, "query 2"] = torch.from_numpy(np.argwhere(hidden & (layout.level == level)))
-    return asked
+    return torch.from_numpy(np.argwhere(hidden & (layout.level == level)))

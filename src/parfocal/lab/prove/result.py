@@ -11,9 +11,9 @@ from rich.table import Table
 from parfocal.lab.prove.baselines import BASELINES
 from parfocal.lab.prove.controls import CONTROLS
 from parfocal.lab.prove.layout import Layout
-from parfocal.lab.prove.scores import LEVELS, Calibration, Retrieval, ScoreTable
-from parfocal.lab.prove.verdict import OF_RANDOM_WEIGHTS, RIVALS, PatternVerdict, show_signed3
-from parfocal.report.writer import Field, plain, terminal_table
+from parfocal.lab.prove.scores import Calibration, Retrieval, ScoreTable
+from parfocal.lab.prove.verdict import RIVALS, PatternVerdict, show_signed3
+from parfocal.report.writer import Field, pick, plain, terminal_table
 from parfocal.stats import Interval
 
 METHODS: Mapping[str, str] = {"model": "the pretrained region encoder and its decoder", **BASELINES, **CONTROLS}
@@ -80,18 +80,13 @@ class PatternResult:
 
     def describe(self) -> dict[str, Any]:
         """The verdict and every row as plain values."""
-        verdict = self.verdict
+        said = {"hidden": "pattern.sentence", "beats_b5_and_b9": "beats_rivals", "gain_over_b1": "gain"}
+        lost = {"share_lost_with_c1": "lost", "share_lost_with_c1x": "foreign_lost"}
         return {
-            "hidden": verdict.pattern.sentence,
-            "holds": verdict.holds,
-            "beats_b5_and_b9": verdict.beats_rivals,
-            "beats_random_weights": verdict.beats_random_weights,
+            **pick(self.verdict, "holds", "beats_random_weights", **said, **lost),
             "trained_minus_random_weights": {
-                " minus ".join(pair): _ends(verdict.over_random[pair]) for pair in OF_RANDOM_WEIGHTS
+                " minus ".join(pair): _ends(interval) for pair, interval in self.verdict.over_random.items()
             },
-            "gain_over_b1": verdict.gain,
-            "share_lost_with_c1": verdict.lost,
-            "share_lost_with_c1x": verdict.foreign_lost,
             "r2": {
                 row.method: {
                     "all": row.r2,
@@ -147,41 +142,25 @@ class ProofResult:
 
     def describe(self) -> dict[str, Any]:
         """Everything as plain values; what could not be computed is null."""
-        content: dict[str, Any] = plain(
-            {
-                "verdict": self.sentences,
-                "learnt_at_mpp": self.learnt_at,
-                "what": self.what,
-                "one_slide": self.one_slide,
-                "intervals_over": self.clusters,
-                "patterns": {one.name: one.describe() for one in self.patterns},
-                "retrieval_top1": {
-                    f"{one.name}, {mpp}": {
-                        **picked.top1,
-                        "chance": picked.chance,
-                        "n_asked": picked.n_queries,
-                        "n_candidates": picked.n_candidates,
-                    }
-                    for one in self.patterns
-                    for mpp, picked in one.retrieval.items()
-                },
-                "calibration": {
-                    f"{one.name}, {mpp}": {
-                        method: {
-                            "coverage": {f"{nominal:g}": of_method.at(nominal) for nominal in LEVELS},
-                            "spearman": of_method.spearman,
-                            "n_tiles": of_method.n_tiles,
-                        }
-                        for method, of_method in by_method.items()
-                    }
-                    for one in self.patterns
-                    for mpp, by_method in one.calibration.items()
-                },
-                "chosen": self.choices,
-                "notes": [*self.notes, *self.remarks],
-            }
-        )
-        return content
+        asked = {"chance": "chance", "n_asked": "n_queries", "n_candidates": "n_candidates"}
+        of_proof = {"verdict": "sentences", "learnt_at_mpp": "learnt_at", "intervals_over": "clusters"}
+        found = {
+            **pick(self, "what", "one_slide", **of_proof),
+            "patterns": {one.name: one.describe() for one in self.patterns},
+            "retrieval_top1": {
+                f"{one.name}, {mpp}": {**picked.top1, **pick(picked, **asked)}
+                for one in self.patterns
+                for mpp, picked in one.retrieval.items()
+            },
+            "calibration": {
+                f"{one.name}, {mpp}": {method: of_method.describe() for method, of_method in by_method.items()}
+                for one in self.patterns
+                for mpp, by_method in one.calibration.items()
+            },
+            "chosen": self.choices,
+            "notes": [*self.notes, *self.remarks],
+        }
+        return dict(plain(found))
 
 
 def _share(value: float) -> str:

@@ -6,14 +6,11 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
-from pydantic import Field
 
-from parfocal.config import Settings
 from parfocal.errors import ConfigError
 from parfocal.files import provenance
 from parfocal.geometry import format_mpp
-from parfocal.lab.prove.baselines import KEPT, FittedBaselines, Sampling, fit_baselines
+from parfocal.lab.prove.baselines import KEPT, FittedBaselines, fit_baselines
 from parfocal.lab.prove.controls import (
     other_region,
     other_slide,
@@ -22,9 +19,9 @@ from parfocal.lab.prove.controls import (
     show,
     train_decoder,
 )
-from parfocal.lab.prove.data import HeldOutRegions, held_out_regions, read_regions, sample_parts
+from parfocal.lab.prove.data import HeldOutRegions, ProveSettings, held_out_regions, read_regions, sample_parts
 from parfocal.lab.prove.gaussian import affordable_rows
-from parfocal.lab.prove.layout import Layout, Query, query_of
+from parfocal.lab.prove.layout import Layout, Query, Regions, Slots, Tiles, query_of
 from parfocal.lab.prove.networks import fit_region_network
 from parfocal.lab.prove.page import proof_page
 from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
@@ -45,38 +42,8 @@ _VARIANCE_FLOPS = 2e10
 # Arrays as large as the held-out tiles that live at a time.
 _ARRAYS = 14
 
-Tiles = Float32[np.ndarray, "region slot dim"]
-
 # What finished steps are made of.
 _KEPT = (*KEPT, PatternScores, ScoreTable, Retrieval, Calibration)
-
-
-class ProveSettings(Settings):
-    """How much is looked at, and how long controls are trained."""
-
-    eval_regions: int = Field(1000, ge=8, description="Most held-out regions that are scored.")
-    random_regions: int = Field(128, ge=1, description="Most of them under the random pattern, where each is a solve.")
-    train_regions: int = Field(20_000, ge=8, description="Most training regions behind the linear baselines.")
-    memory_regions: int = Field(4096, ge=8, description="Most training regions that are kept in memory.")
-    memory_mib: int = Field(1024, ge=16, description="Memory for training regions and for predictions each, in MiB.")
-    network_steps: int = Field(1000, ge=1, description="Steps of the network B8, of 256 tiles each.")
-    control_steps: int | None = Field(
-        None,
-        ge=0,
-        description="Steps of B10 and of the decoders on random encoders (C3); as many as the model had, unless named. "
-        "With fewer there is no verdict; 0: none of them.",
-    )
-    control_seeds: int = Field(
-        1, ge=1, description="Random encoders of each kind; what they reach is averaged, and each costs a training."
-    )
-    readout_regions: int = Field(
-        1024, ge=16, description="Most training regions that the ridge on an encoder's tokens is fitted on."
-    )
-    queries: int = Field(100, ge=1, description="Hidden tiles of a slide that are searched among all of its tiles.")
-    draws: int = Field(1000, ge=100, description="Draws of a bootstrap interval.")
-    batch: int = Field(128, ge=1, description="Regions that the model sees at a time.")
-    device: str = Field("cpu", description="Where the model runs: cpu, cuda, mps.")
-    seed: int = Field(0, ge=0, description="Of samples, masks, networks and intervals.")
 
 
 def prove_encoder(
@@ -119,25 +86,15 @@ def prove_encoder(
     layout = Layout.of_set(subject.tiles)
     patterns = patterns_of(layout)
     predictor = Predictor(subject.trainee, layout, device, settings.batch)
-    region_bytes = layout.n_slots * layout.dim * 4
-    most = max(8, min(settings.eval_regions, (settings.memory_mib << 20) // (_ARRAYS * region_bytes)))
     held_out = held_out_regions(
         subject.cache,
         subject.split.held_out,
         layout,
         predictor.standardise,
-        most=most,
+        most=settings.affordable(settings.eval_regions, _ARRAYS, layout),
         rng=np.random.default_rng([settings.seed, 0]),
     )
-    low, high = subject.settings.mask_rate
-    sampling = Sampling(
-        train_regions=settings.train_regions,
-        memory_regions=max(8, min(settings.memory_regions, (settings.memory_mib << 20) // (2 * region_bytes))),
-        network_steps=settings.network_steps,
-        rate=(low, high),
-        seed=settings.seed,
-    )
-    baselines = fit_baselines(subject, layout, predictor.standardise, patterns, sampling, tell=tell)
+    baselines = fit_baselines(subject, predictor, patterns, settings, tell=tell)
     steps = subject.steps if settings.control_steps is None else settings.control_steps
     if steps:
         tell(f"B10: {steps} steps")
@@ -160,7 +117,7 @@ def prove_encoder(
     regions = RegionBatch.join(list(read_regions(subject.cache, subject.split.training, chosen, layout)))
     readouts = {
         name: tuple(
-            fit_readout(one, regions, patterns, rate=(low, high), seed=settings.seed, kept=subject.kept)
+            fit_readout(one, regions, patterns, rate=subject.settings.mask_rate, seed=settings.seed, kept=subject.kept)
             for one in several
         )
         for name, several in {"E1": (predictor,), **{f"E0{name}": several for name, several in random.items()}}.items()
@@ -202,7 +159,7 @@ class _Jury:
     readouts: Mapping[str, tuple[TokenReadout, ...]]
 
     @cached_property
-    def strangers(self) -> tuple[Int64[np.ndarray, " region"], Int64[np.ndarray, " region"] | None]:
+    def strangers(self) -> tuple[Regions, Regions | None]:
         """For each region another one of its slide, and one of another slide, where there is one."""
         rng = np.random.default_rng([self.settings.seed, 5])
         return other_region(self.held_out.slide, rng), other_slide(self.held_out.slide, rng)
@@ -267,7 +224,7 @@ class _Jury:
         return PatternScores(scores, retrieval, calibration)
 
     def _predictions(
-        self, pattern: Pattern, hidden: Bool[np.ndarray, "region slot"], mean: Tiles, query: Query
+        self, pattern: Pattern, hidden: Slots, mean: Tiles, query: Query
     ) -> Iterator[tuple[str, float, Tiles]]:
         """Each method with one over the number of its seeds, and what it predicts, one after another."""
         raw, (sister, stranger) = self.held_out.raw, self.strangers

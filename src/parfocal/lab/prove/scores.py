@@ -7,22 +7,19 @@ Whether a predicted variance means what it says: how often the truth lies inside
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Float64
 from scipy import stats
 
-from parfocal.lab.prove.layout import Layout
+from parfocal.lab.prove.layout import Layout, Regions, Slots, Tiles
+from parfocal.report.writer import pick
 from parfocal.stats import Interval, patient_bootstrap
 
 
 def squared_sums(
-    predicted: Float32[np.ndarray, "region slot dim"],
-    target: Float32[np.ndarray, "region slot dim"],
-    hidden: Bool[np.ndarray, "region slot"],
-    layout: Layout,
-    cluster: Int64[np.ndarray, " region"],
-    n_clusters: int,
+    predicted: Tiles, target: Tiles, hidden: Slots, layout: Layout, cluster: Regions, n_clusters: int
 ) -> tuple[Float64[np.ndarray, "level cluster"], Float64[np.ndarray, "level cluster"]]:
     """For each magnification and cluster: squared errors of the hidden tiles, and their squares about the mean 0."""
     error, spread = np.zeros((2, len(layout.mpps), n_clusters))
@@ -36,12 +33,7 @@ def squared_sums(
     return error, spread
 
 
-def mean_r2(
-    predicted: Float32[np.ndarray, "region slot dim"],
-    target: Float32[np.ndarray, "region slot dim"],
-    hidden: Bool[np.ndarray, "region slot"],
-    layout: Layout,
-) -> float:
+def mean_r2(predicted: Tiles, target: Tiles, hidden: Slots, layout: Layout) -> float:
     """The R2 of each magnification that has a hidden tile, averaged."""
     one = np.zeros(len(hidden), dtype=np.int64)
     return _r2(*squared_sums(predicted, target, hidden, layout, one, 1))
@@ -71,11 +63,11 @@ class ScoreTable:
         self,
         method: str,
         pattern: str,
-        predicted: Float32[np.ndarray, "region slot dim"],
-        target: Float32[np.ndarray, "region slot dim"],
-        hidden: Bool[np.ndarray, "region slot"],
+        predicted: Tiles,
+        target: Tiles,
+        hidden: Slots,
         layout: Layout,
-        cluster: Int64[np.ndarray, " region"],
+        cluster: Regions,
         *,
         share: float = 1.0,
     ) -> None:
@@ -165,14 +157,14 @@ class Calibration:
         """The coverage of one of `LEVELS`."""
         return self.coverage[LEVELS.index(nominal)]
 
+    def describe(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        coverage = {f"{nominal:g}": share for nominal, share in zip(LEVELS, self.coverage, strict=True)}
+        return {"coverage": coverage, **pick(self, "spearman", "n_tiles")}
+
 
 def calibrate(
-    predicted: Float32[np.ndarray, "region slot dim"],
-    variance: Float32[np.ndarray, "region slot dim"],
-    target: Float32[np.ndarray, "region slot dim"],
-    hidden: Bool[np.ndarray, "region slot"],
-    layout: Layout,
-    level: int,
+    predicted: Tiles, variance: Tiles, target: Tiles, hidden: Slots, layout: Layout, level: int
 ) -> Calibration | None:
     """Compare errors with variances over all hidden tiles of a magnification; None where there are fewer than two."""
     row, slot = np.nonzero(hidden & (layout.level == level))
@@ -222,11 +214,11 @@ class PatternScores:
 
 
 def retrieve(
-    predictions: Mapping[str, Float32[np.ndarray, "region slot dim"]],
-    target: Float32[np.ndarray, "region slot dim"],
-    present: Bool[np.ndarray, "region slot"],
-    hidden: Bool[np.ndarray, "region slot"],
-    slide: Int64[np.ndarray, " region"],
+    predictions: Mapping[str, Tiles],
+    target: Tiles,
+    present: Slots,
+    hidden: Slots,
+    slide: Regions,
     layout: Layout,
     level: int,
     *,

@@ -5,23 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from parfocal.lab.prove.layout import Layout, Query
+from parfocal.lab.prove.layout import Layout, Query, Tiles
 from parfocal.lab.prove.patterns import nearest_relatives, relation
 
-Prediction = Float32[np.ndarray, "region slot dim"]
 
-
-def global_mean(query: Query, layout: Layout) -> Prediction:
+def global_mean(query: Query, layout: Layout) -> Tiles:
     """B0: the mean of the training tiles at that magnification, which is 0 for standardised embeddings."""
     return np.zeros_like(query.tokens)
 
 
-def slide_mean(query: Query, layout: Layout) -> Prediction:
+def slide_mean(query: Query, layout: Layout) -> Tiles:
     """B1: the mean of the slide's tiles at that magnification, over all regions but the asked one."""
     return query.slide_mean[:, layout.level]
 
 
-def region_mean(query: Query, layout: Layout) -> Prediction:
+def region_mean(query: Query, layout: Layout) -> Tiles:
     """B2: the mean of the region's visible tiles at that magnification; the slide's mean where there is none."""
     predicted = slide_mean(query, layout).copy()
     same = relation(layout, 0)
@@ -32,7 +30,7 @@ def region_mean(query: Query, layout: Layout) -> Prediction:
     return predicted
 
 
-def nearest_token(query: Query, layout: Layout) -> Prediction:
+def nearest_token(query: Query, layout: Layout) -> Tiles:
     """B3: the nearest visible tile of the same magnification; else a copy of its parent (else of its children).
 
     Equally near tiles are averaged. A copy from another magnification means equal standardised numbers, which is only
@@ -66,7 +64,7 @@ class NearestRegions:
     present: Bool[np.ndarray, "train slot"]
     k: int
 
-    def predict(self, query: Query, layout: Layout) -> Prediction:
+    def predict(self, query: Query, layout: Layout) -> Tiles:
         """Means of the tiles at the asked place, of those of the k regions that have one; 0 where none has."""
         predicted = np.zeros_like(query.tokens)
         shown = np.where(query.visible, layout.level, len(layout.mpps)).min(axis=1)
@@ -95,5 +93,4 @@ class NearestRegions:
         for column in nearest.T:
             total += self.tokens[column]
             count += self.present[column]
-        lent: Float32[np.ndarray, "query slot dim"] = total / np.maximum(count, 1)[..., None]
-        return lent
+        return total / np.maximum(count, 1)[..., None]

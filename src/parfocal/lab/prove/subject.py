@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
 from parfocal.errors import ConfigError, MismatchError, ParfocalDeprecationWarning, StoreError
-from parfocal.lab.prove.layout import Layout
+from parfocal.lab.prove.layout import Layout, Slots, Tiles
 from parfocal.pretrain import PretrainSettings
 from parfocal.pretrain.data import SlideCache
 from parfocal.pretrain.holdout import Split, split_set
@@ -205,17 +205,14 @@ class Predictor:
     batch: int
 
     @torch.inference_mode()
-    def standardise(self, regions: RegionBatch) -> Float32[np.ndarray, "region slot dim"]:
+    def standardise(self, regions: RegionBatch) -> Tiles:
         """Tiles as the model standardises (and clips) them; 0 where absent."""
         encoder = self.trainee.model.encoder
         found = encoder.standardise(regions.tokens.to(self.device), regions.mpp.to(self.device)).float().cpu()
-        standardised: Float32[np.ndarray, "region slot dim"] = (found * regions.present[..., None]).numpy()
-        return standardised
+        return (found * regions.present[..., None]).numpy()
 
     @torch.inference_mode()
-    def predict(
-        self, shown: RegionBatch, hidden: Bool[np.ndarray, "region slot"]
-    ) -> tuple[Float32[np.ndarray, "region slot dim"], Float32[np.ndarray, "region slot dim"]]:
+    def predict(self, shown: RegionBatch, hidden: Slots) -> tuple[Tiles, Tiles]:
         """Mean and variance of the hidden tiles from the shown ones; 0 at all others, and where nothing is shown."""
         mean, variance = (np.zeros(shown.tokens.shape, dtype=np.float32) for _ in range(2))
         is_asked = torch.from_numpy(hidden)

@@ -76,8 +76,7 @@ def leading_scores(
     # Through the small side: 1,000 units have up to 4,000 columns here.
     variance, vectors = np.linalg.eigh(joint @ joint.T)
     kept = variance[::-1][:number] > 1e-10 * max(float(variance[-1]), 1e-300)
-    scores: Float64[np.ndarray, "unit component"] = vectors[:, ::-1][:, :number][:, kept]
-    return scores
+    return vectors[:, ::-1][:, :number][:, kept]
 
 
 def residual_basis(covariates: Float64[np.ndarray, "unit covariate"], called: str = "patient") -> ResidualBasis:

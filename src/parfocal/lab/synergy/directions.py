@@ -40,8 +40,7 @@ class DirectionScores:
         there = np.isfinite(product)
         number = int(self.slide.max()) + 1
         total = np.bincount(self.slide[there], product[there], minlength=number)
-        score: Float64[np.ndarray, " slide"] = total / np.maximum(np.bincount(self.slide[there], minlength=number), 1)
-        return score
+        return total / np.maximum(np.bincount(self.slide[there], minlength=number), 1)
 
 
 def score_directions(rows: CohortRows, candidate: Candidate) -> DirectionScores:

@@ -93,8 +93,7 @@ class CohortRows:
 
     def present(self, mpp: float) -> Bool[np.ndarray, " region"]:
         """Whether each region has a tile of this magnification."""
-        there: Bool[np.ndarray, " region"] = np.isfinite(self.rows[mpp][:, 0])
-        return there
+        return np.asarray(np.isfinite(self.rows[mpp][:, 0]))
 
     def n_paired(
         self, first: float, second: float, group: Int64[np.ndarray, " region"] | None = None
@@ -297,8 +296,7 @@ def _is_same(first: Float64[np.ndarray, "region dim"], second: Float64[np.ndarra
 def _varies(centred: np.ndarray, whitened: np.ndarray, group: np.ndarray) -> Bool[np.ndarray, " group"]:
     """Whether the regions of each group differ by more than rounding, beside how large their numbers are."""
     spread, size = (np.bincount(group, np.nansum(rows**2, axis=1)) for rows in (centred, whitened))
-    varies: Bool[np.ndarray, " group"] = spread > _LEAST_SPREAD**2 * np.maximum(size, 1e-300)
-    return varies
+    return spread > _LEAST_SPREAD**2 * np.maximum(size, 1e-300)
 
 
 def _fit(

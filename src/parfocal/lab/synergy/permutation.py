@@ -203,8 +203,7 @@ def _along(
 ) -> Float64[np.ndarray, "permutation residual"]:
     """u^T M v of every residual's matrix."""
     outer = (u[:, :, None] * v[:, None, :]).reshape(len(u), -1)
-    along: Float64[np.ndarray, "permutation residual"] = outer @ flat.T
-    return along
+    return np.asarray(outer @ flat.T)
 
 
 def _partial_covariance(
@@ -216,10 +215,7 @@ def _partial_covariance(
     second /= np.maximum(np.linalg.norm(second, axis=1, keepdims=True), 1e-300)
     rest = label - (first * label).sum(axis=1, keepdims=True) * first
     rest -= (second * rest).sum(axis=1, keepdims=True) * second
-    value: Float64[np.ndarray, " permutation"] = (score * rest).sum(axis=1) / np.maximum(
-        np.linalg.norm(rest, axis=1), 1e-300
-    )
-    return value
+    return np.asarray((score * rest).sum(axis=1) / np.maximum(np.linalg.norm(rest, axis=1), 1e-300))
 
 
 def _grid(pairs: Sequence[PairMoments], components: Sequence[int]) -> list[tuple[int, int]]:

@@ -152,5 +152,4 @@ def pixel_adversary(cohort: RenderedCohort, *, workers: int = 2, seed: int = 0) 
 
 def _standardised(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     spread = values.std(axis=0)
-    standardised: Float[np.ndarray, "n k"] = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    return standardised
+    return np.asarray((values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0))

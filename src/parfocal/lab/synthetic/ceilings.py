@@ -56,8 +56,7 @@ def few_tiles_ratio(
     for tile in range(n_tiles):
         factor = np.exp(shift * y[:, tile] - shift**2 / 2)[:, None]
         polynomial[:, 1:] += factor * polynomial[:, :-1]
-    ratio: Float[np.ndarray, "region"] = polynomial[:, -1] / math.comb(n_tiles, n_informative)
-    return ratio
+    return polynomial[:, -1] / math.comb(n_tiles, n_informative)
 
 
 def iid_single_auc(tau: float, share: float, n_regions: int, eta: float = 1.0) -> float:

@@ -181,14 +181,12 @@ class FeatureSpace:
     def whitened(self, rows: Float[np.ndarray, "*batch dim"], mpp: float) -> Float[np.ndarray, "*batch dim"]:
         """Embeddings of a magnification in whitened coordinates, where noise has variance 1: the exact way back."""
         space = self._spaces[mpp]
-        y: Float[np.ndarray, "*batch dim"] = ((rows - space.mean) @ space.rotation.T) / space.scale
-        return y
+        return np.asarray(((rows - space.mean) @ space.rotation.T) / space.scale)
 
     def embedded(self, y: Float[np.ndarray, "*batch dim"], mpp: float) -> Float[np.ndarray, "*batch dim"]:
         """The embeddings that have these whitened coordinates."""
         space = self._spaces[mpp]
-        rows: Float[np.ndarray, "*batch dim"] = space.mean + (y * space.scale) @ space.rotation
-        return rows
+        return np.asarray(space.mean + (y * space.scale) @ space.rotation)
 
     def directions(self, mpp: float) -> Mapping[str, Directions]:
         """The whitened directions of each factor at a magnification, orthonormal rows, whether used there or not."""
@@ -196,15 +194,11 @@ class FeatureSpace:
 
     def component(self, rows: Float[np.ndarray, "*batch dim"], mpp: float, factor: str) -> Float[np.ndarray, "*batch"]:
         """One whitened coordinate of embeddings: along `a`, `c`, `h1`, `h2`, `product` or `orientation`."""
-        along: Float[np.ndarray, "*batch"] = self.whitened(rows, mpp) @ self._spaces[mpp].directions[factor][0]
-        return along
+        return np.asarray(self.whitened(rows, mpp) @ self._spaces[mpp].directions[factor][0])
 
     def log_odds_a(self, tokens: SlideTokens) -> Float[np.ndarray, "region"]:
         """The whole evidence for A=1 in each region's 5x tile: log p(x | A=1) - log p(x | A=0)."""
-        evidence: Float[np.ndarray, "region"] = self.model.separation_a * self.component(
-            tokens.features[COARSE].astype(np.float64), COARSE, "a"
-        )
-        return evidence
+        return self.model.separation_a * self.component(tokens.features[COARSE].astype(np.float64), COARSE, "a")
 
     def log_odds_c(self, tokens: SlideTokens) -> Float[np.ndarray, "region"]:
         """The whole evidence for C=1 in each region's 20x tiles, which of them show it being unknown."""
@@ -219,8 +213,7 @@ class FeatureSpace:
             agree: Float[np.ndarray, "region"] = np.logaddexp((first + second) / 2, -(first + second) / 2)
             return np.asarray(agree - np.logaddexp((first - second) / 2, -(first - second) / 2))
         ratio = few_tiles_ratio(along.reshape(-1, _SIDES[FINE] ** 2), self.model.tiles_with_c, self.model.shift_c)
-        evidence: Float[np.ndarray, "region"] = np.log(ratio)
-        return evidence
+        return np.asarray(np.log(ratio))
 
     def _signs_of_c(self, factors: RegionFactors, rng: np.random.Generator) -> Float[np.ndarray, "region 2"]:
         """Two signs for each region, one at random and the other the same where C=1."""
@@ -232,8 +225,7 @@ class FeatureSpace:
         side = _SIDES[FINE]
         order = rng.random((len(factors), side * side)).argsort(axis=1).argsort(axis=1)
         shows = ((order < self.model.tiles_with_c) & factors.c[:, None]).astype(np.float64)
-        raster: Float[np.ndarray, "region row col"] = shows.reshape(-1, side, side)
-        return raster
+        return np.asarray(shows.reshape(-1, side, side))
 
 
 def _draw_space(model: FeatureModel, rng: np.random.Generator) -> _Magnification:
@@ -260,8 +252,7 @@ def _draw_space(model: FeatureModel, rng: np.random.Generator) -> _Magnification
 def _rotation(size: int, rng: np.random.Generator) -> Float[np.ndarray, "size size"]:
     """A random orthogonal matrix, uniformly distributed."""
     q, r = np.linalg.qr(rng.standard_normal((size, size)))
-    rotation: Float[np.ndarray, "size size"] = q * np.sign(np.diag(r))
-    return rotation
+    return q * np.sign(np.diag(r))
 
 
 def _centers_um(side: int) -> np.ndarray:

@@ -43,8 +43,7 @@ def halve(rgb: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y2 x2 3"]:
     height, width = rgb.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(f"cannot halve a picture of {width} x {height} px: both sides must be even")
-    halved: UInt8[np.ndarray, "y2 x2 3"] = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    return halved
+    return np.asarray(cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
 
 
 def write_pyramid(

@@ -67,8 +67,7 @@ def stain_to_rgb(
         cv2.LUT(cv2.merge([plane, plane, plane]), table)
         for plane, table in zip((haematoxylin, eosin), tables, strict=True)
     ]
-    rgb: UInt8[np.ndarray, "y x 3"] = cv2.multiply(parts[0], parts[1], scale=1 / 255)
-    return rgb
+    return np.asarray(cv2.multiply(parts[0], parts[1], scale=1 / 255))
 
 
 LEVEL0_MPP = 0.5
