@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from parfocal.cohort import Column
-from parfocal.heads.cox import fit_cox, partial_likelihood
+from parfocal.heads.newton import fit_cox, partial_likelihood
 
 # Freireich et al. 1963: weeks of remission of leukaemia under 6-mercaptopurine and under placebo; + is censored.
 TREATED = "6 6 6 6+ 7 9+ 10 10+ 11+ 13 16 17+ 19+ 20+ 22 23 25+ 32+ 32+ 34+ 35+"

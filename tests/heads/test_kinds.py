@@ -9,7 +9,7 @@ import pytest
 
 from parfocal.cohort import Column, Fold, Outcome
 from parfocal.heads import FoldPrediction, ProbeSettings, fit_contrast, fit_mean, load_probe, predict
-from parfocal.heads.choosing import column_weight, held_out_loss
+from parfocal.heads.regression import column_weight, held_out_loss
 from parfocal.stats import auc
 
 SETTINGS = ProbeSettings(components=(4, 8), inner_folds=3)

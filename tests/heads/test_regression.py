@@ -5,7 +5,8 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from parfocal.cohort import Column, Outcome
-from parfocal.heads.regression import fit_column, fit_logistic, fit_nonnegative, predict_column, row_space
+from parfocal.heads.newton import fit_logistic
+from parfocal.heads.regression import fit_column, fit_nonnegative, predict_column, row_space
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((30, 4))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from parfocal.cohort import Outcome
-from parfocal.heads.choosing import held_out_loss
+from parfocal.heads.regression import held_out_loss
 from parfocal.heads.targets import cox_sum, linear_sum, logistic_sum, targets_of
 
 CPU = torch.device("cpu")

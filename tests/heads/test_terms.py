@@ -59,8 +59,8 @@ def test_a_term_gives_the_moments_score(
 
     term = make_term(0, pair, Part(u, v), power, 3.0, maps)
 
-    first, there = project(bags[0], maps[0].mean, term.u, fold.train, term.lifts.first)
-    second, also = project(bags[1], maps[1].mean, term.v, fold.train, term.lifts.second)
+    first, there = project(bags[0], maps[0].mean, term.u, fold.train, term.lift_u)
+    second, also = project(bags[1], maps[1].mean, term.v, fold.train, term.lift_v)
     of_region = np.where(there & also, term.score(first, second), 0)
     of_slide = np.repeat(np.arange(len(fold.train)), pair.n_regions)
     total = np.bincount(of_slide, of_region) / pair.n_regions ** (1 - term.power)

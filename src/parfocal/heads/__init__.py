@@ -8,6 +8,9 @@ from parfocal.heads.attention import fit_attention
 from parfocal.heads.base import (
     Fit,
     FittedProbe,
+    FoldPrediction,
+    ProbeChoices,
+    ProbeSettings,
     ProbeState,
     average_predictions,
     predict,
@@ -21,7 +24,6 @@ from parfocal.heads.mlp import fit_mlp, fit_region_mlp
 from parfocal.heads.network import is_at_edge
 from parfocal.heads.preparation import Preparation, preparations
 from parfocal.heads.registry import HEADS, RegisteredHead, load_probe
-from parfocal.heads.settings import FoldPrediction, ProbeChoices, ProbeSettings
 
 __all__ = [
     "HEADS",

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
-from parfocal.heads.base import FittedProbe, ProbeState
+from parfocal.heads.base import Bags, FittedProbe, ProbeSettings, ProbeState, Scores, Slides
+from parfocal.heads.network import weights_of, with_weights
 from parfocal.heads.preparation import joined
 from parfocal.heads.registry import RegisteredHead
-from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.targets import targets_of
-from parfocal.stats.whitening import AffineMap, varying
+from parfocal.stats.whitening import AffineMap
 
 _EMBEDDING, _ATTENTION = 512, 128
 _RATE, _DECAY = 1e-4, 5e-4
@@ -78,7 +78,7 @@ class FittedAbmil(FittedProbe):
         return f"{self.epoch} epochs"
 
     @torch.no_grad()
-    def score(self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Float64[np.ndarray, "picked column"]:
+    def score(self, bags: Bags, slides: Slides) -> Scores:
         """The scores of some slides from all their instances, one slide after the other."""
         device = self.network.head.bias.device
         scores = [self.network(_rows(bags, self.maps, int(slide), device)).cpu().numpy() for slide in slides]
@@ -86,7 +86,7 @@ class FittedAbmil(FittedProbe):
 
     def state(self) -> ProbeState:
         """Facts and arrays."""
-        arrays = {f"network/{name}": value.cpu().numpy().copy() for name, value in self.network.state_dict().items()}
+        arrays = weights_of(self.network, "network/")
         for number, one in enumerate(self.maps):
             arrays |= one.state(f"{number}")
         arrays |= {"scale": self.scale, "location": self.location}
@@ -97,19 +97,11 @@ class FittedAbmil(FittedProbe):
         """What `state` came from, on the CPU."""
         maps = tuple(AffineMap.load(f"{number}", state.arrays) for number in range(int(state.facts["bags"])))
         network = GatedAttention([len(one.matrix) for one in maps], len(state.arrays["scale"]))
-        weights = {
-            name.removeprefix("network/"): torch.from_numpy(np.array(value))
-            for name, value in state.arrays.items()
-            if name.startswith("network/")
-        }
-        network.load_state_dict(weights)
-        scale, location = state.arrays["scale"], state.arrays["location"]
-        return FittedAbmil(network.eval(), maps, int(state.facts["epoch"]), scale, location)
+        network = with_weights(network, state, "network/")
+        return FittedAbmil(network, maps, int(state.facts["epoch"]), state.arrays["scale"], state.arrays["location"])
 
 
-def fit_abmil(
-    bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
-) -> list[FittedProbe]:
+def fit_abmil(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings) -> list[FittedProbe]:
     """Fit ABMIL on each fold, of several bags on all their instances together; one inner fold is for validation.
 
     Raises:
@@ -118,7 +110,7 @@ def fit_abmil(
     return [_fit_fold(bags, outcome, fold, settings) for fold in folds]
 
 
-def _fit_fold(bags: Sequence[Bag], outcome: Outcome, fold: Fold, settings: ProbeSettings) -> FittedAbmil:
+def _fit_fold(bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSettings) -> FittedAbmil:
     device = torch.device(settings.device)
     seed = np.random.SeedSequence([settings.seed, 9, fold.repeat, fold.number])
     maps = tuple(_standardising(bag, fold.train) for bag in bags)
@@ -159,13 +151,10 @@ def _fit_fold(bags: Sequence[Bag], outcome: Outcome, fold: Fold, settings: Probe
 def _standardising(bag: Bag, train: Int64[np.ndarray, " train"]) -> AffineMap:
     """Each column about the mean of the training slides' instances, over its standard deviation."""
     rows = bag.rows[joined(bag.start, train)]
-    scale = rows.std(axis=0, dtype=np.float64)
-    varies = varying(scale)
-    matrix = np.where(varies, 1 / np.where(varies, scale, 1.0), 0.0).astype(np.float32)
-    return AffineMap(rows.mean(axis=0, dtype=np.float64).astype(np.float32), matrix)
+    return AffineMap.standardising(rows).single()
 
 
-def _rows(bags: Sequence[Bag], maps: Sequence[AffineMap], slide: int, device: torch.device) -> list[Tensor]:
+def _rows(bags: Bags, maps: Sequence[AffineMap], slide: int, device: torch.device) -> list[Tensor]:
     return [torch.from_numpy(one.apply(bag.rows_of(slide))).to(device) for bag, one in zip(bags, maps, strict=True)]
 
 

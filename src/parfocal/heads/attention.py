@@ -9,26 +9,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from parfocal.bags import Bag
-from parfocal.cohort import Fold, Outcome
-from parfocal.heads.base import FittedProbe
-from parfocal.heads.network import Network, Schedule, by_fold, load_network, normal
+from parfocal.heads.base import Arrays, Bags, Fit, ProbeSettings, Slides
+from parfocal.heads.network import Network, Schedule, by_fold, normal
 from parfocal.heads.preparation import Preparation, Table, fit_map, gather, joined
-from parfocal.heads.registry import RegisteredHead
-from parfocal.heads.settings import ProbeSettings
-from parfocal.heads.training import fit_network
+from parfocal.heads.training import fit_network, network_head
 from parfocal.stats.whitening import AffineMap
-
-
-def fit_attention(
-    bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
-) -> list[FittedProbe]:
-    """Fit gated attention over a bag of all instances, for each fold.
-
-    Several bags make one union: each has a projection of its own (their widths may differ, and the network may know
-    which magnification it looks at), after which attention runs over all instances together.
-    """
-    return fit_network(AttentionNetwork(), bags, outcome, folds, settings)
 
 
 class AttentionNetwork(Network):
@@ -41,7 +26,7 @@ class AttentionNetwork(Network):
         return Schedule(settings.attention_steps, settings.attention_rate, decay=1.0)
 
     def fit_preparation(
-        self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
+        self, bags: Bags, train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
     ) -> dict[str, np.ndarray]:
         """A map of each bag; whitened rows are centred on their slide's mean, others on the training mean."""
         arrays: dict[str, np.ndarray] = {}
@@ -53,9 +38,7 @@ class AttentionNetwork(Network):
             )
         return arrays
 
-    def tables(
-        self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
-    ) -> tuple[Table, ...]:
+    def tables(self, bags: Bags, slides: Slides, fitted: Arrays) -> tuple[Table, ...]:
         """All instances, one table for each bag."""
         tables = []
         for number, bag in enumerate(bags):
@@ -66,7 +49,7 @@ class AttentionNetwork(Network):
         return tuple(tables)
 
     def start(
-        self, fitted: Mapping[str, np.ndarray], widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
+        self, fitted: Arrays, widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """Normal weights, zero biases."""
         width, gates = settings.attention_width, max(1, settings.attention_width // 2)
@@ -109,12 +92,11 @@ class AttentionNetwork(Network):
         return logit
 
 
-HEAD = RegisteredHead(
-    "attention",
-    "gated attention",
-    "tiles",
-    partial(load_network, AttentionNetwork()),
-    fit_attention,
-    takes_several=True,
-    is_random=True,
-)
+fit_attention: Fit = partial(fit_network, AttentionNetwork())
+"""Fit gated attention over a bag of all instances, for each fold.
+
+Several bags make one union: each has a projection of its own (their widths may differ, and the network may know which
+magnification it looks at), after which attention runs over all instances together.
+"""
+
+HEAD = network_head(AttentionNetwork(), "gated attention", "tiles")

@@ -15,11 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from parfocal.bags import Bag
-from parfocal.cohort import Fold, Outcome
-from parfocal.heads.base import FittedProbe
+from parfocal.heads.base import Arrays, Bags, Fit, ProbeSettings, Slides
 from parfocal.heads.contrast.moments import cross_moments, pairs_of
-from parfocal.heads.network import Network, Schedule, load_network, normal, scores_by_fold
+from parfocal.heads.network import Network, Schedule, normal, scores_by_fold
 from parfocal.heads.preparation import Preparation, Table, bounds_of
 from parfocal.heads.regions import (
     check_same_regions,
@@ -29,24 +27,7 @@ from parfocal.heads.regions import (
     prepared_regions,
     present_in_all,
 )
-from parfocal.heads.registry import RegisteredHead
-from parfocal.heads.settings import ProbeSettings
-from parfocal.heads.training import fit_network
-
-
-def fit_bilinear(
-    bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
-) -> list[FittedProbe]:
-    """Fit the bilinear head on all pairs of bags, for each fold; one bag alone: on its own second moment.
-
-    As contrast does it, regions are always centred on their slide's mean (partly read bags on the training mean), a
-    region adds to a pair only where both bags are present, and the mean is over all regions of the slide.
-
-    Raises:
-        ValueError: the bags are not of the same regions.
-    """
-    check_same_regions(bags)
-    return fit_network(BilinearNetwork(), bags, outcome, folds, settings)
+from parfocal.heads.training import fit_network, network_head
 
 
 class BilinearNetwork(Network):
@@ -59,9 +40,10 @@ class BilinearNetwork(Network):
         return Schedule(settings.bilinear_steps, settings.bilinear_rate, decay=1.0)
 
     def fit_preparation(
-        self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
+        self, bags: Bags, train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
     ) -> dict[str, np.ndarray]:
         """Maps of means and of regions; and the mean and the common spread of each pair's moments."""
+        check_same_regions(bags)
         arrays = fit_mean_maps(bags, train, preparation, settings)
         arrays |= fit_region_maps(bags, train, preparation, settings, by_slide=True)
         for number, moments in enumerate(_moments(bags, train, arrays)):
@@ -70,9 +52,7 @@ class BilinearNetwork(Network):
             arrays |= {f"moment {number}": mean, f"spread {number}": np.array([max(spread, 1e-12)], dtype=np.float32)}
         return arrays
 
-    def tables(
-        self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
-    ) -> tuple[Table, ...]:
+    def tables(self, bags: Bags, slides: Slides, fitted: Arrays) -> tuple[Table, ...]:
         """One row for each slide in every table."""
         start = bounds_of(np.ones(len(slides), dtype=np.int64))
         moments = [
@@ -82,7 +62,7 @@ class BilinearNetwork(Network):
         return tuple(Table(rows, start) for rows in (*moments, prepared_means(bags, slides, fitted)))
 
     def start(
-        self, fitted: Mapping[str, np.ndarray], widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
+        self, fitted: Arrays, widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """Random directions; half of the pairs add, half subtract."""
         rank = settings.bilinear_rank
@@ -113,13 +93,11 @@ class BilinearNetwork(Network):
         return score
 
 
-def _moments(
-    bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
-) -> list[Float32[np.ndarray, "picked _product"]]:
+def _moments(bags: Bags, slides: Slides, fitted: Arrays) -> list[Float32[np.ndarray, "picked _product"]]:
     """The cross-moments of each pair of bags, flat."""
     regions = prepared_regions(bags, slides, fitted)
     start = bounds_of(np.diff(bags[0].region_start)[slides])
-    bounds = [(int(begin), int(end)) for begin, end in pairwise(start)]
+    bounds = list(pairwise(start.tolist()))
     moments = []
     for a, b in pairs_of(len(bags)):
         both = present_in_all((bags[a], bags[b]), slides)
@@ -127,12 +105,12 @@ def _moments(
     return moments
 
 
-HEAD = RegisteredHead(
-    "bilinear",
-    "low-rank products in each region, averaged",
-    "regions",
-    partial(load_network, BilinearNetwork()),
-    fit_bilinear,
-    takes_several=True,
-    is_random=True,
-)
+fit_bilinear: Fit = partial(fit_network, BilinearNetwork())
+"""Fit the bilinear head on all pairs of bags, for each fold; one bag alone: on its own second moment.
+
+As contrast does it, regions are always centred on their slide's mean (partly read bags on the training mean), a region
+adds to a pair only where both bags are present, and the mean is over all regions of the slide. Raised is a ValueError
+where the bags are not of the same regions.
+"""
+
+HEAD = network_head(BilinearNetwork(), "low-rank products in each region, averaged", "regions")

@@ -20,13 +20,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
-from parfocal.heads.base import Fit, FittedProbe
+from parfocal.heads.base import Bags, Fit, FittedProbe, ProbeSettings
 from parfocal.heads.finetuned import FinetunedColumn, FittedFinetuned, PoolingHead
 from parfocal.heads.network import StepSearch
 from parfocal.heads.regions import PlacedRegions, placed_regions
-from parfocal.heads.settings import ProbeSettings
 from parfocal.heads.targets import Targets, targets_of
 from parfocal.region_encoder import RegionEncoder
 
@@ -44,16 +42,14 @@ def fit_finetuned(model: str | Path) -> Fit:
         model: a checkpoint's folder or its id on the hub.
     """
 
-    def fit(bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings) -> list[FittedProbe]:
+    def fit(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings) -> list[FittedProbe]:
         encoder = RegionEncoder.from_pretrained(model, device=settings.device)
         return [_fit_fold(encoder, bags, outcome, fold, settings) for fold in folds]
 
     return fit
 
 
-def _fit_fold(
-    encoder: RegionEncoder, bags: Sequence[Bag], outcome: Outcome, fold: Fold, settings: ProbeSettings
-) -> FittedProbe:
+def _fit_fold(encoder: RegionEncoder, bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSettings) -> FittedProbe:
     regions = placed_regions(bags, fold.train, encoder.config)
     frozen = regions.encode(encoder)
     own = outcome.of(fold.train)

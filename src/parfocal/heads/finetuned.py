@@ -1,17 +1,15 @@
 """A region encoder that was trained on, with what pools its region vectors to scores."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parfocal.bags import Bag
-from parfocal.heads.base import FittedProbe, ProbeState
-from parfocal.heads.choosing import name_choices
+from parfocal.heads.base import Bags, FittedProbe, ProbeState, Scores, Slides, name_choices
+from parfocal.heads.network import weights_of, with_weights
 from parfocal.heads.regions import placed_regions
 from parfocal.heads.registry import RegisteredHead
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
@@ -105,7 +103,7 @@ class FittedFinetuned(FittedProbe):
         return name_choices(tuple(one.name for one in self.columns), tuple(one.chosen for one in self.columns))
 
     @torch.no_grad()
-    def score(self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Float64[np.ndarray, "picked column"]:
+    def score(self, bags: Bags, slides: Slides) -> Scores:
         """The scores of some slides from all their regions, one slide after the other: so none depends on others."""
         scores = np.empty((len(slides), len(self.columns)))
         for number, slide in enumerate(slides):
@@ -123,8 +121,7 @@ class FittedFinetuned(FittedProbe):
         arrays: dict[str, np.ndarray] = {}
         for number, (encoder, head) in enumerate(self.stages):
             for kind, module in (("encoder", encoder), ("head", head)):
-                values = module.state_dict().items()
-                arrays |= {f"{number}/{kind}/{name}": value.cpu().numpy().copy() for name, value in values}
+                arrays |= weights_of(module, f"{number}/{kind}/")
         facts = {
             "config": self.config.model_dump(mode="json"),
             "gates": int(self.stages[0][1].gate.shape[2]),
@@ -140,20 +137,10 @@ def load_finetuned(state: ProbeState) -> FittedFinetuned:
     columns = tuple(FinetunedColumn(**one) for one in state.facts["columns"])
     stages = []
     for number in range(int(state.facts["stages"])):
-        encoder = RegionEncoder(config)
         head = PoolingHead(config.width, int(state.facts["gates"]), len(columns))
-        encoder.load_state_dict(_under(f"{number}/encoder/", state.arrays))
-        head.load_state_dict(_under(f"{number}/head/", state.arrays))
-        stages.append((encoder.eval(), head.eval()))
+        encoder = with_weights(RegionEncoder(config), state, f"{number}/encoder/")
+        stages.append((encoder, with_weights(head, state, f"{number}/head/")))
     return FittedFinetuned(config, tuple(stages), columns)
-
-
-def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): torch.from_numpy(np.array(value))
-        for name, value in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 HEAD = RegisteredHead("finetuned", "mean or gated attention", "tiles", load_finetuned, is_random=True)

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from parfocal.bags import Bag
 from parfocal.cohort import Column, Fold, Outcome
-from parfocal.heads.base import FittedProbe, ProbeState
-from parfocal.heads.choosing import column_weight, held_out_loss, inner_weights, name_choices
+from parfocal.heads.base import Bags, FittedProbe, ProbeSettings, ProbeState, Scores, Slides, name_choices
 from parfocal.heads.preparation import Preparation, preparations
 from parfocal.heads.registry import RegisteredHead
-from parfocal.heads.regression import fit_column, predict_column, row_space
-from parfocal.heads.settings import ProbeSettings
-from parfocal.stats.whitening import AffineMap, fit_whitening, varying
+from parfocal.heads.regression import column_weight, fit_column, held_out_loss, inner_weights, predict_column, row_space
+from parfocal.stats.whitening import AffineMap, fit_whitening
 
 # Rows have a mean square norm of one, whatever their width, so one grid serves all.
 _PENALTIES = np.array([1e-1, 1e-2, 1e-3, 1e-4])
@@ -41,7 +39,7 @@ class FittedMean(FittedProbe):
         """Preparation and penalty."""
         return self.choice
 
-    def score(self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Float64[np.ndarray, "picked column"]:
+    def score(self, bags: Bags, slides: Slides) -> Scores:
         """The score of each column for some slides."""
         total = np.tile(self.intercept, (len(slides), 1))
         for bag, offset, coefficient in zip(bags, self.offset, self.coefficient, strict=True):
@@ -75,9 +73,7 @@ class MeanFit:
     held_out: Float64[np.ndarray, "column train"]
 
 
-def fit_mean(
-    bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
-) -> list[FittedProbe]:
+def fit_mean(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings) -> list[FittedProbe]:
     """Fit a linear score of the slide means on each fold's training slides.
 
     Offered inside the training fold, to each column of the outcome: each preparation of the slide means x four
@@ -86,7 +82,7 @@ def fit_mean(
     return [fit_mean_fold(bags, outcome, fold, settings).probe for fold in folds]
 
 
-def fit_mean_fold(bags: Sequence[Bag], outcome: Outcome, fold: Fold, settings: ProbeSettings) -> MeanFit:
+def fit_mean_fold(bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSettings) -> MeanFit:
     """One fold of `fit_mean`, with the held-out scores that stacking needs."""
     columns = [column.of(fold.train) for column in outcome.columns]
     best: list[_Candidate | None] = [None] * len(columns)
@@ -152,10 +148,9 @@ def _map_of(bag: Bag, fold: Fold, preparation: Preparation, n_bags: int, setting
     means = bag.mean[fold.train].astype(np.float64)
     if preparation.components is None:
         # All columns, however many: the span of the training slides holds everything a ridge penalty can use.
-        mean, scale = means.mean(axis=0), means.std(axis=0)
-        varies = varying(scale)
-        n_varies = max(int(varies.sum()), 1)
-        return AffineMap(mean, np.where(varies, 1 / np.where(varies, scale, 1.0), 0.0) / np.sqrt(n_varies * n_bags))
+        scores = AffineMap.standardising(means)
+        n_varies = max(int((scores.matrix > 0).sum()), 1)
+        return AffineMap(scores.offset, scores.matrix / np.sqrt(n_varies * n_bags))
     whitened = fit_whitening(
         means, np.ones(len(means)), widest=preparation.components, centred=False, seed=settings.seed
     ).whitened()

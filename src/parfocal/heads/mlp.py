@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from parfocal.bags import Bag
-from parfocal.cohort import Fold, Outcome
-from parfocal.heads.base import FittedProbe
-from parfocal.heads.network import Network, Schedule, by_fold, load_network, normal
+from parfocal.heads.base import Arrays, Bags, Fit, ProbeSettings, Slides
+from parfocal.heads.network import Network, Schedule, by_fold, normal
 from parfocal.heads.preparation import Preparation, Table, bounds_of
 from parfocal.heads.regions import (
     check_same_regions,
@@ -21,32 +19,7 @@ from parfocal.heads.regions import (
     prepared_regions,
     present_in_all,
 )
-from parfocal.heads.registry import RegisteredHead
-from parfocal.heads.settings import ProbeSettings
-from parfocal.heads.training import fit_network
-
-
-def fit_mlp(bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings) -> list[FittedProbe]:
-    """Fit a network with one hidden layer on slide means, for each fold; several bags: their means side by side.
-
-    Mean pooling and a shallow network is what SiMLP (arXiv 2502.20823) found hard to beat on slides.
-    """
-    return fit_network(MeanNetwork(), bags, outcome, folds, settings)
-
-
-def fit_region_mlp(
-    bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
-) -> list[FittedProbe]:
-    """Fit a network that scores every region from the region means of all bags side by side, averaged over regions.
-
-    A region counts only where all bags are present; it is left out of the average otherwise, and no vector is put in
-    its place. A slide without any such region is scored by the intercept alone.
-
-    Raises:
-        ValueError: the bags are not of the same regions, or no training slide has a region in all of them.
-    """
-    check_same_regions(bags)
-    return fit_network(RegionNetwork(), bags, outcome, folds, settings)
+from parfocal.heads.training import fit_network, network_head
 
 
 class _HiddenLayer(Network):
@@ -63,7 +36,7 @@ class _HiddenLayer(Network):
         return Schedule(settings.mlp_steps, settings.mlp_rate, settings.mlp_decay)
 
     def start(
-        self, fitted: Mapping[str, np.ndarray], widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
+        self, fitted: Arrays, widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """Normal weights, zero biases."""
         width = settings.mlp_width
@@ -95,14 +68,12 @@ class MeanNetwork(_HiddenLayer):
     gain = 1.0
 
     def fit_preparation(
-        self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
+        self, bags: Bags, train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
     ) -> dict[str, np.ndarray]:
         """A map of each bag's slide means."""
         return fit_mean_maps(bags, train, preparation, settings)
 
-    def tables(
-        self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
-    ) -> tuple[Table, ...]:
+    def tables(self, bags: Bags, slides: Slides, fitted: Arrays) -> tuple[Table, ...]:
         """One row for each slide."""
         return (Table(prepared_means(bags, slides, fitted), np.arange(len(slides) + 1)),)
 
@@ -114,16 +85,15 @@ class RegionNetwork(_HiddenLayer):
     gain = 4.0  # the mean over 16 independent regions varies by a quarter of what one does
 
     def fit_preparation(
-        self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
+        self, bags: Bags, train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
     ) -> dict[str, np.ndarray]:
         """A map of each bag's region means; whitened ones are centred on their slide's mean."""
+        check_same_regions(bags)
         if not present_in_all(bags, train).any():
             raise ValueError(f"no training slide has a region in all of the bags {[bag.name for bag in bags]}")
         return fit_region_maps(bags, train, preparation, settings, by_slide=preparation.components is not None)
 
-    def tables(
-        self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
-    ) -> tuple[Table, ...]:
+    def tables(self, bags: Bags, slides: Slides, fitted: Arrays) -> tuple[Table, ...]:
         """The regions that all bags have."""
         rows = np.concatenate(prepared_regions(bags, slides, fitted), axis=1)
         there = present_in_all(bags, slides)
@@ -131,21 +101,18 @@ class RegionNetwork(_HiddenLayer):
         return (Table(rows[there], bounds_of(np.bincount(of_slide[there], minlength=len(slides)))),)
 
 
-MLP = RegisteredHead(
-    "mlp",
-    "mean, one hidden layer",
-    "means",
-    partial(load_network, MeanNetwork()),
-    fit_mlp,
-    takes_several=True,
-    is_random=True,
-)
-REGION_MLP = RegisteredHead(
-    "region_mlp",
-    "one hidden layer over each region, averaged",
-    "regions",
-    partial(load_network, RegionNetwork()),
-    fit_region_mlp,
-    takes_several=True,
-    is_random=True,
-)
+fit_mlp: Fit = partial(fit_network, MeanNetwork())
+"""Fit a network with one hidden layer on slide means, for each fold; several bags: their means side by side.
+
+Mean pooling and a shallow network is what SiMLP (arXiv 2502.20823) found hard to beat on slides.
+"""
+fit_region_mlp: Fit = partial(fit_network, RegionNetwork())
+"""Fit a network that scores every region from the region means of all bags side by side, averaged over regions.
+
+A region counts only where all bags are present; it is left out of the average otherwise, and no vector is put in its
+place. A slide without any such region is scored by the intercept alone. Raised is a ValueError where the bags are not
+of the same regions, or no training slide has a region in all of them.
+"""
+
+MLP = network_head(MeanNetwork(), "mean, one hidden layer", "means")
+REGION_MLP = network_head(RegionNetwork(), "one hidden layer over each region, averaged", "regions")

@@ -8,18 +8,15 @@ How long networks train: a grid of step numbers that grows while its last one is
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
-from torch import Tensor
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor, nn
 
-from parfocal.bags import Bag
-from parfocal.heads.base import FittedProbe, ProbeState
-from parfocal.heads.choosing import name_choices
+from parfocal.heads.base import Arrays, Bags, FittedProbe, ProbeSettings, ProbeState, Scores, Slides, name_choices
 from parfocal.heads.preparation import Preparation, Table
-from parfocal.heads.settings import ProbeSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,19 +172,17 @@ class Network(ABC):
 
     @abstractmethod
     def fit_preparation(
-        self, bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
+        self, bags: Bags, train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
     ) -> dict[str, np.ndarray]:
         """Everything that `tables` must know, from training slides alone."""
 
     @abstractmethod
-    def tables(
-        self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
-    ) -> tuple[Table, ...]:
+    def tables(self, bags: Bags, slides: Slides, fitted: Arrays) -> tuple[Table, ...]:
         """The prepared vectors of some slides; only their rows are read."""
 
     @abstractmethod
     def start(
-        self, fitted: Mapping[str, np.ndarray], widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
+        self, fitted: Arrays, widths: Sequence[int], settings: ProbeSettings, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """The random parameters of one model, given the widths of the tables."""
 
@@ -205,6 +200,20 @@ class Network(ABC):
             rows: of each table, the drawn ones.
             real: which of the drawn rows count; the others fill up slides that have fewer.
         """
+
+
+def weights_of(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
+    """The tensors of a module as arrays whose names begin so."""
+    return {f"{prefix}{name}": value.cpu().numpy().copy() for name, value in module.state_dict().items()}
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def with_weights(module: Module, state: ProbeState, prefix: str) -> Module:
+    """The module with the arrays that `weights_of` gave, in evaluation mode."""
+    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.under(prefix).items()})
+    return module.eval()
 
 
 def by_fold(rows: Float[Tensor, "fold row kept"], weight: Float[Tensor, "model kept out"]) -> Tensor:
@@ -247,8 +256,8 @@ class FittedColumn:
     """
 
     label: str
-    fitted: Mapping[str, np.ndarray]
-    parameters: Mapping[str, np.ndarray]
+    fitted: Arrays
+    parameters: Arrays
     scale: float
     location: float
 
@@ -267,7 +276,7 @@ class FittedNetwork(FittedProbe):
         return name_choices(self.names, tuple(one.label for one in self.columns))
 
     @torch.no_grad()
-    def score(self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Float64[np.ndarray, "picked column"]:
+    def score(self, bags: Bags, slides: Slides) -> Scores:
         """The scores of some slides from all their instances, one slide after the other: so none depends on others."""
         scores = np.empty((len(slides), len(self.columns)), dtype=np.float64)
         for place, one in enumerate(self.columns):
@@ -297,13 +306,13 @@ class FittedNetwork(FittedProbe):
 
 def load_network(network: Network, state: ProbeState) -> FittedNetwork:
     """The fitted probe that `state()` was asked of."""
-
-    def part(prefix: str) -> dict[str, np.ndarray]:
-        return {key.removeprefix(prefix): value for key, value in state.arrays.items() if key.startswith(prefix)}
-
     columns = [
         FittedColumn(
-            fact["chosen"], part(f"{number}/fitted/"), part(f"{number}/parameters/"), fact["scale"], fact["location"]
+            fact["chosen"],
+            state.under(f"{number}/fitted/"),
+            state.under(f"{number}/parameters/"),
+            fact["scale"],
+            fact["location"],
         )
         for number, fact in enumerate(state.facts["columns"])
     ]

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from parfocal.bags import Bag
-from parfocal.heads.settings import ProbeSettings
+from parfocal.heads.base import ProbeSettings, Slides
 from parfocal.stats.whitening import AffineMap, Whitening, fit_whitening
 
 # Rows that a map is fitted on, at least; and numbers in them, at most where that is more rows.
@@ -98,7 +98,7 @@ def fit_map(
     return AffineMap(None if whitening.mean is None else whitening.mean.astype(np.float32), matrix)
 
 
-def gather(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> tuple[Float32[np.ndarray, "row dim"], np.ndarray]:
+def gather(bag: Bag, slides: Slides) -> tuple[Float32[np.ndarray, "row dim"], np.ndarray]:
     """The instances of some slides and where those of each begin; no copy where it is all of them in order."""
     counts = np.diff(bag.start)[slides]
     if len(slides) == len(bag.slides) and np.array_equal(slides, np.arange(len(slides))):
@@ -108,7 +108,7 @@ def gather(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> tuple[Float32[np.n
     return bag.rows[joined(bag.start, slides)], bounds_of(counts)
 
 
-def joined(start: Int64[np.ndarray, " bound"], slides: Int64[np.ndarray, " picked"]) -> Int64[np.ndarray, " row"]:
+def joined(start: Int64[np.ndarray, " bound"], slides: Slides) -> Int64[np.ndarray, " row"]:
     """The numbers of all rows of some slides."""
     return np.concatenate([np.arange(start[slide], start[slide + 1]) for slide in slides])
 

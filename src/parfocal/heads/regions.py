@@ -3,7 +3,6 @@
 The regions of some slides of a bag of tiles in place, as batches that a region encoder takes.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from parfocal.bags import Bag
 from parfocal.geometry import format_mpp
-from parfocal.heads.contrast.moments import is_partly_read, region_numbers, slide_sums
+from parfocal.heads.base import Arrays, Bags, ProbeSettings, Slides
+from parfocal.heads.contrast.moments import PickedRegions, is_partly_read, slide_means
 from parfocal.heads.preparation import Preparation, bounds_of, fit_map
-from parfocal.heads.settings import ProbeSettings
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 from parfocal.region_encoder.batch import RegionBatch, number_ranges
 from parfocal.stats.whitening import AffineMap
@@ -73,9 +72,7 @@ class PlacedRegions:
         return np.arange(self.start[slide], self.start[slide + 1])
 
 
-def placed_regions(
-    bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], config: RegionEncoderConfig
-) -> PlacedRegions:
+def placed_regions(bags: Bags, slides: Slides, config: RegionEncoderConfig) -> PlacedRegions:
     """The regions of some slides, with the tiles of the encoder's magnifications.
 
     Raises:
@@ -106,7 +103,7 @@ def placed_regions(
     )
 
 
-def check_same_regions(bags: Sequence[Bag]) -> None:
+def check_same_regions(bags: Bags) -> None:
     """Return if the rows of all bags' regions stand for the same regions.
 
     Raises:
@@ -117,7 +114,7 @@ def check_same_regions(bags: Sequence[Bag]) -> None:
 
 
 def fit_mean_maps(
-    bags: Sequence[Bag], train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
+    bags: Bags, train: Int64[np.ndarray, " train"], preparation: Preparation, settings: ProbeSettings
 ) -> dict[str, np.ndarray]:
     """How each bag's slide means are prepared: centred on the training mean, whitened by the spread between slides."""
     arrays: dict[str, np.ndarray] = {}
@@ -127,9 +124,7 @@ def fit_mean_maps(
     return arrays
 
 
-def prepared_means(
-    bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
-) -> Float32[np.ndarray, "picked kept"]:
+def prepared_means(bags: Bags, slides: Slides, fitted: Arrays) -> Float32[np.ndarray, "picked kept"]:
     """The means of some slides, all bags side by side."""
     return np.concatenate(
         [AffineMap.load(f"mean {number}", fitted).apply(bag.mean[slides]) for number, bag in enumerate(bags)],
@@ -138,7 +133,7 @@ def prepared_means(
 
 
 def fit_region_maps(
-    bags: Sequence[Bag],
+    bags: Bags,
     train: Int64[np.ndarray, " train"],
     preparation: Preparation,
     settings: ProbeSettings,
@@ -157,49 +152,30 @@ def fit_region_maps(
     """
     arrays: dict[str, np.ndarray] = {}
     for number, bag in enumerate(bags):
-        numbers, of_slide = _present_numbers(bag, train)
-        centre = None if not by_slide or is_partly_read(bag, train) else _present_mean(bag, train)
-        arrays |= fit_map(bag.region_mean, numbers, of_slide, centre, preparation, settings).state(f"region {number}")
+        picked = PickedRegions.of(bag, train)
+        centre = None if not by_slide or is_partly_read(bag, train) else _means(bag, picked)
+        fitted = fit_map(bag.region_mean, picked.present, picked.of_slide, centre, preparation, settings)
+        arrays |= fitted.state(f"region {number}")
     return arrays
 
 
-def prepared_regions(
-    bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"], fitted: Mapping[str, np.ndarray]
-) -> list[Float32[np.ndarray, "region _kept"]]:
+def prepared_regions(bags: Bags, slides: Slides, fitted: Arrays) -> list[Float32[np.ndarray, "region _kept"]]:
     """All regions of some slides, one array for each bag; NaN where a bag has nothing of a region."""
     prepared = []
     for number, bag in enumerate(bags):
-        region_map = AffineMap.load(f"region {number}", fitted)
-        there, of_slide = _present_numbers(bag, slides)
-        numbers = region_numbers(bag, slides)
-        result = np.full((len(numbers), region_map.matrix.shape[1]), np.nan, dtype=np.float32)
-        result[bag.region_present[numbers]] = region_map.apply(
-            bag.region_mean[there], _present_mean(bag, slides), of_slide
-        )
+        region_map, picked = AffineMap.load(f"region {number}", fitted), PickedRegions.of(bag, slides)
+        result = np.full((len(picked.numbers), region_map.matrix.shape[1]), np.nan, dtype=np.float32)
+        rows = bag.region_mean[picked.present]
+        result[picked.there] = region_map.apply(rows, _means(bag, picked), picked.of_slide)
         prepared.append(result)
     return prepared
 
 
-def present_in_all(bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Bool[np.ndarray, " region"]:
+def present_in_all(bags: Bags, slides: Slides) -> Bool[np.ndarray, " region"]:
     """Which regions of some slides are present in every bag."""
-    present = [bag.region_present[region_numbers(bag, slides)] for bag in bags]
-    everywhere: Bool[np.ndarray, " region"] = np.logical_and.reduce(present)
-    return everywhere
+    return np.asarray(np.logical_and.reduce([PickedRegions.of(bag, slides).there for bag in bags]))
 
 
-def _present_numbers(
-    bag: Bag, slides: Int64[np.ndarray, " picked"]
-) -> tuple[Int64[np.ndarray, " row"], Int64[np.ndarray, " row"]]:
-    """The numbers of the present regions of some slides, and the place of each one's slide."""
-    numbers = region_numbers(bag, slides)
-    of_slide = np.repeat(np.arange(len(slides)), np.diff(bag.region_start)[slides])
-    there = bag.region_present[numbers]
-    return numbers[there], of_slide[there]
-
-
-def _present_mean(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> Float32[np.ndarray, "picked dim"]:
+def _means(bag: Bag, picked: PickedRegions) -> Float32[np.ndarray, "picked dim"]:
     """The mean over the present regions of each slide; 0 for a slide without any."""
-    numbers, of_slide = _present_numbers(bag, slides)
-    counts = np.bincount(of_slide, minlength=len(slides))
-    mean = slide_sums(bag.region_mean[numbers], counts) / np.maximum(counts, 1)[:, None]
-    return mean.astype(np.float32)
+    return slide_means(bag.region_mean[picked.present], picked.of_slide, len(picked.counts)).astype(np.float32)

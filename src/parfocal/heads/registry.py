@@ -4,16 +4,14 @@ One of ours is a file of this folder with a `RegisteredHead` in it. Another pack
 group `parfocal.heads`; `parfocal.testing.HeadContract` says what it must do.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
-from parfocal.bags import Bag
 from parfocal.errors import MismatchError, PluginError
-from parfocal.heads.base import Fit, FittedProbe, ProbeState
+from parfocal.heads.base import Arrays, Bags, Fit, FittedProbe, ProbeState, Scores, Slides
 from parfocal.plugins import Origin, Plugin, Registry
 
 
@@ -73,7 +71,7 @@ class _Fitted:
     origin: Origin
     fit: Fit
 
-    def __call__(self, bags: Sequence[Bag], outcome: Any, folds: Sequence[Any], settings: Any) -> list[FittedProbe]:
+    def __call__(self, bags: Bags, outcome: Any, folds: Sequence[Any], settings: Any) -> list[FittedProbe]:
         with self.origin.blamed():
             probes = self.fit(bags, outcome, folds, settings)
             if len(probes) != len(folds):
@@ -106,7 +104,7 @@ class _AddedProbe(FittedProbe):
         with self.origin.blamed():
             return str(self.probe.chosen)
 
-    def score(self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Float64[np.ndarray, "picked column"]:
+    def score(self, bags: Bags, slides: Slides) -> Scores:
         """The probe's scores, if they are a number for each slide and column."""
         with self.origin.blamed():
             scores = np.asarray(self.probe.score(bags, slides), dtype=np.float64)
@@ -118,5 +116,5 @@ class _AddedProbe(FittedProbe):
         """What the probe says, under the name that it is registered by."""
         with self.origin.blamed():
             state = self.probe.state()
-            arrays: Mapping[str, np.ndarray] = {name: np.asarray(array) for name, array in state.arrays.items()}
+            arrays: Arrays = {name: np.asarray(array) for name, array in state.arrays.items()}
         return replace(state, arrays=arrays)

@@ -1,53 +1,15 @@
-"""One regression for every family of column: logistic, linear, or of hazards; many small problems at once.
+"""One regression for every family of column, logistic, linear or of hazards, and how its held-out scores are judged.
 
 Cross-validation inside every training fold needs thousands of fits of a few dozen cases; one by one they would take
-longer than everything else. Here a stack of problems shares each step.
+longer than everything else. Here many small problems are fitted at once.
 """
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 
-from parfocal.cohort import Column
-from parfocal.heads.cox import fit_cox
-from parfocal.heads.newton import minimise
+from parfocal.cohort import Column, Fold
+from parfocal.heads.newton import fit_cox, fit_logistic, partial_likelihood
 from parfocal.stats.regression import Ridge
-
-_TOLERANCE = 1e-7
-
-
-def fit_logistic(
-    features: Float[np.ndarray, "stack case dim"],
-    label: Float64[np.ndarray, " case"],
-    weight: Float64[np.ndarray, "problem case"],
-    penalty: Float64[np.ndarray, " problem"],
-) -> Float64[np.ndarray, "problem bound"]:
-    """The coefficients of each problem, the intercept last.
-
-    Minimised is the weighted mean of the log loss + penalty / 2 * |coefficients|^2; the intercept is not penalised.
-
-    Args:
-        features: one matrix for all problems (a stack of one), or one for each.
-        label: 0 or 1, in all problems the same.
-        weight: of each case in each problem; 0 leaves it out.
-        penalty: above 0.
-    """
-    x = np.concatenate([features, np.ones((*features.shape[:2], 1))], axis=2).astype(np.float64)
-    share = weight / weight.sum(axis=1, keepdims=True)  # (problem, case)
-    ridge = np.repeat(penalty[:, None], x.shape[2], axis=1)
-    # A trace of penalty keeps the intercept finite where a problem holds one class.
-    ridge[:, -1] = 1e-6
-
-    def loss_of(logit: np.ndarray) -> np.ndarray:
-        loss: np.ndarray = (share * (np.logaddexp(0, logit) - logit * label)).sum(axis=1)
-        return loss
-
-    def derivatives_of(logit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        probability = 0.5 * (1 + np.tanh(0.5 * logit))
-        gradient = np.matmul((share * (probability - label))[:, None], x)[:, 0]
-        curvature = share * np.maximum(probability * (1 - probability), 1e-10)
-        return gradient, np.matmul((x * curvature[:, :, None]).transpose(0, 2, 1), x)
-
-    return minimise(x, ridge, loss_of, derivatives_of, tolerance=_TOLERANCE)
 
 
 def fit_column(
@@ -135,3 +97,53 @@ def row_space(
     _, scale, rows = np.linalg.svd(train.astype(np.float64), full_matrices=False)
     basis = rows[scale > 1e-10 * max(scale[0], 1e-300)].T
     return train @ basis, basis
+
+
+def inner_weights(fold: Fold) -> Float64[np.ndarray, "problem train"]:
+    """Which training slides each fit uses: one row without each inner fold, and a last row with all."""
+    inner = np.arange(int(fold.inner.max()) + 1)
+    without = (fold.inner[None] != inner[:, None]).astype(np.float64)
+    return np.concatenate([without, np.ones((1, len(fold.train)))])
+
+
+def column_weight(column: Column, *, balanced: bool) -> Float64[np.ndarray, " slide"]:
+    """What each slide counts for, one on average; balanced: both classes of a logistic column weigh the same."""
+    weight = np.ones(len(column.value))
+    if balanced and column.family == "logistic":
+        for value in (0.0, 1.0):
+            own = column.value == value
+            weight[own] = 0.5 * len(own) / max(int(own.sum()), 1)
+    return weight
+
+
+def held_out_loss(
+    score: Float64[np.ndarray, "candidate slide"],
+    column: Column,
+    inner: Int64[np.ndarray, " slide"],
+    *,
+    balanced: bool,
+) -> Float64[np.ndarray, " candidate"]:
+    """The mean loss of scores that come from models which had not seen their slide.
+
+    Log loss; the squared error over the variance of the value; or the negative partial log-likelihood for each event,
+    whose risk sets lie within one inner fold, because two models' log risks have no common zero.
+
+    Args:
+        score: of each candidate for every slide.
+        column: what was to be predicted, of the same slides.
+        inner: the inner fold that each slide was held out in.
+        balanced: as in `column_weight`.
+    """
+    loss: Float64[np.ndarray, " candidate"]
+    if column.family == "logistic":
+        weight = column_weight(column, balanced=balanced)
+        loss = (np.logaddexp(0, score) - score * column.value) @ weight / weight.sum()
+    elif column.family == "linear":
+        loss = ((score - column.value) ** 2).mean(axis=1) / max(float(column.value.var()), 1e-300)
+    else:
+        loss = np.zeros(len(score))
+        for part in np.unique(inner):
+            own = np.flatnonzero(inner == part)
+            loss -= partial_likelihood(score[:, own], column.of(own), np.ones((1, len(own))))
+        loss /= max(int(column.event.sum()), 1)
+    return loss

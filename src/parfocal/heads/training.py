@@ -12,15 +12,15 @@ scores new slides is a network of the same steps that saw the whole training fol
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from parfocal.bags import Bag
 from parfocal.cohort import Fold, Outcome
-from parfocal.heads.base import FittedProbe
+from parfocal.heads.base import Arrays, Bags, FittedProbe, ProbeSettings
 from parfocal.heads.network import (
     Draw,
     FittedColumn,
@@ -29,10 +29,11 @@ from parfocal.heads.network import (
     Schedule,
     StepSearch,
     draw_instances,
+    load_network,
     shares_of,
 )
 from parfocal.heads.preparation import preparations
-from parfocal.heads.settings import ProbeSettings
+from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.targets import Targets, targets_of
 
 _MORE_TO_JUDGE = 4  # times the instances of a step: few of many regions make a noisy choice, and it costs little
@@ -41,7 +42,7 @@ _BYTES_PER_INSTANCE = 1024  # what a step keeps of one drawn instance in one mod
 
 
 def fit_network(
-    network: Network, bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
+    network: Network, bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
 ) -> list[FittedProbe]:
     """Train one kind of network on every fold.
 
@@ -57,9 +58,13 @@ def fit_network(
     return fits
 
 
-def _bytes_per_fold(
-    network: Network, bags: Sequence[Bag], outcome: Outcome, fold: Fold, settings: ProbeSettings
-) -> int:
+def network_head(network: Network, label: str, pools: Literal["means", "tiles", "regions"]) -> RegisteredHead:
+    """The head of one kind of network, under the network's name."""
+    load, fit = partial(load_network, network), partial(fit_network, network)
+    return RegisteredHead(network.name, label, pools, load, fit, takes_several=True, is_random=True)
+
+
+def _bytes_per_fold(network: Network, bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSettings) -> int:
     total = 0
     for preparation in preparations(settings.components)[:: len(settings.components)]:
         fitted = network.fit_preparation(bags, fold.train, preparation, settings)
@@ -71,7 +76,7 @@ def _bytes_per_fold(
 
 
 def _fit_folds(
-    network: Network, bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
+    network: Network, bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
 ) -> list[FittedProbe]:
     device = torch.device(settings.device)
     # A slide that no fold learns from is not looked at.
@@ -134,7 +139,7 @@ def _roles(
 
 
 def _stacked(
-    network: Network, bags: Sequence[Bag], slides: np.ndarray, fitted: Sequence[Mapping[str, np.ndarray]]
+    network: Network, bags: Bags, slides: np.ndarray, fitted: Sequence[Arrays]
 ) -> tuple[list[Float[Tensor, "fold _row _kept"]], list[Int64[np.ndarray, " bound"]]]:
     """The tables of all slides as each fold prepares them."""
     of_folds = [network.tables(bags, slides, one) for one in fitted]
@@ -157,7 +162,7 @@ def _draws(
 
 def _starts(
     network: Network,
-    fitted: Sequence[Mapping[str, np.ndarray]],
+    fitted: Sequence[Arrays],
     rows: Sequence[Float[Tensor, "fold _row _kept"]],
     folds: Sequence[Fold],
     settings: ProbeSettings,

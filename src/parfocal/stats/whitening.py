@@ -59,6 +59,14 @@ class AffineMap:
         """Coefficients of the rows as they are that give what `coefficient` gives of the prepared ones."""
         return np.asarray(self.matrix @ coefficient if self.matrix.ndim == 2 else self.matrix * coefficient)
 
+    @staticmethod
+    def standardising(rows: Float[np.ndarray, "row dim"]) -> "AffineMap":
+        """Each column about its mean, over its standard deviation; one that never changes becomes 0."""
+        scale = rows.std(axis=0, dtype=np.float64)
+        varies = varying(scale)
+        matrix = np.where(varies, 1 / np.where(varies, scale, 1.0), 0.0)
+        return AffineMap(rows.mean(axis=0, dtype=np.float64), matrix)
+
     def single(self) -> "AffineMap":
         """The same in float32."""
         offset = None if self.offset is None else self.offset.astype(np.float32)

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.cohort import Column, Fold
-from parfocal.heads.choosing import column_weight, inner_weights
+from parfocal.heads.base import ProbeSettings
 from parfocal.heads.contrast.directions import RANKS, Contrasts, find_contrasts, rank_name
 from parfocal.heads.contrast.moments import Pair
 from parfocal.heads.contrast.refinement import Squash, fit_squash, sharpen
 from parfocal.heads.preparation import Preparation, preparations
-from parfocal.heads.settings import ProbeSettings
+from parfocal.heads.regression import column_weight, inner_weights
 
 _POWERS = {"": 0.0, ", times root of regions": 0.5, ", sum over regions": 1.0}
 """Of a slide's number of regions, that its mean over regions is multiplied with, and how a report names it.

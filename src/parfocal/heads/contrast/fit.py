@@ -26,29 +26,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 
-from parfocal.bags import Bag
 from parfocal.cohort import Column, Fold, Outcome
 from parfocal.errors import ConfigError
-from parfocal.heads.base import FittedProbe, ProbeState
-from parfocal.heads.choosing import column_weight, held_out_loss, name_choices
+from parfocal.heads.base import Bags, FittedProbe, ProbeSettings, ProbeState, Scores, Slides, name_choices
 from parfocal.heads.contrast.candidates import Candidate, linear_candidates, refined
 from parfocal.heads.contrast.moments import (
     Pair,
+    PickedRegions,
     centred_regions,
     fit_region_map,
     is_partly_read,
     pair_up,
-    region_numbers,
     slide_sums,
 )
 from parfocal.heads.contrast.terms import PairTerm, make_term, project
 from parfocal.heads.linear import FittedMean, fit_mean_fold
 from parfocal.heads.regions import check_same_regions
 from parfocal.heads.registry import RegisteredHead
-from parfocal.heads.regression import fit_nonnegative, predict_column
-from parfocal.heads.settings import ProbeSettings
+from parfocal.heads.regression import column_weight, fit_nonnegative, held_out_loss, predict_column
 
 _STACK_PENALTY = 1e-2
 _SLIDES_AT_A_TIME = 256
@@ -80,7 +77,7 @@ class FittedContrast(FittedProbe):
         """Preparation and rank."""
         return self.choice
 
-    def score(self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]) -> Float64[np.ndarray, "picked column"]:
+    def score(self, bags: Bags, slides: Slides) -> Scores:
         """The score of each column for some slides."""
         total = self.means.score(bags, slides) * self.means_weight + self.intercept
         for begin in range(0, len(slides), _SLIDES_AT_A_TIME):
@@ -88,14 +85,12 @@ class FittedContrast(FittedProbe):
             total[begin : begin + len(part)] += self._pairing(bags, part)
         return np.asarray(total)
 
-    def _pairing(
-        self, bags: Sequence[Bag], slides: Int64[np.ndarray, " picked"]
-    ) -> Float64[np.ndarray, "picked column"]:
+    def _pairing(self, bags: Bags, slides: Slides) -> Scores:
         total = np.zeros((len(slides), len(self.intercept)))
         counts = np.diff(bags[0].region_start)[slides]
         for term in self.terms:
-            a, a_there = project(bags[term.first], self.offset[term.first], term.u, slides, term.lifts.first)
-            b, b_there = project(bags[term.second], self.offset[term.second], term.v, slides, term.lifts.second)
+            a, a_there = project(bags[term.first], self.offset[term.first], term.u, slides, term.lift_u)
+            b, b_there = project(bags[term.second], self.offset[term.second], term.v, slides, term.lift_v)
             of_region = np.where(a_there & b_there, term.score(a, b), 0.0)
             divisor = np.maximum(counts, 1) ** (1 - term.power)
             total[:, term.column] += slide_sums(of_region[:, None], counts)[:, 0] / divisor
@@ -118,21 +113,18 @@ class FittedContrast(FittedProbe):
     def load(state: ProbeState) -> "FittedContrast":
         """What `state` came from."""
         arrays = state.arrays
-        means = {name.removeprefix("means."): one for name, one in arrays.items() if name.startswith("means.")}
         terms = [PairTerm.load(one, number, arrays) for number, one in enumerate(state.facts["terms"])]
         return FittedContrast(
             tuple(arrays.get(f"offset.{number}") for number in range(int(state.facts["bags"]))),
             tuple(terms),
-            FittedMean.load(ProbeState("mean", state.facts["means"], means)),
+            FittedMean.load(ProbeState("mean", state.facts["means"], state.under("means."))),
             arrays["means_weight"],
             arrays["intercept"],
             str(state.facts["chosen"]),
         )
 
 
-def fit_contrast(
-    bags: Sequence[Bag], outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
-) -> list[FittedProbe]:
+def fit_contrast(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings) -> list[FittedProbe]:
     """Fit the contrasts of all pairs of bags, stacked with the slide means, on each fold's training slides.
 
     Offered inside the training fold, to each column of the outcome: each preparation of the region means x four ranks
@@ -167,7 +159,7 @@ def fit_contrast(
 
 
 def _refuse_nothing_to_pair(
-    bags: Sequence[Bag], regions: Sequence[tuple[Float32[np.ndarray, "region _dim"], bool]], fold: Fold
+    bags: Bags, regions: Sequence[tuple[Float32[np.ndarray, "region _dim"], bool]], fold: Fold
 ) -> None:
     """Raise where the regions of every training slide are the same, or one, so that centring leaves nothing of them."""
     if (np.diff(bags[0].region_start)[fold.train] < 2).all():
@@ -176,8 +168,7 @@ def _refuse_nothing_to_pair(
             "larger slides, or leave contrast out."
         )
     for bag, (rows, by_slide) in zip(bags, regions, strict=True):
-        numbers = region_numbers(bag, fold.train)
-        there = numbers[bag.region_present[numbers]]
+        there = PickedRegions.of(bag, fold.train).present
         # In squares, the rounding of means of many tiles in single precision is a trillionth.
         if by_slide and np.square(rows[there]).mean() <= 1e-11 * np.square(bag.region_mean[there]).mean():
             raise ConfigError(
@@ -187,7 +178,7 @@ def _refuse_nothing_to_pair(
 
 
 def _fit_fold(
-    bags: Sequence[Bag],
+    bags: Bags,
     regions: Sequence[tuple[Float32[np.ndarray, "region _dim"], bool]],
     outcome: Outcome,
     fold: Fold,

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from parfocal.bags import Bag
 from parfocal.cohort import Fold
+from parfocal.heads.base import Bags, ProbeSettings, Slides
 from parfocal.heads.contrast.refinement import Along
-from parfocal.heads.preparation import Preparation
-from parfocal.heads.settings import ProbeSettings
+from parfocal.heads.preparation import Preparation, bounds_of
 from parfocal.stats.whitening import Whitening, fit_whitening
 
 _FEWEST_READ = 0.99
@@ -91,16 +91,52 @@ def centred_regions(bag: Bag, *, by_slide: bool) -> Float32[np.ndarray, "region 
     return rows
 
 
-def region_numbers(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> Int64[np.ndarray, " region"]:
-    """The numbers of all regions of some slides, one slide after the other."""
-    begin, end = bag.region_start[slides], bag.region_start[slides + 1]
-    return np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)], dtype=np.int64)
+@dataclass(frozen=True, eq=False)
+class PickedRegions:
+    """The regions of some slides of a bag, one slide after the other.
+
+    Attributes:
+        counts: regions of each slide, present or not.
+        numbers: of all of them in the bag.
+        there: which are present.
+        of_slide: the place of each present one's slide.
+    """
+
+    counts: Int64[np.ndarray, " picked"]
+    numbers: Int64[np.ndarray, " region"]
+    there: Bool[np.ndarray, " region"]
+    of_slide: Int64[np.ndarray, " present"]
+
+    @staticmethod
+    def of(bag: Bag, slides: Slides) -> "PickedRegions":
+        """Those of some slides, by their numbers."""
+        begin, end = bag.region_start[slides], bag.region_start[slides + 1]
+        numbers = np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)], dtype=np.int64)
+        there = bag.region_present[numbers]
+        return PickedRegions(end - begin, numbers, there, np.repeat(np.arange(len(slides)), end - begin)[there])
+
+    @property
+    def present(self) -> Int64[np.ndarray, " present"]:
+        """The numbers of the present ones."""
+        return np.asarray(self.numbers[self.there])
+
+    def about_slide(self, rows: Float[np.ndarray, "present dim"]) -> Float64[np.ndarray, "present dim"]:
+        """Rows of the present ones about the mean of their slide's."""
+        return np.asarray(rows - slide_means(rows, self.of_slide, len(self.counts))[self.of_slide])
 
 
-def is_partly_read(bag: Bag, slides: Int64[np.ndarray, " picked"]) -> bool:
+def is_partly_read(bag: Bag, slides: Slides) -> bool:
     """Whether more than one region in a hundred of these slides has no instance."""
-    present = bag.region_present[region_numbers(bag, slides)]
-    return bool(len(present)) and bool(present.mean() < _FEWEST_READ)
+    there = PickedRegions.of(bag, slides).there
+    return bool(len(there)) and bool(there.mean() < _FEWEST_READ)
+
+
+def slide_means(
+    rows: Float[np.ndarray, "region dim"], of_slide: Int64[np.ndarray, " region"], n_slides: int
+) -> Float64[np.ndarray, "slide dim"]:
+    """The mean of each slide's rows, which lie one slide after the other; 0 for a slide without any."""
+    counts = np.bincount(of_slide, minlength=n_slides)
+    return np.asarray(slide_sums(rows, counts) / np.maximum(counts, 1)[:, None])
 
 
 def slide_sums(
@@ -149,14 +185,10 @@ def fit_region_map(
         settings: how many components are kept.
         by_slide: whether the rows are centred on their slide's mean.
     """
-    numbers = region_numbers(bag, fold.train)
-    counts = np.diff(bag.region_start)[fold.train]
-    of_slide = np.repeat(np.arange(len(fold.train)), counts)
-    there = bag.region_present[numbers]
-    weight = 1 / np.bincount(of_slide[there], minlength=len(fold.train))[of_slide[there]]
+    picked = PickedRegions.of(bag, fold.train)
     return fit_whitening(
-        rows[numbers[there]],
-        weight,
+        rows[picked.present],
+        1 / np.bincount(picked.of_slide)[picked.of_slide],
         widest=max(settings.widest, *settings.components),
         centred=by_slide,
         seed=settings.seed,
@@ -169,7 +201,7 @@ def pairs_of(n_bags: int) -> list[tuple[int, int]]:
 
 
 def pair_up(
-    bags: Sequence[Bag],
+    bags: Bags,
     regions: Sequence[Float32[np.ndarray, "region _dim"]],
     maps: Sequence[Whitening],
     fold: Fold,
@@ -185,23 +217,20 @@ def pair_up(
         fold: its training slides are used.
         lifted: of how many leading components the products are added; 0 gives all components alone.
     """
-    numbers = region_numbers(bags[0], fold.train)
-    n_regions = np.diff(bags[0].region_start)[fold.train]
-    there = [bag.region_present[numbers] for bag in bags]
+    picked = [PickedRegions.of(bag, fold.train) for bag in bags]
+    n_regions = picked[0].counts
     whitened = []
-    for present, rows, one in zip(there, regions, maps, strict=True):
-        prepared = np.full((len(numbers), one.basis.shape[1]), np.nan, dtype=np.float32)
-        prepared[present] = one.whitened().single().apply(rows[numbers[present]])
+    for some, rows, one in zip(picked, regions, maps, strict=True):
+        prepared = np.full((len(some.numbers), one.basis.shape[1]), np.nan, dtype=np.float32)
+        prepared[some.there] = one.whitened().single().apply(rows[some.present])
         if lifted:
-            by_slide = one.mean is None
-            prepared = lift(prepared[:, :lifted], present, n_regions, by_slide=by_slide)
+            prepared = lift(prepared[:, :lifted], some.there, n_regions, by_slide=one.mean is None)
         whitened.append(prepared)
     of_slide = np.repeat(np.arange(len(fold.train)), n_regions)
-    ends = np.cumsum(n_regions)
-    bounds = [(int(a), int(b)) for a, b in zip(ends - n_regions, ends, strict=True)]
+    bounds = list(pairwise(bounds_of(n_regions).tolist()))
     result = []
     for a, b in pairs_of(len(bags)):
-        both = there[a] & there[b]
+        both = picked[a].there & picked[b].there
         moments = cross_moments(whitened[a], whitened[b], both, bounds)
         sides = (whitened[a], whitened[b]) if both.all() else (whitened[a][both], whitened[b][both])
         spread = tuple(
@@ -237,8 +266,7 @@ def lift(
     products = (rows[present][:, one] * rows[present][:, other] - (one == other)) * unit
     if by_slide:
         of_slide = np.repeat(np.arange(len(counts)), counts)[present]
-        own = np.bincount(of_slide, minlength=len(counts))
-        products -= (slide_sums(products, own) / np.maximum(own, 1)[:, None])[of_slide].astype(rows.dtype)
+        products -= slide_means(products, of_slide, len(counts))[of_slide].astype(rows.dtype)
     lifted = np.full((len(rows), width + len(one)), np.nan, dtype=rows.dtype)
     lifted[present] = np.concatenate([rows[present], products], axis=1)
     return lifted

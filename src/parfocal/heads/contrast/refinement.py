@@ -21,7 +21,8 @@ from jaxtyping import Float32, Float64, Int64
 from scipy.optimize import minimize
 
 from parfocal.cohort import Column
-from parfocal.heads.cox import partial_likelihood, partial_slope
+from parfocal.heads.base import Slides
+from parfocal.heads.newton import partial_likelihood, partial_slope
 
 _ITERATIONS = 20
 _MOST_ROWS = 512
@@ -88,7 +89,7 @@ class Along:
         """The sum over each slide's regions by the divisor; 0 for a slide without any."""
         return np.asarray(np.bincount(self.of_slide, values, minlength=len(self.divisor)) / self.divisor)
 
-    def of(self, slides: Int64[np.ndarray, " picked"]) -> "Along":
+    def of(self, slides: Slides) -> "Along":
         """Those of some slides, by their numbers, which must rise."""
         place = np.full(len(self.divisor), -1)
         place[slides] = np.arange(len(slides))

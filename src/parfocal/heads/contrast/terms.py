@@ -2,28 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64
 
 from parfocal.bags import Bag
+from parfocal.heads.base import Arrays, Slides
 from parfocal.heads.contrast.candidates import Part
-from parfocal.heads.contrast.moments import Pair, lift, region_numbers, slide_sums
+from parfocal.heads.contrast.moments import Pair, PickedRegions, lift
 from parfocal.stats.whitening import Whitening
 
-
-class Lifts(NamedTuple):
-    """Of each side the components, in the columns of the embeddings, that a term sees with their products.
-
-    None where it sees the embeddings themselves; see `lift`.
-    """
-
-    first: Float64[np.ndarray, "_dim component"] | None
-    second: Float64[np.ndarray, "_dim component"] | None
-
-
-_NO_LIFTS = Lifts(None, None)
+_DIRECTIONS = ("u", "v", "lift_u", "lift_v")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +29,9 @@ class PairTerm:
         shift: p2 and p3 of weight * tanh(u . x_first + p2) * tanh(v . x_second + p3); None where there is no tanh.
         weight: of the squashed product.
         power: p.
-        lifts: what `u` and `v` see in place of the embeddings.
+        lift_u: components, in the columns of the first bag's embeddings, that `u` sees with their products; None where
+            it sees the embeddings themselves (see `lift`).
+        lift_v: likewise for `v`.
     """
 
     column: int
@@ -50,7 +42,8 @@ class PairTerm:
     shift: tuple[float, float] | None = None
     weight: float = 1.0
     power: float = 0.0
-    lifts: Lifts = _NO_LIFTS
+    lift_u: Float64[np.ndarray, "_dim component"] | None = None
+    lift_v: Float64[np.ndarray, "_dim component"] | None = None
 
     def score(
         self, first: Float64[np.ndarray, "region rank"], second: Float64[np.ndarray, "region rank"]
@@ -62,36 +55,20 @@ class PairTerm:
 
     def facts(self) -> Mapping[str, Any]:
         """All but the directions, as JSON can hold it."""
-        shift = None if self.shift is None else list(self.shift)
-        return {
-            "column": self.column,
-            "first": self.first,
-            "second": self.second,
-            "shift": shift,
-            "weight": self.weight,
-            "power": self.power,
-        }
+        facts = {name: value for name, value in vars(self).items() if name not in _DIRECTIONS}
+        return {**facts, "shift": None if self.shift is None else list(self.shift)}
 
-    def arrays(self, number: int) -> Mapping[str, np.ndarray]:
+    def arrays(self, number: int) -> Arrays:
         """The directions, under names that end with the term's number."""
-        named = {"u": self.u, "v": self.v, "lift_u": self.lifts.first, "lift_v": self.lifts.second}
-        return {f"{name}.{number}": one for name, one in named.items() if one is not None}
+        named = {f"{name}.{number}": getattr(self, name) for name in _DIRECTIONS}
+        return {name: one for name, one in named.items() if one is not None}
 
     @staticmethod
-    def load(facts: Mapping[str, Any], number: int, arrays: Mapping[str, np.ndarray]) -> "PairTerm":
+    def load(facts: Mapping[str, Any], number: int, arrays: Arrays) -> "PairTerm":
         """What `facts` and `arrays` came from; the first heads knew neither powers nor lifts."""
-        shift = None if facts["shift"] is None else (float(facts["shift"][0]), float(facts["shift"][1]))
-        return PairTerm(
-            int(facts["column"]),
-            int(facts["first"]),
-            int(facts["second"]),
-            arrays[f"u.{number}"],
-            arrays[f"v.{number}"],
-            shift,
-            float(facts["weight"]),
-            float(facts.get("power", 0.0)),
-            Lifts(arrays.get(f"lift_u.{number}"), arrays.get(f"lift_v.{number}")),
-        )
+        directions = {name: arrays.get(f"{name}.{number}") for name in _DIRECTIONS}
+        shift = None if facts["shift"] is None else tuple(facts["shift"])
+        return PairTerm(**{**facts, **directions, "shift": shift})
 
 
 def make_term(column: int, pair: Pair, part: Part, power: float, times: float, maps: Sequence[Whitening]) -> PairTerm:
@@ -106,23 +83,23 @@ def make_term(column: int, pair: Pair, part: Part, power: float, times: float, m
         maps: of every bag.
     """
     first, second = maps[pair.first].whitened().matrix, maps[pair.second].whitened().matrix
-    u, v, lifts = part.u, part.v, _NO_LIFTS
+    u, v, lift_u, lift_v = part.u, part.v, None, None
     if pair.lifted:
-        lifts = Lifts(first[:, : pair.lifted], second[:, : pair.lifted])
+        lift_u, lift_v = first[:, : pair.lifted], second[:, : pair.lifted]
     else:
         u, v = first[:, : len(u)] @ u, second[:, : len(v)] @ v
     if part.squash is None:
         root, shift, weight = (np.sqrt(times), np.sqrt(times)), None, 1.0
     else:
         root, shift, weight = part.squash.steepness, part.squash.shift, part.squash.weight * times
-    return PairTerm(column, pair.first, pair.second, u * root[0], v * root[1], shift, weight, power, lifts)
+    return PairTerm(column, pair.first, pair.second, u * root[0], v * root[1], shift, weight, power, lift_u, lift_v)
 
 
 def project(
     bag: Bag,
     offset: Float64[np.ndarray, " _dim"] | None,
     onto: Float64[np.ndarray, "_wide rank"],
-    slides: Int64[np.ndarray, " picked"],
+    slides: Slides,
     lifted: Float64[np.ndarray, "_dim component"] | None = None,
 ) -> tuple[Float64[np.ndarray, "region rank"], Bool[np.ndarray, " region"]]:
     """The centred regions of some slides along a few directions, and which are there; the others are 0.
@@ -134,20 +111,12 @@ def project(
         slides: numbers.
         lifted: components in the columns of the embeddings.
     """
+    picked = PickedRegions.of(bag, slides)
     if lifted is not None:
         components, there = project(bag, offset, lifted, slides)
-        rows = lift(components, there, np.diff(bag.region_start)[slides], by_slide=offset is None)
+        rows = lift(components, there, picked.counts, by_slide=offset is None)
         return np.where(there[:, None], rows, 0.0) @ onto, there
-    numbers = region_numbers(bag, slides)
-    there = bag.region_present[numbers]
-    along = bag.region_mean[numbers[there]].astype(np.float64) @ onto
-    if offset is not None:
-        along -= offset @ onto
-    else:
-        counts = np.diff(bag.region_start)[slides]
-        of_slide = np.repeat(np.arange(len(slides)), counts)[there]
-        present = np.bincount(of_slide, minlength=len(slides))
-        along -= (slide_sums(along, present) / np.maximum(present, 1)[:, None])[of_slide]
-    projected = np.zeros((len(numbers), onto.shape[1]))
-    projected[there] = along
-    return projected, there
+    along = bag.region_mean[picked.present].astype(np.float64) @ onto
+    projected = np.zeros((len(picked.numbers), onto.shape[1]))
+    projected[picked.there] = picked.about_slide(along) if offset is None else along - offset @ onto
+    return projected, picked.there
