@@ -10,7 +10,7 @@ scores new slides is a network of the same steps that saw the whole training fol
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -91,9 +91,8 @@ def _fit_folds(
         fitted = [network.fit_preparation(bags, fold.train, preparation, settings) for fold in folds]
         rows, starts = _stacked(network, bags, slides, fitted)
         checking, draws = _draws(starts, slides, len(outcome), settings)
-        models = _Models.begin(
-            network, _starts(network, fitted, rows, folds, settings, targets, device), rows, targets, schedule
-        )
+        start = _starts(network, fitted, rows, folds, settings, targets)
+        models = _Models.begin(network, start, rows, targets, schedule)
         search = StepSearch(best.shape, schedule.steps, settings.growth)
         for stage in search.open_stages():
             models = models.of_folds(np.asarray(search.wants_more.any(axis=0)))
@@ -167,19 +166,12 @@ def _starts(
     folds: Sequence[Fold],
     settings: ProbeSettings,
     targets: Targets,
-    device: torch.device,
 ) -> dict[str, Tensor]:
     """Random parameters; those of a fold depend on the seed, its repeat and its number alone."""
-    of_folds = [
-        network.start(
-            one,
-            [table.shape[2] for table in rows],
-            settings,
-            np.random.default_rng([settings.seed, 5, fold.repeat, fold.number]),
-        )
-        for one, fold in zip(fitted, folds, strict=True)
-    ]
-    times = len(targets.learns) // len(folds)
+    widths = [table.shape[2] for table in rows]
+    streams = [np.random.default_rng([settings.seed, 5, fold.repeat, fold.number]) for fold in folds]
+    of_folds = [network.start(one, widths, settings, rng) for one, rng in zip(fitted, streams, strict=True)]
+    times, device = len(targets.learns) // len(folds), targets.value.device
     return {
         key: torch.from_numpy(np.stack([one[key] for one in of_folds])).to(device).repeat(times, *[1] * array.ndim)
         for key, array in of_folds[0].items()
@@ -204,18 +196,16 @@ class _Models:
     targets: Targets
     folds: Int64[np.ndarray, " kept"]
     n_folds: int
-    done: int = field(default=0)
+    done: int = 0
 
     @staticmethod
     def begin(
         network: Network, start: Mapping[str, Tensor], rows: Sequence[Tensor], targets: Targets, schedule: Schedule
     ) -> "_Models":
         """All folds, nothing trained yet."""
-        n_folds = targets.scale.shape[1]
-        device = targets.value.device
-        on_device = [one.to(device) for one in rows]
-        optimiser = _optimiser(start, schedule)
-        return _Models(network, start, optimiser, schedule, on_device, targets, np.arange(n_folds), n_folds)
+        n_folds, device = targets.scale.shape[1], targets.value.device
+        on_device, every = [one.to(device) for one in rows], np.arange(n_folds)
+        return _Models(network, start, _optimiser(start, schedule), schedule, on_device, targets, every, n_folds)
 
     def of_folds(self, wanted: Bool[np.ndarray, " fold"]) -> "_Models":
         """Those of some folds alone, as far as they are trained; the others cost no time any more."""
@@ -232,17 +222,13 @@ class _Models:
                 key: value[place].clone() if value.shape == old.shape else value.clone()
                 for key, value in self.optimiser.state[old].items()
             }
-        rows = [one[torch.from_numpy(kept).to(one.device)] for one in self.rows]
-        return _Models(
-            self.network,
-            parameters,
-            optimiser,
-            self.schedule,
-            rows,
-            self.targets.of_folds(kept),
-            self.folds[kept],
-            self.n_folds,
-            self.done,
+        return replace(
+            self,
+            parameters=parameters,
+            optimiser=optimiser,
+            rows=[one[torch.from_numpy(kept).to(one.device)] for one in self.rows],
+            targets=self.targets.of_folds(kept),
+            folds=self.folds[kept],
         )
 
     def train(self, draws: Iterator[Draw], *, until: int) -> Iterator[int]:

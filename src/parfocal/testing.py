@@ -1,0 +1,307 @@
+"""What everything that can be added must do, as tests: subclass a contract and say how to make the thing.
+
+    from parfocal.testing import TileEncoderContract
+
+    class TestGabor(TileEncoderContract):
+        def make(self):
+            return Gabor()
+
+pytest finds the tests in the class. parfocal's own pass the same.
+"""
+
+import json
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from parfocal.bags import Bag
+from parfocal.cohort import Cohort, Fold, Outcome, make_splits
+from parfocal.encoders import TileEncoder, symmetries_of_square
+from parfocal.errors import EncoderError, ParfocalError
+from parfocal.heads import FittedProbe, ProbeSettings, ProbeState
+from parfocal.heads.registry import RegisteredHead
+from parfocal.pretrain.objectives import Objective
+from parfocal.pretrain.settings import PretrainSettings
+from parfocal.store.formats.format import FeatureFormat
+
+__all__ = ["FeatureFormatContract", "HeadContract", "ObjectiveContract", "TileEncoderContract"]
+
+
+class TileEncoderContract(ABC):
+    """One row for each tile, which nothing but the tile decides."""
+
+    @abstractmethod
+    def make(self) -> TileEncoder:
+        """The encoder; called once in each test."""
+
+    tolerance = 1e-4
+    """How far the rows of one tile may lie apart, over the largest number: sums of floats depend on the batch."""
+
+    def test_it_gives_one_finite_row_of_its_width_for_each_tile(self) -> None:
+        """The shape and type of rows, also of no tile."""
+        encoder = self.make()
+        for n in (0, 1, 3):
+            rows = encoder.encode(_tiles(encoder, n))
+            assert rows.shape == (n, encoder.dim)
+            assert rows.dtype == np.float32
+            assert np.isfinite(rows).all()
+
+    def test_tiles_of_one_call_do_not_see_each_other(self) -> None:
+        """A tile alone has the row that it has among others."""
+        encoder = self.make()
+        tiles = _tiles(encoder, 4)
+        alone = np.concatenate([encoder.encode(tiles[n : n + 1]) for n in range(len(tiles))])
+        self._are_close(encoder.encode(tiles), alone)
+
+    def test_different_tiles_have_different_rows(self) -> None:
+        """Something of a tile arrives in its row."""
+        encoder = self.make()
+        rows = encoder.encode(_tiles(encoder, 2))
+        assert np.abs(rows[0] - rows[1]).max() > 0
+
+    def test_it_describes_all_that_changes_a_row(self) -> None:
+        """The description is plain values, and the same for one that is made again."""
+        encoder = self.make()
+        assert json.loads(json.dumps(encoder.describe())) == json.loads(json.dumps(self.make().describe()))
+        assert encoder.digest == self.make().digest
+        assert encoder.name
+        assert not set(encoder.name) & set('/\\:*?"<>| ')
+
+    def test_tiles_of_another_side_are_refused(self) -> None:
+        """They are never resized in silence."""
+        encoder = self.make()
+        side = encoder.tile_px + 16
+        try:
+            encoder.encode(np.zeros((1, side, side, 3), dtype=np.uint8))
+        except EncoderError:
+            return
+        raise AssertionError("it took tiles of another side; call `check_tiles` first")
+
+    def test_a_declared_symmetry_holds(self) -> None:
+        """Turning or mirroring a tile permutes its row as the encoder says."""
+        encoder = self.make()
+        permutation = encoder.symmetry.permutation
+        if permutation is None:
+            return
+        (tile,) = _tiles(encoder, 1)
+        (row,) = encoder.encode(tile[None])
+        for element in range(8):
+            turned = np.ascontiguousarray(symmetries_of_square(tile, element))
+            self._are_close(encoder.encode(turned[None])[0], row[permutation[element]])
+
+    def _are_close(self, first: np.ndarray, second: np.ndarray) -> None:
+        assert np.abs(first - second).max() <= self.tolerance * max(1.0, float(np.abs(first).max()))
+
+
+def _tiles(encoder: TileEncoder, n: int) -> np.ndarray:
+    side = encoder.tile_px
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3)).astype(np.uint8)
+
+
+_TILE_PX, _TILE_L0PX = 224, 448
+
+
+class FeatureFormatContract(ABC):
+    """The rows and places that were written are read, and a broken file is one line."""
+
+    @abstractmethod
+    def make(self) -> FeatureFormat:
+        """The format."""
+
+    @abstractmethod
+    def write(self, path: Path, rows: np.ndarray, xy_l0px: np.ndarray, *, tile_px: int, tile_l0px: int) -> None:
+        """Write a file as the tool does whose format it is.
+
+        Args:
+            path: the file, whose name ends as the format says.
+            rows: (tile, dim), float32.
+            xy_l0px: (tile, 2), top left of each tile, in level-0 pixels.
+            tile_px: side of a tile in its own pixels.
+            tile_l0px: side of a tile in level-0 pixels.
+        """
+
+    def test_places_and_rows_are_those_that_were_written(self) -> None:
+        """In their order."""
+        with tempfile.TemporaryDirectory() as folder:
+            path, rows, xy_l0px = self._written(Path(folder))
+            file = self.make().read_places(path)
+            assert file.path == path
+            assert (file.tile_px, file.tile_l0px, file.dim) == (_TILE_PX, _TILE_L0PX, rows.shape[1])
+            assert np.array_equal(file.xy_l0px, xy_l0px)
+            assert np.allclose(self.make().read_rows(path), rows, atol=1e-2)
+
+    def test_a_broken_file_is_one_line(self) -> None:
+        """An error of parfocal's, so that one slide is left out and the rest goes on."""
+        with tempfile.TemporaryDirectory() as folder:
+            path, _, _ = self._written(Path(folder))
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+            for read in (self.make().read_places, self.make().read_rows):
+                try:
+                    read(path)
+                except ParfocalError:
+                    continue
+                raise AssertionError(f"{read} took a file that was cut")
+
+    def _written(self, folder: Path) -> tuple[Path, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        rows = rng.standard_normal((6, 5)).astype(np.float32)
+        xy_l0px = np.stack([np.arange(6) % 3, np.arange(6) // 3], axis=1).astype(np.float64) * _TILE_L0PX
+        path = folder / f"slide{self.make().suffix}"
+        self.write(path, rows, xy_l0px, tile_px=_TILE_PX, tile_l0px=_TILE_L0PX)
+        return path, rows, xy_l0px
+
+
+_SLIDES, _REGIONS, _DIM = 24, 4, 6
+
+
+class HeadContract(ABC):
+    """Fitted on training slides alone, it scores any slide, and is the same after it was saved."""
+
+    @abstractmethod
+    def make(self) -> RegisteredHead:
+        """The head."""
+
+    settings = ProbeSettings(
+        components=(2, 3), inner_folds=2, attention_steps=8, mlp_steps=8, bilinear_steps=8, growth=1
+    )
+    """Small, so that the tests are quick."""
+
+    def test_it_scores_every_slide_with_one_finite_number_for_each_column(self) -> None:
+        """Two classes are one column."""
+        bags, outcome, probe = self._fitted()
+        scores = probe.score(bags, np.arange(_SLIDES))
+        assert scores.shape == (_SLIDES, len(outcome.columns))
+        assert np.isfinite(scores).all()
+        assert probe.chosen
+
+    def test_it_learns_what_is_plain_to_see(self) -> None:
+        """Slides of the two classes differ by several standard deviations in everything."""
+        bags, outcome, probe = self._fitted()
+        scores, positive = probe.score(bags, np.arange(_SLIDES))[:, 0], outcome.columns[0].value == 1
+        assert np.mean(scores[positive][:, None] > scores[~positive][None]) > 0.7
+
+    def test_a_slide_has_its_score_whatever_other_slides_are_there(self) -> None:
+        """Alone, and in another order."""
+        bags, _, probe = self._fitted()
+        together = probe.score(bags, np.arange(_SLIDES))
+        alone = probe.score([bag.of_slides([3]) for bag in bags], np.array([0]))
+        assert np.allclose(together[[3]], alone, rtol=1e-5, atol=1e-6)
+        assert np.allclose(probe.score(bags, np.array([5, 2])), together[[5, 2]], rtol=1e-5, atol=1e-6)
+
+    def test_saved_and_loaded_it_gives_the_same_scores(self) -> None:
+        """Facts go through JSON, arrays stay arrays."""
+        bags, _, probe = self._fitted()
+        state = probe.state()
+        assert state.probe == self.make().name
+        again = self.make().load(ProbeState(state.probe, json.loads(json.dumps(dict(state.facts))), {**state.arrays}))
+        assert np.array_equal(again.score(bags, np.arange(_SLIDES)), probe.score(bags, np.arange(_SLIDES)))
+        assert again.chosen == probe.chosen
+
+    def test_test_slides_change_nothing(self) -> None:
+        """The same probe comes out, whatever the slides hold that the fold tests."""
+        bags, _, probe = self._fitted()
+        _, _, other = self._fitted(noise=100.0)
+        train = self._fold().train
+        assert np.allclose(probe.score(bags, train), other.score(bags, train), rtol=1e-5, atol=1e-6)
+
+    def _fitted(self, noise: float = 0.0) -> tuple[list[Bag], Outcome, FittedProbe]:
+        head, fold = self.make(), self._fold()
+        assert head.fit is not None
+        label = np.arange(_SLIDES) % 2 == 1
+        outcome = Outcome.binary(label)
+        bags = [_bag(name, label, seed) for seed, name in enumerate(("2", "0.5")[: 2 if head.takes_several else 1])]
+        changed = [_changed(bag, fold.test, noise) for bag in bags]
+        (probe,) = head.fit(changed, outcome, [fold], self.settings)
+        return bags, outcome, probe
+
+    def _fold(self) -> Fold:
+        label = np.arange(_SLIDES) % 2 == 1
+        slides = tuple(f"s{number}" for number in range(_SLIDES))
+        cohort = Cohort(slides, slides, Outcome.binary(label))
+        return make_splits(cohort, folds=3, repeats=1).folds(cohort, inner=2, seed=0)[0]
+
+
+def _bag(name: str, label: np.ndarray, seed: int) -> Bag:
+    """A bag whose rows tell the classes apart, in their mean and in what comes together in a region."""
+    rng = np.random.default_rng(seed)
+    n = _SLIDES * _REGIONS
+    shown = np.where(np.arange(n) % 2 == 0, 1.0, -1.0) * np.where(np.repeat(label, _REGIONS) & (seed == 1), -1.0, 1.0)
+    rows = rng.standard_normal((n, _DIM)).astype(np.float32)
+    rows[:, 0] += 3 * np.repeat(label, _REGIONS)
+    rows[:, 1] += 2 * shown
+    return Bag(
+        name=name,
+        slides=tuple(f"s{number}" for number in range(_SLIDES)),
+        rows=rows,
+        start=np.arange(0, n + 1, _REGIONS),
+        n_instances=np.full(_SLIDES, _REGIONS),
+        mean=rows.reshape(_SLIDES, _REGIONS, _DIM).mean(axis=1),
+        region_mean=rows,
+        region_start=np.arange(0, n + 1, _REGIONS),
+        region_present=np.ones(n, dtype=bool),
+    )
+
+
+def _changed(bag: Bag, slides: np.ndarray, by: float) -> Bag:
+    """The bag with other numbers in some slides."""
+    if not by:
+        return bag
+    rows = bag.rows.copy()
+    for slide in slides:
+        rows[bag.start[slide] : bag.start[slide + 1]] += by
+    mean = rows.reshape(_SLIDES, _REGIONS, _DIM).mean(axis=1)
+    return Bag(bag.name, bag.slides, rows, bag.start, bag.n_instances, mean, rows, bag.region_start, bag.region_present)
+
+
+class ObjectiveContract(ABC):
+    """Finite losses with finite gradients, the smaller the better the prediction."""
+
+    @abstractmethod
+    def make(self) -> Objective:
+        """The objective."""
+
+    settings = PretrainSettings(contrast_weight=0.5)
+
+    def test_it_minimises_something(self) -> None:
+        """Over hidden tokens, over views, or over both."""
+        objective = self.make()
+        assert objective.tokens is not None or objective.views is not None
+
+    def test_tokens_that_are_predicted_better_cost_less(self) -> None:
+        """Gradients are finite, also where no token is hidden."""
+        tokens = self.make().tokens
+        if tokens is None:
+            return
+        target, level = _rows(8, 1), torch.arange(8) % 2
+        used = torch.ones(2, target.shape[1], dtype=torch.bool)
+        losses = []
+        for off in (0.01, 1.0):
+            predicted = (target + off * _rows(8, 2)).requires_grad_()
+            loss = tokens(predicted, target, level, used)
+            (gradient,) = torch.autograd.grad(loss, predicted)
+            assert loss.shape == ()
+            assert torch.isfinite(gradient).all()
+            losses.append(loss.item())
+        assert losses[0] < losses[1]
+        nothing = tokens(_rows(0, 0).requires_grad_(), _rows(0, 0), level[:0], used)
+        assert torch.isfinite(nothing)
+
+    def test_regions_that_are_told_apart_better_cost_less(self) -> None:
+        """Views of one region that agree cost less than views that do not."""
+        objective = self.make()
+        if objective.views is None:
+            return
+        first, numbers = _rows(6, 3).requires_grad_(), torch.arange(6)
+        alike = objective.views(first, first.detach() + 0.01 * _rows(6, 4), numbers // 3, numbers, self.settings)
+        exchanged = objective.views(first, first.detach().roll(1, 0), numbers // 3, numbers, self.settings)
+        (gradient,) = torch.autograd.grad(alike, first)
+        assert torch.isfinite(gradient).all()
+        assert alike.item() < exchanged.item()
+        assert objective.view_weight(self.settings) >= 0
+
+
+def _rows(n: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
