@@ -1,7 +1,7 @@
 import pytest
 
 from parfocal.encoders import load_tile_encoder, parse_encoder_specs
-from parfocal.encoders.spec import parse_spec
+from parfocal.encoders.loading import parse_spec
 from parfocal.errors import EncoderError
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.encoders import load_tile_encoder
-from parfocal.encoders.base import Symmetry
-from parfocal.encoders.network import CHUNK, Backbone, NetworkEncoder, NetworkSettings, choose_device
+from parfocal.encoders.network import CHUNK, Backbone, NetworkEncoder, choose_device
 from parfocal.errors import EncoderError
 
 Tiles = Callable[..., np.ndarray]
@@ -149,10 +148,16 @@ class _Probe(Backbone):
 
 
 def _probe_encoder(backbone: Backbone) -> NetworkEncoder:
-    settings = NetworkSettings(
-        "probe", "probe", "pooled", 3, 16, (0.5, 0.25, 0.0), (0.5, 1.0, 1.0), None, Symmetry("unknown"), {}
+    return NetworkEncoder(
+        backbone,
+        EncoderSpec("probe", "timm", "probe"),
+        name="probe",
+        dim=3,
+        tile_px=16,
+        normalisation=((0.5, 0.25, 0.0), (0.5, 1.0, 1.0)),
+        device="cpu",
+        dtype="float32",
     )
-    return NetworkEncoder(backbone, settings, device="cpu", dtype="float32")
 
 
 def test_huge_batches_go_through_in_parts_and_in_order() -> None:

@@ -14,8 +14,7 @@ from parfocal.encoders.base import (
 )
 from parfocal.encoders.kind import ENCODERS, EncoderKind, EncoderSpec
 from parfocal.encoders.kinds.filterbank import FilterBank
-from parfocal.encoders.loading import available_encoders, load_tile_encoder
-from parfocal.encoders.spec import parse_encoder_specs
+from parfocal.encoders.loading import available_encoders, load_tile_encoder, parse_encoder_specs
 
 __all__ = [
     "ENCODERS",

@@ -1,13 +1,14 @@
 """What every tile encoder is: uint8 RGB tiles in, one float32 row for each tile out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
-from parfocal.errors import EncoderError
+from parfocal.errors import EncoderError, as_problem
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp
 
@@ -82,6 +83,71 @@ class TileEncoder(ABC):
         Raises:
             EncoderError: the tiles have another side than `tile_px`.
         """
+
+
+class CalledEncoder(TileEncoder):
+    """An encoder behind one function from tiles to rows, of which nothing is known but what it gives."""
+
+    def __init__(
+        self,
+        call: Callable[[np.ndarray], Any],
+        name: str,
+        spec: str,
+        tile_px: int,
+        description: Mapping[str, Any],
+        *,
+        at_once: int | None = None,
+        hints: tuple[str, str] = ("", ""),
+    ) -> None:
+        """Find the width of a row by encoding one white tile.
+
+        Args:
+            call: the function.
+            name: safe in a path.
+            spec: what it was loaded from.
+            tile_px: side of the tiles it takes.
+            description: what changes a row beside the tile side.
+            at_once: the most tiles of one call; all where None.
+            hints: what to do where the function fails, and where it does not give one row for each tile.
+
+        Raises:
+            EncoderError: the function does not give one row for one tile.
+        """
+        self.name, self.spec, self.tile_px = name, spec, tile_px
+        self.trained_mpps = None
+        self.symmetry = Symmetry("unknown")
+        self._call, self._description, self._at_once, self._hints = call, description, at_once, hints
+        self.dim = self._rows(np.full((1, tile_px, tile_px, 3), 255, dtype=np.uint8)).shape[1]
+
+    def describe(self) -> dict[str, Any]:
+        """The name, the tile side, and what the description says."""
+        return {**self._description, "encoder": self.name, "tile_px": self.tile_px}
+
+    def encode(self, tiles: UInt8[np.ndarray, "tile y x 3"]) -> Float32[np.ndarray, "tile dim"]:
+        """What the function gives, as float32, in calls of its size; no tile asks for no call."""
+        check_tiles(self, tiles)
+        rows = np.empty((len(tiles), self.dim), dtype=np.float32)
+        size = self._at_once or max(len(tiles), 1)
+        for start in range(0, len(tiles), size):
+            found = self._rows(tiles[start : start + size])
+            if found.shape[1] != self.dim:
+                raise EncoderError(f"{self.spec} gave rows of {found.shape[1]} numbers, and of {self.dim} before.")
+            rows[start : start + size] = found
+        return check_rows(self, rows)
+
+    def _rows(self, tiles: np.ndarray) -> np.ndarray:
+        failure, form = self._hints
+        try:
+            rows = np.asarray(self._call(tiles))
+        except Exception as error:  # what somebody else wrote or exported may fail in any way
+            problem = as_problem(error).rstrip(".")
+            raise EncoderError(f"{self.spec} failed on {len(tiles)} tiles: {problem}.{failure}") from error
+        if rows.ndim != 2 or len(rows) != len(tiles):
+            raise EncoderError(
+                f"{self.spec} gave an output of shape {rows.shape} for {len(tiles)} tiles; it should be "
+                f"({len(tiles)}, D), one row for each tile.{form}"
+            )
+        return rows.astype(np.float32)
 
 
 def check_tiles(encoder: TileEncoder, tiles: UInt8[np.ndarray, "tile y x 3"]) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch.export.pt2_archive import PT2ArchiveReader
 
-from parfocal.encoders.spec import first_line
+from parfocal.encoders.loading import first_line
 from parfocal.errors import EncoderError
 
 # What torch.export.save writes: since 2.8 below the archive's own folder, before at its root.

@@ -1,8 +1,9 @@
 """Every encoder that is a torch network: device, precision, normalisation and readout, in one place."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles, symmetries_of_square
+from parfocal.encoders.kind import EncoderSpec
+from parfocal.encoders.loading import Normalisation
 from parfocal.errors import ConfigError, EncoderError
 from parfocal.run.device import find_device, has_fast_bfloat16
 
@@ -34,52 +37,69 @@ class Backbone(nn.Module, ABC):
         """The network's own vector."""
 
 
-@dataclass(frozen=True)
-class NetworkSettings:
-    """What an encoder is beside its backbone."""
-
-    name: str
-    spec: str
-    readout: str
-    """`pooled`, `cls`, `cls+mean` or `grid2`."""
-    dim: int
-    tile_px: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    trained_mpps: tuple[float, ...] | None
-    symmetry: Symmetry
-    description: dict[str, Any]
-    """What of the architecture and its weights changes a row; joins `describe`."""
-
-
 class NetworkEncoder(TileEncoder):
     """A backbone with its readout. Tiles travel to the device as bytes and are normalised there, in float32."""
 
-    def __init__(self, backbone: Backbone, settings: NetworkSettings, *, device: str, dtype: str) -> None:
-        """Move the backbone to the device, in the precision and memory layout that are fast there."""
-        self.name = settings.name
-        self.spec = settings.spec
-        self.dim = settings.dim
-        self.tile_px = settings.tile_px
-        self.trained_mpps = settings.trained_mpps
-        self.symmetry = settings.symmetry
-        self._settings = settings
+    def __init__(
+        self,
+        backbone: Backbone,
+        spec: EncoderSpec,
+        *,
+        name: str,
+        dim: int,
+        tile_px: int,
+        normalisation: Normalisation,
+        device: str,
+        dtype: str,
+        readout: Literal["pooled", "cls", "cls+mean"] = "pooled",
+        trained_mpps: tuple[float, ...] | None = None,
+        turn_invariant: bool = False,
+        description: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Move the backbone to the device, in the precision and memory layout that are fast there.
+
+        Args:
+            backbone: the network.
+            spec: what it was loaded from; with `+grid2` the row is a grid of the feature map, whatever the readout.
+            name: safe in a path, without the suffix of a grid.
+            dim: length of a row without a grid.
+            tile_px: side of the tiles it takes.
+            normalisation: of pixels from 0 to 1.
+            device: where it runs.
+            dtype: of its products.
+            readout: what a row is without a grid.
+            trained_mpps: magnifications that it was trained at.
+            turn_invariant: whether the network is taken not to change under turns and mirror images.
+            description: what of the architecture changes a row; joins `describe`.
+        """
+        self.name, self.spec, self.tile_px = name + ("-grid2" if spec.grid2 else ""), spec.text, tile_px
+        self.dim = 4 * backbone.width if spec.grid2 else dim
+        self.trained_mpps = trained_mpps
+        self.symmetry = Symmetry("invariant" if turn_invariant else "unknown")
+        if spec.grid2 and turn_invariant:
+            self.symmetry = grid_symmetry(backbone.width)
+        self._readout = "grid2" if spec.grid2 else readout
+        self._normalisation = normalisation
+        self._description = {**(description or {}), "weights": weights_digest(backbone)}
+        if "random" in spec.options:
+            self._description["random"] = spec.whole_number("random")
         self._device = choose_device(device)
         self._dtype = choose_dtype(dtype, self._device)
         backbone = backbone.eval().requires_grad_(False)
         self._backbone = backbone.to(self._device, self._dtype).to(memory_format=torch.channels_last)
-        self._mean = 255 * torch.tensor(settings.mean, device=self._device).view(1, 3, 1, 1)
-        self._scale = 1 / (255 * torch.tensor(settings.std, device=self._device)).view(1, 3, 1, 1)
+        mean, std = (255 * torch.tensor(part, device=self._device).view(1, 3, 1, 1) for part in normalisation)
+        self._mean, self._scale = mean, 1 / std
 
     def describe(self) -> dict[str, Any]:
         """Architecture, weights digest, readout, normalisation and precision; not the device."""
+        mean, std = self._normalisation
         return {
-            **self._settings.description,
+            **self._description,
             "encoder": self.name,
-            "readout": self._settings.readout,
+            "readout": self._readout,
             "tile_px": self.tile_px,
-            "mean": list(self._settings.mean),
-            "std": list(self._settings.std),
+            "mean": list(mean),
+            "std": list(std),
             "dtype": str(self._dtype).removeprefix("torch."),
             # Not a cause of the row, but pretraining must know it when only the rows are left.
             "symmetry": self.symmetry.kind,
@@ -103,14 +123,14 @@ class NetworkEncoder(TileEncoder):
         return np.asarray(self._read(images).float().cpu().numpy())
 
     def _read(self, images: Float[Tensor, "tile 3 y x"]) -> Float[Tensor, "tile dim"]:
-        if self._settings.readout == "pooled":
+        if self._readout == "pooled":
             pooled: Tensor = self._backbone.pooled(images)
             return pooled
         features: Tensor = self._backbone.features(images)
-        if self._settings.readout == "grid2":
+        if self._readout == "grid2":
             return pool_grid2(features, self._backbone)
         class_token: Tensor = features[:, 0]
-        if self._settings.readout == "cls":
+        if self._readout == "cls":
             return class_token
         return torch.cat([class_token, features[:, self._backbone.prefix_tokens :].mean(dim=1)], dim=1)
 
@@ -128,6 +148,15 @@ def pool_grid2(features: Float[Tensor, "tile ..."], backbone: Backbone) -> Float
         features = features.permute(0, 3, 1, 2)  # some networks keep their channels last
     cells = nn.functional.adaptive_avg_pool2d(features, 2)  # (tile, dim, 2, 2)
     return cells.flatten(2).transpose(1, 2).flatten(1)  # (tile, 4 * dim)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits over names, shapes and values: the same weights from another file give the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def grid_symmetry(width: int) -> Symmetry:

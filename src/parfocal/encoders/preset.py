@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from parfocal.config import Settings
 from parfocal.encoders.base import EncoderInfo
 from parfocal.encoders.kind import ENCODERS
-from parfocal.encoders.spec import NORMALISATIONS, Normalisation, unknown_encoder
+from parfocal.encoders.loading import NORMALISATIONS, Normalisation, unknown_encoder
 
 HUB = "https://huggingface.co/"
 

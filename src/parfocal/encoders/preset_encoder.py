@@ -8,20 +8,20 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parfocal.encoders.base import Symmetry, TileEncoder
+from parfocal.encoders.base import TileEncoder
 from parfocal.encoders.kind import EncoderSpec
-from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings, grid_symmetry
+from parfocal.encoders.loading import first_line
+from parfocal.encoders.network import Backbone, NetworkEncoder
 from parfocal.encoders.preset import Preset
-from parfocal.encoders.spec import first_line
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.encoders.weights import (
     UNREACHABLE,
     download_weights,
+    efficientnet_lite0_tensors,
     hub_error,
     hub_is_reachable,
     load_weights,
     read_tensors,
-    weights_digest,
 )
 from parfocal.errors import EncoderError
 
@@ -84,31 +84,24 @@ def load_preset_encoder(preset: Preset, spec: EncoderSpec, *, device: str, dtype
         raise EncoderError(f"cannot load {spec.text}: {preset.name} runs no code of others; drop trust_remote_code.")
     if spec.grid2 and preset.loader == "titan":
         raise EncoderError(f"cannot load {spec.text}: {preset.name} gives a vector and no map of features for +grid2.")
-    backbone = build_preset(preset, spec)
-    symmetry = Symmetry("invariant" if preset.turn_invariant else "unknown")
-    if spec.grid2 and preset.turn_invariant:
-        symmetry = grid_symmetry(backbone.width)
-    description: dict[str, Any] = {
-        "preset": preset.name,
-        "architecture": preset.architecture or preset.hub,
-        "arguments": preset.arguments,
-        "weights": weights_digest(backbone),
-    }
-    if "random" in spec.options:
-        description["random"] = spec.whole_number("random")
-    settings = NetworkSettings(
-        name=preset.name + ("-grid2" if spec.grid2 else ""),
-        spec=spec.text,
-        readout="grid2" if spec.grid2 else preset.readout,
-        dim=4 * backbone.width if spec.grid2 else preset.dim,
+    return NetworkEncoder(
+        build_preset(preset, spec),
+        spec,
+        name=preset.name,
+        dim=preset.dim,
         tile_px=preset.tile_px,
-        mean=preset.normalisation[0],
-        std=preset.normalisation[1],
+        normalisation=preset.normalisation,
+        device=device,
+        dtype=dtype,
+        readout=preset.readout,
         trained_mpps=preset.trained_mpps,
-        symmetry=symmetry,
-        description=description,
+        turn_invariant=preset.turn_invariant,
+        description={
+            "preset": preset.name,
+            "architecture": preset.architecture or preset.hub,
+            "arguments": preset.arguments,
+        },
     )
-    return NetworkEncoder(backbone, settings, device=device, dtype=dtype)
 
 
 def build_preset(preset: Preset, spec: EncoderSpec) -> Backbone:
@@ -128,8 +121,6 @@ def build_preset(preset: Preset, spec: EncoderSpec) -> Backbone:
         path = Path(spec.options["checkpoint"])
         tensors = read_tensors(path, preset.name)
     elif preset.loader == "package":
-        from parfocal.encoders.weights import efficientnet_lite0_tensors
-
         backbone = build_timm(preset.architecture, preset.arguments)
         load_weights(backbone.network, efficientnet_lite0_tensors(), source=preset.packages[0], encoder=preset.name)
         return backbone

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parfocal.encoders.base import Symmetry, TileEncoder
+from parfocal.encoders.base import TileEncoder
 from parfocal.encoders.kind import EncoderSpec
-from parfocal.encoders.network import Backbone, NetworkEncoder, NetworkSettings
-from parfocal.encoders.spec import read_normalisation
-from parfocal.encoders.weights import download_weights, load_weights, read_tensors, weights_digest
+from parfocal.encoders.loading import read_normalisation
+from parfocal.encoders.network import Backbone, NetworkEncoder
+from parfocal.encoders.weights import download_weights, load_weights, read_tensors
 from parfocal.errors import EncoderError
 
 
@@ -66,30 +66,17 @@ def load_timm_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEnco
     config = _configuration(spec)
     tile_px, arguments = _tile_side(spec, config)
     network = _with_weights(spec, arguments)
-    mean, std = read_normalisation(spec) or (tuple(config.mean), tuple(config.std))
-    readout = "grid2" if spec.grid2 else "pooled"
-    width = _check_tile(network, readout, tile_px, spec)
-    description: dict[str, Any] = {
-        "library": "timm",
-        "architecture": name,
-        "arguments": arguments,
-        "weights": weights_digest(network),
-    }
-    if "random" in spec.options:
-        description["random"] = spec.whole_number("random")
-    settings = NetworkSettings(
-        name=f"timm-{name}" + ("-grid2" if spec.grid2 else ""),
-        spec=spec.text,
-        readout=readout,
-        dim=width,
+    return NetworkEncoder(
+        network,
+        spec,
+        name=f"timm-{name}",
+        dim=_check_tile(network, tile_px, spec),
         tile_px=tile_px,
-        mean=mean,
-        std=std,
-        trained_mpps=None,
-        symmetry=Symmetry("unknown"),
-        description=description,
+        normalisation=read_normalisation(spec) or (tuple(config.mean), tuple(config.std)),
+        device=device,
+        dtype=dtype,
+        description={"library": "timm", "architecture": name, "arguments": arguments},
     )
-    return NetworkEncoder(network, settings, device=device, dtype=dtype)
 
 
 def _configuration(spec: EncoderSpec) -> Any:
@@ -140,7 +127,7 @@ def _hub_file(spec: EncoderSpec) -> dict[str, Any]:
     return {"pretrained_cfg_overlay": {"file": str(path)}}
 
 
-def _check_tile(network: TimmBackbone, readout: str, tile_px: int, spec: EncoderSpec) -> int:
+def _check_tile(network: TimmBackbone, tile_px: int, spec: EncoderSpec) -> int:
     """Width of the row, found by one blank tile, so that a wrong side or a missing map is said at once."""
     if isinstance(network.network, timm.models.VisionTransformer):
         patch_px = network.network.patch_embed.patch_size[0]
@@ -157,9 +144,8 @@ def _check_tile(network: TimmBackbone, readout: str, tile_px: int, spec: Encoder
             width = network.pooled(blank).shape[-1]
     except (RuntimeError, AssertionError, ValueError) as error:
         raise EncoderError(f"cannot load {spec.text}: it does not take tiles of {tile_px} px ({error}).") from error
-    if readout != "grid2":
-        return int(width)
     patches = features.shape[1] - network.prefix_tokens
-    if features.ndim not in (3, 4) or (features.ndim == 3 and round(patches**0.5) ** 2 != patches):
+    is_map = features.ndim == 4 or (features.ndim == 3 and round(patches**0.5) ** 2 == patches)
+    if spec.grid2 and not is_map:
         raise EncoderError(f"cannot load {spec.text}: it has no square map of features for +grid2.")
-    return 4 * network.width
+    return int(width)

@@ -1,9 +1,5 @@
-"""The weights of EfficientNet-Lite0, which come as a Python package and need no hub.
+"""Weights: from a file, a package or the hub into a network, safely."""
 
-Weights: from a file or the hub into a network, safely, with a digest of what arrived.
-"""
-
-import hashlib
 import importlib
 import socket
 import urllib.parse
@@ -16,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from parfocal.encoders.spec import first_line
+from parfocal.encoders.loading import first_line
 from parfocal.errors import EncoderError
 
 # Under these names training frameworks put the network's tensors inside a checkpoint.
@@ -91,15 +87,6 @@ def _best_prefix(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     for prefix in PREFIXES:
         candidates.append({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
     return max(candidates, key=lambda named: len(wanted.keys() & named.keys()))
-
-
-def weights_digest(network: nn.Module) -> str:
-    """Sixteen hexadecimal digits over names, shapes and values: the same weights from another file give the same."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def download_weights(hub: str, files: tuple[str, ...], *, encoder: str, gated: bool) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings, load_encoders
-from parfocal.encoders.spec import parse_encoder_specs, parse_spec
+from parfocal.encoders.loading import parse_encoder_specs, parse_spec
 from parfocal.errors import ConfigError, EncoderError, MismatchError
 from parfocal.evaluate.arm import Arm, places_of
 from parfocal.evaluate.arms import table_of_arms

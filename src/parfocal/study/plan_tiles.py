@@ -9,8 +9,8 @@ import numpy as np
 
 from parfocal.embed import EmbedSettings, estimate_run
 from parfocal.embed.slide import open_source
+from parfocal.encoders.loading import parse_encoder_specs, parse_spec
 from parfocal.encoders.preset import find_preset
-from parfocal.encoders.spec import parse_encoder_specs, parse_spec
 from parfocal.errors import EncoderError
 from parfocal.geometry import format_mpp
 from parfocal.regions import RegionPlan, plan_regions

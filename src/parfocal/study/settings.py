@@ -11,7 +11,7 @@ from parfocal.bags import RepresentSettings
 from parfocal.cohort import CohortColumns, Target, TargetSettings
 from parfocal.config import GridConfig, Settings, first_problem, read_yaml
 from parfocal.embed.settings import EmbedSettings, RowChoices, SlideReading
-from parfocal.encoders.spec import parse_spec
+from parfocal.encoders.loading import parse_spec
 from parfocal.errors import ConfigError, EncoderError
 from parfocal.evaluate.run import EvaluateSettings
 from parfocal.pretrain import PretrainSettings

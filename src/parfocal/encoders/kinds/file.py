@@ -26,11 +26,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
 
-from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles
+from parfocal.encoders.base import CalledEncoder, TileEncoder
 from parfocal.encoders.kind import EncoderKind, EncoderSpec
-from parfocal.encoders.spec import NORMALISATIONS, Normalisation, first_line, read_normalisation
+from parfocal.encoders.loading import NORMALISATIONS, Normalisation, first_line, read_normalisation
 from parfocal.errors import EncoderError
 
 # For each message the fields that hold messages in which tensors can lie (onnx.proto).
@@ -131,82 +130,6 @@ RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "export", ".pt":
 RUNTIMES[".pth"] = RUNTIMES[".pt"]
 
 
-class FileEncoder(TileEncoder):
-    """An exported network behind one function."""
-
-    def __init__(
-        self,
-        run: Run,
-        spec: EncoderSpec,
-        *,
-        tile_px: int,
-        batch: int | None,
-        normalisation: Normalisation | None,
-        description: dict[str, Any],
-    ) -> None:
-        """Find the width of a row by encoding one white tile.
-
-        Args:
-            run: the network.
-            spec: what it was loaded from.
-            tile_px: side of the tiles it takes.
-            batch: how many tiles it takes at once, where that number is fixed in the file.
-            normalisation: of the float input; None where it takes bytes.
-            description: what the file is.
-
-        Raises:
-            EncoderError: the network does not give one row for each tile.
-        """
-        self.name = f"file-{Path(spec.target).stem}"
-        self.spec = spec.text
-        self.tile_px = tile_px
-        self.trained_mpps = None
-        self.symmetry = Symmetry("unknown")
-        self._run = run
-        self._batch = batch
-        self._normalisation = normalisation
-        self._description = description
-        self.dim = self._call(np.full((1, tile_px, tile_px, 3), 255, dtype=np.uint8)).shape[1]
-
-    def describe(self) -> dict[str, Any]:
-        """A digest of the file, what runs it, its input and its normalisation."""
-        scale = None if self._normalisation is None else [list(part) for part in self._normalisation]
-        return {**self._description, "encoder": self.name, "tile_px": self.tile_px, "normalisation": scale}
-
-    def encode(self, tiles: UInt8[np.ndarray, "tile y x 3"]) -> Float32[np.ndarray, "tile dim"]:
-        """One row for each tile, in calls of the size the file wants."""
-        check_tiles(self, tiles)
-        rows = np.empty((len(tiles), self.dim), dtype=np.float32)
-        chunk = self._batch or CHUNK
-        for start in range(0, len(tiles), chunk):
-            rows[start : start + chunk] = self._call(tiles[start : start + chunk])
-        return check_rows(self, rows)
-
-    def _call(self, tiles: np.ndarray) -> np.ndarray:
-        count = len(tiles)
-        if self._batch is not None and count < self._batch:
-            # A file of fixed batch: filled up with the last tile, whose extra rows are dropped.
-            tiles = np.concatenate([tiles, np.repeat(tiles[-1:], self._batch - count, axis=0)])
-        images = tiles
-        if self._normalisation is not None:
-            mean, std = (np.array(part, dtype=np.float32) * 255 for part in self._normalisation)
-            images = np.ascontiguousarray(((tiles - mean) / std).transpose(0, 3, 1, 2))
-        try:
-            rows = np.asarray(self._run(images), dtype=np.float32)
-        except Exception as error:  # what somebody exported may fail in any way
-            raise EncoderError(
-                f"{self.spec} does not run on {len(tiles)} tiles of {self.tile_px} px ({first_line(error)}). "
-                f"A file exported for another side or a fixed batch needs tile_px=... or batch=...; "
-                f"one that takes bytes, input=uint8."
-            ) from error
-        if rows.ndim != 2 or len(rows) != len(tiles):
-            raise EncoderError(
-                f"{self.spec} gives an output of shape {rows.shape} for {len(tiles)} tiles; it should be (tile, dim). "
-                f"Export it with its pooling."
-            )
-        return rows[:count]
-
-
 def _load(spec: EncoderSpec, device: str, dtype: str) -> TileEncoder:
     """The encoder of a `file:` spec.
 
@@ -236,19 +159,48 @@ def _load(spec: EncoderSpec, device: str, dtype: str) -> TileEncoder:
     run, shape = loaders[asked](path, device, dtype)
     # A fixed input shape in the file is (tile, 3, y, x) or (tile, y, x, 3).
     fixed_batch, fixed_side = (shape[0], shape[2]) if len(shape) == 4 else (None, None)
-    return FileEncoder(
-        run,
-        spec,
-        tile_px=spec.whole_number("tile_px") or fixed_side or 224,
-        batch=spec.whole_number("batch") or fixed_batch,
-        normalisation=normalisation,
-        description={
+    batch = spec.whole_number("batch") or fixed_batch
+    return CalledEncoder(
+        _prepared(run, batch, normalisation),
+        f"file-{path.stem}",
+        spec.text,
+        spec.whole_number("tile_px") or fixed_side or 224,
+        {
             "file": _digest(path, beside),
             "runtime": asked,
             "input": kind,
             "dtype": "bfloat16" if dtype == "bfloat16" else "float32",
+            "normalisation": None if normalisation is None else [list(part) for part in normalisation],
         },
+        at_once=batch or CHUNK,
+        hints=(
+            " A file exported for another side or a fixed batch needs tile_px=... or batch=...; one that takes bytes, "
+            "input=uint8.",
+            " Export it with its pooling.",
+        ),
     )
+
+
+def _prepared(run: Run, batch: int | None, normalisation: Normalisation | None) -> Run:
+    """The network on tiles as they are.
+
+    Args:
+        run: on images in the file's own layout.
+        batch: how many it takes at once, where that number is fixed in the file.
+        normalisation: of the float input; None where it takes bytes.
+    """
+
+    def call(tiles: np.ndarray) -> np.ndarray:
+        missing = max((batch or 0) - len(tiles), 0)
+        # A file of fixed batch: filled up with the last tile, whose extra rows are dropped.
+        images = np.concatenate([tiles, np.repeat(tiles[-1:], missing, axis=0)]) if missing else tiles
+        if normalisation is not None:
+            mean, std = (np.array(part, dtype=np.float32) * 255 for part in normalisation)
+            images = np.ascontiguousarray(((images - mean) / std).transpose(0, 3, 1, 2))
+        rows = run(images)
+        return rows[: len(rows) - missing]
+
+    return call
 
 
 def _load_onnx(path: Path, device: str, dtype: str) -> tuple[Run, tuple[int | None, ...]]:
