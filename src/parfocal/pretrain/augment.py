@@ -6,19 +6,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from parfocal.encoders import FilterBank, Symmetry
 from parfocal.encoders.network import grid_symmetry
 from parfocal.geometry import format_mpp
-from parfocal.region_encoder.batch import RegionBatch
+from parfocal.region_encoder.batch import Centres, RegionBatch
 from parfocal.store import EmbeddingSet
 
 
-def move_under(
-    xy_um: Float[Tensor, "region token 2"], element: Int[Tensor, " region"]
-) -> Float[Tensor, "region token 2"]:
+def move_under(xy_um: Centres, element: Int[Tensor, " region"]) -> Centres:
     """Positions about the region's centre under the eight symmetries of the square, numbered as in `Symmetry`.
 
     The region is mirrored left to right first (elements 4 to 7), then turned counter-clockwise; y points down, so a

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from parfocal.geometry import format_mpp
@@ -21,7 +20,7 @@ from parfocal.pretrain.monitors import (
     slide_probe,
 )
 from parfocal.pretrain.trainee import Trainee
-from parfocal.region_encoder.batch import RegionBatch
+from parfocal.region_encoder.batch import RegionBatch, TokenMask
 from parfocal.store import LeftOut
 
 _BATCH = 256
@@ -38,7 +37,7 @@ class HeldOut:
     """
 
     regions: RegionBatch
-    hidden: dict[str, Bool[Tensor, "region token"]]
+    hidden: dict[str, TokenMask]
 
 
 def choose_held_out(

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from parfocal.config import Settings
+from parfocal.region_encoder.batch import Centres, Mpps, TokenMask
 
 PATTERNS = ("random", "whole", "subtree", "coarse_only")
 """Random tokens; one or two whole magnifications; a tile with all finer ones in it; all but the coarsest."""
@@ -63,8 +64,8 @@ class Masks:
         pattern: index into `PATTERNS`, what was really used; -1 where the region is not usable.
     """
 
-    hidden: Bool[Tensor, "region token"]
-    dropped: Bool[Tensor, "region token"]
+    hidden: TokenMask
+    dropped: TokenMask
     pattern: Int[Tensor, " region"]
 
     @property
@@ -72,15 +73,15 @@ class Masks:
         """How many regions have a single token or none, so that nothing can be hidden from anything."""
         return int((self.pattern < 0).sum())
 
-    def visible(self, present: Bool[Tensor, "region token"]) -> Bool[Tensor, "region token"]:
+    def visible(self, present: TokenMask) -> TokenMask:
         """What the encoder may see."""
         return present & ~self.hidden & ~self.dropped
 
 
 def draw_masks(
-    xy_um: Float[Tensor, "region token 2"],
-    mpp: Float[Tensor, "region token"],
-    present: Bool[Tensor, "region token"],
+    xy_um: Centres,
+    mpp: Mpps,
+    present: TokenMask,
     settings: MaskSettings,
     *,
     tile_px: int,
@@ -129,14 +130,14 @@ def draw_masks(
 
 def hide(
     pattern: str,
-    xy_um: Float[Tensor, "region token 2"],
-    mpp: Float[Tensor, "region token"],
-    present: Bool[Tensor, "region token"],
+    xy_um: Centres,
+    mpp: Mpps,
+    present: TokenMask,
     *,
     tile_px: int,
     rate: tuple[float, float],
     generator: torch.Generator,
-) -> Bool[Tensor, "region token"]:
+) -> TokenMask:
     """The present tokens that one pattern hides; where it is impossible in a region, all of its tokens or none."""
     if pattern == "random":
         return _random(present, rate, generator)
@@ -149,9 +150,7 @@ def hide(
     raise ValueError(f"there is no mask pattern {pattern!r}; choose one of {PATTERNS}")
 
 
-def _random(
-    present: Bool[Tensor, "region token"], rate: tuple[float, float], generator: torch.Generator
-) -> Bool[Tensor, "region token"]:
+def _random(present: TokenMask, rate: tuple[float, float], generator: torch.Generator) -> TokenMask:
     n_regions = len(present)
     count = present.sum(dim=1)
     share = rate[0] + (rate[1] - rate[0]) * torch.rand(n_regions, generator=generator)
@@ -160,9 +159,7 @@ def _random(
     return _smallest(torch.rand(present.shape, generator=generator), present, wanted)
 
 
-def _whole(
-    mpp: Float[Tensor, "region token"], present: Bool[Tensor, "region token"], generator: torch.Generator
-) -> Bool[Tensor, "region token"]:
+def _whole(mpp: Mpps, present: TokenMask, generator: torch.Generator) -> TokenMask:
     levels, level = torch.unique(mpp, return_inverse=True)
     held = torch.zeros(len(present), len(levels), dtype=torch.long)
     held.scatter_add_(1, level, present.long())
@@ -173,13 +170,7 @@ def _whole(
     return present & hidden_levels.gather(1, level)
 
 
-def _subtree(
-    xy_um: Float[Tensor, "region token 2"],
-    mpp: Float[Tensor, "region token"],
-    present: Bool[Tensor, "region token"],
-    tile_px: int,
-    generator: torch.Generator,
-) -> Bool[Tensor, "region token"]:
+def _subtree(xy_um: Centres, mpp: Mpps, present: TokenMask, tile_px: int, generator: torch.Generator) -> TokenMask:
     # A root is a tile of a middle magnification; with two magnifications, one of the coarser.
     finest = mpp.masked_fill(~present, torch.inf).amin(dim=1, keepdim=True)
     above_finest = present & (mpp > finest)
@@ -201,16 +192,12 @@ def _subtree(
     return hidden & present & candidate.any(dim=1, keepdim=True)
 
 
-def _is_coarsest(
-    mpp: Float[Tensor, "region token"], present: Bool[Tensor, "region token"]
-) -> Bool[Tensor, "region token"]:
+def _is_coarsest(mpp: Mpps, present: TokenMask) -> TokenMask:
     coarsest = mpp.masked_fill(~present, -torch.inf).amax(dim=1, keepdim=True)
     return present & (mpp >= coarsest)
 
 
-def _dropout(
-    visible: Bool[Tensor, "region token"], rate: float, generator: torch.Generator
-) -> Bool[Tensor, "region token"]:
+def _dropout(visible: TokenMask, rate: float, generator: torch.Generator) -> TokenMask:
     score = torch.rand(visible.shape, generator=generator).masked_fill(~visible, -1.0)
     dropped = visible & (score < rate)
     # The visible token with the highest score stays, whatever the rate.

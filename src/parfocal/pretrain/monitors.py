@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from parfocal.region_encoder.batch import TokenMask, Tokens
 from parfocal.stats.regression import Ridge
 
 
@@ -76,11 +77,7 @@ def rank_me(rows: Float[Tensor, "row dim"]) -> float:
     return float((-(share * share.log()).sum()).exp())
 
 
-def intra_region_cosine(
-    tokens: Float[Tensor, "region token dim"],
-    present: Bool[Tensor, "region token"],
-    level: Int[Tensor, "region token"],
-) -> float:
+def intra_region_cosine(tokens: Tokens, present: TokenMask, level: Int[Tensor, "region token"]) -> float:
     """The mean cosine of two tokens of one region, each about the mean of its magnification; near 1: over-smoothed.
 
     About the mean, as otherwise the offset that all tokens share would dominate. Regions with one token do not count.

@@ -18,7 +18,7 @@ from parfocal.pretrain.losses import beta_nll, variance_covariance
 from parfocal.pretrain.objectives import OBJECTIVES
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.region_encoder import EncodedRegions, RegionEncoder, RegionModel
-from parfocal.region_encoder.batch import RegionBatch
+from parfocal.region_encoder.batch import Centres, Mpps, RegionBatch, TokenMask, Tokens
 from parfocal.stats.whitening import Whitening
 
 _FIRST_MOMENTUM = 0.996
@@ -51,10 +51,10 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(
         self,
-        tokens: Float[Tensor, "region token dim"],
-        xy_um: Float[Tensor, "region token 2"],
-        mpp: Float[Tensor, "region token"],
-        present: Bool[Tensor, "region token"],
+        tokens: Tokens,
+        xy_um: Centres,
+        mpp: Mpps,
+        present: TokenMask,
     ) -> Float[Tensor, "region token width"]:
         """The target of every token."""
         return _normalised(self.encoder(tokens, xy_um, mpp, present).tokens)
@@ -150,11 +150,11 @@ class Trainee(nn.Module):
             level = torch.where(mpp == one, k, level)
         return level
 
-    def standardise(self, regions: RegionBatch) -> Float[Tensor, "region token dim"]:
+    def standardise(self, regions: RegionBatch) -> Tokens:
         """The standardised tile embeddings."""
         return self.model.encoder.standardise(regions.tokens.float(), regions.mpp)
 
-    def encode(self, regions: RegionBatch, visible: Bool[Tensor, "region token"]) -> EncodedRegions:
+    def encode(self, regions: RegionBatch, visible: TokenMask) -> EncodedRegions:
         """What the encoder makes of the visible tokens."""
         encoded: EncodedRegions = self.model.encoder(regions.tokens.float(), regions.xy_um, regions.mpp, visible)
         return encoded
@@ -163,8 +163,8 @@ class Trainee(nn.Module):
         self,
         regions: RegionBatch,
         encoded: EncodedRegions,
-        visible: Bool[Tensor, "region token"],
-        hidden: Bool[Tensor, "region token"],
+        visible: TokenMask,
+        hidden: TokenMask,
         *,
         bottleneck: bool,
     ) -> HiddenTokens:
@@ -215,10 +215,10 @@ class Trainee(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, "region token dim"],
-        xy_um: Float[Tensor, "region token 2"],
-        mpp: Float[Tensor, "region token"],
-        present: Bool[Tensor, "region token"],
+        tokens: Tokens,
+        xy_um: Centres,
+        mpp: Mpps,
+        present: TokenMask,
         slide: Int[Tensor, " region"],
         region: Int[Tensor, " region"],
         hidden: Bool[Tensor, "view region token"],

@@ -6,10 +6,9 @@ magnification. The decoder can be asked what a tile looks like that was never re
 
 from parfocal.region_encoder.batch import RegionBatch, collate_regions
 from parfocal.region_encoder.config import SIZES, RegionEncoderConfig, Size
-from parfocal.region_encoder.decoder import Decoded, EmbeddingDecoder
+from parfocal.region_encoder.decoder import Decoded, EmbeddingDecoder, RegionModel
 from parfocal.region_encoder.encoder import RegionEncoder
 from parfocal.region_encoder.export import export_encoder, export_model
-from parfocal.region_encoder.model import RegionModel
 from parfocal.region_encoder.readout import READOUTS, EncodedRegions, Readout
 
 __all__ = [

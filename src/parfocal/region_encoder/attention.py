@@ -46,6 +46,9 @@ def linear(layer: nn.Linear, rows: Float[Tensor, "*batch dim"]) -> Float[Tensor,
 
 
 MLP_RATIO = 4
+Queries = Float[Tensor, "region query head dim"]
+Keys = Float[Tensor, "region key head dim"]
+Bias = Float[Tensor, "_region head _query key"]
 _VECTOR = 16
 
 
@@ -57,23 +60,13 @@ class Attended:
     cls_weights: Float[Tensor, "region key"]
 
 
-def attend(
-    query: Float[Tensor, "region query head dim"],
-    key: Float[Tensor, "region key head dim"],
-    value: Float[Tensor, "region key head dim"],
-    bias: Float[Tensor, "_region head _query key"] | None,
-) -> Attended:
+def attend(query: Queries, key: Keys, value: Keys, bias: Bias | None) -> Attended:
     """Softmax attention with an additive bias, by the way that is faster on the device."""
     way = attend_stepwise if query.device.type == "cpu" else attend_fused
     return way(query, key, value, bias)
 
 
-def attend_stepwise(
-    query: Float[Tensor, "region query head dim"],
-    key: Float[Tensor, "region key head dim"],
-    value: Float[Tensor, "region key head dim"],
-    bias: Float[Tensor, "_region head _query key"] | None,
-) -> Attended:
+def attend_stepwise(query: Queries, key: Keys, value: Keys, bias: Bias | None) -> Attended:
     """Attention in three steps: with a few dozen tokens they are faster on a CPU than torch's fused kernel."""
     regions, queries, heads, dim = query.shape
     q, k, v = (one.transpose(1, 2).reshape(regions * heads, -1, dim) for one in (query, key, value))
@@ -94,12 +87,7 @@ def attend_stepwise(
     return Attended(mixed.transpose(1, 2).reshape(regions, queries, heads * dim), cls_weights)
 
 
-def attend_fused(
-    query: Float[Tensor, "region query head dim"],
-    key: Float[Tensor, "region key head dim"],
-    value: Float[Tensor, "region key head dim"],
-    bias: Float[Tensor, "_region head _query key"] | None,
-) -> Attended:
+def attend_fused(query: Queries, key: Keys, value: Keys, bias: Bias | None) -> Attended:
     """Attention by torch's fused kernel, which keeps the weights to itself: those of CLS are computed once more."""
     regions, queries, heads, dim = query.shape
     q, k, v = (one.transpose(1, 2) for one in (query, key, value))  # (region, head, token, dim)

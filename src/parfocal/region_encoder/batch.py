@@ -15,6 +15,13 @@ from torch import Tensor
 
 from parfocal.store import SlideTokens
 
+# What is said of the tokens of regions: their embeddings, centres about the region's centre, micrometres per pixel, and
+# some of them.
+Tokens = Float[Tensor, "region token dim"]
+Centres = Float[Tensor, "region token 2"]
+Mpps = Float[Tensor, "region token"]
+TokenMask = Bool[Tensor, "region token"]
+
 
 @dataclass(frozen=True, eq=False)
 class RegionBatch:

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -110,6 +110,24 @@ def read_pretraining(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"cannot read {file}: {error}. Name a folder that `pretrain` has finished.") from error
     return dict(entries) if isinstance(entries, dict) else {}
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def read_model(
+    make: Callable[[RegionEncoderConfig], Module], folder_or_hub_id: str | Path, *, prefix: str = ""
+) -> Module:
+    """What is made of a checkpoint's settings, with the weights whose names begin with `prefix`, to be evaluated.
+
+    Raises:
+        StoreError: there is no checkpoint, or it is damaged, or it does not hold exactly what is needed.
+        FormatVersionError: a newer parfocal wrote it.
+    """
+    folder = resolve(folder_or_hub_id)
+    module = make(read_config(folder))
+    load_weights(module, folder, prefix=prefix)
+    return module.eval()
 
 
 def load_weights(module: nn.Module, folder: Path, *, prefix: str) -> None:

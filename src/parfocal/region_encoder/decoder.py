@@ -1,6 +1,10 @@
-"""The query decoder: what a tile at any place and any magnification should look like, given an encoded region."""
+"""The query decoder: what a tile at any place and any magnification should look like, given an encoded region.
+
+With the encoder it is the model that pretraining trains, and one checkpoint holds both.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -9,10 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from parfocal.region_encoder.attention import FeedForward, attend, linear
+from parfocal.region_encoder.batch import TokenMask
+from parfocal.region_encoder.checkpoint import read_model, weights_digest, write_checkpoint
 from parfocal.region_encoder.config import RegionEncoderConfig
-from parfocal.region_encoder.encoder import initialise
+from parfocal.region_encoder.encoder import RegionEncoder, initialise
 from parfocal.region_encoder.plan import ROW_MULTIPLE
 from parfocal.region_encoder.position import PositionEmbedding
+from parfocal.region_encoder.readout import EncodedRegions
 from parfocal.region_encoder.standardise import nearest_levels
 
 # A log-variance outside this says nothing about standardised features, and its exponential would only overflow.
@@ -159,3 +166,64 @@ class _CrossBlock(nn.Module):
         x = x + linear(self.out, queries.rows(attended.values))
         added: Tensor = self.mlp(x)
         return x + added
+
+
+class RegionModel(nn.Module):
+    """A region encoder with the decoder that can be asked about any tile."""
+
+    def __init__(self, config: RegionEncoderConfig) -> None:
+        super().__init__()
+        self.encoder = RegionEncoder(config)
+        self.decoder = EmbeddingDecoder(config)
+
+    @property
+    def config(self) -> RegionEncoderConfig:
+        """The settings of both."""
+        return self.encoder.config
+
+    def decode(
+        self,
+        encoded: EncodedRegions,
+        present: TokenMask,
+        xy_um: Float[Tensor, "region query 2"],
+        mpp: Float[Tensor, "region query"],
+        *,
+        query_present: Bool[Tensor, "region query"] | None = None,
+        bottleneck: bool = False,
+    ) -> Decoded:
+        """Ask an encoded region about tiles.
+
+        Args:
+            encoded: what the encoder made of the tokens.
+            present: which tokens it was given.
+            xy_um: centres of the asked tiles about the region's centre, in micrometres.
+            mpp: their micrometres per pixel.
+            query_present: which of the questions are asked; all when None.
+            bottleneck: look at CLS and the registers only; what CLS must then carry makes it the region's vector.
+        """
+        memory = torch.cat([encoded.cls[:, None], encoded.registers], dim=1)
+        memory_present = present.new_ones(memory.shape[:2])
+        if not bottleneck:
+            memory = torch.cat([memory, encoded.tokens], dim=1)
+            memory_present = torch.cat([memory_present, present], dim=1)
+        decoded: Decoded = self.decoder(memory, memory_present, xy_um, mpp, query_present)
+        return decoded
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits over settings and weights."""
+        return weights_digest(self.config, self.state_dict())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model.safetensors and config.json; config.json comes last."""
+        write_checkpoint(Path(folder), self.config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path, *, device: str | torch.device = "cpu") -> "RegionModel":
+        """A trained model from a folder or from the Hugging Face hub, in evaluation mode.
+
+        Raises:
+            StoreError: there is no checkpoint, it is damaged, or it holds an encoder alone.
+            FormatVersionError: a newer parfocal wrote it.
+        """
+        return read_model(cls, folder_or_hub_id).to(device)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.region_encoder.attention import Block, linear
-from parfocal.region_encoder.checkpoint import load_weights, read_config, resolve, weights_digest, write_checkpoint
+from parfocal.region_encoder.batch import Centres, Mpps, TokenMask, Tokens
+from parfocal.region_encoder.checkpoint import read_model, weights_digest, write_checkpoint
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.plan import ChunkPlan, Packing, Plan, find_places, pack, split_by_span
 from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
@@ -48,10 +49,10 @@ class RegionEncoder(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, "region token dim"],
-        xy_um: Float[Tensor, "region token 2"],
-        mpp: Float[Tensor, "region token"],
-        present: Bool[Tensor, "region token"],
+        tokens: Tokens,
+        xy_um: Centres,
+        mpp: Mpps,
+        present: TokenMask,
         *,
         generator: torch.Generator | None = None,
     ) -> EncodedRegions:
@@ -117,13 +118,7 @@ class RegionEncoder(nn.Module):
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     @torch.inference_mode()
-    def encode(
-        self,
-        tokens: Float[Tensor, "region token dim"],
-        xy_um: Float[Tensor, "region token 2"],
-        mpp: Float[Tensor, "region token"],
-        present: Bool[Tensor, "region token"],
-    ) -> EncodedRegions:
+    def encode(self, tokens: Tokens, xy_um: Centres, mpp: Mpps, present: TokenMask) -> EncodedRegions:
         """Encode regions for use: evaluation mode, no gradients, on the model's device and in its precision.
 
         Arguments as in `forward`, on any device; the results are float32 and on the device of `tokens`.
@@ -146,8 +141,8 @@ class RegionEncoder(nn.Module):
     def readout(
         self,
         encoded: EncodedRegions,
-        mpp: Float[Tensor, "region token"],
-        present: Bool[Tensor, "region token"],
+        mpp: Mpps,
+        present: TokenMask,
         kind: Readout,
     ) -> Float[Tensor, "region *rest"]:
         """What represents a region: `cls`, `tokens` or `attention`; see `readout.py`."""
@@ -156,12 +151,14 @@ class RegionEncoder(nn.Module):
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits over settings and weights."""
-        return weights_digest(self.config, {f"encoder.{name}": value for name, value in self.state_dict().items()})
+        return weights_digest(self.config, self._weights())
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors and config.json; config.json comes last."""
-        weights = {f"encoder.{name}": value for name, value in self.state_dict().items()}
-        write_checkpoint(Path(folder), self.config, weights)
+        write_checkpoint(Path(folder), self.config, self._weights())
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {f"encoder.{name}": value for name, value in self.state_dict().items()}
 
     @classmethod
     def from_pretrained(
@@ -177,10 +174,7 @@ class RegionEncoder(nn.Module):
             StoreError: there is no checkpoint, or it is damaged; the message says what was looked for.
             FormatVersionError: a newer parfocal wrote it.
         """
-        folder = resolve(folder_or_hub_id)
-        encoder = cls(read_config(folder))
-        load_weights(encoder, folder, prefix="encoder.")
-        return encoder.to(device=device, dtype=getattr(torch, dtype)).eval()
+        return read_model(cls, folder_or_hub_id, prefix="encoder.").to(device=device, dtype=getattr(torch, dtype))
 
 
 class _Projector(nn.Module):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from parfocal.errors import ConfigError
 from parfocal.files import canonical_json, writing
 from parfocal.region_encoder.attention import Block, attend_fused
+from parfocal.region_encoder.batch import Centres, Mpps, TokenMask, Tokens
 from parfocal.region_encoder.encoder import RegionEncoder
 from parfocal.region_encoder.standardise import nearest_levels
 from parfocal.version import __version__
@@ -29,10 +29,10 @@ class DenseEncoder(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, "region token dim"],
-        xy_um: Float[Tensor, "region token 2"],
-        mpp: Float[Tensor, "region token"],
-        present: Bool[Tensor, "region token"],
+        tokens: Tokens,
+        xy_um: Centres,
+        mpp: Mpps,
+        present: TokenMask,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """CLS, registers, contextual tokens (0 where absent) and CLS's attention to each tile."""
         encoder, config = self.encoder, self.encoder.config

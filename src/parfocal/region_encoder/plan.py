@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from parfocal.region_encoder.batch import Centres, Mpps, TokenMask
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
 from parfocal.region_encoder.standardise import Standardiser, nearest_levels
@@ -78,7 +79,7 @@ class Packing:
     chunks: tuple[Chunk, ...]
 
 
-def pack(present: Bool[Tensor, "region token"], *, specials: int, max_rows: int) -> Packing:
+def pack(present: TokenMask, *, specials: int, max_rows: int) -> Packing:
     """Sort the regions of a batch by their number of present tokens and cut them into chunks.
 
     Args:
@@ -129,7 +130,7 @@ class Places:
     index: Int64[Tensor, " tile"]
 
 
-def find_places(xy_um: Float[Tensor, "region token 2"], mpp: Float[Tensor, "region token"], packing: Packing) -> Places:
+def find_places(xy_um: Centres, mpp: Mpps, packing: Packing) -> Places:
     """Collect the distinct places; in a raster of tiles there are no more than a region has tiles."""
     tokens = mpp.shape[1]
     if len(mpp) and bool((xy_um == xy_um[:1]).all()) and bool((mpp == mpp[:1]).all()):

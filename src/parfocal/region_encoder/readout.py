@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from parfocal.region_encoder.batch import Mpps, TokenMask
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.standardise import nearest_levels
 
@@ -29,7 +30,7 @@ class EncodedRegions:
     cls: Float[Tensor, "region width"]
     registers: Float[Tensor, "region register width"]
     tokens: Float[Tensor, "region token width"]
-    cls_weights: Float[Tensor, "region token"]
+    cls_weights: Mpps
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "EncodedRegions":
         """The same on a device and in a precision."""
@@ -39,8 +40,8 @@ class EncodedRegions:
 
 def read_out(
     encoded: EncodedRegions,
-    mpp: Float[Tensor, "region token"],
-    present: Bool[Tensor, "region token"],
+    mpp: Mpps,
+    present: TokenMask,
     kind: Readout,
     *,
     config: RegionEncoderConfig,
@@ -71,7 +72,7 @@ def read_out(
     return torch.cat(parts, dim=1)
 
 
-def _weighted_mean(encoded: EncodedRegions, chosen: Bool[Tensor, "region token"]) -> Float[Tensor, "region width"]:
+def _weighted_mean(encoded: EncodedRegions, chosen: TokenMask) -> Float[Tensor, "region width"]:
     """The mean of the chosen tokens, weighted by CLS; of a region without any it is 0 and must not be used."""
     # A softmax weight can underflow to 0 in half precision; the tiny number keeps the mean defined.
     weights = torch.where(
