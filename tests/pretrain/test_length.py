@@ -7,8 +7,8 @@ import pytest
 
 from parfocal.errors import ParfocalWarning
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
-from parfocal.pretrain.events import remarks_after, remarks_before
 from parfocal.pretrain.holdout import SlidePart, Split
+from parfocal.pretrain.metrics import remarks_after, remarks_before
 from parfocal.region_encoder.checkpoint import read_pretraining
 
 from .conftest import MakeSet

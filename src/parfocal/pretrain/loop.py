@@ -18,14 +18,17 @@ from parfocal.geometry import format_mpp
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
 from parfocal.pretrain.data import RegionStream, SlideCache
 from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
-from parfocal.pretrain.events import (
+from parfocal.pretrain.holdout import Split, check_hidable, shared_groups, split_set
+from parfocal.pretrain.masks import draw_masks
+from parfocal.pretrain.metrics import (
+    MetricsFile,
+    RateClock,
+    metric_columns,
+    read_metrics,
     remarks_after,
     remarks_before,
     steps_done,
 )
-from parfocal.pretrain.holdout import Split, check_hidable, shared_groups, split_set
-from parfocal.pretrain.masks import draw_masks
-from parfocal.pretrain.metrics import MetricsFile, RateClock, metric_columns, read_metrics
 from parfocal.pretrain.monitors import CollapseWatch
 from parfocal.pretrain.optimiser import choose_autocast, new_optimizer
 from parfocal.pretrain.settings import PretrainSettings
@@ -115,9 +118,7 @@ def pretrain_encoder(
             run = _Run(fabric, folder, tiles, split, left_out, settings, on_event if fabric.is_global_zero else None)
             run.train()
         sentence = run.split.sentence
-    metrics: dict[str, float] = {}
-    for row in read_metrics(folder.metrics):
-        metrics |= row
+    metrics = {name: value for row in read_metrics(folder.metrics) for name, value in row.items()}
     return PretrainResult(out, bool(finished), int(metrics.get("step", 0)), metrics, sentence)
 
 
@@ -142,7 +143,8 @@ class _Run:
         model = new_model(tiles, settings, seed=derived_seed(settings.seed, _MODEL))
         self.trainee = Trainee(model, settings)
         self.tile_px = model.encoder.config.tile_px
-        self.symmetries = self._symmetries()
+        declared = declared_symmetries(tiles)
+        self.symmetries = SquareSymmetries.chosen(settings.symmetry, declared, dim=model.encoder.config.dim)
         self.watch = CollapseWatch()
         self.metrics = MetricsFile(folder.metrics, metric_columns(tiles.mpps))
         self.logged = 0
@@ -222,18 +224,8 @@ class _Run:
         visible = torch.stack([one.visible(regions.present) for one in masks]).to(device, non_blocking=True)
         regions = regions.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
-            parts = module(
-                regions.tokens,
-                regions.xy_um,
-                regions.mpp,
-                regions.present,
-                regions.slide,
-                regions.region,
-                hidden,
-                visible,
-                bottleneck,
-                step >= settings.variance_from * self.n_steps,
-            )
+            with_variance = step >= settings.variance_from * self.n_steps
+            parts = module(*vars(regions).values(), hidden, visible, bottleneck, with_variance)
         self.fabric.backward(parts[0])
         self.fabric.clip_gradients(module, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
         optimizer.step()
@@ -359,11 +351,6 @@ class _Run:
                 "r2_space": "latent" if self.settings.targets == "latent" else "standardised",
             }
         )
-
-    def _symmetries(self) -> SquareSymmetries:
-        config = self.trainee.model.encoder.config
-        declared = declared_symmetries(self.tiles)
-        return SquareSymmetries.chosen(self.settings.symmetry, declared, dim=config.dim)
 
     def _sentences(self, precision: str) -> tuple[str, ...]:
         """What is trained on what, in a few lines."""

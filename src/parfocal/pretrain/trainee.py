@@ -188,7 +188,7 @@ class Trainee(nn.Module):
             mpp = torch.where(asked, regions.mpp[rows].gather(1, place), self.mpps[0])
             xy_um = regions.xy_um[rows].gather(1, place[..., None].expand(-1, -1, 2))
             decoded = self.model.decode(
-                _some(encoded, rows), visible[rows], xy_um, mpp, query_present=asked, bottleneck=bottleneck
+                encoded.take(rows), visible[rows], xy_um, mpp, query_present=asked, bottleneck=bottleneck
             )
             level = self.level_of(mpp)[asked]
             predicted, log_variance = decoded.mean[asked], decoded.log_variance[asked]
@@ -198,19 +198,15 @@ class Trainee(nn.Module):
                 found.append(HiddenTokens(self.to_latent(predicted), torch.zeros_like(target), target, level))
             elif standardised is not None:
                 found.append(HiddenTokens(predicted, log_variance, self._as_target(standardised[at], level), level))
-        return HiddenTokens(
-            torch.cat([one.predicted for one in found]),
-            torch.cat([one.log_variance for one in found]),
-            torch.cat([one.target for one in found]),
-            torch.cat([one.level for one in found]),
-        )
+        return HiddenTokens(*(torch.cat(parts) for parts in zip(*(vars(one).values() for one in found), strict=True)))
 
     def in_standard_space(self, tokens: HiddenTokens) -> tuple[Float[Tensor, "token dim"], Float[Tensor, "token dim"]]:
         """Predictions and targets as standardised embeddings; latent ones stay latent, about each level's mean."""
         if self.settings.targets == "whitened":
-            return _by_level(self.unwhiten, tokens.predicted, tokens.level), _by_level(
-                self.unwhiten, tokens.target, tokens.level
+            predicted, target = (
+                _by_level(self.unwhiten, one, tokens.level) for one in (tokens.predicted, tokens.target)
             )
+            return predicted, target
         return tokens.predicted.float(), tokens.target.float()
 
     def forward(
@@ -276,10 +272,6 @@ class Trainee(nn.Module):
         if self.settings.targets != "whitened":
             return standardised
         return _by_level(self.whiten, standardised, level)
-
-
-def _some(encoded: EncodedRegions, rows: Int[Tensor, " row"]) -> EncodedRegions:
-    return EncodedRegions(encoded.cls[rows], encoded.registers[rows], encoded.tokens[rows], encoded.cls_weights[rows])
 
 
 def _by_level(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from parfocal.region_encoder.batch import Mpps, TokenMask
@@ -34,8 +34,11 @@ class EncodedRegions:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "EncodedRegions":
         """The same on a device and in a precision."""
-        parts = (self.cls, self.registers, self.tokens, self.cls_weights)
-        return EncodedRegions(*(part.to(device, dtype) for part in parts))
+        return EncodedRegions(*(part.to(device, dtype) for part in vars(self).values()))
+
+    def take(self, rows: Int64[Tensor, " row"]) -> "EncodedRegions":
+        """Some of the regions, in the given order."""
+        return EncodedRegions(*(part[rows] for part in vars(self).values()))
 
 
 def read_out(

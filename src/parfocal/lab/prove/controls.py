@@ -128,12 +128,7 @@ def train_decoder(subject: Subject, trainee: Trainee, *, steps: int, seed: int, 
     def loss(regions: RegionBatch, masks: Masks, step: int, generator: torch.Generator) -> Tensor:
         here, visible = regions.to(device), masks.visible(regions.present)
         parts: Tensor = trainee(
-            here.tokens,
-            here.xy_um,
-            here.mpp,
-            here.present,
-            here.slide,
-            here.region,
+            *vars(here).values(),
             masks.hidden[None].to(device),
             visible[None].to(device),
             bool(torch.rand((), generator=generator) < settings.bottleneck),
