@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from parfocal.encoders import load_tile_encoder
+from parfocal.encoders import EncoderSpec, load_tile_encoder
 from parfocal.encoders.network import CHUNK, Backbone, NetworkEncoder, choose_device
 from parfocal.errors import EncoderError
 
