@@ -55,19 +55,28 @@ class Origin:
         except Exception as error:  # what others wrote may fail in any way
             raise PluginError(f"{self} failed ({as_problem(error)}).") from error
 
-    def guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose failures name the package; it can be sent to another process."""
-        return _Guarded(self, function)
+    def guarded(
+        self, function: Callable[..., Any], wrap: Callable[["Origin", Any], Any] | None = None
+    ) -> Callable[..., Any]:
+        """The function, whose failures name the package; it can be sent to another process.
+
+        Args:
+            function: of the package.
+            wrap: what becomes of its results; they are given as they are where None.
+        """
+        return _Guarded(self, function, wrap)
 
 
 @dataclass(frozen=True)
 class _Guarded:
     origin: Origin
     function: Callable[..., Any]
+    wrap: Callable[[Origin, Any], Any] | None
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         with self.origin.blamed():
-            return self.function(*args, **options)
+            result = self.function(*args, **options)
+            return result if self.wrap is None else self.wrap(self.origin, result)
 
 
 @dataclass(frozen=True)

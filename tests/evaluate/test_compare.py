@@ -7,9 +7,9 @@ import pytest
 
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.evaluate.arm import arm_label
+from parfocal.evaluate.compare import choose_primary
 from parfocal.evaluate.held_out import HeldOut
 from parfocal.evaluate.metric import METRICS
-from parfocal.evaluate.primary import choose_primary
 from parfocal.stats import auc, standard_error
 
 from .drawn import ARMS, cohort_of, drawn

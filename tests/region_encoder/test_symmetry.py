@@ -89,7 +89,7 @@ def test_the_augmentation_of_an_invariant_encoder_does_just_that(picture: np.nda
         torch.zeros(n, dtype=torch.long),
         torch.arange(n),
     )
-    symmetries = SquareSymmetries.chosen("invariant", {}, dim=DIM)
+    symmetries = SquareSymmetries.of({}, dim=DIM, wanted="invariant")
 
     turned = symmetries.apply(regions, torch.Generator().manual_seed(0))
     found = model_of().encoder.encode(turned.tokens, turned.xy_um, turned.mpp, turned.present).cls

@@ -66,20 +66,10 @@ class EncoderKind(Plugin):
 
     def guarded(self, origin: Origin) -> "EncoderKind":
         """The same as it comes from another package."""
-        return replace(self, load=_Loaded(origin, self.load), infos=origin.guarded(self.infos))
+        return replace(self, load=origin.guarded(self.load, _AddedEncoder), infos=origin.guarded(self.infos))
 
 
 ENCODERS: Registry[EncoderKind] = Registry(EncoderKind, "tile encoder", "parfocal.encoders.kinds")
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    origin: Origin
-    load: Callable[[EncoderSpec, str, str], TileEncoder]
-
-    def __call__(self, spec: EncoderSpec, device: str, dtype: str) -> TileEncoder:
-        with self.origin.blamed():
-            return _AddedEncoder(self.origin, self.load(spec, device, dtype))
 
 
 class _AddedEncoder(TileEncoder):

@@ -6,13 +6,12 @@ measures, `write_evaluation` keeps the tables and one page.
 
 from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.arms import table_of_arms
-from parfocal.evaluate.compare import compare_arms
+from parfocal.evaluate.compare import across_targets, choose_primary, compare_arms
 from parfocal.evaluate.files import write_evaluation
 from parfocal.evaluate.fitting import cross_validate
 from parfocal.evaluate.metric import METRICS, Metric, measure
 from parfocal.evaluate.page import evaluation_page
 from parfocal.evaluate.page_target import arm_results
-from parfocal.evaluate.primary import across_targets, choose_primary
 from parfocal.evaluate.result import (
     AcrossTargets,
     ArmFits,

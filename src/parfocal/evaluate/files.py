@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from parfocal.cohort import Cohort, write_splits
+from parfocal.evaluate.compare import across_targets
 from parfocal.evaluate.page import evaluation_page
-from parfocal.evaluate.primary import across_targets
 from parfocal.evaluate.result import AcrossTargets, ArmRun, Calibration, EvaluateResult, TargetComparison, TargetResult
 from parfocal.report import Field, Section, columns, interval_columns, make_report, pick, write_json, write_table
 from parfocal.version import __version__

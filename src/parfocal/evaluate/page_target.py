@@ -181,11 +181,7 @@ def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) ->
 
 def choices_table(target: str, result: TargetResult) -> Table:
     """What every arm preferred inside its training folds."""
-
-    def most(run: ArmRun) -> str:
-        return "; ".join(f"{name} ({count})" for name, count in list(run.chosen.items())[:3])
-
-    columns = (*_ARM, Field("Chosen most often (folds)", most))
+    columns = (*_ARM, Field("Chosen most often (folds)", lambda run: run.most_chosen(3)))
     return page_table(f"{target}: what every arm chose inside its training folds", columns, result.runs)
 
 

@@ -163,7 +163,11 @@ class ArmRun:
     @property
     def all_chosen(self) -> str:
         """The same in one line."""
-        return "; ".join(f"{name} ({count})" for name, count in self.chosen.items())
+        return self.most_chosen(len(self.predictions))
+
+    def most_chosen(self, most: int) -> str:
+        """The first of them in one line."""
+        return "; ".join(f"{name} ({count})" for name, count in list(self.chosen.items())[:most])
 
     @property
     def n_measured(self) -> int:

@@ -43,7 +43,7 @@ class RegisteredHead(Plugin):
         """The same as it comes from another package."""
         if self.fit is None:
             raise PluginError(f"cannot use {origin}: it has no function `fit`.")
-        return replace(self, load=_Loaded(origin, self.load), fit=_Fitted(origin, self.fit))
+        return replace(self, load=origin.guarded(self.load, _AddedProbe), fit=_Fitted(origin, self.fit))
 
 
 HEADS: Registry[RegisteredHead] = Registry(RegisteredHead, "head", "parfocal.heads")
@@ -77,18 +77,6 @@ class _Fitted:
             if len(probes) != len(folds):
                 raise PluginError(f"{self.origin} gave {len(probes)} probes for {len(folds)} folds.")
         return [_AddedProbe(self.origin, probe) for probe in probes]
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """The way back from saved state of another package's head."""
-
-    origin: Origin
-    load: Callable[[ProbeState], FittedProbe]
-
-    def __call__(self, state: ProbeState) -> FittedProbe:
-        with self.origin.blamed():
-            return _AddedProbe(self.origin, self.load(state))
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,20 +75,22 @@ class SquareSymmetries:
     sentence: str
 
     @classmethod
-    def chosen(
-        cls, wanted: Literal["declared", "invariant", "off"], declared: Mapping[float, Symmetry], *, dim: int
+    def of(
+        cls,
+        symmetries: Mapping[float, Symmetry],
+        *,
+        dim: int,
+        wanted: Literal["declared", "invariant", "off"] = "declared",
     ) -> "SquareSymmetries":
-        """As a setting says: what is declared, rows that are taken not to change, or none."""
-        if wanted == "off":
-            return cls(tuple(declared), None, False, "regions are not turned, as asked")
-        if wanted == "invariant":
-            return cls(tuple(declared), None, True, "regions are turned, rows taken as unchanged, as asked")
-        return cls.of(declared, dim=dim)
+        """From how each magnification's rows change; `dim` is the width of a batch's rows.
 
-    @classmethod
-    def of(cls, symmetries: Mapping[float, Symmetry], *, dim: int) -> "SquareSymmetries":
-        """From how each magnification's rows change; `dim` is the width of a batch's rows."""
+        A setting may want something else than what is declared: rows that are taken not to change, or no turns.
+        """
         mpps = tuple(sorted(symmetries, reverse=True))
+        if wanted == "off":
+            return cls(mpps, None, False, "regions are not turned, as asked")
+        if wanted == "invariant":
+            return cls(mpps, None, True, "regions are turned, rows taken as unchanged, as asked")
         if any(symmetries[mpp].kind == "unknown" for mpp in mpps):
             sentence = "regions are not turned, as it is unknown how the tile encoder's rows change"
             return cls(mpps, None, False, sentence)

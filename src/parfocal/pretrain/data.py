@@ -9,7 +9,7 @@ resumable, and the same whatever the number of loading threads.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
@@ -163,7 +163,7 @@ class RegionStream:
         self._order = order
         self._cache = cache
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="parfocal-read") if workers else None
-        self._pending: dict[int, list[Future[RegionBatch]]] = {}
+        self._pending: dict[int, Iterator[RegionBatch]] = {}
         self._ready: dict[int, tuple[RegionBatch, Tensor]] = {}
 
     def __enter__(self) -> "RegionStream":
@@ -189,21 +189,18 @@ class RegionStream:
         if window not in self._ready:
             for old in [w for w in self._ready if w < window]:
                 del self._ready[old]
-            regions = RegionBatch.join(self._load(window))
+            self._begin(window)
+            regions = RegionBatch.join(list(self._pending.pop(window)))
             self._ready[window] = regions, torch.from_numpy(self._order.shuffle(window))
-            if self._pool is not None and window < last_window:
-                self._submit(window + 1)
+            if window < last_window:
+                self._begin(window + 1)
         return self._ready[window]
 
-    def _load(self, window: int) -> list[RegionBatch]:
-        if self._pool is None:
-            return [self._gather(visit) for visit in self._order.visits(window)]
-        self._submit(window)
-        return [future.result() for future in self._pending.pop(window)]
-
-    def _submit(self, window: int) -> None:
-        if self._pool is not None and window not in self._pending:
-            self._pending[window] = [self._pool.submit(self._gather, visit) for visit in self._order.visits(window)]
+    def _begin(self, window: int) -> None:
+        """Let the threads read a window; without them it is read when it is asked for."""
+        if window not in self._pending:
+            read = map if self._pool is None else self._pool.map
+            self._pending[window] = read(self._gather, self._order.visits(window))
 
     def _gather(self, visit: Visit) -> RegionBatch:
         try:

@@ -144,7 +144,7 @@ class _Run:
         self.trainee = Trainee(model, settings)
         self.tile_px = model.encoder.config.tile_px
         declared = declared_symmetries(tiles)
-        self.symmetries = SquareSymmetries.chosen(settings.symmetry, declared, dim=model.encoder.config.dim)
+        self.symmetries = SquareSymmetries.of(declared, dim=model.encoder.config.dim, wanted=settings.symmetry)
         self.watch = CollapseWatch()
         self.metrics = MetricsFile(folder.metrics, metric_columns(tiles.mpps))
         self.logged = 0

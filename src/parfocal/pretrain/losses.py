@@ -10,15 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def level_means(
-    per_token: Float[Tensor, " token"], level: Int[Tensor, " token"], n_levels: int
-) -> tuple[Float[Tensor, " level"], Bool[Tensor, " level"]]:
-    """The mean of each level and whether it has a token at all; 0 where it has none."""
-    total = torch.zeros(n_levels, dtype=per_token.dtype, device=per_token.device).index_add(0, level, per_token)
-    count = torch.bincount(level, minlength=n_levels)
-    return total / count.clamp(min=1), count > 0
-
-
 def mean_over_levels(
     per_token: Float[Tensor, " token"], level: Int[Tensor, " token"], n_levels: int
 ) -> Float[Tensor, ""]:
@@ -27,8 +18,9 @@ def mean_over_levels(
     A region has sixteen 20x tiles for one 5x tile, so a plain mean would train the model almost only on 20x. No token
     at all gives 0, with a gradient of 0.
     """
-    means, has = level_means(per_token, level, n_levels)
-    return means.sum() / has.sum().clamp(min=1)
+    total = torch.zeros(n_levels, dtype=per_token.dtype, device=per_token.device).index_add(0, level, per_token)
+    count = torch.bincount(level, minlength=n_levels)
+    return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
 def masked_embedding_loss(

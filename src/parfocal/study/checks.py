@@ -14,9 +14,9 @@ from parfocal.config import GridConfig
 from parfocal.errors import ParfocalWarning, StoreError
 from parfocal.evaluate.arm import Arm, Knowledge, choose_arms
 from parfocal.evaluate.arms import table_of_arms
+from parfocal.evaluate.compare import choose_primary
 from parfocal.evaluate.external import check_external
 from parfocal.evaluate.held_out import HeldOut
-from parfocal.evaluate.primary import choose_primary
 from parfocal.evaluate.run import deal, read_dealt, read_outside
 from parfocal.evaluate.sources import matching_sets
 from parfocal.geometry import format_mpp

@@ -11,7 +11,7 @@ from parfocal.bags import Bag
 from parfocal.cohort import Fold
 from parfocal.heads.base import Bags, ProbeSettings, Slides
 from parfocal.heads.contrast.refinement import Along
-from parfocal.heads.preparation import Preparation, bounds_of
+from parfocal.heads.preparation import Preparation, bounds_of, joined
 from parfocal.stats.whitening import Whitening, fit_whitening
 
 _FEWEST_READ = 0.99
@@ -110,10 +110,9 @@ class PickedRegions:
     @staticmethod
     def of(bag: Bag, slides: Slides) -> "PickedRegions":
         """Those of some slides, by their numbers."""
-        begin, end = bag.region_start[slides], bag.region_start[slides + 1]
-        numbers = np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)], dtype=np.int64)
+        counts, numbers = np.diff(bag.region_start)[slides], joined(bag.region_start, slides)
         there = bag.region_present[numbers]
-        return PickedRegions(end - begin, numbers, there, np.repeat(np.arange(len(slides)), end - begin)[there])
+        return PickedRegions(counts, numbers, there, np.repeat(np.arange(len(slides)), counts)[there])
 
     @property
     def present(self) -> Int64[np.ndarray, " present"]:

@@ -1,4 +1,4 @@
-"""What pretraining minimises: one file for each objective.
+"""What pretraining minimises: an `Objective` in a file of this folder is found by its name.
 
 Another package's is found by its entry point in the group `parfocal.objectives`; `parfocal.testing.ObjectiveContract`
 says what it must do.

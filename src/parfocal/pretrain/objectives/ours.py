@@ -1,15 +1,15 @@
-"""`contrastive`: regions are told apart by what is left of them in two views; no token is predicted."""
+"""Ours: `mem` predicts the embeddings of hidden tokens, `contrastive` tells regions apart by two views, `cmem` both."""
 
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from parfocal.pretrain.losses import region_contrast
+from parfocal.pretrain.losses import masked_embedding_loss, region_contrast
 from parfocal.pretrain.objectives.objective import Objective
 
 
-def tell_apart(
+def _tell_apart(
     first: Float[Tensor, "region dim"],
     second: Float[Tensor, "region dim"],
     slide: Int[Tensor, " region"],
@@ -22,4 +22,10 @@ def tell_apart(
     )
 
 
-CONTRASTIVE = Objective("contrastive", views=tell_apart)
+def _weight(settings: Any) -> float:
+    return float(settings.contrast_weight)
+
+
+CMEM = Objective("cmem", masked_embedding_loss, _tell_apart, _weight)
+CONTRASTIVE = Objective("contrastive", views=_tell_apart)
+MEM = Objective("mem", masked_embedding_loss)
