@@ -7,8 +7,7 @@ from torch import Tensor
 
 from parfocal.encoders import symmetries_of_square
 from parfocal.pretrain.augment import SquareSymmetries, move_under
-from parfocal.region_encoder.batch import RegionBatch
-from parfocal.region_encoder.readout import EncodedRegions
+from parfocal.region_encoder.batch import EncodedRegions, RegionBatch
 
 from .toy import DIM, MPPS, model_of, raster
 

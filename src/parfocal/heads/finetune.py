@@ -321,10 +321,8 @@ class _Training:
             self._score([self.regions.of_slide(int(slide))], lambda tiles: self.encoder(*tiles).cls)
             for slide in self.judges
         ]
-        losses: Float[np.ndarray, " column"] = (
-            self.targets.of_slides(self.judges).held_out_loss(torch.cat(scores, dim=1))[:, 0].cpu().numpy()
-        )
-        return losses
+        loss = self.targets.of_slides(self.judges).held_out_loss(torch.cat(scores, dim=1))
+        return np.asarray(loss[:, 0].cpu().numpy())
 
     def stage(self) -> tuple[RegionEncoder, PoolingHead]:
         """A copy of encoder and head as they are now."""

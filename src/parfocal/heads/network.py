@@ -239,8 +239,7 @@ def scores_by_fold(
 
 def normal(rng: np.random.Generator, *shape: int) -> Float32[np.ndarray, "..."]:
     """Normal numbers whose variance is one over the last axis but one."""
-    drawn: Float32[np.ndarray, "..."] = (rng.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
-    return drawn
+    return np.asarray((rng.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)

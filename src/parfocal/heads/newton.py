@@ -37,8 +37,7 @@ def minimise(
     diagonal = np.arange(x.shape[2])
 
     def objective(score: np.ndarray, coefficient: np.ndarray) -> np.ndarray:
-        total: np.ndarray = loss_of(score) + 0.5 * (ridge * coefficient**2).sum(axis=1)
-        return total
+        return np.asarray(loss_of(score) + 0.5 * (ridge * coefficient**2).sum(axis=1))
 
     loss = objective(score, coefficient)
     for _ in range(_STEPS):
@@ -89,8 +88,7 @@ def fit_logistic(
     ridge[:, -1] = 1e-6
 
     def loss_of(logit: np.ndarray) -> np.ndarray:
-        loss: np.ndarray = (share * (np.logaddexp(0, logit) - logit * label)).sum(axis=1)
-        return loss
+        return np.asarray((share * (np.logaddexp(0, logit) - logit * label)).sum(axis=1))
 
     def derivatives_of(logit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probability = 0.5 * (1 + np.tanh(0.5 * logit))
@@ -134,8 +132,7 @@ class _RiskSets:
         _, at_risk = self._risk(eta)
         # A case of weight 0 may come before every other one; its own term is multiplied by 0.
         terms = eta - high - np.log(np.where(at_risk > 0, at_risk, 1.0))
-        total: Float64[np.ndarray, " problem"] = (self.share * self.event * terms).sum(axis=1)
-        return total
+        return np.asarray((self.share * self.event * terms).sum(axis=1))
 
     def slope(self, eta: Cases) -> Cases:
         """Its derivative along each log risk."""
@@ -166,8 +163,7 @@ class _RiskSets:
         # A case is in the risk set of every event at its own time or before: those from its tie's first place on.
         ahead = np.cumsum(rate[:, ::-1], axis=1)[:, ::-1]
         first = np.searchsorted(self.last, self.last, side="left")
-        pull: Cases = risk * ahead[:, first]
-        return pull
+        return np.asarray(risk * ahead[:, first])
 
     def _risk(self, eta: Cases) -> tuple[Cases, Cases]:
         """Of each case over the highest one's, and the sum over those at risk at its time."""
@@ -177,8 +173,7 @@ class _RiskSets:
     def _highest(self, eta: Cases) -> Float64[np.ndarray, "problem 1"]:
         """Of the cases that count; a case that is left out may lie so high that all others would vanish beside it."""
         highest = np.where(self.share > 0, eta, -np.inf).max(axis=1, keepdims=True)
-        finite: Float64[np.ndarray, "problem 1"] = np.where(np.isfinite(highest), highest, 0.0)
-        return finite
+        return np.asarray(np.where(np.isfinite(highest), highest, 0.0))
 
 
 def partial_likelihood(

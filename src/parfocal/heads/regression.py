@@ -79,10 +79,7 @@ def predict_column(
     features: Float[np.ndarray, "stack case dim"], coefficient: Float64[np.ndarray, "problem bound"]
 ) -> Float64[np.ndarray, "problem case"]:
     """The score of every case in every problem."""
-    score: Float64[np.ndarray, "problem case"] = (
-        np.matmul(features.astype(np.float64), coefficient[:, :-1, None])[:, :, 0] + coefficient[:, -1:]
-    )
-    return score
+    return np.asarray(np.matmul(features.astype(np.float64), coefficient[:, :-1, None])[:, :, 0] + coefficient[:, -1:])
 
 
 def row_space(

@@ -4,12 +4,11 @@
 magnification. The decoder can be asked what a tile looks like that was never read. Training is the next step's.
 """
 
-from parfocal.region_encoder.batch import RegionBatch, collate_regions
+from parfocal.region_encoder.batch import READOUTS, EncodedRegions, Readout, RegionBatch, collate_regions
 from parfocal.region_encoder.config import SIZES, RegionEncoderConfig, Size
 from parfocal.region_encoder.decoder import Decoded, EmbeddingDecoder, RegionModel
 from parfocal.region_encoder.encoder import RegionEncoder
 from parfocal.region_encoder.export import export_encoder, export_model
-from parfocal.region_encoder.readout import READOUTS, EncodedRegions, Readout
 
 __all__ = [
     "READOUTS",

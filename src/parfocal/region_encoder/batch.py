@@ -1,4 +1,4 @@
-"""Regions of slides side by side as tensors: how they travel from a store to a model, in training as in use.
+"""Regions of slides side by side as tensors: how they travel from a store to a model, and what it makes of them.
 
 Rows that lie below one another, with the place where those of each region begin, become a batch by `of_rows`. In it
 every region has as many columns as the largest one: masks, questions to the decoder and losses are drawn for columns,
@@ -7,6 +7,7 @@ and the encoder leaves out what is absent before it computes anything.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -100,6 +101,46 @@ class RegionBatch:
         return RegionBatch(*map(change, vars(self).values()))
 
 
+Readout = Literal["cls", "tokens", "attention"]
+READOUTS: tuple[Readout, ...] = ("cls", "tokens", "attention")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedRegions:
+    """What the encoder says about regions. Values at absent tokens are 0 and stand for nothing.
+
+    Attributes:
+        cls: the region's own vector.
+        registers: vectors that belong to no tile.
+        tokens: the contextual vector of each tile.
+        cls_weights: how much CLS looked at each tile in the last block, mean over the heads; the rest to 1 went to CLS
+            itself and to the registers.
+    """
+
+    cls: Float[Tensor, "region width"]
+    registers: Float[Tensor, "region register width"]
+    tokens: Float[Tensor, "region token width"]
+    cls_weights: Mpps
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "EncodedRegions":
+        """The same on a device and in a precision."""
+        return EncodedRegions(*(part.to(device, dtype) for part in vars(self).values()))
+
+    def take(self, rows: Int64[Tensor, " row"]) -> "EncodedRegions":
+        """Some of the regions, in the given order."""
+        return EncodedRegions(*(part[rows] for part in vars(self).values()))
+
+    def weighted_mean(self, chosen: TokenMask) -> Float[Tensor, "region width"]:
+        """The mean of the chosen tokens, weighted by CLS; of a region without any it is 0 and must not be used."""
+        # A softmax weight can underflow to 0 in half precision; the tiny number keeps the mean defined.
+        weights = torch.where(
+            chosen, self.cls_weights.clamp(min=1e-12 if self.cls.dtype != torch.float16 else 1e-7), 0.0
+        )
+        share = weights / weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        tokens = torch.where(chosen[..., None], self.tokens, 0.0)
+        return torch.einsum("rt,rtw->rw", share.to(tokens.dtype), tokens)
+
+
 def gather_regions(tokens: SlideTokens, regions: Int[np.ndarray, " region"], *, slide: int, dim: int) -> RegionBatch:
     """The named regions of a slide, in the stored precision; a narrower magnification fills the leading dims.
 
@@ -155,5 +196,4 @@ def number_ranges(
 ) -> Int64[np.ndarray, " number"]:
     """The numbers of several ranges one after another: `count` numbers from each `first` on."""
     before = np.cumsum(count) - count
-    numbers: Int64[np.ndarray, " number"] = np.repeat(first - before, count) + np.arange(int(count.sum()))
-    return numbers
+    return np.asarray(np.repeat(first - before, count) + np.arange(int(count.sum())))

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from parfocal.region_encoder.attention import FeedForward, attend, linear
-from parfocal.region_encoder.batch import TokenMask
+from parfocal.region_encoder.batch import EncodedRegions, TokenMask
 from parfocal.region_encoder.checkpoint import read_model, weights_digest, write_checkpoint
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.encoder import RegionEncoder, initialise
 from parfocal.region_encoder.plan import ROW_MULTIPLE
 from parfocal.region_encoder.position import PositionEmbedding
-from parfocal.region_encoder.readout import EncodedRegions
 from parfocal.region_encoder.standardise import nearest_levels
 
 # A log-variance outside this says nothing about standardised features, and its exponential would only overflow.

@@ -13,13 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.region_encoder.attention import Block, linear
-from parfocal.region_encoder.batch import Centres, Mpps, TokenMask, Tokens
+from parfocal.region_encoder.batch import Centres, EncodedRegions, Mpps, Readout, TokenMask, Tokens
 from parfocal.region_encoder.checkpoint import read_model, weights_digest, write_checkpoint
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.plan import ChunkPlan, Packing, Plan, find_places, pack, split_by_span
 from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
-from parfocal.region_encoder.readout import EncodedRegions, Readout, read_out
-from parfocal.region_encoder.standardise import Standardiser
+from parfocal.region_encoder.standardise import Standardiser, nearest_levels
 
 # Rows of a chunk. On a CPU the widest activations of size S must stay in the cache, and below the size from which the
 # allocator asks the system for fresh pages at every layer; with gradients a few large products beat many small ones.
@@ -145,8 +144,30 @@ class RegionEncoder(nn.Module):
         present: TokenMask,
         kind: Readout,
     ) -> Float[Tensor, "region *rest"]:
-        """What represents a region: `cls`, `tokens` or `attention`; see `readout.py`."""
-        return read_out(encoded, mpp, present, kind, config=self.config)
+        """One vector for each region (`cls`: width; `attention`: width * (1 + magnifications)), or its `tokens`.
+
+        The parts of `attention` are CLS and, for each magnification of the model, coarse to fine, the mean of its
+        contextual tokens weighted by what CLS looked at in the last block. A token of another mpp counts to the nearest
+        magnification. Where a region has no token of a magnification, that part is the weighted mean of all tokens that
+        it has: the best that is known of the region, and never a zero vector that would look like an observation.
+
+        Raises:
+            ValueError: `attention` of a region without any present token.
+        """
+        if kind == "cls":
+            return encoded.cls
+        if kind == "tokens":
+            return encoded.tokens
+        if not bool(present.any(dim=1).all()):
+            empty = (~present.any(dim=1)).nonzero().flatten().tolist()
+            raise ValueError(f"regions {empty} have no tile present; drop them before reading out by attention")
+        everything = encoded.weighted_mean(present)
+        level = nearest_levels(mpp, self.config)
+        parts = [encoded.cls]
+        for k in range(len(self.config.mpps)):
+            own = present & (level == k)
+            parts.append(torch.where(own.any(dim=1, keepdim=True), encoded.weighted_mean(own), everything))
+        return torch.cat(parts, dim=1)
 
     @property
     def digest(self) -> str:
