@@ -24,8 +24,7 @@ from parfocal.cli.command import print_table
 from parfocal.lab.prove.controls import show
 from parfocal.lab.prove.data import held_out_regions, read_regions, sample_parts
 from parfocal.lab.prove.gaussian import Conditional, JointMoments, principal_bases
-from parfocal.lab.prove.layout import Layout, query_of
-from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
+from parfocal.lab.prove.layout import Layout, Pattern, draw_hidden, patterns_of, query_of
 from parfocal.lab.prove.result import ProofResult, summary_table
 from parfocal.lab.prove.run import ProveSettings, prove_encoder
 from parfocal.lab.prove.scores import ScoreTable

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.stats import beta
 
 from parfocal.lab.synergy.analysis import SynergySettings, Units, analyse_label
-from parfocal.lab.synergy.effect import Power
 from parfocal.lab.synergy.moments import read_rows
+from parfocal.lab.synergy.permutation import Power
 from parfocal.store import SlideTokens
 
 DIM, SEPARATION = 24, 3.0

@@ -17,8 +17,9 @@ from parfocal.config import parse_yaml
 from parfocal.errors import ConfigError
 from parfocal.evaluate import EvaluateResult, EvaluateSettings, evaluate_arms
 from parfocal.lab.demo import DemoSettings, run_demo
+from parfocal.lab.synergy.analysis import SynergySettings
 from parfocal.lab.synergy.labels import LabelKind
-from parfocal.lab.synergy.run import SynergySettings, measure_synergy
+from parfocal.lab.synergy.run import measure_synergy
 from parfocal.report import Field, show_interval, terminal_table
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds

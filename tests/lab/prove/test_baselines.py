@@ -2,18 +2,21 @@ import numpy as np
 import pytest
 
 from parfocal.lab.prove.gaussian import Conditional, JointMoments, principal_bases
-from parfocal.lab.prove.layout import Layout, Query, query_of
-from parfocal.lab.prove.linear import (
+from parfocal.lab.prove.layout import Layout, Query, draw_hidden, nearest_relatives, patterns_of, query_of
+from parfocal.lab.prove.networks import fit_relative_network
+from parfocal.lab.prove.scores import mean_r2
+from parfocal.lab.prove.simple import (
+    NearestRegions,
     choose_rank,
     choose_ridge,
     fit_relative_ridge,
+    global_mean,
     leading_directions,
+    nearest_token,
     reduce,
+    region_mean,
+    slide_mean,
 )
-from parfocal.lab.prove.networks import fit_relative_network
-from parfocal.lab.prove.patterns import draw_hidden, nearest_relatives, patterns_of
-from parfocal.lab.prove.scores import mean_r2
-from parfocal.lab.prove.simple import NearestRegions, global_mean, nearest_token, region_mean, slide_mean
 
 from .conftest import DIM
 

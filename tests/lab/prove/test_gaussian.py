@@ -9,8 +9,7 @@ from parfocal.lab.prove.gaussian import (
     principal_bases,
     separable_covariance,
 )
-from parfocal.lab.prove.layout import query_of
-from parfocal.lab.prove.patterns import draw_hidden, patterns_of
+from parfocal.lab.prove.layout import draw_hidden, patterns_of, query_of
 
 from .conftest import DIM
 

@@ -13,8 +13,7 @@ from parfocal.cli import main
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.lab.prove.controls import show
 from parfocal.lab.prove.data import held_out_regions
-from parfocal.lab.prove.layout import Layout
-from parfocal.lab.prove.patterns import draw_hidden, patterns_of
+from parfocal.lab.prove.layout import Layout, draw_hidden, patterns_of
 from parfocal.lab.prove.result import ProofResult
 from parfocal.lab.prove.run import ProveSettings, prove_encoder
 from parfocal.lab.prove.subject import Predictor, open_subject

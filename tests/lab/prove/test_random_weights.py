@@ -10,9 +10,8 @@ import torch
 from parfocal.lab.prove.controls import random_control, train_decoder
 from parfocal.lab.prove.data import read_regions, sample_parts
 from parfocal.lab.prove.gaussian import Conditional, JointMoments, principal_bases
-from parfocal.lab.prove.layout import Layout, query_of
+from parfocal.lab.prove.layout import Layout, draw_hidden, patterns_of, query_of
 from parfocal.lab.prove.networks import fit_region_network
-from parfocal.lab.prove.patterns import draw_hidden, patterns_of
 from parfocal.lab.prove.readout import fit_readout
 from parfocal.lab.prove.scores import mean_r2
 from parfocal.lab.prove.subject import Predictor, Subject, open_subject

@@ -5,8 +5,7 @@ from scipy import stats
 
 from parfocal.lab.prove.controls import other_region, other_slide, show
 from parfocal.lab.prove.data import slide_means
-from parfocal.lab.prove.layout import Layout
-from parfocal.lab.prove.patterns import Pattern, patterns_of
+from parfocal.lab.prove.layout import Layout, Pattern, patterns_of
 from parfocal.lab.prove.scores import ScoreTable, calibrate, retrieve
 from parfocal.lab.prove.verdict import judge, verdict_sentences
 from parfocal.region_encoder.batch import RegionBatch

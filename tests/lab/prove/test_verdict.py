@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from parfocal.lab.prove.layout import Layout
-from parfocal.lab.prove.patterns import Pattern
+from parfocal.lab.prove.layout import Layout, Pattern
 from parfocal.lab.prove.scores import ScoreTable
 from parfocal.lab.prove.verdict import judge, verdict_sentences
 

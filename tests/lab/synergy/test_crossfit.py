@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from parfocal.lab.synergy.covariates import residual_basis
-from parfocal.lab.synergy.crossfit import cross_fitted_test, robust_slope
+from parfocal.lab.synergy.crossfit import cross_fitted_test, residual_basis, robust_slope
 from parfocal.lab.synergy.moments import PairMoments
 from parfocal.lab.synergy.permutation import draw_permutations, pairing_test, residuals_of
 

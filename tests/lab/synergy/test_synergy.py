@@ -11,16 +11,15 @@ import pytest
 from PIL import Image
 
 from parfocal.cli import main
-from parfocal.cohort import LabelColumns
+from parfocal.cohort import LabelColumns, LabelledSlides, read_labels
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
 from parfocal.lab.synergy import analysis
 from parfocal.lab.synergy.analysis import LabelResult, SynergySettings, Units, analyse_label
-from parfocal.lab.synergy.covariates import residual_basis
+from parfocal.lab.synergy.crossfit import residual_basis
 from parfocal.lab.synergy.directions import ends, score_directions
-from parfocal.lab.synergy.effect import debiased_effect
-from parfocal.lab.synergy.labels import LabelledSlides, read_labels, study_labels
+from parfocal.lab.synergy.labels import study_labels
 from parfocal.lab.synergy.main_effects import main_effects
-from parfocal.lab.synergy.permutation import PairMoments, candidate_statistics, draw_permutations
+from parfocal.lab.synergy.permutation import PairMoments, candidate_statistics, debiased_effect, draw_permutations
 from parfocal.lab.synergy.run import measure_synergy
 from parfocal.stats import auc
 from parfocal.store import EmbeddingSet, SlideOrigin, SlideTokens, create_set, write_tokens

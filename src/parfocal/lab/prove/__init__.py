@@ -7,8 +7,7 @@
 from parfocal.lab.prove.baselines import BASELINES, FittedBaselines, fit_baselines
 from parfocal.lab.prove.controls import CONTROLS
 from parfocal.lab.prove.data import ProveSettings
-from parfocal.lab.prove.layout import Layout, Query, query_of, slot_regions
-from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
+from parfocal.lab.prove.layout import Layout, Pattern, Query, draw_hidden, patterns_of, query_of, slot_regions
 from parfocal.lab.prove.result import ProofResult
 from parfocal.lab.prove.run import prove_encoder
 from parfocal.lab.prove.scores import ScoreTable

@@ -18,18 +18,21 @@ from parfocal.lab.prove.gaussian import (
     principal_bases,
     separable_covariance,
 )
-from parfocal.lab.prove.layout import Layout, Query, Tiles, query_of
-from parfocal.lab.prove.linear import (
+from parfocal.lab.prove.layout import Layout, Pattern, Query, Tiles, draw_hidden, query_of
+from parfocal.lab.prove.networks import RegionNetwork, RelativeNetwork, fit_relative_network
+from parfocal.lab.prove.simple import (
+    NearestRegions,
     RelativeRidge,
     choose_rank,
     choose_ridge,
     fit_relative_ridge,
+    global_mean,
     leading_directions,
+    nearest_token,
     reduce,
+    region_mean,
+    slide_mean,
 )
-from parfocal.lab.prove.networks import RegionNetwork, RelativeNetwork, fit_relative_network
-from parfocal.lab.prove.patterns import Pattern, draw_hidden
-from parfocal.lab.prove.simple import NearestRegions, global_mean, nearest_token, region_mean, slide_mean
 from parfocal.lab.prove.subject import Predictor, Subject
 from parfocal.pretrain.holdout import Split
 from parfocal.region_encoder.batch import RegionBatch

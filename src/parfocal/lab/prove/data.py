@@ -134,8 +134,7 @@ def slide_means(
     target: Tiles, present: Slots, slide: Regions, layout: Layout
 ) -> Float32[np.ndarray, "region level dim"]:
     """The mean of each magnification over the other regions of the slide; 0 where no other region has a tile."""
-    total = np.stack([target[:, layout.level == k].sum(axis=1) for k in range(len(layout.mpps))], axis=1)
-    count = np.stack([present[:, layout.level == k].sum(axis=1) for k in range(len(layout.mpps))], axis=1)
+    total, count = (np.stack([one[:, own].sum(axis=1) for own in layout.slots], axis=1) for one in (target, present))
     numbers, own = np.unique(slide, return_inverse=True)
     of_slide = np.zeros((len(numbers), *total.shape[1:]), dtype=np.float64)
     n_of_slide = np.zeros((len(numbers), total.shape[1]), dtype=np.int64)

@@ -50,9 +50,8 @@ class Bases:
     def scores(self, tokens: Tiles, layout: Layout) -> Float32[np.ndarray, "region slot target"]:
         """Tiles along the directions of their magnification."""
         scores = np.empty((*tokens.shape[:2], self.directions.shape[2]), dtype=np.float32)
-        for level, directions in enumerate(self.directions):
-            mine = layout.level == level
-            scores[:, mine] = tokens[:, mine] @ directions
+        for own, directions in zip(layout.slots, self.directions, strict=True):
+            scores[:, own] = tokens[:, own] @ directions
         return scores
 
 
@@ -67,9 +66,8 @@ def principal_bases(tokens: Tiles, present: Slots, layout: Layout, *, n_predicto
     directions = np.zeros((len(layout.mpps), layout.dim, n_targets), dtype=np.float32)
     along = np.zeros((len(layout.mpps), n_targets), dtype=np.float32)
     rest = np.zeros((len(layout.mpps), layout.dim), dtype=np.float32)
-    for level in range(len(layout.mpps)):
-        mine = layout.level == level
-        rows = tokens[:, mine][present[:, mine]]
+    for level, own in enumerate(layout.slots):
+        rows = tokens[:, own][present[:, own]]
         # Enough rows for a basis; the rest would cost time only.
         rows = rows[:: max(1, len(rows) // (16 * layout.dim))]
         second = rows.T @ rows / max(len(rows), 1)
@@ -281,9 +279,8 @@ def separable_covariance(free: Covariance, layout: Layout) -> Covariance:
             if first != second:
                 matrix[pairs[:, 1], :, pairs[:, 0], :] = fitted.transpose(0, 2, 1)
     mean = free.mean[:, :k].copy()
-    for level in range(n_levels):
-        mine = layout.level == level
-        mean[mine] = mean[mine].mean(axis=0)
+    for of_level in layout.slots:
+        mean[of_level] = mean[of_level].mean(axis=0)
     # Pair by pair nothing makes the whole a covariance.
     return Covariance(mean, matrix).positive()
 

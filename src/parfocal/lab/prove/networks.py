@@ -5,7 +5,6 @@ B8: a multilayer perceptron from one relative and the position to a hidden tile;
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,8 +14,16 @@ from torch import Tensor, nn
 from parfocal.lab.prove.controls import train_as_subject, train_once
 from parfocal.lab.prove.data import Standardise
 from parfocal.lab.prove.gaussian import Bases
-from parfocal.lab.prove.layout import Layout, Query, Slots, Tiles, slot_regions
-from parfocal.lab.prove.patterns import draw_hidden, nearest_relatives, patterns_of
+from parfocal.lab.prove.layout import (
+    Layout,
+    Query,
+    Slots,
+    Tiles,
+    draw_hidden,
+    nearest_relatives,
+    patterns_of,
+    slot_regions,
+)
 from parfocal.lab.prove.subject import Subject
 from parfocal.pretrain.masks import Masks
 from parfocal.region_encoder.batch import RegionBatch
@@ -176,7 +183,7 @@ class RegionNetwork:
         """From all visible tiles of each region; 0 where nothing is hidden."""
         predicted = np.zeros_like(query.tokens)
         asked = np.flatnonzero(query.hidden.any(axis=1))
-        level = _slices(layout)
+        level = layout.slots
         with torch.inference_mode():
             for start in range(0, len(asked), _REGION_BATCH):
                 rows = asked[start : start + _REGION_BATCH]
@@ -202,7 +209,7 @@ def fit_region_network(
 
     Each magnification weighs the same, whatever the number of its hidden tiles.
     """
-    level = _slices(layout)
+    level = layout.slots
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _Network(len(layout.mpps), layout.n_slots, bases.n_predictors, bases.directions.shape[2]).to(device)
@@ -221,9 +228,3 @@ def fit_region_network(
 
     train_once(partial(subject.step, "B10", [bases, steps, seed]), network, train)
     return RegionNetwork(network.eval(), bases, device)
-
-
-def _slices(layout: Layout) -> list[slice]:
-    """The slots of each magnification, which lie side by side."""
-    bounds = np.searchsorted(layout.level, np.arange(len(layout.mpps) + 1)).tolist()
-    return [slice(begin, end) for begin, end in pairwise(bounds)]

@@ -1,7 +1,7 @@
 """The page of a proof: the verdict first, then one summary, then every number."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parfocal.lab.prove.result import METHODS, RETRIEVED, SUMMARY, PatternResult, ProofResult
@@ -171,7 +171,7 @@ def _calibration(result: ProofResult) -> list[Block]:
         *(
             Field(
                 f"Inside {nominal:.0%}".replace("%", " %"),
-                _at(nominal),
+                f"of.coverage.{LEVELS.index(nominal)}",
                 show=_percent,
                 help=f"Share of the numbers inside the {100 * nominal:.0f} % interval; {100 * nominal:.0f} % is right.",
             )
@@ -195,10 +195,6 @@ def _calibration(result: ProofResult) -> list[Block]:
     if panels:
         blocks.append(Figure(tuple(panels), "Share of numbers inside an interval over the share that it claims."))
     return blocks
-
-
-def _at(nominal: float) -> Callable[[Mapping[str, Any]], float]:
-    return lambda record: record["of"].at(nominal)
 
 
 def _coverage_panel(where: str, found: Mapping[str, Calibration]) -> Any:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from parfocal.lab.explore.linear_r2 import MOST_ROWS, PENALTIES, summaries, validation_rows
 from parfocal.lab.prove.controls import show
-from parfocal.lab.prove.layout import Layout, Slots, Tiles
-from parfocal.lab.prove.patterns import Pattern, draw_hidden
+from parfocal.lab.prove.layout import Layout, Pattern, Slots, Tiles, draw_hidden
 from parfocal.lab.prove.subject import Predictor
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.run.cache import StepCache
@@ -121,12 +120,8 @@ class _Encoded:
     def summaries(self, asked: Int[Tensor, "query 2"], layout: Layout) -> Float[Tensor, "query feature"]:
         """What the ridge sees of each asked tile."""
         shown = self.shown
-        return summaries(self.cls, self.tokens, shown, shown.present, asked, _of_slots(layout), tile_px=layout.tile_px)
-
-
-def _of_slots(layout: Layout) -> list[float]:
-    """The magnifications as the slots have them, in the same precision."""
-    return [float(np.float32(mpp)) for mpp in layout.mpps]
+        mpps = np.array(layout.mpps, dtype=np.float32).tolist()  # in the precision of the slots
+        return summaries(self.cls, self.tokens, shown, shown.present, asked, mpps, tile_px=layout.tile_px)
 
 
 def _asked(hidden: Slots, layout: Layout, level: int) -> Int[Tensor, "query 2"]:

@@ -21,10 +21,9 @@ from parfocal.lab.prove.controls import (
 )
 from parfocal.lab.prove.data import HeldOutRegions, ProveSettings, held_out_regions, read_regions, sample_parts
 from parfocal.lab.prove.gaussian import affordable_rows
-from parfocal.lab.prove.layout import Layout, Query, Regions, Slots, Tiles, query_of
+from parfocal.lab.prove.layout import Layout, Pattern, Query, Regions, Slots, Tiles, draw_hidden, patterns_of, query_of
 from parfocal.lab.prove.networks import fit_region_network
 from parfocal.lab.prove.page import proof_page
-from parfocal.lab.prove.patterns import Pattern, draw_hidden, patterns_of
 from parfocal.lab.prove.readout import TokenReadout, fit_readout
 from parfocal.lab.prove.result import METHODS, RETRIEVED, MethodRow, PatternResult, ProofResult
 from parfocal.lab.prove.scores import Calibration, PatternScores, Retrieval, ScoreTable, calibrate, retrieve

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parfocal.geometry import format_mpp
-from parfocal.lab.prove.layout import Layout
-from parfocal.lab.prove.patterns import Pattern
+from parfocal.lab.prove.layout import Layout, Pattern
 from parfocal.lab.prove.scores import ScoreTable
 from parfocal.stats import Interval
 
@@ -31,7 +30,7 @@ class PatternVerdict:
 
     Attributes:
         pattern: what was hidden.
-        r2: of the model, with its interval where there is one.
+        r2: of the model.
         minus: the model's R2 minus that of a rival, over the same slides; None where no interval can be given.
         over_random: what was trained minus what has random weights, for each of `OF_RANDOM_WEIGHTS`; None where no
             interval can be given, or where it was left out.
@@ -46,7 +45,6 @@ class PatternVerdict:
 
     pattern: Pattern
     r2: float
-    interval: Interval | None
     minus: dict[str, Interval | None]
     over_random: dict[tuple[str, str], Interval | None]
     equal_steps: bool
@@ -91,13 +89,11 @@ def judge(scores: ScoreTable, pattern: Pattern, *, draws: int, seed: int, equal_
         (trained, control): scores.interval(trained, name, minus=(control,), draws=draws, seed=seed)
         for trained, control in OF_RANDOM_WEIGHTS
     }
-    interval = scores.interval("model", name, draws=draws, seed=seed)
     baselines = [method for method in scores.methods() if method.startswith("B")]
     best = max(baselines, key=lambda method: scores.r2(method, name))
     return PatternVerdict(
         pattern,
         r2,
-        interval,
         minus,
         over_random,
         equal_steps,

@@ -1,7 +1,7 @@
 """One label against the pairing of magnifications: test, effect, power, second opinion, main effects."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -15,17 +15,23 @@ from parfocal.config import Settings
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.lab.synergy.caveats import Nuisances, differences, nuisances
-from parfocal.lab.synergy.covariates import ResidualBasis, design, residual_basis
-from parfocal.lab.synergy.crossfit import CrossFitted, cross_fitted_test
-from parfocal.lab.synergy.effect import Power, debiased_effect, measure_power, slides_needed
+from parfocal.lab.synergy.crossfit import CrossFitted, ResidualBasis, cross_fitted_test, design, residual_basis
 from parfocal.lab.synergy.main_effects import MainEffect, cluster_types, main_effects, types_within, usable_types
 from parfocal.lab.synergy.moments import CohortRows, PairMoments, Units, pair_moments, units_of
-from parfocal.lab.synergy.permutation import Candidate, PairingTest, draw_permutations, pairing_test, residuals_of
+from parfocal.lab.synergy.permutation import (
+    Candidate,
+    PairingTest,
+    Power,
+    debiased_effect,
+    draw_permutations,
+    measure_power,
+    pairing_test,
+    residuals_of,
+    slides_needed,
+)
 from parfocal.report import pick, plain
 from parfocal.run.cache import StepCache
-from parfocal.stats import Interval
-
-__all__ = ["LabelResult", "SynergySettings", "TypeOpinion", "Units", "analyse_label"]
+from parfocal.stats import Interval, holm
 
 _LEAST_COVERED = 0.9
 _LEAST_LEFT = 1e-9  # of the label's variance; less is rounding
@@ -60,14 +66,6 @@ class SynergySettings(Settings):
     seed: int = Field(0, ge=0, description="Seed of permutations, planted pairs, types and folds.")
 
 
-@dataclass(frozen=True)
-class TypeOpinion:
-    """The p-value of the test on embeddings centred within slide and one of `n_types` types."""
-
-    n_types: int
-    p_value: float
-
-
 @dataclass(frozen=True, eq=False)
 class LabelResult:
     """Everything about one label.
@@ -81,11 +79,14 @@ class LabelResult:
         effect: debiased strength of the best candidate; 0 where none is visible.
         power: what this cohort could have shown; None where it was not asked for.
         needed: units that would show this effect with the asked power; None where no effect is visible.
-        opinions: the second opinions.
+        opinions: number of tissue types -> p-value of the test on embeddings centred within slide and type.
         main: main effects of each magnification and of all together.
         n_covariates: how many were taken out.
         warnings: in what the classes differ, or what goes with the number, although it should not.
         label_left: share of the label's variance that they leave; (n - n_covariates) / (n - 1) where they know nothing.
+        p_holm: of the permutation test after Holm over the classes that were tested.
+        p_crossed_holm: of the cross-fitted test, likewise.
+        is_paired: whether both reject at the level: then pairing is said.
     """
 
     label: str
@@ -96,11 +97,14 @@ class LabelResult:
     effect: float
     power: Power | None
     needed: int | None
-    opinions: tuple[TypeOpinion, ...]
+    opinions: Mapping[int, float]
     main: tuple[MainEffect, ...]
     n_covariates: int
     label_left: float
     warnings: tuple[str, ...] = ()
+    p_holm: float = 1.0
+    p_crossed_holm: float = 1.0
+    is_paired: bool = False
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -116,12 +120,13 @@ class LabelResult:
             "best": pick(self.test.best, "mpps", "components", "z"),
             "power": pick(self.power, "asked", "level", **power),
             "candidates": [pick(one, *candidate) for one in self.test.candidates],
-            "within_types": [pick(one, "p_value", types="n_types") for one in self.opinions],
+            "within_types": [{"p_value": p, "types": n_types} for n_types, p in self.opinions.items()],
             "main_effects": [{"name": one.name, "measure": one.measure, **one.value.to_dict()} for one in self.main],
+            **pick(self, "p_holm", p_cross_fitted_holm="p_crossed_holm", pairing="is_paired"),
         }
 
 
-_KINDS = (LabelResult, PairingTest, Candidate, CrossFitted, Power, TypeOpinion, MainEffect, Interval)
+_KINDS = (LabelResult, PairingTest, Candidate, CrossFitted, Power, MainEffect, Interval)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +210,12 @@ def analyse_label(
         values = values if is_class else (values - values.mean()) / values.std()
         work = partial(_analyse, name, number, values, cohort, settings, is_class=is_class)
         results.append(cache.step(f"label {name}", (rows, units, number, values, is_class, unlike, decisive), work))
-    return results
+    permuted = holm([one.test.p_value for one in results]).tolist()
+    crossed = holm([one.crossed.p_value for one in results]).tolist()
+    return [
+        replace(one, p_holm=p, p_crossed_holm=other, is_paired=max(p, other) <= settings.level)
+        for one, p, other in zip(results, permuted, crossed, strict=True)
+    ]
 
 
 def _analyse(
@@ -263,7 +273,7 @@ def _analyse(
         effect=effect,
         power=power,
         needed=None if power is None else slides_needed(len(values), effect, power.detectable),
-        opinions=tuple(TypeOpinion(n, tests[n].p_value) for n in tests if n),
+        opinions={n_types: one.p_value for n_types, one in tests.items() if n_types},
         main=tuple(
             main_effects(cohort.means, values, is_class=is_class, repeats=settings.main_repeats, seed=settings.seed)
         ),

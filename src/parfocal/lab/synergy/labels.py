@@ -8,11 +8,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.cohort import LabelledSlides, cohort_of, outcome_of, read_labels
+from parfocal.cohort import LabelledSlides, cohort_of, outcome_of
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.lab.synergy.moments import Units
-
-__all__ = ["LabelKind", "LabelledSlides", "StudyLabels", "read_labels", "study_labels"]
 
 LabelKind = Literal["auto", "binary", "multiclass", "continuous"]
 

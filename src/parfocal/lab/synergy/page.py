@@ -112,39 +112,18 @@ class CohortWords:
         return tuple(said)
 
 
-def answer_of(
-    target: str,
-    results: Sequence[LabelResult],
-    adjusted: Sequence[float],
-    crossed: Sequence[float],
-    cohort: CohortWords,
-    settings: SynergySettings,
-) -> tuple[str, ...]:
-    """The whole answer in plain sentences: each label's, then what is to be known of the cohort."""
-    lines = [
-        line
-        for result, permuted, held_out in zip(results, adjusted, crossed, strict=True)
-        for line in sentences(target, result, permuted, held_out, cohort.units.called, settings)
-    ]
-    return (*lines, *cohort.caveats())
-
-
-def sentences(
-    target: str, result: LabelResult, permuted: float, crossed: float, called: str, settings: SynergySettings
-) -> tuple[str, ...]:
+def sentences(target: str, result: LabelResult, called: str, settings: SynergySettings) -> tuple[str, ...]:
     """The answer for one label.
 
     Args:
         target: the column.
         result: of the label.
-        permuted: p of the permutation test after Holm over the classes.
-        crossed: p of the cross-fitted test, likewise.
         called: what a unit is, patient or slide.
         settings: of the study.
     """
+    permuted, crossed, found = result.p_holm, result.p_crossed_holm, result.is_paired
     name = target if result.label == target else f"{target} = {result.label}"
     pair = pair_name(result.test.best.mpps)
-    found = max(permuted, crossed) <= settings.level
     holm = (
         ", after Holm over the classes" if (permuted, crossed) != (result.test.p_value, result.crossed.p_value) else ""
     )
@@ -164,7 +143,7 @@ def sentences(
     else:
         first = f"no association of the pairing of magnifications with the label was found {beyond} ({both})."
     lines = [f"{name}: {first}", _warning(result, called), _power_sentence(result, settings, called, found=found)]
-    opinions = ", ".join(f"{one.p_value:.3f} with {one.n_types} types" for one in result.opinions)
+    opinions = ", ".join(f"{p:.3f} with {n_types} types" for n_types, p in result.opinions.items())
     if opinions:
         lines.append(f"Second opinion, the permutation test centred within tissue types: p = {opinions}.")
     means = "; ".join(
@@ -197,8 +176,6 @@ def _warning(result: LabelResult, called: str) -> str:
 def synergy_page(
     target: str,
     results: Sequence[LabelResult],
-    adjusted: Sequence[float],
-    crossed: Sequence[float],
     cohort: CohortWords,
     pictures: Sequence[LabelPictures],
     settings: SynergySettings,
@@ -207,7 +184,8 @@ def synergy_page(
     described: Mapping[str, Any],
     inputs: Mapping[str, str],
 ) -> ReportPage:
-    """The page, one section for each label."""
+    """The page: the answer for each label and what is to be known of the cohort, then one section for each label."""
+    answer = [line for one in results for line in sentences(target, one, cohort.units.called, settings)]
     warnings = tuple(
         Note(_warning(result, cohort.units.called), _title(target, result)) for result in results if result.warnings
     )
@@ -219,7 +197,7 @@ def synergy_page(
     sections.append(Section("How it was measured", (Text(tuple(map(cohort.worded, _METHOD))),)))
     return ReportPage(
         title=f"Does pairing magnifications know {target}?",
-        lead=answer_of(target, results, adjusted, crossed, cohort, settings),
+        lead=(*answer, *cohort.caveats()),
         sections=tuple(sections),
         settings=described,
         seeds={"permutations, planted pairs, types, folds": settings.seed},

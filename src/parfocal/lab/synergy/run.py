@@ -9,26 +9,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from parfocal.cohort import CohortColumns, LabelColumns, Target
+from parfocal.cohort import CohortColumns, LabelColumns, LabelledSlides, Target, read_labels
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError, as_problem
 from parfocal.files import digest8, file_digest8
 from parfocal.geometry import format_mpp
 from parfocal.lab.synergy.analysis import LabelResult, SynergySettings, analyse_label
 from parfocal.lab.synergy.caveats import Nuisances, differences, near_identical, units_together, unusable_slides
 from parfocal.lab.synergy.directions import gallery, map_figure, score_directions, slide_files, slides_to_map
-from parfocal.lab.synergy.effect import FEWEST_UNITS
-from parfocal.lab.synergy.labels import LabelKind, LabelledSlides, read_labels, study_labels
+from parfocal.lab.synergy.labels import LabelKind, study_labels
 from parfocal.lab.synergy.moments import CohortRows, Units, read_rows, units_of
-from parfocal.lab.synergy.page import CohortWords, LabelPictures, answer_of, synergy_page
-from parfocal.report import make_report, write_json
+from parfocal.lab.synergy.page import CohortWords, LabelPictures, synergy_page
+from parfocal.lab.synergy.permutation import FEWEST_UNITS
+from parfocal.report import make_report, pick, write_json
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.slides import SlideIds, SlideSource, find_slides
-from parfocal.stats import holm
 from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets, with_readable_index
 from parfocal.table import some_of
 from parfocal.version import __version__
-
-__all__ = ["SynergyResult", "SynergySettings", "measure_synergy"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +35,6 @@ class SynergyResult:
     Attributes:
         target: the label's column.
         results: one for each class that was tested, or one for the number.
-        adjusted: the p-values of the permutation test after Holm over the classes.
-        crossed: those of the cross-fitted test, likewise.
-        level: at which both have to reject before pairing is said.
         answer: the findings in sentences.
         report: the page.
         out: the folder; `synergy.json` holds every number.
@@ -49,9 +43,6 @@ class SynergyResult:
 
     target: str
     results: tuple[LabelResult, ...]
-    adjusted: tuple[float, ...]
-    crossed: tuple[float, ...]
-    level: float
     answer: tuple[str, ...]
     report: Path
     out: Path
@@ -59,20 +50,7 @@ class SynergyResult:
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        return {
-            "target": self.target,
-            "answer": list(self.answer),
-            "notes": list(self.notes),
-            "labels": [
-                {
-                    **result.describe(),
-                    "p_holm": permuted,
-                    "p_cross_fitted_holm": crossed,
-                    "pairing": max(permuted, crossed) <= self.level,
-                }
-                for result, permuted, crossed in zip(self.results, self.adjusted, self.crossed, strict=True)
-            ],
-        }
+        return {**pick(self, "target", "answer", "notes"), "labels": [one.describe() for one in self.results]}
 
 
 def measure_synergy(
@@ -177,8 +155,6 @@ def measure_synergy(
             error.add_note(note)
         raise
     notes += [*left_out.notes(), *unusable, *study.notes, *_remarks(rows, results, settings)]
-    adjusted = [float(p) for p in holm([result.test.p_value for result in results])]
-    crossed = [float(p) for p in holm([result.crossed.p_value for result in results])]
     cohort = CohortWords(len(given.slides), units, twice)
     known = find_slides(slides, ids=ids) if slides else []
     pictures = _pictures(source, rows, results, given, study.units.of_slide, settings, known)
@@ -193,30 +169,8 @@ def measure_synergy(
         "mpps": list(used),
     }
     inputs = {source.name: digest8(source.settings), labels.name: file_digest8(labels)}
-    page = synergy_page(
-        target,
-        results,
-        adjusted,
-        crossed,
-        cohort,
-        pictures,
-        settings,
-        notes=notes,
-        described=described,
-        inputs=inputs,
-    )
-    answer = answer_of(target, results, adjusted, crossed, cohort, settings)
-    result = SynergyResult(
-        target=target,
-        results=tuple(results),
-        adjusted=tuple(adjusted),
-        crossed=tuple(crossed),
-        level=settings.level,
-        answer=answer,
-        report=out / "report.html",
-        out=out,
-        notes=tuple(notes),
-    )
+    page = synergy_page(target, results, cohort, pictures, settings, notes=notes, described=described, inputs=inputs)
+    result = SynergyResult(target, tuple(results), tuple(page.lead), out / "report.html", out, tuple(notes))
     content = {"parfocal_version": __version__, "settings": described, "inputs": inputs, **result.describe()}
     write_json(out / "synergy.json", content)
     make_report(page, result.report)
@@ -287,9 +241,9 @@ def _remarks(rows: CohortRows, results: Sequence[LabelResult], settings: Synergy
             f"Of the regions {share} um per pixel have no tile; each pair of magnifications is tested on the regions "
             "that have both, centred on the mean of these."
         )
-    types = {one.n_types for one in results[0].opinions}
-    if types < set(settings.types):
-        listed = ", ".join(str(n) for n in settings.types if n not in types)
+    lacking = [n for n in settings.types if n not in results[0].opinions]
+    if lacking:
+        listed = ", ".join(map(str, lacking))
         notes.append(
             f"There is no second opinion with {listed} types: it needs ten different regions of each in the cohort and "
             "slides that have two regions of one type."
