@@ -44,7 +44,16 @@ QUICK: dict[str, Any] = {
     "run.device": "cpu",
     "evaluation.folds": 2,
     "evaluation.repeats": 1,
-    "evaluation.probes": {"components": [4], "inner_folds": 2, "attention_steps": 4, "attention_instances": 4},
+    "evaluation.probes": {
+        "components": [4],
+        "inner_folds": 2,
+        "attention_steps": 4,
+        "attention_instances": 4,
+        "mlp_steps": 4,
+        "bilinear_steps": 4,
+        "finetune_steps": 4,
+        "growth": 1,
+    },
 }
 
 FEW = {"evaluation.arms": ["mean", "0.5/gated-attention", "mem/cls/gated-attention"]}
