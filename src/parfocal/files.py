@@ -42,9 +42,14 @@ def digest8(settings: Any) -> str:
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
 
 
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a small file, such as a table of labels."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def file_digest8(path: Path) -> str:
-    """The first eight hexadecimal digits of the SHA-256 of a small file, such as a table of labels."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    """The first eight hexadecimal digits of the SHA-256 of a small file."""
+    return file_sha256(path)[:8]
 
 
 def file_fingerprint(path: Path) -> str:

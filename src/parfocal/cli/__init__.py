@@ -191,30 +191,22 @@ def _run(name: str, arguments: Sequence[str], *, show_traceback: bool) -> int:
     """The exit status of a command; what goes wrong is one line."""
     try:
         return call(name, arguments)
-    except ParfocalError as error:
-        if show_traceback:
-            raise
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        tell(f"parfocal {name}: {type(error).__name__}: {error}{notes}")
-        return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:
         raise
-    except OSError as error:
-        # A full disk, a folder without permission, a file in a folder's place.
+    except Exception as error:
         if show_traceback:
             raise
-        where = f" {error.filename}" if error.filename else ""
-        tell(f"parfocal {name}: cannot use{where}: {error.strerror or error}.")
-        return 1
-    except Exception as error:  # a fault of ours, which is one line too
-        if show_traceback:
-            raise
-        said = " ".join(str(error).split())
-        tell(
-            f"parfocal {name}: unexpected {type(error).__name__}: {said or 'no message'} "
-            "(a fault of parfocal; --traceback shows where)"
-        )
-        return 1
+        kind, said = type(error).__name__, " ".join(str(error).split()) or "no message"
+        if isinstance(error, ParfocalError):
+            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+            line = f"{kind}: {error}{notes}"
+        elif isinstance(error, OSError):  # a full disk, a folder without permission, a file in a folder's place
+            where = f" {error.filename}" if error.filename else ""
+            line = f"cannot use{where}: {error.strerror or error}."
+        else:
+            line = f"unexpected {kind}: {said} (a fault of parfocal; --traceback shows where)"
+        tell(f"parfocal {name}: {line}")
+        return 2 if isinstance(error, ConfigError) else 1
 
 
 def _show_warning(

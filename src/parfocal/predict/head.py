@@ -6,7 +6,6 @@ head.json          everything else, with the digest of the arrays; comes last an
 model/             the region encoder, where the arm reads its embeddings
 """
 
-import hashlib
 import json
 import secrets
 import shutil
@@ -22,7 +21,7 @@ from safetensors.numpy import load_file, save
 
 from parfocal.bags import Bag
 from parfocal.errors import ConfigError, FormatVersionError, StoreError
-from parfocal.files import check_permission, digest8
+from parfocal.files import check_permission, digest8, file_sha256
 from parfocal.heads import FittedProbe, ProbeState, load_probe
 from parfocal.predict.calibration import Calibration
 from parfocal.predict.facts import FORMAT_VERSION, HeadFacts
@@ -112,7 +111,7 @@ def write_head(head: Head, out: Path) -> Head:
             (fresh / _MODEL_FOLDER).mkdir()
             for name in _MODEL_FILES:
                 shutil.copyfile(head.model / name, fresh / _MODEL_FOLDER / name)
-        facts = head.facts.model_copy(update={"arrays_digest": _file_digest(fresh / _ARRAYS_FILE)})
+        facts = head.facts.model_copy(update={"arrays_digest": file_sha256(fresh / _ARRAYS_FILE)})
         write_head_page(facts, head.calibration, head.habits.limit, fresh / _PAGE_FILE)
         content = json.dumps(facts.model_dump(mode="json"), indent=2, allow_nan=False)
         (fresh / _FACTS_FILE).write_text(content + "\n", encoding="utf-8")
@@ -137,7 +136,7 @@ def load_head(path: Path) -> Head:
     facts = _read_facts(path)
     file = path / _ARRAYS_FILE
     try:
-        if _file_digest(file) != facts.arrays_digest:
+        if file_sha256(file) != facts.arrays_digest:
             raise StoreError(f"cannot use the head {path}: {_ARRAYS_FILE} is not the file that {_FACTS_FILE} names.")
         arrays = load_file(file)
         calibration = Calibration(
@@ -228,7 +227,3 @@ def _load_habits(facts: HeadFacts, arrays: Mapping[str, np.ndarray]) -> Habits:
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32
@@ -57,7 +56,7 @@ class SlideTokens:
             raise ValueError(f"features, region and center_um of {self.slide} name different magnifications")
         for name in ("features", "region", "center_um"):
             # One order everywhere, coarse to fine, whatever the caller's.
-            object.__setattr__(self, name, _ordered(getattr(self, name), order))
+            object.__setattr__(self, name, {mpp: getattr(self, name)[mpp] for mpp in order})
         for mpp in order:
             region = self.region[mpp]
             if not len(region) == len(self.features[mpp]) == len(self.center_um[mpp]):
@@ -108,7 +107,3 @@ class SlideRegions:
     def n_regions(self) -> int:
         """How many regions the slide has."""
         return len(self.region_xy_um)
-
-
-def _ordered(mapping: Mapping[float, Any], order: list[float]) -> dict[float, Any]:
-    return {mpp: mapping[mpp] for mpp in order}

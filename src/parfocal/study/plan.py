@@ -49,7 +49,12 @@ _SORTS: Mapping[str, Fit] = {
     "contrast": fit_contrast,
     "ABMIL": fit_abmil,
 }
-_MEANS, _CONTRASTS = frozenset({"mean", "concat"}), frozenset({"contrast", "pseudo-contrast", "second-moment"})
+# Which of these an arm's fit is like; networks cost about what gated attention does.
+_LIKE = {
+    **dict.fromkeys(("mean", "concat"), "a mean"),
+    **dict.fromkeys(("contrast", "pseudo-contrast", "second-moment"), "contrast"),
+    "abmil": "ABMIL",
+}
 
 
 def fit_hours(study: Study, arms: Sequence[Arm], folds: Mapping[str, Sequence[Fold]]) -> tuple[float | None, str]:
@@ -65,7 +70,7 @@ def fit_hours(study: Study, arms: Sequence[Arm], folds: Mapping[str, Sequence[Fo
     slow = [arm.id for arm in arms if arm.method == "finetune"]
     if not folds or not fitted:
         return None, "no time, because nothing is known to be fitted"
-    sorts = {arm.id: _sort(arm) for arm in fitted}
+    sorts = {arm.id: _LIKE.get(arm.method, "gated attention") for arm in fitted}
     seconds = {sort: _seconds(_SORTS[sort], settings.probes) for sort in dict.fromkeys(sorts.values())}
     total = 0.0
     for of_target in folds.values():
@@ -83,15 +88,6 @@ def fit_hours(study: Study, arms: Sequence[Arm], folds: Mapping[str, Sequence[Fo
     if slow:
         basis += f"; without {', '.join(slow)}, which trains a region encoder in every fold"
     return total / side_by_side / 3600, basis
-
-
-def _sort(arm: Arm) -> str:
-    """Which of the measured fits an arm is like; networks cost about what gated attention does."""
-    if arm.method in _MEANS:
-        return "a mean"
-    if arm.method == "abmil":
-        return "ABMIL"
-    return "contrast" if arm.method in _CONTRASTS else "gated attention"
 
 
 def _seconds(fit: Fit, probes: ProbeSettings) -> float:

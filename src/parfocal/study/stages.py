@@ -15,9 +15,10 @@ from parfocal.bags import represent_regions
 from parfocal.cohort import read_groups
 from parfocal.embed import embed_slides
 from parfocal.errors import ConfigError, ParfocalWarning, StoreError
-from parfocal.files import digest8, writing
+from parfocal.files import digest8
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.pretrain.setup import run_identity
+from parfocal.report import write_json
 from parfocal.run import FailedSlide
 from parfocal.run.device import find_device
 from parfocal.run.events import Event, OnEvent, Progress
@@ -193,8 +194,7 @@ class StageClock:
             seconds = float(before["seconds"])
         else:
             known[stage] = {"result": made.result, "seconds": seconds}
-            with writing(self.file) as temporary:
-                temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+            write_json(self.file, known)
         self.seconds[stage] = seconds
         return made
 

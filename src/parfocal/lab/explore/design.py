@@ -210,21 +210,21 @@ class Cell:
 
 def controls_of(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """One cell of random weights for each architecture; its name says how it differs from the first one."""
-    found: dict[str, Cell] = {}
-    for cell in cells:
-        if cell.architecture not in found:
-            control = replace(cell, kind="random", changed=frozenset(), extra=True)
-            found[cell.architecture] = replace(control, name=_control_name("random weights", control, cells[0]))
-    return tuple(found.values())
+    return _once_each(cells, "random", "random weights")
 
 
 def references_of(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """One cell of tile embeddings without a region encoder for each set and side of a region."""
-    found: dict[tuple[str | None, float | None], Cell] = {}
+    return _once_each(cells, "tiles", "no region encoder")
+
+
+def _once_each(cells: Sequence[Cell], kind: Kind, what: str) -> tuple[Cell, ...]:
+    """Controls of a kind for all cells; several cells share one where what differs between them is not in it."""
+    found: dict[str, Cell] = {}
     for cell in cells:
-        if cell.data not in found:
-            reference = replace(cell, kind="tiles", changed=frozenset(), extra=True)
-            found[cell.data] = replace(reference, name=_control_name("no region encoder", reference, cells[0]))
+        control = replace(cell, kind=kind, changed=frozenset(), extra=True)
+        if control.digest not in found:
+            found[control.digest] = replace(control, name=_control_name(what, control, cells[0]))
     return tuple(found.values())
 
 
@@ -299,7 +299,7 @@ def plan_cells(design: Design) -> CellPlan:
     cells: list[Cell] = []
     impossible: list[tuple[str, str]] = []
     for chosen, changed in _combinations(design, levels):
-        name = _name(chosen, levels, changed)
+        name = ", ".join(f"{axis}={chosen[axis].label}" for axis in levels if axis in changed) or "base"
         try:
             cells.append(_cell(name, chosen, changed, base))
         except ConfigError as error:
@@ -373,11 +373,6 @@ def _settings(name: str, values: Mapping[str, Any]) -> PretrainSettings:
         return PretrainSettings(**values)
     except ValidationError as error:
         raise ConfigError(f"the cell {name!r} cannot be pretrained: {first_problem(error)}") from error
-
-
-def _name(chosen: Mapping[str, Level], levels: Mapping[str, tuple[Level, ...]], changed: frozenset[str]) -> str:
-    """The axes that differ from the base cell, in the order of the design."""
-    return ", ".join(f"{axis}={chosen[axis].label}" for axis in levels if axis in changed) or "base"
 
 
 def _check_distinct(cells: list[Cell]) -> None:

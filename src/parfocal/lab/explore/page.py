@@ -44,9 +44,9 @@ def exploration_page(
     sections = [
         Section("The cells", _cell_blocks(found)),
         Section("What each axis changes", _effect_blocks(found, failures)),
+        Section("What pretraining brings over random weights", (Text((_GAINS,)), *_gain_tables(found))),
+        Section("Where the R2 comes from", (_parts_table(found),)),
     ]
-    sections.append(Section("What pretraining brings over random weights", (_gain_text(), *_gain_tables(found))))
-    sections.append(Section("Where the R2 comes from", (_parts_table(found),)))
     if found.has_auc:
         sections.append(Section("What slide classifiers get", tuple(_arm_tables(found))))
     cost = page_table("What each cell costs", _COST, _with_encoder(found))
@@ -262,17 +262,12 @@ def _effect_blocks(found: Exploration, failures: Sequence[Failure]) -> tuple[Blo
     return table, _effect_figure(found.effects), *notes
 
 
-def _gain_text() -> Text:
-    return Text(
-        (
-            "A region encoder with random weights mixes tokens too, and a readout can use that. The share of training "
-            "is (trained - random weights) / (trained - reference): 1 when random weights bring nothing over the "
-            "reference, 0 when they bring all, above 1 when they are worse than the reference. There is no share where "
-            "the total gain stays within its spread over seeds or, for an AUC, within its interval over folds.",
-        )
-    )
-
-
+_GAINS = (
+    "A region encoder with random weights mixes tokens too, and a readout can use that. The share of training is "
+    "(trained - random weights) / (trained - reference): 1 when random weights bring nothing over the reference, 0 "
+    "when they bring all, above 1 when they are worse than the reference. There is no share where the total gain stays "
+    "within its spread over seeds or, for an AUC, within its interval over folds."
+)
 _GAIN = (
     Field("Measure", "metric"),
     Field("Reference", "reference"),

@@ -3,7 +3,7 @@
 Cells one after the other or several at a time, each in a process; one that fails or dies does not stop the rest.
 """
 
-import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort, read_groups, write_splits
 from parfocal.config import Devices, Settings, renamed
 from parfocal.errors import ConfigError, ParfocalError
-from parfocal.files import digest8
+from parfocal.files import digest8, file_sha256
 from parfocal.heads import ProbeChoices, ProbeSettings
 from parfocal.lab.explore.design import Cell, CellPlan, Design, controls_of, plan_cells, read_design, references_of
 from parfocal.lab.explore.files import FAILURE, write_exploration
@@ -49,9 +49,7 @@ def run_jobs(
     """
     places = [device for device in devices for _ in range(workers)]
     if len(places) == 1:
-        for job in jobs:
-            placed = _on(job, places[0])
-            yield placed, attempt_job(placed)
+        yield from (_attempt_on(places[0], job) for job in jobs)
         return
     try:
         for job, result in run_crew(jobs, partial(_prepare, len(places)), places):
@@ -67,11 +65,12 @@ def run_jobs(
 def _prepare(workers: int, device: str) -> Callable[[CellJob, Tell], tuple[CellJob, Failure | None]]:
     """Make a process ready: its share of the cores, and its device."""
     with share_cores(workers):
-        return lambda job, tell: (_on(job, device), attempt_job(_on(job, device)))
+        return partial(_attempt_on, device)
 
 
-def _on(job: CellJob, device: str) -> CellJob:
-    return replace(job, device=device, settings=job.settings.model_copy(update={"device": (device,)}))
+def _attempt_on(device: str, job: CellJob, tell: Tell | None = None) -> tuple[CellJob, Failure | None]:
+    placed = replace(job, device=device, settings=job.settings.model_copy(update={"device": (device,)}))
+    return placed, attempt_job(placed)
 
 
 _PROTOCOL = 1
@@ -209,7 +208,7 @@ def explore_designs(
     }
     inputs = {one.name: digest8(one.settings) for one in data.values()}
     if labels:
-        inputs[labels.name] = _file_digest(labels)
+        inputs[labels.name] = file_sha256(labels)[:16]
     report = write_exploration(
         exploration,
         failures,
@@ -303,17 +302,18 @@ def _jobs(
             )
             tiles = data[cell.data]
             identity = {"cell": cell.content, "seed": seed, "set": describe_set(tiles), "scored_by": scored_by}
-            folder = out / "cells" / f"{_slug(cell.name)}-{cell.digest}" / f"seed-{seed}"
+            slug = re.sub(r"[\W_]+", "-", cell.name.lower()).strip("-")[:60]
+            folder = out / "cells" / f"{slug}-{cell.digest}" / f"seed-{seed}"
             jobs.append(CellJob(cell, own, tiles.path, tiles.slides, folder, protocol, identity, settings.device[0]))
     return jobs
 
 
 def _labels_identity(labels: Labels) -> dict[str, Any]:
     return {
-        "labels": _file_digest(labels.path),
+        "labels": file_sha256(labels.path)[:16],
         "target": labels.target.name,
         "positive": labels.target.positive,
-        "splits": _file_digest(labels.splits),
+        "splits": file_sha256(labels.splits)[:16],
         "most_instances": labels.most_instances,
         # What has more say than the splits have over which label a slide gets; left out where it says nothing.
         **({"not_missing": list(labels.columns.not_missing)} if labels.columns.not_missing else {}),
@@ -333,12 +333,3 @@ def _run_all(jobs: Sequence[CellJob], settings: ExploreSettings, out: Path, tell
         tell(Progress("runs", done, len(jobs), last))
     write_table(out / "failures.csv", FAILURE, failures, keep_empty=False)
     return tuple(failures)
-
-
-def _slug(name: str) -> str:
-    kept = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
-    return "-".join(part for part in kept.split("-") if part)[:60]
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

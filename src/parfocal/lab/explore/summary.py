@@ -255,8 +255,9 @@ def _summary(cell: Cell, results: Sequence[Mapping[str, Any]]) -> CellSummary:
         wanted_more = any(arm.get("folds_with_most_steps") for arm in arms.values())
         for sentence in (*result.get("warnings", ()), *([_MORE_STEPS] if wanted_more else [])):
             warnings[sentence] = warnings.get(sentence, 0) + 1
-    # The arms of tile embeddings are others than those of a region encoder: their mean is no number to compare.
-    whole = [one for one in results if _has_all_aucs(one) and cell.kind != "tiles"]
+    # The arms of tile embeddings are others than those of a region encoder: their mean is no number to compare. Nor is
+    # one where a slide classifier failed.
+    whole = [one for one in results if one.get("auc") and not one.get("failed_arms") and cell.kind != "tiles"]
     return CellSummary(
         cell=cell,
         n_seeds=len(results),
@@ -293,11 +294,6 @@ def _mean_r2(by_pattern: Mapping[str, Mapping[str, float]]) -> float:
     """Patterns and magnifications weigh the same: otherwise random tokens of 20x would decide alone."""
     values = [value for by_mpp in by_pattern.values() for value in by_mpp.values()]
     return float(np.mean(values)) if values else math.nan
-
-
-def _has_all_aucs(result: Mapping[str, Any]) -> bool:
-    """Whether a mean over slide classifiers compares with that of other cells: one that failed would shift it."""
-    return bool(result.get("auc")) and not result.get("failed_arms")
 
 
 def _ranked(cells: Sequence[CellSummary], question: tuple[str | None, float | None]) -> Iterable[CellSummary]:
