@@ -19,10 +19,10 @@ from parfocal.store.formats.format import FeatureFile, format_of
 from parfocal.store.h5 import count_not_finite, file_digest
 from parfocal.store.join import JoinedTiles, join_tiles
 from parfocal.store.layout import create_set
-from parfocal.store.left_out import listed
 from parfocal.store.set import EmbeddingSet, open_set
 from parfocal.store.survey import TOLERANCE, FeatureSettings, FeatureSurvey, SurveyedSlide, survey_features
 from parfocal.store.tokens import SlidePlaces
+from parfocal.table import some_of
 
 # Tiles with a little tissue are dropped at each magnification for itself, but nine of ten are hardly ever.
 _FEWEST = 0.02
@@ -141,7 +141,7 @@ def index_features(
     alike = [" and ".join(slides) for slides in copies.values() if len(slides) > 1]
     if alike:
         warnings.warn(
-            f"{len(alike)} groups of slides have the same features, byte for byte: {listed(alike)}. See whether "
+            f"{len(alike)} groups of slides have the same features, byte for byte: {some_of(alike)}. See whether "
             "each slide has its own.",
             ParfocalWarning,
             stacklevel=2,

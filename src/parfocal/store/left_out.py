@@ -12,10 +12,9 @@ from typing import TypeVar
 
 from parfocal.errors import MismatchError, ParfocalWarning, StoreError
 from parfocal.store.set import EmbeddingSet
+from parfocal.table import some_of
 
 Kind = TypeVar("Kind", bound=Hashable)
-
-_LISTED = 3
 
 
 def commonest(kinds: Mapping[str, Kind], describe: Callable[[Kind], str], what: str) -> Kind:
@@ -32,7 +31,7 @@ def commonest(kinds: Mapping[str, Kind], describe: Callable[[Kind], str], what: 
     (kind, count), *others = Counter(kinds.values()).most_common()
     if others and others[0][1] == count:
         groups = "; ".join(
-            f"{count} have {describe(one)} ({listed([slide for slide, own in kinds.items() if own == one])})"
+            f"{count} have {describe(one)} ({some_of([slide for slide, own in kinds.items() if own == one])})"
             for one in (kind, others[0][0])
         )
         raise MismatchError(
@@ -40,12 +39,6 @@ def commonest(kinds: Mapping[str, Kind], describe: Callable[[Kind], str], what: 
             "Keep one kind there, or make a store of each."
         )
     return kind
-
-
-def listed(slides: list[str]) -> str:
-    """A few names, and how many more there are."""
-    more = len(slides) - _LISTED
-    return ", ".join(slides[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 _NAMED = 20

@@ -34,7 +34,7 @@ from parfocal.store.layout import (
     read_settings,
     repair_advice,
 )
-from parfocal.store.tokens import SlideRegions, SlideTokens
+from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,22 +151,16 @@ class EmbeddingSet:
         """
         self._must_be("tiles")
         with self._open_index(slide) as index:
-            groups = {mpp: _group(index, mpp) for mpp in self.mpps}
-            slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
-            region_xy_um = index["region_xy_um"][...]
-            if not all(np.isfinite(places).all() for places in (region_xy_um, *(g.center_um for g in groups.values()))):
+            groups = {mpp: index[format_mpp(mpp)] for mpp in self.mpps}
+            region = {mpp: group["region"][...] for mpp, group in groups.items()}
+            center_um = {mpp: group["center_um"][...] for mpp, group in groups.items()}
+            places = _places(slide, index, region, center_um)
+            if not all(np.isfinite(values).all() for values in (places.region_xy_um, *center_um.values())):
                 raise ValueError("a place is not finite")
-        features = {mpp: self._read_features(slide, mpp, group) for mpp, group in groups.items()}
+            rows = {mpp: _Group.of(group, len(region[mpp])) for mpp, group in groups.items()}
+        features = {mpp: self._read_features(slide, mpp, own) for mpp, own in rows.items()}
         try:
-            return SlideTokens(
-                slide=slide,
-                region_um=region_um,
-                slide_mpp=slide_mpp,
-                region_xy_um=region_xy_um,
-                features=features,
-                region={mpp: group.region for mpp, group in groups.items()},
-                center_um={mpp: group.center_um for mpp, group in groups.items()},
-            )
+            return SlideTokens(features=features, **vars(places))
         except ValueError as error:
             raise StoreError(f"cannot use {index_path(self.path, slide)}: {error}. {_index_remedy(slide)}") from error
 
@@ -179,17 +173,10 @@ class EmbeddingSet:
         """
         self._must_be("regions")
         with self._open_index(slide) as index:
-            slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
-            region_xy_um = index["region_xy_um"][...]
-            digest = _text(index.attrs.get(FILE_DIGEST))
-        group = _Group(np.arange(len(region_xy_um)), region_xy_um, None, None, digest)
-        return SlideRegions(
-            slide=slide,
-            region_um=region_um,
-            slide_mpp=slide_mpp,
-            region_xy_um=region_xy_um,
-            features=self._read_features(slide, None, group),
-        )
+            places = _places(slide, index, {}, {})
+            rows = _Group.of(index, len(places.region_xy_um))
+        features = self._read_features(slide, None, rows)
+        return SlideRegions(slide, places.region_um, places.slide_mpp, places.region_xy_um, features)
 
     def _must_be(self, kind: Kind) -> None:
         if self.kind != kind:
@@ -211,7 +198,7 @@ class EmbeddingSet:
     def _read_features(self, slide: str, mpp: float | None, group: "_Group") -> Float[np.ndarray, "tile dim"]:
         own = group.file is None
         path = features_path(self.path, slide, mpp) if own else Path(os.path.normpath(self.path / str(group.file)))
-        expected, dim = len(group.region), self.dim if mpp is None else self.dims[mpp]
+        expected, dim = group.count, self.dim if mpp is None else self.dims[mpp]
         remedy = repair_advice(self.path, slide)
         state = _state(path)
         checked = state in self._checked
@@ -346,34 +333,32 @@ def _open(path: Path) -> EmbeddingSet:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """What an index has of one magnification.
+    """What an index says of the rows of one magnification, or of the regions of a slide.
 
     Attributes:
-        region: the region's number of each tile.
-        center_um: its centre about the region's.
-        row: its row in the features file; None where all rows are meant, in their own order.
+        count: how many there are.
+        row: the row of each in the features file; None where all rows are meant, in their own order.
         file: the features file, relative to the set; None for the set's own.
         digest: that of the features file; None in sets of older versions.
     """
 
-    region: np.ndarray
-    center_um: np.ndarray
+    count: int
     row: np.ndarray | None
     file: str | None
     digest: str | None
 
+    @classmethod
+    def of(cls, group: h5py.Group, count: int) -> "_Group":
+        file, digest = (group.attrs.get(name) for name in ("features_file", FILE_DIGEST))
+        row = group["row"][...] if "row" in group else None
+        return cls(count, row, None if file is None else str(file), None if digest is None else str(digest))
 
-def _group(index: h5py.File, mpp: float) -> _Group:
-    group = index[format_mpp(mpp)]
-    row = group["row"][...] if "row" in group else None
-    attributes = group.attrs
-    return _Group(
-        group["region"][...],
-        group["center_um"][...],
-        row,
-        _text(attributes.get("features_file")),
-        _text(attributes.get(FILE_DIGEST)),
-    )
+
+def _places(
+    slide: str, index: h5py.File, region: Mapping[float, np.ndarray], center_um: Mapping[float, np.ndarray]
+) -> SlidePlaces:
+    slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
+    return SlidePlaces(slide, region_um, slide_mpp, index["region_xy_um"][...], region, center_um)
 
 
 def _state(path: Path) -> tuple[Path, int, int]:
@@ -383,10 +368,6 @@ def _state(path: Path) -> tuple[Path, int, int]:
     except OSError:
         return path, -1, -1
     return path, status.st_size, status.st_mtime_ns
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 def _index_remedy(slide: str) -> str:

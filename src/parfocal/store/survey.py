@@ -24,7 +24,8 @@ from parfocal.slides import SlideIds, SlideSource, check_slide_mpp, find_slides,
 from parfocal.store.files import SlideOrigin
 from parfocal.store.folders import FeatureFolder, find_feature_folders
 from parfocal.store.formats.format import FeatureFile, format_of
-from parfocal.store.left_out import commonest, listed
+from parfocal.store.left_out import commonest
+from parfocal.table import some_of
 
 Result = TypeVar("Result")
 
@@ -364,7 +365,7 @@ def _typical(true_mpp: Mapping[str, tuple[float, ...]]) -> Float64[np.ndarray, "
     if rival is not None:
         groups = "; ".join(
             f"{most} have {', '.join(f'{mpp:.4g}' for mpp in values[number])} "
-            f"({listed([slides[other] for other in close[number]])})"
+            f"({some_of([slides[other] for other in close[number]])})"
             for number in (rival, middle)
         )
         raise MismatchError(

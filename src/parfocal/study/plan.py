@@ -25,6 +25,7 @@ from parfocal.pretrain import PretrainSettings
 from parfocal.pretrain.holdout import check_hidable, shared_groups, split_set
 from parfocal.region_encoder.checkpoint import read_pretraining
 from parfocal.region_encoder.config import SIZES
+from parfocal.run.device import find_device
 from parfocal.store import EmbeddingSet, only_mpps
 from parfocal.study.checks import (
     check_arms,
@@ -38,7 +39,7 @@ from parfocal.study.checks import (
 )
 from parfocal.study.plan_tiles import PlannedCohort, TilesPlan, gib, plan_tiles
 from parfocal.study.settings import Study
-from parfocal.study.stages import groups_of, model_folder, resolve_device
+from parfocal.study.stages import groups_of, model_folder
 
 __all__ = ["ModelPlan", "StudyPlan", "TilesPlan", "fit_hours", "plan_study"]
 
@@ -207,7 +208,7 @@ def plan_study(study: Study, out: Path) -> StudyPlan:
     """
     check_place(out)
     check_labels(study, None)
-    device = resolve_device(study.run.device)
+    device = str(find_device(study.run.device))
     ours = plan_tiles(study, study, out / "store", device)
     tiles = ours.tiles
     pictured = (

@@ -18,6 +18,7 @@ from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings
 from parfocal.report import Reference, Section
 from parfocal.run import FailedSlide
+from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, as_stage, warn_of
 from parfocal.run.failures import Failed
 from parfocal.run.jobs import attempt
@@ -41,7 +42,6 @@ from parfocal.study.stages import (
     make_regions,
     make_tiles,
     model_folder,
-    resolve_device,
 )
 
 _Sets = tuple[tuple[EmbeddingSet, ...], tuple[EmbeddingSet, ...]]
@@ -185,7 +185,7 @@ class _Run:
 
     def __init__(self, plan: Study, out: Path, tell: OnEvent) -> None:
         self.plan, self.out, self.tell = plan, out, tell
-        self.device = resolve_device(plan.run.device)
+        self.device = str(find_device(plan.run.device))
         self.clock = StageClock(out / "stages.json")
         self.failed: list[FailedSlide] = []
         self.failed_models: dict[str, str] = {}
@@ -195,16 +195,7 @@ class _Run:
     def tiles(self, source: CohortSource, store: str, whose: str = "") -> EmbeddingSet:
         """The tile embeddings of a cohort."""
         verb = "open the store" if source.store is not None else "embed tiles" if source.slides else "index features"
-        return self._stage(f"{verb}{whose}", partial(make_tiles, self.plan, source, self.out / store))[0]
-
-    def model(self, folder: Path, settings: PretrainSettings, tiles: EmbeddingSet) -> None:
-        """A region encoder, trained in its folder."""
-        self._stage(f"pretrain {folder.name}", partial(make_model, folder, settings, tiles, self.groups, self.device))
-
-    def regions(self, model: Path, tiles: EmbeddingSet, store: str, whose: str = "") -> tuple[EmbeddingSet, ...]:
-        """What a region encoder makes of a cohort."""
-        work = partial(make_regions, self.plan, tiles, model, self.out / store, self.device)
-        return self._stage(f"represent{whose} by {model.name}", work)
+        return self.stage(f"{verb}{whose}", partial(make_tiles, self.plan, source, self.out / store))[0]
 
     def attempt(self, model: str, work: Callable[[], _Sets]) -> _Sets | None:
         """What a model needs, or None when it fails, for whatever reason but a wrong setting or a full disk."""
@@ -215,7 +206,8 @@ class _Run:
         warnings.warn(f"the model {model} failed, and its arms with it: {made}.", ParfocalWarning, stacklevel=3)
         return None
 
-    def _stage(self, name: str, work: Callable[[Listen], Made]) -> tuple[EmbeddingSet, ...]:
+    def stage(self, name: str, work: Callable[[Listen], Made]) -> tuple[EmbeddingSet, ...]:
+        """The sets that a stage leaves behind."""
         made = self.clock.run(name, partial(work, partial(as_stage, self.tell, name)))
         self.failed += made.failed
         return made.sets
@@ -225,9 +217,14 @@ def _make_model(
     run: _Run, folder: Path, settings: PretrainSettings, tiles: EmbeddingSet, theirs: EmbeddingSet | None
 ) -> _Sets:
     """A trained model, and what it makes of the cohort and of the external one."""
-    run.model(folder, settings, tiles)
-    own = run.regions(folder, tiles, "regions")
-    return own, () if theirs is None else run.regions(folder, theirs, "test-regions", " of the test cohort")
+    run.stage(f"pretrain {folder.name}", partial(make_model, folder, settings, tiles, run.groups, run.device))
+
+    def represent(cohort: EmbeddingSet, store: str, whose: str = "") -> tuple[EmbeddingSet, ...]:
+        work = partial(make_regions, run.plan, cohort, folder, run.out / store, run.device)
+        return run.stage(f"represent{whose} by {folder.name}", work)
+
+    own = represent(tiles, "regions")
+    return own, () if theirs is None else represent(theirs, "test-regions", " of the test cohort")
 
 
 def _evaluation_on(plan: Study, run: _Run) -> EvaluateSettings:

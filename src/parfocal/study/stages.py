@@ -48,15 +48,6 @@ class Made:
     worked: bool = True
 
 
-def resolve_device(device: str) -> str:
-    """The device, with `auto` decided: a GPU of this machine where there is one.
-
-    Raises:
-        ConfigError: this machine does not have it.
-    """
-    return str(find_device(device))
-
-
 def make_tiles(study: Study, source: CohortSource, store: Path, listen: Listen) -> Made:
     """Tile embeddings of a cohort: embedded, indexed, or found.
 
@@ -153,7 +144,7 @@ def _embed(study: Study, source: CohortSource, store: Path, listen: Listen) -> M
     if slides is None:
         raise ValueError("there are no slides to embed")
     wanted = {one.slide for one in find_slides(slides.paths, ids=slides.ids)}
-    settings = study.embed_settings(slides, resolve_device(study.run.device))
+    settings = study.embed_settings(slides, str(find_device(study.run.device)))
     summary = embed_slides(slides.paths, store, settings, on_event=listen("slides"))
     if not summary.done:
         first = summary.failed[0]
