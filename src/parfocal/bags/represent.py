@@ -4,7 +4,7 @@ What a region encoder sees of a set of tiles, and whether it was trained on such
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -214,12 +214,7 @@ def _create(
         "readout": readout,
         **({"weights": "random"} if is_random else {}),
     }
-    width = encoder.config.width
-    dims: dict[float, int] | int
-    if readout == "tokens":
-        dims = dict.fromkeys(source.mpps, width)
-    else:
-        dims = width * (1 + len(encoder.config.mpps)) if readout == "attention" else width
+    width = _width(encoder, readout)
     # One digest for all readouts of a model, so that they stand together.
     digest = settings_digest({key: value for key, value in described.items() if key != "readout"})
     return create_set(
@@ -227,12 +222,16 @@ def _create(
         f"{name}-{digest}-{readout}",
         "tiles" if readout == "tokens" else "regions",
         region_um=source.region_um,
-        dims=dims,
+        dims=dict.fromkeys(source.mpps, width) if readout == "tokens" else width,
         settings=described,
         encoder_digests=source.encoder_digests,
         tile_px=source.tile_px if readout == "tokens" else None,
         dtype=settings.dtype,
     )
+
+
+def _width(encoder: RegionEncoder, readout: Readout) -> int:
+    return encoder.config.width * (1 + len(encoder.config.mpps) if readout == "attention" else 1)
 
 
 def _represent_slide(
@@ -250,16 +249,7 @@ def _represent_slide(
     for readout, path in paths.items():
         if readout == "tokens":
             features = {mpp: rows[readout, mpp] for mpp in tokens.mpps}
-            contextual = SlideTokens(
-                slide,
-                tokens.region_um,
-                tokens.slide_mpp,
-                tokens.region_xy_um,
-                features,
-                tokens.region,
-                tokens.center_um,
-            )
-            write_tokens(path, contextual, origin=origin)
+            write_tokens(path, replace(tokens, features=features), origin=origin)
         else:
             xy_um = tokens.region_xy_um[kept]
             regions = SlideRegions(slide, tokens.region_um, tokens.slide_mpp, xy_um, rows[readout, None])
@@ -274,12 +264,11 @@ def _encode(
     settings: RepresentSettings,
 ) -> dict[tuple[Readout, float | None], Float32[np.ndarray, "row _width"]]:
     """The rows of every readout: of regions under None, of tiles under their magnification."""
-    width = encoder.config.width
-    found: dict[tuple[Readout, float | None], list[np.ndarray]] = {}
-    for readout in readouts:
-        dim = width * (1 + len(encoder.config.mpps)) if readout == "attention" else width
-        for part in tokens.mpps if readout == "tokens" else (None,):
-            found[readout, part] = [np.zeros((0, dim), np.float32)]
+    found = {
+        (readout, part): [np.zeros((0, _width(encoder, readout)), np.float32)]
+        for readout in readouts
+        for part in (tokens.mpps if readout == "tokens" else (None,))
+    }
     for begin in range(0, len(regions), settings.batch):
         batch = collate_regions([(tokens, regions[begin : begin + settings.batch])])
         encoded = encoder.encode(batch.tokens, batch.xy_um, batch.mpp, batch.present)
