@@ -1,6 +1,9 @@
-"""What a person sees: text of any origin that cannot steer the terminal."""
+"""What a person sees, on stdout and stderr: text of any origin that cannot steer the terminal."""
 
+import os
 import re
+import sys
+from contextlib import suppress
 
 # C0 and C1 controls and DEL start escape sequences or move the cursor; marks of direction turn text around; the last
 # range stands for bytes of a file's name that are no UTF-8, which no stream can encode.
@@ -22,3 +25,36 @@ def _shown(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as Python holds it in names of files
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def say(*lines: object) -> None:
+    """Print lines of data to stdout."""
+    write_out("".join(f"{printable(str(line))}\n" for line in lines))
+
+
+def tell(*lines: object) -> None:
+    """Print lines for a person to stderr; where nobody reads them any more, the command goes on."""
+    with suppress(BrokenPipeError):
+        for line in lines:
+            print(printable(str(line)), file=sys.stderr, flush=True)
+
+
+def write_out(text: str) -> None:
+    """Write a text to stdout at once, so that a full disk is known while it can be named.
+
+    Raises:
+        OSError: it cannot be written; then the error names stdout.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_output()
+        raise OSError(error.errno, error.strerror, "stdout") from error
+
+
+def discard_output() -> None:
+    """Let what is still to be written to stdout go nowhere, so that the interpreter does not fail on it at its end."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

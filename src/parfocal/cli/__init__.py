@@ -17,9 +17,9 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TextIO
 
-from parfocal.cli.lines import discard_output, say, tell
 from parfocal.cli.stopping import leave_threads, stoppable
 from parfocal.errors import ConfigError, ParfocalDeprecationWarning, ParfocalError, ParfocalWarning
+from parfocal.terminal import discard_output, say, tell
 from parfocal.version import __version__
 
 __all__ = ["COMMANDS", "FUNCTIONS", "call", "main", "stored_help"]

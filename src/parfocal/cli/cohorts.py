@@ -11,7 +11,6 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from parfocal.cli.command import Answer, Output, failed_lines
-from parfocal.cli.lines import tell
 from parfocal.cohort import CohortColumns, LabelColumns, Target, TargetSettings
 from parfocal.config import parse_yaml
 from parfocal.errors import ConfigError
@@ -24,6 +23,7 @@ from parfocal.report import Field, show_interval, terminal_table
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
 from parfocal.study import StudyPlan, TilesPlan, plan_study, read_study, run_study
+from parfocal.terminal import tell
 
 _TARGET, _COHORT, _EVALUATE = TargetSettings(), CohortColumns(), EvaluateSettings()
 

@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from parfocal.cli import FUNCTIONS
-from parfocal.cli.lines import say, tell, write_out
 from parfocal.run import FailedSlide
-from parfocal.terminal import printable
+from parfocal.terminal import printable, say, tell, write_out
 
 Output = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="PATH")]
 """Where a command writes: `-o PATH` or `--output PATH`."""
