@@ -1,10 +1,11 @@
 """Gated attention against mean and linear model where a few regions of a slide carry the signal.
 
-    python benchmarks/attention.py [--cohorts 6] [--steps 160] [--growth 4]
+    python benchmarks/attention.py [--cohorts 6] [--steps 160] [--growth 4] [--abmil] [--seed 0]
 
 One magnification, 160 slides of 64 regions, one tile each, of 32 numbers; every slide is a patient. In positive slides
 a few regions are moved along one direction. Both arms come from `parfocal evaluate`, on the same folds, with the same
-preparations. Prints the AUC of each cohort, what attention chose, and how often that was the most steps it was offered.
+preparations; with --abmil the reader as Ilse et al. published it stands beside them. Prints the AUC of each cohort,
+what attention chose, and how often that was the most steps it was offered.
 """
 
 import argparse
@@ -32,10 +33,13 @@ def main() -> None:
     parser.add_argument("--shift", type=float, default=2.5, help="how far they are moved, in spreads of a region")
     parser.add_argument("--steps", type=int, default=ProbeSettings().attention_steps)
     parser.add_argument("--growth", type=int, default=ProbeSettings().growth)
+    parser.add_argument("--abmil", action="store_true", help="also gated attention at its published width and length")
+    parser.add_argument("--seed", type=int, default=0, help="of the networks and of the folds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    probes = ProbeSettings(attention_steps=arguments.steps, growth=arguments.growth)
-    settings = EvaluateSettings(repeats=1, arms=("mean", "gated-attention"), arms_at_a_time=1, probes=probes)
+    probes = ProbeSettings(attention_steps=arguments.steps, growth=arguments.growth, seed=arguments.seed)
+    arms = ("mean", "gated-attention", *(["abmil"] if arguments.abmil else []))
+    settings = EvaluateSettings(repeats=1, arms=arms, arms_at_a_time=1, probes=probes)
     found: dict[str, list[float]] = {}
     for number in range(arguments.first, arguments.first + arguments.cohorts):
         started = time.process_time()

@@ -18,6 +18,7 @@ from parfocal.evaluate.fitting import cross_validate
 from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
 from parfocal.evaluate.sources import encodings_per_slide
 from parfocal.heads import ProbeSettings
+from parfocal.predict.source import find_arm
 from parfocal.report import Reference
 from parfocal.store import SlideRegions, SlideTokens, create_set, open_set, write_regions, write_tokens
 
@@ -234,6 +235,19 @@ def test_slides_without_a_label_are_left_out_and_said(cohort: Written, tmp_path:
     assert any("1 slides with a label have no embeddings in toy-cls: elsewhere" in text for text in texts)
     assert any("2 slides in toy-cls have no label" in text for text in texts)
     assert len(found.targets["pairing"].cohort.slides) == N_SLIDES - 2
+
+
+def test_an_arm_by_request_is_fitted_where_it_is_named(
+    cohort: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parfocal.heads.abmil._EPOCHS", 2)
+    named = MEANS.model_copy(update={"arms": ("0.5/abmil", "0.5/mean"), "repeats": 1, "arms_at_a_time": 1})
+
+    found = evaluate_arms([cohort.tiles], cohort.labels, ["gland_type"], tmp_path / "out", named, columns=PATIENTS)
+    chosen, _ = find_arm([open_set(cohort.tiles)], [], "0.5/abmil")  # as `fit` asks for it
+
+    assert [run.arm.id for run in found.targets["gland_type"].runs] == ["0.5/mean", "0.5/abmil"]
+    assert chosen.id == "0.5/abmil"
 
 
 def test_nothing_to_evaluate_is_one_line(cohort: Written, tmp_path: Path) -> None:

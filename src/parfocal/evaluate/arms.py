@@ -26,18 +26,22 @@ from parfocal.store import EmbeddingSet, LeftOut
 def table_of_arms(
     sets: Sequence[EmbeddingSet], *, only: Sequence[str] = (), models: Sequence[str | Path] = ()
 ) -> tuple[Arm, ...]:
-    """All arms that the given sets allow, or those asked for, those of a heading following each other.
+    """What `choose_arms` chooses of all arms; arguments and errors as in `all_arms`."""
+    return choose_arms(all_arms(sets, models=models), only)
+
+
+def all_arms(sets: Sequence[EmbeddingSet], *, models: Sequence[str | Path] = ()) -> tuple[Arm, ...]:
+    """All arms that the given sets allow, those of a heading following each other, and those by request too.
 
     Tile embeddings give every magnification alone, late fusion and the pairing of magnifications without a region
     encoder; what `represent` wrote gives the region encoder's arms.
 
     Args:
         sets: tile embeddings, and what region encoders made of them.
-        only: words that `choose_arms` understands; none stands for all.
         models: region encoders (folders or ids on the hub) that are trained on, in every fold, from tile embeddings.
 
     Raises:
-        ConfigError: a word asks for no arm, or two arms could not be told apart.
+        ConfigError: two arms could not be told apart.
         MismatchError: a model fits none of the sets of tiles.
         StoreError: a model cannot be read.
     """
@@ -59,7 +63,7 @@ def table_of_arms(
         raise ConfigError(
             f"two arms would be called {doubled[0]!r}. Give models, and sets, folders of different names."
         )
-    return choose_arms(arms, only)
+    return tuple(arms)
 
 
 def set_label(one: EmbeddingSet) -> str:

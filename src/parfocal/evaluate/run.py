@@ -23,7 +23,7 @@ from parfocal.cohort import (
 from parfocal.config import Settings
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.evaluate.arm import Arm, choose_arms
-from parfocal.evaluate.arms import read_arm_bags, set_label, table_of_arms
+from parfocal.evaluate.arms import all_arms, read_arm_bags, set_label
 from parfocal.evaluate.files import write_evaluation
 from parfocal.evaluate.fitting import ExternalBags, FitPlan, cross_validate
 from parfocal.evaluate.result import EvaluateResult, FailedArm, TargetResult
@@ -136,7 +136,7 @@ def evaluate_arms(
     tell = on_event or warn_of
     for cohort in cohorts.values():
         tell(Notice(cohort.sentence()))
-    arms = choose_arms([*table_of_arms(sets, models=models), *(one.arm for one in absent)], settings.arms)
+    arms = choose_arms([*all_arms(sets, models=models), *(one.arm for one in absent)], settings.arms)
     outside = {}
     if test_labels is not None:
         outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)

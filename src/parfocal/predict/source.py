@@ -10,7 +10,7 @@ from parfocal.embed import EmbedSettings, load_encoders
 from parfocal.encoders.loading import parse_encoder_specs, parse_spec
 from parfocal.errors import ConfigError, EncoderError, MismatchError
 from parfocal.evaluate.arm import Arm, places_of
-from parfocal.evaluate.arms import table_of_arms
+from parfocal.evaluate.arms import all_arms
 from parfocal.geometry import format_mpp
 from parfocal.predict.facts import ModelFacts, TileFacts
 from parfocal.region_encoder import RegionEncoder
@@ -198,10 +198,10 @@ def find_arm(sets: Sequence[EmbeddingSet], models: Sequence[Path], asked: str) -
         ConfigError: there is none; the text lists the ids.
         MismatchError: a model fits none of the sets.
     """
-    arms = table_of_arms(sets)
+    arms = all_arms(sets)
     if models and not places_of(arms, asked):
         # Arms that train on a model; opened only where one of them is asked for.
-        arms = table_of_arms(sets, models=models)
+        arms = all_arms(sets, models=models)
     places = places_of(arms, asked)
     if not places:
         raise ConfigError(f"there is no arm {asked!r}; these sets allow {', '.join(arm.id for arm in arms)}.")

@@ -13,7 +13,7 @@ from parfocal.cohort import Fold, read_cohort, whole_fold
 from parfocal.config import GridConfig
 from parfocal.errors import ParfocalWarning, StoreError
 from parfocal.evaluate.arm import Arm, Knowledge, choose_arms
-from parfocal.evaluate.arms import table_of_arms
+from parfocal.evaluate.arms import all_arms
 from parfocal.evaluate.compare import choose_primary
 from parfocal.evaluate.external import check_external
 from parfocal.evaluate.held_out import HeldOut
@@ -47,7 +47,7 @@ def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
         if name in study.finetune:
             knows: Knowledge = "mixed" if len(seen.mpps) > 1 else "single, with regions"
             tuned.append(Arm(name, "finetune", knows, "fine-tuned", name, "", model=name))
-    return choose_arms((*table_of_arms(sets), *tuned), study.evaluation.arms)
+    return choose_arms((*all_arms(sets), *tuned), study.evaluation.arms)
 
 
 def arms_of_model(study: Study, name: str, tiles: EmbeddingSet) -> tuple[Arm, ...]:
