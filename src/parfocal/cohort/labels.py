@@ -156,10 +156,6 @@ class Cohort:
         without = f"; {gone} rows without a value ({show_words(self.missing)})" if gone else ""
         return printable(f"target {self.target} ({outcome.kind}): {held}{without}")
 
-    def count_groups(self, *, positive: bool) -> int:
-        """How many groups (patients) have a slide of this class, where there are two."""
-        return len({group for group, label in zip(self.groups, self.is_positive, strict=True) if label == positive})
-
     def group_notes(self) -> list[str]:
         """What is to be known where groups have several slides, or are not known; none where each has one."""
         if not self.is_grouped:

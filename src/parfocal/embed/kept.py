@@ -1,6 +1,6 @@
-"""A store never changes the id of a slide that it has: the same file under another id is refused.
+"""Whether a slide is done: what the store has of it, and whether that is still what would be made of its file.
 
-Whether a slide is done: what the store has of it, and whether that is still what would be made of its file.
+A store never changes the id of a slide that it has: the same file under another id is refused.
 """
 
 import os
@@ -84,7 +84,7 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
             f"{anew}."
         )
     for mpp, rows in kept.n_tiles.items():
-        _check_features(set_path, source.slide, settings, mpp, rows, digests[mpp])
+        _check_features(set_path, source.slide, mpp, rows, digests[mpp])
     return replace(kept, seconds=time.monotonic() - started)
 
 
@@ -118,9 +118,7 @@ def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[st
         )
 
 
-def _check_features(
-    set_path: Path, slide: str, settings: EmbedSettings, mpp: float, rows: int, digest: str | None
-) -> None:
+def _check_features(set_path: Path, slide: str, mpp: float, rows: int, digest: str | None) -> None:
     """Refuse a features file that is absent, does not open, is another slide's, or has other rows than its index.
 
     Its seal and its size say so, as long as it is not younger than its index, which is written last; all of its bytes
