@@ -1,6 +1,6 @@
 """Features that TRIDENT has written at several magnifications become regions by an index; nothing is copied.
 
-    python examples/features_of_trident.py out [JOB --slides SLIDES]
+    python examples/features_of_trident.py out
 
 Here two magnifications of a store stand in for a TRIDENT job: their files have TRIDENT's layout.
 """

@@ -1,4 +1,4 @@
-"""The command line: every command parses, calls the public function of the same name, and prints.
+"""The command line: every command parses, calls its public function (`FUNCTIONS`), and prints.
 
 Data goes to stdout, progress and warnings to stderr. Exit status: 0 done, 1 nothing could be done, 2 wrong usage,
 3 some slides failed and the rest is done, 130 and 143 stopped by Ctrl-C and by SIGTERM, 141 nobody reads it any more.
@@ -181,7 +181,7 @@ def stored_help(name: str) -> str | None:
 
 
 def call(name: str, arguments: Sequence[str]) -> int:
-    """Call the function that is called like the command, which its module holds; the exit status."""
+    """Call the function that is called like the command, in its module of this folder; the exit status."""
     module = next(module for module, names in _MODULES.items() if name in names)
     command = getattr(importlib.import_module(f"parfocal.cli.{module}"), name.replace("-", "_"))
     return int(importlib.import_module("parfocal.cli.command").run_command(name, command, arguments))

@@ -77,7 +77,7 @@ def fit_mean(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: Prob
     """Fit a linear score of the slide means on each fold's training slides.
 
     Offered inside the training fold, to each column of the outcome: each preparation of the slide means x four
-    penalties. Centring within the slide is not among them, because it leaves nothing of a mean (see `whitening`).
+    penalties. Centring within the slide is not among them, because it leaves nothing of a mean (see `preparation`).
     """
     return [fit_mean_fold(bags, outcome, fold, settings).probe for fold in folds]
 

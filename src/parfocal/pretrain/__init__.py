@@ -1,8 +1,8 @@
 """Step 7: a set of tile embeddings in, a pretrained region encoder out.
 
 Tokens of a region are hidden, and the model is trained to say what their embeddings were (masked embedding modelling).
-`masks` says what is hidden, `objectives` and `losses` what is minimised, `order` and `data` where regions come from,
-`monitors` whether the representation is sound, `loop` how it all runs.
+`masks` says what is hidden, `objectives` and `losses` what is minimised, `data` where regions come from, `monitors`
+whether the representation is sound, `loop` how it all runs.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """The region encoder: the tile embeddings of a region, at any magnifications and with any gaps, become one picture.
 
-Absent tokens are never computed and never read. The work of a call is planned once (`packing`), and what depends only
+Absent tokens are never computed and never read. The work of a call is planned once (`plan`), and what depends only
 on the geometry (positions, relative bias) is computed once for each distinct place, however many regions there are.
 """
 

@@ -38,7 +38,7 @@ class SlideOrigin:
 
     Attributes:
         path: the slide file, as text.
-        fingerprint: the digest of its bytes, or `provenance.file_fingerprint` of it where only its features are known.
+        fingerprint: the digest of its bytes, or `files.file_fingerprint` of it where only its features are known.
         state: the sizes and times of its files.
         scan: which scan of a file that holds several.
         size_l0px: width and height of level 0, in pixels.

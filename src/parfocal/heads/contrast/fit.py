@@ -16,10 +16,10 @@ side by side) in a regression of the column's family. All stacked columns are ou
 because in-sample scores look better than they are and crowd out the means; and none may have a negative coefficient.
 The means come in as one column and not as dozens, which would drown a handful of scores in a cohort of 40 slides.
 
-Beside the ranks of D more is offered: its leading directions sharpened by the regions' own grouping (see `sharpening`);
-six numbers that turn two directions into evidence (see `refinement`); the same for a few leading components with their
-products (`moments.lift`), because a state may be an XOR of what a tile shows; and, where slides differ in their number
-of regions, R^p times the score, p of 0, 1/2 or 1, because evidence adds over regions.
+Beside the ranks of D more is offered: its leading directions sharpened by the regions' own grouping and six numbers
+that turn two directions into evidence (both in `refinement`); the same for a few leading components with their products
+(`moments.lift`), because a state may be an XOR of what a tile shows; and, where slides differ in their number of
+regions, R^p times the score, p of 0, 1/2 or 1, because evidence adds over regions.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The parts of a proof: what else could explain a score (baselines), what is taken away (controls), and the verdict.
 
-`parfocal.lab.prove` composes them. Every baseline is a function of what is visible (`Query`) on a raster of slots
+`parfocal.lab.prove.run` composes them. Every baseline is a function of what is visible (`Query`) on a raster of slots
 (`Layout`), and gives standardised embeddings of the hidden tiles.
 """
 
