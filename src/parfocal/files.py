@@ -1,6 +1,6 @@
-"""Tables that people open in a spreadsheet: a cell of text stays text there, and reads back as it was.
+"""What every written file carries, and how a file is written whole or not at all.
 
-What every written file carries, and how a file is written whole or not at all.
+Tables are for people with a spreadsheet: a cell of text stays text there, and reads back as it was.
 """
 
 import csv

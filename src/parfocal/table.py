@@ -1,8 +1,7 @@
 """A table that a user wrote: a CSV or a workbook as text, each row with its line.
 
-The lines of a CSV, whatever a spreadsheet made of it: separator, coding, comments at its head.
-
-The rows of an Excel workbook as text, as a person sees them there: whole numbers without `.0`, zeros in front.
+A CSV is read whatever a spreadsheet made of it: separator, coding, comments at its head. The rows of a workbook come as
+a person sees them there: whole numbers without `.0`, zeros in front.
 """
 
 import codecs

@@ -1,6 +1,6 @@
 """From tile embeddings and a region encoder to region embeddings in a store, one slide after the other.
 
-What a region encoder sees of a set of tiles, and whether it was trained on such a set at all.
+What a region encoder sees of the tiles is settled before, and one that was not trained on such a set is refused.
 """
 
 from collections.abc import Mapping, Sequence

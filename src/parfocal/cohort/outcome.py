@@ -1,12 +1,11 @@
-"""What folds must hold evenly: classes, quarters of a number, events early and late.
-
-Whether a time is that of an event, in the words of the tables that people have.
-
-What is to be predicted of each slide: a class, an ordered class, a number, or a time with censoring.
+"""What is to be predicted of each slide: a class, an ordered class, a number, or a time with censoring.
 
 Probes know three families of one-score models only. An `Outcome` says which scores it needs as `columns`: one for two
 classes, one against the rest for each of several, "above this class" for each step of an ordered one (Frank and Hall
 2001), one number, one log risk (Cox 1972). So a probe that can fit a column can predict every kind of outcome.
+
+Beside it: whether a time is that of an event, in the words of the tables that people have, and what folds must hold
+evenly (classes, quarters of a number, events early and late).
 """
 
 import re

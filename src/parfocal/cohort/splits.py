@@ -1,6 +1,6 @@
-"""Which slides are tested together: patients at random, whole sites, one site, or one patient.
+"""How slides are dealt to folds: groups (patients) stay whole, labels are even; saved as a CSV and read back.
 
-How slides are dealt to folds: groups (patients) stay whole, labels are even; saved as a CSV and read back.
+Those that are tested together are patients at random, whole sites, one site, or one patient.
 """
 
 import warnings

@@ -1,10 +1,9 @@
-"""Names that a person reads as one: they differ in case, blanks, dashes, a mark at the end, or look-alike letters.
+"""The words of a table: what people, portals, spreadsheets and statistics programs mean by a text.
 
-Words that stand for no value, as public portals, spreadsheets and statistics programs write them.
-
-Which number a text is, and what a class that is a number is called.
-
-What a spreadsheet made of a text before it was saved: dates, rounded numbers, errors of formulas.
+- names that a person reads as one: they differ in case, blanks, dashes, a mark at the end, or look-alike letters;
+- words that stand for no value;
+- which number a text is, and what a class that is a number is called;
+- what a spreadsheet made of a text before it was saved: dates, rounded numbers, errors of formulas.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""The boundary of a slide's job: whatever goes wrong in it becomes that slide's recorded failure.
+"""One slide, one job: from the slide's file to its files in the store.
 
-One slide, one job: from the slide's file to its files in the store.
+Its boundary is here too: whatever goes wrong in the job becomes that slide's recorded failure.
 """
 
 import time

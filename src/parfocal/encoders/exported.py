@@ -1,15 +1,13 @@
-"""`.pt`, `.pth`, `.ts`: TorchScript, looked through before torch loads it.
+"""Networks that torch has exported, looked through before torch loads them.
 
-A TorchScript file is a program of its own language, which torch runs, in part while it loads: it cannot reach Python,
-but it has operators that read and write files, and objects of classes that other libraries register. A network needs
-neither.
+`.pt`, `.pth`, `.ts`: a TorchScript file is a program of its own language, which torch runs, in part while it loads: it
+cannot reach Python, but it has operators that read and write files, and objects of classes that other libraries
+register. A network needs neither.
 
-`.pt2`: an exported program, looked through before torch loads it.
-
-torch calls its own loader unsafe, and it is: sample inputs are unpickled without limits where the safe way fails,
-pickled objects and compiled libraries may lie in the archive, operators are found by name in all of torch
-(`torch.os.system`), sizes are evaluated as Python, and names become the source of the module that is made. So
-everything in the archive that decides what is run is read here first, and what a network does not need is refused. A
+`.pt2`: an exported program. torch calls its own loader unsafe, and it is: sample inputs are unpickled without limits
+where the safe way fails, pickled objects and compiled libraries may lie in the archive, operators are found by name in
+all of torch (`torch.os.system`), sizes are evaluated as Python, and names become the source of the module that is made.
+So everything in the archive that decides what is run is read here first, and what a network does not need is refused. A
 program that torch has exported from an ordinary network passes.
 """
 

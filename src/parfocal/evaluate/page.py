@@ -1,6 +1,6 @@
 """The page of an evaluation: what was compared, the table of each target, and what it can and cannot show.
 
-The first table of the page, in the form in which papers report a gain: a row for each target, and the mean.
+Its first table has the form in which papers report a gain: a row for each target, and the mean.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """What the page says about one target: table and plot, ROC curves, calibration, results by a column, external ones.
 
-What the page says of several classes: the AUC of each against the rest, and which are taken for which.
+Of several classes it says the AUC of each against the rest, and which are taken for which.
 """
 
 from collections.abc import Sequence

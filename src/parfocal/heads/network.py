@@ -1,8 +1,7 @@
 """What is common to the small networks among the probes: the interface of one kind, and one that was trained.
 
-Which instances of a slide a training step looks at.
-
-How long networks train: a grid of step numbers that grows while its last one is the best.
+Beside it which instances of a slide a training step looks at, and how long networks train: a grid of step numbers that
+grows while its last one is the best.
 """
 
 from abc import ABC, abstractmethod

@@ -1,6 +1,4 @@
-"""The preparation of a bag's vectors as networks take them: one linear map, fitted on training slides.
-
-The same preparation of vectors for every arm: as they are, or whitened to a few components, fitted on training rows.
+"""The same preparation of vectors for every arm: as they are, or whitened to a few components, fitted on training rows.
 
 Every arm chooses, inside its training fold, among the same list: **as it is** (each column z-scored; where that is
 wider than `widest`, its leading principal components, which keep their scale) and **whitened** to k components for
@@ -12,6 +10,8 @@ each k of a small grid. What the vectors are centred on follows from what the po
   centred on the training mean instead: the mean of the regions that were read depends on which they were;
 - mean pooling: the mean of a slide after centring within the slide is zero by construction, so slide means are centred
   on the training mean and whitened by the covariance between slides.
+
+Networks take a preparation as one linear map.
 """
 
 from collections.abc import Sequence

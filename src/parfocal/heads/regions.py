@@ -1,6 +1,6 @@
-"""Slide means and region means of several bags, prepared for networks that take them side by side.
+"""Regions as networks take them: prepared means of several bags side by side, or all tiles in place.
 
-The regions of some slides of a bag of tiles in place, as batches that a region encoder takes.
+Slide means and region means go to small networks; the tiles of some slides go to a region encoder, in batches.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The whole chain on a cohort whose answer is known: rendered here, and then a study like any other.
 
-What the demo's page says beside the arms: the cohort in pictures, and what can be read of it.
+Its page has more than the arms: the cohort in pictures, and what can be read of it.
 """
 
 import time

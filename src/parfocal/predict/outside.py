@@ -6,12 +6,10 @@ and whether its regions differ among themselves more or less than those of other
 slide of so many regions shows by chance: the mean of 8 regions lies further off than that of 800, and where that were
 left out a small slide would be outside for being small. Each answer is compared with the answers of training slides to
 whose patient they had not been fitted, in standard deviations of the logarithm; the largest is the slide's distance.
-`Limit` says where the usual ends.
 
-Where the usual ends: at distances of patients from slides to which they do not belong, with a rate that is held.
-
-Of a patient who is like those of the training cohort, the distance of the furthest slide is as likely to have any rank
-among theirs as any other. So of n patients a slide may be called outside where it is further than all but k - 1 of
+`Limit` says where the usual ends: at distances of patients from slides to which they do not belong, with a rate that is
+held. Of a patient who is like those of the training cohort, the distance of the furthest slide is as likely to have any
+rank among theirs as any other. So of n patients a slide may be called outside where it is further than all but k - 1 of
 them: of new patients like these, k in n + 1 have such a slide (a conformal test). No fewer than 1 in n + 1 can be
 promised, whatever is asked for.
 """

@@ -1,11 +1,10 @@
 """Batches of training regions, streamed: never more in memory than two windows of regions and the slides being read.
 
-The order in which training regions come, as a pure function of a few integers.
-
-A process goes through *visits*: one slide, a fixed number of its regions. Every slide has one visit in a pass, so that
-slides weigh the same whatever their size. A *window* of visits is shuffled and cut into batches; it is all that has to
-be in memory. Any batch of any process can be named without going through those before it: that is what makes a run
-resumable, and the same whatever the number of loading threads.
+The order in which they come is a pure function of a few integers. A process goes through *visits*: one slide, a fixed
+number of its regions. Every slide has one visit in a pass, so that slides weigh the same whatever their size. A
+*window* of visits is shuffled and cut into batches; it is all that has to be in memory. Any batch of any process can be
+named without going through those before it: that is what makes a run resumable, and the same whatever the number of
+loading threads.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,7 @@
 """How weights move: AdamW for all of them, or orthogonalised steps (Muon) for the matrices and AdamW for the rest.
 
-Whether products run in bfloat16: a matter of the processor, so that the same command gives the same numbers.
-
-It is not measured: a measurement depends on what else the machine does at that moment, and two runs of one command
+Whether products run in bfloat16 is a matter of the processor, so that the same command gives the same numbers. It is
+not measured: a measurement depends on what else the machine does at that moment, and two runs of one command
 would differ in the third digit of their loss.
 """
 

@@ -1,6 +1,6 @@
 """What a run is made of before its first step: processes, model, order of the data, statistics, optimiser.
 
-The model's folder: whose run it is, where the run can go on, and what is there when it is finished.
+The model's folder says whose run it is, where the run can go on, and what is there when it is finished:
 
 run.json           settings and data of the run, from its start; another run is refused
 resume.pt          the point to go on from; removed at the end

@@ -1,6 +1,6 @@
 """One training step as a function of a batch: what the encoder sees, what the decoder is asked, what it costs.
 
-The slowly moving teacher of latent targets.
+Latent targets have a teacher, an average of the encoder that moves slowly.
 """
 
 import copy

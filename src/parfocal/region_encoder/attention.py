@@ -1,6 +1,6 @@
 """The transformer block of the trunk: pre-norm, attention with a geometric bias, LayerScale and drop path.
 
-A linear layer on many rows, by the faster of the two matrix products that torch has on a CPU.
+Its linear layers take many rows by the faster of the two matrix products that torch has on a CPU.
 """
 
 from dataclasses import dataclass

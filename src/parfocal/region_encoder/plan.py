@@ -1,9 +1,8 @@
 """What a call needs beside the embeddings: everything that follows from places alone, computed once for each place.
 
-Which present tokens are computed together: nothing is spent on absent ones, and nothing is padded.
-
-Regions are sorted by their number of tokens. All tokens of a chunk of regions lie below one another as rows, so that
-linear layers see one large matrix whatever the sizes are; attention runs on spans, the runs of regions of one size.
+Nothing is spent on absent tokens, and nothing is padded: regions are sorted by their number of tokens. All tokens of a
+chunk of regions lie below one another as rows, so that linear layers see one large matrix whatever the sizes are;
+attention runs on spans, the runs of regions of one size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.position import PositionEmbedding, RelativeBias
 from parfocal.region_encoder.standardise import Standardiser, nearest_levels
 
-# Matrix products like whole numbers of it (see linear.py); at most 15 of some 800 rows of a chunk are filling.
+# Matrix products like whole numbers of it (see attention.py); at most 15 of some 800 rows of a chunk are filling.
 ROW_MULTIPLE = 16
 
 

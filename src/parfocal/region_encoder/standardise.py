@@ -1,6 +1,6 @@
 """Tile embeddings to mean 0 and standard deviation 1 per magnification, with the statistics kept in the checkpoint.
 
-Which of a model's magnifications an arbitrary mpp belongs to, in log2 mpp, without leaving the device.
+An arbitrary mpp belongs to the nearest of the model's magnifications in log2 mpp, found without leaving the device.
 """
 
 from collections.abc import Callable, Mapping

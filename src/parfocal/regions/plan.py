@@ -1,11 +1,9 @@
 """Which regions and tiles of a slide are read: one lattice in micrometres, and what of it is kept.
 
-Where the lattice of regions begins: at the slide's corner, or so that a small picture lies well in its one region.
-
-A picture smaller than a region is laid in the middle of it, but on whole tiles: a picture of one tile's size that
-straddled four of them would fill a quarter of each, and nothing would be mostly tissue. So of all places the one is
-taken at which the picture fills the most tiles, the finest magnification first, and of those the one nearest to the
-middle.
+The lattice begins at the slide's corner, or so that a small picture lies well in its one region. A picture smaller than
+a region is laid in the middle of it, but on whole tiles: a picture of one tile's size that straddled four of them would
+fill a quarter of each, and nothing would be mostly tissue. So of all places the one is taken at which the picture fills
+the most tiles, the finest magnification first, and of those the one nearest to the middle.
 """
 
 import math
@@ -166,8 +164,7 @@ def plan_regions(
     A tile is kept when at least `grid.min_inside` of it lies on the slide and at least `grid.min_tissue` of that part
     is tissue; a region when its own part on the slide holds as much and a tile of it is kept. With both at 0 everything
     that touches the slide is kept; `grid.tissue="none"` asks for no tissue either. The lattice begins at the slide's
-    corner; along a side that is shorter than a region the slide lies in the middle of it, on whole tiles (see
-    `placement`).
+    corner; along a side that is shorter than a region the slide lies in the middle of it, on whole tiles.
 
     Args:
         slide: an open slide with a trusted mpp.

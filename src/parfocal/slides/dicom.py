@@ -1,9 +1,7 @@
-"""How far apart the pixels of each level of a DICOM series are: OpenSlide tells that of level 0 only.
+"""What the header of a DICOM file says of itself: whether it is a slide, its series, how far apart its pixels are.
 
-What the header of a DICOM file says of itself: whether it is a slide, and which series it belongs to.
-
-Names say nothing: archives write `IM_0001`, unique identifiers full of dots, or `slide.dcm.1`. So the header is read,
-64 KiB of it at most.
+OpenSlide tells the last of level 0 only. Names say nothing: archives write `IM_0001`, unique identifiers full of dots,
+or `slide.dcm.1`. So the header is read, 64 KiB of it at most.
 """
 
 import os

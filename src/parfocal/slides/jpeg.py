@@ -1,6 +1,6 @@
-"""JPEG 2000 code streams: damage that their decoder passes over.
+"""JPEG streams inside a TIFF: what they say of themselves, and decoding that does not guess.
 
-JPEG streams inside a TIFF: what they say of themselves, and decoding that does not guess.
+Of JPEG 2000 code streams: damage that their decoder passes over.
 """
 
 import re

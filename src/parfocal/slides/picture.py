@@ -1,6 +1,6 @@
 """Plain pictures: PNG, JPEG and untiled TIFF, held in memory as a slide of one level.
 
-The pixels of a picture as one array: decoded strictly, with little more memory than the array itself has.
+They are decoded strictly into one array, with little more memory than the array itself has.
 """
 
 import mmap

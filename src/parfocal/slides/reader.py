@@ -1,6 +1,6 @@
-"""Places of a level that the file does not give, told in as few rectangles as possible.
+"""What a file format has to offer to become a slide.
 
-What a file format has to offer to become a slide.
+Places of a level that the file does not give are told in as few rectangles as possible.
 """
 
 import itertools

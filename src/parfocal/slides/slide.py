@@ -1,6 +1,6 @@
-"""Pixels at any resolution: a footprint in micrometres becomes a tile, area-averaged.
+"""An open slide: calibrated, and white beyond its edges.
 
-An open slide: calibrated, and white beyond its edges.
+Its pixels come at any resolution: a footprint in micrometres becomes a tile, area-averaged.
 """
 
 import os

@@ -1,9 +1,8 @@
-"""What the three samples of compressed pixels are, where headers contradict each other or say nothing.
+"""What the samples of a TIFF's pixels are, and how they become RGB; kinds that nobody shows right are refused.
 
-The header of a TIFF, the marks in a JPEG stream and the pixels themselves are three witnesses. Scanners leave the marks
-out, converters copy headers, and no reader shows the right colours by believing one of them alone.
-
-What the samples of a TIFF's pixels are, and how they become RGB; kinds that nobody shows right are refused.
+Headers may contradict each other or say nothing. The header of a TIFF, the marks in a JPEG stream and the pixels
+themselves are three witnesses. Scanners leave the marks out, converters copy headers, and no reader shows the right
+colours by believing one of them alone.
 """
 
 from collections.abc import Iterable

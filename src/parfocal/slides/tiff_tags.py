@@ -1,7 +1,7 @@
-"""How many tiles a TIFF lists, before tifffile holds the place of each of them in memory.
+"""What the tags of a TIFF page say, the OME-XML among them: images, pages, the size of a pixel.
 
-What the tags of a TIFF page say in words and numbers, the OME-XML among them (images, pages, the size of a pixel), and
-how tifffile is kept quiet while they are read.
+How many tiles a page lists is asked before tifffile holds the place of each of them in memory, and tifffile is kept
+quiet while it reads.
 """
 
 import logging

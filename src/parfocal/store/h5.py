@@ -1,10 +1,9 @@
 """HDF5 files as they are met: opened only where they are the bytes that were written, and hold all of their data.
 
-The seal of a file: what its bytes were when it was written, readable before HDF5 opens it.
-
-HDF5 lets 512 bytes stand before its own (a userblock), which every reader of HDF5 skips. In our files they say in a
-line of text what follows: the SHA-256 of all bytes after them, and how many there are. A seal shows damage, and files
-that were exchanged where an index names it; it is no signature, as anyone can write one.
+A file's seal says what its bytes were when it was written, readable before HDF5 opens it. HDF5 lets 512 bytes stand
+before its own (a userblock), which every reader of HDF5 skips. In our files they say in a line of text what follows:
+the SHA-256 of all bytes after them, and how many there are. A seal shows damage, and files that were exchanged where an
+index names it; it is no signature, as anyone can write one.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""A set as it would be without some of its magnifications.
+"""Reading a store: which sets it holds, which slides are done, and the embeddings of one slide.
 
-Reading a store: which sets it holds, which slides are done, and the embeddings of one slide.
+A set may be read as it would be without some of its magnifications.
 """
 
 import os

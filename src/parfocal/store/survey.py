@@ -1,6 +1,6 @@
 """What the features of a cohort are like before they are joined: what most slides have decides, the odd are named.
 
-The true resolution of a slide whose features another tool has extracted.
+Also the true resolution of a slide whose features another tool has extracted.
 """
 
 import warnings

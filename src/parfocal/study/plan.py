@@ -1,6 +1,6 @@
 """What a study would do and what is done of it already; nothing is written and nothing is trained.
 
-How long the fits of an evaluation would take: one fit of each sort is done on random numbers, and multiplied.
+How long the fits of an evaluation would take is measured: one fit of each sort on random numbers, multiplied.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The stages of a study before its evaluation: tiles, models, regions; each keeps what is done and continues.
 
-How long each stage of a study took, kept beside its results.
+How long each stage took is kept beside its results.
 """
 
 import json

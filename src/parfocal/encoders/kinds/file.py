@@ -10,9 +10,8 @@
 It takes float32 images (tile, 3, y, x), normalised as `norm=` says, or with `input=uint8` the tiles as they are
 (tile, y, x, 3); its first output is (tile, dim).
 
-Which files an ONNX model reads beside itself: weights may lie outside the model, at a path that the model names.
-
-The model is read as what it is, nested messages of numbered fields (protocol buffers), as far as tensors can lie in it;
+The weights of an ONNX model may lie outside of it, at paths that the model names. To find which files it reads, the
+model is read as what it is, nested messages of numbered fields (protocol buffers), as far as tensors can lie in it;
 the package `onnx` is not needed.
 """
 

@@ -5,13 +5,12 @@ projection, and not the projection itself: far out, a region is not more certain
 projections of slides that the directions had not seen; directions look better than they are on their own slides, and
 numbers fitted there did damage.
 
-From a direction that labels gave to the nearest one along which the regions fall into groups.
-
-A state that a region either has or has not, such as an architecture, splits the regions in two, so its direction
-stands out in the vectors alone, without a label. Independent component analysis finds such directions (Hyvarinen 1999,
-fixed point with tanh); a contrast of few slides is a noisy start near the right one, and the regions of these slides,
-a hundred times as many, then place it. Where vectors are normal along every direction the result is arbitrary: it is
-offered beside the direction as it was, and chosen or not by the held-out loss.
+Before that a direction which labels gave is sharpened: moved to the nearest one along which the regions fall into
+groups. A state that a region either has or has not, such as an architecture, splits the regions in two, so its
+direction stands out in the vectors alone, without a label. Independent component analysis finds such directions
+(Hyvarinen 1999, fixed point with tanh); a contrast of few slides is a noisy start near the right one, and the regions
+of these slides, a hundred times as many, then place it. Where vectors are normal along every direction the result is
+arbitrary: it is offered beside the direction as it was, and chosen or not by the held-out loss.
 """
 
 from dataclasses import dataclass

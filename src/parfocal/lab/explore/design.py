@@ -1,7 +1,6 @@
 """A design file: which axes with which values, and which cells they make.
 
-What an axis may be, and which pretraining settings each of its values stands for; a cell of the design space, and the
-control that has its architecture but no training.
+Each value of an axis stands for pretraining settings, and a cell has a control of its architecture without training.
 """
 
 import difflib

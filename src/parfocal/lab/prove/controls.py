@@ -1,8 +1,8 @@
-"""What is trained as the checkpoint was: the same regions in the same order, masks, optimiser and number of steps.
+"""Controls of a proof: somebody else's context, and models that are trained as the checkpoint was.
 
-C1 and C2: the same question with somebody else's context.
-
-What a model still knows then, it did not get from the region.
+C1 and C2 ask the same question with somebody else's context: what a model still knows then, it did not get from the
+region. The others are trained on the same regions in the same order, with the same masks, optimiser and number
+of steps.
 """
 
 from collections.abc import Callable

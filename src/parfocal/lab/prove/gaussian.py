@@ -1,13 +1,12 @@
-"""B9: the covariance of a region as kriging sees it, few numbers instead of a free matrix.
-
-Between tiles of magnifications m and n at a distance h it is c_mn(h) F_mn: how alike places are (a number for each
-distance) times how features go together (a matrix for each pair of magnifications). A tile with itself has its own
-matrix, so what no other tile shares (the nugget) is part of it. Fitted to the joint moments of training regions.
-
-The joint second moments of all tiles of a region, and what they say of the hidden ones given the visible ones.
+"""The joint second moments of all tiles of a region, and what they say of the hidden ones given the visible ones.
 
 One matrix serves every mask: the best linear prediction from any set of visible tiles is a solve in a part of it. So
 the linear baselines are fitted for the very mask that they are asked about, and are never handed a substitute value.
+
+B9 is the covariance of a region as kriging sees it, few numbers instead of a free matrix. Between tiles of
+magnifications m and n at a distance h it is c_mn(h) F_mn: how alike places are (a number for each distance) times how
+features go together (a matrix for each pair of magnifications). A tile with itself has its own matrix, so what no other
+tile shares (the nugget) is part of it. Fitted to the joint moments of training regions.
 """
 
 from collections.abc import Iterator

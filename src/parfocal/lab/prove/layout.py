@@ -1,6 +1,6 @@
 """Regions on a raster of slots, so that a place in a region is a column of an array, and what of them is hidden.
 
-What is hidden in a proof: the mask patterns of pretraining, and each whole magnification by itself. The tile that a
+Hidden are the mask patterns of pretraining, and each whole magnification by itself. Beside them the tile that a
 person would look at first to guess a hidden one: its parent, else its children, else its sisters.
 """
 

@@ -1,6 +1,6 @@
-"""B10: a network that sees all visible tiles of a region in their places; no attention, no encoder of its own.
+"""Baselines that are small networks, without attention and without an encoder of their own.
 
-B8: a multilayer perceptron from one relative and the position to a hidden tile; no attention, no other tile.
+B8 goes from one relative and the position to a hidden tile; B10 sees all visible tiles of a region in their places.
 """
 
 from dataclasses import dataclass

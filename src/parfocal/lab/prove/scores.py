@@ -1,8 +1,8 @@
-"""Whether a prediction picks the true tile out of all tiles of its slide: a score that knows nothing of slide means.
+"""How good predictions of hidden tiles are: R2, picking the true tile, and what a predicted variance is worth.
 
-R2 of hidden tiles from sums over slides: pooled over tiles and dims, averaged over magnifications; intervals.
-
-Whether a predicted variance means what it says: how often the truth lies inside its intervals, and its ranking.
+- R2 from sums over slides: pooled over tiles and dims, averaged over magnifications, with intervals;
+- whether a prediction picks the true tile out of all tiles of its slide, which knows nothing of slide means;
+- whether a predicted variance means what it says: how often the truth lies inside its intervals, and its ranking.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,15 +1,15 @@
-"""What slide means and each magnification alone know, taken out of labels and moments before they are compared.
+"""The cross-fitted test, and what is taken out of labels and moments before any test compares them.
 
-Composition is a main effect in disguise: when one tissue type is more frequent in a class, the class difference of the
-within-region cross-moments shows it, although slide means would have shown it too. So labels and moments are projected
-off the leading components of the slide means and of each magnification's own second moments, and off the sites.
+What slide means and each magnification alone know is taken out. Composition is a main effect in disguise: when one
+tissue type is more frequent in a class, the class difference of the within-region cross-moments shows it, although
+slide means would have shown it too. So labels and moments are projected off the leading components of the slide means
+and of each magnification's own second moments, and off the sites.
 
 The residuals of n units off q covariates have n - q degrees of freedom and are not exchangeable, so the permutation is
 done in a basis of the residual space (Huh and Jhun 2001), of all bases the one in which each of n - q kept units has a
 residual of its own (Theil 1965): so permuting within sites keeps its meaning.
 
-The cross-fitted test: directions from four fifths of the patients, and a regression on the fifth that chose nothing.
-
+The cross-fitted test has directions from four fifths of the patients, and a regression on the fifth that chose nothing.
 A permutation assumes that patients are alike but for their label. Where the slides of one class are smaller, noisier or
 fewer, its moments are noisier, and the leading directions, which are chosen on the same patients, fit the noise of that
 class: the permutation test then rejects without any pairing. Here u and v are those of the patients that are not

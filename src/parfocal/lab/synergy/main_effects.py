@@ -1,10 +1,9 @@
-"""A second opinion: the same test on embeddings centred within slide *and tissue type*.
+"""What is said beside the test: what slide means alone know, and a second opinion within tissue types.
 
-Types are k-means clusters of the coarse embeddings, for several numbers of types because the right one is not known.
-Composition cannot survive this centring where the types are right. It can erase a true factor too, one that *is* the
-type; so it is read beside the test and never in its place.
-
-What slide means of each magnification say about the label, beside what pairing says: a cross-validated ridge.
+What slide means of each magnification say about the label is a cross-validated ridge. The second opinion is the same
+test on embeddings centred within slide *and tissue type*. Types are k-means clusters of the coarse embeddings, for
+several numbers of types because the right one is not known. Composition cannot survive this centring where the types
+are right. It can erase a true factor too, one that *is* the type; so it is read beside the test and never in its place.
 """
 
 from collections.abc import Mapping, Sequence

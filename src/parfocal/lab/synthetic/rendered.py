@@ -5,7 +5,7 @@ type. In positive slides they are the same regions, in negative slides the other
 three quarters of the regions have solid glands, drawn independently of everything else and visible at any
 magnification.
 
-Writing a picture as a slide: a pyramidal, tiled, lossless TIFF that says its microns per pixel.
+A slide is written as a pyramidal, tiled, lossless TIFF that says its micrometres per pixel.
 """
 
 import json

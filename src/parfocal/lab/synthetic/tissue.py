@@ -11,10 +11,8 @@ run either way, so that no block by itself, nor the unordered four, can tell A. 
 stripes (C=0), in whole 2 x 2 cells whose sum it does not change. Every coarser level, an average over 2 x 2 pixels, is
 bit for bit the same for both.
 
-Colours of a rendered slide: two stains, absorbing light by the law of Beer and Lambert.
-
-The stain vectors and strengths are drawn once for each slide. They are its nuisance: every tile of a slide shares them,
-no label knows them.
+The colours are those of two stains, absorbing light by the law of Beer and Lambert. The stain vectors and strengths are
+drawn once for each slide. They are its nuisance: every tile of a slide shares them, no label knows them.
 """
 
 from dataclasses import dataclass
