@@ -16,7 +16,7 @@ from parfocal.evaluate import EvaluateResult, TargetResult
 from parfocal.evaluate.arms import read_arm_bags, table_of_arms
 from parfocal.evaluate.fitting import cross_validate
 from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
-from parfocal.evaluate.sources import encodings_per_slide
+from parfocal.evaluate.sources import encodings_per_slide, open_all
 from parfocal.heads import ProbeSettings
 from parfocal.predict.source import find_arm
 from parfocal.report import Reference
@@ -248,6 +248,11 @@ def test_an_arm_by_request_is_fitted_where_it_is_named(
 
     assert [run.arm.id for run in found.targets["gland_type"].runs] == ["0.5/mean", "0.5/abmil"]
     assert chosen.id == "0.5/abmil"
+
+
+def test_one_set_needs_no_list(cohort: Written) -> None:
+    for given in (cohort.tiles, [cohort.tiles], open_set(cohort.tiles)):
+        assert [one.path for one in open_all(given)] == [cohort.tiles]
 
 
 def test_nothing_to_evaluate_is_one_line(cohort: Written, tmp_path: Path) -> None:

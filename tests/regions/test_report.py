@@ -120,3 +120,14 @@ def test_what_a_source_says_goes_before_what_is_said_of_all(tmp_path: Path) -> N
     assert "scan 7" in str(reports[2].problem)
     assert [one.has_no_tissue for one in reports] == [True, True, False]
     assert [one.is_usable for one in reports] == [False, False, False]
+
+
+def test_slides_are_named_as_for_embedding(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        Image.fromarray(np.full((300, 500, 3), 128, np.uint8)).save(tmp_path / f"{name}.png")
+
+    of_folder = inspect_slides([tmp_path], GridConfig(), slide_mpp=0.5)
+    of_text = inspect_slides([str(tmp_path / "a.png")], GridConfig(), slide_mpp=0.5)
+
+    assert [one.slide for one in of_folder] == ["a", "b"]
+    assert of_text == of_folder[:1]

@@ -16,7 +16,7 @@ from parfocal.geometry import format_mpp
 from parfocal.regions import SlideReport, inspect_slides
 from parfocal.report.writer import Field, terminal_table
 from parfocal.run.progress import Bars
-from parfocal.slides import SlideIds, check_slide_mpp, find_slides
+from parfocal.slides import SlideIds
 from parfocal.store import FeatureSettings, IndexedSlide, IndexSummary, index_features
 
 _GRID, _EMBED = GridConfig(), EmbedSettings(workers=1)
@@ -51,12 +51,12 @@ def inspect(
     """
     if not slides:
         raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal inspect case1.svs")
-    check_slide_mpp(slide_mpp)
     reports = inspect_slides(
-        find_slides(slides, ids=ids),
+        slides,
         grid,
         slide_mpp=slide_mpp,
         mpp_from_objective=mpp_from_objective,
+        ids=ids,
         scan=scan,
         qc=qc,
         workers=workers,

@@ -12,14 +12,15 @@ from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, LeftOut, open_sets
 
 
-def open_all(inputs: Sequence[Path | EmbeddingSet]) -> list[EmbeddingSet]:
+def open_all(inputs: Sequence[Path | EmbeddingSet] | Path | EmbeddingSet) -> list[EmbeddingSet]:
     """All sets of the inputs, each once; a set that is given itself stays as it is, with the slides that it names.
 
     Raises:
         ConfigError: there is none, or two could not be told apart.
         StoreError: one cannot be read.
     """
-    found = {one.path.resolve(): one for given in inputs for one in _sets_of(given)}
+    several = [inputs] if isinstance(inputs, (str, Path, EmbeddingSet)) else inputs
+    found = {one.path.resolve(): one for given in several for one in _sets_of(given)}
     sets = list(found.values())
     labels = [set_label(one) for one in sets]
     doubled = sorted({label for label in labels if labels.count(label) > 1})

@@ -14,7 +14,7 @@ from parfocal.regions.plan import plan_regions
 from parfocal.regions.qc import write_qc
 from parfocal.regions.tissue import find_tissue
 from parfocal.run.processes import CannotStartError, Death, Tell, run_crew
-from parfocal.slides import SlideSource, open_slide, slide_name
+from parfocal.slides import SlideIds, SlideSource, check_slide_mpp, find_slides, open_slide, slide_name
 from parfocal.terminal import printable
 
 
@@ -109,30 +109,35 @@ def inspect_slide(
 
 
 def inspect_slides(
-    sources: Sequence[SlideSource],
+    slides: Sequence[Path | str | SlideSource],
     grid: GridConfig,
     *,
     slide_mpp: float | None = None,
     mpp_from_objective: bool = False,
+    ids: SlideIds = "path",
     scan: int | None = None,
     qc: Path | None = None,
     workers: int = 0,
 ) -> list[SlideReport]:
-    """Describe many slides, in their order; what a source says of itself goes before what is said of all.
+    """Describe many slides, in their order; what a slide says of itself goes before what is said of all.
 
     Args:
-        sources: the slides.
+        slides: files, folders of them, or manifests, as `embed_slides` takes them; or slides that are known already.
         grid: how they would be cut.
         slide_mpp: micrometres per level-0 pixel of those that have no value of their own.
         mpp_from_objective: as in `inspect_slide`.
+        ids: whether a slide in a folder is called by its path below the folder or by its file's name alone.
         scan: which scan of files that hold several, where a source does not say.
         qc: a folder to write a picture of each slide with its tissue and regions to.
         workers: how many slides at a time, each in a process of its own, so that a library that crashes on a file costs
             that slide alone; 0 uses this process.
 
     Raises:
-        ConfigError: no worker process can be started, or `workers` is below 0.
+        ConfigError: no slide is found, two have one id, no worker process can be started, or `workers` is below 0.
     """
+    check_slide_mpp(slide_mpp)
+    known = [one for one in slides if isinstance(one, SlideSource)]
+    named = [one for one in slides if not isinstance(one, SlideSource)]
     if workers < 0:
         raise ConfigError(f"workers={workers} cannot be: it is how many processes, or 0 for this one.")
     sources = [
@@ -141,7 +146,7 @@ def inspect_slides(
             slide_mpp=slide_mpp if source.slide_mpp is None else source.slide_mpp,
             scan=scan if source.scan is None else source.scan,
         )
-        for source in sources
+        for source in (*known, *(find_slides(named, ids=ids) if named else ()))
     ]
     describe = partial(_describe, grid=grid, mpp_from_objective=mpp_from_objective, qc=qc)
     if not workers:
