@@ -395,7 +395,8 @@ def test_the_device_of_a_study_reaches_every_stage(
 
         monkeypatch.setattr(owner, name, run)
 
-    monkeypatch.setattr(stages, "find_device", lambda name: {"auto": "cpu"}.get(name, name))
+    for owner in (stages, whole_chain):
+        monkeypatch.setattr(owner, "find_device", lambda name: {"auto": "cpu"}.get(name, name))
     for owner, name, at in (
         (stages, "embed_slides", 2),
         (stages, "pretrain_encoder", 2),
