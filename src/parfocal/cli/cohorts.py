@@ -15,6 +15,7 @@ from parfocal.cohort import CohortColumns, LabelColumns, Target, TargetSettings
 from parfocal.config import parse_yaml
 from parfocal.errors import ConfigError
 from parfocal.evaluate import EvaluateResult, EvaluateSettings, evaluate_arms
+from parfocal.evaluate.places import PlaceQuestion, PlaceSettings, evaluate_places, places_table
 from parfocal.lab.demo import DemoSettings, run_demo
 from parfocal.lab.synergy.analysis import SynergySettings
 from parfocal.lab.synergy.labels import LabelKind
@@ -25,14 +26,16 @@ from parfocal.slides import SlideIds
 from parfocal.study import StudyPlan, TilesPlan, plan_study, read_study, run_study
 from parfocal.terminal import tell
 
-_TARGET, _COHORT, _EVALUATE = TargetSettings(), CohortColumns(), EvaluateSettings()
+_TARGET, _COHORT, _EVALUATE, _PLACES = TargetSettings(), CohortColumns(), EvaluateSettings(), PlaceQuestion()
 
 
 def evaluate(
     stores: Positional[tuple[Path, ...]],
-    labels: Path,
     target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")],
     output: Output,
+    labels: Path | None = None,
+    places: Path | None = None,
+    at_places: PlaceQuestion = _PLACES,
     holds: TargetSettings = _TARGET,
     columns: CohortColumns = _COHORT,
     models: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")] = (),
@@ -50,14 +53,21 @@ def evaluate(
     networks that was not measured (docs/evaluate.md). An arm that fails is in the table with its reason, and the exit
     status is 3.
 
+    With --places the targets are inside slides, such as the genes of sequenced spots: every arm is read by one ridge
+    regression, and the first sentence says how much of a gain is context and how much magnification.
+
     Example:
         parfocal evaluate store regions --labels labels.csv --target msi --group patient -o report
+        parfocal evaluate spots-store --places spots.csv --target all --most-variable 50 -o report
 
     Args:
         stores: stores, or folders of single sets.
-        labels: a CSV or an Excel workbook (.xlsx) with a column slide, the targets and the group.
-        target: columns to predict: classes, ordered classes, numbers, or times with --event.
+        target: columns to predict: classes, ordered classes, numbers, or times with --event; of places also all.
         output: the folder of the report and its tables.
+        labels: a CSV or an Excel workbook (.xlsx) with a column slide, the targets and the group.
+        places: in place of labels, targets at places: a table with slide, x_um, y_um (or x_px, y_px) and the targets,
+            an .h5ad with obsm['spatial'], or GeoJSON areas with classes.
+        at_places: what is asked at places.
         holds: what the targets hold.
         columns: the other columns of the labels.
         models: region encoders that are trained on in every fold, from tile embeddings; slow.
@@ -70,6 +80,20 @@ def evaluate(
         raise ConfigError(
             "no store is named: parfocal evaluate store regions --labels labels.csv --target msi -o report"
         )
+    if places is not None:
+        of_slides = (labels, holds, columns.model_copy(update={"group": None}), models, splits, test, test_labels)
+        if of_slides != (None, _TARGET, _COHORT, (), None, (), None):
+            raise ConfigError(
+                "--places asks about places inside slides: it goes with --target, --group, --arms, --folds and its own "
+                "options, and not with --labels or what is about whole slides."
+            )
+        asked = PlaceSettings.of(settings, at_places)
+        with Bars() as bars:
+            found = evaluate_places(stores, places, target, output, asked, group=columns.group, on_event=bars)
+        written = json.loads((output / "results.json").read_text(encoding="utf-8"))
+        return Answer(written, (places_table(found),), (*found.sentences, f"report: {found.report}"), 0)
+    if labels is None:
+        raise ConfigError("name one of the two: --labels CSV for slides, or --places FILE for targets inside slides.")
     if columns.group is None and columns.patient_of is None:
         tell("no --group is named: slides are taken as independent")
     with Bars() as bars:

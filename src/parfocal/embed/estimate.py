@@ -14,12 +14,12 @@ from rich.table import Table
 
 from parfocal.embed.kept import kept_slide, slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
-from parfocal.embed.slide import open_source
+from parfocal.embed.slide import open_source, plan_slide
 from parfocal.embed.summary import tile_counts
 from parfocal.embed.workers import each_slide
 from parfocal.encoders import TileEncoder
 from parfocal.errors import as_problem
-from parfocal.regions import RegionPlan, plan_regions
+from parfocal.regions import RegionPlan
 from parfocal.regions.tiles import iter_tiles
 from parfocal.run.failures import Failed, FailedSlide, exit_status
 from parfocal.run.jobs import attempt
@@ -187,7 +187,7 @@ class _Planner:
         if kept is not None:
             return self._estimate(source, True, kept.n_regions, kept.n_tiles), None
         with open_source(source, self._settings) as slide:
-            plan = plan_regions(slide, self._settings.grid, slide_id=source.slide)
+            plan = plan_slide(slide, source, self._settings)
             n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
             estimate = self._estimate(source, False, plan.n_regions, n_tiles)
             if not self._has_measured and plan.n_regions:

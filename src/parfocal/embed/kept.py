@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from parfocal.embed.summary import EmbeddedSlide
 from parfocal.errors import MismatchError, ParfocalWarning, SlideError, StoreError
 from parfocal.files import file_fingerprint
 from parfocal.geometry import format_mpp
+from parfocal.regions.places import Places, places_digest, read_places
 from parfocal.slides import SlideSource, check_slide_mpp
-from parfocal.store.files import SCAN, SIZES, TIMES
+from parfocal.store.files import PLACES, SCAN, SIZES, TIMES
 from parfocal.store.fingerprint import is_digest, slide_digest, slide_state
 from parfocal.store.h5 import check_seal, opened_h5
 from parfocal.store.layout import (
@@ -75,6 +77,13 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
             f"{source.slide} is in the store with {slide_mpp:g} um per pixel, and {asked:g} is asked now. "
             f"Ask for {slide_mpp:g} or for none to keep it, or {anew}."
         )
+    if settings.places is not None:
+        digest = places_digest(known_places(settings.places).on_slide(source.slide, slide_mpp))
+        if digest != attributes.get(PLACES):
+            raise MismatchError(
+                f"{source.slide} is in the store with regions on other places than {settings.places} has now. "
+                f"Embed into another store, or {anew}."
+            )
     # Without a number the first one is meant, and a file that holds one has only that.
     scan, stored_scan = asked_scan(source, settings) or 0, int(attributes.get(SCAN, 0))
     if scan != stored_scan:
@@ -138,6 +147,12 @@ def _check_features(set_path: Path, slide: str, mpp: float, rows: int, digest: s
             f"{slide} is in the store, but {path} has {found[0]} features and {found[1]} coords where its index has "
             f"{rows}. {remedy}"
         )
+
+
+@lru_cache(maxsize=1)
+def known_places(path: Path) -> Places:
+    """The places of a file without their targets; a process reads it once."""
+    return read_places(path)
 
 
 def slides_with_other_ids(

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from parfocal.embed.kept import slides_with_other_ids
+from parfocal.embed.kept import known_places, slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import JobResult, run_job
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
@@ -58,6 +58,9 @@ def embed_slides(
     if settings.workers:
         check_workers()
     sources = find_slides(inputs, ids=settings.ids)
+    if settings.places is not None:
+        known_places.cache_clear()  # of an earlier run in this process, before the file changed
+        known_places(settings.places)
     read_failures(store)  # a table that nobody can add to is told before the work, not after it
     encoders = load_encoders(settings)
     set_path = create_embedding_set(store, settings, encoders)

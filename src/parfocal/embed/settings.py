@@ -1,6 +1,7 @@
 """The settings of `embed`, and which of them change a row."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -71,6 +72,11 @@ class EmbedSettings(RowChoices, SlideSettings):
     encoder: str = Field(
         "", description="The tile encoder, such as filterbank or virchow2; or one per magnification: 0.5=SPEC,2=SPEC."
     )
+    places: Path | None = Field(
+        None,
+        description="Lay a region on every place of this file, all magnifications centred on it, not on a lattice: a "
+        "table with slide, x_um, y_um (or x_px, y_px), an .h5ad with obsm['spatial'], or GeoJSON areas.",
+    )
     qc: bool = Field(
         True, description="Write a picture of each slide with its tissue and regions into the folder qc of the store."
     )
@@ -109,7 +115,9 @@ def row_settings(settings: EmbedSettings, encoders: Mapping[float, TileEncoder])
     a fact about a slide, and each slide's index has the value that was used. So is `scan`.
     `max_absent` only says which slides fail, `qc` only whether pictures are drawn.
     """
+    # Not which places: a table gains slides, and the index of each slide says which of its places were used.
     return {
+        **({"regions": "places"} if settings.places else {}),
         "encoder": "+".join(dict.fromkeys(encoder.name for encoder in encoders.values())),
         "encoders": {format_mpp(mpp): encoder.describe() for mpp, encoder in encoders.items()},
         "grid": settings.grid.describe(),

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from parfocal.embed.kept import kept_slide
+from parfocal.embed.kept import kept_slide, known_places
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embed.summary import EmbeddedSlide
 from parfocal.encoders import TileEncoder
 from parfocal.errors import StoreError
-from parfocal.regions import RegionPlan, plan_regions, qc_path, write_qc
+from parfocal.regions import RegionPlan, plan_places, plan_regions, qc_path, write_qc
+from parfocal.regions.places import places_digest
 from parfocal.regions.tiles import RegionTiles, iter_tiles
 from parfocal.run.failures import FailedSlide
 from parfocal.run.jobs import attempt_slide, own_warnings, prefetched
@@ -64,7 +65,7 @@ def embed_slide(
         return kept
     started = time.monotonic()
     with open_source(source, settings) as slide, fingerprinting(source.path) as fingerprint:
-        plan = plan_regions(slide, settings.grid, slide_id=source.slide)
+        plan = plan_slide(slide, source, settings)
         if settings.qc:
             write_qc(qc_path(set_path.parent, source.slide), slide, plan, slide_id=source.slide)
         planned = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
@@ -83,7 +84,7 @@ def embed_slide(
                 {mpp: tiles.center_um for mpp, tiles in planned.items()},
             ),
             coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
-            origin=_origin(slide, source, plan),
+            origin=_origin(slide, source, plan, settings),
         )
         absent: dict[float, dict[int, str]] = {}
         regions = watch_absent(
@@ -128,6 +129,19 @@ def open_source(source: SlideSource, settings: EmbedSettings) -> Slide:
     )
 
 
+def plan_slide(slide: Slide, source: SlideSource, settings: EmbedSettings) -> RegionPlan:
+    """Where the regions of a slide lie: on a lattice, or on its places.
+
+    Raises:
+        SlideError: see `parfocal.regions.plan_regions` and `plan_places`.
+        ConfigError: the file of places cannot be read.
+    """
+    if settings.places is None:
+        return plan_regions(slide, settings.grid, slide_id=source.slide)
+    places_um = known_places(settings.places).on_slide(source.slide, slide.mpp)
+    return plan_places(slide, settings.grid, places_um, slide_id=source.slide)
+
+
 def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, UInt8[np.ndarray, "tile y x 3"]]]:
     """Tiles of consecutive regions as batches of one magnification: `size` tiles each, the last ones fewer.
 
@@ -148,8 +162,9 @@ def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, 
             yield mpp, np.concatenate(held)
 
 
-def _origin(slide: Slide, source: SlideSource, plan: RegionPlan) -> SlideOrigin:
+def _origin(slide: Slide, source: SlideSource, plan: RegionPlan, settings: EmbedSettings) -> SlideOrigin:
     calibration = slide.calibration
+    digest = settings.places and places_digest(known_places(settings.places).on_slide(source.slide, slide.mpp))
     return SlideOrigin(
         # Names of files may be no UTF-8, and attributes of HDF5 are.
         path=str(source.path).encode("utf-8", "backslashreplace").decode(),
@@ -158,6 +173,7 @@ def _origin(slide: Slide, source: SlideSource, plan: RegionPlan) -> SlideOrigin:
         mpp_source=calibration.source if calibration else None,
         scan=slide.scan if slide.n_scans > 1 else None,
         tissue_mask=plan.tissue.mask_file,
+        places=digest or None,
     )
 
 

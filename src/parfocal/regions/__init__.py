@@ -5,11 +5,13 @@ magnification, which tiles are kept. Only the tissue raster is read here, no til
 """
 
 from parfocal.regions.inspect import SlideReport, inspect_slide, inspect_slides
-from parfocal.regions.plan import PlannedTiles, RegionPlan, plan_regions
+from parfocal.regions.places import Places, read_places
+from parfocal.regions.plan import PlannedTiles, RegionPlan, plan_places, plan_regions
 from parfocal.regions.qc import draw_qc, qc_path, write_qc
 from parfocal.regions.tissue import TissueMask, find_tissue, read_thumbnail
 
 __all__ = [
+    "Places",
     "PlannedTiles",
     "RegionPlan",
     "SlideReport",
@@ -18,8 +20,10 @@ __all__ = [
     "find_tissue",
     "inspect_slide",
     "inspect_slides",
+    "plan_places",
     "plan_regions",
     "qc_path",
+    "read_places",
     "read_thumbnail",
     "write_qc",
 ]

@@ -8,13 +8,13 @@ the most tiles, the finest magnification first, and of those the one nearest to 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 
 from parfocal.config import GridConfig
-from parfocal.errors import SlideError
+from parfocal.errors import ConfigError, SlideError
 from parfocal.geometry import to_l0px
 from parfocal.regions.tissue import TissueMask, find_tissue
 from parfocal.slides import Slide, check_resolution
@@ -85,13 +85,16 @@ _ROUNDING = 1e-9
 _NOTHING = 1e-18
 
 
+_Lattice = Int64[np.ndarray, "region 2"] | Float64[np.ndarray, "region 2"]
+
+
 @dataclass(frozen=True, eq=False)
 class PlannedTiles:
-    """The kept tiles of one magnification, in region order and row-major within a region."""
+    """The kept tiles of one magnification, in region order and row-major within a region, one in its middle last."""
 
     region: Int32[np.ndarray, "tile"]
-    slot: Int32[np.ndarray, "tile 2"]
-    """Row and column of the tile in its region."""
+    slot: Float64[np.ndarray, "tile 2"]
+    """Row and column of the tile in its region; halves where it lies in the middle of an even number of them."""
     xy_um: Float64[np.ndarray, "tile 2"]
     """Top left, in the slide's frame."""
     coords_l0px: Int64[np.ndarray, "tile 2"]
@@ -109,8 +112,9 @@ class RegionPlan:
 
     grid: GridConfig
     slide_mpp: float
-    lattice: Int64[np.ndarray, "region 2"]
-    """Column and row of each region; region (c, r) begins at `origin_um` plus (c, r) times the side of a region."""
+    lattice: _Lattice
+    """Column and row of each region; region (c, r) begins at `origin_um` plus (c, r) times the side of a region. Real
+    numbers where regions lie on places."""
     kept: Mapping[float, Bool[np.ndarray, "region _row _col"]]
     """For each magnification, the slots of each region that are kept."""
     tissue_share: Float[np.ndarray, "region"]
@@ -118,6 +122,9 @@ class RegionPlan:
     """Where the tissue is, over the whole slide."""
     origin_um: tuple[float, float] = (0.0, 0.0)
     """Where region (0, 0) begins: at the slide's corner, or before it where the slide is smaller than a region."""
+    centred: Mapping[float, Bool[np.ndarray, " region"]] = field(default_factory=dict)
+    """For a magnification of which no slot lies in the middle of a region, the regions that have one tile more there,
+    after those of their slots; none where regions lie on a lattice."""
 
     @property
     def n_regions(self) -> int:
@@ -126,7 +133,7 @@ class RegionPlan:
 
     def n_tiles(self, mpp: float) -> int:
         """How many tiles of one magnification are kept."""
-        return int(self.kept[mpp].sum())
+        return int(self.kept[mpp].sum() + self.centred.get(mpp, np.zeros(0)).sum())
 
     def region_xy_um(self) -> Float64[np.ndarray, "region 2"]:
         """The top left of each region, in micrometres of the slide."""
@@ -136,13 +143,19 @@ class RegionPlan:
         """The kept tiles of one magnification with their places."""
         side = self.grid.tiles_per_side(mpp)
         region, row, column = np.nonzero(self.kept[mpp])
-        within = np.stack([column, row], axis=1)
+        within = np.stack([column, row], axis=1).astype(np.float64)
+        if mpp in self.centred:
+            middle = np.flatnonzero(self.centred[mpp])
+            region = np.concatenate([region, middle])
+            within = np.concatenate([within, np.full((len(middle), 2), (side - 1) / 2)])
+            order = np.argsort(region, kind="stable")
+            region, within = region[order], within[order]
         # One multiplication and one division of whole numbers by the side: nothing adds up, so nothing drifts.
         xy_um = (self.lattice[region] * side + within) * self.grid.region_um / side + self.origin_um
         center_um = ((within + 0.5) / side - 0.5) * self.grid.region_um
         return PlannedTiles(
             region.astype(np.int32),
-            np.stack([row, column], axis=1).astype(np.int32),
+            within[:, ::-1].copy(),
             xy_um,
             to_l0px(xy_um, self.slide_mpp),
             center_um.astype(np.float32),
@@ -205,6 +218,76 @@ def plan_regions(
     )
 
 
+def plan_places(
+    slide: Slide,
+    grid: GridConfig,
+    places_um: Float64[np.ndarray, "place 2"],
+    *,
+    tissue: TissueMask | None = None,
+    slide_id: str | None = None,
+) -> RegionPlan:
+    """Lay a region on every place, so that a tile of every magnification has the place in its middle.
+
+    The tiles of a region are those of its slots and, where an even number of them lies along its side, one more in the
+    middle. The tile in the middle is kept wherever `grid.min_inside` of it lies on the slide, whatever it shows: the
+    place was asked for. The others are kept as in `plan_regions`. Regions may overlap; they are in an order in which
+    what one shares with the next is still decoded.
+
+    Args:
+        slide: an open slide with a trusted mpp.
+        grid: how regions are cut.
+        places_um: x and y of each place, from the top left corner of the slide.
+        tissue: as in `plan_regions`.
+        slide_id: as in `plan_regions`.
+
+    Raises:
+        ConfigError: a tile of an odd side would have to begin at half a pixel.
+        SlideError: places lie beside the slide, or what `plan_regions` refuses.
+    """
+    check_resolution(slide, min(grid.mpps))
+    even = [mpp for mpp in grid.mpps if grid.tiles_per_side(mpp) % 2 == 0]
+    if even and grid.tile_px % 2:
+        raise ConfigError(f"a tile of {grid.tile_px} px cannot lie in the middle of a place. Use an even --tile-px.")
+    size_um = np.array([slide.width_px, slide.height_px]) * slide.mpp
+    beside = ((places_um < 0) | (places_um > size_um)).any(axis=1)
+    if beside.any():
+        x, y = places_um[np.flatnonzero(beside)[0]]
+        raise SlideError(
+            f"{int(beside.sum())} of {len(places_um)} places lie beside {slide.name}, the first at {x:g}, {y:g} um; it "
+            f"has {size_um[0]:g} x {size_um[1]:g} um. Are they in another unit, of another slide, or y before x?"
+        )
+    if tissue is None:
+        tissue = find_tissue(slide, grid.tissue, slide_id=slide_id)
+    lattice = places_um / grid.region_um - 0.5
+    band = np.floor(lattice[:, 0] / BAND_COLUMNS)
+    lattice = lattice[np.lexsort((lattice[:, 0], np.floor(lattice[:, 1]), band))]
+    ground = _Ground(grid.region_um, (0.0, 0.0), (float(size_um[0]), float(size_um[1])))
+    least = 0.0 if grid.tissue == "none" else grid.min_tissue - _ROUNDING
+    kept, centred = {}, {}
+    for mpp in grid.mpps:
+        side = grid.tiles_per_side(mpp)
+        inside, own = ground.shares(tissue, lattice, side)
+        is_inside = inside >= max(grid.min_inside - _ROUNDING, _NOTHING)
+        kept[mpp] = is_inside & (own >= least)
+        across, down = ground.inside_parts(lattice, side, middle=True)
+        in_middle = (across * down)[:, 0] >= max(grid.min_inside - _ROUNDING, _NOTHING)
+        if mpp in even:
+            centred[mpp] = in_middle
+        else:
+            kept[mpp][:, side // 2, side // 2] = in_middle
+    _, share = ground.shares(tissue, lattice, 1)
+    some = np.array([tiles.any(axis=(1, 2)) for tiles in kept.values()] + list(centred.values())).any(axis=0)
+    return RegionPlan(
+        grid,
+        slide.mpp,
+        lattice[some],
+        {mpp: tiles[some] for mpp, tiles in kept.items()},
+        share[some, 0, 0],
+        tissue,
+        centred={mpp: middle[some] for mpp, middle in centred.items()},
+    )
+
+
 @dataclass(frozen=True)
 class _Ground:
     """Where the lattice lies: the side of a region, the corner of the first one, and the slide's width and height."""
@@ -221,17 +304,25 @@ class _Ground:
         order = np.lexsort((column, row, column // BAND_COLUMNS))
         return np.stack([column, row], axis=1)[order].astype(np.int64)
 
-    def inside_parts(self, lattice: Int64[np.ndarray, "region 2"], side: int) -> list[Float[np.ndarray, "region side"]]:
-        """Along x and along y, the part of each tile of each region that lies between the slide's edges."""
-        parts = []
+    def inside_parts(
+        self, lattice: _Lattice, side: int, *, middle: bool = False
+    ) -> list[Float[np.ndarray, "region side"]]:
+        """Along x and along y, the part of each tile of each region that lies between the slide's edges.
+
+        Args:
+            lattice: column and row of the regions.
+            side: how many tiles lie along a region's side.
+            middle: whether only a tile in the middle is asked about.
+        """
+        parts, within = [], np.array([(side - 1) / 2]) if middle else np.arange(side)
         for axis in (0, 1):
-            start = (lattice[:, axis, None] * side + np.arange(side)) * self.region_um / side + self.origin_um[axis]
+            start = (lattice[:, axis, None] * side + within) * self.region_um / side + self.origin_um[axis]
             length = np.minimum(start + self.region_um / side, self.size_um[axis]) - np.maximum(start, 0.0)
             parts.append(np.clip(length * side / self.region_um, 0.0, 1.0))
         return parts
 
     def shares(
-        self, tissue: TissueMask, lattice: Int64[np.ndarray, "region 2"], side: int
+        self, tissue: TissueMask, lattice: _Lattice, side: int
     ) -> tuple[Float[np.ndarray, "region side side"], Float[np.ndarray, "region side side"]]:
         """For each slot (row, column) of each region, its share on the slide, and the tissue's share of that."""
         row, column = np.mgrid[:side, :side]

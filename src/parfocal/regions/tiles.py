@@ -117,6 +117,19 @@ def iter_tiles(slide: Slide, plan: RegionPlan, *, coarse: Coarse = "derived", st
                     kept = kept.copy()
                     kept[tuple(zip(*missing, strict=True))] = False
             tiles[mpp] = _cut(raster.pixels, kept)
+            if mpp in plan.centred and plan.centred[mpp][region]:
+                # It reaches over half of each of four slots: of a lattice of halves it is the middle four.
+                side = len(kept)
+                halves = np.zeros((2 * side, 2 * side), dtype=bool)
+                halves[side - 1 : side + 1, side - 1 : side + 1] = True
+                missing = _missing(plan, region, raster, halves) if raster.gaps else {}
+                if missing:
+                    number = int(plan.kept[mpp][region].sum())
+                    absent[mpp] = (*absent.get(mpp, ()), AbsentTile(number, missing[min(missing)]))
+                else:
+                    first = (side - 1) * plan.grid.tile_px // 2
+                    middle = slice(first, first + plan.grid.tile_px)
+                    tiles[mpp] = np.concatenate([tiles[mpp], raster.pixels[None, middle, middle]])
         yield RegionTiles(region, tiles, absent)
 
 
@@ -247,8 +260,11 @@ def _overlaps(
 
 
 def _place(slide: Slide, plan: RegionPlan, region: int) -> str:
+    if plan.centred:
+        x, y = (plan.region_xy_um()[region] + plan.grid.region_um / 2).tolist()
+        return f"the region around {x:.0f}, {y:.0f} um of {slide.name}"
     column, row = plan.lattice[region].tolist()
-    return f"region {region} (column {column}, row {row}) of {slide.name}"
+    return f"region {region} (column {column:g}, row {row:g}) of {slide.name}"
 
 
 def _average_from(rasters: Mapping[float, _Raster], window: _Raster, mpp: float, *, enlarged: bool) -> _Raster:

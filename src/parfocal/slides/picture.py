@@ -162,9 +162,9 @@ def _checked_png(data: mmap.mmap) -> dict[str, bytes]:
     return found
 
 
-# 240 MB of RGB, and at most about twice that while it is loaded. A larger picture belongs in a tiled pyramid, which is
+# 900 MB of RGB, and at most about twice that while it is loaded. A larger picture belongs in a tiled pyramid, which is
 # read piece by piece.
-MAX_PICTURE_PX = 80_000_000
+MAX_PICTURE_PX = 300_000_000
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _MODES = {"RGB", "RGBA", "L", "LA", "P"}
 
@@ -184,6 +184,7 @@ class PictureReader(PixelReader):
         with warnings.catch_warnings(), path.open("rb") as file:
             # Pillow warns of large pictures and odd tags; the size is checked below.
             warnings.simplefilter("ignore")
+            pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PICTURE_PX
             try:
                 # By its name Pillow would map an uncompressed file into memory, and then not turn it upright.
                 picture = Image.open(file, formats=_FORMATS)
@@ -192,6 +193,8 @@ class PictureReader(PixelReader):
             except (*BROKEN_DATA, SyntaxError) as error:
                 reason = "not a PNG, JPEG or TIFF picture" if "cannot identify" in str(error) else one_line(error)
                 raise NotMineError(reason) from error
+            finally:
+                Image.MAX_IMAGE_PIXELS = pillows
             with picture:
                 self._load(picture, tiff)
         self.level_sizes = ((self._pixels.shape[1], self._pixels.shape[0]),)

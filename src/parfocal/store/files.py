@@ -29,7 +29,7 @@ from parfocal.store.layout import (
 )
 from parfocal.store.tokens import SlidePlaces
 
-SIZES, TIMES, SCAN = "slide_sizes", "slide_times", "slide_scan"
+SIZES, TIMES, SCAN, PLACES = "slide_sizes", "slide_times", "slide_scan", "places_digest"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class SlideOrigin:
         objective_power: what the slide says of its objective.
         mpp_source: where the slide's mpp came from.
         tissue_mask: name and digest of the file that said where its tissue is.
+        places: digest of the places that its regions lie on; None where they lie on a lattice.
     """
 
     path: str | None = None
@@ -55,6 +56,7 @@ class SlideOrigin:
     state: SlideState | None = None
     scan: int | None = None
     tissue_mask: str | None = None
+    places: str | None = None
 
     def attributes(self) -> dict[str, Any]:
         """As attributes of a file; None where nothing is known."""
@@ -66,6 +68,7 @@ class SlideOrigin:
             SCAN: self.scan,
             "slide_mpp_source": self.mpp_source,
             "tissue_mask": self.tissue_mask,
+            PLACES: self.places,
             "level0_width": self.size_l0px[0] or None,
             "level0_height": self.size_l0px[1] or None,
         }

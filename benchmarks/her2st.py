@@ -1,0 +1,85 @@
+"""Gene expression at sequenced spots from three magnifications: `python benchmarks/her2st.py FOLDER -o OUT`.
+
+FOLDER holds for every section `NAME.jpg`, `NAME-spots.tsv` (x, y, pixel_x, pixel_y, selected) and `NAME-counts.tsv.gz`
+(one row a spot, one column a gene), as in the repository almaan/her2st. Counts are normalised to 10,000 a spot and
+log(1 + x) is taken; spots and genes become one AnnData file; the product's own commands embed regions on every spot and
+compare all arms, leaving one section out, on the 50 genes that vary most at the training spots of each fold.
+"""
+
+import argparse
+import csv
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+
+MPPS = ("2.76", "1.38", "0.69")
+REGION_UM = 4 * 224 * 0.69
+
+
+def read_section(folder: Path, name: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Genes, places (pixels) and normalised logarithms of the spots that were selected and sequenced."""
+    with (folder / f"{name}-spots.tsv").open() as file:
+        spots = {
+            f"{row['x']}x{row['y']}": row for row in csv.DictReader(file, delimiter="\t") if row["selected"] == "1"
+        }
+    with gzip.open(folder / f"{name}-counts.tsv.gz", "rt") as file:
+        genes = file.readline().rstrip("\n").split("\t")[1:]
+        rows = [line.rstrip("\n").split("\t") for line in file]
+    rows = [row for row in rows if row[0] in spots]
+    counts = np.array([[float(cell) for cell in row[1:]] for row in rows])
+    counts *= 10_000 / counts.sum(axis=1, keepdims=True)
+    xy = np.array([[float(spots[row[0]]["pixel_x"]), float(spots[row[0]]["pixel_y"])] for row in rows])
+    return genes, xy, np.log1p(counts)
+
+
+def write_places(folder: Path, sections: list[str], path: Path) -> None:
+    """All sections in one AnnData file, with the genes that every section has."""
+    read = {name: read_section(folder, name) for name in sections}
+    shared = sorted(set.intersection(*(set(genes) for genes, _, _ in read.values())))
+    blocks, places, slides = [], [], []
+    for name, (genes, xy, values) in read.items():
+        column = {gene: number for number, gene in enumerate(genes)}
+        blocks.append(values[:, [column[gene] for gene in shared]])
+        places.append(xy)
+        slides += [name] * len(xy)
+    data = anndata.AnnData(np.concatenate(blocks).astype(np.float32))
+    data.obs_names = [f"{slide}-{number}" for number, slide in enumerate(slides)]
+    data.var_names = shared
+    data.obs["slide"] = slides
+    data.obsm["spatial"] = np.concatenate(places)
+    data.write_h5ad(path)
+
+
+def parfocal(*words: str) -> None:
+    """Run a command of the product."""
+    print("$ parfocal", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "parfocal", *words], check=True)
+
+
+def main() -> None:
+    """Embed, evaluate, print where the tables are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--encoder", default="efficientnet-lite0")
+    parser.add_argument("--genes", default="50")
+    parser.add_argument("regions", nargs="*", help="sets of region embeddings to compare as well")
+    options = parser.parse_args()
+    sections = sorted(path.name.removesuffix("-counts.tsv.gz") for path in options.folder.glob("*-counts.tsv.gz"))
+    options.output.mkdir(parents=True, exist_ok=True)
+    places, store = options.output / "spots.h5ad", options.output / "store"
+    if not places.exists():
+        write_places(options.folder, sections, places)
+    slides = [str(options.folder / f"{name}.jpg") for name in sections]
+    grid = ["--mpps", *MPPS, "--region-um", f"{REGION_UM:g}", "--slide-mpp", "0.69"]
+    parfocal("embed", *slides, "-o", str(store), "--encoder", options.encoder, *grid, "--places", str(places))
+    question = ["--places", str(places), "--target", "all", "--most-variable", options.genes]
+    parfocal("evaluate", str(store), *options.regions, *question, "-o", str(options.output / "report"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Targets at places inside slides: what each magnification knows of them, and how much of a gain is only context."""
+
+from parfocal.evaluate.places.result import PlacesResult, places_table
+from parfocal.evaluate.places.run import PlaceQuestion, PlaceSettings, evaluate_places
+
+__all__ = ["PlaceQuestion", "PlaceSettings", "PlacesResult", "evaluate_places", "places_table"]
