@@ -66,7 +66,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--encoder", default="efficientnet-lite0")
-    parser.add_argument("--genes", default="50")
+    parser.add_argument("--genes", default="50", help="how many genes, those that vary most at the training spots")
+    parser.add_argument("--min-tissue", default="0", help="0 keeps every tile around a spot, glass too")
     parser.add_argument("regions", nargs="*", help="sets of region embeddings to compare as well")
     options = parser.parse_args()
     sections = sorted(path.name.removesuffix("-counts.tsv.gz") for path in options.folder.glob("*-counts.tsv.gz"))
@@ -76,7 +77,8 @@ def main() -> None:
         write_places(options.folder, sections, places)
     slides = [str(options.folder / f"{name}.jpg") for name in sections]
     grid = ["--mpps", *MPPS, "--region-um", f"{REGION_UM:g}", "--slide-mpp", "0.69"]
-    parfocal("embed", *slides, "-o", str(store), "--encoder", options.encoder, *grid, "--places", str(places))
+    grid += ["--min-tissue", options.min_tissue, "--places", str(places)]
+    parfocal("embed", *slides, "-o", str(store), "--encoder", options.encoder, *grid)
     question = ["--places", str(places), "--target", "all", "--most-variable", options.genes]
     parfocal("evaluate", str(store), *options.regions, *question, "-o", str(options.output / "report"))
 

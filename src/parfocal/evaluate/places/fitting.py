@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from parfocal.errors import ConfigError
-from parfocal.evaluate.places.reading import PlaceData, around, elsewhere, noise, region_block
+from parfocal.evaluate.places.reading import PlaceData, around, elsewhere, is_tiles, model_blocks, model_name, noise
 from parfocal.geometry import format_mpp
 from parfocal.stats.regression import Ridge
 from parfocal.stats.whitening import Whitening, fit_whitening
 from parfocal.store import EmbeddingSet
+from parfocal.table import some_of
 
 PlaceKind = Literal["single", "mixed", "context", "control", "region encoder"]
 # The arms that a gain is split by, beside the finest magnification alone.
@@ -48,7 +49,7 @@ def arms_at_places(sets: Sequence[EmbeddingSet], only: Sequence[str] = ()) -> tu
     Raises:
         ConfigError: there is no such arm.
     """
-    [tiles] = [one for one in sets if one.kind == "tiles"]
+    [tiles] = [one for one in sets if is_tiles(one)]
     names = [format_mpp(mpp) for mpp in tiles.mpps]
     finest, coarser = names[-1], tiles.mpps[:-1]
     arms = [PlaceArm(name, f"{name} mpp alone", "single", (name,)) for name in names]
@@ -67,12 +68,14 @@ def arms_at_places(sets: Sequence[EmbeddingSet], only: Sequence[str] = ()) -> tu
             PlaceArm("noise", f"{finest} mpp and noise as wide", "control", (finest, *map(noise, coarser))),
         ]
     for one in sets:
-        if one.kind == "regions":
-            block = region_block(one)
-            mpps = " and ".join(map(format_mpp, one.mpps))
+        if not is_tiles(one):
+            name = model_name(one)
+            what = f"{name} of {' and '.join(map(format_mpp, one.mpps))} mpp"
             arms += [
-                PlaceArm(block, f"{block} of {mpps} mpp", "region encoder", (block,)),
-                PlaceArm(f"{block}+mixed", f"{block} and all magnifications", "region encoder", (block, *names)),
+                PlaceArm(name, what, "region encoder", model_blocks(one)),
+                PlaceArm(
+                    f"{name}+mixed", f"{what} and all magnifications", "region encoder", (*model_blocks(one), *names)
+                ),
             ]
     unknown = [word for word in only if word not in {arm.id for arm in arms}]
     if unknown:
@@ -103,6 +106,17 @@ def deal_groups(groups: Int64[np.ndarray, " place"], folds: int, seed: int) -> I
     return fold_of[np.searchsorted(names, groups)]
 
 
+def _deal_named(groups: Sequence[str], hold_out: Sequence[str]) -> Int64[np.ndarray, " place"]:
+    """A fold for each named group; -1 for the places of the others, which are never held out."""
+    unknown = [name for name in hold_out if name not in groups]
+    if unknown:
+        raise ConfigError(
+            f"there is no slide or group {unknown[0]!r} to hold out; there are {some_of(sorted(set(groups)))}."
+        )
+    number = {name: fold for fold, name in enumerate(dict.fromkeys(hold_out))}
+    return np.array([number.get(group, -1) for group in groups], dtype=np.int64)
+
+
 def predict_held_out(
     data: PlaceData,
     arms: Sequence[PlaceArm],
@@ -112,7 +126,8 @@ def predict_held_out(
     components: int,
     centred: bool,
     most_variable: int | None,
-    seed: int,
+    hold_out: Sequence[str] = (),
+    seed: int = 0,
 ) -> dict[str, PlacePredictions]:
     """Predict every place by models that have not seen its group.
 
@@ -129,14 +144,18 @@ def predict_held_out(
         components: principal components of each block.
         centred: whether everything is centred within slides.
         most_variable: how many targets to keep in each fold: those that vary most at its training places. None: all.
+        hold_out: groups to hold out, each a fold of its own, in place of folds of all.
         seed: of the folds, and of the components where a block is large.
+
+    Raises:
+        ConfigError: there is no such group.
     """
     slide = data.slide_numbers
     target = _centred(data.target, slide) if centred else data.target
-    dealt = deal_groups(data.group_numbers, folds, seed)
+    dealt = deal_groups(data.group_numbers, folds, seed) if not hold_out else _deal_named(data.groups, hold_out)
     values = {arm.id: np.full(data.target.shape, np.nan) for arm in arms}
     candidates: dict[str, list[str]] = {arm.id: [] for arm in arms}
-    for fold in np.unique(dealt):
+    for fold in np.unique(dealt[dealt >= 0]):
         train, test = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
         spread = target[train].std(axis=0)
         chosen = spread > 0

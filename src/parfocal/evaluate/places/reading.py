@@ -81,9 +81,21 @@ def noise(mpp: float) -> str:
     return f"noise for {format_mpp(mpp)}"
 
 
-def region_block(one: EmbeddingSet) -> str:
-    """The name of what a region encoder made of the regions: the model and what was read out of it."""
+def is_tiles(one: EmbeddingSet) -> bool:
+    """Whether a set holds the embeddings of tiles themselves, and not what a region encoder made of them."""
+    return one.kind == "tiles" and "model" not in one.settings
+
+
+def model_name(one: EmbeddingSet) -> str:
+    """How to call what a region encoder made: the model and what was read out of it."""
     return f"{one.settings.get('model', one.name)}/{one.settings.get('readout', 'region')}"
+
+
+def model_blocks(one: EmbeddingSet) -> tuple[str, ...]:
+    """The names of its blocks: the vector of the region, or the contextual tokens of the tiles at the place."""
+    if one.kind == "regions":
+        return (model_name(one),)
+    return tuple(f"{model_name(one)}, {format_mpp(mpp)}" for mpp in one.mpps)
 
 
 def read_place_data(
@@ -107,7 +119,7 @@ def read_place_data(
     Raises:
         ConfigError: there is not one set of tiles, no place has a region, or a target is the same everywhere.
     """
-    tiles = [one for one in sets if one.kind == "tiles"]
+    tiles = [one for one in sets if is_tiles(one)]
     if len(tiles) != 1:
         raise ConfigError(f"targets at places need one set of tiles beside region embeddings; {len(tiles)} are given.")
     slides, notes = _slides_of(sets, places)
@@ -205,13 +217,16 @@ def _read_slide(sets: Sequence[EmbeddingSet], places: Places, slide: str) -> _Pa
         distance, region = KDTree(middle).query(xy_um, p=np.inf)
         kept &= distance <= known.region_um / 2 + STEP_UM
         if isinstance(known, SlideTokens):
-            offset = np.hypot(*(xy_um - middle[region]).T)
             unit_um = int(one.tile_px or 0) * known.region_um / one.region_um
             rows, there = _blocks_of(known, region, xy_um - middle[region], unit_um)
-            blocks |= rows
             kept &= there
+            if is_tiles(one):
+                offset = np.hypot(*(xy_um - middle[region]).T)
+                blocks |= rows
+            else:
+                blocks |= {name: rows[format_mpp(mpp)] for name, mpp in zip(model_blocks(one), one.mpps, strict=True)}
         else:
-            blocks[region_block(one)] = known.features[region].astype(np.float32)
+            blocks[model_name(one)] = known.features[region].astype(np.float32)
     if not kept.any():
         blocks = {name: rows[:0] for name, rows in blocks.items()}
     return _Part(slide, number, xy_um, offset, blocks).at(kept)

@@ -116,15 +116,17 @@ def summarise_places(
     Raises:
         ConfigError: no slide has two places with different values.
     """
-    slides = tuple(sorted(set(data.slides)))
+    every = np.array(data.slides)
+    # Slides that were never held out have no number.
+    measured = np.isfinite(predicted[arms[0].id].value).any(axis=1)
+    slides = tuple(sorted(set(every[measured].tolist())))
     metric = "auc" if data.is_class.all() else "r"
-    number = data.slide_numbers
     results = []
     for arm in arms:
         value = predicted[arm.id].value
         scores = {name: np.full((len(slides), len(data.names)), np.nan) for name in METRICS}
-        for slide in range(len(slides)):
-            own = np.flatnonzero(number == slide)
+        for slide, name_of_slide in enumerate(slides):
+            own = np.flatnonzero(every == name_of_slide)
             for target in range(len(data.names)):
                 for name, score in _scores(
                     data.target[own, target], value[own, target], bool(data.is_class[target])
@@ -136,7 +138,7 @@ def summarise_places(
             by_slide, by_target = np.nanmean(table, axis=1), np.nanmean(table, axis=0)
         if not np.isfinite(by_slide).any():
             raise ConfigError("no slide has places with different values of a target; nothing can be measured.")
-        interval = _interval(_by_unit(by_slide, data))
+        interval = _interval(_by_unit(by_slide, slides, data))
         results.append(PlaceArmResult(arm, scores, interval, by_slide, by_target, predicted[arm.id].candidates, value))
     known = {one.arm.id: one for one in results}
     singles = [arm.id for arm in arms if arm.kind == "single"]
@@ -144,13 +146,13 @@ def summarise_places(
     gain, comparisons = {}, []
     if "context" in known:
         gain = {
-            "whole": _compare(known["mixed+context"], known[finest], data),
-            "context": _compare(known["context"], known[finest], data),
-            "magnification": _compare(known["mixed+context"], known["context"], data),
+            "whole": _compare(known["mixed+context"], known[finest], slides, data),
+            "context": _compare(known["context"], known[finest], slides, data),
+            "magnification": _compare(known["mixed+context"], known["context"], slides, data),
         }
         for one in results:
             comparisons += [
-                _compare(one, known[other], data)
+                _compare(one, known[other], slides, data)
                 for other in (finest, "context")
                 if one.arm.id != other and not (other == "context" and one.arm.kind == "single")
             ]
@@ -178,13 +180,14 @@ def _scores(
     }
 
 
-def _by_unit(values: Float64[np.ndarray, " slide"], data: PlaceData) -> Float64[np.ndarray, " unit"]:
+def _by_unit(
+    values: Float64[np.ndarray, " slide"], slides: Sequence[str], data: PlaceData
+) -> Float64[np.ndarray, " unit"]:
     """The mean of the slides of each group that have a number."""
-    of_slide = [data.unit_of_slide[slide] for slide in sorted(set(data.slides))]
     parts: dict[str, list[float]] = {}
-    for unit, value in zip(of_slide, values.tolist(), strict=True):
+    for slide, value in zip(slides, values.tolist(), strict=True):
         if np.isfinite(value):
-            parts.setdefault(unit, []).append(value)
+            parts.setdefault(data.unit_of_slide[slide], []).append(value)
     return np.array([np.mean(part) for part in parts.values()])
 
 
@@ -194,9 +197,9 @@ def _interval(values: Float64[np.ndarray, " unit"]) -> Interval:
     return Interval(float(values[0]), -np.inf, np.inf, 0.95, "one slide has no interval")
 
 
-def _compare(first: PlaceArmResult, second: PlaceArmResult, data: PlaceData) -> PlaceComparison:
+def _compare(first: PlaceArmResult, second: PlaceArmResult, slides: Sequence[str], data: PlaceData) -> PlaceComparison:
     per_slide, per_target = first.by_slide - second.by_slide, first.by_target - second.by_target
-    per_unit = _by_unit(per_slide, data)
+    per_unit = _by_unit(per_slide, slides, data)
     return PlaceComparison(
         first.arm.id,
         second.arm.id,
@@ -211,7 +214,7 @@ def _compare(first: PlaceArmResult, second: PlaceArmResult, data: PlaceData) -> 
 
 def _sentences(result: PlacesResult) -> tuple[str, ...]:
     """The answer: first how the gain is split."""
-    n = len(set(result.data.unit_of_slide.values()))
+    n = len({result.data.unit_of_slide[slide] for slide in result.slides})
     units = "slides" if n == len(result.slides) else "groups of slides"
     who = f"{len(result.data.slides)} places of {len(result.slides)} slides, {len(result.data.names)} targets"
     if not result.gain:
@@ -231,7 +234,7 @@ def _sentences(result: PlacesResult) -> tuple[str, ...]:
     models = [one for one in result.arms if one.arm.kind == "region encoder"]
     if models:
         best = max(models, key=lambda one: one.interval.estimate)
-        against = _compare(best, result.arm("context"), result.data)
+        against = _compare(best, result.arm("context"), result.slides, result.data)
         lines.append(
             f"The best region encoder, {best.arm.name}, reaches {show3(best.interval)}: "
             f"{show_signed3(against.difference)} against context, ahead in {against.slides_better} of "

@@ -35,6 +35,9 @@ class PlaceQuestion(Settings):
     centre: bool = Setting(
         True, description="Centre vectors and targets within each slide: which of its places have more of a target?"
     )
+    hold_out: tuple[str, ...] = Setting(
+        (), description="Slides (or groups) to hold out, one after another; none holds out all, in folds."
+    )
     most_variable: int | None = Setting(
         None, ge=1, description="Keep so many targets in each fold, those that vary most at its training places."
     )
@@ -106,6 +109,7 @@ def evaluate_places(
         components=settings.components,
         centred=settings.centre,
         most_variable=settings.most_variable,
+        hold_out=settings.hold_out,
         seed=settings.seed,
     )
     tell(Progress("arms", len(arms), len(arms)))
