@@ -66,11 +66,17 @@ def _arms(result: PlacesResult) -> Table:
         Field("Kind", "arm.kind"),
         Field(result.metric, lambda one: show3(one.interval), align="right", help="Mean over targets, then slides."),
     ]
-    for other, title in ((result.finest, "finest alone"), ("context", "context")):
+    for other, title in ((result.finest, "finest"), ("context", "context")):
         fields += [
             Field(f"Minus {title}", compared(other, "difference"), align="right", is_optional=True),
-            Field("slides", compared(other, "slides"), f"ahead of {title}: slides", align="right", is_optional=True),
-            Field("targets", compared(other, "targets"), f"ahead of {title}: targets", align="right", is_optional=True),
+            Field(
+                f"ahead of {title}",
+                compared(other, "ahead"),
+                "Ahead",
+                help=f"In how many slides, and for how many targets, it is ahead of {title}.",
+                align="right",
+                is_optional=True,
+            ),
         ]
     return page_table(
         f"{result.metric} of targets at held-out places, with 95 % intervals over slides.",
@@ -81,10 +87,8 @@ def _arms(result: PlacesResult) -> Table:
 
 
 def _shown(one: PlaceComparison, path: str) -> str:
-    if path == "slides":
-        return f"{one.slides_better} of {one.n_slides}"
-    if path == "targets":
-        return f"{one.targets_better} of {one.n_targets}"
+    if path == "ahead":
+        return f"{one.slides_better}/{one.n_slides}, {one.targets_better}/{one.n_targets}"
     return show_signed3(one.difference)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
+from PIL import Image
 from pydantic import Field as Setting
 
 from parfocal.config import Settings
@@ -27,6 +28,8 @@ from parfocal.run.jobs import attempt
 from parfocal.slides import open_slide
 from parfocal.store import EmbeddingSet
 from parfocal.version import __version__
+
+_THUMBNAIL_PX = 600  # of the pictures on the page, at most, along a side
 
 
 class PlaceQuestion(Settings):
@@ -146,8 +149,9 @@ def _thumbnails(sets: Sequence[EmbeddingSet], slides: Sequence[str]) -> dict[str
 
 def _thumbnail(path: Path, slide_mpp: float) -> tuple[np.ndarray, float]:
     with open_slide(path, slide_mpp=slide_mpp) as slide:
-        pixels = read_thumbnail(slide)
-        return pixels, slide.width_px * slide.mpp / pixels.shape[1]
+        picture = Image.fromarray(read_thumbnail(slide))
+        picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+        return np.asarray(picture), slide.width_px * slide.mpp / picture.width
 
 
 _SUMMARY = (
