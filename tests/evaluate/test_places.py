@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,6 @@ def test_slides_of_a_patient_are_held_out_together(drawn: tuple[EmbeddingSet, Pa
 
 
 def test_a_held_out_slide_has_no_say_in_its_own_prediction(drawn: tuple[EmbeddingSet, Path]) -> None:
-    from dataclasses import replace
-
     from parfocal.evaluate.places.fitting import arms_at_places
 
     data = read_place_data([drawn[0]], read_places(drawn[1], ["coarse", "here"]))
@@ -259,6 +258,39 @@ def test_what_does_not_go_together_is_refused(
 
     assert main(["evaluate", str(drawn[0].path), "--target", "coarse", "-o", str(tmp_path / "o"), *words]) in (1, 2)
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_named_slide_alone_is_held_out(drawn: tuple[EmbeddingSet, Path], tmp_path: Path) -> None:
+    asked = PlaceSettings(hold_out=("b1",), arms=("2",))
+
+    alone = evaluate_places([drawn[0]], drawn[1], ["coarse"], tmp_path / "out", asked, on_event=lambda _: None)
+
+    assert alone.slides == ("b1",)
+    measured = np.isfinite(alone.arm("2").prediction[:, 0])
+    assert set(np.array(alone.data.slides)[measured]) == {"b1"}
+    assert "One slide or group cannot show whether context helps." in alone.sentences[1]
+    with pytest.raises(ConfigError, match="no slide or group 'zz' to hold out; there are a1, a2, b1"):
+        evaluate_places([drawn[0]], drawn[1], ["coarse"], tmp_path / "o", PlaceSettings(hold_out=("zz",)))
+
+
+def test_contextual_tokens_of_the_tiles_at_a_place_are_an_arm(drawn: tuple[EmbeddingSet, Path], tmp_path: Path) -> None:
+    """A model that turns every sign around: a linear reader knows from it what it knows from the tiles."""
+    set_path = create_set(
+        tmp_path / "store", "turned-tokens-00000000", "tiles", region_um=448.0, dims=dict.fromkeys(MPPS, DIM),
+        settings={"model": "turned", "readout": "tokens"}, encoder_digests=dict.fromkeys(MPPS, "drawn"), tile_px=224,
+        dtype="float32",
+    )  # fmt: skip
+    for slide in drawn[0].slides:
+        tokens = drawn[0].read(slide)
+        write_tokens(set_path, replace(tokens, features={mpp: -rows for mpp, rows in tokens.features.items()}))
+
+    result = evaluate_places(
+        [drawn[0], open_set(set_path)], drawn[1], ["coarse", "here"], tmp_path / "out",
+        PlaceSettings(arms=("turned/tokens", "mixed")), on_event=lambda _: None,
+    )  # fmt: skip
+
+    np.testing.assert_allclose(result.arm("turned/tokens").by_slide, result.arm("mixed").by_slide, atol=1e-9)
+    assert "The best region encoder, turned/tokens" in result.sentences[2]
 
 
 def test_places_of_one_slide_cannot_be_held_out(drawn: tuple[EmbeddingSet, Path], tmp_path: Path) -> None:

@@ -248,6 +248,8 @@ def _verdict(interval: Interval, what: str, units: str) -> str:
         return f"{what} helps in this data."
     if interval.high < 0:
         return f"{what} costs in this data."
+    if not np.isfinite(interval.low):
+        return f"One slide or group cannot show whether {what.lower()} helps."
     return f"{units} do not show whether {what.lower()} helps."
 
 
