@@ -17,4 +17,4 @@ def draw(out: Path, n_slides: int = 24) -> Path:
 
 
 if __name__ == "__main__":
-    print(draw(Path(sys.argv[1])))
+    print(draw(Path(sys.argv[1] if len(sys.argv) > 1 else "out")))

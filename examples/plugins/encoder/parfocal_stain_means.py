@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.encoders import EncoderInfo, EncoderKind, EncoderSpec, Symmetry, TileEncoder
-from parfocal.encoders.base import check_tiles
+from parfocal.encoders import EncoderInfo, EncoderKind, EncoderSpec, Symmetry, TileEncoder, check_tiles
 
 
 class StainMeans(TileEncoder):

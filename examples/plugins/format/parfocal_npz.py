@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from parfocal.errors import StoreError
-from parfocal.store.formats.format import FeatureFile, FeatureFormat
+from parfocal.store import FeatureFile, FeatureFormat
 
 
 def read_places(path: Path) -> FeatureFile:

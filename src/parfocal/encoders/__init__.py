@@ -9,6 +9,7 @@ from parfocal.encoders.base import (
     EncoderInfo,
     Symmetry,
     TileEncoder,
+    check_tiles,
     check_trained_mpps,
     symmetries_of_square,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Symmetry",
     "TileEncoder",
     "available_encoders",
+    "check_tiles",
     "check_trained_mpps",
     "load_tile_encoder",
     "parse_encoder_specs",

@@ -5,6 +5,7 @@ index that says which rows belong to which region. Features that other tools hav
 """
 
 from parfocal.store.files import SlideOrigin
+from parfocal.store.formats.format import FeatureFile, FeatureFormat
 from parfocal.store.index import IndexedSlide, IndexSummary, index_features
 from parfocal.store.layout import RowDtype, create_set, settings_digest
 from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
@@ -15,6 +16,8 @@ from parfocal.store.write import SlideWriter, write_regions, write_tokens
 
 __all__ = [
     "EmbeddingSet",
+    "FeatureFile",
+    "FeatureFormat",
     "FeatureSettings",
     "IndexSummary",
     "IndexedSlide",
