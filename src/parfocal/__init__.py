@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from parfocal.embed import EmbedSettings, embed_slides
     from parfocal.encoders import available_encoders, load_tile_encoder
     from parfocal.evaluate import EvaluateSettings, evaluate_arms
+    from parfocal.evaluate.places import evaluate_places
     from parfocal.lab.demo import run_demo
     from parfocal.lab.explore import explore_designs
     from parfocal.lab.prove.run import prove_encoder
     from parfocal.lab.synergy.run import measure_synergy
-    from parfocal.predict import FitSettings, PredictSettings, fit_head, load_head, predict_slides
+    from parfocal.predict import (
+        FitSettings,
+        PredictSettings,
+        fit_head,
+        fit_places,
+        load_head,
+        predict_places,
+        predict_slides,
+    )
     from parfocal.pretrain import PretrainSettings, pretrain_encoder
     from parfocal.region_encoder import RegionEncoder, collate_regions, export_model
-    from parfocal.regions import find_tissue, inspect_slide, inspect_slides, plan_regions
+    from parfocal.regions import find_tissue, inspect_slide, inspect_slides, plan_regions, read_places
     from parfocal.regions.tiles import iter_tiles
     from parfocal.slides import open_slide, read_tile
     from parfocal.store import index_features, open_set, open_sets
@@ -44,10 +53,12 @@ __all__ = [
     "collate_regions",
     "embed_slides",
     "evaluate_arms",
+    "evaluate_places",
     "explore_designs",
     "export_model",
     "find_tissue",
     "fit_head",
+    "fit_places",
     "index_features",
     "inspect_slide",
     "inspect_slides",
@@ -59,9 +70,11 @@ __all__ = [
     "open_sets",
     "open_slide",
     "plan_regions",
+    "predict_places",
     "predict_slides",
     "pretrain_encoder",
     "prove_encoder",
+    "read_places",
     "read_study",
     "read_tile",
     "represent_regions",
@@ -72,7 +85,7 @@ __all__ = [
 _HOMES = {
     "slides": ("open_slide", "read_tile"),
     "config": ("GridConfig",),
-    "regions": ("find_tissue", "inspect_slide", "inspect_slides", "plan_regions"),
+    "regions": ("find_tissue", "inspect_slide", "inspect_slides", "plan_regions", "read_places"),
     "regions.tiles": ("iter_tiles",),
     "encoders": ("available_encoders", "load_tile_encoder"),
     "store": ("index_features", "open_set", "open_sets"),
@@ -81,7 +94,16 @@ _HOMES = {
     "pretrain": ("PretrainSettings", "pretrain_encoder"),
     "bags": ("RepresentSettings", "represent_regions"),
     "evaluate": ("EvaluateSettings", "evaluate_arms"),
-    "predict": ("FitSettings", "PredictSettings", "fit_head", "load_head", "predict_slides"),
+    "evaluate.places": ("evaluate_places",),
+    "predict": (
+        "FitSettings",
+        "PredictSettings",
+        "fit_head",
+        "fit_places",
+        "load_head",
+        "predict_places",
+        "predict_slides",
+    ),
     "study": ("read_study", "run_study"),
     "lab.synergy.run": ("measure_synergy",),
     "lab.prove.run": ("prove_encoder",),

@@ -12,70 +12,18 @@ from parfocal.cli import main
 from parfocal.errors import ConfigError
 from parfocal.evaluate.places import PlaceSettings, PlacesResult, evaluate_places
 from parfocal.evaluate.places.fitting import deal_groups, predict_held_out
-from parfocal.evaluate.places.reading import around, elsewhere, read_place_data
+from parfocal.evaluate.places.reading import read_place_data
+from parfocal.evaluate.places.rows import around, elsewhere
 from parfocal.regions import read_places
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
-N, DIM = 60, 6
-MPPS = (2.0, 1.0, 0.5)
-
-
-def write_slide(set_path: Path, slide: str, seed: int, *, middle: bool = True) -> list[dict[str, object]]:
-    """Places in a row, and what is known of them: fine tiles show one factor each, and coarse tiles one of their own.
-
-    The first number of a fine tile is its own factor; that of a coarse tile is known to no fine tile.
-    """
-    rng = np.random.default_rng(seed)
-    features: dict[float, list[np.ndarray]] = {mpp: [] for mpp in MPPS}
-    region: dict[float, list[int]] = {mpp: [] for mpp in MPPS}
-    center: dict[float, list[tuple[float, float]]] = {mpp: [] for mpp in MPPS}
-    rows: list[dict[str, object]] = []
-    for place in range(N):
-        coarse, here, fine = rng.normal(), rng.normal(), rng.normal(size=16)
-        for mpp in MPPS:
-            side = round(2 / mpp)
-            tile = 448 / side
-            values = {2.0: [coarse], 1.0: rng.normal(size=4), 0.5: fine}[mpp]
-            spots = [((c + 0.5) * tile - 224, (r + 0.5) * tile - 224) for r in range(side) for c in range(side)]
-            if middle and mpp < 2:
-                values, spots = [*values, here], [*spots, (0.0, 0.0)]
-            for value, spot in zip(values, spots, strict=True):
-                features[mpp].append(np.array([value, *rng.normal(size=DIM - 1)]))
-                region[mpp].append(place)
-                center[mpp].append(spot)
-        rows.append(
-            {"slide": slide, "x_um": 224 + 100 * place, "y_um": 300, "coarse": coarse, "around": fine.mean(),
-             "here": here, "kind": "high" if fine.mean() > 0 else "low", "patient": slide[0]}
-        )  # fmt: skip
-    tokens = SlideTokens(
-        slide,
-        448.0,
-        0.5,
-        np.array([(100.0 * place, 76.0) for place in range(N)]),
-        {mpp: np.array(rows_, np.float32) for mpp, rows_ in features.items()},
-        {mpp: np.array(numbers, np.int32) for mpp, numbers in region.items()},
-        {mpp: np.array(spots, np.float32) for mpp, spots in center.items()},
-    )
-    write_tokens(set_path, tokens)
-    return rows
+from .drawn_places import DIM, MPPS, N, draw_places
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[EmbeddingSet, Path]:
     folder = tmp_path_factory.mktemp("at-places")
-    set_path = create_set(
-        folder / "store", "drawn-00000000", "tiles", region_um=448.0, dims=dict.fromkeys(MPPS, DIM), settings={},
-        encoder_digests=dict.fromkeys(MPPS, "drawn"), tile_px=224, dtype="float32",
-    )  # fmt: skip
-    rows = [
-        row for number, slide in enumerate(("a1", "a2", "b1", "c1")) for row in write_slide(set_path, slide, number)
-    ]
-    path = folder / "spots.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return open_set(set_path), path
+    return draw_places(folder, ("a1", "a2", "b1", "c1")), folder / "spots.csv"
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +132,21 @@ def test_a_place_takes_the_region_of_a_lattice_that_holds_it_and_the_offset_is_t
 
     np.testing.assert_allclose(data.offset_um, np.hypot(6, 30))
     assert any("31 um (median; at most 31)" in note for note in data.notes)
+
+
+def test_a_slide_without_a_region_costs_its_own_places(tmp_path: Path) -> None:
+    tiles = draw_places(tmp_path, ("a1", "b1"))
+    nothing = {mpp: np.zeros(0, np.int32) for mpp in MPPS}
+    rows, centers = ({mpp: np.zeros((0, width), np.float32) for mpp in MPPS} for width in (DIM, 2))
+    write_tokens(tiles.path, SlideTokens("e1", 448.0, 0.5, np.zeros((0, 2)), rows, nothing, centers))
+    spots = tmp_path / "spots.csv"
+    spots.write_text(spots.read_text() + "e1,300,300,1,1,1,low,e\n")
+
+    with pytest.warns(UserWarning, match="1 places have no region"):
+        data = read_place_data([open_set(tiles.path)], read_places(spots, ["here"]))
+
+    assert set(data.slides) == {"a1", "b1"}
+    assert len(data.slides) == 2 * N
 
 
 def test_classes_are_told_apart_by_auc(drawn: tuple[EmbeddingSet, Path], tmp_path: Path) -> None:

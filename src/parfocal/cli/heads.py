@@ -1,5 +1,6 @@
 """The commands over heads: `fit` and `predict`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,21 +11,29 @@ from tyro.conf import Positional
 from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.cohort import LabelColumns, Target, TargetSettings
 from parfocal.errors import ConfigError
+from parfocal.evaluate.places import PlaceChoices, PlaceFitSettings
 from parfocal.heads import is_at_edge
 from parfocal.predict import (
+    MAPPED_SLIDES,
     FitSettings,
     Head,
+    PlaceHead,
+    PlacesSummary,
     PredictSettings,
     fit_head,
+    fit_places,
     fit_sentences,
     fit_study,
+    is_place_head,
     is_study,
     outside_sentence,
+    place_head_sentences,
+    predict_places,
     predict_slides,
 )
 from parfocal.run.progress import Bars
 
-_TARGET, _COLUMNS, _FIT = TargetSettings(), LabelColumns(), FitSettings()
+_TARGET, _COLUMNS, _FIT, _PLACES = TargetSettings(), LabelColumns(), FitSettings(), PlaceChoices()
 _EXAMPLE = "parfocal fit store --labels labels.csv --target msi --group patient --arm concat -o head"
 
 
@@ -32,8 +41,10 @@ def fit(
     inputs: Positional[tuple[Path, ...]],
     arm: str,
     output: Output,
-    target: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
+    target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")] = (),
     labels: Path | None = None,
+    places: Path | None = None,
+    at_places: PlaceChoices = _PLACES,
     holds: TargetSettings = _TARGET,
     columns: LabelColumns = _COLUMNS,
     model: tuple[Path, ...] = (),
@@ -48,15 +59,23 @@ def fit(
     --target. The head is a folder that is complete in itself: the probe, its calibration on scores of slides it had
     not seen, what is usual among the training slides, and the region encoder where the arm reads one.
 
+    With --places the targets, as many as there are, are inside slides, such as the genes of sequenced spots, and the
+    arm is one of `evaluate --places`, such as mixed+context. The head then says of other places what there is.
+
     Example:
         parfocal fit store --labels labels.csv --target msi --group patient --arm concat -o head
+        parfocal fit spots-store --places spots.csv --target all --arm mixed+context -o head
 
     Args:
         inputs: the output folder of a study; or stores, or folders of single sets.
         arm: the arm's id, such as contrast or 0.5/mean, or its label in a report; an unknown one lists them all.
         output: the folder of the head.
-        target: column to predict; of a study one of its targets, not needed where it has one.
+        target: column to predict; of a study one of its targets, not needed where it has one; of places several, or
+            all.
         labels: a CSV or an Excel workbook (.xlsx) with a column slide, the target and the group; not with a study.
+        places: in place of labels, targets at places: a table with slide, x_um, y_um (or x_px, y_px) and the targets,
+            an .h5ad with obsm['spatial'], or GeoJSON areas with classes.
+        at_places: what is asked at places.
         holds: what the target holds.
         columns: the other columns of the labels.
         model: folders of the region encoders whose embeddings the arm reads; not with a study.
@@ -67,6 +86,33 @@ def fit(
     """
     if not inputs:
         raise ConfigError(f"no study and no store is named: {_EXAMPLE}")
+    if places is not None:
+        unused = {"labels": labels, "splits": splits, **columns.changed(), **holds.changed()} | _of_slides(settings)
+        unused.pop("group", None)
+        if any(unused.values()) or not target:
+            raise ConfigError(
+                f"--places asks about places inside slides and needs --target; {_options(unused) or 'a study'} is "
+                "about whole slides. Leave that out, or leave out --places."
+            )
+        how = PlaceFitSettings.of_probes(settings.folds, settings.probes, at_places)
+        with Bars() as bars:
+            at = fit_places(
+                inputs,
+                places,
+                target,
+                arm,
+                output,
+                how,
+                group=columns.group,
+                models=model,
+                encoder=encoder,
+                on_event=bars,
+            )
+        return _fit_places_answer(at)
+    if at_places != _PLACES:
+        raise ConfigError("--most-variable and --no-centre ask about places inside slides: they go with --places FILE.")
+    if len(target) > 1:
+        raise ConfigError(f"a head of slides has one target, and {len(target)} are named. Fit one after the other.")
     said = {
         "labels": labels,
         **columns.changed(),
@@ -75,22 +121,24 @@ def fit(
         "splits": splits,
         "encoder": encoder,
     }
-    unused = [f"--{name.replace('_', '-')}" for name, value in said.items() if value]
     with Bars() as bars:
         if len(inputs) == 1 and is_study(inputs[0]):
-            if unused:
+            if any(said.values()):
                 raise ConfigError(
-                    f"{inputs[0]} is a finished study and says itself what {', '.join(unused)} would. "
+                    f"{inputs[0]} is a finished study and says itself what {_options(said)} would. "
                     "Leave that out, or name the stores in place of the study."
                 )
-            head = fit_study(inputs[0], arm, output, settings, target=target, on_event=bars)
-        elif labels is None or target is None:
-            raise ConfigError(f"{inputs[0]} is no finished study; stores need --labels and --target: {_EXAMPLE}")
+            head = fit_study(inputs[0], arm, output, settings, target=next(iter(target), None), on_event=bars)
+        elif labels is None or not target:
+            raise ConfigError(
+                f"{inputs[0]} is no finished study; stores need --labels and --target, or --places and --target: "
+                f"{_EXAMPLE}"
+            )
         else:
             head = fit_head(
                 inputs,
                 labels,
-                Target(name=target, **dict(holds)),
+                Target(name=target[0], **dict(holds)),
                 arm,
                 output,
                 settings,
@@ -101,6 +149,18 @@ def fit(
                 on_event=bars,
             )
     return _fit_answer(head)
+
+
+def _of_slides(settings: FitSettings) -> dict[str, object]:
+    """What was asked of a fit that only a head of slides knows."""
+    asked = {**settings.changed(), **settings.probes.changed()}
+    shared = {"probes", "folds", "inner_folds", "components", "seed"}
+    return {name: value for name, value in asked.items() if name not in shared}
+
+
+def _options(said: Mapping[str, object]) -> str:
+    """The options that were given something, as they are written."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name, value in said.items() if value)
 
 
 def _fit_answer(head: Head) -> Answer:
@@ -118,6 +178,13 @@ def _fit_answer(head: Head) -> Answer:
     return Answer(data, shown, tuple(notes))
 
 
+def _fit_places_answer(head: PlaceHead) -> Answer:
+    facts = head.facts
+    title = f"{head.path}: {facts.arm_label}, for {len(facts.targets)} targets at places, head {head.digest}"
+    data = {"head": head.path, "digest": head.digest, **facts.model_dump(mode="json")}
+    return Answer(data, (title, *place_head_sentences(facts)), ())
+
+
 _PREDICT = PredictSettings(workers=1)
 
 
@@ -125,6 +192,8 @@ def predict(
     slides: Positional[tuple[Path, ...]],
     head: Path,
     output: Output,
+    places: Path | None = None,
+    maps: int | None = None,
     store: Path | None = None,
     settings: PredictSettings = _PREDICT,
 ) -> Answer:
@@ -134,18 +203,34 @@ def predict(
     that fails gets one line and a row with its reason, and the rest goes on. What is embedded is kept: the same call
     continues a run that was stopped.
 
+    A head that was fitted with --places writes a row for each place, and of each slide a page with maps: of the places
+    of a file, around which slides are then embedded, or of the middles of all regions.
+
     Example:
         parfocal predict scans/ --head head -o predictions.csv
+        parfocal predict scans/ --head places-head --places spots.csv -o predictions.csv
 
     Args:
         slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]); or one store.
         head: the folder of a head.
         output: the table to write, a CSV.
+        places: what a head of places predicts: a table with slide, x_um, y_um (or x_px, y_px), an .h5ad with
+            obsm['spatial'], or GeoJSON areas; without it the middles of all regions.
+        maps: of so many slides a head of places draws maps, into a folder beside OUTPUT; 20 where nothing is said.
         store: where embeddings are written; by default a folder beside OUTPUT.
         settings: how slides are embedded.
     """
     if not slides:
         raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
+    if is_place_head(head):
+        most = MAPPED_SLIDES if maps is None else maps
+        with Bars() as bars:
+            found = predict_places(slides, head, output, settings, places=places, store=store, maps=most, on_event=bars)
+        return _places_answer(found)
+    if places is not None or maps is not None:
+        raise ConfigError(
+            f"the head {head} predicts whole slides: leave out --places and --maps, or fit with --places."
+        )
     with Bars() as bars:
         summary = predict_slides(slides, head, output, settings, store=store, on_event=bars)
     outside = sum(one.is_outside for one in summary.predicted)
@@ -161,3 +246,19 @@ def predict(
         "failed": [asdict(failed) for failed in summary.failed],
     }
     return Answer(data, (f"{summary.out}: {len(summary.predicted)} slides",), remarks, summary.exit_status)
+
+
+def _places_answer(summary: PlacesSummary) -> Answer:
+    data = {
+        "table": summary.out,
+        "head": summary.head.digest,
+        "slides": len(summary.predicted),
+        "places": summary.n_places,
+        "maps": summary.maps,
+        "failed": [asdict(failed) for failed in summary.failed],
+    }
+    shown = [f"{summary.out}: {summary.n_places} places of {len(summary.predicted)} slides"]
+    if summary.maps:
+        shown.append(f"maps: {summary.out.with_name(f'{summary.out.stem}-maps')}")
+    remarks = (*failed_lines(summary.failed), *place_head_sentences(summary.head.facts)[:2])
+    return Answer(data, tuple(shown), remarks, summary.exit_status)

@@ -1,35 +1,57 @@
 """An arm in use: fitted on all labelled slides, calibrated, and kept in a folder that predicts slides by itself.
 
 In: sets of embeddings, labels, and the arm that a study has settled on. Out: a `Head`, and a table of predictions for
-new slides, each with a probability that means what it says and a flag where the slide is of a kind never seen.
+new slides, each with a probability that means what it says and a flag where the slide is of a kind never seen. Or a
+`PlaceHead`, fitted on places inside slides, and a table with a row for each place.
 """
 
 from parfocal.predict.calibration import Calibration, fit_calibration
 from parfocal.predict.finished import FinishedStudy, fit_study, is_study, read_finished_study
 from parfocal.predict.fit import FitSettings, fit_head
+from parfocal.predict.folder import is_place_head
+from parfocal.predict.given import PredictSettings
 from parfocal.predict.head import Head, load_head, write_head
 from parfocal.predict.outside import Habits, Limit, fit_habits
 from parfocal.predict.page import fit_sentences, outside_sentence
-from parfocal.predict.predict import PredictSettings, PredictSummary, SlidePrediction, predict_slides
+from parfocal.predict.places import (
+    MAPPED_SLIDES,
+    PlaceHead,
+    PlacePrediction,
+    PlacesSummary,
+    fit_places,
+    load_place_head,
+    place_head_sentences,
+    predict_places,
+)
+from parfocal.predict.predict import PredictSummary, SlidePrediction, predict_slides
 
 __all__ = [
+    "MAPPED_SLIDES",
     "Calibration",
     "FinishedStudy",
     "FitSettings",
     "Habits",
     "Head",
     "Limit",
+    "PlaceHead",
+    "PlacePrediction",
+    "PlacesSummary",
     "PredictSettings",
     "PredictSummary",
     "SlidePrediction",
     "fit_calibration",
     "fit_habits",
     "fit_head",
+    "fit_places",
     "fit_sentences",
     "fit_study",
+    "is_place_head",
     "is_study",
     "load_head",
+    "load_place_head",
     "outside_sentence",
+    "place_head_sentences",
+    "predict_places",
     "predict_slides",
     "read_finished_study",
     "write_head",

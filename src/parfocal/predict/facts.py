@@ -1,16 +1,20 @@
 """What `head.json` says: everything about a head that is no array, checked when it is read."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from parfocal.cohort import OutcomeKind
 from parfocal.config import Settings
+from parfocal.files import digest8
 from parfocal.store import RowDtype
 
 FORMAT_VERSION = 2
 """1 counted slides: its probabilities know no bound, its cut no rate of false alarms, its distances no regions; and
 contrast had no powers and products."""
+
+PLACES_VERSION = NEWEST_VERSION = 3
+"""What heads of places are written with, so that a parfocal that knows none refuses them as newer."""
 
 
 class TileFacts(Settings):
@@ -92,22 +96,70 @@ class OutsideFacts(Settings):
     smallest_rate: float | None = Field(None, description="The smallest rate that so many patients can hold.")
 
 
-class HeadFacts(Settings):
-    """The whole of `head.json`."""
+class AnyHeadFacts(Settings):
+    """What `head.json` says of every head."""
 
     parfocal_head: int = Field(description="Version of the format.")
     parfocal_version: str = Field(description="The parfocal that wrote it.")
+    arm: str = Field(description="Id of the arm.")
+    arm_label: str = Field(description="The arm as a report names it.")
+    tiles: TileFacts
+    model: ModelFacts | None
+    settings: dict[str, Any] = Field(description="Folds, repeats and what the arm chose among.")
+    arrays_digest: str = Field(description="SHA-256 of head.safetensors.")
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits over everything in the head."""
+        # Without what the file does not say: a head of format 1 keeps the digest that its predictions name.
+        return digest8(self.model_dump(mode="json", exclude_unset=True))
+
+
+class HeadFacts(AnyHeadFacts):
+    """The whole of `head.json` of a head that predicts slides."""
+
     target: str
     kind: OutcomeKind
     classes: tuple[str, ...]
-    arm: str = Field(description="Id of the arm.")
-    arm_label: str = Field(description="The arm as a report names it.")
     branches: tuple[BranchFacts, ...] = Field(min_length=1)
-    tiles: TileFacts
-    model: ModelFacts | None
     trained_on: TrainedOn
     metric: MetricFacts
     calibration: CalibrationFacts
     outside: OutsideFacts
-    settings: dict[str, Any] = Field(description="Folds, repeats and what the arm chose among.")
-    arrays_digest: str = Field(description="SHA-256 of head.safetensors.")
+
+
+class PlaceTargetFacts(Settings):
+    """One target of a head of places."""
+
+    name: str = Field(description="As tables of predictions call it; of a class `column=class`.")
+    column: str = Field(description="The column of the table of places that it comes from.")
+    class_name: str | None = Field(description="The class that is told from the others; None for a number.")
+    metric: str = Field(description="Name of the number that says how well it is known.")
+    estimate: float | None = Field(description="That number, the mean over held-out slides; None where none has one.")
+    low: float | None = Field(description="Lower end of its interval over slides; None with a single one.")
+    high: float | None = Field(description="Upper end.")
+
+
+class PlacesTrainedOn(Settings):
+    """The places that a head was fitted on, in numbers."""
+
+    places: int
+    slides: int
+    groups: int | None = Field(description="Groups of slides, such as patients; None where slides were not grouped.")
+    table: str | None = Field(description="Digest of the file of places; None for a folder.")
+    notes: tuple[str, ...] = Field((), description="What was left out, in sentences.")
+
+
+class PlaceHeadFacts(AnyHeadFacts):
+    """The whole of `head.json` of a head that predicts places inside slides."""
+
+    kind: Literal["places"]
+    targets: tuple[PlaceTargetFacts, ...] = Field(min_length=1)
+    blocks: tuple[tuple[str, str], ...] = Field(
+        min_length=1, description="What is put side by side: `tiles` or a readout of the model, and the block's name."
+    )
+    centred: bool = Field(description="Whether rows and targets were centred within their slide.")
+    preparation: str = Field(description="Rotated or whitened components, as inner folds preferred.")
+    penalty: float = Field(gt=0, description="Of the ridge, likewise.")
+    trained_on: PlacesTrainedOn
+    metric: PlaceTargetFacts = Field(description="The mean over all targets.")

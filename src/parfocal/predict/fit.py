@@ -54,7 +54,7 @@ from parfocal.predict.facts import (
 )
 from parfocal.predict.head import TILES, Head, write_head
 from parfocal.predict.outside import FALSE_ALARMS, fit_habits
-from parfocal.predict.source import describe_tiles, find_arm, is_made_by_model, model_of, tiles_of
+from parfocal.predict.source import describe_tiles, find_arm, is_made_by_model, model_of, sets_of, tiles_of
 from parfocal.run.cache import StepCache
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
@@ -128,8 +128,8 @@ def fit_head(
     asked, columns = Target(name=target) if isinstance(target, str) else target, columns or LabelColumns()
     labelled = read_cohort(labels, asked, columns)
     chosen, branches = find_arm(sets, models, arm)
-    tiles = tiles_of(branches, sets)
-    model = model_of(branches, sets, models)
+    read = sets_of(branches, sets)
+    tiles, model = tiles_of(read, sets), model_of(read, models)
     cohort = labelled.restricted_to(common_slides(sets)[0], named(sets))
     tell(Notice(cohort.sentence()))
     dealt = _splits(splits, cohort, settings)
@@ -153,10 +153,10 @@ def fit_head(
     with threadpool_limits(1):
         for number, (branch, own_seed) in enumerate(jobs):
             tell(Progress("probes", number, len(jobs), branch.label))
-            read = [bags[key] for key in branch.bags]
+            own = [bags[key] for key in branch.bags]
             choices = settings.probes.model_copy(update={"seed": own_seed})
-            decided_by = [read, cohort.outcome, folds, whole, choices.model_dump(mode="json", exclude={"device"})]
-            work = partial(_fit_branch, branch, read, cohort, folds, whole, choices)
+            decided_by = [own, cohort.outcome, folds, whole, choices.model_dump(mode="json", exclude={"device"})]
+            work = partial(_fit_branch, branch, own, cohort, folds, whole, choices)
             held_out_of_branch, state = cache.step(f"{branch.method} {branch.reads}", decided_by, work)
             predictions.append(held_out_of_branch)
             probes.append(load_probe(state))

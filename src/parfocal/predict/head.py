@@ -1,43 +1,27 @@
-"""A head: a folder with all that turns the embeddings of a slide into a prediction. Nothing in it is ever executed.
+"""A head: all that turns the embeddings of a slide into a prediction, in a folder. Nothing in it is ever executed."""
 
-head.safetensors   every array: probes, calibration, what is usual
-head.html          the page for people
-head.json          everything else, with the digest of the arrays; comes last and marks a whole head
-model/             the region encoder, where the arm reads its embeddings
-"""
-
-import json
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from parfocal.bags import Bag
-from parfocal.errors import ConfigError, FormatVersionError, StoreError
-from parfocal.files import check_permission, digest8, file_sha256
+from parfocal.errors import ConfigError
 from parfocal.heads import FittedProbe, ProbeState, load_probe
 from parfocal.predict.calibration import Calibration
-from parfocal.predict.facts import FORMAT_VERSION, HeadFacts
+from parfocal.predict.facts import HeadFacts
+from parfocal.predict.folder import is_place_head, model_folder, read_facts, reading_arrays, write_folder
 from parfocal.predict.outside import PARTS, BagHabit, Habits, Limit
 from parfocal.predict.page import write_head_page
 from parfocal.stats.whitening import Whitening
-from parfocal.version import __version__
 
 TILES = "tiles"
 """The source of bags that are made of the tile embeddings themselves; other sources are readouts of the model."""
 
 SourceBag = tuple[str, str]
 """A bag by its source and its name."""
-
-_FACTS_FILE, _ARRAYS_FILE, _PAGE_FILE, _MODEL_FOLDER = "head.json", "head.safetensors", "head.html", "model"
-_MODEL_FILES = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +47,7 @@ class Head:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits over everything in it."""
-        # Without what the file does not say: a head of format 1 keeps the digest that its predictions name.
-        return digest8(self.facts.model_dump(mode="json", exclude_unset=True))
+        return self.facts.digest
 
     @property
     def bags(self) -> tuple[SourceBag, ...]:
@@ -99,30 +82,12 @@ def write_head(head: Head, out: Path) -> Head:
     Raises:
         ConfigError: `out` is there and is no head.
     """
-    if out.exists() and not (out / _FACTS_FILE).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError(f"cannot write a head to {out}: it is there and is no head. Name another folder.")
-    token = secrets.token_hex(4)
-    fresh, old = (out.with_name(f".{out.name}.{what}-{token}") for what in ("partial", "old"))
-    try:
-        fresh.mkdir(parents=True)
-        # Not save_file, whose files only their owner can read.
-        (fresh / _ARRAYS_FILE).write_bytes(save(_arrays(head)))
-        if head.model is not None:
-            (fresh / _MODEL_FOLDER).mkdir()
-            for name in _MODEL_FILES:
-                shutil.copyfile(head.model / name, fresh / _MODEL_FOLDER / name)
-        facts = head.facts.model_copy(update={"arrays_digest": file_sha256(fresh / _ARRAYS_FILE)})
-        write_head_page(facts, head.calibration, head.habits.limit, fresh / _PAGE_FILE)
-        content = json.dumps(facts.model_dump(mode="json"), indent=2, allow_nan=False)
-        (fresh / _FACTS_FILE).write_text(content + "\n", encoding="utf-8")
-        if out.exists():
-            out.replace(old)
-        fresh.replace(out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-    model = None if head.model is None else out / _MODEL_FOLDER
-    return replace(head, facts=facts, model=model, path=out)
+
+    def write_page(facts: HeadFacts, path: Path) -> None:
+        write_head_page(facts, head.calibration, head.habits.limit, path)
+
+    facts = write_folder(head.facts, _arrays(head), head.model, write_page, out)
+    return replace(head, facts=facts, model=model_folder(out, facts), path=out)
 
 
 def load_head(path: Path) -> Head:
@@ -132,13 +97,14 @@ def load_head(path: Path) -> Head:
         StoreError: there is none, or it is damaged.
         FormatVersionError: a newer parfocal wrote it.
         MismatchError: it holds a probe that this parfocal does not know.
+        ConfigError: it predicts places and not slides.
     """
-    facts = _read_facts(path)
-    file = path / _ARRAYS_FILE
-    try:
-        if file_sha256(file) != facts.arrays_digest:
-            raise StoreError(f"cannot use the head {path}: {_ARRAYS_FILE} is not the file that {_FACTS_FILE} names.")
-        arrays = load_file(file)
+    if is_place_head(path):
+        raise ConfigError(
+            f"the head {path} predicts places inside slides: use `predict_places`, or `parfocal predict`."
+        )
+    facts = read_facts(path, HeadFacts)
+    with reading_arrays(path, facts) as arrays:
         calibration = Calibration(
             facts.kind,
             facts.calibration.slope,
@@ -154,39 +120,7 @@ def load_head(path: Path) -> Head:
             for number, branch in enumerate(facts.branches)
         )
         habits = _load_habits(facts, arrays)
-    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        check_permission(error, path / _ARRAYS_FILE)
-        raise StoreError(f"cannot use the head {path}: it is damaged ({reason}). Copy or fit it again.") from error
-    model = None if facts.model is None else path / _MODEL_FOLDER
-    if model is not None:
-        lost = [name for name in _MODEL_FILES if not (model / name).is_file()]
-        if lost:
-            raise StoreError(f"cannot use the head {path}: its {_MODEL_FOLDER}/{lost[0]} is absent. Copy it again.")
-    return Head(facts, probes, calibration, habits, model, path)
-
-
-def _read_facts(path: Path) -> HeadFacts:
-    file = path / _FACTS_FILE
-    if not file.is_file():
-        raise StoreError(f"there is no head at {path}: it has no {_FACTS_FILE}. Name a folder that `fit` has written.")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        version = int(content["parfocal_head"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        check_permission(error, file)
-        raise StoreError(f"cannot read {file}: it is damaged ({type(error).__name__}: {error}).") from error
-    if version > FORMAT_VERSION:
-        raise FormatVersionError(
-            f"cannot read {file}: it has format {version}; this parfocal ({__version__}) reads up to {FORMAT_VERSION}. "
-            "Install the parfocal that wrote it, or a newer one."
-        )
-    try:
-        return HeadFacts.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"cannot read {file}: it is damaged ({place}: {first['msg']}).") from error
+    return Head(facts, probes, calibration, habits, model_folder(path, facts), path)
 
 
 def _arrays(head: Head) -> dict[str, np.ndarray]:
@@ -202,8 +136,7 @@ def _arrays(head: Head) -> dict[str, np.ndarray]:
         arrays |= {f"{place}level": bag.level, f"{place}variance": bag.variance}
         arrays |= {f"{place}inside": bag.inside, f"{place}residue": bag.residue}
         arrays |= bag.means.state(f"{place}means") | bag.regions.state(f"{place}regions")
-    # The format knows no strides; a copy in C order keeps an array without an axis as it is.
-    return {name: np.array(array, order="C") for name, array in arrays.items()}
+    return arrays
 
 
 def _load_habits(facts: HeadFacts, arrays: Mapping[str, np.ndarray]) -> Habits:

@@ -1,6 +1,5 @@
 """What a head says about slides that nobody has labelled, one row for each, whatever becomes of the others."""
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,24 +8,22 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from parfocal.bags import Bag, RepresentSettings, read_bags, represent_regions
-from parfocal.embed import SlideSettings, embed_slides
-from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning, SlideError, StoreError
-from parfocal.files import digest8, writable_folder, write_csv
+from parfocal.bags import Bag, read_bags
+from parfocal.errors import ParfocalWarning, SlideError, StoreError
+from parfocal.files import write_csv
 from parfocal.geometry import format_mpp
+from parfocal.predict.given import PredictSettings, check_named, embedded_slides, represented_slides
 from parfocal.predict.head import TILES, Head, SourceBag, load_head
 from parfocal.predict.outside import Distance
-from parfocal.predict.source import embed_settings, find_tiles, is_store, refuse_other_tiles
-from parfocal.run import read_failures
+from parfocal.predict.source import HeadModel
 from parfocal.run.device import find_device
-from parfocal.run.events import OnEvent, Progress, as_stage, warn_of
-from parfocal.run.failures import FailedSlide, exit_status, failure
+from parfocal.run.events import OnEvent, Progress, warn_of
+from parfocal.run.failures import FailedSlide, exit_status
 from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import SlideSource
-from parfocal.store import EmbeddingSet, Source, open_sets
+from parfocal.store import EmbeddingSet, Source
 from parfocal.version import __version__
 
 
@@ -136,16 +133,7 @@ def _rows(summary: PredictSummary) -> Iterator[list[str]]:
         yield [one.slide, *numbers, str(one.n_regions), *trust, "", *by]
 
 
-_FINGERPRINT = "slide_fingerprint"
 _EVERYTHING = 1 << 62  # attention sees all instances of a slide: no draw, so nothing depends on other slides
-
-
-class PredictSettings(SlideSettings):
-    """How slides are embedded for a prediction; what changes a row is the head's and not asked."""
-
-    encoder: str = Field(
-        "", description="How the head's tile encoder is loaded, where its name does not say or its weights have moved."
-    )
 
 
 def predict_slides(
@@ -181,28 +169,16 @@ def predict_slides(
     find_device(settings.device)
     fitted = load_head(head)
     store = store or out.with_name(f"{out.stem}-store")
-    if out.is_dir():
-        raise ConfigError(f"cannot write the predictions to {out}: it is a folder. Name a file, such as {out}.csv.")
-    paths = [Path(one) for one in inputs if not isinstance(one, EmbeddingSet)]
-    absent = [path for path in paths if not os.path.lexists(path)]
-    if absent:
-        raise ConfigError(f"cannot predict {absent[0]}: there is no such file or folder.")
-    writable_folder(out.absolute().parent)
-    stores: list[Source] = [one for one in inputs if isinstance(one, EmbeddingSet)]
-    stores += [path for path in paths if is_store(path)]
-    if stores and len(inputs) > 1:
-        raise ConfigError(f"{stores[0]} is a store, and something else is named beside it. Predict one at a time.")
-    failed: dict[str, FailedSlide]
-    if stores:
-        tiles = find_tiles(stores[0], fitted.facts.tiles, head)
-        failed = {} if isinstance(stores[0], EmbeddingSet) else _failures_of(tiles)
-        slides = sorted({*tiles.slides, *failed})
-    else:
-        tiles, failed, slides = _embed(paths, fitted, store, settings, tell)
+    check_named(inputs, out)
+    given = embedded_slides(inputs, fitted.facts.tiles, head, settings, store, tell)
+    tiles, slides, failed = given.tiles, given.slides, dict(given.failed)
     usable = [slide for slide in slides if slide not in failed]
     sources = {TILES: replace(tiles, slides=tuple(usable))}
     if fitted.readouts:
-        made, unrepresented = _represent(sources[TILES], fitted, store, settings, tell)
+        assert fitted.model is not None  # a head with a readout has a model
+        assert fitted.facts.model is not None
+        model = HeadModel(fitted.model, fitted.facts.model)
+        made, unrepresented = represented_slides(sources[TILES], model, fitted.readouts, head, settings, store, tell)
         sources |= made
         failed |= unrepresented
     outcomes: list[SlidePrediction | FailedSlide] = []
@@ -216,67 +192,6 @@ def predict_slides(
     summary = PredictSummary(out, fitted, tiles, tuple(outcomes))
     write_predictions(summary)
     return summary
-
-
-def _embed(
-    inputs: Sequence[Path], head: Head, store: Path, settings: PredictSettings, tell: OnEvent
-) -> tuple[EmbeddingSet, dict[str, FailedSlide], list[str]]:
-    """The set with the slides in it, those that failed, and all of them in the order of the input."""
-    facts = head.facts.tiles
-    how = settings.model_dump(exclude={"encoder"})
-    embedding = embed_settings(facts, head.path, encoder=settings.encoder, **how)
-    summary = embed_slides(list(inputs), store, embedding, on_event=as_stage(tell, "embed", "slides"))
-    (tiles,) = (one for one in open_sets(summary.set_path) if one.path == summary.set_path)
-    refuse_other_tiles(tiles, facts, head.path)
-    return tiles, {one.slide: one for one in summary.failed}, [one.slide for one in summary.outcomes]
-
-
-def _failures_of(tiles: EmbeddingSet) -> dict[str, FailedSlide]:
-    """Slides that are not in a set because they could not be embedded."""
-    return {
-        one.slide: FailedSlide(one.slide, Path(one.path), one.error, one.message)
-        for one in read_failures(tiles.path.parent)
-        if one.set == tiles.name and one.slide not in tiles.slides
-    }
-
-
-def _represent(
-    tiles: EmbeddingSet, head: Head, store: Path, settings: PredictSettings, tell: OnEvent
-) -> tuple[dict[str, EmbeddingSet], dict[str, FailedSlide]]:
-    """The sets of the head's own region encoder by readout, and the slides that are in none."""
-    model = head.facts.model
-    assert head.model is not None  # a head with a readout has a model
-    assert model is not None
-    how = RepresentSettings.model_validate(
-        {
-            "readouts": head.readouts,
-            "precision": model.precision,
-            "dtype": model.dtype,
-            "device": settings.device,
-            "other_mpps": True,  # those of the head's own training, which had been accepted there
-        }
-    )
-    # A place for each set of tiles: another store may hold another slide under the same id.
-    place = store / f"regions-{digest8(str(tiles.path.resolve()))}"
-    summary = represent_regions(tiles, head.model, place, how, on_event=as_stage(tell, "represent", "slides"))
-    for one in summary.sets:
-        if one.settings["model_digest"] != model.digest:
-            raise MismatchError(
-                f"the head {head.path} is damaged: its region encoder is {one.settings['model_digest']} and was "
-                f"{model.digest} when it was fitted. Copy or fit it again."
-            )
-    made = dict(zip(head.readouts, summary.sets, strict=True))
-    failed = {one.slide: one for one in summary.failed}
-    for slide in summary.done:
-        try:
-            ours = tiles.attributes(slide).get(_FINGERPRINT)
-            if any(one.attributes(slide).get(_FINGERPRINT) != ours for one in summary.sets):
-                raise MismatchError(
-                    f"its region embeddings in {place} are those of another slide file; remove that folder."
-                )
-        except (ParfocalError, OSError) as error:
-            failed[slide] = failure(SlideSource(slide, tiles.path), error)
-    return made, failed
 
 
 def _predict_or_fail(

@@ -209,15 +209,20 @@ def find_arm(sets: Sequence[EmbeddingSet], models: Sequence[Path], asked: str) -
     return chosen, [arms[place] for place in (chosen.average_of if chosen.pool is None else places)]
 
 
-def tiles_of(branches: Sequence[Arm], sets: Sequence[EmbeddingSet]) -> EmbeddingSet:
-    """The one set of tile embeddings that the branches come from in the end.
+def sets_of(branches: Sequence[Arm], sets: Sequence[EmbeddingSet]) -> list[EmbeddingSet]:
+    """The sets that arms read, each once."""
+    return list({number: sets[number] for branch in branches for number, _ in branch.bags}.values())
+
+
+def tiles_of(read: Sequence[EmbeddingSet], sets: Sequence[EmbeddingSet]) -> EmbeddingSet:
+    """The one set of tile embeddings that what an arm reads comes from in the end.
 
     Raises:
         ConfigError: it is not given, or there are several.
     """
     tiles = [one for one in sets if one.kind == "tiles" and not is_made_by_model(one)]
     found: dict[Path, EmbeddingSet] = {}
-    for one in {number: sets[number] for branch in branches for number, _ in branch.bags}.values():
+    for one in read:
         if not is_made_by_model(one):
             found[one.path] = one
             continue
@@ -234,25 +239,24 @@ def tiles_of(branches: Sequence[Arm], sets: Sequence[EmbeddingSet]) -> Embedding
     return next(iter(found.values()))
 
 
-def model_of(branches: Sequence[Arm], sets: Sequence[EmbeddingSet], models: Sequence[Path]) -> HeadModel | None:
-    """The region encoder that wrote the sets of the branches; None where tile embeddings are read as they are.
+def model_of(read: Sequence[EmbeddingSet], models: Sequence[Path]) -> HeadModel | None:
+    """The region encoder that wrote the sets that an arm reads; None where tile embeddings are read as they are.
 
     Args:
-        branches: arms with a probe.
-        sets: what they read.
+        read: the sets.
         models: folders, one of which must hold the model.
 
     Raises:
         ConfigError: none of them does, or several models are needed.
     """
-    made = {number: sets[number] for branch in branches for number, _ in branch.bags if is_made_by_model(sets[number])}
+    made = [one for one in read if is_made_by_model(one)]
     if not made:
         return None
-    asked = {(one.settings["model_digest"], one.settings["precision"], one.content["dtype"]) for one in made.values()}
+    asked = {(one.settings["model_digest"], one.settings["precision"], one.content["dtype"]) for one in made}
     if len(asked) != 1:
         raise ConfigError(f"the arm reads what {len(asked)} region encoders wrote; a head can hold one.")
     digest, precision, dtype = asked.pop()
-    name = next(iter(made.values())).settings["model"]
+    name = made[0].settings["model"]
     if not models:
         raise ConfigError(f"the arm reads what the region encoder {name} wrote. Name its folder: --model FOLDER.")
     for folder in models:

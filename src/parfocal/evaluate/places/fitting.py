@@ -1,17 +1,18 @@
 """Every arm read by the same ridge: principal components of each of its blocks, and one penalty chosen inside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from parfocal.errors import ConfigError
-from parfocal.evaluate.places.reading import PlaceData, around, elsewhere, is_tiles, model_blocks, model_name, noise
+from parfocal.evaluate.places.reading import PlaceData, tiles_among
+from parfocal.evaluate.places.rows import around, elsewhere, is_tiles, model_blocks, model_name, noise
 from parfocal.geometry import format_mpp
-from parfocal.stats.regression import Ridge
-from parfocal.stats.whitening import Whitening, fit_whitening
+from parfocal.stats.regression import LinearModel, Ridge
+from parfocal.stats.whitening import AffineMap, Whitening, fit_whitening
 from parfocal.store import EmbeddingSet
 from parfocal.table import some_of
 
@@ -20,6 +21,8 @@ PlaceKind = Literal["single", "mixed", "context", "control", "region encoder"]
 _SPLIT = ("context", "mixed+context")
 _PENALTIES = tuple(float(10**power) for power in np.arange(-2.0, 3.01, 0.5))
 _PREPARATIONS = ("rotated", "whitened")
+# What centring leaves of a target that is the same at all places of a slide, over its size.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def arms_at_places(sets: Sequence[EmbeddingSet], only: Sequence[str] = ()) -> tu
     Raises:
         ConfigError: there is no such arm.
     """
-    [tiles] = [one for one in sets if is_tiles(one)]
+    tiles = tiles_among(sets)
     names = [format_mpp(mpp) for mpp in tiles.mpps]
     finest, coarser = names[-1], tiles.mpps[:-1]
     arms = [PlaceArm(name, f"{name} mpp alone", "single", (name,)) for name in names]
@@ -82,6 +85,55 @@ def arms_at_places(sets: Sequence[EmbeddingSet], only: Sequence[str] = ()) -> tu
         raise ConfigError(f"there is no arm {unknown[0]!r}; at places there are {', '.join(arm.id for arm in arms)}.")
     kept = {*only, finest, *_SPLIT}
     return tuple(arm for arm in arms if not only or arm.id in kept)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedPlaceArm:
+    """An arm that has been fitted on places and reads others.
+
+    Attributes:
+        blocks: what is put side by side, by the names of `PlaceData.blocks`.
+        maps: what each block is prepared by.
+        linear: from the prepared blocks to the targets, in their own units.
+        preparation: `rotated` or `whitened` components, as the inner folds preferred.
+        penalty: of the ridge, likewise.
+        centred: whether rows are centred within their slide, and predictions therefore about its mean.
+    """
+
+    blocks: tuple[str, ...]
+    maps: tuple[AffineMap, ...]
+    linear: LinearModel
+    preparation: str
+    penalty: float
+    centred: bool
+
+    def predict(
+        self, blocks: Mapping[str, Float[np.ndarray, "place _dim"]], slide: Int64[np.ndarray, " place"]
+    ) -> Float64[np.ndarray, "place target"]:
+        """What it says of places; of centred ones all that is known of their slides should be given at once.
+
+        Args:
+            blocks: as they were read, by name; at least its own.
+            slide: the number of each place's slide, from 0.
+        """
+        rows = [_in_double(blocks[name], slide, self.centred) for name in self.blocks]
+        return self.linear.predict(_side_by_side(self.maps, rows))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Its arrays; with the other attributes they are all of it."""
+        arrays = {"coefficient": self.linear.coefficient, "intercept": self.linear.intercept}
+        for number, one in enumerate(self.maps):
+            arrays |= one.state(f"block.{number}")
+        return arrays
+
+    @staticmethod
+    def load(
+        arrays: Mapping[str, np.ndarray], blocks: tuple[str, ...], preparation: str, penalty: float, centred: bool
+    ) -> "FittedPlaceArm":
+        """What `state` was made of."""
+        maps = tuple(AffineMap.load(f"block.{number}", arrays) for number in range(len(blocks)))
+        linear = LinearModel(arrays["coefficient"], arrays["intercept"])
+        return FittedPlaceArm(blocks, maps, linear, preparation, penalty, centred)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,95 +203,129 @@ def predict_held_out(
         ConfigError: there is no such group.
     """
     slide = data.slide_numbers
-    target = _centred(data.target, slide) if centred else data.target
     dealt = deal_groups(data.group_numbers, folds, seed) if not hold_out else _deal_named(data.groups, hold_out)
     values = {arm.id: np.full(data.target.shape, np.nan) for arm in arms}
     candidates: dict[str, list[str]] = {arm.id: [] for arm in arms}
     for fold in np.unique(dealt[dealt >= 0]):
         train, test = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
-        spread = target[train].std(axis=0)
-        chosen = spread > 0
-        if most_variable is not None:
-            # Of what varies at all; classes and numbers in other units are better given apart.
-            chosen &= spread >= np.sort(spread)[-min(most_variable, len(spread))]
-        y = target[:, chosen] / spread[chosen]
-        inner = deal_groups(data.group_numbers[train], inner_folds, seed)
-        rows = _Rows(data, slide, centred, components, seed)
+        fitter = PlaceFitter(data, train, inner_folds, components, centred=centred, seed=seed)
+        chosen = fitter.varying_targets(most_variable)
         for arm in arms:
-            preparation, penalty = _choose(rows, arm, y, train, inner)
-            x = rows.prepared(arm, train, preparation)
-            model = Ridge.of(x[train], y[train]).at(penalty)
-            values[arm.id][np.ix_(test, chosen)] = model.predict(x[test]) * spread[chosen]
-            candidates[arm.id].append(f"{preparation}, penalty {penalty:g}")
+            fitted = fitter.fit(arm, chosen)
+            seen = {name: data.blocks[name][test] for name in arm.blocks}
+            values[arm.id][np.ix_(test, chosen)] = fitted.predict(seen, slide[test])
+            candidates[arm.id].append(f"{fitted.preparation}, penalty {fitted.penalty:g}")
     return {arm.id: PlacePredictions(values[arm.id], tuple(candidates[arm.id])) for arm in arms}
 
 
-def _choose(
-    rows: "_Rows",
-    arm: PlaceArm,
-    y: Float64[np.ndarray, "place target"],
-    train: Int64[np.ndarray, " train"],
-    inner: Int64[np.ndarray, " train"],
-) -> tuple[str, float]:
-    """The preparation and the penalty with the smallest squared error on inner held-out groups."""
-    error: dict[tuple[str, float], float] = {}
-    if len(np.unique(inner)) < 2:
-        # One training group: its places one by one, in closed form.
-        for preparation in _PREPARATIONS:
-            ridge = Ridge.of(rows.prepared(arm, train, preparation)[train], y[train])
-            for penalty in _PENALTIES:
-                error[preparation, penalty] = float(ridge.left_out_error(penalty))
-        return min(error, key=lambda candidate: error[candidate])
-    for fold in np.unique(inner):
-        seen, held = train[inner != fold], train[inner == fold]
-        for preparation in _PREPARATIONS:
-            x = rows.prepared(arm, seen, preparation)
-            ridge = Ridge.of(x[seen], y[seen])
-            for penalty in _PENALTIES:
-                off = ridge.at(penalty).predict(x[held]) - y[held]
-                key = (preparation, penalty)
-                error[key] = error.get(key, 0.0) + float((off**2).sum())
-    return min(error, key=lambda candidate: error[candidate])
-
-
-class _Rows:
-    """The blocks of all arms, prepared by what some places say; each preparation is made once."""
+class PlaceFitter:
+    """Fits arms on training places; what blocks are prepared by is found once for all arms."""
 
     def __init__(
-        self, data: PlaceData, slide: Int64[np.ndarray, " place"], centred: bool, components: int, seed: int
+        self,
+        data: PlaceData,
+        train: Int64[np.ndarray, " train"],
+        inner_folds: int,
+        components: int,
+        *,
+        centred: bool,
+        seed: int,
     ) -> None:
-        self._data, self._slide, self._centred = data, slide, centred
+        """Deal the inner folds; see `predict_held_out` for the arguments.
+
+        Args:
+            data: the places.
+            train: the numbers of those to fit on.
+            inner_folds: folds among the groups of these, which choose preparation and penalty.
+            components: principal components of each block.
+            centred: whether rows and targets are centred within slides.
+            seed: of folds and components.
+        """
+        self._data, self._train, self._centred = data, train, centred
         self._components, self._seed = components, seed
-        self._known: dict[tuple[str, bytes], tuple[np.ndarray, Whitening]] = {}
+        self._slide = data.slide_numbers
+        self._target = _in_double(data.target, self._slide, centred)
+        self._inner = deal_groups(data.group_numbers[train], inner_folds, seed)
+        self._rows: dict[str, np.ndarray] = {}
+        self._found: dict[tuple[str, bytes], Whitening] = {}
 
-    def prepared(
+    def varying_targets(self, most: int | None = None) -> Bool[np.ndarray, " target"]:
+        """The targets that vary at the training places, at most so many: those that vary most."""
+        spread = self._target[self._train].std(axis=0)
+        chosen = spread > _ROUNDING * np.abs(self._data.target).max(axis=0)
+        if most is not None:
+            # Of what varies at all; classes and numbers in other units are better given apart.
+            chosen &= spread >= np.sort(spread)[-min(most, len(spread))]
+        return np.asarray(chosen)
+
+    def fit(self, arm: PlaceArm, chosen: Bool[np.ndarray, " target"]) -> FittedPlaceArm:
+        """The arm on all training places, for some targets that vary there."""
+        spread = self._target[self._train][:, chosen].std(axis=0)
+        y = self._target[:, chosen] / spread
+        preparation, penalty = self._choose(arm, y)
+        maps, x = self._prepared(arm, self._train, preparation)
+        model = Ridge.of(x[self._train], y[self._train]).at(penalty)
+        linear = LinearModel(model.coefficient * spread, model.intercept * spread)
+        return FittedPlaceArm(arm.blocks, maps, linear, preparation, penalty, self._centred)
+
+    def _choose(self, arm: PlaceArm, y: Float64[np.ndarray, "place target"]) -> tuple[str, float]:
+        """The preparation and the penalty with the smallest squared error on inner held-out groups."""
+        train, inner = self._train, self._inner
+        error: dict[tuple[str, float], float] = {}
+        if len(np.unique(inner)) < 2:
+            # One training group: its places one by one, in closed form.
+            for preparation in _PREPARATIONS:
+                _, x = self._prepared(arm, train, preparation)
+                ridge = Ridge.of(x[train], y[train])
+                for penalty in _PENALTIES:
+                    error[preparation, penalty] = float(ridge.left_out_error(penalty))
+            return min(error, key=lambda candidate: error[candidate])
+        for fold in np.unique(inner):
+            seen, held = train[inner != fold], train[inner == fold]
+            for preparation in _PREPARATIONS:
+                _, x = self._prepared(arm, seen, preparation)
+                ridge = Ridge.of(x[seen], y[seen])
+                for penalty in _PENALTIES:
+                    off = ridge.at(penalty).predict(x[held]) - y[held]
+                    key = (preparation, penalty)
+                    error[key] = error.get(key, 0.0) + float((off**2).sum())
+        return min(error, key=lambda candidate: error[candidate])
+
+    def _prepared(
         self, arm: PlaceArm, fitted_on: Int64[np.ndarray, " train"], preparation: str
-    ) -> Float64[np.ndarray, "place input"]:
-        """All places, by components of those that are named; each block has as much say as the others."""
-        parts = []
-        for name in arm.blocks:
-            rows, found = self._components_of(name, fitted_on)
-            chosen = found.rotated() if preparation == "rotated" else found.whitened()
-            part = chosen.apply(rows)
-            # A block's mean square is one number for one component, whatever the number of its components.
-            parts.append(part / np.sqrt(part.shape[1] * len(arm.blocks)))
-        return np.concatenate(parts, axis=1)
+    ) -> tuple[tuple[AffineMap, ...], Float64[np.ndarray, "place input"]]:
+        """The maps of an arm's blocks by what some places say, and all places by them."""
+        parts = [self._components_of(name, fitted_on) for name in arm.blocks]
+        maps = tuple(found.rotated() if preparation == "rotated" else found.whitened() for found in parts)
+        return maps, _side_by_side(maps, [self._rows[name] for name in arm.blocks])
 
-    def _components_of(self, name: str, fitted_on: Int64[np.ndarray, " train"]) -> tuple[np.ndarray, Whitening]:
+    def _components_of(self, name: str, fitted_on: Int64[np.ndarray, " train"]) -> Whitening:
+        if name not in self._rows:
+            self._rows[name] = _in_double(self._data.blocks[name], self._slide, self._centred)
         key = (name, fitted_on.tobytes())
-        if key not in self._known:
-            rows = self._data.blocks[name].astype(np.float64)
-            rows = _centred(rows, self._slide) if self._centred else rows
-            weight = 1.0 / np.bincount(self._slide)[self._slide[fitted_on]]
-            found = fit_whitening(rows[fitted_on], weight, widest=self._components, centred=False, seed=self._seed)
-            self._known[key] = (rows, found)
-        return self._known[key]
+        if key not in self._found:
+            rows, weight = self._rows[name][fitted_on], 1.0 / np.bincount(self._slide)[self._slide[fitted_on]]
+            self._found[key] = fit_whitening(rows, weight, widest=self._components, centred=False, seed=self._seed)
+        return self._found[key]
 
 
-def _centred(
-    rows: Float64[np.ndarray, "place dim"], slide: Int64[np.ndarray, " place"]
+def _side_by_side(
+    maps: Sequence[AffineMap], rows: Sequence[Float64[np.ndarray, "place _dim"]]
+) -> Float64[np.ndarray, "place input"]:
+    """The prepared blocks, each with as much say as the others."""
+    # A block's mean square is one number for one component, whatever the number of its components.
+    parts = [one.apply(own) for one, own in zip(maps, rows, strict=True)]
+    return np.concatenate([part / np.sqrt(part.shape[1] * len(parts)) for part in parts], axis=1)
+
+
+def _in_double(
+    rows: Float[np.ndarray, "place dim"], slide: Int64[np.ndarray, " place"], centred: bool
 ) -> Float64[np.ndarray, "place dim"]:
-    """The rows about the mean of their slide."""
-    sums = np.zeros((int(slide.max()) + 1, rows.shape[1]))
-    np.add.at(sums, slide, rows)
-    return np.asarray(rows - (sums / np.bincount(slide)[:, None])[slide])
+    """The rows in float64, and where asked about the mean of their slide."""
+    rows = rows.astype(np.float64)
+    if not centred:
+        return rows
+    names, number = np.unique(slide, return_inverse=True)
+    sums = np.zeros((len(names), rows.shape[1]))
+    np.add.at(sums, number, rows)
+    return np.asarray(rows - (sums / np.bincount(number)[:, None])[number])

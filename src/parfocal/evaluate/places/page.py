@@ -4,14 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from scipy.spatial import KDTree
 
+from parfocal.evaluate.places.maps import Thumbnail, place_map
 from parfocal.evaluate.places.result import PlaceArmResult, PlaceComparison, PlacesResult, show3, show_signed3
-from parfocal.report import Field, Figure, Note, ReportPage, Section, Table, Text, page_table, slide_map_figure
-
-Thumbnails = Mapping[str, tuple[UInt8[np.ndarray, "_y _x 3"], float]]
-"""Of each slide a picture and its micrometres per pixel."""
+from parfocal.report import Field, Figure, Note, ReportPage, Section, Table, Text, page_table
 
 MAPPED_SLIDES, _MAPPED_TARGETS, _LISTED = 4, 3, 15
 _READING = (
@@ -31,7 +27,7 @@ def places_page(
     settings: Mapping[str, Any],
     seed: int,
     inputs: Mapping[str, str],
-    thumbnails: Thumbnails | None = None,
+    thumbnails: Mapping[str, Thumbnail] | None = None,
 ) -> ReportPage:
     """The whole page; without a picture of a slide its maps have a white ground."""
     notes = tuple(Note(note, "Left out or remarkable") for note in result.data.notes)
@@ -120,7 +116,7 @@ def _best_targets(result: PlacesResult) -> list[int]:
     return [int(number) for number in np.argsort(-value) if np.isfinite(value[number])]
 
 
-def _maps(result: PlacesResult, thumbnails: Thumbnails) -> Sequence[Text | Figure]:
+def _maps(result: PlacesResult, thumbnails: Mapping[str, Thumbnail]) -> Sequence[Text | Figure]:
     data = result.data
     blocks: list[Text | Figure] = []
     of_slide = np.array(data.slides)
@@ -128,22 +124,12 @@ def _maps(result: PlacesResult, thumbnails: Thumbnails) -> Sequence[Text | Figur
         own = np.flatnonzero(of_slide == slide)
         if len(own) < 2:
             continue
-        xy_um = data.xy_um[own]
-        side_um = float(np.median(KDTree(xy_um).query(xy_um, k=2)[0][:, 1])) or 1.0
         maps = {}
         for target in _best_targets(result)[:_MAPPED_TARGETS]:
             name = data.names[target]
-            maps[f"{name}, measured"] = _standardised(data.target[own, target])
-            maps[f"{name}, predicted"] = _standardised(result.fullest.prediction[own, target])
-        width, height = np.ceil((xy_um.max(axis=0) + side_um) / 16).astype(int)
-        picture, mpp = thumbnails.get(slide, (np.full((height, width, 3), 255, np.uint8), 16.0))
-        caption = f"{slide}: orange where a target is above the slide's mean, blue where it is below."
-        blocks.append(slide_map_figure(picture, mpp, xy_um - side_um / 2, side_um, maps, caption, slide=slide))
+            maps[f"{name}, measured"] = data.target[own, target]
+            maps[f"{name}, predicted"] = result.fullest.prediction[own, target]
+        blocks.append(place_map(slide, data.xy_um[own], maps, thumbnails.get(slide)))
     if len(result.slides) > MAPPED_SLIDES:
         blocks.insert(0, Text((f"The first {MAPPED_SLIDES} of {len(result.slides)} slides.",)))
     return blocks or [Text(("No slide has several places.",))]
-
-
-def _standardised(value: np.ndarray) -> np.ndarray:
-    spread = value.std()
-    return np.asarray((value - value.mean()) / (spread if spread > 0 else 1.0))

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
-from scipy.spatial import KDTree
 
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.evaluate.places.rows import elsewhere, is_tiles, model_blocks, noise, read_made, rows_at, tile_um
 from parfocal.geometry import format_mpp
 from parfocal.regions.places import STEP_UM, Places, read_places
-from parfocal.store import EmbeddingSet, LeftOut, SlideTokens
+from parfocal.run.events import Notice, OnEvent
+from parfocal.store import EmbeddingSet, LeftOut
 from parfocal.table import some_of
-
-# Stored centres are float32, and a tile that ends where a footprint ends lies in it.
-_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +26,9 @@ class PlaceData:
         groups: what stays together in a fold: the slide, or what a column of the places says.
         xy_um: where it lies on its slide.
         offset_um: how far it lies from the middle of its region.
-        blocks: vectors by name; see `block_names`.
+        blocks: vectors by name, as `rows_at` and the arms call them.
         names: the targets. A class of several is a target of its own, called `column=class`.
+        columns: of each target the column that it comes from.
         target: of each place and target; a class is 1 where it is there.
         is_class: whether a target is a class.
         notes: what was left out, one sentence each.
@@ -41,6 +40,7 @@ class PlaceData:
     offset_um: Float64[np.ndarray, " place"]
     blocks: Mapping[str, Float32[np.ndarray, "place _dim"]]
     names: tuple[str, ...]
+    columns: tuple[str, ...]
     target: Float64[np.ndarray, "place target"]
     is_class: Bool[np.ndarray, " target"]
     notes: tuple[str, ...] = ()
@@ -48,7 +48,9 @@ class PlaceData:
     def with_targets(self, kept: Bool[np.ndarray, " target"]) -> "PlaceData":
         """The same with some of the targets."""
         names = tuple(name for name, is_kept in zip(self.names, kept, strict=True) if is_kept)
-        return replace(self, names=names, target=self.target[:, kept], is_class=self.is_class[kept])
+        columns = tuple(name for name, is_kept in zip(self.columns, kept, strict=True) if is_kept)
+        target, is_class = self.target[:, kept], self.is_class[kept]
+        return replace(self, names=names, columns=columns, target=target, is_class=is_class)
 
     @property
     def slide_numbers(self) -> Int64[np.ndarray, " place"]:
@@ -66,36 +68,47 @@ class PlaceData:
         return _numbers(self.groups)
 
 
-def around(mpp: float) -> str:
-    """The name of the mean of the finest tiles over the footprint of a coarser tile: context without its pixels."""
-    return f"finest tiles around, {format_mpp(mpp)}"
+def tiles_among(sets: Sequence[EmbeddingSet]) -> EmbeddingSet:
+    """The one set of tiles.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    tiles = [one for one in sets if is_tiles(one)]
+    if len(tiles) != 1:
+        raise ConfigError(f"targets at places need one set of tiles beside region embeddings; {len(tiles)} are given.")
+    return tiles[0]
 
 
-def elsewhere(mpp: float) -> str:
-    """The name of a coarse tile of another place of the same slide."""
-    return f"{format_mpp(mpp)} of another place"
+def load_place_data(
+    sets: Sequence[EmbeddingSet],
+    path: Path,
+    targets: Sequence[str],
+    *,
+    group: str | None,
+    seed: int,
+    tell: OnEvent,
+) -> PlaceData:
+    """Read a file of places, and of the sets what they know of them; what is left out is told.
 
+    Args:
+        sets: see `read_place_data`.
+        path: see `parfocal.regions.read_places`.
+        targets: names of columns; `all` stands for every one.
+        group: see `read_place_data`.
+        seed: see `read_place_data`.
+        tell: told every note.
 
-def noise(mpp: float) -> str:
-    """The name of random numbers of the width of a magnification."""
-    return f"noise for {format_mpp(mpp)}"
-
-
-def is_tiles(one: EmbeddingSet) -> bool:
-    """Whether a set holds the embeddings of tiles themselves, and not what a region encoder made of them."""
-    return one.kind == "tiles" and "model" not in one.settings
-
-
-def model_name(one: EmbeddingSet) -> str:
-    """How to call what a region encoder made: the model and what was read out of it."""
-    return f"{one.settings.get('model', one.name)}/{one.settings.get('readout', 'region')}"
-
-
-def model_blocks(one: EmbeddingSet) -> tuple[str, ...]:
-    """The names of its blocks: the vector of the region, or the contextual tokens of the tiles at the place."""
-    if one.kind == "regions":
-        return (model_name(one),)
-    return tuple(f"{model_name(one)}, {format_mpp(mpp)}" for mpp in one.mpps)
+    Raises:
+        ConfigError: the file cannot be read, or see `read_place_data`.
+    """
+    wanted = None if tuple(targets) == ("all",) else list(dict.fromkeys([*targets, *([group] if group else [])]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # every note is told below
+        data = read_place_data(sets, read_places(path, wanted), group=group, seed=seed)
+    for note in data.notes:
+        tell(Notice(note, is_warning=True))
+    return data
 
 
 def read_place_data(
@@ -119,9 +132,7 @@ def read_place_data(
     Raises:
         ConfigError: there is not one set of tiles, no place has a region, or a target is the same everywhere.
     """
-    tiles = [one for one in sets if is_tiles(one)]
-    if len(tiles) != 1:
-        raise ConfigError(f"targets at places need one set of tiles beside region embeddings; {len(tiles)} are given.")
+    tiles = tiles_among(sets)
     slides, notes = _slides_of(sets, places)
     left_out = LeftOut()
     parts: list[_Part] = []
@@ -138,10 +149,10 @@ def read_place_data(
         raise ConfigError(f"no place of {places.path} lies in a region. Embed with --places, or see --min-tissue.")
     blocks = {name: np.concatenate([part.blocks[name] for part in parts]) for name in parts[0].blocks}
     of_slide = np.concatenate([[part.slide] * len(part.number) for part in parts])
-    blocks |= _controls(blocks, tiles[0].mpps, _numbers(of_slide), np.random.default_rng([seed, 11]))
+    blocks |= _controls(blocks, tiles.mpps, _numbers(of_slide), np.random.default_rng([seed, 11]))
     columns = {name: values[number] for name, values in places.targets.items()}
     owner = of_slide if group is None else columns.pop(group).astype(str)
-    names, target, is_class = _outcome(columns)
+    names, sources, target, is_class = _outcome(columns)
     varies = np.ptp(np.where(np.isnan(target), np.nanmin(target, axis=0), target), axis=0) > 0
     if not varies.all():
         same = [name for name, differs in zip(names, varies, strict=True) if not differs]
@@ -160,9 +171,10 @@ def read_place_data(
         offset[known],
         {name: rows[known] for name, rows in blocks.items()},
         names,
+        sources,
         target[known],
         is_class,
-        (*notes, *left_out.notes(), *_offset_notes(offset[known])),
+        (*notes, *left_out.notes(), *offset_notes(offset[known])),
     )
     data = whole.with_targets(varies)
     _check(data, places)
@@ -203,70 +215,12 @@ def _slides_of(sets: Sequence[EmbeddingSet], places: Places) -> tuple[list[str],
 
 def _read_slide(sets: Sequence[EmbeddingSet], places: Places, slide: str) -> _Part:
     number = places.of(slide)
-    xy_um = np.empty((0, 2))
-    offset = np.zeros(len(number))
-    blocks: dict[str, np.ndarray] = {}
-    kept = np.ones(len(number), dtype=bool)
-    for one in sets:
-        known = one.read(slide) if one.kind == "tiles" else one.read_regions(slide)
-        xy_um = places.xy_um(number, known.slide_mpp)
-        middle = known.region_xy_um + known.region_um / 2
-        if not len(middle):
-            kept[:] = False
-            continue
-        distance, region = KDTree(middle).query(xy_um, p=np.inf)
-        kept &= distance <= known.region_um / 2 + STEP_UM
-        if isinstance(known, SlideTokens):
-            unit_um = int(one.tile_px or 0) * known.region_um / one.region_um
-            rows, there = _blocks_of(known, region, xy_um - middle[region], unit_um)
-            kept &= there
-            if is_tiles(one):
-                offset = np.hypot(*(xy_um - middle[region]).T)
-                blocks |= rows
-            else:
-                blocks |= {name: rows[format_mpp(mpp)] for name, mpp in zip(model_blocks(one), one.mpps, strict=True)}
-        else:
-            blocks[model_name(one)] = known.features[region].astype(np.float32)
-    if not kept.any():
-        blocks = {name: rows[:0] for name, rows in blocks.items()}
-    return _Part(slide, number, xy_um, offset, blocks).at(kept)
-
-
-def _blocks_of(
-    tokens: SlideTokens, region: Int64[np.ndarray, " place"], offset_um: Float64[np.ndarray, "place 2"], unit_um: float
-) -> tuple[dict[str, Float32[np.ndarray, "place _dim"]], Bool[np.ndarray, " place"]]:
-    """The tile of every magnification at each place, and means of the finest ones over the coarser footprints."""
-    finest = tokens.mpps[-1]
-    blocks = {
-        format_mpp(mpp): np.zeros((len(region), rows.shape[1]), np.float32) for mpp, rows in tokens.features.items()
-    }
-    width = tokens.features[finest].shape[1]
-    blocks |= {around(mpp): np.zeros((len(region), width), np.float32) for mpp in tokens.mpps[:-1]}
-    there = np.ones(len(region), dtype=bool)
-    bounds = {mpp: np.searchsorted(own, np.arange(tokens.n_regions + 1)) for mpp, own in tokens.region.items()}
-    per_side = round(tokens.region_um / (finest * unit_um))
-    for place, number in enumerate(region.tolist()):
-        nearest: dict[float, int] = {}
-        for mpp in tokens.mpps:
-            first, beyond = bounds[mpp][number : number + 2].tolist()
-            if first == beyond:
-                there[place] = False
-                break
-            away = np.abs(tokens.center_um[mpp][first:beyond] - offset_um[place]).max(axis=1)
-            nearest[mpp] = first + int(away.argmin())
-            blocks[format_mpp(mpp)][place] = tokens.features[mpp][nearest[mpp]]
-        else:
-            own = slice(*bounds[finest][number : number + 2].tolist())
-            centers = tokens.center_um[finest][own].astype(np.float64)
-            # Tiles of the region's lattice alone: one more in its middle would count what it shows twice.
-            column = (centers / tokens.region_um + 0.5) * per_side - 0.5
-            on_lattice = (np.abs(column - np.rint(column)) < 0.25).all(axis=1)
-            for mpp in tokens.mpps[:-1]:
-                reach = (mpp - finest) * unit_um / 2 + _TOLERANCE * finest * unit_um
-                inside = (np.abs(centers - tokens.center_um[mpp][nearest[mpp]]) <= reach).all(axis=1) & on_lattice
-                picked = own.start + np.flatnonzero(inside) if inside.any() else [nearest[finest]]
-                blocks[around(mpp)][place] = tokens.features[finest][picked].mean(axis=0, dtype=np.float64)
-    return blocks, there
+    tiles = tiles_among(sets)
+    tokens = tiles.read(slide)
+    made = [(model_blocks(one), read_made(one, slide)) for one in sets if not is_tiles(one)]
+    xy_um = places.xy_um(number, tokens.slide_mpp)
+    rows = rows_at(tokens, tile_um(tiles, tokens), made, xy_um)
+    return _Part(slide, number, xy_um, rows.offset_um, rows.blocks).at(rows.there)
 
 
 def _controls(
@@ -290,30 +244,35 @@ def _controls(
 
 def _outcome(
     columns: Mapping[str, np.ndarray],
-) -> tuple[tuple[str, ...], Float64[np.ndarray, "place target"], Bool[np.ndarray, " target"]]:
-    """Numbers as they are, and classes as one column for each class (of two, for the later one)."""
-    names: list[str] = []
-    values: list[np.ndarray] = []
-    is_class: list[bool] = []
-    for name, cells in columns.items():
-        numbers = _as_numbers(cells)
-        if numbers is not None:
-            names.append(name)
-            values.append(numbers)
-            is_class.append(False)
+) -> tuple[tuple[str, ...], tuple[str, ...], Float64[np.ndarray, "place target"], Bool[np.ndarray, " target"]]:
+    """Numbers as they are, and classes as one target for each class (of two, for the later one), with their columns."""
+    found: list[tuple[str, str, np.ndarray, bool]] = []
+    for column, cells in columns.items():
+        if as_numbers(cells) is not None:
+            found.append((column, column, target_values(cells, None), False))
             continue
-        texts = cells.astype(str)
-        classes = sorted(set(texts.tolist()) - {""})
+        classes = sorted(set(cells.astype(str).tolist()) - {""})
         for one in classes if len(classes) > 2 else classes[1:]:
-            names.append(f"{name}={one}")
-            values.append(np.where(texts == "", np.nan, (texts == one).astype(np.float64)))
-            is_class.append(True)
-    if not names:
+            found.append((f"{column}={one}", column, target_values(cells, one), True))
+    if not found:
         raise ConfigError(f"no target is left to predict; {some_of(columns)} hold one class or nothing.")
-    return tuple(names), np.stack(values, axis=1), np.array(is_class)
+    names, sources, values, is_class = zip(*found, strict=True)
+    return names, sources, np.stack(values, axis=1), np.array(is_class)
 
 
-def _as_numbers(cells: np.ndarray) -> Float64[np.ndarray, " place"] | None:
+def target_values(cells: np.ndarray, class_name: str | None) -> Float64[np.ndarray, " place"]:
+    """The values of a target by its column: numbers, or 1 where a class is there and 0 where another; NaN is missing.
+
+    Cells that are no numbers where numbers are asked for are missing too.
+    """
+    if class_name is not None:
+        texts = cells.astype(str)
+        return np.where(texts == "", np.nan, (texts == class_name).astype(np.float64))
+    numbers = as_numbers(cells)
+    return np.full(len(cells), np.nan) if numbers is None else numbers
+
+
+def as_numbers(cells: np.ndarray) -> Float64[np.ndarray, " place"] | None:
     """The cells as numbers, empty ones as NaN; None where one is neither."""
     if cells.dtype.kind in "fiu":
         return np.asarray(cells, np.float64)
@@ -334,7 +293,8 @@ def _check(data: PlaceData, places: Places) -> None:
         raise ConfigError(f"the places of {some_of(torn)} are of several groups; a slide belongs to one.")
 
 
-def _offset_notes(offset_um: Float64[np.ndarray, " place"]) -> list[str]:
+def offset_notes(offset_um: Float64[np.ndarray, " place"]) -> list[str]:
+    """One sentence that says how far places lie from the middle of their regions; none where they lie in it."""
     if offset_um.max(initial=0.0) <= 2 * STEP_UM:
         return []
     return [
@@ -345,13 +305,3 @@ def _offset_notes(offset_um: Float64[np.ndarray, " place"]) -> list[str]:
 
 def _numbers(names: Sequence[str] | np.ndarray) -> Int64[np.ndarray, " place"]:
     return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64).reshape(-1)
-
-
-def read_places_of(path: Path, targets: Sequence[str], group: str | None) -> Places:
-    """Places with the targets that are named, `all` standing for all, and with the column of the group.
-
-    Raises:
-        ConfigError: see `parfocal.regions.read_places`.
-    """
-    wanted = None if tuple(targets) == ("all",) else list(dict.fromkeys([*targets, *([group] if group else [])]))
-    return read_places(path, wanted)

@@ -116,30 +116,8 @@ def summarise_places(
     Raises:
         ConfigError: no slide has two places with different values.
     """
-    every = np.array(data.slides)
-    # Slides that were never held out have no number.
-    measured = np.isfinite(predicted[arms[0].id].value).any(axis=1)
-    slides = tuple(sorted(set(every[measured].tolist())))
-    metric = "auc" if data.is_class.all() else "r"
-    results = []
-    for arm in arms:
-        value = predicted[arm.id].value
-        scores = {name: np.full((len(slides), len(data.names)), np.nan) for name in METRICS}
-        for slide, name_of_slide in enumerate(slides):
-            own = np.flatnonzero(every == name_of_slide)
-            for target in range(len(data.names)):
-                for name, score in _scores(
-                    data.target[own, target], value[own, target], bool(data.is_class[target])
-                ).items():
-                    scores[name][slide, target] = score
-        table = scores[metric]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of slides and targets without a number
-            by_slide, by_target = np.nanmean(table, axis=1), np.nanmean(table, axis=0)
-        if not np.isfinite(by_slide).any():
-            raise ConfigError("no slide has places with different values of a target; nothing can be measured.")
-        interval = _interval(_by_unit(by_slide, slides, data))
-        results.append(PlaceArmResult(arm, scores, interval, by_slide, by_target, predicted[arm.id].candidates, value))
+    slides = measured_slides(data, predicted[arms[0].id])
+    results = [score_arm(data, arm, predicted[arm.id], slides) for arm in arms]
     known = {one.arm.id: one for one in results}
     singles = [arm.id for arm in arms if arm.kind == "single"]
     finest = singles[-1]
@@ -156,8 +134,44 @@ def summarise_places(
                 for other in (finest, "context")
                 if one.arm.id != other and not (other == "context" and one.arm.kind == "single")
             ]
-    result = PlacesResult(data, METRICS[metric], slides, tuple(results), gain, tuple(comparisons), report)
+    result = PlacesResult(data, METRICS[metric_of(data)], slides, tuple(results), gain, tuple(comparisons), report)
     return replace(result, sentences=_sentences(result))
+
+
+def metric_of(data: PlaceData) -> str:
+    """The key of the metric that arms are compared by: AUC where all targets are classes, else the correlation."""
+    return "auc" if data.is_class.all() else "r"
+
+
+def measured_slides(data: PlaceData, predicted: PlacePredictions) -> tuple[str, ...]:
+    """The slides with a prediction: those that were never held out have no number."""
+    measured = np.isfinite(predicted.value).any(axis=1)
+    return tuple(sorted(set(np.array(data.slides)[measured].tolist())))
+
+
+def score_arm(data: PlaceData, arm: PlaceArm, predicted: PlacePredictions, slides: Sequence[str]) -> PlaceArmResult:
+    """The scores of an arm on some slides.
+
+    Raises:
+        ConfigError: no slide has two places with different values.
+    """
+    every, value = np.array(data.slides), predicted.value
+    scores = {name: np.full((len(slides), len(data.names)), np.nan) for name in METRICS}
+    for slide, name_of_slide in enumerate(slides):
+        own = np.flatnonzero(every == name_of_slide)
+        for target in range(len(data.names)):
+            for name, score in _scores(
+                data.target[own, target], value[own, target], bool(data.is_class[target])
+            ).items():
+                scores[name][slide, target] = score
+    table = scores[metric_of(data)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of slides and targets without a number
+        by_slide, by_target = np.nanmean(table, axis=1), np.nanmean(table, axis=0)
+    if not np.isfinite(by_slide).any():
+        raise ConfigError("no slide has places with different values of a target; nothing can be measured.")
+    interval = interval_over_slides(by_slide, slides, data)
+    return PlaceArmResult(arm, scores, interval, by_slide, by_target, predicted.candidates, value)
 
 
 def _scores(
@@ -189,6 +203,11 @@ def _by_unit(
         if np.isfinite(value):
             parts.setdefault(data.unit_of_slide[slide], []).append(value)
     return np.array([np.mean(part) for part in parts.values()])
+
+
+def interval_over_slides(by_slide: Float64[np.ndarray, " slide"], slides: Sequence[str], data: PlaceData) -> Interval:
+    """The mean of what slides reached, with its interval over them or their groups; at least one has a number."""
+    return _interval(_by_unit(by_slide, slides, data))
 
 
 def _interval(values: Float64[np.ndarray, " unit"]) -> Interval:

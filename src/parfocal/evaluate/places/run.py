@@ -1,71 +1,82 @@
 """How well every arm knows targets at places, and how much of a gain is context and how much magnification."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from PIL import Image
 from pydantic import Field as Setting
 
 from parfocal.config import Settings
 from parfocal.evaluate.arms import set_label
 from parfocal.evaluate.places.fitting import arms_at_places, predict_held_out
+from parfocal.evaluate.places.maps import find_thumbnail
 from parfocal.evaluate.places.page import MAPPED_SLIDES, places_page
-from parfocal.evaluate.places.reading import PlaceData, read_place_data, read_places_of
+from parfocal.evaluate.places.reading import PlaceData, load_place_data
 from parfocal.evaluate.places.result import METRICS, PlacesResult, summarise_places
 from parfocal.evaluate.run import EvaluateSettings
 from parfocal.evaluate.sources import open_all
 from parfocal.files import digest8, file_digest8, writable_folder, write_csv
-from parfocal.regions import read_thumbnail
+from parfocal.heads import ProbeSettings
 from parfocal.report import columns, interval_columns, make_report, write_json, write_table
-from parfocal.run.events import Notice, OnEvent, Progress, warn_of
-from parfocal.run.failures import Failed
-from parfocal.run.jobs import attempt
-from parfocal.slides import open_slide
+from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.store import EmbeddingSet
 from parfocal.version import __version__
 
-_THUMBNAIL_PX = 600  # of the pictures on the page, at most, along a side
 
-
-class PlaceQuestion(Settings):
-    """What is asked of places."""
+class PlaceChoices(Settings):
+    """What is predicted at places."""
 
     centre: bool = Setting(
-        True, description="Centre vectors and targets within each slide: which of its places have more of a target?"
-    )
-    hold_out: tuple[str, ...] = Setting(
-        (), description="Slides (or groups) to hold out, one after another; none holds out all, in folds."
+        True,
+        description="Whether vectors and targets are centred within each slide, so that the question is which of its "
+        "places have more of a target, or taken as they are.",
     )
     most_variable: int | None = Setting(
         None, ge=1, description="Keep so many targets in each fold, those that vary most at its training places."
     )
 
 
-class PlaceSettings(PlaceQuestion):
-    """How targets at places are predicted and compared."""
+class PlaceQuestion(PlaceChoices):
+    """What is asked of places."""
+
+    hold_out: tuple[str, ...] = Setting(
+        (), description="Slides (or groups) to hold out, one after another; none holds out all, in folds."
+    )
+
+
+class PlaceFitSettings(PlaceChoices):
+    """How an arm is fitted on places, and how well that works is found out."""
 
     folds: int = Setting(5, ge=2, description="Folds; with no more groups than that, each group is a fold.")
     inner_folds: int = Setting(5, ge=2, description="Folds among the training groups, which choose the penalty.")
     components: int = Setting(64, ge=1, description="Principal components of each magnification.")
-    arms: tuple[str, ...] = Setting((), description="Arms to compare beside those that split the gain; none is all.")
     seed: int = Setting(0, ge=0, description="Of folds, of exchanged places and of noise.")
+
+    @staticmethod
+    def of_probes(folds: int, probes: ProbeSettings, choices: PlaceChoices) -> "PlaceFitSettings":
+        """The settings that slides have too, with what is asked of places."""
+        return PlaceFitSettings(
+            centre=choices.centre,
+            most_variable=choices.most_variable,
+            folds=folds,
+            inner_folds=probes.inner_folds,
+            components=max(probes.components),
+            seed=probes.seed,
+        )
+
+
+class PlaceSettings(PlaceFitSettings, PlaceQuestion):
+    """How targets at places are predicted and compared."""
+
+    arms: tuple[str, ...] = Setting((), description="Arms to compare beside those that split the gain; none is all.")
 
     @staticmethod
     def of(settings: EvaluateSettings, question: PlaceQuestion) -> "PlaceSettings":
         """The settings that an evaluation of slides has too, with what is asked of places."""
-        return PlaceSettings(
-            **dict(question),
-            folds=settings.folds,
-            inner_folds=settings.probes.inner_folds,
-            components=max(settings.probes.components),
-            arms=settings.arms,
-            seed=settings.probes.seed,
-        )
+        shared = PlaceFitSettings.of_probes(settings.folds, settings.probes, question)
+        return PlaceSettings(**dict(shared), hold_out=question.hold_out, arms=settings.arms)
 
 
 def evaluate_places(
@@ -98,11 +109,7 @@ def evaluate_places(
     tell = on_event or warn_of
     writable_folder(out)
     sets = open_all(inputs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # every note is told below
-        data = read_place_data(sets, read_places_of(places, targets, group), group=group, seed=settings.seed)
-    for note in data.notes:
-        tell(Notice(note, is_warning=True))
+    data = load_place_data(sets, places, targets, group=group, seed=settings.seed, tell=tell)
     arms = arms_at_places(sets, settings.arms)
     predicted = predict_held_out(
         data,
@@ -126,32 +133,11 @@ def evaluate_places(
     if places.is_file():
         digests[places.name] = file_digest8(places)
     _write(result, out, described, digests)
-    page = places_page(
-        result, settings=described, seed=settings.seed, inputs=digests, thumbnails=_thumbnails(sets, result.slides)
-    )
+    pictures = {slide: find_thumbnail(sets[0], slide) for slide in result.slides[:MAPPED_SLIDES]}
+    thumbnails = {slide: picture for slide, picture in pictures.items() if picture is not None}
+    page = places_page(result, settings=described, seed=settings.seed, inputs=digests, thumbnails=thumbnails)
     make_report(page, result.report)
     return result
-
-
-def _thumbnails(sets: Sequence[EmbeddingSet], slides: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
-    """Small pictures of the slides whose files are still where they were."""
-    result = {}
-    for slide in slides[:MAPPED_SLIDES]:
-        known = sets[0].attributes(slide)
-        path = Path(str(known.get("slide_path", "")))
-        mpp = float(known["slide_mpp"])
-        if path.is_file():
-            found = attempt(partial(_thumbnail, path, mpp))
-            if not isinstance(found, Failed):
-                result[slide] = found
-    return result
-
-
-def _thumbnail(path: Path, slide_mpp: float) -> tuple[np.ndarray, float]:
-    with open_slide(path, slide_mpp=slide_mpp) as slide:
-        picture = Image.fromarray(read_thumbnail(slide))
-        picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-        return np.asarray(picture), slide.width_px * slide.mpp / picture.width
 
 
 _SUMMARY = (

@@ -1,0 +1,71 @@
+"""Values at places, drawn over a small picture of their slide."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from PIL import Image
+from scipy.spatial import KDTree
+
+from parfocal.regions import read_thumbnail
+from parfocal.report import Figure, slide_map_figure
+from parfocal.run.failures import Failed
+from parfocal.run.jobs import attempt
+from parfocal.slides import open_slide
+from parfocal.store import EmbeddingSet
+
+Thumbnail = tuple[UInt8[np.ndarray, "_y _x 3"], float]
+"""A picture of a whole slide and its micrometres per pixel."""
+
+_GROUND_MPP = 16.0
+_THUMBNAIL_PX = 600  # at most, along a side
+
+
+def find_thumbnail(tiles: EmbeddingSet, slide: str) -> Thumbnail | None:
+    """A small picture of a slide of a set; None where its file is no longer where it was, or cannot be read."""
+    known = tiles.attributes(slide)
+    path = Path(str(known.get("slide_path", "")))
+    if not path.is_file():
+        return None
+    found = attempt(partial(_thumbnail, path, float(known["slide_mpp"])))
+    return None if isinstance(found, Failed) else found
+
+
+def _thumbnail(path: Path, slide_mpp: float) -> Thumbnail:
+    with open_slide(path, slide_mpp=slide_mpp) as slide:
+        picture = Image.fromarray(read_thumbnail(slide))
+        picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+        return np.asarray(picture), slide.width_px * slide.mpp / picture.width
+
+
+def place_map(
+    slide: str,
+    xy_um: Float64[np.ndarray, "place 2"],
+    values: Mapping[str, Float64[np.ndarray, " place"]],
+    thumbnail: Thumbnail | None,
+) -> Figure:
+    """A map of each of some values, orange above the slide's mean and blue below; NaN stays clear.
+
+    Args:
+        slide: its name.
+        xy_um: the places, at least two; each is a square as wide as the way to the next one mostly is.
+        values: by the label of their map.
+        thumbnail: what lies below; white where None.
+    """
+    side_um = float(np.median(KDTree(xy_um).query(xy_um, k=2)[0][:, 1])) or 1.0
+    maps = {label: _standardised(own) for label, own in values.items()}
+    if thumbnail is None:
+        width, height = np.ceil((xy_um.max(axis=0) + side_um) / _GROUND_MPP).astype(int)
+        thumbnail = np.full((height, width, 3), 255, np.uint8), _GROUND_MPP
+    caption = f"{slide}: orange where a target is above the slide's mean, blue where it is below."
+    return slide_map_figure(*thumbnail, xy_um - side_um / 2, side_um, maps, caption, slide=slide)
+
+
+def _standardised(value: Float64[np.ndarray, " place"]) -> Float64[np.ndarray, " place"]:
+    known = value[np.isfinite(value)]
+    if not len(known):
+        return value
+    spread = known.std()
+    return np.asarray((value - known.mean()) / (spread if spread > 0 else 1.0))

@@ -1,0 +1,159 @@
+"""What a slide's sets hold of a place: vectors of every magnification, of its context, and of region encoders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+from scipy.spatial import KDTree
+
+from parfocal.geometry import format_mpp
+from parfocal.regions.places import STEP_UM
+from parfocal.store import EmbeddingSet, SlideRegions, SlideTokens
+
+# Stored centres are float32, and a tile that ends where a footprint ends lies in it.
+_TOLERANCE = 1e-3
+
+
+def around(mpp: float) -> str:
+    """The name of the mean of the finest tiles over the footprint of a coarser tile: context without its pixels."""
+    return f"finest tiles around, {format_mpp(mpp)}"
+
+
+def elsewhere(mpp: float) -> str:
+    """The name of a coarse tile of another place of the same slide."""
+    return f"{format_mpp(mpp)} of another place"
+
+
+def noise(mpp: float) -> str:
+    """The name of random numbers of the width of a magnification."""
+    return f"noise for {format_mpp(mpp)}"
+
+
+def is_tiles(one: EmbeddingSet) -> bool:
+    """Whether a set holds the embeddings of tiles themselves, and not what a region encoder made of them."""
+    return one.kind == "tiles" and "model" not in one.settings
+
+
+def model_name(one: EmbeddingSet) -> str:
+    """How to call what a region encoder made: the model and what was read out of it."""
+    return f"{one.settings.get('model', one.name)}/{one.settings.get('readout', 'region')}"
+
+
+def model_blocks(one: EmbeddingSet) -> tuple[str, ...]:
+    """The names of its blocks: the vector of the region, or the contextual tokens of the tiles at the place."""
+    if one.kind == "regions":
+        return (model_name(one),)
+    return tuple(f"{model_name(one)}, {format_mpp(mpp)}" for mpp in one.mpps)
+
+
+def read_made(one: EmbeddingSet, slide: str) -> SlideTokens | SlideRegions:
+    """What a region encoder made of a slide: contextual tokens, or a vector for each region."""
+    return one.read(slide) if one.kind == "tiles" else one.read_regions(slide)
+
+
+@dataclass(frozen=True, eq=False)
+class PlaceRows:
+    """What is known of places of one slide; entry i of everything is of place i.
+
+    Attributes:
+        there: whether a region holds it and has a tile of every magnification; of others the rest means nothing.
+        offset_um: how far it lies from the middle of its region.
+        blocks: vectors by name, without the controls.
+    """
+
+    there: Bool[np.ndarray, " place"]
+    offset_um: Float64[np.ndarray, " place"]
+    blocks: Mapping[str, Float32[np.ndarray, "place _dim"]]
+
+
+def tile_um(tiles: EmbeddingSet, tokens: SlideTokens) -> float:
+    """Micrometres along the side of a slide's tile for each micrometre per pixel: its pixels, but for rounding."""
+    return int(tiles.tile_px or 0) * tokens.region_um / tiles.region_um
+
+
+def rows_at(
+    tokens: SlideTokens,
+    unit_um: float,
+    made: Sequence[tuple[Sequence[str], SlideTokens | SlideRegions]],
+    xy_um: Float64[np.ndarray, "place 2"],
+) -> PlaceRows:
+    """The vectors of places, of the region whose middle is nearest to each.
+
+    Args:
+        tokens: of the slide.
+        unit_um: see `tile_um`.
+        made: what region encoders made of it, each after the names of its blocks, see `model_blocks`.
+        xy_um: the places.
+    """
+    region, offset = _nearest(tokens, xy_um)
+    blocks, complete = _blocks_of(tokens, region, offset, unit_um)
+    there = complete & _is_inside(tokens, offset)
+    for names, known in made:
+        region, off = _nearest(known, xy_um)
+        there &= _is_inside(known, off)
+        if isinstance(known, SlideTokens):
+            rows, complete = _blocks_of(known, region, off, unit_um)
+            there &= complete
+            blocks |= {name: rows[format_mpp(mpp)] for name, mpp in zip(names, known.mpps, strict=True)}
+        else:
+            [name] = names
+            some = known.features if len(known.features) else np.zeros((1, known.features.shape[1]))
+            blocks[name] = some[region].astype(np.float32)
+    return PlaceRows(there, np.hypot(*offset.T), blocks)
+
+
+def _nearest(
+    known: SlideTokens | SlideRegions, xy_um: Float64[np.ndarray, "place 2"]
+) -> tuple[Int64[np.ndarray, " place"], Float64[np.ndarray, "place 2"]]:
+    """The region whose middle is nearest to each place, and the way from there; infinitely far where there is none."""
+    if not len(known.region_xy_um):
+        return np.zeros(len(xy_um), np.int64), np.full_like(xy_um, np.inf)
+    middle = known.region_xy_um + known.region_um / 2
+    region = KDTree(middle).query(xy_um, p=np.inf)[1].astype(np.int64)
+    return region, xy_um - middle[region]
+
+
+def _is_inside(
+    known: SlideTokens | SlideRegions, offset_um: Float64[np.ndarray, "place 2"]
+) -> Bool[np.ndarray, " place"]:
+    return np.asarray(np.abs(offset_um).max(axis=1, initial=0.0) <= known.region_um / 2 + STEP_UM)
+
+
+def _blocks_of(
+    tokens: SlideTokens, region: Int64[np.ndarray, " place"], offset_um: Float64[np.ndarray, "place 2"], unit_um: float
+) -> tuple[dict[str, Float32[np.ndarray, "place _dim"]], Bool[np.ndarray, " place"]]:
+    """The tile of every magnification at each place, and means of the finest ones over the coarser footprints."""
+    finest = tokens.mpps[-1]
+    blocks = {
+        format_mpp(mpp): np.zeros((len(region), rows.shape[1]), np.float32) for mpp, rows in tokens.features.items()
+    }
+    width = tokens.features[finest].shape[1]
+    blocks |= {around(mpp): np.zeros((len(region), width), np.float32) for mpp in tokens.mpps[:-1]}
+    there = np.full(len(region), tokens.n_regions > 0)
+    if not tokens.n_regions:
+        return blocks, there
+    bounds = {mpp: np.searchsorted(own, np.arange(tokens.n_regions + 1)) for mpp, own in tokens.region.items()}
+    per_side = round(tokens.region_um / (finest * unit_um))
+    for place, number in enumerate(region.tolist()):
+        nearest: dict[float, int] = {}
+        for mpp in tokens.mpps:
+            first, beyond = bounds[mpp][number : number + 2].tolist()
+            if first == beyond:
+                there[place] = False
+                break
+            away = np.abs(tokens.center_um[mpp][first:beyond] - offset_um[place]).max(axis=1)
+            nearest[mpp] = first + int(away.argmin())
+            blocks[format_mpp(mpp)][place] = tokens.features[mpp][nearest[mpp]]
+        else:
+            own = slice(*bounds[finest][number : number + 2].tolist())
+            centers = tokens.center_um[finest][own].astype(np.float64)
+            # Tiles of the region's lattice alone: one more in its middle would count what it shows twice.
+            column = (centers / tokens.region_um + 0.5) * per_side - 0.5
+            on_lattice = (np.abs(column - np.rint(column)) < 0.25).all(axis=1)
+            for mpp in tokens.mpps[:-1]:
+                reach = (mpp - finest) * unit_um / 2 + _TOLERANCE * finest * unit_um
+                inside = (np.abs(centers - tokens.center_um[mpp][nearest[mpp]]) <= reach).all(axis=1) & on_lattice
+                picked = own.start + np.flatnonzero(inside) if inside.any() else [nearest[finest]]
+                blocks[around(mpp)][place] = tokens.features[finest][picked].mean(axis=0, dtype=np.float64)
+    return blocks, there

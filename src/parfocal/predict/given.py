@@ -1,0 +1,158 @@
+"""What a head is to predict: a store or slide files, embedded and represented as the head expects."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from parfocal.bags import RepresentSettings, represent_regions
+from parfocal.embed import SlideSettings, embed_slides
+from parfocal.errors import ConfigError, MismatchError, ParfocalError
+from parfocal.files import digest8, writable_folder
+from parfocal.predict.facts import TileFacts
+from parfocal.predict.source import HeadModel, embed_settings, find_tiles, is_store, refuse_other_tiles
+from parfocal.run import read_failures
+from parfocal.run.events import OnEvent, as_stage
+from parfocal.run.failures import FailedSlide, failure
+from parfocal.slides import SlideSource
+from parfocal.store import EmbeddingSet, Source, open_sets
+
+_FINGERPRINT = "slide_fingerprint"
+
+
+class PredictSettings(SlideSettings):
+    """How slides are embedded for a prediction; what changes a row is the head's and not asked."""
+
+    encoder: str = Field(
+        "", description="How the head's tile encoder is loaded, where its name does not say or its weights have moved."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedSlides:
+    """The slides that are to be predicted.
+
+    Attributes:
+        tiles: the set with those that are embedded.
+        slides: all of them; files in the order of the input, those of a store sorted.
+        failed: those that could not be embedded.
+    """
+
+    tiles: EmbeddingSet
+    slides: tuple[str, ...]
+    failed: Mapping[str, FailedSlide]
+
+
+def check_named(inputs: Sequence[Source], out: Path) -> None:
+    """Make sure that every input is there and that a table of predictions can be written.
+
+    Raises:
+        ConfigError: an input is absent, `out` is a folder, or its folder cannot be written.
+    """
+    if out.is_dir():
+        raise ConfigError(f"cannot write the predictions to {out}: it is a folder. Name a file, such as {out}.csv.")
+    for one in inputs:
+        if not isinstance(one, EmbeddingSet) and not os.path.lexists(one):
+            raise ConfigError(f"cannot predict {one}: there is no such file or folder.")
+    writable_folder(out.absolute().parent)
+
+
+def embedded_slides(
+    inputs: Sequence[Source],
+    facts: TileFacts,
+    head: Path,
+    settings: PredictSettings,
+    store: Path,
+    tell: OnEvent,
+    *,
+    places: Path | None = None,
+) -> EmbeddedSlides:
+    """Find the head's set in a store, or embed slide files as it expects.
+
+    Args:
+        inputs: one store, or a set of it, open or by its folder; or slide files, folders of them, or manifests.
+        facts: the tile embeddings that the head takes.
+        head: its folder, for messages.
+        settings: how slide files are embedded.
+        store: where.
+        tell: told how far that is.
+        places: where the regions of slide files lie; on a lattice where None.
+
+    Raises:
+        ConfigError: a store is not alone, no slide is found, or the encoder cannot be loaded.
+        MismatchError: the embeddings are others than the head's.
+        StoreError: the store cannot be read.
+    """
+    paths = [Path(one) for one in inputs if not isinstance(one, EmbeddingSet)]
+    stores: list[Source] = [one for one in inputs if isinstance(one, EmbeddingSet)]
+    stores += [path for path in paths if is_store(path)]
+    if stores and len(inputs) > 1:
+        raise ConfigError(f"{stores[0]} is a store, and something else is named beside it. Predict one at a time.")
+    if stores:
+        tiles = find_tiles(stores[0], facts, head)
+        failed = {} if isinstance(stores[0], EmbeddingSet) else _failures_of(tiles)
+        return EmbeddedSlides(tiles, tuple(sorted({*tiles.slides, *failed})), failed)
+    how = settings.model_dump(exclude={"encoder"}) | ({} if places is None else {"places": places})
+    embedding = embed_settings(facts, head, encoder=settings.encoder, **how)
+    summary = embed_slides(paths, store, embedding, on_event=as_stage(tell, "embed", "slides"))
+    (tiles,) = (one for one in open_sets(summary.set_path) if one.path == summary.set_path)
+    refuse_other_tiles(tiles, facts, head)
+    slides = tuple(one.slide for one in summary.outcomes)
+    return EmbeddedSlides(tiles, slides, {one.slide: one for one in summary.failed})
+
+
+def _failures_of(tiles: EmbeddingSet) -> dict[str, FailedSlide]:
+    """Slides that are not in a set because they could not be embedded."""
+    return {
+        one.slide: FailedSlide(one.slide, Path(one.path), one.error, one.message)
+        for one in read_failures(tiles.path.parent)
+        if one.set == tiles.name and one.slide not in tiles.slides
+    }
+
+
+def represented_slides(
+    tiles: EmbeddingSet,
+    model: HeadModel,
+    readouts: Sequence[str],
+    head: Path,
+    settings: PredictSettings,
+    store: Path,
+    tell: OnEvent,
+) -> tuple[dict[str, EmbeddingSet], dict[str, FailedSlide]]:
+    """The sets of the head's own region encoder by readout, and the slides that are in none.
+
+    Raises:
+        MismatchError: the region encoder is not the one that the head was fitted with.
+    """
+    how = RepresentSettings.model_validate(
+        {
+            "readouts": readouts,
+            "precision": model.facts.precision,
+            "dtype": model.facts.dtype,
+            "device": settings.device,
+            "other_mpps": True,  # those of the head's own training, which had been accepted there
+        }
+    )
+    # A place for each set of tiles: another store may hold another slide under the same id.
+    place = store / f"regions-{digest8(str(tiles.path.resolve()))}"
+    summary = represent_regions(tiles, model.folder, place, how, on_event=as_stage(tell, "represent", "slides"))
+    for one in summary.sets:
+        if one.settings["model_digest"] != model.facts.digest:
+            raise MismatchError(
+                f"the head {head} is damaged: its region encoder is {one.settings['model_digest']} and was "
+                f"{model.facts.digest} when it was fitted. Copy or fit it again."
+            )
+    made = dict(zip(readouts, summary.sets, strict=True))
+    failed = {one.slide: one for one in summary.failed}
+    for slide in summary.done:
+        try:
+            ours = tiles.attributes(slide).get(_FINGERPRINT)
+            if any(one.attributes(slide).get(_FINGERPRINT) != ours for one in summary.sets):
+                raise MismatchError(
+                    f"its region embeddings in {place} are those of another slide file; remove that folder."
+                )
+        except (ParfocalError, OSError) as error:
+            failed[slide] = failure(SlideSource(slide, tiles.path), error)
+    return made, failed
