@@ -16,11 +16,8 @@ from pathlib import Path
 import anndata
 import numpy as np
 
-from parfocal.encoders import load_tile_encoder, parse_encoder_specs
-
 MPPS = ("2.76", "1.38", "0.69")
-# So wide is a region, in tiles of the finest magnification.
-TILES = 4
+REGION_UM = 4 * 224 * 0.69
 
 
 def read_section(folder: Path, name: str) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -79,10 +76,8 @@ def main() -> None:
     if not places.exists():
         write_places(options.folder, sections, places)
     slides = [str(options.folder / f"{name}.jpg") for name in sections]
-    finest = float(MPPS[-1])
-    tile_px = load_tile_encoder(parse_encoder_specs(options.encoder, [float(mpp) for mpp in MPPS])[finest]).tile_px
-    grid = ["--mpps", *MPPS, "--tile-px", str(tile_px), "--region-um", f"{TILES * tile_px * finest:g}"]
-    grid += ["--slide-mpp", "0.69", "--min-tissue", options.min_tissue, "--places", str(places)]
+    grid = ["--mpps", *MPPS, "--region-um", f"{REGION_UM:g}", "--slide-mpp", "0.69"]
+    grid += ["--min-tissue", options.min_tissue, "--places", str(places)]
     parfocal("embed", *slides, "-o", str(store), "--encoder", options.encoder, *grid)
     question = ["--places", str(places), "--target", "all", "--most-variable", options.genes]
     parfocal("evaluate", str(store), *options.regions, *question, "-o", str(options.output / "report"))

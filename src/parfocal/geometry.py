@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ def whole_ratio(larger: float, smaller: float, *, tolerance: float = 1e-6) -> in
     ratio = larger / smaller
     nearest = round(ratio)
     return nearest if nearest >= 1 and math.isclose(ratio, nearest, rel_tol=tolerance) else None
+
+
+def lattice_um(region_um: float, side: int) -> Float64[np.ndarray, "tile 2"]:
+    """Centres of `side` x `side` tiles that fill a region, about the region's centre, as (x, y) row by row."""
+    at = ((np.arange(side) + 0.5) / side - 0.5) * region_um
+    x, y = np.meshgrid(at, at)
+    return np.column_stack([x.ravel(), y.ravel()])
 
 
 def to_l0px(

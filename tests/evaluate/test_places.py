@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cli import main
 from parfocal.errors import ConfigError
 from parfocal.evaluate.places import PlaceSettings, PlacesResult, evaluate_places
 from parfocal.evaluate.places.fitting import deal_groups, predict_held_out
 from parfocal.evaluate.places.reading import read_place_data
 from parfocal.evaluate.places.rows import around, elsewhere
+from parfocal.pretrain.setup import start_weights
+from parfocal.region_encoder import RegionEncoderConfig, RegionModel
 from parfocal.regions import read_places
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
@@ -262,3 +266,32 @@ def test_places_of_one_slide_cannot_be_held_out(drawn: tuple[EmbeddingSet, Path]
 
     with pytest.raises(ConfigError, match=r"all places of .*one\.csv are of one group"):
         read_place_data([drawn[0]], read_places(path, ["t"]))
+
+
+def test_predicted_tiles_are_an_arm_that_is_given_coarse_tiles_only(
+    drawn: tuple[EmbeddingSet, Path], tmp_path: Path
+) -> None:
+    """A model of random weights mixes what it is given: its predictions know what a coarse tile knows, and no more."""
+    torch.manual_seed(0)
+    model = RegionModel(
+        RegionEncoderConfig(
+            width=16, depth=1, heads=2, mpps=MPPS, dims=(DIM,) * 3, encoders=("drawn",) * 3, layer_scale=1.0
+        )
+    )
+    start_weights(model)
+    model.save_pretrained(tmp_path / "mem")
+    settings = RepresentSettings(readouts=("decoded", "decoded-middle"), read_mpps=(2.0,), dtype="float32")
+    sets = represent_regions(drawn[0], tmp_path / "mem", tmp_path / "regions", settings).sets
+
+    result = evaluate_places(
+        [drawn[0], *sets], drawn[1], ["coarse", "here"], tmp_path / "out",
+        PlaceSettings(arms=("mem/decoded/from-2", "mem/decoded-middle/from-2", "2")), on_event=lambda _: None,
+    )  # fmt: skip
+
+    decoded, middle, coarse = (result.arm(name) for name in ("mem/decoded/from-2", "mem/decoded-middle/from-2", "2"))
+    assert decoded.arm.name == "mem/decoded/from-2 of 2 mpp"
+    for arm in (decoded, middle):
+        of_coarse, of_fine = arm.scores["r"].mean(axis=0)
+        assert of_coarse > 0.3
+        assert abs(of_fine) < 0.3
+    assert coarse.scores["r"].mean(axis=0)[0] > decoded.scores["r"].mean(axis=0)[0]

@@ -4,19 +4,24 @@
 """
 
 from parfocal.bags.bag import Bag, own_names, read_bags
+from parfocal.bags.decoded import PredictedTiles, TileDecoder, open_decoder
 from parfocal.bags.derived import PARENTS, PLACED, derived_names, pseudo_name
-from parfocal.bags.represent import RepresentSettings, RepresentSummary, represent_regions, seen_by
+from parfocal.bags.represent import RepresentSettings, RepresentSummary, readout_label, represent_regions, seen_by
 
 __all__ = [
     "PARENTS",
     "PLACED",
     "Bag",
+    "PredictedTiles",
     "RepresentSettings",
     "RepresentSummary",
+    "TileDecoder",
     "derived_names",
+    "open_decoder",
     "own_names",
     "pseudo_name",
     "read_bags",
+    "readout_label",
     "represent_regions",
     "seen_by",
 ]

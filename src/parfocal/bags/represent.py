@@ -3,19 +3,22 @@
 What a region encoder sees of the tiles is settled before, and one that was not trained on such a set is refused.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
+from parfocal.bags.decoded import DECODED, DecodedReadout, TileDecoder, open_decoder
 from parfocal.config import Settings
-from parfocal.errors import MismatchError
+from parfocal.errors import MismatchError, ParfocalWarning
 from parfocal.files import writable_folder
 from parfocal.former import call_as
 from parfocal.geometry import format_mpp
@@ -42,6 +45,9 @@ from parfocal.store import (
     write_tokens,
 )
 
+RegionReadout = Literal[Readout, DecodedReadout]
+"""What is read out of a model: of its encoder, or of its decoder."""
+
 
 def seen_by(source: EmbeddingSet, model: str | Path, *, other_mpps: bool = False) -> EmbeddingSet:
     """The set with the magnifications that a model was told to see in its pretraining; all where it was told none.
@@ -56,11 +62,14 @@ def seen_by(source: EmbeddingSet, model: str | Path, *, other_mpps: bool = False
         StoreError: the checkpoint cannot be read, or `source` is no set of tiles.
     """
     folder = resolve(model)
-    config = read_config(folder)
-    told = {format_mpp(float(mpp)) for mpp in read_pretraining(folder).get("settings", {}).get("mpps", ())}
-    seen = only_mpps(source, [mpp for mpp in source.mpps if format_mpp(mpp) in told])
-    _check(seen, config, str(model), other_mpps=other_mpps)
+    seen = _shown(source, folder)
+    _check(seen, read_config(folder), str(model), other_mpps=other_mpps)
     return seen
+
+
+def _shown(source: EmbeddingSet, folder: Path) -> EmbeddingSet:
+    told = {format_mpp(float(mpp)) for mpp in read_pretraining(folder).get("settings", {}).get("mpps", ())}
+    return only_mpps(source, [mpp for mpp in source.mpps if format_mpp(mpp) in told])
 
 
 def _check(source: EmbeddingSet, config: RegionEncoderConfig, model: str, *, other_mpps: bool) -> None:
@@ -92,14 +101,38 @@ def _check(source: EmbeddingSet, config: RegionEncoderConfig, model: str, *, oth
         )
 
 
+def readout_label(one: EmbeddingSet) -> str | None:
+    """What was read out of a region encoder, by the words that ask for it; None for the embeddings of tiles themselves.
+
+    After the readout stands what is unusual of it: `decoded/at-1` predicts 1 mpp, which is not the model's finest, and
+    `cls/from-2` was given 2 mpp of a set that has more.
+    """
+    if "model" not in one.settings:
+        return None
+    words = [str(one.settings["readout"])]
+    if one.settings.get("predict_mpp") != one.settings.get("model_mpps", [None])[-1]:
+        words.append(f"at-{format_mpp(one.settings['predict_mpp'])}")
+    if "read_mpps" in one.settings:
+        words.append(f"from-{'+'.join(map(format_mpp, one.settings['read_mpps']))}")
+    return "/".join(words)
+
+
 class RepresentSettings(Settings):
     """How region embeddings are made and stored."""
 
-    readouts: tuple[Readout, ...] = Field(
+    readouts: tuple[RegionReadout, ...] = Field(
         ("cls",),
         min_length=1,
         description="cls: a vector for each region; attention: cls and a weighted mean for each magnification; "
-        "tokens: a contextual vector for each tile.",
+        "tokens: a contextual vector for each tile; decoded: the mean of the tile embeddings that the model predicts "
+        "at every place of the region, read or not; decoded-middle: that of a tile in the region's middle; "
+        "decoded-variance: the mean variance of what decoded predicts.",
+    )
+    read_mpps: tuple[float, ...] = Field(
+        (), description="Magnifications that the model is given; all that the set has when empty. Others are not read."
+    )
+    predict_mpp: float | None = Field(
+        None, gt=0, description="Magnification of the tiles that decoded predicts; the model's finest when None."
     )
     batch: int = Field(256, ge=1, description="Regions that are encoded at a time.")
     device: str = Field("cpu", description="Where the region encoder runs: cpu, cuda, cuda:1, mps.")
@@ -111,8 +144,22 @@ class RepresentSettings(Settings):
 
     @field_validator("readouts")
     @classmethod
-    def _once_each(cls, readouts: tuple[Readout, ...]) -> tuple[Readout, ...]:
+    def _once_each(cls, readouts: tuple[RegionReadout, ...]) -> tuple[RegionReadout, ...]:
         return tuple(dict.fromkeys(readouts))
+
+    @property
+    def decoded(self) -> tuple[DecodedReadout, ...]:
+        """The readouts for which the decoder is asked."""
+        return tuple(readout for readout in DECODED if readout in self.readouts)
+
+    @model_validator(mode="after")
+    def _asks_the_decoder(self) -> "RepresentSettings":
+        if self.predict_mpp is not None and not self.decoded:
+            raise ValueError(
+                f"predict_mpp={self.predict_mpp:g} is for what the decoder predicts. Add decoded to readouts, or leave "
+                "it out."
+            )
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +194,7 @@ def represent_regions(
 
     Memory holds one slide. A slide's files are renamed into place when they are whole, so a run that was killed is
     continued by the same call. A model that was pretrained to see some of the set's magnifications only is shown only
-    these.
+    these, and of `settings.read_mpps` only those: files of others are never opened.
 
     Args:
         source: a set of tile embeddings, or the store or the folder that holds it.
@@ -160,17 +207,28 @@ def represent_regions(
         StoreError: the checkpoint cannot be read, or `source` is no set of tiles.
         MismatchError: the model was trained on another tile encoder, other magnifications or other regions; or `out`
             holds a set of that name with other settings.
-        ConfigError: this machine does not have the device.
+        ConfigError: this machine does not have the device, or the model has no decoder to ask.
     """
     settings = settings or RepresentSettings()
     tiles = open_set(source)
-    encoder = RegionEncoder.from_pretrained(model, device=find_device(settings.device), dtype=settings.precision)
-    source = seen_by(tiles, model, other_mpps=settings.other_mpps)
+    reader = _open_reader(model, settings)
+    source = seen_by(only_mpps(tiles, settings.read_mpps), model, other_mpps=settings.other_mpps)
+    if reader.decoder is not None and reader.decoder.mpp in source.mpps:
+        name = format_mpp(reader.decoder.mpp)
+        warnings.warn(
+            f"tiles at {name} mpp are predicted where they were read too, which the model was not trained for. Name "
+            f"coarser ones: --read-mpps {' '.join(format_mpp(m) for m in source.mpps if m > reader.decoder.mpp)} "
+            "(read_mpps=...).".replace("  ", " "),
+            ParfocalWarning,
+            stacklevel=2,
+        )
     writable_folder(out)
+    # Said only where it is not what the model reads of the set anyway.
+    read = {} if source.mpps == _shown(open_set(tiles.path), resolve(model)).mpps else {"read_mpps": [*source.mpps]}
     is_random = read_pretraining(resolve(model)).get("steps") == 0
+    described = {**read, **({"weights": "random"} if is_random else {})}
     paths = {
-        readout: _create(source, encoder, model, out, readout, settings, is_random=is_random)
-        for readout in settings.readouts
+        readout: _create(source, reader, model, out, readout, settings, described) for readout in settings.readouts
     }
     there = {readout: set(open_set(path).slides) for readout, path in paths.items()}
     done: list[str] = []
@@ -180,7 +238,7 @@ def represent_regions(
         tell(Progress("slides", number, len(source.slides), slide))
         missing = [readout for readout in settings.readouts if slide not in there[readout]]
         sets = {readout: paths[readout] for readout in missing}
-        work = partial(_represent_slide, source, slide, encoder, sets, settings)
+        work = partial(_represent_slide, source, slide, reader, sets, settings)
         outcome = attempt_slide(SlideSource(slide, source.path), work) if missing else None
         if isinstance(outcome, FailedSlide):
             failed.append(outcome)
@@ -194,32 +252,64 @@ def represent_regions(
     return RepresentSummary(tuple(open_set(path) for path in paths.values()), tuple(done), tuple(failed))
 
 
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """A model as `represent` uses it: the encoder, and what asks the decoder where a readout needs it."""
+
+    encoder: RegionEncoder
+    decoder: TileDecoder | None
+
+    def width(self, readout: RegionReadout) -> int:
+        """Length of a row of a readout."""
+        if readout in DECODED:
+            assert self.decoder is not None  # it was opened for these
+            return self.decoder.dim
+        return self.encoder.config.width * (1 + len(self.encoder.config.mpps) if readout == "attention" else 1)
+
+
+def _open_reader(model: str | Path, settings: RepresentSettings) -> _Reader:
+    if not settings.decoded:
+        device = find_device(settings.device)
+        return _Reader(RegionEncoder.from_pretrained(model, device=device, dtype=settings.precision), None)
+    decoder = open_decoder(
+        model,
+        settings.decoded,
+        mpp=settings.predict_mpp,
+        other_mpps=settings.other_mpps,
+        device=settings.device,
+        precision=settings.precision,
+    )
+    return _Reader(decoder.model.encoder, decoder)
+
+
 def _create(
     source: EmbeddingSet,
-    encoder: RegionEncoder,
+    reader: _Reader,
     model: str | Path,
     out: Path,
-    readout: Readout,
+    readout: RegionReadout,
     settings: RepresentSettings,
-    *,
-    is_random: bool,
+    more: Mapping[str, Any],
 ) -> Path:
     name = str(model).rstrip("/").rsplit("/", 1)[-1]
     described = {
         "model": name,
-        "model_digest": encoder.digest,
+        "model_digest": reader.encoder.digest,
         "source": source.name,
         "source_digest": settings_digest(source.settings),
         "precision": settings.precision,
-        "readout": readout,
-        **({"weights": "random"} if is_random else {}),
+        **more,
     }
-    width = _width(encoder, readout)
     # One digest for all readouts of a model, so that they stand together.
-    digest = settings_digest({key: value for key, value in described.items() if key != "readout"})
+    digest, called = settings_digest(described), str(readout)
+    width = reader.width(readout)
+    described["readout"] = readout
+    if readout in DECODED and reader.decoder is not None:
+        described |= reader.decoder.describe()
+        called += "" if reader.decoder.is_finest else f"-{format_mpp(reader.decoder.mpp)}"
     return create_set(
         out,
-        f"{name}-{digest}-{readout}",
+        f"{name}-{digest}-{called}",
         "tiles" if readout == "tokens" else "regions",
         region_um=source.region_um,
         dims=dict.fromkeys(source.mpps, width) if readout == "tokens" else width,
@@ -230,21 +320,17 @@ def _create(
     )
 
 
-def _width(encoder: RegionEncoder, readout: Readout) -> int:
-    return encoder.config.width * (1 + len(encoder.config.mpps) if readout == "attention" else 1)
-
-
 def _represent_slide(
     source: EmbeddingSet,
     slide: str,
-    encoder: RegionEncoder,
-    paths: Mapping[Readout, Path],
+    reader: _Reader,
+    paths: Mapping[RegionReadout, Path],
     settings: RepresentSettings,
 ) -> None:
     tokens = source.read(slide)
     # A region without any tile has no vector; it is not there, rather than a row that says nothing.
     kept = np.unique(np.concatenate([tokens.region[mpp] for mpp in tokens.mpps]))
-    rows = _encode(tokens, kept, encoder, tuple(paths), settings)
+    rows = _encode(tokens, kept, reader, tuple(paths), settings)
     origin = _origin(source, slide)
     for readout, path in paths.items():
         if readout == "tokens":
@@ -259,22 +345,29 @@ def _represent_slide(
 def _encode(
     tokens: SlideTokens,
     regions: Int[np.ndarray, " region"],
-    encoder: RegionEncoder,
-    readouts: Sequence[Readout],
+    reader: _Reader,
+    readouts: Sequence[RegionReadout],
     settings: RepresentSettings,
-) -> dict[tuple[Readout, float | None], Float32[np.ndarray, "row _width"]]:
+) -> dict[tuple[RegionReadout, float | None], Float32[np.ndarray, "row _width"]]:
     """The rows of every readout: of regions under None, of tiles under their magnification."""
+    encoder, decoder = reader.encoder, reader.decoder
     found = {
-        (readout, part): [np.zeros((0, _width(encoder, readout)), np.float32)]
+        (readout, part): [np.zeros((0, reader.width(readout)), np.float32)]
         for readout in readouts
         for part in (tokens.mpps if readout == "tokens" else (None,))
     }
+    decoded = [readout for readout in DECODED if readout in readouts]
     for begin in range(0, len(regions), settings.batch):
         batch = collate_regions([(tokens, regions[begin : begin + settings.batch])])
         encoded = encoder.encode(batch.tokens, batch.xy_um, batch.mpp, batch.present)
+        of_decoder: Mapping[DecodedReadout, Tensor] = {}
+        if decoder is not None and decoded:
+            of_decoder = decoder.read_out(encoded, batch.present, decoded, region_um=tokens.region_um)
         for readout, mpp in found:
-            if mpp is None:
-                rows = encoder.readout(encoded, batch.mpp, batch.present, readout)
+            if readout in of_decoder:
+                rows = of_decoder[cast(DecodedReadout, readout)]
+            elif mpp is None:
+                rows = encoder.readout(encoded, batch.mpp, batch.present, cast(Readout, readout))
             else:
                 # Tokens stand in the order of the store: coarse to fine, and row by row inside a region.
                 rows = encoded.tokens[batch.present & (batch.mpp == np.float32(mpp).item())]

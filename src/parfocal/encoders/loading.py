@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 from parfocal.encoders.base import EncoderInfo, TileEncoder
 from parfocal.encoders.kind import ENCODERS, EncoderSpec
@@ -114,7 +113,6 @@ def parse_encoder_specs(text: str, mpps: Sequence[float]) -> dict[float, str]:
     return {mpp: specs[mpp] for mpp in mpps}
 
 
-Readout = Literal["pooled", "cls", "cls+mean", "mean+sd"]
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 # Mean and standard deviation of each channel, of pixels from 0 to 1.

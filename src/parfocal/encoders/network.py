@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from parfocal.encoders.base import Symmetry, TileEncoder, check_rows, check_tiles, symmetries_of_square
 from parfocal.encoders.kind import EncoderSpec
-from parfocal.encoders.loading import Normalisation, Readout
+from parfocal.encoders.loading import Normalisation
 from parfocal.errors import ConfigError, EncoderError
 from parfocal.run.device import find_device, has_fast_bfloat16
 
@@ -51,7 +51,7 @@ class NetworkEncoder(TileEncoder):
         normalisation: Normalisation,
         device: str,
         dtype: str,
-        readout: Readout = "pooled",
+        readout: Literal["pooled", "cls", "cls+mean"] = "pooled",
         trained_mpps: tuple[float, ...] | None = None,
         turn_invariant: bool = False,
         description: Mapping[str, Any] | None = None,
@@ -129,9 +129,6 @@ class NetworkEncoder(TileEncoder):
         features: Tensor = self._backbone.features(images)
         if self._readout == "grid2":
             return pool_grid2(features, self._backbone)
-        if self._readout == "mean+sd":
-            values = features.float().flatten(2)  # (tile, dim, place)
-            return torch.cat([values.mean(dim=2), values.std(dim=2, correction=0)], dim=1)
         class_token: Tensor = features[:, 0]
         if self._readout == "cls":
             return class_token

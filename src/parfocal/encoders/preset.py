@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from parfocal.config import Settings
 from parfocal.encoders.base import EncoderInfo
 from parfocal.encoders.kind import ENCODERS
-from parfocal.encoders.loading import NORMALISATIONS, Normalisation, Readout, unknown_encoder
+from parfocal.encoders.loading import NORMALISATIONS, Normalisation, unknown_encoder
 
 HUB = "https://huggingface.co/"
 
@@ -32,15 +32,15 @@ class Preset(Settings):
     architecture: str = ""
     """timm's name; empty where another library builds the model."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    readout: Readout = "pooled"
+    readout: Literal["pooled", "cls", "cls+mean"] = "pooled"
     tile_px: int = 224
     normalisation: Normalisation = NORMALISATIONS["imagenet"]
     trained_mpps: tuple[float, ...] | None = (0.5,)
-    loader: Literal["timm", "transformers", "titan", "package", "shell"] = "timm"
+    loader: Literal["timm", "transformers", "titan", "package"] = "timm"
     files: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
-    """Names of the weights in the hub's repository, in the order they are tried; or the one in the package."""
+    """Names of the weights in the hub's repository, in the order they are tried."""
     packages: tuple[str, ...] = ()
-    """Modules that must be importable beyond parfocal's own dependencies; without a hub the first holds the weights."""
+    """Modules that must be importable beyond parfocal's own dependencies."""
     install: str = ""
     remote_code: bool = False
     """Loading runs Python code of the hub's repository; it must be allowed explicitly."""

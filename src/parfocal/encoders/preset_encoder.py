@@ -13,17 +13,15 @@ from parfocal.encoders.kind import EncoderSpec
 from parfocal.encoders.loading import first_line
 from parfocal.encoders.network import Backbone, NetworkEncoder
 from parfocal.encoders.preset import Preset
-from parfocal.encoders.shell import ShellBackbone, load_shell
-from parfocal.encoders.timm_encoder import build_timm, draw
+from parfocal.encoders.timm_encoder import build_timm
 from parfocal.encoders.weights import (
     UNREACHABLE,
     download_weights,
+    efficientnet_lite0_tensors,
     hub_error,
     hub_is_reachable,
     load_weights,
-    package_file,
     read_tensors,
-    tensors_by_order,
 )
 from parfocal.errors import EncoderError
 
@@ -100,7 +98,7 @@ def load_preset_encoder(preset: Preset, spec: EncoderSpec, *, device: str, dtype
         turn_invariant=preset.turn_invariant,
         description={
             "preset": preset.name,
-            "architecture": preset.architecture or preset.hub or preset.name,
+            "architecture": preset.architecture or preset.hub,
             "arguments": preset.arguments,
         },
     )
@@ -115,29 +113,23 @@ def build_preset(preset: Preset, spec: EncoderSpec) -> Backbone:
     if preset.loader in ("transformers", "titan"):
         return _build_transformers(preset, spec)
     seed = spec.whole_number("random")
-    if seed is not None and "checkpoint" in spec.options:
-        raise EncoderError(f"cannot load {spec.text}: weights are either random or from a checkpoint. Drop one.")
-    if preset.loader == "shell":
-        return draw(ShellBackbone, seed) if seed is not None else load_shell(_file(preset, spec), preset.name)
     if seed is not None:
+        if "checkpoint" in spec.options:
+            raise EncoderError(f"cannot load {spec.text}: weights are either random or from a checkpoint. Drop one.")
         return build_timm(preset.architecture, preset.arguments, seed=seed)
-    path = _file(preset, spec)
-    if preset.loader == "package" and "checkpoint" not in spec.options:
-        tensors = tensors_by_order(path, preset.architecture, encoder=preset.name)
+    if "checkpoint" in spec.options:
+        path = Path(spec.options["checkpoint"])
+        tensors = read_tensors(path, preset.name)
+    elif preset.loader == "package":
+        backbone = build_timm(preset.architecture, preset.arguments)
+        load_weights(backbone.network, efficientnet_lite0_tensors(), source=preset.packages[0], encoder=preset.name)
+        return backbone
     else:
+        path = download_weights(preset.hub, preset.files, encoder=preset.name, gated=preset.gated)
         tensors = read_tensors(path, preset.name)
     backbone = build_timm(preset.architecture, preset.arguments)
     load_weights(backbone.network, tensors, source=str(path), encoder=preset.name)
     return backbone
-
-
-def _file(preset: Preset, spec: EncoderSpec) -> Path:
-    """The file of weights: the one that is named, the package's, or the hub's."""
-    if "checkpoint" in spec.options:
-        return Path(spec.options["checkpoint"])
-    if preset.hub:
-        return download_weights(preset.hub, preset.files, encoder=preset.name, gated=preset.gated)
-    return package_file(preset.packages[0], preset.files[0], encoder=preset.name, install=preset.install)
 
 
 def _build_transformers(preset: Preset, spec: EncoderSpec) -> Backbone:

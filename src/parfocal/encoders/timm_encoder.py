@@ -1,9 +1,8 @@
 """`timm:NAME`: any network of timm, with weights that are named: never random ones by accident."""
 
-from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import timm
 import torch
@@ -16,8 +15,6 @@ from parfocal.encoders.loading import read_normalisation
 from parfocal.encoders.network import Backbone, NetworkEncoder
 from parfocal.encoders.weights import download_weights, load_weights, read_tensors
 from parfocal.errors import EncoderError
-
-Network = TypeVar("Network", bound=Backbone)
 
 
 class TimmBackbone(Backbone):
@@ -44,17 +41,13 @@ def build_timm(
 ) -> TimmBackbone:
     """Build a network of timm; the names of layers among the arguments become the layers."""
     if seed is not None:
-        return draw(lambda: build_timm(architecture, arguments), seed)
+        # timm draws from torch's global generator; what it was is put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_timm(architecture, arguments)
     layers = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
     named = {key: layers.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
     return TimmBackbone(timm.create_model(architecture, pretrained=pretrained, **named))
-
-
-def draw(build: Callable[[], Network], seed: int) -> Network:
-    """A network with weights of a seed: they come from torch's global generator, which is put back as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
 
 
 def load_timm_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEncoder:

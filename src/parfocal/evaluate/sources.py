@@ -132,12 +132,12 @@ def _embedded_for(one: EmbeddingSet, names: set[str]) -> list[str]:
     return sorted(needed)
 
 
-def _role(one: EmbeddingSet) -> tuple[str, str, str]:
-    """What a set is for: tiles, or a readout of a model."""
+def _role(one: EmbeddingSet) -> tuple[object, ...]:
+    """What a set is for: tiles, or a readout of a model; of which magnifications is asked by `_made_alike`."""
     settings = one.settings
     if "model" not in settings:
-        return (one.kind, "", "")
-    return one.kind, str(settings["model"]), str(settings["readout"])
+        return (one.kind,)
+    return one.kind, str(settings["model"]), str(settings["readout"]), settings.get("predict_mpp")
 
 
 def _made_alike(one: EmbeddingSet, other: EmbeddingSet) -> str | None:

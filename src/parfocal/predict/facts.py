@@ -9,12 +9,9 @@ from parfocal.config import Settings
 from parfocal.files import digest8
 from parfocal.store import RowDtype
 
-FORMAT_VERSION = 2
-"""1 counted slides: its probabilities know no bound, its cut no rate of false alarms, its distances no regions; and
-contrast had no powers and products."""
-
-PLACES_VERSION = NEWEST_VERSION = 3
-"""What heads of places are written with, so that a parfocal that knows none refuses them as newer."""
+FORMAT_VERSION = 3
+"""Heads of places began with 3. 2 knew no predicted tiles. 1 counted slides: its probabilities know no bound, its cut
+no rate of false alarms, its distances no regions; and contrast had no powers and products."""
 
 
 class TileFacts(Settings):
@@ -35,8 +32,12 @@ class ModelFacts(Settings):
     """The region encoder inside a head."""
 
     digest: str = Field(description="Digest of its weights and settings.")
-    precision: str = Field(description="Precision that it ran in.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(description="Precision that it ran in.")
     dtype: RowDtype = Field(description="Type of the rows that it wrote.")
+    read_mpps: tuple[float, ...] = Field((), description="Magnifications that it was given; all of the tiles if empty.")
+    predict_mpp: float | None = Field(
+        None, description="Magnification of the tiles that its decoder is asked for; None where it is not asked."
+    )
 
 
 class BranchFacts(Settings):

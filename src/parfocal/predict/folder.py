@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 
 from parfocal.errors import ConfigError, FormatVersionError, StoreError
 from parfocal.files import check_permission, file_sha256
-from parfocal.predict.facts import NEWEST_VERSION, AnyHeadFacts
+from parfocal.predict.facts import FORMAT_VERSION, AnyHeadFacts
 from parfocal.version import __version__
 
 Facts = TypeVar("Facts", bound=AnyHeadFacts)
@@ -105,9 +105,9 @@ def read_content(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         check_permission(error, file)
         raise StoreError(f"cannot read {file}: it is damaged ({type(error).__name__}: {error}).") from error
-    if version > NEWEST_VERSION:
+    if version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"cannot read {file}: it has format {version}; this parfocal ({__version__}) reads up to {NEWEST_VERSION}. "
+            f"cannot read {file}: it has format {version}; this parfocal ({__version__}) reads up to {FORMAT_VERSION}. "
             "Install the parfocal that wrote it, or a newer one."
         )
     return dict(content)

@@ -11,7 +11,7 @@ from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.embed import SlideSettings, embed_slides
 from parfocal.errors import ConfigError, MismatchError, ParfocalError
 from parfocal.files import digest8, writable_folder
-from parfocal.predict.facts import TileFacts
+from parfocal.predict.facts import AnyHeadFacts
 from parfocal.predict.source import HeadModel, embed_settings, find_tiles, is_store, refuse_other_tiles
 from parfocal.run import read_failures
 from parfocal.run.events import OnEvent, as_stage
@@ -61,7 +61,7 @@ def check_named(inputs: Sequence[Source], out: Path) -> None:
 
 def embedded_slides(
     inputs: Sequence[Source],
-    facts: TileFacts,
+    facts: AnyHeadFacts,
     head: Path,
     settings: PredictSettings,
     store: Path,
@@ -73,7 +73,7 @@ def embedded_slides(
 
     Args:
         inputs: one store, or a set of it, open or by its folder; or slide files, folders of them, or manifests.
-        facts: the tile embeddings that the head takes.
+        facts: what the head takes.
         head: its folder, for messages.
         settings: how slide files are embedded.
         store: where.
@@ -95,10 +95,10 @@ def embedded_slides(
         failed = {} if isinstance(stores[0], EmbeddingSet) else _failures_of(tiles)
         return EmbeddedSlides(tiles, tuple(sorted({*tiles.slides, *failed})), failed)
     how = settings.model_dump(exclude={"encoder"}) | ({} if places is None else {"places": places})
-    embedding = embed_settings(facts, head, encoder=settings.encoder, **how)
+    embedding = embed_settings(facts.tiles, head, encoder=settings.encoder, **how)
     summary = embed_slides(paths, store, embedding, on_event=as_stage(tell, "embed", "slides"))
     (tiles,) = (one for one in open_sets(summary.set_path) if one.path == summary.set_path)
-    refuse_other_tiles(tiles, facts, head)
+    refuse_other_tiles(tiles, facts.tiles, head)
     slides = tuple(one.slide for one in summary.outcomes)
     return EmbeddedSlides(tiles, slides, {one.slide: one for one in summary.failed})
 
@@ -131,6 +131,8 @@ def represented_slides(
             "readouts": readouts,
             "precision": model.facts.precision,
             "dtype": model.facts.dtype,
+            "read_mpps": model.facts.read_mpps,
+            "predict_mpp": model.facts.predict_mpp,
             "device": settings.device,
             "other_mpps": True,  # those of the head's own training, which had been accepted there
         }

@@ -170,7 +170,7 @@ def predict_slides(
     fitted = load_head(head)
     store = store or out.with_name(f"{out.stem}-store")
     check_named(inputs, out)
-    given = embedded_slides(inputs, fitted.facts.tiles, head, settings, store, tell)
+    given = embedded_slides(inputs, fitted.facts, head, settings, store, tell)
     tiles, slides, failed = given.tiles, given.slides, dict(given.failed)
     usable = [slide for slide in slides if slide not in failed]
     sources = {TILES: replace(tiles, slides=tuple(usable))}

@@ -12,9 +12,9 @@ from parfocal.errors import ConfigError, EncoderError, MismatchError
 from parfocal.evaluate.arm import Arm, places_of
 from parfocal.evaluate.arms import all_arms
 from parfocal.geometry import format_mpp
-from parfocal.predict.facts import ModelFacts, TileFacts
+from parfocal.predict.facts import AnyHeadFacts, ModelFacts, TileFacts
 from parfocal.region_encoder import RegionEncoder
-from parfocal.store import EmbeddingSet, Source, open_sets, settings_digest
+from parfocal.store import EmbeddingSet, Source, only_mpps, open_sets, settings_digest
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -40,7 +40,7 @@ def describe_tiles(one: EmbeddingSet, spec: str | None = None) -> TileFacts:
         encoder=str(one.settings.get("encoder", one.name)),
         encoder_digests={format_mpp(mpp): digest for mpp, digest in one.encoder_digests.items()},
         encoder_digest=one.encoder_digest,
-        spec=_spec_of(one.settings) if spec is None else spec,
+        spec=_spec_of(one) if spec is None else spec,
         mpps=one.mpps,
         region_um=one.region_um,
         tile_px=int(one.content["tile_px"]),
@@ -49,8 +49,10 @@ def describe_tiles(one: EmbeddingSet, spec: str | None = None) -> TileFacts:
     )
 
 
-def find_tiles(source: Source, facts: TileFacts, head: Path) -> EmbeddingSet:
+def find_tiles(source: Source, facts: AnyHeadFacts, head: Path) -> EmbeddingSet:
     """The set of a store that a head takes; one that is open is checked as well.
+
+    Of a set with more magnifications than a head with a region encoder was fitted on, it takes those.
 
     Raises:
         MismatchError: there is none; the text says in what the sets that are there differ.
@@ -59,7 +61,10 @@ def find_tiles(source: Source, facts: TileFacts, head: Path) -> EmbeddingSet:
     sets = [one for one in open_sets(source) if one.kind == "tiles" and not is_made_by_model(one)]
     if not sets:
         raise MismatchError(f"{source} holds no tile embeddings, which the head {head} is for. Name their store.")
-    differing = [(one, _differences(facts, describe_tiles(one))) for one in sets]
+    if facts.model is not None:
+        read = {format_mpp(mpp) for mpp in facts.tiles.mpps}
+        sets = [only_mpps(one, facts.tiles.mpps if read <= {*map(format_mpp, one.mpps)} else ()) for one in sets]
+    differing = [(one, _differences(facts.tiles, describe_tiles(one))) for one in sets]
     fitting = [one for one, difference in differing if not difference]
     if not fitting:
         found = "; ".join(f"{one.name} has {difference}" for one, difference in differing)
@@ -109,7 +114,7 @@ def embed_settings(facts: TileFacts, head: Path, *, encoder: str = "", **how: An
     dtype = dtypes.pop() if len(dtypes) == 1 else "auto"
     settings = EmbedSettings(
         encoder=spec,
-        grid=GridConfig.model_validate(facts.settings["grid"]),
+        grid=GridConfig.model_validate({**facts.settings["grid"], "mpps": facts.mpps}),
         coarse=facts.settings["coarse"],
         dtype=facts.dtype,
         **{"encoder_dtype": dtype if dtype in _DTYPES else "auto", **how},
@@ -169,15 +174,16 @@ def _listed(mpps: tuple[float, ...]) -> str:
     return ", ".join(map(format_mpp, mpps))
 
 
-def _spec_of(settings: dict[str, Any]) -> str | None:
+def _spec_of(one: EmbeddingSet) -> str | None:
     """How the encoders that a set describes are loaded: by their names, which are specs where they need nothing else.
 
     What comes of it is compared by digest before it is used, so a guess can be refused but not go wrong.
     """
-    described = settings.get("encoders")
-    if not isinstance(described, dict) or not {"grid", "coarse"} <= settings.keys():
+    described = one.settings.get("encoders")
+    if not isinstance(described, dict) or not {"grid", "coarse"} <= one.settings.keys():
         return None  # features of another tool
-    specs = {mpp: str(one.get("function", one.get("encoder"))) for mpp, one in described.items()}
+    read = {format_mpp(mpp) for mpp in one.mpps}
+    specs = {mpp: str(how.get("function", how.get("encoder"))) for mpp, how in described.items() if mpp in read}
     if len(set(specs.values())) == 1:
         return next(iter(specs.values()))
     return ",".join(f"{mpp}={spec}" for mpp, spec in specs.items())
@@ -217,6 +223,8 @@ def sets_of(branches: Sequence[Arm], sets: Sequence[EmbeddingSet]) -> list[Embed
 def tiles_of(read: Sequence[EmbeddingSet], sets: Sequence[EmbeddingSet]) -> EmbeddingSet:
     """The one set of tile embeddings that what an arm reads comes from in the end.
 
+    Where only a region encoder reads it, it has the magnifications that this one was given.
+
     Raises:
         ConfigError: it is not given, or there are several.
     """
@@ -232,7 +240,7 @@ def tiles_of(read: Sequence[EmbeddingSet], sets: Sequence[EmbeddingSet]) -> Embe
                 f"{one.name} was made of {one.settings['source']}, which is not among the given sets. "
                 "Name its store too: a head says what new slides must be embedded with."
             )
-        found[sources[0].path] = sources[0]
+        found.setdefault(sources[0].path, only_mpps(sources[0], one.mpps))
     if len(found) != 1:
         names = ", ".join(one.name for one in found.values())
         raise ConfigError(f"the arm reads {len(found)} sets of tile embeddings ({names}); a head can take one.")
@@ -252,15 +260,26 @@ def model_of(read: Sequence[EmbeddingSet], models: Sequence[Path]) -> HeadModel 
     made = [one for one in read if is_made_by_model(one)]
     if not made:
         return None
-    asked = {(one.settings["model_digest"], one.settings["precision"], one.content["dtype"]) for one in made}
+    asked = {
+        ModelFacts(
+            digest=one.settings["model_digest"],
+            precision=one.settings["precision"],
+            dtype=one.content["dtype"],
+            read_mpps=one.mpps,
+            predict_mpp=one.settings.get("predict_mpp"),
+        )
+        for one in made
+    }
     if len(asked) != 1:
         raise ConfigError(f"the arm reads what {len(asked)} region encoders wrote; a head can hold one.")
-    digest, precision, dtype = asked.pop()
+    facts = asked.pop()
     name = made[0].settings["model"]
     if not models:
         raise ConfigError(f"the arm reads what the region encoder {name} wrote. Name its folder: --model FOLDER.")
     for folder in models:
-        if RegionEncoder.from_pretrained(folder, dtype=precision).digest == digest:
-            return HeadModel(folder, ModelFacts(digest=digest, precision=precision, dtype=dtype))
+        if RegionEncoder.from_pretrained(folder, dtype=facts.precision).digest == facts.digest:
+            return HeadModel(folder, facts)
     named = ", ".join(map(str, models))
-    raise ConfigError(f"the arm reads what the region encoder {name} ({digest}) wrote, and {named} is another one.")
+    raise ConfigError(
+        f"the arm reads what the region encoder {name} ({facts.digest}) wrote, and {named} is another one."
+    )

@@ -341,6 +341,7 @@ class _Run:
                 **self.folder.identity,
                 "steps": self.n_steps,
                 "weights": "trained" if self.n_steps else "random",
+                "predicts": self.settings.targets if self.settings.predicts_tokens else "nothing",
                 "processes": self.fabric.world_size,
                 "precision": precision,
                 "device": str(self.fabric.device),

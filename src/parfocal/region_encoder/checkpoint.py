@@ -112,6 +112,15 @@ def read_pretraining(folder: Path) -> dict[str, Any]:
     return dict(entries) if isinstance(entries, dict) else {}
 
 
+def holds_decoder(folder: Path) -> bool:
+    """Whether a checkpoint holds the decoder beside the encoder.
+
+    Raises:
+        StoreError: its weights are absent or damaged.
+    """
+    return any(name.startswith("decoder.") for name in _read_weights(folder))
+
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -136,14 +145,7 @@ def load_weights(module: nn.Module, folder: Path, *, prefix: str) -> None:
     Raises:
         StoreError: the file is absent or damaged, or does not hold exactly what the module needs.
     """
-    file = folder / WEIGHTS_FILE
-    if not file.is_file():
-        raise StoreError(f"{folder} holds no finished model: it has no {WEIGHTS_FILE}.")
-    try:
-        weights = load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        check_permission(error, file)
-        raise StoreError(f"cannot read {file}: it is damaged ({error}). Copy or train it again.") from error
+    file, weights = folder / WEIGHTS_FILE, _read_weights(folder)
     found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     expected = {name: value.shape for name, value in module.state_dict().items()}
     wrong = sorted(
@@ -160,6 +162,18 @@ def load_weights(module: nn.Module, folder: Path, *, prefix: str) -> None:
             f"first {wrong[0]}.{alone}"
         )
     module.load_state_dict(found)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    file = folder / WEIGHTS_FILE
+    if not file.is_file():
+        raise StoreError(f"{folder} holds no finished model: it has no {WEIGHTS_FILE}.")
+    try:
+        weights: dict[str, Tensor] = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        check_permission(error, file)
+        raise StoreError(f"cannot read {file}: it is damaged ({error}). Copy or train it again.") from error
+    return weights
 
 
 def weights_digest(config: RegionEncoderConfig, weights: Mapping[str, Tensor]) -> str:

@@ -5,7 +5,7 @@ With the encoder it is the model that pretraining trains, and one checkpoint hol
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -218,11 +218,17 @@ class RegionModel(nn.Module):
         write_checkpoint(Path(folder), self.config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path, *, device: str | torch.device = "cpu") -> "RegionModel":
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    ) -> "RegionModel":
         """A trained model from a folder or from the Hugging Face hub, in evaluation mode.
 
         Raises:
             StoreError: there is no checkpoint, it is damaged, or it holds an encoder alone.
             FormatVersionError: a newer parfocal wrote it.
         """
-        return read_model(cls, folder_or_hub_id).to(device)
+        return read_model(cls, folder_or_hub_id).to(device=device, dtype=getattr(torch, dtype))

@@ -117,6 +117,15 @@ class Standardiser(nn.Module):
         scale, shift = self.affine(magnifications)
         return self.apply_affine(tokens.flatten(0, -2), scale, shift, index.flatten()).view(tokens.shape)
 
+    def restore(
+        self, mean: Float[Tensor, "*batch dim"], variance: Float[Tensor, "*batch dim"], mpp: Float[Tensor, "*batch"]
+    ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch dim"]]:
+        """Z-scores and their variances in the units of tile embeddings; 0 beyond a magnification's width."""
+        magnifications, index = torch.unique(mpp, return_inverse=True)
+        scale, shift = self.affine(magnifications)
+        sd = torch.where(scale > 0, 1 / scale, 0.0)
+        return (mean - shift[index]) * sd[index], variance * sd[index].square()
+
     def affine(self, mpp: Float[Tensor, " mpp"]) -> tuple[Float[Tensor, "mpp dim"], Float[Tensor, "mpp dim"]]:
         """Scale and shift of each magnification: z = scale * token + shift, 0 beyond a magnification's width.
 

@@ -9,13 +9,18 @@
 
 It takes float32 images (tile, 3, y, x), normalised as `norm=` says, or with `input=uint8` the tiles as they are
 (tile, y, x, 3); its first output is (tile, dim).
+
+The weights of an ONNX model may lie outside of it, at paths that the model names. To find which files it reads, the
+model is read as what it is, nested messages of numbered fields (protocol buffers), as far as tensors can lie in it;
+the package `onnx` is not needed.
 """
 
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import mmap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import cv2
@@ -24,8 +29,98 @@ import numpy as np
 from parfocal.encoders.base import CalledEncoder, TileEncoder
 from parfocal.encoders.kind import EncoderKind, EncoderSpec
 from parfocal.encoders.loading import NORMALISATIONS, Normalisation, first_line, read_normalisation
-from parfocal.encoders.onnx_weights import external_files
 from parfocal.errors import EncoderError
+
+# For each message the fields that hold messages in which tensors can lie (onnx.proto).
+_INSIDE: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+_DEEPEST = 100
+
+
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The files of weights beside an ONNX model, each once, in the order of their names.
+
+    Raises:
+        EncoderError: the file is no ONNX model, or names a file outside its own folder, or one that is not there.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            places = sorted(set(_locations(content, "model", 0, len(content), 0)))
+    except (ValueError, IndexError) as error:
+        raise EncoderError(f"cannot load {path}: it is no ONNX model ({error}).") from error
+    files = []
+    for place in places:
+        parts = PurePosixPath(place.replace("\\", "/")).parts
+        absolute = PurePosixPath(place).is_absolute() or PureWindowsPath(place).drive or place[:1] == "\\"
+        if absolute or ".." in parts or not parts:
+            raise EncoderError(
+                f"cannot load {path}: it reads weights from {place!r}, outside its own folder. Save the model again "
+                "with its weights inside, or beside it."
+            )
+        beside = path.parent / place
+        if not beside.is_file():
+            raise EncoderError(f"cannot load {path}: its weights {place!r} are not beside it. Copy them too.")
+        files.append(beside)
+    return tuple(files)
+
+
+def _locations(content: mmap.mmap, kind: str, start: int, stop: int, depth: int) -> Iterator[str]:
+    """The places of external weights in a message that takes the bytes from `start` to `stop`."""
+    if depth > _DEEPEST:
+        raise ValueError("its messages are nested too deeply")
+    for number, begin, end in _fields(content, start, stop):
+        inner = _INSIDE[kind].get(number)
+        if inner == "entry":
+            entry = {field: content[first:last] for field, first, last in _fields(content, begin, end)}
+            if entry.get(1) == b"location":
+                yield entry.get(2, b"").decode()
+        elif inner is not None:
+            yield from _locations(content, inner, begin, end, depth + 1)
+
+
+def _fields(content: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a message that have a length: number, first byte, and the one after the last."""
+    place = start
+    while place < stop:
+        tag, place = _number(content, place, stop)
+        wire = tag & 7
+        if wire == 0:
+            _, place = _number(content, place, stop)
+            continue
+        if wire == 2:
+            length, place = _number(content, place, stop)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise ValueError("a field has no known type")
+        if place + length > stop:
+            raise ValueError("it ends too early")
+        if wire == 2:
+            yield tag >> 3, place, place + length
+        place += length
+
+
+def _number(content: mmap.mmap, place: int, stop: int) -> tuple[int, int]:
+    """A number of variable length, and the place behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= stop:
+            raise ValueError("it ends too early")
+        byte = content[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, place
+    raise ValueError("a number in it is too long")
+
 
 # The images of one call, in the file's own layout, to its first output.
 Run = Callable[[np.ndarray], np.ndarray]

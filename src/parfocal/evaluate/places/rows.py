@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.spatial import KDTree
 
+from parfocal.bags import readout_label
 from parfocal.geometry import format_mpp
 from parfocal.regions.places import STEP_UM
 from parfocal.store import EmbeddingSet, SlideRegions, SlideTokens
@@ -37,7 +38,7 @@ def is_tiles(one: EmbeddingSet) -> bool:
 
 def model_name(one: EmbeddingSet) -> str:
     """How to call what a region encoder made: the model and what was read out of it."""
-    return f"{one.settings.get('model', one.name)}/{one.settings.get('readout', 'region')}"
+    return f"{one.settings.get('model', one.name)}/{readout_label(one) or 'region'}"
 
 
 def model_blocks(one: EmbeddingSet) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from parfocal.geometry import format_mpp
+from parfocal.geometry import format_mpp, lattice_um
 from parfocal.pretrain.masks import hide
 from parfocal.region_encoder.batch import RegionBatch
 from parfocal.store import EmbeddingSet
@@ -56,9 +56,7 @@ class Layout:
         level, centre = [], []
         for number, mpp in enumerate(mpps):
             n = max(1, round(region_um / (tile_px * mpp)))
-            at = ((np.arange(n) + 0.5) / n - 0.5) * region_um
-            x, y = np.meshgrid(at, at)
-            centre.append(np.column_stack([x.ravel(), y.ravel()]))
+            centre.append(lattice_um(region_um, n))
             level.append(np.full(n * n, number, dtype=np.int64))
         levels, xy_um = np.concatenate(level), np.concatenate(centre).astype(np.float32)
         offset = np.abs(xy_um[:, None] - xy_um[None]).max(axis=2)

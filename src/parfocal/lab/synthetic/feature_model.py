@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 
 from parfocal.config import GridConfig, Settings
+from parfocal.geometry import lattice_um
 from parfocal.lab.synthetic.ceilings import few_tiles_ratio
 from parfocal.store import SlideTokens
 
@@ -175,7 +176,10 @@ class FeatureSpace:
             region_xy_um=_GRID.region_um * np.column_stack([np.arange(n) % 8, np.arange(n) // 8]).astype(np.float64),
             features=rows,
             region={mpp: np.repeat(np.arange(n, dtype=np.int32), side * side) for mpp, side in _SIDES.items()},
-            center_um={mpp: np.tile(_centers_um(side), (n, 1)) for mpp, side in _SIDES.items()},
+            center_um={
+                mpp: np.tile(lattice_um(_GRID.region_um, side).astype(np.float32), (n, 1))
+                for mpp, side in _SIDES.items()
+            },
         )
 
     def whitened(self, rows: Float[np.ndarray, "*batch dim"], mpp: float) -> Float[np.ndarray, "*batch dim"]:
@@ -253,10 +257,3 @@ def _rotation(size: int, rng: np.random.Generator) -> Float[np.ndarray, "size si
     """A random orthogonal matrix, uniformly distributed."""
     q, r = np.linalg.qr(rng.standard_normal((size, size)))
     return q * np.sign(np.diag(r))
-
-
-def _centers_um(side: int) -> np.ndarray:
-    """Centres of a raster's tiles about the region's centre, row by row, as (x, y) in micrometres."""
-    at = ((np.arange(side) + 0.5) / side - 0.5) * _GRID.region_um
-    x, y = np.meshgrid(at, at)
-    return np.column_stack([x.ravel(), y.ravel()]).astype(np.float32)

@@ -21,7 +21,7 @@ from parfocal.evaluate.places.result import (
 from parfocal.evaluate.places.rows import is_tiles, model_blocks
 from parfocal.evaluate.sources import open_all
 from parfocal.files import file_digest8, writable_folder
-from parfocal.predict.facts import PLACES_VERSION, PlaceHeadFacts, PlacesTrainedOn, PlaceTargetFacts
+from parfocal.predict.facts import FORMAT_VERSION, PlaceHeadFacts, PlacesTrainedOn, PlaceTargetFacts
 from parfocal.predict.head import TILES
 from parfocal.predict.places.head import PlaceHead, write_place_head
 from parfocal.predict.places.predict import FIXED_COLUMNS
@@ -72,9 +72,9 @@ def fit_places(
     chosen = _find_arm(sets, arm)
     made = [one for one in sets if not is_tiles(one) and set(model_blocks(one)) <= set(chosen.blocks)]
     readout = {name: str(one.settings["readout"]) for one in made for name in model_blocks(one)}
-    read = [tiles_among(sets), *made]
-    tiles, model = tiles_of(read, sets), model_of(read, models)
-    data = load_place_data(read, places, targets, group=group, seed=settings.seed, tell=tell)
+    whole = [] if set(chosen.blocks) <= set(readout) else [tiles_among(sets)]
+    tiles, model = tiles_of([*whole, *made], sets), model_of(made, models)
+    data = load_place_data([tiles, *made], places, targets, group=group, seed=settings.seed, tell=tell)
     fitter = PlaceFitter(
         data,
         np.arange(len(data.slides)),
@@ -99,7 +99,7 @@ def fit_places(
     slides = measured_slides(data, held_out[chosen.id])
     scores = score_arm(data, chosen, held_out[chosen.id], slides)
     facts = PlaceHeadFacts(
-        parfocal_head=PLACES_VERSION,
+        parfocal_head=FORMAT_VERSION,
         parfocal_version=__version__,
         kind="places",
         targets=tuple(_target_facts(data, scores, slides, number) for number in range(len(data.names))),

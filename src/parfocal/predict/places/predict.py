@@ -139,7 +139,7 @@ def predict_places(
     store = store or out.with_name(f"{out.stem}-store")
     check_named(inputs, out)
     known = None if places is None else _read_places(places, fitted)
-    given = embedded_slides(inputs, fitted.facts.tiles, head, settings, store, tell, places=places)
+    given = embedded_slides(inputs, fitted.facts, head, settings, store, tell, places=places)
     slides, failed = given.slides, dict(given.failed)
     if known is not None:
         slides = _slides_with_places(slides, known, failed, tell)
