@@ -9,7 +9,8 @@ pretrained on slides without labels, where all magnifications are read. Labelled
 alone, one tile of a region's 21, and every reader is given the same ones: the mean and the second moment of 5x, a
 network on regions that learns from labels, what the model makes of the 5x tile (its token), and the mean of the 20x
 tiles that its decoder predicts (`represent --readouts decoded --read-mpps 2`), beside that of a model with random
-weights. The first row reads the true 20x tiles. A world is another draw of embeddings, slides and weights.
+weights. Two rows are no rivals: the true 20x tiles, and the best observer of 5x, who knows the law that was drawn from.
+A world is another draw of embeddings, slides and weights.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from parfocal.lab.synthetic.feature_model import COARSE, FINE, FeatureModel
 from parfocal.lab.synthetic.xscale import FeatureCohort, IidSettings, draw_cohort, write_cohort
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.stats import auc
-from parfocal.store import open_set
+from parfocal.store import EmbeddingSet, open_set
 
 LABELLED = (20, 40, 80, 160)
 COARSE_ONLY = {"mask_random": 0.0, "mask_whole": 0.0, "mask_subtree": 0.0, "mask_coarse_only": 1.0}
@@ -102,7 +103,9 @@ def in_world(world: int, folder: Path, arguments: argparse.Namespace) -> dict[st
     }
     test = np.arange(LABELLED[-1], len(labelled))
     outcome = Outcome.binary(is_positive, target="state")
-    result: dict[str, list[float]] = {}
+    best = auc(is_positive[test], known_at_5x(cohort, tiles, [labelled[number] for number in test]))
+    result = {"5x, its best observer": [best] * len(LABELLED)}
+    print(f"world {world}  {'5x, its best observer':<24} {best:.3f}", flush=True)
     for reader, (read, fit) in readers.items():
         folds = [one_fold(is_positive, np.arange(n), test) for n in LABELLED]
         fitted = fit(read, outcome, folds, ProbeSettings(seed=world))
@@ -110,6 +113,17 @@ def in_world(world: int, folder: Path, arguments: argparse.Namespace) -> dict[st
         print(f"world {world}  {reader:<24} " + "  ".join(f"{value:.3f}" for value in result[reader]), flush=True)
     print(f"world {world}: {time.process_time() - started:.0f} CPU s", file=sys.stderr)
     return result
+
+
+def known_at_5x(cohort: FeatureCohort, tiles: EmbeddingSet, slides: Sequence[str]) -> np.ndarray:
+    """The mean over a slide's regions of what 5x says of the state at best: no reader of 5x can know more."""
+    half = cohort.settings.model.separation_h / 2
+    scores = []
+    for slide in slides:
+        coarse = tiles.read(slide).features[COARSE].astype(np.float64)
+        signs = [np.tanh(half * cohort.space.component(coarse, COARSE, name)) for name in ("h1", "h2")]
+        scores.append(float(np.mean(signs[0] * signs[1])))
+    return np.array(scores)
 
 
 def draw_state_cohort(n_slides: int, n_regions: int, shift: float, *, seed: int) -> FeatureCohort:

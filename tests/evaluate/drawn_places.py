@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from parfocal.pretrain.setup import start_weights
+from parfocal.region_encoder import RegionEncoderConfig, RegionModel
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
 N, DIM = 60, 6
@@ -64,3 +67,16 @@ def _write_slide(set_path: Path, slide: str, seed: int) -> list[dict[str, object
     )
     write_tokens(set_path, tokens)
     return rows
+
+
+def write_predicting_model(folder: Path) -> Path:
+    """A model of random weights that mixes what it is given, for the magnifications of the drawn slides."""
+    torch.manual_seed(0)
+    model = RegionModel(
+        RegionEncoderConfig(
+            width=16, depth=1, heads=2, mpps=MPPS, dims=(DIM,) * 3, encoders=("drawn",) * 3, layer_scale=1.0
+        )
+    )
+    start_weights(model)
+    model.save_pretrained(folder)
+    return folder

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cli import main
@@ -16,12 +15,10 @@ from parfocal.evaluate.places import PlaceSettings, PlacesResult, evaluate_place
 from parfocal.evaluate.places.fitting import deal_groups, predict_held_out
 from parfocal.evaluate.places.reading import read_place_data
 from parfocal.evaluate.places.rows import around, elsewhere
-from parfocal.pretrain.setup import start_weights
-from parfocal.region_encoder import RegionEncoderConfig, RegionModel
 from parfocal.regions import read_places
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
-from .drawn_places import DIM, MPPS, N, draw_places
+from .drawn_places import DIM, MPPS, N, draw_places, write_predicting_model
 
 
 @pytest.fixture(scope="module")
@@ -272,16 +269,9 @@ def test_predicted_tiles_are_an_arm_that_is_given_coarse_tiles_only(
     drawn: tuple[EmbeddingSet, Path], tmp_path: Path
 ) -> None:
     """A model of random weights mixes what it is given: its predictions know what a coarse tile knows, and no more."""
-    torch.manual_seed(0)
-    model = RegionModel(
-        RegionEncoderConfig(
-            width=16, depth=1, heads=2, mpps=MPPS, dims=(DIM,) * 3, encoders=("drawn",) * 3, layer_scale=1.0
-        )
-    )
-    start_weights(model)
-    model.save_pretrained(tmp_path / "mem")
+    model = write_predicting_model(tmp_path / "mem")
     settings = RepresentSettings(readouts=("decoded", "decoded-middle"), read_mpps=(2.0,), dtype="float32")
-    sets = represent_regions(drawn[0], tmp_path / "mem", tmp_path / "regions", settings).sets
+    sets = represent_regions(drawn[0], model, tmp_path / "regions", settings).sets
 
     result = evaluate_places(
         [drawn[0], *sets], drawn[1], ["coarse", "here"], tmp_path / "out",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from parfocal import embed_slides, evaluate_places, fit_places, load_head, predict_places, predict_slides
+from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cli import main
 from parfocal.embed import EmbedSettings
 from parfocal.errors import ConfigError, MismatchError, StoreError
@@ -19,7 +20,7 @@ from parfocal.predict import PlaceHead, PredictSettings, load_place_head
 from parfocal.regions import read_places
 from parfocal.store import EmbeddingSet, open_set
 
-from ..evaluate.drawn_places import N, draw_places
+from ..evaluate.drawn_places import N, draw_places, write_predicting_model
 from .scans import ENCODER, GRID, Scanned
 
 SLIDES = ("a1", "a2", "b1", "c1")
@@ -342,3 +343,26 @@ def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: P
         )  # fmt: skip
         expected = head.fitted.predict(rows.blocks, np.zeros(len(one.xy_um), np.int64))
         np.testing.assert_allclose(one.value, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arm", "read"), [("mem/decoded/from-2", (2.0,)), ("mem/decoded/from-2+mixed", (2.0, 1.0, 0.5))]
+)
+def test_a_head_of_predicted_tiles_reads_what_its_region_encoder_is_given_and_its_blocks_need(
+    drawn: Drawn, tmp_path: Path, arm: str, read: tuple[float, ...]
+) -> None:
+    model = write_predicting_model(tmp_path / "mem")
+    how = RepresentSettings(readouts=("decoded",), read_mpps=(2.0,))
+    made = represent_regions(drawn.tiles, model, tmp_path / "regions", how).sets
+    head = fit_places(
+        [drawn.tiles, *made], drawn.spots, TARGETS, arm, tmp_path / "head", models=[model], on_event=ignore
+    )
+
+    summary = predict_places([drawn.new], head.path, tmp_path / "out.csv", on_event=ignore)
+
+    assert head.facts.tiles.mpps == read
+    assert head.facts.model is not None
+    assert (head.facts.model.read_mpps, head.facts.model.predict_mpp) == ((2.0,), 0.5)
+    measured = values_of(table_of(drawn.new_spots))
+    [of_d1] = [one.value for one in summary.predicted if one.slide == "d1"]
+    assert np.corrcoef(of_d1[:, 0], measured[: len(of_d1), 0])[0, 1] > 0.3
