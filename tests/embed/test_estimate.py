@@ -4,21 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.embed import EmbedSettings, estimate, estimate_run
+from parfocal.embed import EmbedSettings, estimate_run
+from parfocal.embed import slide as job
 
 
 def test_whatever_a_library_raises_on_a_file_is_that_slides_line(
     tmp_path: Path, make_slide, small_settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [make_slide(f"{name}.tif") for name in "abc"]
-    plan = estimate.plan_regions
+    plan = job.plan_regions
 
     def fails_on_b(slide: object, grid: object, **how: object) -> object:
         if slide.name == "b.tif":  # type: ignore[attr-defined]
             raise ZeroDivisionError("division by\nzero")
         return plan(slide, grid, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(estimate, "plan_regions", fails_on_b)
+    monkeypatch.setattr(job, "plan_regions", fails_on_b)
 
     found = estimate_run(paths, tmp_path / "store", small_settings)
 
