@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.embed import EmbedSettings, embed_slides
@@ -43,6 +44,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
         width=8, depth=1, heads=2, mpps=GRID.mpps, dims=(9, 9), encoders=(digest, digest),
         region_um=GRID.region_um, tile_px=GRID.tile_px,
     )  # fmt: skip
+    torch.manual_seed(0)  # its weights stay random, and are the same in every run
     RegionEncoder(config).save_pretrained(folder / "mem")
     represent_regions(
         tiles, folder / "mem", folder / "regions", RepresentSettings(readouts=("cls", "tokens"), dtype="float32")
