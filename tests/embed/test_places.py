@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from parfocal.embed import EmbedSettings, embed_slides, estimate_run
+from parfocal.errors import ConfigError
 from parfocal.store import open_set
 
 from .conftest import SlideMaker
@@ -75,6 +76,29 @@ def test_a_slide_is_kept_at_its_places_and_refused_at_others(
     assert "has no place on the slide two" in failed.failed[0].message
     assert [(one.slide, one.kept) for one in kept.done] == [("one", True), ("two", False)]
     assert "regions on other places" in moved.failed[0].message
+
+
+def test_two_slides_of_one_name_do_not_share_places(
+    make_slide: SlideMaker, small_settings: EmbedSettings, tmp_path: Path
+) -> None:
+    first, _ = make_slide("a/one.tif"), make_slide("b/one.tif", seed=1)
+    asked = at_places(small_settings, spots(tmp_path, "one,250,240,1"))
+
+    for run in (embed_slides, estimate_run):
+        with pytest.raises(ConfigError, match="both a/one and b/one are called so"):
+            run([first.parents[1]], tmp_path / "store", asked)
+    assert not list((tmp_path / "store").rglob("*.h5"))
+
+
+def test_a_dry_run_reads_places_that_have_changed(
+    make_slide: SlideMaker, small_settings: EmbedSettings, tmp_path: Path
+) -> None:
+    slide = make_slide("one.tif")
+    before = estimate_run([slide], tmp_path / "store", at_places(small_settings, spots(tmp_path, "one,250,240,1")))
+    both = spots(tmp_path, "one,250,240,1", "one,700,350,1")
+    after = estimate_run([slide], tmp_path / "store", at_places(small_settings, both))
+
+    assert [one.slides[0].n_regions for one in (before, after)] == [1, 2]
 
 
 @pytest.mark.parametrize("where", ["one,250,4000,1", "one,-3,240,1"])

@@ -47,6 +47,18 @@ def test_places_are_found_under_the_id_or_the_name_and_each_once(tmp_path: Path)
         places.on_slide("c", 1.0)
 
 
+def test_places_that_two_slides_would_share_are_refused(tmp_path: Path) -> None:
+    bare = read_places(table(tmp_path, "slide,x_um,y_um\na,5,1\nc,3,1\n"))
+    whole = read_places(table(tmp_path, "slide,x_um,y_um\nx/a,5,1\na,3,1\n", "whole.csv"))
+
+    bare.check_names(["x/a", "b", "c"])
+    whole.check_names(["x/a", "y/a"])
+    assert whole.of("x/a").tolist() == [0]
+    assert whole.of("y/a").tolist() == [1]
+    with pytest.raises(ConfigError, match="places of a, and both x/a and y/a are called so"):
+        bare.check_names(["x/a", "y/a"])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -12,7 +12,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from parfocal.embed.kept import kept_slide, slides_with_other_ids
+from parfocal.embed.kept import check_places, kept_slide, slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import open_source, plan_slide
 from parfocal.embed.summary import tile_counts
@@ -128,13 +128,15 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
         settings: how.
 
     Raises:
-        ConfigError: no slide is found, two have one id, no encoder is named, or no slide has such a `slide_mpp`.
+        ConfigError: no slide is found, two have one id, no encoder is named, no slide has such a `slide_mpp`, or places
+            cannot be read or belong to two slides.
         EncoderError: an encoder cannot be loaded.
     """
     check_slide_mpp(settings.slide_mpp)
     if settings.workers:
         check_workers()
     sources = find_slides(inputs, ids=settings.ids)
+    check_places(sources, settings)
     encoders = load_encoders(settings)
     set_path = store / set_name(row_settings(settings, encoders))
     other_ids = slides_with_other_ids(sources, settings, set_path)

@@ -151,8 +151,19 @@ def _check_features(set_path: Path, slide: str, mpp: float, rows: int, digest: s
 
 @lru_cache(maxsize=1)
 def known_places(path: Path) -> Places:
-    """The places of a file without their targets; a process reads it once."""
+    """The places of a file without their targets; a process reads it once for all slides of a run."""
     return read_places(path)
+
+
+def check_places(sources: Sequence[SlideSource], settings: EmbedSettings) -> None:
+    """At the beginning of a run: read its places, whatever an earlier run in this process has read.
+
+    Raises:
+        ConfigError: the file cannot be read, or its places belong to two of the slides.
+    """
+    if settings.places is not None:
+        known_places.cache_clear()
+        known_places(settings.places).check_names(source.slide for source in sources)
 
 
 def slides_with_other_ids(

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from parfocal.embed.kept import known_places, slides_with_other_ids
+from parfocal.embed.kept import check_places, slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import JobResult, run_job
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
@@ -47,8 +47,8 @@ def embed_slides(
             `result`; and of what looks wrong. Without it that is warned of.
 
     Raises:
-        ConfigError: no slide is found, two have one id, no encoder is named, no slide has such a `slide_mpp`, or
-            workers are asked for by a script that has no main guard.
+        ConfigError: no slide is found, two have one id, no encoder is named, no slide has such a `slide_mpp`, places
+            cannot be read or belong to two slides, or workers are asked for by a script that has no main guard.
         EncoderError: an encoder cannot be loaded.
         MismatchError: the store holds a set of this name with other settings.
         StoreError: `failures.csv` of the store is no table of failures.
@@ -58,9 +58,7 @@ def embed_slides(
     if settings.workers:
         check_workers()
     sources = find_slides(inputs, ids=settings.ids)
-    if settings.places is not None:
-        known_places.cache_clear()  # of an earlier run in this process, before the file changed
-        known_places(settings.places)
+    check_places(sources, settings)
     read_failures(store)  # a table that nobody can add to is told before the work, not after it
     encoders = load_encoders(settings)
     set_path = create_embedding_set(store, settings, encoders)

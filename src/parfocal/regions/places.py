@@ -5,8 +5,9 @@ target; an AnnData file with `obsm["spatial"]`; or GeoJSON with classified areas
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,11 +51,37 @@ class Places:
     def __len__(self) -> int:
         return len(self.slide)
 
+    @cached_property
+    def _by_slide(self) -> dict[str, Int64[np.ndarray, " picked"]]:
+        """The numbers of the places of each slide, under the id that the file has."""
+        found: dict[str, list[int]] = {}
+        for number, slide in enumerate(self.slide):
+            found.setdefault(slide, []).append(number)
+        return {slide: np.array(numbers, np.int64) for slide, numbers in found.items()}
+
+    def _name_of(self, slide: str) -> str | None:
+        """How the file calls a slide: by its id, else by its name without folders; None where it has no place."""
+        return next((name for name in (slide, slide.rsplit("/", 1)[-1]) if name in self._by_slide), None)
+
     def of(self, slide: str) -> Int64[np.ndarray, " picked"]:
         """The numbers of a slide's places: those under its id, else those under its name without folders."""
-        names = np.array(self.slide)
-        picked = np.flatnonzero(names == slide)
-        return picked if len(picked) else np.flatnonzero(names == slide.rsplit("/", 1)[-1])
+        name = self._name_of(slide)
+        return np.zeros(0, np.int64) if name is None else self._by_slide[name]
+
+    def check_names(self, slides: Iterable[str]) -> None:
+        """Make sure that places belong to one slide each.
+
+        Raises:
+            ConfigError: two of the slides are called alike but for their folders, and the file says no more than that.
+        """
+        owners: dict[str, str] = {}
+        for slide in slides:
+            name = self._name_of(slide)
+            if name is not None and owners.setdefault(name, slide) != slide:
+                raise ConfigError(
+                    f"{self.path} has places of {name}, and both {owners[name]} and {slide} are called so. "
+                    "Write the whole id of the slide, with its folders."
+                )
 
     def xy_um(self, numbers: Int64[np.ndarray, " picked"], slide_mpp: float) -> Float64[np.ndarray, "picked 2"]:
         """Some places in micrometres of their slide, whose resolution this is."""

@@ -201,6 +201,7 @@ class _Part:
 def _slides_of(sets: Sequence[EmbeddingSet], places: Places) -> tuple[list[str], list[str]]:
     """The slides of all sets that have a place, and what is left out."""
     common = set.intersection(*(set(one.slides) for one in sets))
+    places.check_names(sorted(common))
     slides = [slide for slide in sorted(common) if len(places.of(slide))]
     if not slides:
         raise ConfigError(

@@ -176,6 +176,7 @@ def _read_places(path: Path, head: PlaceHead) -> Places:
 def _slides_with_places(
     slides: Sequence[str], places: Places, failed: Mapping[str, FailedSlide], tell: OnEvent
 ) -> tuple[str, ...]:
+    places.check_names(slides)
     with_places = tuple(slide for slide in slides if slide in failed or len(places.of(slide)))
     if not with_places:
         raise ConfigError(
