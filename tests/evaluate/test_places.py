@@ -93,13 +93,13 @@ def test_a_held_out_slide_has_no_say_in_its_own_prediction(drawn: tuple[Embeddin
 
     data = read_place_data([drawn[0]], read_places(drawn[1], ["coarse", "here"]))
     arms = arms_at_places([drawn[0]], ["2"])
-    asked = {"folds": 5, "inner_folds": 5, "components": 8, "centred": True, "most_variable": None, "seed": 0}
-    before = predict_held_out(data, arms, **asked)  # type: ignore[arg-type]
+    asked = PlaceSettings(components=8)
+    before = predict_held_out(data, arms, asked)
     is_held = np.array(data.slides) == "b1"
     rng = np.random.default_rng(1)
     changed = data.target.copy()
     changed[is_held] = rng.normal(size=changed[is_held].shape) * 50
-    after = predict_held_out(replace(data, target=changed), arms, **asked)  # type: ignore[arg-type]
+    after = predict_held_out(replace(data, target=changed), arms, asked)
 
     for arm in arms:
         np.testing.assert_array_equal(after[arm.id].value[is_held], before[arm.id].value[is_held])
@@ -255,6 +255,27 @@ def test_contextual_tokens_of_the_tiles_at_a_place_are_an_arm(drawn: tuple[Embed
 
     np.testing.assert_allclose(result.arm("turned/tokens").by_slide, result.arm("mixed").by_slide, atol=1e-9)
     assert "The best region encoder, turned/tokens" in result.sentences[2]
+    assert "the best of" not in result.sentences[2]
+
+
+def test_the_best_of_several_region_encoders_is_said_to_be_picked(
+    drawn: tuple[EmbeddingSet, Path], tmp_path: Path
+) -> None:
+    for model in ("first", "second"):
+        set_path = create_set(
+            tmp_path / "store", f"{model}-tokens-00000000", "tiles", region_um=448.0, dims=dict.fromkeys(MPPS, DIM),
+            settings={"model": model, "readout": "tokens"}, encoder_digests=dict.fromkeys(MPPS, "drawn"), tile_px=224,
+            dtype="float32",
+        )  # fmt: skip
+        for slide in drawn[0].slides:
+            write_tokens(set_path, drawn[0].read(slide))
+
+    result = evaluate_places(
+        [drawn[0], tmp_path / "store"], drawn[1], ["coarse"], tmp_path / "out",
+        PlaceSettings(arms=("first/tokens", "second/tokens")), on_event=lambda _: None,
+    )  # fmt: skip
+
+    assert result.sentences[2].endswith("It is the best of 2 on these very slides.")
 
 
 def test_places_of_one_slide_cannot_be_held_out(drawn: tuple[EmbeddingSet, Path], tmp_path: Path) -> None:

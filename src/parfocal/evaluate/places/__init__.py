@@ -1,7 +1,8 @@
 """Targets at places inside slides: what each magnification knows of them, and how much of a gain is only context."""
 
 from parfocal.evaluate.places.result import PlacesResult, places_table
-from parfocal.evaluate.places.run import PlaceChoices, PlaceFitSettings, PlaceQuestion, PlaceSettings, evaluate_places
+from parfocal.evaluate.places.run import evaluate_places
+from parfocal.evaluate.places.settings import PlaceChoices, PlaceFitSettings, PlaceQuestion, PlaceSettings
 
 __all__ = [
     "PlaceChoices",

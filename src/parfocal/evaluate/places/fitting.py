@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from parfocal.errors import ConfigError
 from parfocal.evaluate.places.reading import PlaceData, tiles_among
 from parfocal.evaluate.places.rows import around, elsewhere, is_tiles, model_blocks, model_name, noise
+from parfocal.evaluate.places.settings import PlaceFitSettings
 from parfocal.geometry import format_mpp
 from parfocal.stats.regression import LinearModel, Ridge
 from parfocal.stats.whitening import AffineMap, Whitening, fit_whitening
@@ -172,18 +173,13 @@ def _deal_named(groups: Sequence[str], hold_out: Sequence[str]) -> Int64[np.ndar
 def predict_held_out(
     data: PlaceData,
     arms: Sequence[PlaceArm],
+    settings: PlaceFitSettings,
     *,
-    folds: int,
-    inner_folds: int,
-    components: int,
-    centred: bool,
-    most_variable: int | None,
     hold_out: Sequence[str] = (),
-    seed: int = 0,
 ) -> dict[str, PlacePredictions]:
     """Predict every place by models that have not seen its group.
 
-    Targets are divided by their spread over the training places, so that each counts the same, and with `centred`
+    Targets are divided by their spread over the training places, so that each counts the same, and with `centre`
     vectors and targets are centred within their slide: the question is then which places of a slide have more of
     something, and neither stain nor the level of a slide can answer it. The preparation and the penalty of the ridge,
     one for all targets, are those that predict inner held-out groups best.
@@ -191,25 +187,23 @@ def predict_held_out(
     Args:
         data: the places.
         arms: what is compared; all have the same components a block, the same candidates and the same folds.
-        folds: as in `deal_groups`.
-        inner_folds: likewise, among the training groups.
-        components: principal components of each block.
-        centred: whether everything is centred within slides.
-        most_variable: how many targets to keep in each fold: those that vary most at its training places. None: all.
+        settings: folds, components, and which targets to keep.
         hold_out: groups to hold out, each a fold of its own, in place of folds of all.
-        seed: of the folds, and of the components where a block is large.
 
     Raises:
         ConfigError: there is no such group.
     """
     slide = data.slide_numbers
-    dealt = deal_groups(data.group_numbers, folds, seed) if not hold_out else _deal_named(data.groups, hold_out)
+    if hold_out:
+        dealt = _deal_named(data.groups, hold_out)
+    else:
+        dealt = deal_groups(data.group_numbers, settings.folds, settings.seed)
     values = {arm.id: np.full(data.target.shape, np.nan) for arm in arms}
     candidates: dict[str, list[str]] = {arm.id: [] for arm in arms}
     for fold in np.unique(dealt[dealt >= 0]):
         train, test = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
-        fitter = PlaceFitter(data, train, inner_folds, components, centred=centred, seed=seed)
-        chosen = fitter.varying_targets(most_variable)
+        fitter = PlaceFitter(data, train, settings)
+        chosen = fitter.varying_targets()
         for arm in arms:
             fitted = fitter.fit(arm, chosen)
             seen = {name: data.blocks[name][test] for name in arm.blocks}
@@ -221,38 +215,26 @@ def predict_held_out(
 class PlaceFitter:
     """Fits arms on training places; what blocks are prepared by is found once for all arms."""
 
-    def __init__(
-        self,
-        data: PlaceData,
-        train: Int64[np.ndarray, " train"],
-        inner_folds: int,
-        components: int,
-        *,
-        centred: bool,
-        seed: int,
-    ) -> None:
-        """Deal the inner folds; see `predict_held_out` for the arguments.
+    def __init__(self, data: PlaceData, train: Int64[np.ndarray, " train"], settings: PlaceFitSettings) -> None:
+        """Deal the inner folds.
 
         Args:
             data: the places.
             train: the numbers of those to fit on.
-            inner_folds: folds among the groups of these, which choose preparation and penalty.
-            components: principal components of each block.
-            centred: whether rows and targets are centred within slides.
-            seed: of folds and components.
+            settings: inner folds, components, and which targets to keep.
         """
-        self._data, self._train, self._centred = data, train, centred
-        self._components, self._seed = components, seed
+        self._data, self._train, self._settings = data, train, settings
         self._slide = data.slide_numbers
-        self._target = _in_double(data.target, self._slide, centred)
-        self._inner = deal_groups(data.group_numbers[train], inner_folds, seed)
+        self._target = _in_double(data.target, self._slide, settings.centre)
+        self._inner = deal_groups(data.group_numbers[train], settings.inner_folds, settings.seed)
         self._rows: dict[str, np.ndarray] = {}
         self._found: dict[tuple[str, bytes], Whitening] = {}
 
-    def varying_targets(self, most: int | None = None) -> Bool[np.ndarray, " target"]:
-        """The targets that vary at the training places, at most so many: those that vary most."""
+    def varying_targets(self) -> Bool[np.ndarray, " target"]:
+        """The targets that vary at the training places, or as many as are asked for: those that vary most."""
         spread = self._target[self._train].std(axis=0)
         chosen = spread > _ROUNDING * np.abs(self._data.target).max(axis=0)
+        most = self._settings.most_variable
         if most is not None:
             # Of what varies at all; classes and numbers in other units are better given apart.
             chosen &= spread >= np.sort(spread)[-min(most, len(spread))]
@@ -266,7 +248,7 @@ class PlaceFitter:
         maps, x = self._prepared(arm, self._train, preparation)
         model = Ridge.of(x[self._train], y[self._train]).at(penalty)
         linear = LinearModel(model.coefficient * spread, model.intercept * spread)
-        return FittedPlaceArm(arm.blocks, maps, linear, preparation, penalty, self._centred)
+        return FittedPlaceArm(arm.blocks, maps, linear, preparation, penalty, self._settings.centre)
 
     def _choose(self, arm: PlaceArm, y: Float64[np.ndarray, "place target"]) -> tuple[str, float]:
         """The preparation and the penalty with the smallest squared error on inner held-out groups."""
@@ -301,11 +283,13 @@ class PlaceFitter:
 
     def _components_of(self, name: str, fitted_on: Int64[np.ndarray, " train"]) -> Whitening:
         if name not in self._rows:
-            self._rows[name] = _in_double(self._data.blocks[name], self._slide, self._centred)
+            self._rows[name] = _in_double(self._data.blocks[name], self._slide, self._settings.centre)
         key = (name, fitted_on.tobytes())
         if key not in self._found:
             rows, weight = self._rows[name][fitted_on], 1.0 / np.bincount(self._slide)[self._slide[fitted_on]]
-            self._found[key] = fit_whitening(rows, weight, widest=self._components, centred=False, seed=self._seed)
+            self._found[key] = fit_whitening(
+                rows, weight, widest=self._settings.components, centred=False, seed=self._settings.seed
+            )
         return self._found[key]
 
 

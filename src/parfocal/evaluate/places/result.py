@@ -199,9 +199,10 @@ def _by_unit(
 ) -> Float64[np.ndarray, " unit"]:
     """The mean of the slides of each group that have a number."""
     parts: dict[str, list[float]] = {}
+    unit_of_slide = data.unit_of_slide
     for slide, value in zip(slides, values.tolist(), strict=True):
         if np.isfinite(value):
-            parts.setdefault(data.unit_of_slide[slide], []).append(value)
+            parts.setdefault(unit_of_slide[slide], []).append(value)
     return np.array([np.mean(part) for part in parts.values()])
 
 
@@ -233,7 +234,8 @@ def _compare(first: PlaceArmResult, second: PlaceArmResult, slides: Sequence[str
 
 def _sentences(result: PlacesResult) -> tuple[str, ...]:
     """The answer: first how the gain is split."""
-    n = len({result.data.unit_of_slide[slide] for slide in result.slides})
+    unit_of_slide = result.data.unit_of_slide
+    n = len({unit_of_slide[slide] for slide in result.slides})
     units = "slides" if n == len(result.slides) else "groups of slides"
     who = f"{len(result.data.slides)} places of {len(result.slides)} slides, {len(result.data.names)} targets"
     if not result.gain:
@@ -254,10 +256,12 @@ def _sentences(result: PlacesResult) -> tuple[str, ...]:
     if models:
         best = max(models, key=lambda one: one.interval.estimate)
         against = _compare(best, result.arm("context"), result.slides, result.data)
+        # It was picked by the number that is told, and the reader must know of how many.
+        picked = f" It is the best of {len(models)} on these very slides." if len(models) > 1 else ""
         lines.append(
             f"The best region encoder, {best.arm.name}, reaches {show3(best.interval)}: "
             f"{show_signed3(against.difference)} against context, ahead in {against.slides_better} of "
-            f"{against.n_slides} slides."
+            f"{against.n_slides} slides.{picked}"
         )
     return tuple(lines)
 

@@ -6,77 +6,20 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field as Setting
 
-from parfocal.config import Settings
 from parfocal.evaluate.arms import set_label
 from parfocal.evaluate.places.fitting import arms_at_places, predict_held_out
 from parfocal.evaluate.places.maps import find_thumbnail
 from parfocal.evaluate.places.page import MAPPED_SLIDES, places_page
 from parfocal.evaluate.places.reading import PlaceData, load_place_data
 from parfocal.evaluate.places.result import METRICS, PlacesResult, summarise_places
-from parfocal.evaluate.run import EvaluateSettings
+from parfocal.evaluate.places.settings import PlaceSettings
 from parfocal.evaluate.sources import open_all
 from parfocal.files import digest8, file_digest8, writable_folder, write_csv
-from parfocal.heads import ProbeSettings
 from parfocal.report import columns, interval_columns, make_report, write_json, write_table
 from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.store import EmbeddingSet
 from parfocal.version import __version__
-
-
-class PlaceChoices(Settings):
-    """What is predicted at places."""
-
-    centre: bool = Setting(
-        True,
-        description="Whether vectors and targets are centred within each slide, so that the question is which of its "
-        "places have more of a target, or taken as they are.",
-    )
-    most_variable: int | None = Setting(
-        None, ge=1, description="Keep so many targets in each fold, those that vary most at its training places."
-    )
-
-
-class PlaceQuestion(PlaceChoices):
-    """What is asked of places."""
-
-    hold_out: tuple[str, ...] = Setting(
-        (), description="Slides (or groups) to hold out, one after another; none holds out all, in folds."
-    )
-
-
-class PlaceFitSettings(PlaceChoices):
-    """How an arm is fitted on places, and how well that works is found out."""
-
-    folds: int = Setting(5, ge=2, description="Folds; with no more groups than that, each group is a fold.")
-    inner_folds: int = Setting(5, ge=2, description="Folds among the training groups, which choose the penalty.")
-    components: int = Setting(64, ge=1, description="Principal components of each magnification.")
-    seed: int = Setting(0, ge=0, description="Of folds, of exchanged places and of noise.")
-
-    @staticmethod
-    def of_probes(folds: int, probes: ProbeSettings, choices: PlaceChoices) -> "PlaceFitSettings":
-        """The settings that slides have too, with what is asked of places."""
-        return PlaceFitSettings(
-            centre=choices.centre,
-            most_variable=choices.most_variable,
-            folds=folds,
-            inner_folds=probes.inner_folds,
-            components=max(probes.components),
-            seed=probes.seed,
-        )
-
-
-class PlaceSettings(PlaceFitSettings, PlaceQuestion):
-    """How targets at places are predicted and compared."""
-
-    arms: tuple[str, ...] = Setting((), description="Arms to compare beside those that split the gain; none is all.")
-
-    @staticmethod
-    def of(settings: EvaluateSettings, question: PlaceQuestion) -> "PlaceSettings":
-        """The settings that an evaluation of slides has too, with what is asked of places."""
-        shared = PlaceFitSettings.of_probes(settings.folds, settings.probes, question)
-        return PlaceSettings(**dict(shared), hold_out=question.hold_out, arms=settings.arms)
 
 
 def evaluate_places(
@@ -111,17 +54,7 @@ def evaluate_places(
     sets = open_all(inputs)
     data = load_place_data(sets, places, targets, group=group, seed=settings.seed, tell=tell)
     arms = arms_at_places(sets, settings.arms)
-    predicted = predict_held_out(
-        data,
-        arms,
-        folds=settings.folds,
-        inner_folds=settings.inner_folds,
-        components=settings.components,
-        centred=settings.centre,
-        most_variable=settings.most_variable,
-        hold_out=settings.hold_out,
-        seed=settings.seed,
-    )
+    predicted = predict_held_out(data, arms, settings, hold_out=settings.hold_out)
     tell(Progress("arms", len(arms), len(arms)))
     # Of those that vary most, some targets stand in the folds and others never do.
     kept = np.isfinite(next(iter(predicted.values())).value).any(axis=0)

@@ -75,27 +75,12 @@ def fit_places(
     whole = [] if set(chosen.blocks) <= set(readout) else [tiles_among(sets)]
     tiles, model = tiles_of([*whole, *made], sets), model_of(made, models)
     data = load_place_data([tiles, *made], places, targets, group=group, seed=settings.seed, tell=tell)
-    fitter = PlaceFitter(
-        data,
-        np.arange(len(data.slides)),
-        settings.inner_folds,
-        settings.components,
-        centred=settings.centre,
-        seed=settings.seed,
-    )
-    kept = fitter.varying_targets(settings.most_variable)
+    fitter = PlaceFitter(data, np.arange(len(data.slides)), settings)
+    kept = fitter.varying_targets()
     data = _with_targets(data, kept, settings, tell)
     fitted = fitter.fit(chosen, kept)
-    held_out = predict_held_out(
-        data,
-        [chosen],
-        folds=settings.folds,
-        inner_folds=settings.inner_folds,
-        components=settings.components,
-        centred=settings.centre,
-        most_variable=None,
-        seed=settings.seed,
-    )
+    # The targets are chosen: every fold has all of them.
+    held_out = predict_held_out(data, [chosen], settings.model_copy(update={"most_variable": None}))
     slides = measured_slides(data, held_out[chosen.id])
     scores = score_arm(data, chosen, held_out[chosen.id], slides)
     facts = PlaceHeadFacts(
