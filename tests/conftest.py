@@ -34,7 +34,7 @@ _A_SHAPE = re.compile(r"(Float|Int|UInt|Bool|Num|Shaped|Inexact|Real|Complex|Key
 def _check_types(checked: Any = None, *, typechecker: Any) -> Any:
     """Check shapes where annotations speak of them, and types alone, which is far quicker, where none does.
 
-    Binding the arguments of every call to names of axes took a third of the tests' time, and most functions have none.
+    Binding the arguments of every call to names of axes takes time, and most functions have none.
     """
     if checked is None:
         return partial(_check_types, typechecker=typechecker)

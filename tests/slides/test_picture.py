@@ -71,6 +71,18 @@ def test_a_picture_too_large_for_memory_is_refused_before_it_is_loaded(
         open_slide(tmp_path / "large.png", slide_mpp=1.0)
 
 
+def test_the_limit_is_ours_and_not_that_of_the_library_which_keeps_its_own(
+    tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+
+    with open_slide(tmp_path / "large.png", slide_mpp=1.0) as slide:
+        np.testing.assert_array_equal(slide.read_window(0, 0, 0, slide.width_px, slide.height_px).pixels, pixels)
+
+    assert Image.MAX_IMAGE_PIXELS == 1_000
+
+
 KINDS = {
     "png": ("png", {}),
     "jpeg": ("jpg", {"quality": 90}),
