@@ -80,6 +80,13 @@ def test_a_target_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
         read_places(table(tmp_path, "slide,x_um,y_um,gene\na,1,2,3\n"), ["ERBB2"])
 
 
+def test_targets_that_a_file_may_lack_are_left_out(tmp_path: Path) -> None:
+    path = table(tmp_path, "slide,x_um,y_um,gene,grade\na,1,2,3,4\n")
+    places = read_places(path, ["ERBB2", "grade"], may_lack=True)
+    assert list(places.targets) == ["grade"]
+    assert places.names == ("gene", "grade")
+
+
 def test_anndata_gives_genes_and_columns_by_slide(tmp_path: Path) -> None:
     anndata = pytest.importorskip("anndata")
     sparse = pytest.importorskip("scipy.sparse")

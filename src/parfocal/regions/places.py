@@ -109,7 +109,7 @@ def places_digest(xy_um: Float64[np.ndarray, "place 2"]) -> str:
     return digest8(sorted(np.rint(xy_um / STEP_UM).astype(int).tolist()))
 
 
-def read_places(path: Path, targets: Sequence[str] | None = ()) -> Places:
+def read_places(path: Path, targets: Sequence[str] | None = (), *, may_lack: bool = False) -> Places:
     """Read places, and the targets that are asked for.
 
     Args:
@@ -118,6 +118,7 @@ def read_places(path: Path, targets: Sequence[str] | None = ()) -> Places:
             `sample_id`, `sample`) of `obs`, or is the file's name; or GeoJSON, a file or a folder of files that are
             named by slide: a place is the middle of an area, and its `class` the target.
         targets: names; None stands for all.
+        may_lack: leave out the targets that the file does not have, where they are otherwise refused.
 
     Raises:
         ConfigError: it cannot be read, has no positions, a position is no number, or there is no such target.
@@ -130,7 +131,7 @@ def read_places(path: Path, targets: Sequence[str] | None = ()) -> Places:
     else:
         places = _of_table(path, targets)
     unknown = [name for name in targets or () if name not in places.names]
-    if unknown:
+    if unknown and not may_lack:
         raise ConfigError(f"{path} has no target {unknown[0]!r}; it has {some_of(places.names, 8)}.")
     if not np.isfinite(places.xy).all():
         number = int(np.flatnonzero(~np.isfinite(places.xy).all(axis=1))[0])

@@ -168,9 +168,7 @@ def predict_places(
 
 def _read_places(path: Path, head: PlaceHead) -> Places:
     """Places with those of the head's targets that the file has."""
-    columns = dict.fromkeys(one.column for one in head.facts.targets)
-    names = read_places(path).names
-    return read_places(path, [name for name in columns if name in names])
+    return read_places(path, list(dict.fromkeys(one.column for one in head.facts.targets)), may_lack=True)
 
 
 def _slides_with_places(
