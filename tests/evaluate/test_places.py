@@ -12,7 +12,7 @@ from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cli import main
 from parfocal.errors import ConfigError
 from parfocal.evaluate.places import PlaceSettings, PlacesResult, evaluate_places
-from parfocal.evaluate.places.fitting import deal_groups, predict_held_out
+from parfocal.evaluate.places.fitting import arms_at_places, deal_groups, predict_held_out
 from parfocal.evaluate.places.reading import read_place_data
 from parfocal.evaluate.places.rows import around, elsewhere
 from parfocal.regions import read_places
@@ -89,8 +89,6 @@ def test_slides_of_a_patient_are_held_out_together(drawn: tuple[EmbeddingSet, Pa
 
 
 def test_a_held_out_slide_has_no_say_in_its_own_prediction(drawn: tuple[EmbeddingSet, Path]) -> None:
-    from parfocal.evaluate.places.fitting import arms_at_places
-
     data = read_place_data([drawn[0]], read_places(drawn[1], ["coarse", "here"]))
     arms = arms_at_places([drawn[0]], ["2"])
     asked = PlaceSettings(components=8)
@@ -256,6 +254,32 @@ def test_contextual_tokens_of_the_tiles_at_a_place_are_an_arm(drawn: tuple[Embed
     np.testing.assert_allclose(result.arm("turned/tokens").by_slide, result.arm("mixed").by_slide, atol=1e-9)
     assert "The best region encoder, turned/tokens" in result.sentences[2]
     assert "the best of" not in result.sentences[2]
+    [of_tokens] = [arm for arm in arms_at_places([drawn[0], open_set(set_path)]) if arm.id == "turned/tokens+around"]
+    for name in of_tokens.blocks:
+        own = result.data.blocks[name.removeprefix("turned/tokens, ")]
+        np.testing.assert_array_equal(result.data.blocks[name], -own)
+    assert len(of_tokens.blocks) == 5
+
+
+def test_a_region_encoder_of_fine_tiles_alone_is_read_over_the_same_footprints(
+    drawn: tuple[EmbeddingSet, Path], tmp_path: Path
+) -> None:
+    set_path = create_set(
+        tmp_path / "store", "fine-tokens-00000000", "tiles", region_um=448.0, dims={0.5: DIM},
+        settings={"model": "finest tiles, 2", "readout": "tokens"}, encoder_digests={0.5: "drawn"}, tile_px=224,
+        dtype="float32",
+    )  # fmt: skip
+    for slide in drawn[0].slides:
+        own = drawn[0].read(slide)
+        parts = [{0.5: known[0.5]} for known in (own.features, own.region, own.center_um)]
+        write_tokens(set_path, SlideTokens(slide, own.region_um, own.slide_mpp, own.region_xy_um, *parts))
+
+    data = read_place_data([drawn[0], open_set(set_path)], read_places(drawn[1], ["here"]))
+
+    prefix = "finest tiles, 2/tokens, "
+    assert sum(name.startswith(prefix) for name in data.blocks) == 3
+    for name in ("0.5", around(1.0), around(2.0)):
+        np.testing.assert_array_equal(data.blocks[prefix + name], data.blocks[name])
 
 
 def test_the_best_of_several_region_encoders_is_said_to_be_picked(

@@ -15,7 +15,7 @@ from parfocal.embed import EmbedSettings
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.evaluate.places import PlaceFitSettings, PlaceSettings
 from parfocal.evaluate.places.reading import PlaceData, read_place_data
-from parfocal.evaluate.places.rows import model_blocks, read_made, rows_at, tile_um
+from parfocal.evaluate.places.rows import model_blocks, model_blocks_around, read_made, rows_at, tile_um
 from parfocal.predict import PlaceHead, PredictSettings, load_place_head
 from parfocal.regions import read_places
 from parfocal.store import EmbeddingSet, open_set
@@ -313,8 +313,10 @@ def test_slides_are_embedded_around_the_places_that_are_asked(scanned: Scanned, 
         predict_places([scanned.new_slides], head, tmp_path / "out.csv", places=new)
 
 
-@pytest.mark.parametrize("readout", ["cls", "tokens"])
-def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: Path, readout: str) -> None:
+@pytest.mark.parametrize(
+    ("readout", "beside"), [("cls", "+mixed"), ("cls", "+mixed+context"), ("tokens", ""), ("tokens", "+mixed+context")]
+)
+def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: Path, readout: str, beside: str) -> None:
     [tiles] = [open_set(path.parent) for path in scanned.store.glob("*/settings.json")]
     lines = ["slide,x_um,y_um,t"]
     rng = np.random.default_rng(5)
@@ -324,7 +326,7 @@ def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: P
     spots = tmp_path / "spots.csv"
     spots.write_text("\n".join(lines))
     [made] = [open_set(path.parent) for path in scanned.regions.glob(f"*-{readout}/settings.json")]
-    arm = f"mem/{readout}+mixed"
+    arm = f"mem/{readout}{beside}"
     with pytest.raises(ConfigError, match="Name its folder: --model FOLDER"):
         fit_places([tiles, made], spots, ["t"], arm, tmp_path / "head", on_event=ignore)
     head = fit_places([tiles, made], spots, ["t"], arm, tmp_path / "head", models=[scanned.model], on_event=ignore)
@@ -338,9 +340,8 @@ def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: P
     # What the head's own copy of the model makes of training slides is what it was fitted on.
     for one in again.predicted[:3]:
         tokens = tiles.read(one.slide)
-        rows = rows_at(
-            tokens, tile_um(tiles, tokens), [(model_blocks(made), read_made(made, one.slide))], one.xy_um
-        )  # fmt: skip
+        names = model_blocks(made) + model_blocks_around(made, tiles)
+        rows = rows_at(tokens, tile_um(tiles, tokens), [(names, read_made(made, one.slide))], one.xy_um)
         expected = head.fitted.predict(rows.blocks, np.zeros(len(one.xy_um), np.int64))
         np.testing.assert_allclose(one.value, expected, atol=1e-6)
 

@@ -9,7 +9,15 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from parfocal.errors import ConfigError
 from parfocal.evaluate.places.reading import PlaceData, tiles_among
-from parfocal.evaluate.places.rows import around, elsewhere, is_tiles, model_blocks, model_name, noise
+from parfocal.evaluate.places.rows import (
+    around,
+    elsewhere,
+    is_tiles,
+    model_blocks,
+    model_blocks_around,
+    model_name,
+    noise,
+)
 from parfocal.evaluate.places.settings import PlaceFitSettings
 from parfocal.geometry import format_mpp
 from parfocal.stats.regression import LinearModel, Ridge
@@ -56,9 +64,9 @@ def arms_at_places(sets: Sequence[EmbeddingSet], only: Sequence[str] = ()) -> tu
     tiles = tiles_among(sets)
     names = [format_mpp(mpp) for mpp in tiles.mpps]
     finest, coarser = names[-1], tiles.mpps[:-1]
+    means = tuple(around(mpp) for mpp in coarser)
     arms = [PlaceArm(name, f"{name} mpp alone", "single", (name,)) for name in names]
     if coarser:
-        means = tuple(around(mpp) for mpp in coarser)
         arms += [
             PlaceArm("mixed", "all magnifications", "mixed", tuple(names)),
             PlaceArm("context", f"{finest} mpp and means of its tiles around", "context", (finest, *means)),
@@ -75,12 +83,25 @@ def arms_at_places(sets: Sequence[EmbeddingSet], only: Sequence[str] = ()) -> tu
         if not is_tiles(one):
             name = model_name(one)
             what = f"{name} of {' and '.join(map(format_mpp, one.mpps))} mpp"
+            own, beside = model_blocks(one), model_blocks_around(one, tiles)
             arms += [
-                PlaceArm(name, what, "region encoder", model_blocks(one)),
-                PlaceArm(
-                    f"{name}+mixed", f"{what} and all magnifications", "region encoder", (*model_blocks(one), *names)
-                ),
+                PlaceArm(name, what, "region encoder", own),
+                PlaceArm(f"{name}+mixed", f"{what} and all magnifications", "region encoder", (*own, *names)),
             ]
+            if beside:
+                arms.append(
+                    PlaceArm(f"{name}+around", f"{what} and means of its tokens around", "region encoder", own + beside)
+                )
+            if coarser:
+                arms.append(
+                    PlaceArm(
+                        f"{name}+mixed+context",
+                        f"{what}{' and means of its tokens around' if beside else ''}, all magnifications and means of "
+                        "fine tiles around",
+                        "region encoder",
+                        (*own, *beside, *names, *means),
+                    )
+                )
     unknown = [word for word in only if word not in {arm.id for arm in arms}]
     if unknown:
         raise ConfigError(f"there is no arm {unknown[0]!r}; at places there are {', '.join(arm.id for arm in arms)}.")

@@ -9,7 +9,16 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from parfocal.errors import ConfigError, ParfocalWarning
-from parfocal.evaluate.places.rows import elsewhere, is_tiles, model_blocks, noise, read_made, rows_at, tile_um
+from parfocal.evaluate.places.rows import (
+    elsewhere,
+    is_tiles,
+    model_blocks,
+    model_blocks_around,
+    noise,
+    read_made,
+    rows_at,
+    tile_um,
+)
 from parfocal.geometry import format_mpp
 from parfocal.regions.places import STEP_UM, Places, read_places
 from parfocal.run.events import Notice, OnEvent
@@ -218,7 +227,11 @@ def _read_slide(sets: Sequence[EmbeddingSet], places: Places, slide: str) -> _Pa
     number = places.of(slide)
     tiles = tiles_among(sets)
     tokens = tiles.read(slide)
-    made = [(model_blocks(one), read_made(one, slide)) for one in sets if not is_tiles(one)]
+    made = [
+        (model_blocks(one) + model_blocks_around(one, tiles), read_made(one, slide))
+        for one in sets
+        if not is_tiles(one)
+    ]
     xy_um = places.xy_um(number, tokens.slide_mpp)
     rows = rows_at(tokens, tile_um(tiles, tokens), made, xy_um)
     return _Part(slide, number, xy_um, rows.offset_um, rows.blocks).at(rows.there)

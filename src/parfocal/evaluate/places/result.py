@@ -255,13 +255,13 @@ def _sentences(result: PlacesResult) -> tuple[str, ...]:
     models = [one for one in result.arms if one.arm.kind == "region encoder"]
     if models:
         best = max(models, key=lambda one: one.interval.estimate)
-        against = _compare(best, result.arm("context"), result.slides, result.data)
+        against = _compare(best, result.arm("mixed+context"), result.slides, result.data)
         # It was picked by the number that is told, and the reader must know of how many.
         picked = f" It is the best of {len(models)} on these very slides." if len(models) > 1 else ""
         lines.append(
             f"The best region encoder, {best.arm.name}, reaches {show3(best.interval)}: "
-            f"{show_signed3(against.difference)} against context, ahead in {against.slides_better} of "
-            f"{against.n_slides} slides.{picked}"
+            f"{show_signed3(against.difference)} against all tiles with their context (mixed+context), "
+            f"ahead in {against.slides_better} of {against.n_slides} slides.{picked}"
         )
     return tuple(lines)
 

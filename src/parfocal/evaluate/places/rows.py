@@ -42,10 +42,17 @@ def model_name(one: EmbeddingSet) -> str:
 
 
 def model_blocks(one: EmbeddingSet) -> tuple[str, ...]:
-    """The names of its blocks: the vector of the region, or the contextual tokens of the tiles at the place."""
+    """The names of its blocks at a place: the vector of the region, or the contextual tokens of the tiles there."""
     if one.kind == "regions":
         return (model_name(one),)
     return tuple(f"{model_name(one)}, {format_mpp(mpp)}" for mpp in one.mpps)
+
+
+def model_blocks_around(one: EmbeddingSet, tiles: EmbeddingSet) -> tuple[str, ...]:
+    """The names of the means of its finest tokens over the footprints of coarser tiles; a region vector has none."""
+    if one.kind == "regions":
+        return ()
+    return tuple(f"{model_name(one)}, {around(mpp)}" for mpp in tiles.mpps[:-1])
 
 
 def read_made(one: EmbeddingSet, slide: str) -> SlideTokens | SlideRegions:
@@ -84,19 +91,23 @@ def rows_at(
     Args:
         tokens: of the slide.
         unit_um: see `tile_um`.
-        made: what region encoders made of it, each after the names of its blocks, see `model_blocks`.
+        made: what region encoders made of it, each after the names of the blocks that are wanted, see `model_blocks`
+            and `model_blocks_around`.
         xy_um: the places.
     """
+    footprints = tokens.mpps[:-1]
     region, offset = _nearest(tokens, xy_um)
-    blocks, complete = _blocks_of(tokens, region, offset, unit_um)
+    blocks, complete = _blocks_of(tokens, region, offset, unit_um, footprints)
     there = complete & _is_inside(tokens, offset)
     for names, known in made:
         region, off = _nearest(known, xy_um)
         there &= _is_inside(known, off)
         if isinstance(known, SlideTokens):
-            rows, complete = _blocks_of(known, region, off, unit_um)
+            rows, complete = _blocks_of(known, region, off, unit_um, footprints)
             there &= complete
-            blocks |= {name: rows[format_mpp(mpp)] for name, mpp in zip(names, known.mpps, strict=True)}
+            # The longest, as the name of what lies around ends with that of a magnification too.
+            ends = {name: max((end for end in rows if name.endswith(f", {end}")), key=len) for name in names}
+            blocks |= {name: rows[end] for name, end in ends.items()}
         else:
             [name] = names
             some = known.features if len(known.features) else np.zeros((1, known.features.shape[1]))
@@ -122,15 +133,22 @@ def _is_inside(
 
 
 def _blocks_of(
-    tokens: SlideTokens, region: Int64[np.ndarray, " place"], offset_um: Float64[np.ndarray, "place 2"], unit_um: float
+    tokens: SlideTokens,
+    region: Int64[np.ndarray, " place"],
+    offset_um: Float64[np.ndarray, "place 2"],
+    unit_um: float,
+    footprints: Sequence[float],
 ) -> tuple[dict[str, Float32[np.ndarray, "place _dim"]], Bool[np.ndarray, " place"]]:
-    """The tile of every magnification at each place, and means of the finest ones over the coarser footprints."""
+    """The tile of every magnification at each place, and means of the finest ones over the footprints of coarser tiles.
+
+    A footprint is that of the tile nearest to the place, or lies around the place where there is no such tile.
+    """
     finest = tokens.mpps[-1]
     blocks = {
         format_mpp(mpp): np.zeros((len(region), rows.shape[1]), np.float32) for mpp, rows in tokens.features.items()
     }
     width = tokens.features[finest].shape[1]
-    blocks |= {around(mpp): np.zeros((len(region), width), np.float32) for mpp in tokens.mpps[:-1]}
+    blocks |= {around(mpp): np.zeros((len(region), width), np.float32) for mpp in footprints}
     there = np.full(len(region), tokens.n_regions > 0)
     if not tokens.n_regions:
         return blocks, there
@@ -152,9 +170,10 @@ def _blocks_of(
             # Tiles of the region's lattice alone: one more in its middle would count what it shows twice.
             column = (centers / tokens.region_um + 0.5) * per_side - 0.5
             on_lattice = (np.abs(column - np.rint(column)) < 0.25).all(axis=1)
-            for mpp in tokens.mpps[:-1]:
+            for mpp in footprints:
+                middle = tokens.center_um[mpp][nearest[mpp]] if mpp in nearest else offset_um[place]
                 reach = (mpp - finest) * unit_um / 2 + _TOLERANCE * finest * unit_um
-                inside = (np.abs(centers - tokens.center_um[mpp][nearest[mpp]]) <= reach).all(axis=1) & on_lattice
+                inside = (np.abs(centers - middle) <= reach).all(axis=1) & on_lattice
                 picked = own.start + np.flatnonzero(inside) if inside.any() else [nearest[finest]]
                 blocks[around(mpp)][place] = tokens.features[finest][picked].mean(axis=0, dtype=np.float64)
     return blocks, there
