@@ -20,19 +20,26 @@ MPPS = ("2.76", "1.38", "0.69")
 REGION_UM = 4 * 224 * 0.69
 
 
+def read_spots(folder: Path, name: str) -> dict[str, tuple[float, float]]:
+    """The places (pixels) of the spots that were selected, by their ids."""
+    with (folder / f"{name}-spots.tsv").open() as file:
+        return {
+            f"{row['x']}x{row['y']}": (float(row["pixel_x"]), float(row["pixel_y"]))
+            for row in csv.DictReader(file, delimiter="\t")
+            if row["selected"] == "1"
+        }
+
+
 def read_section(folder: Path, name: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Genes, places (pixels) and normalised logarithms of the spots that were selected and sequenced."""
-    with (folder / f"{name}-spots.tsv").open() as file:
-        spots = {
-            f"{row['x']}x{row['y']}": row for row in csv.DictReader(file, delimiter="\t") if row["selected"] == "1"
-        }
+    spots = read_spots(folder, name)
     with gzip.open(folder / f"{name}-counts.tsv.gz", "rt") as file:
         genes = file.readline().rstrip("\n").split("\t")[1:]
         rows = [line.rstrip("\n").split("\t") for line in file]
     rows = [row for row in rows if row[0] in spots]
     counts = np.array([[float(cell) for cell in row[1:]] for row in rows])
     counts *= 10_000 / counts.sum(axis=1, keepdims=True)
-    xy = np.array([[float(spots[row[0]]["pixel_x"]), float(spots[row[0]]["pixel_y"])] for row in rows])
+    xy = np.array([spots[row[0]] for row in rows])
     return genes, xy, np.log1p(counts)
 
 
@@ -54,10 +61,22 @@ def write_places(folder: Path, sections: list[str], path: Path) -> None:
     data.write_h5ad(path)
 
 
-def parfocal(*words: str) -> None:
+def find_sections(folder: Path) -> list[str]:
+    """The names of the sections."""
+    return sorted(path.name.removesuffix("-counts.tsv.gz") for path in folder.glob("*-counts.tsv.gz"))
+
+
+def parfocal(*words: object) -> None:
     """Run a command of the product."""
     print("$ parfocal", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "parfocal", *words], check=True)
+    subprocess.run([sys.executable, "-m", "parfocal", *map(str, words)], check=True)
+
+
+def embed(folder: Path, store: Path, places: Path, encoder: str, *, min_tissue: str = "0") -> None:
+    """Embed a region on every place of every section."""
+    slides = [folder / f"{name}.jpg" for name in find_sections(folder)]
+    grid = ["--mpps", *MPPS, "--region-um", f"{REGION_UM:g}", "--slide-mpp", "0.69", "--min-tissue", min_tissue]
+    parfocal("embed", *slides, "-o", store, "--encoder", encoder, *grid, "--places", places)
 
 
 def main() -> None:
@@ -70,17 +89,13 @@ def main() -> None:
     parser.add_argument("--min-tissue", default="0", help="0 keeps every tile around a spot, glass too")
     parser.add_argument("regions", nargs="*", help="sets of region embeddings to compare as well")
     options = parser.parse_args()
-    sections = sorted(path.name.removesuffix("-counts.tsv.gz") for path in options.folder.glob("*-counts.tsv.gz"))
     options.output.mkdir(parents=True, exist_ok=True)
     places, store = options.output / "spots.h5ad", options.output / "store"
     if not places.exists():
-        write_places(options.folder, sections, places)
-    slides = [str(options.folder / f"{name}.jpg") for name in sections]
-    grid = ["--mpps", *MPPS, "--region-um", f"{REGION_UM:g}", "--slide-mpp", "0.69"]
-    grid += ["--min-tissue", options.min_tissue, "--places", str(places)]
-    parfocal("embed", *slides, "-o", str(store), "--encoder", options.encoder, *grid)
-    question = ["--places", str(places), "--target", "all", "--most-variable", options.genes]
-    parfocal("evaluate", str(store), *options.regions, *question, "-o", str(options.output / "report"))
+        write_places(options.folder, find_sections(options.folder), places)
+    embed(options.folder, store, places, options.encoder, min_tissue=options.min_tissue)
+    question = ["--places", places, "--target", "all", "--most-variable", options.genes]
+    parfocal("evaluate", store, *options.regions, *question, "-o", options.output / "report")
 
 
 if __name__ == "__main__":

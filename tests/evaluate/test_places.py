@@ -254,6 +254,8 @@ def test_contextual_tokens_of_the_tiles_at_a_place_are_an_arm(drawn: tuple[Embed
     np.testing.assert_allclose(result.arm("turned/tokens").by_slide, result.arm("mixed").by_slide, atol=1e-9)
     assert "The best region encoder, turned/tokens" in result.sentences[2]
     assert "the best of" not in result.sentences[2]
+    off = result.arm("turned/tokens").by_slide - result.arm("mixed+context").by_slide
+    assert f": {off.mean():+.3f} (" in result.sentences[2]  # its rival is the most that tiles bring
     [of_tokens] = [arm for arm in arms_at_places([drawn[0], open_set(set_path)]) if arm.id == "turned/tokens+around"]
     for name in of_tokens.blocks:
         own = result.data.blocks[name.removeprefix("turned/tokens, ")]

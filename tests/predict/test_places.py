@@ -15,7 +15,7 @@ from parfocal.embed import EmbedSettings
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.evaluate.places import PlaceFitSettings, PlaceSettings
 from parfocal.evaluate.places.reading import PlaceData, read_place_data
-from parfocal.evaluate.places.rows import model_blocks, model_blocks_around, read_made, rows_at, tile_um
+from parfocal.evaluate.places.rows import all_model_blocks, read_made, rows_at, tile_um
 from parfocal.predict import PlaceHead, PredictSettings, load_place_head
 from parfocal.regions import read_places
 from parfocal.store import EmbeddingSet, open_set
@@ -340,8 +340,8 @@ def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: P
     # What the head's own copy of the model makes of training slides is what it was fitted on.
     for one in again.predicted[:3]:
         tokens = tiles.read(one.slide)
-        names = model_blocks(made) + model_blocks_around(made, tiles)
-        rows = rows_at(tokens, tile_um(tiles, tokens), [(names, read_made(made, one.slide))], one.xy_um)
+        known = [(all_model_blocks(made, tiles), read_made(made, one.slide))]
+        rows = rows_at(tokens, tile_um(tiles, tokens), known, one.xy_um)
         expected = head.fitted.predict(rows.blocks, np.zeros(len(one.xy_um), np.int64))
         np.testing.assert_allclose(one.value, expected, atol=1e-6)
 

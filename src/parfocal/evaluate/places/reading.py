@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.evaluate.places.rows import (
+    all_model_blocks,
     elsewhere,
     is_tiles,
-    model_blocks,
-    model_blocks_around,
     noise,
     read_made,
     rows_at,
@@ -227,11 +226,7 @@ def _read_slide(sets: Sequence[EmbeddingSet], places: Places, slide: str) -> _Pa
     number = places.of(slide)
     tiles = tiles_among(sets)
     tokens = tiles.read(slide)
-    made = [
-        (model_blocks(one) + model_blocks_around(one, tiles), read_made(one, slide))
-        for one in sets
-        if not is_tiles(one)
-    ]
+    made = [(all_model_blocks(one, tiles), read_made(one, slide)) for one in sets if not is_tiles(one)]
     xy_um = places.xy_um(number, tokens.slide_mpp)
     rows = rows_at(tokens, tile_um(tiles, tokens), made, xy_um)
     return _Part(slide, number, xy_um, rows.offset_um, rows.blocks).at(rows.there)

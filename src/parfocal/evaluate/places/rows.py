@@ -55,6 +55,11 @@ def model_blocks_around(one: EmbeddingSet, tiles: EmbeddingSet) -> tuple[str, ..
     return tuple(f"{model_name(one)}, {around(mpp)}" for mpp in tiles.mpps[:-1])
 
 
+def all_model_blocks(one: EmbeddingSet, tiles: EmbeddingSet) -> tuple[str, ...]:
+    """The names of all that is known of it at a place: `model_blocks` and `model_blocks_around`."""
+    return model_blocks(one) + model_blocks_around(one, tiles)
+
+
 def read_made(one: EmbeddingSet, slide: str) -> SlideTokens | SlideRegions:
     """What a region encoder made of a slide: contextual tokens, or a vector for each region."""
     return one.read(slide) if one.kind == "tiles" else one.read_regions(slide)
@@ -91,8 +96,8 @@ def rows_at(
     Args:
         tokens: of the slide.
         unit_um: see `tile_um`.
-        made: what region encoders made of it, each after the names of the blocks that are wanted, see `model_blocks`
-            and `model_blocks_around`.
+        made: what region encoders made of it, each after the names of the blocks that are wanted, of those of
+            `all_model_blocks`.
         xy_um: the places.
     """
     footprints = tokens.mpps[:-1]

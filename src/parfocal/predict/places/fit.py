@@ -18,7 +18,7 @@ from parfocal.evaluate.places.result import (
     metric_of,
     score_arm,
 )
-from parfocal.evaluate.places.rows import is_tiles, model_blocks, model_blocks_around
+from parfocal.evaluate.places.rows import all_model_blocks, is_tiles, model_blocks
 from parfocal.evaluate.sources import open_all
 from parfocal.files import file_digest8, writable_folder
 from parfocal.predict.facts import FORMAT_VERSION, PlaceHeadFacts, PlacesTrainedOn, PlaceTargetFacts
@@ -71,12 +71,9 @@ def fit_places(
     sets = open_all(inputs)
     chosen = _find_arm(sets, arm)
     made = [one for one in sets if not is_tiles(one) and set(model_blocks(one)) <= set(chosen.blocks)]
-    readout = {
-        name: str(one.settings["readout"])
-        for one in made
-        for name in model_blocks(one) + model_blocks_around(one, tiles_among(sets))
-    }
-    whole = [] if set(chosen.blocks) <= set(readout) else [tiles_among(sets)]
+    grid = tiles_among(sets)
+    readout = {name: str(one.settings["readout"]) for one in made for name in all_model_blocks(one, grid)}
+    whole = [] if set(chosen.blocks) <= set(readout) else [grid]
     tiles, model = tiles_of([*whole, *made], sets), model_of(made, models)
     data = load_place_data([tiles, *made], places, targets, group=group, seed=settings.seed, tell=tell)
     fitter = PlaceFitter(data, np.arange(len(data.slides)), settings)
