@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"heads", "report"}),
     frozenset({"evaluate"}),
     frozenset({"predict"}),
+    frozenset({"finetune"}),
     frozenset({"study", "testing"}),
     frozenset({"lab"}),
     frozenset({"cli"}),

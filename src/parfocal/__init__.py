@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from parfocal.encoders import available_encoders, load_tile_encoder
     from parfocal.evaluate import EvaluateSettings, evaluate_arms
     from parfocal.evaluate.places import evaluate_places
+    from parfocal.finetune import FinetuneSettings, finetune_encoder
     from parfocal.lab.demo import run_demo
     from parfocal.lab.explore import explore_designs
     from parfocal.lab.prove.run import prove_encoder
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EmbedSettings",
     "EvaluateSettings",
+    "FinetuneSettings",
     "FitSettings",
     "GridConfig",
     "PredictSettings",
@@ -57,6 +59,7 @@ __all__ = [
     "explore_designs",
     "export_model",
     "find_tissue",
+    "finetune_encoder",
     "fit_head",
     "fit_places",
     "index_features",
@@ -104,6 +107,7 @@ _HOMES = {
         "predict_places",
         "predict_slides",
     ),
+    "finetune": ("FinetuneSettings", "finetune_encoder"),
     "study": ("read_study", "run_study"),
     "lab.synergy.run": ("measure_synergy",),
     "lab.prove.run": ("prove_encoder",),

@@ -38,6 +38,7 @@ COMMANDS = {
     "study": "Run the whole chain that a FILE describes and write one report.",
     "fit": "Fit one arm of a STUDY on all of its labelled slides, as a head that predicts new slides.",
     "predict": "Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.",
+    "finetune": "Train a tile encoder, a region encoder and a head together from the pixels of SLIDES.",
     "encoders": "List the tile encoders, what each needs and whether it is installed.",
     "completion": "Print a script that completes commands, options and files in a shell.",
     "demo": "Render a small cohort, run the whole chain on it and write a report.",
@@ -61,6 +62,7 @@ FUNCTIONS = {
     "study": "run_study",
     "fit": "fit_head",
     "predict": "predict_slides",
+    "finetune": "finetune_encoder",
     "encoders": "available_encoders",
     "demo": "run_demo",
 }
@@ -72,6 +74,7 @@ _MODULES = {
     "models": ("pretrain", "represent", "export-model", "prove", "explore"),
     "cohorts": ("evaluate", "synergy", "study", "demo"),
     "heads": ("fit", "predict"),
+    "finetuning": ("finetune",),
     "reference": ("completion",),
 }
 """The module of this folder that a command is in."""

@@ -15,8 +15,8 @@ from parfocal.slides import SlideIds, SlideSource
 from parfocal.store import RowDtype
 
 
-class SlideReading(Settings):
-    """How slides are read while they are embedded."""
+class SlideOpening(Settings):
+    """How slides are found and opened."""
 
     slide_mpp: float | None = Field(
         None, description="Micrometres per pixel of every given slide, in place of what its file says."
@@ -30,6 +30,11 @@ class SlideReading(Settings):
     scan: int | None = Field(
         None, ge=0, description="Which scan of a file that holds several, from 0 in the order of the file; the first."
     )
+
+
+class SlideReading(SlideOpening):
+    """How slides are read while they are embedded."""
+
     trust_times: bool = Field(
         False,
         description="Take a finished slide's file of the same size for unchanged though its time differs, without "

@@ -83,6 +83,26 @@ def parse_spec(text: str) -> EncoderSpec:
     return EncoderSpec(text, kind.name, target, options, grid2)
 
 
+def with_checkpoint(text: str, weights: Path) -> str:
+    """The spec of the same encoder with weights from a file, in place of those that it names.
+
+    Raises:
+        EncoderError: it cannot be read, or takes no file of weights.
+    """
+    spec = parse_spec(text)
+    kind = ENCODERS.get(spec.kind)
+    if "checkpoint" not in kind.options:
+        raise EncoderError(f"cannot give {text} other weights: it takes no file of them.")
+    kept = [
+        f"{name}={value}" if kind.options[name] else name
+        for name, value in spec.options.items()
+        if name not in ("checkpoint", "pretrained", "random")
+    ]
+    name = f"{kind.name}:{spec.target}" if kind.target else spec.target
+    grid = GRID_SUFFIX if spec.grid2 else ""
+    return ",".join([f"{name}{grid}", *reversed(kept), f"checkpoint={weights}"])
+
+
 def parse_encoder_specs(text: str, mpps: Sequence[float]) -> dict[float, str]:
     """The spec of each magnification: `SPEC` for all, or `0.5=SPEC,2=SPEC` with every magnification named once.
 

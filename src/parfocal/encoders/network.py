@@ -117,12 +117,26 @@ class NetworkEncoder(TileEncoder):
     def _encode_chunk(self, tiles: UInt8[np.ndarray, "tile y x 3"]) -> np.ndarray:
         # A copy where torch would warn that it cannot promise not to write.
         tiles = np.require(tiles, requirements=["C", "W"])
-        # (tile, y, x, 3) seen as (tile, 3, y, x) is already the channels-last layout.
-        images = torch.from_numpy(tiles).to(self._device).permute(0, 3, 1, 2).float()
-        images = images.sub_(self._mean).mul_(self._scale).to(self._dtype)
-        return np.asarray(self._read(images).float().cpu().numpy())
+        return np.asarray(self.read(self.images(torch.from_numpy(tiles))).float().cpu().numpy())
 
-    def _read(self, images: Float[Tensor, "tile 3 y x"]) -> Float[Tensor, "tile dim"]:
+    @property
+    def backbone(self) -> Backbone:
+        """The network, for whoever trains it on."""
+        return self._backbone
+
+    @property
+    def readout(self) -> str:
+        """What a row is made of: `pooled`, `cls`, `cls+mean` or `grid2`."""
+        return self._readout
+
+    def images(self, tiles: UInt8[Tensor, "tile y x 3"]) -> Float[Tensor, "tile 3 y x"]:
+        """The tiles as the network takes them, on its device."""
+        # (tile, y, x, 3) seen as (tile, 3, y, x) is already the channels-last layout.
+        images = tiles.to(self._device).permute(0, 3, 1, 2).float()
+        return images.sub_(self._mean).mul_(self._scale).to(self._dtype)
+
+    def read(self, images: Float[Tensor, "tile 3 y x"]) -> Float[Tensor, "tile dim"]:
+        """The rows of images, in the network's precision."""
         if self._readout == "pooled":
             pooled: Tensor = self._backbone.pooled(images)
             return pooled

@@ -103,7 +103,7 @@ def pretrain_encoder(
     settings = settings or PretrainSettings()
     left_out = LeftOut()
     tiles = with_readable_index(only_mpps(open_set(tiles), settings.mpps), left_out)
-    fabric = launch(settings)
+    fabric = launch(settings.device)
     # A group of one slide decides nothing, so that runs of before it was named go on.
     groups = shared_groups(tiles.slides, groups)
     split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed, groups=groups)

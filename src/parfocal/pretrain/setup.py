@@ -11,7 +11,7 @@ model.safetensors  and config.json: the model; config.json comes last and marks 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,16 @@ class RunFolder:
     Attributes:
         path: where it is.
         identity: settings and data, as plain values: what decides which model comes out.
+        verb: what the run does, for messages.
+        record: the file that comes last.
+        entry: what in it marks a finished run.
     """
 
     path: Path
     identity: Mapping[str, Any]
+    verb: str = "pretrain"
+    record: str = "config.json"
+    entry: str = FINISHED
 
     @property
     def metrics(self) -> Path:
@@ -73,20 +79,25 @@ class RunFolder:
             differences = _differences(found, ours)
             if differences:
                 raise MismatchError(
-                    f"cannot pretrain into {self.path}: it holds a run with {differences[0]}"
+                    f"cannot {self.verb} into {self.path}: it holds a run with {differences[0]}"
                     + (f" (and {len(differences) - 1} other differences)" if len(differences) > 1 else "")
                     + ". Choose another folder, or remove this one."
                 )
-        elif (self.path / "config.json").is_file():
+        elif (self.path / self.record).is_file():
             raise StoreError(
-                f"cannot pretrain into {self.path}: it holds a model that was not trained there. Choose another folder."
+                f"cannot {self.verb} into {self.path}: it holds a model that was not trained there. "
+                "Choose another folder."
             )
         else:
             with writing(file) as temporary:
                 content = {"parfocal_version": __version__, "identity": self.identity}
                 temporary.write_text(json.dumps(content, indent=2, sort_keys=True))
-        config = self.path / "config.json"
-        return config.is_file() and FINISHED in _read_json(config)
+        return bool(self.finished())
+
+    def finished(self) -> dict[str, Any]:
+        """What `finish` has noted; nothing where the run is not finished."""
+        file = self.path / self.record
+        return dict(_read_json(file).get(self.entry, {})) if file.is_file() else {}
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Keep a point to resume from: tensors and plain values only, written whole or not at all."""
@@ -112,9 +123,9 @@ class RunFolder:
         return state
 
     def finish(self, entries: Mapping[str, Any]) -> None:
-        """Add how the model came about to its config.json, which marks the run as finished, and drop the rest."""
-        file = self.path / "config.json"
-        content = _read_json(file) | {FINISHED: dict(entries)}
+        """Add how the model came about to the record, which marks the run as finished, and drop the rest."""
+        file = self.path / self.record
+        content = (_read_json(file) if file.is_file() else {}) | {self.entry: dict(entries)}
         with writing(file) as temporary:
             temporary.write_text(json.dumps(content, indent=2, sort_keys=True))
         self.resume.unlink(missing_ok=True)
@@ -142,22 +153,23 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def launch(settings: PretrainSettings) -> Fabric:
+def launch(names: Sequence[str]) -> Fabric:
     """The processes and the device; under torchrun, this process and its share.
+
+    Args:
+        names: of devices, one for each process.
 
     Raises:
         ConfigError: this machine has no such device, or not as many.
     """
-    for name in settings.device:
+    for name in names:
         if name != "auto":
             find_device(name)
-    accelerator, *others = dict.fromkeys(name.partition(":")[0] for name in settings.device)
-    indices = [int(index) for name in settings.device if (index := name.partition(":")[2]).isdigit()]
-    if others or len(indices) not in (0, len(settings.device)):
-        raise ConfigError(
-            f"cannot train on {' '.join(settings.device)}: name devices of one kind, such as cuda:0 cuda:1."
-        )
-    devices: int | list[int] = indices or len(settings.device)
+    accelerator, *others = dict.fromkeys(name.partition(":")[0] for name in names)
+    indices = [int(index) for name in names if (index := name.partition(":")[2]).isdigit()]
+    if others or len(indices) not in (0, len(names)):
+        raise ConfigError(f"cannot train on {' '.join(names)}: name devices of one kind, such as cuda:0 cuda:1.")
+    devices: int | list[int] = indices or len(names)
     nodes = 1
     # torchrun says so in the environment; Fabric wants to hear the number of this machine's processes all the same.
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -173,7 +185,7 @@ def launch(settings: PretrainSettings) -> Fabric:
             strategy=DDPStrategy(find_unused_parameters=True) if many else "auto",
         )
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"cannot train on {' '.join(settings.device)}: {error}") from error
+        raise ConfigError(f"cannot train on {' '.join(names)}: {error}") from error
     fabric.launch()
     return fabric
 
@@ -295,10 +307,15 @@ def take_statistics(trainee: Trainee, split: Split, cache: SlideCache, left_out:
 
 def learning_rate(step: int, n_steps: int, settings: PretrainSettings) -> float:
     """Linear warm-up, then half a cosine down to nothing."""
-    warm = settings.warmup * n_steps
+    return rate_at(step, n_steps, lr=settings.lr, warmup=settings.warmup)
+
+
+def rate_at(step: int, n_steps: int, *, lr: float, warmup: float) -> float:
+    """The same for a largest rate `lr` that is reached after the share `warmup` of the steps."""
+    warm = warmup * n_steps
     if step < warm:
-        return settings.lr * (step + 1) / (math.floor(warm) + 1)
-    return settings.lr * (1 + math.cos(math.pi * (step - warm) / max(n_steps - warm, 1))) / 2
+        return lr * (step + 1) / (math.floor(warm) + 1)
+    return lr * (1 + math.cos(math.pi * (step - warm) / max(n_steps - warm, 1))) / 2
 
 
 def derived_seed(*numbers: int) -> int:

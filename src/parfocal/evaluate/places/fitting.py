@@ -138,7 +138,7 @@ class FittedPlaceArm:
             blocks: as they were read, by name; at least its own.
             slide: the number of each place's slide, from 0.
         """
-        rows = [_in_double(blocks[name], slide, self.centred) for name in self.blocks]
+        rows = [in_double(blocks[name], slide, self.centred) for name in self.blocks]
         return self.linear.predict(_side_by_side(self.maps, rows))
 
     def state(self) -> dict[str, np.ndarray]:
@@ -246,7 +246,7 @@ class PlaceFitter:
         """
         self._data, self._train, self._settings = data, train, settings
         self._slide = data.slide_numbers
-        self._target = _in_double(data.target, self._slide, settings.centre)
+        self._target = in_double(data.target, self._slide, settings.centre)
         self._inner = deal_groups(data.group_numbers[train], settings.inner_folds, settings.seed)
         self._rows: dict[str, np.ndarray] = {}
         self._found: dict[tuple[str, bytes], Whitening] = {}
@@ -304,7 +304,7 @@ class PlaceFitter:
 
     def _components_of(self, name: str, fitted_on: Int64[np.ndarray, " train"]) -> Whitening:
         if name not in self._rows:
-            self._rows[name] = _in_double(self._data.blocks[name], self._slide, self._settings.centre)
+            self._rows[name] = in_double(self._data.blocks[name], self._slide, self._settings.centre)
         key = (name, fitted_on.tobytes())
         if key not in self._found:
             rows, weight = self._rows[name][fitted_on], 1.0 / np.bincount(self._slide)[self._slide[fitted_on]]
@@ -323,7 +323,7 @@ def _side_by_side(
     return np.concatenate([part / np.sqrt(part.shape[1] * len(parts)) for part in parts], axis=1)
 
 
-def _in_double(
+def in_double(
     rows: Float[np.ndarray, "place dim"], slide: Int64[np.ndarray, " place"], centred: bool
 ) -> Float64[np.ndarray, "place dim"]:
     """The rows in float64, and where asked about the mean of their slide."""

@@ -160,7 +160,7 @@ def read_place_data(
     blocks |= _controls(blocks, tiles.mpps, _numbers(of_slide), np.random.default_rng([seed, 11]))
     columns = {name: values[number] for name, values in places.targets.items()}
     owner = of_slide if group is None else columns.pop(group).astype(str)
-    names, sources, target, is_class = _outcome(columns)
+    names, sources, target, is_class = place_outcome(columns)
     varies = np.ptp(np.where(np.isnan(target), np.nanmin(target, axis=0), target), axis=0) > 0
     if not varies.all():
         same = [name for name, differs in zip(names, varies, strict=True) if not differs]
@@ -251,7 +251,7 @@ def _controls(
     return result
 
 
-def _outcome(
+def place_outcome(
     columns: Mapping[str, np.ndarray],
 ) -> tuple[tuple[str, ...], tuple[str, ...], Float64[np.ndarray, "place target"], Bool[np.ndarray, " target"]]:
     """Numbers as they are, and classes as one target for each class (of two, for the later one), with their columns."""
