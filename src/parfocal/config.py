@@ -144,6 +144,12 @@ class GridConfig(Settings):
         (2.0, 1.0, 0.5), min_length=1, description="Micrometres per pixel of each magnification (20x is 0.5)."
     )
     tile_px: int = Field(224, gt=0, description="Side of a tile, in pixels, as the tile encoder expects it.")
+    stride_um: float | None = Field(
+        None,
+        gt=0,
+        description="From one region to the next, in micrometres: with less than the side of a region they overlap, "
+        "and a tile that several of them share is embedded once. The side when not given.",
+    )
     min_tissue: float = Field(
         0.1, ge=0, le=1, description="Smallest share of tissue for a region and for a tile to be kept; 0 keeps all."
     )
@@ -176,7 +182,28 @@ class GridConfig(Settings):
                     f"(it is {self.region_um / side_um:.2f}). "
                     f"Use a multiple of {side_um:g} um, or drop {mpp:g} from mpps."
                 )
+        if self.stride_um is not None and not self.tile_um(min(self.mpps)) <= self.stride_um <= self.region_um:
+            raise ValueError(
+                f"stride_um={self.stride_um:g} is not between the side of a finest tile and that of a region "
+                f"({self.tile_um(min(self.mpps)):g} to {self.region_um:g} um). Tiles are shared at multiples of "
+                f"{self.tile_um(min(self.mpps)):g} um."
+            )
         return self
+
+    @property
+    def step_um(self) -> float:
+        """From one region to the next, in micrometres."""
+        return self.region_um if self.stride_um is None else self.stride_um
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a region begins before the one beside it ends."""
+        return whole_ratio(self.region_um, self.step_um) != 1
+
+    @property
+    def words(self) -> str:
+        """What its regions are, for tables and pictures."""
+        return f"regions of {self.region_um:g} um{f' every {self.step_um:g} um' if self.overlaps else ''}"
 
     def tile_um(self, mpp: float) -> float:
         """Side of a tile of this magnification, in micrometres."""
@@ -192,12 +219,15 @@ class GridConfig(Settings):
     def describe(self) -> dict[str, Any]:
         """The settings as plain values, for attributes of files and for digests.
 
-        The way to find tissue is left out where it is the usual one; a mask file is named by what is in it.
+        The way to find tissue is left out where it is the usual one, and so is the stride where regions do not overlap;
+        a mask file is named by what is in it.
 
         Raises:
             ConfigError: there is no such mask file or folder.
         """
         described = self.model_dump(mode="json")
+        if not self.overlaps:
+            del described["stride_um"]
         tissue = described.pop("tissue")
         if tissue != "default":
             described["tissue"] = tissue if tissue in WAYS_TO_TISSUE else _mask_name(Path(tissue))

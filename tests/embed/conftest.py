@@ -19,7 +19,13 @@ SlideMaker = Callable[..., Path]
 
 
 @lru_cache(maxsize=64)
-def _slide_bytes(seed: int, mpp: float | None, tissue: bool, width: int, color: tuple[int, int, int]) -> bytes:
+def slide_bytes(
+    seed: int = 0,
+    mpp: float | None = 0.4985,
+    tissue: bool = True,
+    width: int = 1900,
+    color: tuple[int, int, int] = (190, 120, 175),
+) -> bytes:
     """A tiled TIFF; the same slides are asked for again and again."""
     height = 1130
     rng = np.random.default_rng(seed)
@@ -53,7 +59,7 @@ def make_slide(tmp_path: Path) -> SlideMaker:
     ) -> Path:
         path = tmp_path / "slides" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_slide_bytes(seed, mpp, tissue, width, color))
+        path.write_bytes(slide_bytes(seed, mpp, tissue, width, color))
         return path
 
     return make

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from parfocal.config import GridConfig
 from parfocal.embed import (
     EmbeddedSlide,
     EmbedSettings,
@@ -91,15 +92,17 @@ def rows_by_place(tokens: SlideTokens) -> dict[tuple[float, int, int], np.ndarra
     return rows
 
 
-@pytest.fixture
-def whole_slide(make_slide, embed, same_tissue: None) -> tuple[Path, EmbeddedSlide, Path]:
-    """A slide, and what was made of it before anything was broken."""
-    path = make_slide()
-    return path, *embed(path, "whole")
+@pytest.fixture(params=[None, 64.0], ids=["side by side", "overlapping"])
+def whole_slide(
+    request: pytest.FixtureRequest, make_slide, embed, small_settings: EmbedSettings, same_tissue: None
+) -> tuple[Path, GridConfig, EmbeddedSlide, Path]:
+    """A slide, how it is cut, and what was made of it before anything was broken."""
+    path, grid = make_slide(), small_settings.grid.model_copy(update={"stride_um": request.param})
+    return path, grid, *embed(path, "whole", grid=grid)
 
 
 @settings(
-    deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(
     corners=st.lists(st.tuples(st.integers(0, 1800), st.integers(0, 1100)), min_size=1, max_size=4),
@@ -107,18 +110,18 @@ def whole_slide(make_slide, embed, same_tissue: None) -> tuple[Path, EmbeddedSli
     seed=st.integers(0, 10**6),
 )
 def test_rows_that_are_left_are_those_of_the_whole_slide(
-    whole_slide: tuple[Path, EmbeddedSlide, Path],
+    whole_slide: tuple[Path, GridConfig, EmbeddedSlide, Path],
     break_at: Break,
     embed,
     corners: Sequence[tuple[int, int]],
     side: int,
     seed: int,
 ) -> None:
-    path, first, whole_set = whole_slide
+    path, grid, first, whole_set = whole_slide
     whole = rows_by_place(open_set(whole_set).read("one"))
     break_at(*((x, y, side, side) for x, y in corners))
 
-    one, set_path = embed(path, f"broken-{seed}", max_absent=0.99)
+    one, set_path = embed(path, f"broken-{seed}", max_absent=0.99, grid=grid)
 
     store = open_set(set_path)
     tokens = store.read("one")
@@ -126,7 +129,7 @@ def test_rows_that_are_left_are_those_of_the_whole_slide(
     assert all(np.array_equal(row, whole[place]) for place, row in left.items())
     assert sum(one.n_absent.values()) == len(whole) - len(left) == sum(store.n_absent("one").values())
     assert {mpp: n + one.n_absent.get(mpp, 0) for mpp, n in one.n_tiles.items()} == first.n_tiles
-    assert one.n_tiles == store.n_tiles("one")
+    assert one.n_tiles == store.n_rows("one")
     # Every region has a tile; those that lost all of theirs are gone.
     numbers = np.concatenate([tokens.region[mpp] for mpp in tokens.mpps])
     assert set(numbers.tolist()) == set(range(tokens.n_regions))

@@ -35,6 +35,7 @@ def other_grid(**changes: object) -> GridConfig:
     [
         ({"grid": other_grid(mpps=(2.0, 1.0, 0.5))}, "the magnifications 2, 1, 0.5 mpp, and .* fitted on 2, 0.5 mpp"),
         ({"grid": other_grid(region_um=112.0)}, "regions of 112 um, and the head was fitted on 56 um"),
+        ({"grid": other_grid(stride_um=28.0)}, "a region every 28 um, and the head was fitted on 56 um"),
         ({"grid": other_grid(min_tissue=0.1)}, "the tissue share 0.1"),
         ({"coarse": "native"}, "coarse tiles that are native, and the head was fitted on derived"),
     ],

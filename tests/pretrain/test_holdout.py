@@ -1,7 +1,6 @@
 """Whole slides are held out; of a single slide, whole fragments; never random regions."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parfocal.errors import ConfigError
-from parfocal.pretrain.holdout import shared_groups, split_set, tissue_fragments
+from parfocal.pretrain.holdout import regions_in_words, shared_groups, split_set, tissue_fragments
 from parfocal.store import EmbeddingSet
 
 from .conftest import MakeSet
@@ -79,9 +78,8 @@ def test_a_set_without_tissue_is_refused(make_set: MakeSet) -> None:
 def test_the_last_row_of_a_compact_fragment_can_be_held_out(make_set: MakeSet, monkeypatch: pytest.MonkeyPatch) -> None:
     # Four rows of five: no row holds as few regions as are wanted, so the nearest number of whole rows is taken.
     tiles = make_set((20,))
-    tokens = tiles.read("s0")
     compact = np.array([[448.0 * (k // 5), 448.0 * (k % 5) * 0.1] for k in range(20)])
-    monkeypatch.setattr(type(tiles), "read", lambda self, slide: replace(tokens, region_xy_um=compact))
+    monkeypatch.setattr(type(tiles), "region_xy_um", lambda self, slide: compact)
 
     split = split_set(tiles, share=0.1, seed=0)
 
@@ -97,7 +95,61 @@ class Counted(EmbeddingSet):
 
 
 def counted(slides: Iterable[str]) -> EmbeddingSet:
-    return Counted(Path("toy"), {}, tuple(sorted(slides)))
+    return Counted(Path("toy"), {"region_um": 448.0, "settings": {}}, tuple(sorted(slides)))
+
+
+class Laid(EmbeddingSet):
+    """A set whose regions of every slide lie where its content says."""
+
+    def n_regions(self, slide: str) -> int:
+        return len(self.content["places"][slide])
+
+    def region_xy_um(self, slide: str) -> np.ndarray:
+        return self.content["places"][slide]
+
+
+def laid(pieces: list[list[tuple[float, float]]], reach_um: float, stride_um: float) -> EmbeddingSet:
+    """Slides of 4.5 mm with a few pieces of tissue each, a region of 448 um at every stride that meets one."""
+    at = stride_um * np.arange(int(10 * 448 / stride_um))
+    xy_um = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2)
+    near = [[np.abs(xy_um + 224 - middle).max(axis=1) < reach_um for middle in middles] for middles in pieces]
+    places = {f"s{number}": xy_um[np.any(own, axis=0)] for number, own in enumerate(near)}
+    content = {"region_um": 448.0, "settings": {"grid": {"stride_um": stride_um}}, "places": places}
+    return Laid(Path("toy"), content, tuple(places))
+
+
+POINT = st.tuples(st.floats(0, 4480), st.floats(0, 4480))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    pieces=st.lists(st.lists(POINT, min_size=1, max_size=4), min_size=1, max_size=3),
+    reach_um=st.floats(300, 1500),
+    stride_um=st.sampled_from([448.0, 224.0, 112.0, 448.0 / 3, 300.0]),
+    share=st.floats(0.05, 0.6),
+    seed=st.integers(0, 99),
+)
+def test_what_is_scored_shares_no_tissue_with_training_and_none_with_itself(
+    pieces: list[list[tuple[float, float]]], reach_um: float, stride_um: float, share: float, seed: int
+) -> None:
+    tiles = laid(pieces, reach_um, stride_um)
+    try:
+        split = split_set(tiles, share=share, seed=seed)
+    except ConfigError:
+        return  # one small piece of tissue: there is nothing to hold out
+    in_training = {part.slide: part for part in split.training}
+    for held in split.held_out:
+        xy_um = tiles.region_xy_um(held.slide)
+        scored = xy_um[held.regions]
+        assert len(scored)
+        apart = np.abs(scored[:, None] - scored[None]).max(axis=2)[~np.eye(len(scored), dtype=bool)]
+        assert apart.min(initial=np.inf) > 447.9
+        if held.slide in in_training:
+            seen = xy_um[in_training[held.slide].regions]
+            assert np.abs(scored[:, None] - seen[None]).max(axis=2).min() > 448.0
+    overlaps = tiles.step_um < 448
+    assert ("which overlap" in split.sentence) == overlaps
+    assert ("that overlap, on the tissue of" in regions_in_words(split.training)) == overlaps
 
 
 @settings(max_examples=80, deadline=None)

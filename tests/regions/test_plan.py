@@ -52,18 +52,23 @@ class Drawn:
     tile_px: int
     region_um: float
 
-    def plan(self) -> RegionPlan:
+    def plan(self, stride_um: float | None = None) -> RegionPlan:
         """Every region of it: there is tissue everywhere and none is asked for."""
         grid = GridConfig(
-            region_um=self.region_um, mpps=self.mpps, tile_px=self.tile_px, min_tissue=0.0, min_inside=0.0
+            region_um=self.region_um,
+            mpps=self.mpps,
+            tile_px=self.tile_px,
+            stride_um=stride_um,
+            min_tissue=0.0,
+            min_inside=0.0,
         )
         mask = TissueMask(np.ones((3, 5), bool), self.width * self.slide_mpp / 5, self.height * self.slide_mpp / 3)
         return plan_regions(sized(self.width, self.height, self.slide_mpp), grid, tissue=mask)
 
 
 @st.composite
-def grids(draw: st.DrawFn) -> Drawn:
-    """Any magnifications, slides up to 10^5 px along a side."""
+def grids(draw: st.DrawFn, longest: int = 400) -> Drawn:
+    """Any magnifications, slides up to 10^5 px and `longest` regions along a side."""
     slide_mpp = draw(st.floats(0.1, 2.0))
     mpps = [slide_mpp * draw(st.floats(1.0, 8.0))]
     tile_px = draw(st.integers(16, 512))
@@ -71,11 +76,44 @@ def grids(draw: st.DrawFn) -> Drawn:
         mpps.append(mpps[-1] * factor)
     region_um = mpps[-1] * tile_px * draw(st.integers(1, 3))
     # At most 400 regions along a side keep the test quick; that still is 10^5 px of the smallest ones.
-    longest = min(100_000, int(400 * region_um / slide_mpp))
-    width, height = draw(st.integers(1, longest)), draw(st.integers(1, max(longest // 200, 1)))
+    longest_px = min(100_000, int(longest * region_um / slide_mpp))
+    width, height = draw(st.integers(1, longest_px)), draw(st.integers(1, max(longest_px // (longest // 2), 1)))
     if draw(st.booleans()):
         width, height = height, width
     return Drawn(slide_mpp, width, height, tuple(mpps), tile_px, region_um)
+
+
+@settings(deadline=None, max_examples=40)
+@given(grids(longest=12), st.data())
+def test_regions_that_overlap_hold_every_tile_once_and_keep_the_others(drawn: Drawn, data: st.DataObject) -> None:
+    plain = drawn.plan()
+    grid = plain.grid
+    per_side = grid.tiles_per_side(min(grid.mpps))
+    # Whole tiles, other whole parts of a region, and what is neither.
+    strides = [k * grid.region_um / per_side for k in range(1, per_side)] + [grid.region_um / 1.7, grid.region_um]
+    plan = drawn.plan(data.draw(st.sampled_from([one for one in strides if one >= grid.tile_um(min(grid.mpps))])))
+    step_um, exact = plan.grid.step_um, 1e-6 * plan.slide_mpp
+
+    corners, first, last = plan.region_xy_um(), plain.region_xy_um().min(axis=0), plain.region_xy_um().max(axis=0)
+    # At every multiple of the stride from the first region, up to the last that there is without a stride, and once.
+    steps = (corners - first) / step_um
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-6)
+    n_along = np.floor((last - first) / step_um + 1e-6).astype(int) + 1
+    assert len(np.unique(np.rint(steps), axis=0)) == plan.n_regions == n_along.prod()
+    for mpp in grid.mpps:
+        tiles, alone = plan.tiles(mpp), plain.tiles(mpp)
+        at = np.rint(tiles.xy_um / (1e-4 * grid.tile_um(mpp))).astype(np.int64)
+        distinct = np.unique(at, axis=0)
+        read = tiles.only_read()
+        assert len(distinct) == len(read) == plan.n_tiles(mpp)
+        assert len(distinct) <= len(tiles) == plan.n_places(mpp)
+        # The row of a tile is that of the tile that is read at its place.
+        np.testing.assert_allclose(read.xy_um[tiles.row], tiles.xy_um, atol=exact, rtol=0)
+        # What lies side by side is read with the region that has it without a stride, where there is one.
+        owner = {tuple(xy): tuple(corner) for xy, corner in zip(read.xy_um, corners[read.region], strict=True)}
+        for xy, region in zip(alone.xy_um, alone.region, strict=True):
+            corner = tuple(plain.region_xy_um()[region])
+            assert owner.get(tuple(xy), corner) == corner
 
 
 @settings(deadline=None, max_examples=60)

@@ -65,7 +65,7 @@ def test_tiles_show_what_lies_at_their_place_however_far_out(slide_mpp: float, c
     grid = small_grid()
     kept = {mpp: np.ones((1, side, side), bool) for mpp in grid.mpps for side in [grid.tiles_per_side(mpp)]}
     plan = RegionPlan(
-        grid, slide_mpp, np.array([[column, row]]), kept, np.ones(1), TissueMask(np.ones((3, 5), bool), 8.0, 8.0)
+        grid, slide_mpp, np.array([[column, row]], float), kept, np.ones(1), TissueMask(np.ones((3, 5), bool), 8.0, 8.0)
     )
 
     (region,) = iter_tiles(slide, plan)

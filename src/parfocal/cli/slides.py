@@ -84,7 +84,7 @@ def _remarks(report: SlideReport, grid: GridConfig) -> list[str]:
 
 
 def _inspect_table(reports: list[SlideReport], grid: GridConfig) -> Table:
-    table = Table(title=f"regions of {grid.region_um:g} um, tiles of {grid.tile_px} px")
+    table = Table(title=f"{grid.words}, tiles of {grid.tile_px} px")
     table.add_column("slide", overflow="fold")
     for name in ("format", "size (px)", "levels", "mpp", "mpp from", "objective", "tissue", "regions"):
         table.add_column(name, justify="left" if name in {"format", "mpp from"} else "right")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,9 +25,11 @@ from parfocal.run.failures import Failed, FailedSlide, exit_status
 from parfocal.run.jobs import attempt
 from parfocal.run.processes import Tell, check_workers
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
+from parfocal.store import open_set
 
-# Bytes of a tile beside its row: coords, region number, centre.
-_PLACE_BYTES = 16 + 4 + 8
+# Bytes of a tile beside its row, and of its place in a region: coords; region number, centre; number of its row where
+# regions overlap.
+_COORDS_BYTES, _PLACE_BYTES, _NUMBER_BYTES = 16, 4 + 8, 8
 # Empty HDF5 structures and attributes of a file.
 _FILE_BYTES = 8192
 # A clock needs about this much work to say something; regions of one slide differ little.
@@ -45,6 +47,7 @@ class SlideEstimate:
         done: whether the store has it already.
         n_regions: how many regions hold tissue.
         n_tiles: how many tiles, per magnification.
+        n_places: the same, where a tile counts in every region that holds it.
         n_bytes: what its files would take on disk.
         problem: why it would fail; None where it would not.
     """
@@ -54,6 +57,7 @@ class SlideEstimate:
     done: bool
     n_regions: int
     n_tiles: Mapping[float, int]
+    n_places: Mapping[float, int]
     n_bytes: int
     problem: str | None = None
 
@@ -187,31 +191,43 @@ class _Planner:
         costs = None
         kept = kept_slide(source, self._settings, self._set_path)
         if kept is not None:
-            return self._estimate(source, True, kept.n_regions, kept.n_tiles), None
+            n_places = open_set(self._set_path).n_tiles(source.slide)
+            return self._estimate(source, True, kept.n_regions, kept.n_tiles, n_places), None
         with open_source(source, self._settings) as slide:
             plan = plan_slide(slide, source, self._settings)
             n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
-            estimate = self._estimate(source, False, plan.n_regions, n_tiles)
+            n_places = {mpp: plan.n_places(mpp) for mpp in self._settings.grid.mpps}
+            estimate = self._estimate(source, False, plan.n_regions, n_tiles, n_places)
             if not self._has_measured and plan.n_regions:
                 costs = _measure(slide, plan, self._encoders, self._settings)
                 self._has_measured = True
         return estimate, costs
 
-    def _estimate(self, source: SlideSource, done: bool, n_regions: int, n_tiles: Mapping[float, int]) -> SlideEstimate:
+    def _estimate(
+        self,
+        source: SlideSource,
+        done: bool,
+        n_regions: int,
+        n_tiles: Mapping[float, int],
+        n_places: Mapping[float, int],
+    ) -> SlideEstimate:
         size = np.dtype(self._settings.dtype).itemsize
-        row_bytes = {mpp: encoder.dim * size + _PLACE_BYTES for mpp, encoder in self._encoders.items()}
+        row_bytes = {mpp: encoder.dim * size + _COORDS_BYTES for mpp, encoder in self._encoders.items()}
         n_bytes = sum(count * row_bytes[mpp] for mpp, count in n_tiles.items())
+        place_bytes = _PLACE_BYTES + (_NUMBER_BYTES if self._settings.grid.overlaps else 0)
+        n_bytes += place_bytes * sum(n_places.values())
         n_bytes += n_regions * 16 + _FILE_BYTES * (len(n_tiles) + 1)
-        return SlideEstimate(source.slide, source.path, done, n_regions, n_tiles, n_bytes)
+        return SlideEstimate(source.slide, source.path, done, n_regions, n_tiles, n_places, n_bytes)
 
 
 def _would_fail(source: SlideSource, problem: str) -> SlideEstimate:
-    return SlideEstimate(source.slide, source.path, False, 0, {}, 0, problem)
+    return SlideEstimate(source.slide, source.path, False, 0, {}, {}, 0, problem)
 
 
 def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncoder], settings: EmbedSettings) -> _Costs:
     """Seconds for reading a region, and for encoding a tile of each magnification, on a few regions of this slide."""
     start = max(0, (plan.n_regions - _SAMPLE_REGIONS) // 2)
+    plan = replace(plan, read={}, row={})  # a few regions that overlap may share all tiles of a magnification
     started = time.monotonic()
     regions = list(islice(iter_tiles(slide, plan, coarse=settings.coarse, start=start), _SAMPLE_REGIONS))
     read_seconds = (time.monotonic() - started) / len(regions)

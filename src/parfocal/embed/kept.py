@@ -31,7 +31,7 @@ from parfocal.store.layout import (
     index_path,
     repair_advice,
 )
-from parfocal.store.set import done_slides
+from parfocal.store.set import done_slides, stored_rows
 
 
 def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
@@ -63,7 +63,7 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
             source.path,
             True,
             int(index["region_xy_um"].shape[0]),
-            {mpp: int(group["region"].shape[0]) for mpp, group in groups.items()},
+            {mpp: stored_rows(group) for mpp, group in groups.items()},
             0.0,
             {mpp: len(texts) for mpp, texts in reasons.items()},
             next((str(texts.asstr()[0]) for texts in reasons.values()), None),

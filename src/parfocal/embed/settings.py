@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from parfocal.config import GridConfig, Settings
 from parfocal.encoders import TileEncoder, available_encoders, load_tile_encoder, parse_encoder_specs
@@ -85,6 +85,12 @@ class EmbedSettings(RowChoices, SlideSettings):
     qc: bool = Field(
         True, description="Write a picture of each slide with its tissue and regions into the folder qc of the store."
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_lay_regions(self) -> "EmbedSettings":
+        if self.places is not None and self.grid.stride_um is not None:
+            raise ValueError("places say where regions lie, so stride_um would do nothing. Leave one of them out.")
+        return self
 
 
 def load_encoders(settings: EmbedSettings) -> dict[float, TileEncoder]:

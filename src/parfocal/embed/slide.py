@@ -68,7 +68,8 @@ def embed_slide(
         plan = plan_slide(slide, source, settings)
         if settings.qc:
             write_qc(qc_path(set_path.parent, source.slide), slide, plan, slide_id=source.slide)
-        planned = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
+        placed = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
+        planned = {mpp: tiles.only_read() for mpp, tiles in placed.items()}
         n_planned = {mpp: len(tiles) for mpp, tiles in planned.items()}
         total, done = sum(n_planned.values()), 0
         if on_tiles:
@@ -80,9 +81,10 @@ def embed_slide(
                 settings.grid.region_um,
                 slide.mpp,
                 plan.region_xy_um(),
-                {mpp: tiles.region for mpp, tiles in planned.items()},
-                {mpp: tiles.center_um for mpp, tiles in planned.items()},
+                {mpp: tiles.region for mpp, tiles in placed.items()},
+                {mpp: tiles.center_um for mpp, tiles in placed.items()},
             ),
+            row=plan.row or None,
             coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
             origin=_origin(slide, source, plan, settings),
         )

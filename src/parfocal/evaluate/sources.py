@@ -92,7 +92,7 @@ def encodings_per_slide(sets: Sequence[EmbeddingSet], arms: Sequence[Arm], slide
     for number, one in enumerate(sets):
         tiles = one if one.kind == "tiles" else next((other for other in sets if _holds_tiles_of(other, one)), None)
         if tiles is not None:
-            per_slide = [tiles.n_tiles(slide) for slide in slides]
+            per_slide = [tiles.n_rows(slide) for slide in slides]
             counts[number] = {format_mpp(mpp): sum(each[mpp] for each in per_slide) / len(slides) for mpp in one.mpps}
     result: list[float | None] = []
     for arm in arms:
@@ -149,6 +149,8 @@ def _made_alike(one: EmbeddingSet, other: EmbeddingSet) -> str | None:
         return f"its tile encoder is {other.encoder_digest}, that of the training cohort {one.encoder_digest}"
     if one.region_um != other.region_um or one.tile_px != other.tile_px:
         return f"its regions have {other.region_um:g} um, those of the training cohort {one.region_um:g} um"
+    if one.step_um != other.step_um:
+        return f"it has a region every {other.step_um:g} um, the training cohort every {one.step_um:g} um"
     for what, ours, theirs in (
         ("its coarse tiles are", one.settings.get("coarse"), other.settings.get("coarse")),
         ("its tiles have at least a share of tissue of", _min_tissue(one), _min_tissue(other)),

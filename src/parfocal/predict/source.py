@@ -156,6 +156,7 @@ def _differences(expected: TileFacts, found: TileFacts) -> str:
     pairs: list[tuple[str, Any, Any, str]] = [
         ("the magnifications", _listed(found.mpps), _listed(expected.mpps), "mpp"),
         ("regions of", f"{found.region_um:g}", f"{expected.region_um:g}", "um"),
+        ("a region every", f"{_step_um(found):g}", f"{_step_um(expected):g}", "um"),
         ("tiles of", found.tile_px, expected.tile_px, "px"),
         ("coarse tiles that are", found.settings.get("coarse"), expected.settings.get("coarse"), ""),
         ("the tissue share", _min_tissue(found), _min_tissue(expected), "from which a tile is kept"),
@@ -164,6 +165,10 @@ def _differences(expected: TileFacts, found: TileFacts) -> str:
         if ours != theirs:
             return f"{name} {ours} {unit}".rstrip() + f", and the head was fitted on {theirs} {unit}".rstrip()
     return ""
+
+
+def _step_um(facts: TileFacts) -> float:
+    return float(facts.settings.get("grid", {}).get("stride_um") or facts.region_um)
 
 
 def _min_tissue(facts: TileFacts) -> Any:

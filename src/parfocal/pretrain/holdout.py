@@ -1,15 +1,18 @@
 """Which regions training never sees: whole slides, whole patients, or tissue fragments where there is one slide only.
 
 Random regions of a slide are never held out: their neighbours share cells, stain and scanner focus with them, and a
-score on them says next to nothing.
+score on them says next to nothing. Where regions overlap, those that are scored lie side by side all the same: so they
+are the ones that are scored without a stride, no tile counts twice, and probes that are fitted on some of them and
+scored on others share no tissue. Regions that touch one of another side of the split are in neither.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -20,10 +23,25 @@ from parfocal.store import EmbeddingSet, LeftOut
 
 @dataclass(frozen=True, eq=False)
 class SlidePart:
-    """Some regions of a slide, in the slide's order."""
+    """Some regions of a slide, in the slide's order.
+
+    Attributes:
+        slide: the slide's id.
+        regions: their numbers.
+        n_apart: how many of them lie side by side; None where no two overlap.
+    """
 
     slide: str
     regions: Int64[np.ndarray, " region"]
+    n_apart: int | None = None
+
+
+def regions_in_words(parts: Sequence[SlidePart]) -> str:
+    """How many regions of how many slides, and how much tissue that is where they overlap."""
+    n_regions = sum(len(part.regions) for part in parts)
+    n_apart = sum(len(part.regions) if part.n_apart is None else part.n_apart for part in parts)
+    tissue = "" if all(part.n_apart is None for part in parts) else f" that overlap, on the tissue of {n_apart},"
+    return f"{n_regions} regions{tissue} of {len(parts)} slides"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +122,11 @@ def split_set(
             f"cannot pretrain on {tiles.path}: {len(kept)} slides with tissue are left to train on and {len(held)} are "
             "held out; both need at least one. Change the held-out slides."
         )
+    scored, clause = _scored(tiles, [SlidePart(slide, np.arange(counts[slide])) for slide in held])
     return Split(
-        tuple(SlidePart(slide, np.arange(counts[slide])) for slide in kept),
-        tuple(SlidePart(slide, np.arange(counts[slide])) for slide in held),
-        f"held out: {len(held)} of {len(usable)} slides{_of_groups(of_group, chosen, len(usable))}{without}",
+        tuple(_training(tiles, slide, np.arange(counts[slide])) for slide in kept),
+        scored,
+        f"held out: {len(held)} of {len(usable)} slides{_of_groups(of_group, chosen, len(usable))}{without}{clause}",
     )
 
 
@@ -188,8 +207,39 @@ def tissue_fragments(region_xy_um: Float64[np.ndarray, "region 2"], region_um: f
     return numbers.astype(np.int64)
 
 
+def _training(tiles: EmbeddingSet, slide: str, regions: Int64[np.ndarray, " region"]) -> SlidePart:
+    if tiles.step_um >= tiles.region_um:
+        return SlidePart(slide, regions)
+    return SlidePart(slide, regions, int(_lies_side_by_side(tiles.region_xy_um(slide)[regions], tiles).sum()))
+
+
+def _scored(tiles: EmbeddingSet, parts: Sequence[SlidePart]) -> tuple[tuple[SlidePart, ...], str]:
+    """Of held-out regions those that lie side by side, and a clause about it; without a stride all, and no clause."""
+    if tiles.step_um >= tiles.region_um:
+        return tuple(parts), ""
+    found = []
+    for part in parts:
+        xy_um = tiles.region_xy_um(part.slide)[part.regions]
+        found.append(SlidePart(part.slide, part.regions[_lies_side_by_side(xy_um, tiles)]))
+    n_all, n_scored = (sum(len(part.regions) for part in some) for some in (parts, found))
+    return tuple(found), f"; of their {n_all} regions, which overlap, {n_scored} that lie side by side are scored"
+
+
+def _lies_side_by_side(xy_um: Float64[np.ndarray, "region 2"], tiles: EmbeddingSet) -> Bool[np.ndarray, " region"]:
+    """The regions that there are without a stride too, or those that lie so at another offset where none of these is.
+
+    Tissue at the edge of a slide may be in regions between them alone.
+    """
+    # Along a side that is shorter than a region there is one place only, before the slide's corner.
+    number = np.rint(np.maximum(xy_um, 0) / tiles.step_um).astype(np.int64)
+    offset = number % math.ceil(tiles.region_um / tiles.step_um - 1e-6)
+    offsets, own, count = np.unique(offset, axis=0, return_inverse=True, return_counts=True)
+    chosen = int(count.argmax()) if offsets[0].any() else 0
+    return np.asarray(own.reshape(-1) == chosen)
+
+
 def _split_slide(tiles: EmbeddingSet, slide: str, share: float, rng: np.random.Generator) -> Split:
-    xy_um = tiles.read(slide).region_xy_um
+    xy_um = tiles.region_xy_um(slide)
     n = len(xy_um)
     if n < 4:
         raise ConfigError(
@@ -213,14 +263,13 @@ def _split_slide(tiles: EmbeddingSet, slide: str, share: float, rng: np.random.G
             f"held out: {len(held)} of {len(sizes)} tissue fragments of the only slide "
             f"({is_held.sum()} of {n} regions); one slide says nothing about other slides"
         )
-        return Split(
-            (SlidePart(slide, np.flatnonzero(~is_held)),), (SlidePart(slide, np.flatnonzero(is_held)),), sentence
-        )
+        scored, clause = _scored(tiles, [SlidePart(slide, np.flatnonzero(is_held))])
+        return Split((_training(tiles, slide, np.flatnonzero(~is_held)),), scored, sentence + clause)
     # One fragment holds nearly everything: its end along the longer axis, with a gap so that no two regions touch.
     axis = int(np.argmax(np.ptp(xy_um, axis=0)))
     position = xy_um[:, axis]
     # Regions lie in rows: the number of whole rows that comes nearest to what is wanted, one at least.
-    rows = np.unique(position)[1:]
+    rows = np.unique(position[_lies_side_by_side(xy_um, tiles)] if tiles.step_um < tiles.region_um else position)[1:]
     n_beyond = np.array([(position >= row).sum() for row in rows], dtype=np.int64)
     is_held = position >= rows[np.abs(n_beyond - wanted).argmin()] if len(rows) else np.zeros(n, dtype=bool)
     first_held = position[is_held].min(initial=np.inf)
@@ -236,4 +285,5 @@ def _split_slide(tiles: EmbeddingSet, slide: str, share: float, rng: np.random.G
         f"as its {len(sizes)} tissue fragment{'s are' if len(sizes) > 1 else ' is'} too large to hold out; "
         "one slide says nothing about other slides"
     )
-    return Split((SlidePart(slide, np.flatnonzero(kept)),), (SlidePart(slide, np.flatnonzero(is_held)),), sentence)
+    scored, clause = _scored(tiles, [SlidePart(slide, np.flatnonzero(is_held))])
+    return Split((_training(tiles, slide, np.flatnonzero(kept)),), scored, sentence + clause)

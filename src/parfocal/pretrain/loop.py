@@ -18,7 +18,7 @@ from parfocal.geometry import format_mpp
 from parfocal.pretrain.augment import SquareSymmetries, declared_symmetries
 from parfocal.pretrain.data import RegionStream, SlideCache
 from parfocal.pretrain.evaluation import HeldOut, choose_held_out, look
-from parfocal.pretrain.holdout import Split, check_hidable, shared_groups, split_set
+from parfocal.pretrain.holdout import Split, check_hidable, regions_in_words, shared_groups, split_set
 from parfocal.pretrain.masks import draw_masks
 from parfocal.pretrain.metrics import (
     MetricsFile,
@@ -355,12 +355,11 @@ class _Run:
 
     def _sentences(self, precision: str) -> tuple[str, ...]:
         """What is trained on what, in a few lines."""
-        n_regions = sum(len(part.regions) for part in self.split.training)
         mpps = ", ".join(map(format_mpp, self.tiles.mpps))
         parameters = sum(p.numel() for p in self.trainee.parameters() if p.requires_grad)
         return (
             f"pretraining size {self.settings.size} ({parameters / 1e6:.1f} M parameters) on {self.tiles.name}: "
-            f"{n_regions} regions of {len(self.split.training)} slides at {mpps} mpp, {self.n_steps} steps",
+            f"{regions_in_words(self.split.training)} at {mpps} mpp, {self.n_steps} steps",
             self.split.sentence,
             *(() if self.n_steps else ("no step: the model keeps its random weights, as a control",)),
             f"{self.fabric.world_size} process{'es' if self.fabric.world_size > 1 else ''} on "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parfocal.files import writing
 from parfocal.geometry import format_mpp
-from parfocal.pretrain.holdout import Split
+from parfocal.pretrain.holdout import Split, regions_in_words
 from parfocal.pretrain.masks import PATTERNS
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.run.events import Progress
@@ -146,8 +146,8 @@ def remarks_before(settings: PretrainSettings, n_steps: int, split: Split, *, wo
     n_regions, per_step = sum(len(part.regions) for part in split.training), settings.batch * world
     epochs = math.ceil(_GOOD * per_step / n_regions)
     return (
-        f"this pretraining is short for the cohort: {settings.epochs:g} epochs of {n_regions} regions of "
-        f"{len(split.training)} slides are {n_steps} steps of {per_step} regions, and in fewer than {_FEW} hardly more "
+        f"this pretraining is short for the cohort: {settings.epochs:g} epochs of {regions_in_words(split.training)} "
+        f"are {n_steps} steps of {per_step} regions, and in fewer than {_FEW} hardly more "
         f"than means is learnt; train longer with --steps {_GOOD} (or --epochs {epochs}), or embed more slides",
     )
 

@@ -1,5 +1,9 @@
 """Which regions and tiles of a slide are read: one lattice in micrometres, and what of it is kept.
 
+With a stride below the side of a region, regions overlap: to those that lie side by side come others between them, and
+a tile that several hold is read once, with the one that lies side by side where that one holds it. So such a region has
+the very rows that it has without a stride.
+
 The lattice begins at the slide's corner, or so that a small picture lies well in its one region. A picture smaller than
 a region is laid in the middle of it, but on whole tiles: a picture of one tile's size that straddled four of them would
 fill a quarter of each, and nothing would be mostly tissue. So of all places the one is taken at which the picture fills
@@ -15,7 +19,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 
 from parfocal.config import GridConfig
 from parfocal.errors import ConfigError, SlideError
-from parfocal.geometry import to_l0px
+from parfocal.geometry import to_l0px, whole_ratio
 from parfocal.regions.tissue import TissueMask, find_tissue
 from parfocal.slides import Slide, check_resolution
 
@@ -83,9 +87,11 @@ _BOXES_AT_ONCE = 1 << 16
 _ROUNDING = 1e-9
 # Less of a tile than this is rounding, not slide.
 _NOTHING = 1e-18
+# Tiles whose corners are nearer than this part of a tile are one tile.
+_SAME = 2.0**-20
 
 
-_Lattice = Int64[np.ndarray, "region 2"] | Float64[np.ndarray, "region 2"]
+_Lattice = Float64[np.ndarray, "region 2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +107,17 @@ class PlannedTiles:
     """Top left, as the nearest level-0 pixel."""
     center_um: Float32[np.ndarray, "tile 2"]
     """The tile's centre about its region's centre."""
+    is_read: Bool[np.ndarray, " tile"]
+    """Whether the tile is read with this region: every tile is with one of those that hold it."""
+    row: Int64[np.ndarray, " tile"]
+    """Its number among the tiles that are read."""
 
     def __len__(self) -> int:
         return len(self.region)
+
+    def only_read(self) -> "PlannedTiles":
+        """Every tile once, with the region that it is read with."""
+        return self if self.is_read.all() else PlannedTiles(**{name: v[self.is_read] for name, v in vars(self).items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +127,8 @@ class RegionPlan:
     grid: GridConfig
     slide_mpp: float
     lattice: _Lattice
-    """Column and row of each region; region (c, r) begins at `origin_um` plus (c, r) times the side of a region. Real
-    numbers where regions lie on places."""
+    """Column and row of each region; region (c, r) begins at `origin_um` plus (c, r) times the side of a region. Whole
+    numbers but where regions overlap or lie on places."""
     kept: Mapping[float, Bool[np.ndarray, "region _row _col"]]
     """For each magnification, the slots of each region that are kept."""
     tissue_share: Float[np.ndarray, "region"]
@@ -125,6 +139,10 @@ class RegionPlan:
     centred: Mapping[float, Bool[np.ndarray, " region"]] = field(default_factory=dict)
     """For a magnification of which no slot lies in the middle of a region, the regions that have one tile more there,
     after those of their slots; none where regions lie on a lattice."""
+    read: Mapping[float, Bool[np.ndarray, "region _row _col"]] = field(default_factory=dict)
+    """Where regions overlap, the kept slots of each region whose tiles are read with it; all of them otherwise."""
+    row: Mapping[float, Int64[np.ndarray, " _tile"]] = field(default_factory=dict)
+    """Where regions overlap, the number of each kept tile among those that are read."""
 
     @property
     def n_regions(self) -> int:
@@ -132,7 +150,11 @@ class RegionPlan:
         return len(self.lattice)
 
     def n_tiles(self, mpp: float) -> int:
-        """How many tiles of one magnification are kept."""
+        """How many tiles of one magnification are read; one that several regions hold counts once."""
+        return int(self.read.get(mpp, self.kept[mpp]).sum() + self.centred.get(mpp, np.zeros(0)).sum())
+
+    def n_places(self, mpp: float) -> int:
+        """How many tiles of one magnification all regions hold; one that several of them hold counts in each."""
         return int(self.kept[mpp].sum() + self.centred.get(mpp, np.zeros(0)).sum())
 
     def region_xy_um(self) -> Float64[np.ndarray, "region 2"]:
@@ -159,6 +181,8 @@ class RegionPlan:
             xy_um,
             to_l0px(xy_um, self.slide_mpp),
             center_um.astype(np.float32),
+            self.read[mpp][self.kept[mpp]] if self.read else np.ones(len(region), dtype=bool),
+            self.row[mpp] if self.row else np.arange(len(region)),
         )
 
     def window_l0px(self, region: int) -> tuple[int, int, int, int]:
@@ -177,7 +201,8 @@ def plan_regions(
     A tile is kept when at least `grid.min_inside` of it lies on the slide and at least `grid.min_tissue` of that part
     is tissue; a region when its own part on the slide holds as much and a tile of it is kept. With both at 0 everything
     that touches the slide is kept; `grid.tissue="none"` asks for no tissue either. The lattice begins at the slide's
-    corner; along a side that is shorter than a region the slide lies in the middle of it, on whole tiles.
+    corner; along a side that is shorter than a region the slide lies in the middle of it, on whole tiles. With a stride
+    below the side, regions begin every stride, and none reaches further than the last of those side by side.
 
     Args:
         slide: an open slide with a trusted mpp.
@@ -196,7 +221,7 @@ def plan_regions(
         tissue = find_tissue(slide, grid.tissue, slide_id=slide_id)
     size_um = (slide.width_px * slide.mpp, slide.height_px * slide.mpp)
     ground = _Ground(grid.region_um, region_origin_um(size_um, grid, slide.mpp), size_um)
-    lattice = ground.lattice()
+    lattice = ground.lattice(grid.step_um)
     _check_size(slide.name, lattice, grid, ground)
     inside, share = ground.shares(tissue, lattice, 1)
     least = 0.0 if grid.tissue == "none" else grid.min_tissue - _ROUNDING
@@ -207,15 +232,36 @@ def plan_regions(
         inside, own = ground.shares(tissue, lattice, grid.tiles_per_side(mpp))
         kept[mpp] = (inside >= max(grid.min_inside - _ROUNDING, _NOTHING)) & (own >= least)
     some = np.array([tiles.any(axis=(1, 2)) for tiles in kept.values()]).any(axis=0)
+    lattice, kept = lattice[some], {mpp: tiles[some] for mpp, tiles in kept.items()}
+    shared = {mpp: _shared(lattice, tiles) for mpp, tiles in kept.items()} if grid.overlaps else {}
     return RegionPlan(
         grid,
         slide.mpp,
-        lattice[some],
-        {mpp: tiles[some] for mpp, tiles in kept.items()},
+        lattice,
+        kept,
         share[some],
         tissue,
         ground.origin_um,
+        read={mpp: read for mpp, (read, _) in shared.items()},
+        row={mpp: row for mpp, (_, row) in shared.items()},
     )
+
+
+def _shared(
+    lattice: _Lattice, kept: Bool[np.ndarray, "region side side"]
+) -> tuple[Bool[np.ndarray, "region side side"], Int64[np.ndarray, " tile"]]:
+    """Which kept slots are read with their region, so that every tile is read once; and the row of each kept tile."""
+    region, row, column = np.nonzero(kept)
+    place = lattice[region] * kept.shape[1] + np.stack([column, row], axis=1)
+    tile = np.unique(np.rint(place / _SAME).astype(np.int64), axis=0, return_inverse=True)[1].reshape(-1)
+    is_between = (np.abs(lattice - np.rint(lattice)) > _SAME).any(axis=1)[region]
+    order = np.lexsort((is_between, tile))  # of equal ones the first region stays first
+    first = order[np.unique(tile[order], return_index=True)[1]]  # of each tile
+    is_read = np.zeros(len(region), dtype=bool)
+    is_read[first] = True
+    read = np.zeros_like(kept)
+    read[region[is_read], row[is_read], column[is_read]] = True
+    return read, (np.cumsum(is_read) - 1)[first[tile]]
 
 
 def plan_places(
@@ -296,13 +342,16 @@ class _Ground:
     origin_um: tuple[float, float]
     size_um: tuple[float, float]
 
-    def lattice(self) -> Int64[np.ndarray, "region 2"]:
-        """Every region that touches the slide, as column and row, in reading order."""
+    def lattice(self, step_um: float) -> _Lattice:
+        """A region every `step_um`, not beyond the last that lies side by side with the first, in reading order."""
         # A sliver thinner than a millionth of a region is rounding, not slide.
         columns, rows = (max(int(np.ceil(side / self.region_um - 1e-6)), 1) for side in self.size_um)
-        row, column = np.divmod(np.arange(rows * columns), columns)
+        per_region = whole_ratio(self.region_um, step_um) or self.region_um / step_um
+        # One division of whole numbers where regions meet: those side by side lie at whole numbers exactly.
+        across, down = (np.arange(int((n - 1) * per_region + _EXACT) + 1) / per_region for n in (columns, rows))
+        row, column = (axis.ravel() for axis in np.meshgrid(down, across, indexing="ij"))
         order = np.lexsort((column, row, column // BAND_COLUMNS))
-        return np.stack([column, row], axis=1)[order].astype(np.int64)
+        return np.stack([column, row], axis=1)[order]
 
     def inside_parts(
         self, lattice: _Lattice, side: int, *, middle: bool = False
@@ -339,7 +388,7 @@ class _Ground:
         return inside, np.minimum(np.divide(shares, inside, out=np.zeros_like(shares), where=inside > _NOTHING), 1.0)
 
 
-def _check_size(name: str, lattice: Int64[np.ndarray, "region 2"], grid: GridConfig, ground: _Ground) -> None:
+def _check_size(name: str, lattice: _Lattice, grid: GridConfig, ground: _Ground) -> None:
     """Refuse a slide on which no tile of any magnification lies for its smallest part: it has tissue, but no tile."""
     ends = np.concatenate([lattice[:1], lattice[-1:]])  # a middle region is as full as these or fuller
     for mpp in grid.mpps:

@@ -107,7 +107,7 @@ def _words(width: int, slide: Slide, plan: RegionPlan, name: str) -> UInt8[np.nd
         printable(name),
         f"{slide.width_px:,} x {slide.height_px:,} px at {slide.mpp:.4g} um/px, "
         f"tissue {plan.tissue.tissue_share:.1%} ({how})",
-        f"{plan.n_regions:,} regions of {plan.grid.region_um:g} um; tiles: {tiles}"
+        f"{plan.n_regions:,} {plan.grid.words}; tiles: {tiles}"
         if plan.n_regions
         else "no tissue found: nothing is embedded",
     ]

@@ -37,7 +37,7 @@ class AbsentTile:
     """A planned tile that the file has no pixels for.
 
     Attributes:
-        number: its place among the planned tiles of its region and magnification.
+        number: its place among the tiles of its magnification that are read with its region.
         reason: why, as a clause.
     """
 
@@ -47,7 +47,7 @@ class AbsentTile:
 
 @dataclass(frozen=True, eq=False)
 class RegionTiles:
-    """The planned tiles of one region, coarse to fine, each magnification in slot order (row by row).
+    """The planned tiles that are read with one region, coarse to fine, each magnification in slot order (row by row).
 
     Attributes:
         region: the region's number.
@@ -78,7 +78,7 @@ class _Raster:
 
 
 def iter_tiles(slide: Slide, plan: RegionPlan, *, coarse: Coarse = "derived", start: int = 0) -> Iterator[RegionTiles]:
-    """Read the planned tiles of a slide, region by region in the plan's order.
+    """Read the planned tiles of a slide, each once, region by region in the plan's order.
 
     A tile is absent where data that cannot be decoded have a part in it. Where the file has no data (which is how
     sparse files say "nothing was scanned"), it is absent when that is a hole in the tissue, or when as much tissue is
@@ -100,7 +100,11 @@ def iter_tiles(slide: Slide, plan: RegionPlan, *, coarse: Coarse = "derived", st
     """
     if slide.mpp != plan.slide_mpp:
         raise ValueError(f"the plan was made for {plan.slide_mpp:g} mpp, {slide.name} has {slide.mpp:g}; plan it again")
+    read, nothing = plan.read or plan.kept, np.zeros((0, plan.grid.tile_px, plan.grid.tile_px, 3), np.uint8)
     for region in range(start, plan.n_regions):
+        if plan.read and not any(tiles[region].any() for tiles in read.values()):
+            yield RegionTiles(region, dict.fromkeys(plan.grid.mpps, nothing))
+            continue
         try:
             rasters = _read(slide, plan, region, coarse)
         except UnreadableSlideError as error:
@@ -108,7 +112,7 @@ def iter_tiles(slide: Slide, plan: RegionPlan, *, coarse: Coarse = "derived", st
             raise
         tiles, absent = {}, {}
         for mpp in plan.grid.mpps:
-            kept, raster = plan.kept[mpp][region], rasters[mpp]
+            kept, raster = read[mpp][region], rasters[mpp]
             if raster.gaps and kept.any():
                 missing = _missing(plan, region, raster, kept)
                 if missing:

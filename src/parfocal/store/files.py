@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 from jaxtyping import Float, Int, Int64
+from scipy.spatial import cKDTree
 
 from parfocal.errors import StoreError
 from parfocal.files import remove_leftovers, writing
@@ -200,9 +201,19 @@ def write_layout(
             slide_mpp=slide_mpp,
             size_l0px=origin.size_l0px,
             objective_power=origin.objective_power,
+            overlap_px=_overlap_px(coords_l0px, tile_um / slide_mpp, tile_px),
         ),
     )
     return features
+
+
+def _overlap_px(coords_l0px: Int64[np.ndarray, "tile 2"], side_l0px: float, tile_px: int) -> int:
+    """The most pixels by which a tile reaches into its neighbour; 0 where tiles lie side by side, as rounded."""
+    places = np.unique(coords_l0px, axis=0)
+    if len(places) < 2:
+        return 0
+    nearest = float(cKDTree(places).query(places, k=2, p=np.inf)[0][:, 1].min())
+    return 0 if nearest > side_l0px - 2 else round(tile_px * (1 - nearest / side_l0px))
 
 
 def as_stored(rows: Float[np.ndarray, "tile dim"], dtype: np.dtype, where: str) -> Float[np.ndarray, "tile dim"]:

@@ -208,6 +208,7 @@ def coords_attributes(
     slide_mpp: float,
     size_l0px: tuple[int, int],
     objective_power: float | None = None,
+    overlap_px: int = 0,
 ) -> dict[str, Any]:
     """The attributes that TRIDENT puts on `coords`.
 
@@ -219,7 +220,7 @@ def coords_attributes(
         "patch_size_level0": round(tile_px * mpp / slide_mpp),
         "level0_magnification": _whole(objective_power or 10 / slide_mpp),
         "target_magnification": _whole(10 / mpp),
-        "overlap": 0,
+        "overlap": overlap_px,
         "name": slide,
         "savetodir": str(folder),
         "level0_width": size_l0px[0],

@@ -14,7 +14,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
@@ -95,6 +95,11 @@ class EmbeddingSet:
         return float(self.content["region_um"])
 
     @property
+    def step_um(self) -> float:
+        """From one region to the next, in micrometres; less than the side of a region where regions overlap."""
+        return float(self.settings.get("grid", {}).get("stride_um") or self.region_um)
+
+    @property
     def tile_px(self) -> int | None:
         """Side of a tile in pixels; None for regions."""
         return None if self.content["tile_px"] is None else int(self.content["tile_px"])
@@ -119,11 +124,25 @@ class EmbeddingSet:
         with self._open_index(slide) as index:
             return int(index["region_xy_um"].shape[0])
 
+    def region_xy_um(self, slide: str) -> Float64[np.ndarray, "region 2"]:
+        """The top left of each region of a slide, in micrometres; only its index is opened."""
+        with self._open_index(slide) as index:
+            return np.asarray(index["region_xy_um"][...], np.float64)
+
     def n_tiles(self, slide: str) -> dict[float, int]:
-        """How many tiles a slide has, per magnification; only its index is opened."""
+        """How many tiles the regions of a slide have, per magnification; only its index is opened.
+
+        Where regions overlap, a tile counts in each that holds it; see `n_rows`.
+        """
         self._must_be("tiles")
         with self._open_index(slide) as index:
             return {mpp: int(index[format_mpp(mpp)]["region"].shape[0]) for mpp in self.mpps}
+
+    def n_rows(self, slide: str) -> dict[float, int]:
+        """How many tiles were embedded, per magnification; one that several regions share counts once."""
+        self._must_be("tiles")
+        with self._open_index(slide) as index:
+            return {mpp: stored_rows(index[format_mpp(mpp)]) for mpp in self.mpps}
 
     def n_absent(self, slide: str) -> dict[float, int]:
         """How many planned tiles the slide's file had no pixels for, per magnification; only its index is opened."""
@@ -352,6 +371,11 @@ class _Group:
         file, digest = (group.attrs.get(name) for name in ("features_file", FILE_DIGEST))
         row = group["row"][...] if "row" in group else None
         return cls(count, row, None if file is None else str(file), None if digest is None else str(digest))
+
+
+def stored_rows(group: h5py.Group) -> int:
+    """How many rows a group of an index names; one that several regions share counts once."""
+    return len(np.unique(group["row"][...])) if "row" in group else int(group["region"].shape[0])
 
 
 def _places(

@@ -32,20 +32,24 @@ class SlideWriter:
         places: SlidePlaces,
         *,
         coords_l0px: Mapping[float, Int64[np.ndarray, "_tile 2"]] | None = None,
+        row: Mapping[float, Int64[np.ndarray, " _place"]] | None = None,
         origin: SlideOrigin | None = None,
     ) -> None:
         """Prepare to write the rows that are announced.
 
         Args:
             set_path: the set, of tiles.
-            places: of the slide's regions and of each row that will come.
-            coords_l0px: per magnification, the tile's top left as the slide was read; computed where it is not given.
+            places: of the slide's regions and of each row that will come; or of each tile of each region, where several
+                of them share a row.
+            coords_l0px: per magnification, the top left of each row's tile as the slide was read; computed where it is
+                not given.
+            row: per magnification, the number of the row of each of `places` where they share some; every row is named.
             origin: what is known of the slide file.
 
         Raises:
             StoreError: this is no set of tiles.
         """
-        self._set_path, self._places, self._coords_l0px = set_path, places, coords_l0px
+        self._set_path, self._places, self._coords_l0px, self._row = set_path, places, coords_l0px, row
         self._origin = origin or SlideOrigin()
         self._settings = read_settings(set_path)
         if self._settings["kind"] != "tiles":
@@ -98,19 +102,25 @@ class SlideWriter:
         lost: set[int] = set()
         coords = {mpp: self._coords(mpp) for mpp in announced.region}
         region, center_um, coords_l0px = dict(announced.region), dict(announced.center_um), dict(coords)
+        row = dict(self._row or {})
         for mpp, reasons in absent.items():
             rows = np.array(sorted(reasons), np.int64)
-            lost |= set(region[mpp][rows].tolist())
+            places = np.flatnonzero(np.isin(row[mpp], rows)) if mpp in row else rows
+            lost |= set(region[mpp][places].tolist())
             self._absent[mpp] = AbsentRows(coords[mpp][rows], tuple(reasons[row] for row in rows.tolist()))
-            for values in (region, center_um, coords_l0px):
-                values[mpp] = np.delete(values[mpp], rows, axis=0)
+            coords_l0px[mpp] = np.delete(coords_l0px[mpp], rows, axis=0)
+            for values in (region, center_um):
+                values[mpp] = np.delete(values[mpp], places, axis=0)
+            if mpp in row:
+                left = np.delete(row[mpp], places)
+                row[mpp] = left - np.searchsorted(rows, left)
         lost -= set(np.concatenate(list(region.values())).tolist())
         kept = np.setdiff1d(np.arange(self.n_regions), list(lost))
         # Rows of a region that is left out are gone already, so every number is found.
         region = {mpp: np.searchsorted(kept, numbers).astype(np.int32) for mpp, numbers in region.items()}
         xy_um = announced.region_xy_um[kept]
         self._places = replace(announced, region_xy_um=xy_um, region=region, center_um=center_um)
-        self._coords_l0px = coords_l0px
+        self._coords_l0px, self._row = coords_l0px, row or None
 
     def set_fingerprint(self, fingerprint: str, state: SlideState) -> None:
         """Say which file the rows come from, before the block ends: this is known when the file has been read."""
@@ -122,7 +132,7 @@ class SlideWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        expected = {mpp: len(self._places.region[mpp]) for mpp in self._written}
+        expected = {mpp: len(self._coords(mpp)) for mpp in self._written}
         short = {mpp: (n, expected[mpp]) for mpp, n in self._written.items() if n != expected[mpp]}
         if kind is None and short:
             problem = StoreError(f"cannot finish {self._places.slide}: rows are missing (written, announced): {short}.")
@@ -134,7 +144,14 @@ class SlideWriter:
         self._stack.__exit__(kind, error, trace)
         if kind is None:
             digests: dict[float | None, str] = {mpp: file.digest for mpp, file in self._files.items()}
-            write_index(self._set_path, self._places, digests=digests, absent=self._absent, origin=self._origin)
+            write_index(
+                self._set_path,
+                self._places,
+                row=self._row,
+                digests=digests,
+                absent=self._absent,
+                origin=self._origin,
+            )
 
     def _shorten(self, mpp: float) -> None:
         """Cut a features file, which was made for the announced rows, to those that came."""
@@ -170,7 +187,8 @@ class SlideWriter:
         places = self._places
         tile_um = self._settings["tile_px"] * mpp * places.region_um / self._settings["region_um"]
         in_region = places.center_um[mpp].astype(np.float64) + (places.region_um - tile_um) / 2
-        return to_l0px(places.region_xy_um[places.region[mpp]] + in_region, places.slide_mpp)
+        coords = to_l0px(places.region_xy_um[places.region[mpp]] + in_region, places.slide_mpp)
+        return coords if self._row is None else coords[np.unique(self._row[mpp], return_index=True)[1]]
 
 
 def write_tokens(set_path: Path, tokens: SlideTokens, *, origin: SlideOrigin | None = None) -> None:

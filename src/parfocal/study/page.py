@@ -28,7 +28,7 @@ def stages_section(
 ) -> Section:
     """What the study is about, its stages before the evaluation with their times, and what is missing."""
     regions = sum(tiles.n_regions(slide) for slide in tiles.slides)
-    counts = [tiles.n_tiles(slide) for slide in tiles.slides]
+    counts = [tiles.n_rows(slide) for slide in tiles.slides]
     sums = {format_mpp(mpp): sum(one[mpp] for one in counts) for mpp in tiles.mpps}
     listed = ", ".join(f"{count:,} at {mpp} mpp" for mpp, count in sums.items())
     blocks: list[Block] = [

@@ -274,7 +274,7 @@ def _plan_model(
     rows = {
         "cls": tiles.regions,
         "attention": tiles.regions * (1 + len(seen)),
-        "tokens": sum(count for mpp, count in tiles.tiles.items() if mpp in seen),
+        "tokens": sum(own[mpp] for own in ours.counts.values() for mpp in own if mpp in seen),
     }
     n_bytes = sum(rows[readout] for readout in study.readouts) * width * 2
     objective = settings.objective if steps else "random"

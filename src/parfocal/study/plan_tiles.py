@@ -62,7 +62,8 @@ class PlannedCohort:
         tiles: its plan.
         made: its set, with the slides that are in it; None where there is none.
         regions: the number of regions of each slide that would not fail.
-        counts: the tiles of each of these slides, by magnification, named as in the plan.
+        counts: the tiles of each of these slides, by magnification, named as in the plan; one that several regions
+            share counts in each.
     """
 
     tiles: TilesPlan
@@ -119,7 +120,7 @@ def plan_tiles(study: Study, source: CohortSource, store: Path, device: str) -> 
         None if estimate.seconds is None else estimate.seconds / 3600,
     )
     regions = {one.slide: one.n_regions for one in usable}
-    counts = {one.slide: {format_mpp(mpp): one.n_tiles[mpp] for mpp in mpps} for one in usable}
+    counts = {one.slide: {format_mpp(mpp): one.n_places[mpp] for mpp in mpps} for one in usable}
     made = replace(open_set(estimate.set_path), slides=tuple(sorted(done))) if done else None
     return PlannedCohort(plan, made, regions, counts)
 
@@ -143,7 +144,8 @@ def _of_features(source: CohortSource) -> PlannedCohort:
 def _of_set(found: EmbeddingSet, problems: Mapping[str, str]) -> PlannedCohort:
     counts = {slide: {format_mpp(mpp): n for mpp, n in found.n_tiles(slide).items()} for slide in found.slides}
     regions = {slide: found.n_regions(slide) for slide in found.slides}
-    tiles = {name: sum(one[name] for one in counts.values()) for name in map(format_mpp, found.mpps)}
+    rows = [found.n_rows(slide) for slide in found.slides]
+    tiles = {format_mpp(mpp): sum(one[mpp] for one in rows) for mpp in found.mpps}
     n, total, none = len(found.slides), sum(regions.values()), dict.fromkeys(tiles, 0)
     plan = TilesPlan("a store", str(found.path), n, n, problems, total, tiles, none, 0.0, 0.0)
     return PlannedCohort(plan, found, regions, counts)
@@ -155,6 +157,7 @@ def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> Planne
     problems: dict[str, str] = {}
     regions: dict[str, int] = {}
     counts: dict[str, dict[str, int]] = {}
+    n_tiles = dict.fromkeys(grid.mpps, 0)
     sources = find_slides(slides.paths, ids=slides.ids)
     for source in sources:
         plan = attempt(partial(_plan_of, source, settings))
@@ -162,8 +165,8 @@ def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> Planne
             problems[source.slide] = plan.problem
             continue
         regions[source.slide] = plan.n_regions
-        counts[source.slide] = {format_mpp(mpp): plan.n_tiles(mpp) for mpp in grid.mpps}
-    n_tiles = {mpp: sum(own[format_mpp(mpp)] for own in counts.values()) for mpp in grid.mpps}
+        counts[source.slide] = {format_mpp(mpp): plan.n_places(mpp) for mpp in grid.mpps}
+        n_tiles = {mpp: count + plan.n_tiles(mpp) for mpp, count in n_tiles.items()}
     tiles = {format_mpp(mpp): count for mpp, count in n_tiles.items()}
     widths = {mpp: _width(spec) for mpp, spec in parse_encoder_specs(settings.encoder, grid.mpps).items()}
     each = np.dtype(settings.dtype).itemsize

@@ -135,10 +135,12 @@ def _table(
             for region in known[slide.slide].regions
         }
         lattice = np.rint(slide.region_xy_um / slide.region_um).astype(int)
+        # Where regions overlap, those between two regions of the design are of neither.
+        is_whole = np.abs(lattice - slide.region_xy_um / slide.region_um).max(axis=1) < 1e-3
         for region in range(slide.n_regions):
             place = (int(lattice[region, 0]), int(lattice[region, 1]))
             own = np.flatnonzero(slide.region[mpp] == region)
-            if not len(own) or place not in value:
+            if not len(own) or place not in value or not is_whole[region]:
                 continue
             features = slide.features[mpp][own].astype(np.float64)
             rows.append(features.mean(axis=0) if unit == "region" else features[rng.integers(len(own))])
