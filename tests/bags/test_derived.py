@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parfocal.bags import PARENTS, PLACED, derived_names, pseudo_name, read_bags
+from parfocal.bags import (
+    PARENTS,
+    PLACED,
+    derived_names,
+    elsewhere_name,
+    mpps_behind,
+    one_by_one,
+    pseudo_name,
+    read_bags,
+)
 from parfocal.bags.derived import derive, find_parents, mean_of_cells
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.geometry import format_mpp
@@ -251,6 +260,47 @@ def test_tiles_in_place_are_limited_by_whole_regions(tmp_path: Path) -> None:
     assert len(one.rows) == 21
 
 
+def test_tiles_of_other_regions_are_those_of_the_slide_and_no_region_has_its_own(tmp_path: Path) -> None:
+    tokens = draw_tokens(*LAYOUTS[0], absent=0.3, seed=3)
+    source = write_set(tmp_path, 0, tokens)
+
+    own, other = read_bags(source, ["a"], names=["1", elsewhere_name(1.0)])
+
+    np.testing.assert_allclose(other.mean, own.mean, rtol=1e-5)
+    np.testing.assert_array_equal(np.sort(other.rows, axis=0), np.sort(own.rows, axis=0))
+    number = {row.tobytes(): region for region, row in enumerate(own.region_mean) if own.region_present[region]}
+    from_region = [number[row.tobytes()] for row in other.region_mean[other.region_present]]
+    here = np.flatnonzero(other.region_present)
+    assert sorted(from_region) == np.flatnonzero(own.region_present).tolist()
+    assert (np.array(from_region) != here).all()
+
+
+def test_instances_one_by_one_are_regions_of_their_own_and_share_their_rows(tmp_path: Path) -> None:
+    slides = [draw_tokens(*LAYOUTS[0], absent=0.3, seed=seed, slide=name) for seed, name in ((1, "a"), (2, "b"))]
+    source = write_set(tmp_path, 0, *slides)
+
+    stand_in, alone, plain = read_bags(source, ["a", "b"], names=["pseudo 1", one_by_one("pseudo 1"), "0.5"])
+
+    assert (alone.name, alone.is_one_by_one, stand_in.is_one_by_one, plain.is_one_by_one) == (
+        "pseudo 1, one by one", True, False, False,
+    )  # fmt: skip
+    for bag in (alone, alone.of_slides([1, 0]), alone.without(["a"])):
+        assert bag.region_mean is bag.rows  # they take no memory of their own
+        np.testing.assert_array_equal(bag.region_start, bag.start)
+        assert bag.region_present.all()
+    np.testing.assert_array_equal(alone.rows, stand_in.rows)
+    np.testing.assert_array_equal(alone.mean, stand_in.mean)
+
+
+def test_each_bag_says_which_magnifications_it_is_made_of(tmp_path: Path) -> None:
+    source = write_set(tmp_path, 0, draw_tokens(*LAYOUTS[0], absent=0.0, seed=1))
+
+    said = {name: mpps_behind(source, name) for name in ("1", one_by_one("0.5"), "pseudo 2", "2 of other regions")}
+
+    assert list(said.values()) == [(1.0,), (0.5,), (0.5,), (2.0,)]
+    assert mpps_behind(source, PARENTS) == mpps_behind(source, PLACED) == (2.0, 1.0, 0.5)
+
+
 def test_what_is_kept_of_a_bag_does_not_depend_on_the_others(tmp_path: Path) -> None:
     source = write_set(tmp_path, 0, draw_tokens(*LAYOUTS[0], absent=0.0, seed=1))
     with pytest.warns(ParfocalWarning):
@@ -264,7 +314,7 @@ def test_what_is_kept_of_a_bag_does_not_depend_on_the_others(tmp_path: Path) -> 
 def test_a_name_that_a_set_does_not_have_is_refused(tmp_path: Path) -> None:
     source = write_set(tmp_path, 1, draw_tokens(*LAYOUTS[1], absent=0.0, seed=1))
 
-    assert derived_names(source) == ("parents", "pseudo 1.5", "tiles in place")
+    assert derived_names(source) == ("parents", "pseudo 1.5", "tiles in place", "1.5 of other regions")
     assert format_mpp(0.75) in {bag.name for bag in read_bags(source, ["a"])}
     with pytest.raises(ValueError, match=r"no bag 'pseudo 2'; it has 1.5, 0.75, parents"):
         read_bags(source, ["a"], names=["pseudo 2"])

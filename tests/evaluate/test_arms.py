@@ -26,6 +26,7 @@ TILES = [
     *(f"{mpp}/second-moment" for mpp in ("2", "1", "0.5")),
     *("pseudo-coarse", "pseudo-contrast", "concat", "concat-mlp", "late", "union"),
     *("parents", "contrast", "region-mlp", "bilinear"),
+    *("split/finest", "split/context", "split/everything", "split/elsewhere"),
 ]
 
 
@@ -74,11 +75,12 @@ def test_ids_are_stable_and_every_arm_says_what_it_can_know(tiles: EmbeddingSet)
     assert {arm.method for arm in arms} | {"finetune", "abmil"} == set(ARM_METHODS)
     assert len({arm.label for arm in arms}) == len(arms)
     knows = {arm.id: arm.knows for arm in arms}
-    assert {knows[name] for name in ("2/mean", "1/mlp", "0.5/gated-attention")} == {"single"}
+    assert {knows[name] for name in ("2/mean", "1/mlp", "0.5/gated-attention", "split/finest")} == {"single"}
     with_regions = {"2/second-moment", "1/second-moment", "0.5/second-moment", "pseudo-coarse", "pseudo-contrast"}
-    assert {name for name, one in knows.items() if one == "single, with regions"} == with_regions
-    assert {name for name, one in knows.items() if one == "late"} == {"concat", "concat-mlp", "late", "union"}
-    assert {name for name, one in knows.items() if one == "mixed"} == {"parents", "contrast", "region-mlp", "bilinear"}
+    assert {name for name, one in knows.items() if one == "single, with regions"} == {*with_regions, "split/context"}
+    late, mixed = {"concat", "concat-mlp", "late", "union"}, {"parents", "contrast", "region-mlp", "bilinear"}
+    assert {name for name, one in knows.items() if one == "late"} == {*late, "split/elsewhere"}
+    assert {name for name, one in knows.items() if one == "mixed"} == {*mixed, "split/everything"}
     # Whatever stands in for coarse tiles, it is made of the finest ones.
     pseudo = next(arm for arm in arms if arm.id == "pseudo-coarse")
     assert [name for _, name in pseudo.bags] == ["pseudo 2", "pseudo 1", "0.5"]

@@ -5,7 +5,15 @@
 
 from parfocal.bags.bag import Bag, own_names, read_bags
 from parfocal.bags.decoded import PredictedTiles, TileDecoder, open_decoder
-from parfocal.bags.derived import PARENTS, PLACED, derived_names, pseudo_name
+from parfocal.bags.derived import (
+    PARENTS,
+    PLACED,
+    derived_names,
+    elsewhere_name,
+    mpps_behind,
+    one_by_one,
+    pseudo_name,
+)
 from parfocal.bags.represent import RepresentSettings, RepresentSummary, readout_label, represent_regions, seen_by
 
 __all__ = [
@@ -17,6 +25,9 @@ __all__ = [
     "RepresentSummary",
     "TileDecoder",
     "derived_names",
+    "elsewhere_name",
+    "mpps_behind",
+    "one_by_one",
     "open_decoder",
     "own_names",
     "pseudo_name",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from parfocal.bags.derived import PARENTS, Derived, derive, derived_names
+from parfocal.bags.derived import ONE_BY_ONE, PARENTS, Derived, derive, derived_names
 from parfocal.errors import ParfocalWarning
 from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, LeftOut
@@ -48,6 +48,21 @@ class Bag:
         """Width of a vector."""
         return int(self.rows.shape[1])
 
+    @property
+    def is_one_by_one(self) -> bool:
+        """Whether its regions are its instances, as those of no other bag are."""
+        return self.name.endswith(ONE_BY_ONE)
+
+    def one_by_one(self) -> "Bag":
+        """The same instances, of which none is known to lie with another; it shares their rows."""
+        return replace(
+            self,
+            name=f"{self.name}{ONE_BY_ONE}",
+            region_mean=self.rows,
+            region_start=self.start,
+            region_present=np.ones(len(self.rows), dtype=bool),
+        )
+
     def rows_of(self, slide: int) -> Float32[np.ndarray, "instance dim"]:
         """The kept instances of one slide, by its number."""
         return self.rows[self.start[slide] : self.start[slide + 1]]
@@ -63,14 +78,15 @@ class Bag:
         rows = [np.arange(self.start[slide], self.start[slide + 1]) for slide in numbers]
         regions = [np.arange(self.region_start[slide], self.region_start[slide + 1]) for slide in numbers]
         picked, areas = np.concatenate(rows), np.concatenate(regions)
+        own = self.rows[picked]
         return Bag(
             name=self.name,
             slides=tuple(self.slides[slide] for slide in numbers),
-            rows=self.rows[picked],
+            rows=own,
             start=_bounds([len(one) for one in rows]),
             n_instances=self.n_instances[list(numbers)],
             mean=self.mean[list(numbers)],
-            region_mean=self.region_mean[areas],
+            region_mean=own if self.is_one_by_one else self.region_mean[areas],
             region_start=_bounds([len(one) for one in regions]),
             region_present=self.region_present[areas],
             place=None if self.place is None else self.place[picked],
@@ -103,7 +119,8 @@ def read_bags(
     Args:
         source: a set of tiles or of regions.
         slides: ids, in the order that the numbers of slides shall have.
-        names: which bags, its own or those of `derived_names`, in the order of the result; its own when None.
+        names: which bags, its own or those of `derived_names`, or one of these `one_by_one`, in the order of the
+            result; its own when None.
         most_instances: the most instances kept for each slide and magnification.
         seed: of the choice of instances.
         left_out: takes the slides that cannot be read, and the bags are those of the others; None raises.
@@ -114,17 +131,17 @@ def read_bags(
         ValueError: a slide has no vector, or the set has no bag of a name.
     """
     known = (*own_names(source), *derived_names(source))
-    unknown = [name for name in names or () if name not in known]
+    unknown = [name for name in names or () if name.removesuffix(ONE_BY_ONE) not in known]
     if unknown:
         raise ValueError(f"{source.name} has no bag {unknown[0]!r}; it has {', '.join(known)}")
     names = own_names(source) if names is None else tuple(dict.fromkeys(names))
-    parts: dict[str, list[_Part]] = {name: [] for name in names}
+    parts: dict[str, list[_Part]] = {name.removesuffix(ONE_BY_ONE): [] for name in names}
     n_without = n_finest = 0
     kept: list[str] = []
     left_out = left_out or LeftOut(strict=True)
     for slide in slides:
         with left_out.reading(slide):
-            for name, n_regions, derived in _read(source, slide, names):
+            for name, n_regions, derived in _read(source, slide, list(parts)):
                 # A stream for each bag: what is kept of one does not depend on which others are read.
                 rng = np.random.default_rng([seed, 3, len(kept), known.index(name)])
                 parts[name].append(_part(slide, derived, n_regions).limited_to(most_instances, rng))
@@ -133,7 +150,7 @@ def read_bags(
                     n_finest += derived.n_without + len(derived.rows)
             kept.append(slide)
     left_out.refuse_none_left(slides, source.name)
-    bags = tuple(_join(name, tuple(kept), parts[name]) for name in names)
+    bags = {name: _join(name, tuple(kept), own) for name, own in parts.items()}
     if n_without:
         warnings.warn(
             f"{n_without} of {n_finest} finest tiles in {source.name} lack a tile of a coarser magnification over them "
@@ -141,7 +158,7 @@ def read_bags(
             ParfocalWarning,
             stacklevel=2,
         )
-    for bag in bags:
+    for bag in bags.values():
         cut = int((np.diff(bag.start) < bag.n_instances).sum())
         if cut:
             warnings.warn(
@@ -150,7 +167,7 @@ def read_bags(
                 ParfocalWarning,
                 stacklevel=2,
             )
-    return bags
+    return tuple(bags[name] if name in bags else bags[name.removesuffix(ONE_BY_ONE)].one_by_one() for name in names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,10 @@
 - `pseudo 2`: what stands in for the tiles of 2 mpp when they are not read: means of the finest tiles in each cell of
   that size (as MSPN, arXiv 2602.01951, makes coarse maps of fine features). Coarser tiles have no say in it, not even
   by being absent, so whoever pools it knows one magnification.
+- `2 of other regions`: the tiles of 2 mpp, each region's in the place of another region of the same slide: the control
+  that says what coarse tiles bring where they do not show the place.
+- `0.5, one by one`: a bag whose regions are its instances, so that whoever pools regions learns nothing of which tiles
+  lie together.
 - `tiles in place`: all tiles as they are, those of a region together, each with its place; what a region encoder needs.
 """
 
@@ -17,7 +21,7 @@ from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, SlideTokens
 
-PARENTS, PLACED = "parents", "tiles in place"
+PARENTS, PLACED, ONE_BY_ONE = "parents", "tiles in place", ", one by one"
 # Stored centres are float32, and a tile on the border of two cells belongs to the right or the lower one on every
 # machine.
 _TOLERANCE = 1e-3
@@ -29,12 +33,34 @@ def pseudo_name(mpp: float) -> str:
     return f"pseudo {format_mpp(mpp)}"
 
 
+def elsewhere_name(mpp: float) -> str:
+    """The name of the bag in which every region has the tiles that another region of its slide has."""
+    return f"{format_mpp(mpp)} of other regions"
+
+
+def one_by_one(name: str) -> str:
+    """The name of a bag of the same instances that knows of no region which of them lie in it."""
+    return f"{name}{ONE_BY_ONE}"
+
+
 def derived_names(source: EmbeddingSet) -> tuple[str, ...]:
-    """The bags that can be made of a set beside its own."""
+    """The bags that can be made of a set beside its own, but for those of their instances one by one."""
     if source.kind == "regions":
         return ()
-    more = (PARENTS, *(pseudo_name(mpp) for mpp in source.mpps[:-1])) if len(source.mpps) > 1 else ()
-    return (*more, PLACED)
+    coarser = source.mpps[:-1]
+    stand_ins = (PARENTS, *map(pseudo_name, coarser)) if coarser else ()
+    return (*stand_ins, PLACED, *map(elsewhere_name, coarser))
+
+
+def mpps_behind(source: EmbeddingSet, name: str) -> tuple[float, ...]:
+    """The magnifications that a set must have been embedded at for one of its bags: all, one, or the finest alone."""
+    name = name.removesuffix(ONE_BY_ONE)
+    for mpp in source.mpps:
+        if name in (format_mpp(mpp), elsewhere_name(mpp)):
+            return (mpp,)
+        if name == pseudo_name(mpp):
+            return source.mpps[-1:]
+    return source.mpps
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +98,9 @@ def derive(source: EmbeddingSet, tokens: SlideTokens, name: str) -> Derived:
     region = tokens.region[finest].astype(np.int64)
     if name == PARENTS:
         return _with_parents(tokens, region, unit_um)
+    exchanged = [mpp for mpp in tokens.mpps if elsewhere_name(mpp) == name]
+    if exchanged:
+        return _elsewhere(tokens, exchanged[0])
     coarse = next(mpp for mpp in tokens.mpps if pseudo_name(mpp) == name)
     rows, own = mean_of_cells(
         tokens.features[finest].astype(np.float32),
@@ -171,6 +200,13 @@ def _with_parents(tokens: SlideTokens, region: Int64[np.ndarray, " tile"], unit_
     parts = [tokens.features[mpp][parents[mpp][kept]] for mpp in coarser] + [tokens.features[finest][kept]]
     rows = np.concatenate([part.astype(np.float32) for part in parts], axis=1)
     return Derived(rows, region[kept], n_without=len(region) - len(kept))
+
+
+def _elsewhere(tokens: SlideTokens, mpp: float) -> Derived:
+    """The tiles of each region in the region half a slide further on, where tissue is least alike."""
+    region = (tokens.region[mpp].astype(np.int64) + tokens.n_regions // 2) % max(tokens.n_regions, 1)
+    order = np.argsort(region, kind="stable")
+    return Derived(tokens.features[mpp][order].astype(np.float32), region[order])
 
 
 def _placed(tokens: SlideTokens) -> Derived:

@@ -112,7 +112,9 @@ def evaluate(
         )
     notes = [f"{name}: {one.edge_note}" for name, one in result.targets.items() if one.edge_note]
     written = json.loads((result.out / "results.json").read_text(encoding="utf-8"))
-    return Answer(written, (_evaluate_table(result),), (*notes, f"report: {result.report}"), result.exit_status)
+    return Answer(
+        written, (_evaluate_table(result),), (*result.sentences, *notes, f"report: {result.report}"), result.exit_status
+    )
 
 
 _SHOWN = (

@@ -13,6 +13,9 @@ ArmKind = Literal["single", "late", "mixed"]
 Knowledge = Literal["single", "single, with regions", "late", "mixed"]
 """The same, with those apart that know of one magnification which tiles lie in one region."""
 
+SPLIT = "split"
+"""The source of the arms that tell context from magnification."""
+
 ATTENTIVE = "gated-attention"
 """The method of the primary comparison."""
 
@@ -31,6 +34,8 @@ class Method:
     head: str
     pooling: str = ""
 
+
+_MOMENTS = "means and second moments"
 
 ARM_METHODS: Mapping[str, Method] = {
     "mean": Method("mean of a slide's vectors, linear model (logistic, least squares or hazards)", "mean"),
@@ -71,6 +76,12 @@ ARM_METHODS: Mapping[str, Method] = {
     ),
     "contrast": Method("cross-scale contrast of tile embeddings, or of what a region encoder made", "contrast"),
     "region-mlp": Method("one hidden layer over each region's means of all magnifications, averaged", "region_mlp"),
+    "finest": Method("means and second moments of the finest tiles, each by itself", "contrast", _MOMENTS),
+    "context": Method("the same, and of their means over the areas of coarser tiles", "contrast", _MOMENTS),
+    "everything": Method(
+        "the same, and of the coarser tiles, with the products of magnifications within regions", "contrast", _MOMENTS
+    ),
+    "elsewhere": Method("the same, with products of fine tiles and coarse ones of other regions", "contrast", _MOMENTS),
     "bilinear": Method("low-rank products of each region's means of two magnifications, averaged", "bilinear"),
     "finetune": Method(
         "a region encoder trained on in every fold; slow, and only where its model is named", "finetuned"

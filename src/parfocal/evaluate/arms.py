@@ -12,11 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from parfocal.bags import PARENTS, PLACED, Bag, pseudo_name, read_bags, readout_label, seen_by
+from parfocal.bags import (
+    PARENTS,
+    PLACED,
+    Bag,
+    elsewhere_name,
+    one_by_one,
+    pseudo_name,
+    read_bags,
+    readout_label,
+    seen_by,
+)
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning, PluginError
-from parfocal.evaluate.arm import ARM_METHODS, ATTENTIVE, Arm, Knowledge, Method, choose_arms
+from parfocal.evaluate.arm import ARM_METHODS, ATTENTIVE, SPLIT, Arm, Knowledge, Method, choose_arms
 from parfocal.geometry import format_mpp
 from parfocal.heads.finetune import fit_finetuned
+from parfocal.heads.moments import fit_moments
 from parfocal.heads.registry import HEADS
 from parfocal.region_encoder import RegionEncoder
 from parfocal.region_encoder.checkpoint import read_pretraining, resolve
@@ -47,7 +58,7 @@ def all_arms(sets: Sequence[EmbeddingSet], *, models: Sequence[str | Path] = ())
     """
     tiles = [number for number, one in enumerate(sets) if readout_label(one) is None]
     arms: list[Arm] = []
-    for make in (_single_arms, _region_arms, _late_arms, _pairing_arms):
+    for make in (_single_arms, _region_arms, _late_arms, _pairing_arms, _split_arms):
         for number in tiles:
             arms += make(_Tiles(number, sets[number], sets[number].name if len(tiles) > 1 else ""), arms)
     for number, one in enumerate(sets):
@@ -113,7 +124,9 @@ class _Tiles:
         """Its magnifications by the names of their bags, the finest last."""
         return [format_mpp(mpp) for mpp in self.tiles.mpps]
 
-    def arm(self, method: str, knows: Knowledge, family: str, name: str, bags: Sequence[str], source: str = "") -> Arm:
+    def arm(
+        self, method: str, knows: Knowledge, family: str, name: str, bags: Sequence[str], source: str = "", **more: Any
+    ) -> Arm:
         """One arm of the set, whose name stands before its source and behind what goes in."""
         return _arm(
             "/".join(part for part in (self.name, source) if part),
@@ -122,6 +135,7 @@ class _Tiles:
             f"{name}, {self.name}" if self.name else name,
             family,
             bags=tuple((self.number, bag) for bag in bags),
+            **more,
         )
 
     def each(self, methods: Sequence[str], knows: Knowledge, family: str) -> list[Arm]:
@@ -176,6 +190,30 @@ def _pairing_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
         )
         for method in ("parents", "contrast", "region-mlp", "bilinear", *_more("regions"))
     ]
+
+
+def _split_arms(one: _Tiles, _: Sequence[Arm]) -> list[Arm]:
+    """The arms that tell context from magnification, each with all that the one before it has, and their control."""
+    if len(one.mpps) < 2:
+        return []
+    *coarser, finest = one.tiles.mpps
+    fine, tiles = _magnification(finest), " + ".join(map(_times, coarser))
+    alone = [one_by_one(format_mpp(finest))]
+    context = [*alone, *(one_by_one(pseudo_name(mpp)) for mpp in coarser)]
+    coarse = [*context, *(one_by_one(format_mpp(mpp)) for mpp in coarser)]
+    told: Sequence[tuple[str, Knowledge, str, list[str]]] = (
+        ("finest", "single", f"{fine}, tile by tile", alone),
+        ("context", "single, with regions", f"{fine} and its means over {tiles}", context),
+        ("everything", "mixed", f"{fine}, its means over {tiles}, and {tiles}", [*coarse, *one.mpps]),
+        (
+            "elsewhere",
+            "late",
+            f"{fine}, its means over {tiles}, and {tiles} of other regions",
+            [*coarse, *map(elsewhere_name, coarser), format_mpp(finest)],
+        ),
+    )
+    family = "Context or magnification"
+    return [one.arm(method, knows, family, name, bags, SPLIT, pool=fit_moments) for method, knows, name, bags in told]
 
 
 _READ_OUT: Mapping[str, str] = {

@@ -11,11 +11,12 @@ import numpy as np
 
 from parfocal.cohort import Cohort, Fold, Splits
 from parfocal.errors import ConfigError, ParfocalWarning
-from parfocal.evaluate.arm import ATTENTIVE, Arm, arm_label, places_of
+from parfocal.evaluate.arm import ATTENTIVE, SPLIT, Arm, arm_label, places_of
 from parfocal.evaluate.external import compare_externally
 from parfocal.evaluate.held_out import HeldOut
 from parfocal.evaluate.metric import METRICS
 from parfocal.evaluate.result import AcrossTargets, ArmFits, ArmRun, FailedArm, TargetComparison, TargetResult
+from parfocal.evaluate.split import SplitGain
 from parfocal.stats import (
     Interval,
     detectable_difference,
@@ -78,6 +79,15 @@ def compare_arms(
     def best_of(places: Sequence[int]) -> int | None:
         return max(places, key=lambda place: intervals[place].estimate) if places else None
 
+    def split_by(part: Mapping[str, int]) -> SplitGain:
+        alone, context, everything = (part[method] for method in _SPLIT_BY)
+        pairs = ((everything, alone), (context, alone), (everything, context))
+        return SplitGain(
+            intervals[alone].estimate,
+            intervals[everything].estimate,
+            *(against(first, second).test.difference for first, second in pairs),
+        )
+
     by_kind = {kind: [place for place, arm in enumerate(arms) if arm.kind == kind] for kind in ("single", "mixed")}
     best, best_mixed = best_of(by_kind["single"]), best_of(by_kind["mixed"])
     best_other = best_of([place for place, arm in enumerate(arms) if arm.kind != "single"])
@@ -118,7 +128,21 @@ def compare_arms(
         notes=tuple(notes),
         failed=failed,
         missing_primary=missing,
+        gains={name: split_by(part) for name, part in _split_arms(arms).items()},
     )
+
+
+_SPLIT_BY = ("finest", "context", "everything")
+
+
+def _split_arms(arms: Sequence[Arm]) -> dict[str, dict[str, int]]:
+    """The places of the arms that split a gain, by method, for each set of tiles that has all of them."""
+    parts: dict[str, dict[str, int]] = {}
+    for place, arm in enumerate(arms):
+        *of_set, source = arm.source.split("/")
+        if source == SPLIT:
+            parts.setdefault("/".join(of_set), {})[arm.method] = place
+    return {name: part for name, part in parts.items() if set(_SPLIT_BY) <= set(part)}
 
 
 def _with_numbers(

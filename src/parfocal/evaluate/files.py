@@ -9,6 +9,7 @@ import numpy as np
 from parfocal.cohort import Cohort, write_splits
 from parfocal.evaluate.compare import across_targets
 from parfocal.evaluate.page import evaluation_page
+from parfocal.evaluate.page_split import split_sentences
 from parfocal.evaluate.result import AcrossTargets, ArmRun, Calibration, EvaluateResult, TargetComparison, TargetResult
 from parfocal.report import Field, Section, columns, interval_columns, make_report, pick, write_json, write_table
 from parfocal.version import __version__
@@ -113,6 +114,7 @@ def write_evaluation(
     """
     primary = across_targets(results, lambda result: result.primary)
     picked = across_targets(results, lambda result: result.picked)
+    sentences = split_sentences(results)
     across = {name: one for name, one in (("primary", primary), ("picked", picked)) if one is not None}
     write_table(out / "results.csv", _RESULTS, _result_rows(results))
     write_table(out / "summary.csv", _SUMMARY, _summary_rows(results, across))
@@ -126,15 +128,23 @@ def write_evaluation(
         "parfocal_version": __version__,
         "settings": settings,
         "inputs": inputs,
+        "sentences": sentences,
         "targets": {target: _target_json(result) for target, result in results.items()},
         "across_targets": {name: _across_json(one) for name, one in across.items()},
     }
     write_json(out / "results.json", content)
     page = evaluation_page(
-        results, primary=primary, picked=picked, settings=settings, seed=seed, inputs=inputs, sections=sections
+        results,
+        split=sentences,
+        primary=primary,
+        picked=picked,
+        settings=settings,
+        seed=seed,
+        inputs=inputs,
+        sections=sections,
     )
     report = make_report(page, out / "report.html")
-    return EvaluateResult(results, report, out, inputs, settings, primary, picked)
+    return EvaluateResult(results, report, out, inputs, settings, sentences, primary, picked)
 
 
 def _arm_rows(results: Mapping[str, TargetResult]) -> Iterator[tuple[TargetResult, ArmRun, Row]]:
@@ -257,6 +267,7 @@ def _target_json(result: TargetResult) -> dict[str, Any]:
         "missing_primary": result.missing_primary or None,
         "picked": _comparison_json(result, result.picked),
         "detectable_difference": result.detectable,
+        "gains": dict(result.gains),
         "references": result.references,
         "external_cohort": None if result.external_cohort is None else _cohort_json(result.external_cohort),
         "subgroups": [

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluate.arm import ARM_METHODS
+from parfocal.evaluate.page_split import MOST_IN_LEAD
 from parfocal.evaluate.page_target import choices_table, target_blocks, target_sentences
 from parfocal.evaluate.result import AcrossTargets, ArmRun, TargetComparison, TargetResult
 from parfocal.report import (
@@ -219,9 +220,6 @@ def _show_detectable(difference: float) -> str:
     return "none" if difference >= 1 else show_number(difference)
 
 
-# More sentences than those of two targets would bury the answer.
-_MOST_IN_LEAD = 2
-
 _QUESTION = "Is a label predicted better from a slide's magnifications together than from the best of them alone?"
 _METHOD = (
     "Every arm is fitted on the same folds and offered choices inside each training fold: the vectors as they are, or "
@@ -239,6 +237,13 @@ _METHOD = (
     "of one fold of another cohort like this one, reach on a large new population on average. It adds what the "
     "patients vary, with the fits as they are, to what the fits vary, which the repeats show; the p-values are those "
     "of the same sum. Of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
+)
+_SPLIT = (
+    "Context and magnification are told apart by one readout that was fixed beforehand: a linear model of slide means "
+    "and of second moments, which say how vectors vary together. The finest tiles stand one by one; then their means "
+    "over the areas that coarse tiles show join them, with no pixel of a coarse tile; then the coarse tiles, and their "
+    "products with the fine tiles of their region. A mean alone could not tell, because a mean of means is the mean. "
+    "The arm that takes the coarse tiles of other regions of the slide says what they bring wherever they lie."
 )
 _BY_PATIENT = (
     "A patient counts once in every number: the scores of a patient's slides that have the same label are averaged "
@@ -269,6 +274,7 @@ def evaluation_page(
     settings: Mapping[str, Any],
     seed: int,
     inputs: Mapping[str, str],
+    split: Sequence[str] = (),
     primary: AcrossTargets | None = None,
     picked: AcrossTargets | None = None,
     sections: Sequence[Section] = (),
@@ -280,25 +286,28 @@ def evaluation_page(
         settings: everything that made them.
         seed: of splits, inner folds, networks and draws.
         inputs: the digests of what went in.
+        split: how the gain is split into context and magnification, in sentences.
         primary: the comparison named before looking, over the targets.
         picked: the best against the best, over the targets.
         sections: further parts.
     """
-    in_lead = len(results) <= _MOST_IN_LEAD
-    lead = missing_sentences(results) + (across_sentences(results, primary)[:1] if primary is not None else ())
+    in_lead = len(results) <= MOST_IN_LEAD
+    lead = across_sentences(results, primary)[:1] if primary is not None else ()
     if in_lead:
         lead += tuple(sentence for target, result in results.items() for sentence in target_sentences(target, result))
     summary = summary_section(results, primary, picked)
     cohort = next(iter(results.values())).cohort  # all were read by the same columns
     counted = _BY_SLIDE if cohort.count == "slide" else _BY_PATIENT
     method: tuple[str, ...] = (*map(cohort.worded, _METHOD), counted if cohort.is_grouped else _BY_NOTHING)
+    if split:
+        method += (cohort.worded(_SPLIT),)
     if any(run.seed_sd is not None for result in results.values() for run in result.runs):
         method += (cohort.worded(_SEEDS),)
     if settings.get("probes", {}).get("balanced"):
         method += (cohort.worded(_BALANCED),)
     return ReportPage(
         title="Magnifications compared: " + ", ".join(results),
-        lead=(_QUESTION, *lead),
+        lead=(*missing_sentences(results), *split, _QUESTION, *lead),
         sections=(
             *([] if summary is None else [summary]),
             *(

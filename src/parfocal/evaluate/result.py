@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from parfocal.cohort import Cohort, Fold, Splits
 from parfocal.evaluate.arm import Arm, arm_label
 from parfocal.evaluate.metric import Metric
+from parfocal.evaluate.split import SplitGain
 from parfocal.heads import FoldPrediction, is_at_edge
 from parfocal.report import Reference
 from parfocal.stats import FoldTest, Interval, ReliabilityBin, SignedRankTest, holm
@@ -242,6 +243,8 @@ class TargetResult:
         notes: what was dropped or is remarkable.
         failed: the arms that have no number; they take part in no comparison.
         missing_primary: why there is no primary comparison although one was named, in a sentence; else empty.
+        gains: how the gain over the finest magnification is split, by the name of the set of tiles (empty where there
+            is one); empty where the arms were not asked for, or one failed.
     """
 
     cohort: Cohort
@@ -260,6 +263,7 @@ class TargetResult:
     notes: tuple[str, ...] = ()
     failed: tuple[FailedArm, ...] = ()
     missing_primary: str = ""
+    gains: Mapping[str, SplitGain] = field(default_factory=dict)
 
     def label(self, place: int) -> str:
         """What an arm is called in the table of this target."""
@@ -327,6 +331,7 @@ class EvaluateResult:
         out: the folder with the tables, results.json, predictions.csv and splits.csv.
         inputs: the digests of sets and labels, by name.
         settings: everything that made the results.
+        sentences: how the gain is split into context and magnification; none where that was not measured.
         primary: the comparison named before looking, over all targets; None where no target has it.
         picked: the best against the best, picked after looking, over all targets.
     """
@@ -336,6 +341,7 @@ class EvaluateResult:
     out: Path
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
+    sentences: tuple[str, ...] = ()
     primary: AcrossTargets | None = None
     picked: AcrossTargets | None = None
 

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from parfocal.bags import pseudo_name
+from parfocal.bags import mpps_behind
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.arms import set_label
@@ -123,13 +123,8 @@ def _holds_tiles_of(other: EmbeddingSet, regions: EmbeddingSet) -> bool:
 
 def _embedded_for(one: EmbeddingSet, names: set[str]) -> list[str]:
     """The magnifications that must be embedded to have some bags of a set."""
-    all_names = [format_mpp(mpp) for mpp in one.mpps]
-    stand_ins = {pseudo_name(mpp) for mpp in one.mpps}
-    if "model" in one.settings or not names <= {*all_names, *stand_ins}:
-        return all_names
-    # Stand-ins of coarse tiles are made of the finest ones.
-    needed = names & set(all_names) | ({all_names[-1]} if names & stand_ins else set())
-    return sorted(needed)
+    needed = set(one.mpps) if "model" in one.settings else {mpp for name in names for mpp in mpps_behind(one, name)}
+    return [format_mpp(mpp) for mpp in one.mpps if mpp in needed]
 
 
 def _role(one: EmbeddingSet) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from parfocal.evaluate.fitting import one_thread_each
 from parfocal.geometry import format_mpp
 from parfocal.heads import Fit, ProbeSettings, fit_attention, fit_contrast, fit_mean
 from parfocal.heads.abmil import fit_abmil
+from parfocal.heads.moments import fit_moments
 from parfocal.pretrain import PretrainSettings
 from parfocal.pretrain.holdout import check_hidable, shared_groups, split_set
 from parfocal.region_encoder.checkpoint import read_pretraining
@@ -48,12 +49,14 @@ _SORTS: Mapping[str, Fit] = {
     "a mean": fit_mean,
     "gated attention": fit_attention,
     "contrast": fit_contrast,
+    "second moments": fit_moments,
     "ABMIL": fit_abmil,
 }
 # Which of these an arm's fit is like; networks cost about what gated attention does.
 _LIKE = {
     **dict.fromkeys(("mean", "concat"), "a mean"),
     **dict.fromkeys(("contrast", "pseudo-contrast", "second-moment"), "contrast"),
+    **dict.fromkeys(("finest", "context", "everything", "elsewhere"), "second moments"),
     "abmil": "ABMIL",
 }
 
@@ -102,7 +105,7 @@ def _seconds(fit: Fit, probes: ProbeSettings) -> float:
     with warnings.catch_warnings(), one_thread_each():
         warnings.simplefilter("ignore")
         started = time.monotonic()
-        fit(bags if fit is fit_contrast else bags[:1], outcome, [fold], own)
+        fit(bags if fit in (fit_contrast, fit_moments) else bags[:1], outcome, [fold], own)
         return time.monotonic() - started
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from parfocal.evaluate.places.maps import Thumbnail, place_map
-from parfocal.evaluate.places.result import PlaceArmResult, PlaceComparison, PlacesResult, show3, show_signed3
+from parfocal.evaluate.places.result import PlaceArmResult, PlaceComparison, PlacesResult
+from parfocal.evaluate.split import show3, show_signed3
 from parfocal.report import Field, Figure, Note, ReportPage, Section, Table, Text, page_table
 
 MAPPED_SLIDES, _MAPPED_TARGETS, _LISTED = 4, 3, 15

@@ -13,6 +13,7 @@ from scipy import stats
 from parfocal.errors import ConfigError
 from parfocal.evaluate.places.fitting import PlaceArm, PlacePredictions
 from parfocal.evaluate.places.reading import PlaceData
+from parfocal.evaluate.split import SplitGain, show3, show_signed3
 from parfocal.report import Field, terminal_table
 from parfocal.stats import Interval, auc
 from parfocal.stats.agreement import spearman
@@ -242,16 +243,16 @@ def _sentences(result: PlacesResult) -> tuple[str, ...]:
         only = result.arms[0]
         return (f"{only.arm.name} reaches a {result.metric} of {show3(only.interval)} ({who}).",)
     whole, context, extra = (result.gain[name].difference for name in ("whole", "context", "magnification"))
-    fine = result.arm(result.finest).interval
-    everything = result.arm("mixed+context").interval
-    alone = f"{result.finest} um per pixel alone ({result.metric} {fine.estimate:.3f})"
-    lines = [
-        f"Against {alone}, context and coarser magnifications together gain {show_signed3(whole)}, to "
-        f"{everything.estimate:.3f}. Of this {show_signed3(context)} is context, which fine tiles around the place "
-        f"bring as well, and {show_signed3(extra)} is magnification, which only coarse tiles bring ({who}; 95 % "
-        f"intervals over {units}).",
-        _verdict(context, "Context", f"{n} {units}") + " " + _verdict(extra, "Magnification", f"{n} {units}"),
-    ]
+    fine = result.arm(result.finest).interval.estimate
+    everything = result.arm("mixed+context").interval.estimate
+    split = SplitGain(fine, everything, whole, context, extra).sentences(
+        f"{result.finest} um per pixel",
+        result.metric,
+        "fine tiles around the place bring as well",
+        f"{who}; 95 % intervals over {units}",
+        f"{n} {units}",
+    )
+    lines = list(split)
     models = [one for one in result.arms if one.arm.kind == "region encoder"]
     if models:
         best = max(models, key=lambda one: one.interval.estimate)
@@ -264,33 +265,6 @@ def _sentences(result: PlacesResult) -> tuple[str, ...]:
             f"ahead in {against.slides_better} of {against.n_slides} slides.{picked}"
         )
     return tuple(lines)
-
-
-def _verdict(interval: Interval, what: str, units: str) -> str:
-    if interval.low > 0:
-        return f"{what} helps in this data."
-    if interval.high < 0:
-        return f"{what} costs in this data."
-    if not np.isfinite(interval.low):
-        return f"One slide or group cannot show whether {what.lower()} helps."
-    return f"{units} do not show whether {what.lower()} helps."
-
-
-def show3(interval: Interval) -> str:
-    """A number with three decimals and the ends of its interval, where it has one."""
-    return _shown(interval, ".3f")
-
-
-def show_signed3(interval: Interval) -> str:
-    """The same with signs."""
-    return _shown(interval, "+.3f")
-
-
-def _shown(interval: Interval, shape: str) -> str:
-    text = format(interval.estimate, shape)
-    if np.isfinite(interval.low):
-        text += f" ({interval.low:{shape}} to {interval.high:{shape}})"
-    return text.replace("-", "\u2212")
 
 
 _TERMINAL = (

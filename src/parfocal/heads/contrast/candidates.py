@@ -88,14 +88,16 @@ def linear_candidates(pairs: Sequence[Pair], column: Column, fold: Fold, setting
     mean, the root and the sum.
     """
     # The moments of a slide of many regions are surer. By how much is between nothing and their number, as for scores.
-    sure = np.sqrt(np.maximum(pairs[0].n_regions, 1.0))
-    weight = inner_weights(fold) * column_weight(column, balanced=settings.balanced) * sure / sure.mean()
+    weights = []
+    for pair in pairs:
+        sure = np.sqrt(np.maximum(pair.n_regions, 1.0))
+        weights.append(inner_weights(fold) * column_weight(column, balanced=settings.balanced) * sure / sure.mean())
     lifted = pairs[0].lifted
     result = []
     for preparation in (Preparation(lifted * (lifted + 3) // 2),) if lifted else preparations(settings.components):
         label = f"products of {lifted}" if lifted else preparation.label
         moments = [pair.prepared(preparation) for pair in pairs]
-        found = [find_contrasts(one, column, weight) for one in moments]
+        found = [find_contrasts(one, column, weight) for one, weight in zip(moments, weights, strict=True)]
         for rank in RANKS:
             factors = [one.factors(rank) for one in found]
             single = rank == 1 and preparation.components is not None
@@ -144,12 +146,12 @@ def _scored(
     sharpened: bool = False,
 ) -> list[Candidate]:
     """The candidate of some directions for each power of the number of regions that there is a choice of."""
-    counts = np.maximum(pairs[0].n_regions, 1).astype(np.float64)
+    counts = np.stack([np.maximum(pair.n_regions, 1) for pair in pairs], axis=1).astype(np.float64)
     means = _held_out(moments, factors, fold)
     parts = tuple(_part(one, pair, preparation) for one, pair in zip(factors, pairs, strict=True))
-    differ = counts.max() > _ALIKE * counts.min()
+    differ = (counts.max(axis=0) > _ALIKE * counts.min(axis=0)).any()
     return [
-        Candidate(name + what, tuple(pairs), means * counts[:, None] ** power, parts, power, leading, sharpened)
+        Candidate(name + what, tuple(pairs), means * counts**power, parts, power, leading, sharpened)
         for what, power in _POWERS.items()
         if differ or not power
     ]

@@ -16,6 +16,8 @@ side by side) in a regression of the column's family. All stacked columns are ou
 because in-sample scores look better than they are and crowd out the means; and none may have a negative coefficient.
 The means come in as one column and not as dozens, which would drown a handful of scores in a cohort of 40 slides.
 
+Bags whose instances stand one by one have no regions to share: each gives its own second moment.
+
 Beside the ranks of D more is offered: its leading directions sharpened by the regions' own grouping and six numbers
 that turn two directions into evidence (both in `refinement`); the same for a few leading components with their products
 (`moments.lift`), because a state may be an XOR of what a tile shows; and, where slides differ in their number of
@@ -87,8 +89,8 @@ class FittedContrast(FittedProbe):
 
     def _pairing(self, bags: Bags, slides: Slides) -> Scores:
         total = np.zeros((len(slides), len(self.intercept)))
-        counts = np.diff(bags[0].region_start)[slides]
         for term in self.terms:
+            counts = np.diff(bags[term.first].region_start)[slides]
             a, a_there = project(bags[term.first], self.offset[term.first], term.u, slides, term.lift_u)
             b, b_there = project(bags[term.second], self.offset[term.second], term.v, slides, term.lift_v)
             of_region = np.where(a_there & b_there, term.score(a, b), 0.0)
@@ -134,7 +136,8 @@ def fit_contrast(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: 
     their own scale.
 
     Args:
-        bags: of the same regions; one bag gives the second moment of its own region means.
+        bags: of the same regions; one bag gives the second moment of its own region means. Those whose instances
+            stand one by one give their own second moment beside the pairs of the others.
         outcome: the label of each slide.
         folds: the outer folds.
         settings: what to choose among.
@@ -143,7 +146,7 @@ def fit_contrast(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: 
         ValueError: the bags are not of the same regions.
         ConfigError: nothing varies within the training slides.
     """
-    check_same_regions(bags)
+    check_same_regions([bag for bag in bags if not bag.is_one_by_one])
     centred: dict[tuple[int, bool], Float32[np.ndarray, "region dim"]] = {}
     fits: list[FittedProbe] = []
     for fold in folds:
@@ -159,10 +162,10 @@ def fit_contrast(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: 
 
 
 def _refuse_nothing_to_pair(
-    bags: Bags, regions: Sequence[tuple[Float32[np.ndarray, "region _dim"], bool]], fold: Fold
+    bags: Bags, regions: Sequence[tuple[Float32[np.ndarray, "_region _dim"], bool]], fold: Fold
 ) -> None:
     """Raise where the regions of every training slide are the same, or one, so that centring leaves nothing of them."""
-    if (np.diff(bags[0].region_start)[fold.train] < 2).all():
+    if any((np.diff(bag.region_start)[fold.train] < 2).all() for bag in bags):
         raise ConfigError(
             "contrast has nothing to compare: each slide has one region, and regions are centred within the slide. Use "
             "larger slides, or leave contrast out."
@@ -179,7 +182,7 @@ def _refuse_nothing_to_pair(
 
 def _fit_fold(
     bags: Bags,
-    regions: Sequence[tuple[Float32[np.ndarray, "region _dim"], bool]],
+    regions: Sequence[tuple[Float32[np.ndarray, "_region _dim"], bool]],
     outcome: Outcome,
     fold: Fold,
     settings: ProbeSettings,

@@ -199,36 +199,43 @@ def pairs_of(n_bags: int) -> list[tuple[int, int]]:
     return list(combinations(range(n_bags), 2)) or [(0, 0)]
 
 
+def pairs_among(bags: Bags) -> list[tuple[int, int]]:
+    """The same of the bags that know regions; one whose instances stand one by one is paired with itself alone."""
+    alone = [(number, number) for number, bag in enumerate(bags) if bag.is_one_by_one]
+    others = [number for number, bag in enumerate(bags) if not bag.is_one_by_one]
+    return alone + ([(others[a], others[b]) for a, b in pairs_of(len(others))] if others else [])
+
+
 def pair_up(
     bags: Bags,
-    regions: Sequence[Float32[np.ndarray, "region _dim"]],
+    regions: Sequence[Float32[np.ndarray, "_region _dim"]],
     maps: Sequence[Whitening],
     fold: Fold,
     *,
     lifted: int = 0,
 ) -> list[Pair]:
-    """Every pair of bags, or the one bag with itself, of the fold's training slides.
+    """The pairs of `pairs_among` of the fold's training slides.
 
     Args:
-        bags: of the same regions.
+        bags: of the same regions, but for those whose instances stand one by one.
         regions: as `centred_regions` gives them.
         maps: of each bag.
         fold: its training slides are used.
         lifted: of how many leading components the products are added; 0 gives all components alone.
     """
     picked = [PickedRegions.of(bag, fold.train) for bag in bags]
-    n_regions = picked[0].counts
     whitened = []
     for some, rows, one in zip(picked, regions, maps, strict=True):
         prepared = np.full((len(some.numbers), one.basis.shape[1]), np.nan, dtype=np.float32)
         prepared[some.there] = one.whitened().single().apply(rows[some.present])
         if lifted:
-            prepared = lift(prepared[:, :lifted], some.there, n_regions, by_slide=one.mean is None)
+            prepared = lift(prepared[:, :lifted], some.there, some.counts, by_slide=one.mean is None)
         whitened.append(prepared)
-    of_slide = np.repeat(np.arange(len(fold.train)), n_regions)
-    bounds = list(pairwise(bounds_of(n_regions).tolist()))
     result = []
-    for a, b in pairs_of(len(bags)):
+    for a, b in pairs_among(bags):
+        n_regions = picked[a].counts
+        of_slide = np.repeat(np.arange(len(fold.train)), n_regions)
+        bounds = list(pairwise(bounds_of(n_regions).tolist()))
         both = picked[a].there & picked[b].there
         moments = cross_moments(whitened[a], whitened[b], both, bounds)
         sides = (whitened[a], whitened[b]) if both.all() else (whitened[a][both], whitened[b][both])
