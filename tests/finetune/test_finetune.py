@@ -1,6 +1,8 @@
 """From pixels to a tuned encoder that the other commands take; killed and rerun, refused where it cannot be."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal import finetune_encoder
+from parfocal import finetune_encoder, predict_places
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.cli import main
 from parfocal.cohort import LabelColumns
@@ -17,7 +19,9 @@ from parfocal.encoders import load_tile_encoder
 from parfocal.encoders.network import NetworkEncoder
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.files import read_csv
-from parfocal.finetune import FinetuneResult, FinetuneSettings, Tune, TunedEncoder
+from parfocal.finetune import FinetuneResult, FinetuneSettings, KeptTiles, Tune, TunedEncoder
+from parfocal.finetune.reading import PreparedRegion
+from parfocal.predict import load_place_head
 from parfocal.pretrain.metrics import read_metrics
 from parfocal.region_encoder import RegionEncoder
 from parfocal.run.events import Event, Progress
@@ -29,6 +33,7 @@ VIT = f"timm:test_vit,tile_px={TILE_PX},random=0"
 QUICK = FinetuneSettings(
     encoder=CNN, tune="last-stages:2", grid=GRID, slides_per_step=2, regions_per_slide=4, steps=4, head_steps=20,
     head_decay=0.01, lr=0.01, tile_lr=1e-3, chunk=7, log_every=1, checkpoint_every=1, precision="float32",
+    encoder_dtype="float32",
     device=("cpu",), holdout_slides=("a", "b"),
 )  # fmt: skip
 
@@ -64,7 +69,7 @@ def at_places(drawn: Drawn, tmp_path_factory: pytest.TempPathFactory) -> Finetun
 def test_what_comes_out_is_embedded_and_represented_by_the_usual_commands(
     drawn: Drawn, at_places: FinetuneResult, tmp_path: Path
 ) -> None:
-    how = EmbedSettings(encoder=at_places.spec, grid=GRID, encoder_dtype=at_places.dtype, places=drawn.places)
+    how = EmbedSettings(encoder=at_places.spec, grid=GRID, encoder_dtype="float32", places=drawn.places)
     summary = embed_slides([drawn.slides], tmp_path / "store", how, on_event=ignore)
     assert not summary.failed
     made = represent_regions(
@@ -112,9 +117,43 @@ def test_held_out_places_are_told_before_and_after(drawn: Drawn, at_places: Fine
     assert at_places.after == pytest.approx(np.mean(by_hand), abs=1e-6)
 
 
-@pytest.mark.parametrize("head", ["linear", "attention"])
+def test_the_head_predicts_what_training_said_of_held_out_places(
+    drawn: Drawn, at_places: FinetuneResult, tmp_path: Path
+) -> None:
+    assert at_places.head is not None
+    held_out = [drawn.slides / f"{name}.tif" for name in "ab"]
+    summary = predict_places(
+        held_out, at_places.head, tmp_path / "said.csv", places=drawn.places, maps=0, on_event=ignore
+    )
+    said, wanted = (
+        {(row[0], float(row[1]), float(row[2])): [float(one) for one in row[3:5]] for row in list(read_csv(path))[1:]}
+        for path in (summary.out, at_places.out / "held_out.csv")
+    )
+    assert said.keys() == wanted.keys()
+    for place, values in wanted.items():
+        assert said[place] == pytest.approx(values, abs=2e-3)  # rows are stored in float16
+    facts = load_place_head(at_places.head).facts
+    assert facts.metric.estimate == pytest.approx(at_places.after, abs=1e-6)
+
+
+@pytest.mark.parametrize("readout", ["cls", "tokens"])
+def test_the_head_knows_absolute_values_too(drawn: Drawn, tmp_path: Path, readout: str) -> None:
+    settings = QUICK.model_copy(update={"readout": readout, "centre": False, "steps": 1, "holdout_slides": ("a",)})
+    result = tune_places(drawn, tmp_path / "run", settings)
+    assert result.head is not None
+    predict_places(
+        [drawn.slides / "a.tif"], result.head, tmp_path / "said.csv", places=drawn.places, maps=0, on_event=ignore
+    )
+    said, wanted = (
+        np.array([[float(one) for one in row[3:5]] for row in list(read_csv(path))[1:]])
+        for path in (tmp_path / "said.csv", result.out / "held_out.csv")
+    )
+    assert np.allclose(said, wanted, atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.parametrize("head", ["linear", "attention", "abmilx"])
 def test_labels_of_slides_are_learnt(drawn: Drawn, tmp_path: Path, head: str) -> None:
-    settings = QUICK.model_copy(update={"head": head, "steps": 12, "readout": "cls+mixed", "head_steps": 0})
+    settings = QUICK.model_copy(update={"head": head, "steps": 24, "readout": "cls+mixed", "head_steps": 0})
     result = tune_slides(drawn, tmp_path / "slides", settings)
     losses = [row["loss"] for row in read_metrics(result.out / "metrics.csv") if "loss" in row]
 
@@ -247,3 +286,46 @@ def test_the_command_says_how_to_go_on(drawn: Drawn, tmp_path: Path, capsys: pyt
     )
     assert f"represent with: --model {tmp_path / 'out' / 'region-encoder'}" in shown
     assert main(["finetune", str(drawn.slides), "-o", str(tmp_path / "x"), "--encoder", CNN]) == 2
+
+
+def test_a_control_leaves_the_tile_encoder_as_it_was(drawn: Drawn, at_places: FinetuneResult, tmp_path: Path) -> None:
+    kept = KeptTiles(1 << 30)
+    result = tune_places(drawn, tmp_path / "control", QUICK.model_copy(update={"tile_lr": 0.0}), kept=kept)
+    before, after = (load_tile_encoder(spec, dtype="float32").describe()["weights"] for spec in (CNN, result.spec))
+    assert before == after
+    assert result.before == at_places.before
+    # What a run has prepared serves the next one in the same process, which then gives what it would alone.
+    tuned = tune_places(drawn, tmp_path / "tuned", kept=kept)
+    assert (tuned.out / "metrics.csv").read_bytes() == (at_places.out / "metrics.csv").read_bytes()
+
+
+def test_a_step_takes_some_tiles_of_each_magnification(drawn: Drawn, tmp_path: Path) -> None:
+    xy_um = np.array([(0, 0), (-16, -16), (16, -16), (0, 0), (16, 16)], np.float32)
+    region = PreparedRegion(torch.arange(5), xy_um, np.array([2, 1, 1, 1, 1], np.float32))
+    drawn_tiles = [region.some(3, np.random.default_rng(seed), at_place=True) for seed in range(40)]
+    assert all({0, 3} < set(one.tiles.tolist()) for one in drawn_tiles)
+    assert {one for part in drawn_tiles for one in part.tiles.tolist()} == {0, 1, 2, 3, 4}
+    assert all(np.array_equal(one.xy_um, xy_um[one.tiles.numpy()]) for one in drawn_tiles)
+    elsewhere = [region.some(2, np.random.default_rng(seed), at_place=False) for seed in range(40)]
+    assert {one.tiles.tolist()[0] for one in elsewhere} == {0}
+    assert {one.tiles.tolist()[1] for one in elsewhere} == {1, 2, 3, 4}
+    assert region.some(5, np.random.default_rng(0), at_place=True) is region
+
+    few = tune_slides(drawn, tmp_path / "few", QUICK.model_copy(update={"tiles_per_region": 2, "steps": 1}))
+    assert [row.get("held_out") for row in read_metrics(few.out / "metrics.csv")][-1] is not None
+    with pytest.raises(ConfigError, match="fewer than the 2 magnifications"):
+        tune_places(drawn, tmp_path / "none", QUICK.model_copy(update={"tiles_per_region": 1}))
+
+
+def test_several_processes_train_one_model(drawn: Drawn, tmp_path: Path) -> None:
+    words = [
+        "finetune", drawn.slides, "-o", tmp_path / "out", "--encoder", CNN, "--labels", drawn.labels, "--target",
+        "striped", "--tile-px", TILE_PX, "--region-um", 64, "--mpps", 2, 1, "--steps", 2, "--head-steps", 2,
+        "--device", "cpu", "--precision", "float32", "--log-every", 1, "--slides-per-step", 1,
+    ]  # fmt: skip
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "parfocal"]
+    done = subprocess.run([sys.executable, *torchrun, *map(str, words)], check=True, capture_output=True, text=True)
+    rows = read_metrics(tmp_path / "out" / "metrics.csv")
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert done.stdout.count("represent with") == 2  # each process answers, and the first has written
+    assert RegionEncoder.from_pretrained(tmp_path / "out" / "region-encoder").config.mpps == (2.0, 1.0)

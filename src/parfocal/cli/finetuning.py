@@ -33,9 +33,10 @@ def finetune(
     """Train a tile encoder, a region encoder and a head together from the pixels of SLIDES.
 
     What is learnt is a label of slides, or targets at places inside them (--places). The result is a folder with the
-    weights of the tile encoder, which `embed` takes, and the region encoder for its embeddings, which `represent`
-    takes. Memory for activations grows with --chunk and not with the tiles of a slide. A run that was stopped goes on
-    with the same call. For several GPUs name them (--device cuda:0 cuda:1), or start it under torchrun.
+    weights of the tile encoder, which `embed` takes, the region encoder for its embeddings, which `represent` takes,
+    and of places the head, which `predict` takes. Memory for activations grows with --chunk and not with the tiles of a
+    slide. A run that was stopped goes on with the same call. For several GPUs name them (--device cuda:0 cuda:1), or
+    start it under torchrun.
 
     Example:
         parfocal finetune scans/ --encoder efficientnet-lite0 --labels labels.csv --target msi --group patient -o tuned
@@ -84,5 +85,7 @@ def finetune(
         f"embed with: --encoder {result.spec} --encoder-dtype {result.dtype}",
         f"represent with: --model {result.region_encoder}",
     ]
+    if result.head is not None:
+        shown.append(f"predict with: --head {result.head}")
     notes = ("this run had been finished before; nothing was done",) if result.was_finished else ()
     return Answer(asdict(result), tuple(shown), notes)

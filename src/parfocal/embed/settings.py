@@ -58,16 +58,21 @@ class SlideSettings(SlideReading):
     )
 
 
-class RowChoices(Settings):
+class EncoderPrecision(Settings):
+    """In which precision a tile encoder runs, which changes its digest."""
+
+    encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Type of a network's products."
+    )
+
+
+class RowChoices(EncoderPrecision):
     """How tiles become rows, beside the grid and the encoder."""
 
     coarse: Literal["derived", "native"] = Field(
         "derived", description="Whether coarse tiles are averaged from the finest ones or read from the slide's levels."
     )
     dtype: RowDtype = Field("float16", description="Type of the stored rows.")
-    encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Type of a network's products."
-    )
 
 
 class EmbedSettings(RowChoices, SlideSettings):

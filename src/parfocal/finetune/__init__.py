@@ -5,6 +5,7 @@
 """
 
 from parfocal.finetune.gradients import cached_backward
+from parfocal.finetune.reading import KeptTiles
 from parfocal.finetune.run import FinetuneResult, finetune_encoder
 from parfocal.finetune.settings import FinetuneSettings
 from parfocal.finetune.tuning import Tune, TunedEncoder
@@ -12,6 +13,7 @@ from parfocal.finetune.tuning import Tune, TunedEncoder
 __all__ = [
     "FinetuneResult",
     "FinetuneSettings",
+    "KeptTiles",
     "Tune",
     "TunedEncoder",
     "cached_backward",

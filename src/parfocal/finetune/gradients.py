@@ -8,6 +8,7 @@ dropout in evaluation mode.
 """
 
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 
 import torch
 from jaxtyping import Float
@@ -25,15 +26,25 @@ def cached_backward(
 
     Args:
         encode: from a chunk of tiles to their embeddings.
-        read: gives the chunks, the same ones in the same order every time; it is called twice.
+        read: gives the chunks, the same ones in the same order every time; it is called twice, or once where all tiles
+            are one chunk.
         loss_of: from the embeddings of all tiles, in order, to the loss.
         trains_tiles: whether `encode` has anything that is trained; else the tiles are read once.
 
     Returns:
         The loss, without a graph.
     """
+    chunks = iter(read())
+    ahead = list(islice(chunks, 2))
+    if len(ahead) == 1:
+        with torch.set_grad_enabled(trains_tiles):
+            embedded = encode(ahead[0])
+        loss = loss_of(embedded)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
     with torch.no_grad():
-        rows = [encode(chunk) for chunk in read()]
+        rows = [encode(chunk) for chunk in chain(ahead, chunks)]
+    del ahead
     found = torch.cat(rows).detach().requires_grad_(trains_tiles)
     loss = loss_of(found)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """The training loop of `finetune`: tiles, regions and head together, and on a killed run's last point."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -26,9 +26,13 @@ from parfocal.pretrain.setup import RunFolder, derived_seed, rate_at
 from parfocal.run.events import Notice, OnEvent, Progress
 
 # Each kind of draw has its own stream of random numbers, so that a step can be repeated without those before it.
-_ORDER, _REGIONS, _DROP_PATH, _START, _LOOK, _GATES = 31, 32, 33, 34, 35, 36
+_ORDER, _REGIONS, _DROP_PATH, _START, _LOOK, _PICKED = 31, 32, 33, 34, 35, 36
 COLUMNS = ("step", "loss", "lr", "held_out")
 _LEAST_SPREAD = 0.05  # of a dim, over the root mean square of all
+
+
+def _all_tiles(region: PreparedRegion) -> PreparedRegion:
+    return region
 
 
 class Training:
@@ -68,8 +72,10 @@ class Training:
         groups = [
             {"params": list(scorer.head.parameters()), "weight_decay": settings.head_decay, "most": settings.lr},
             *({**one, "most": settings.region_lr} for one in parameter_groups(scorer.region, settings.weight_decay)),
-            *({**one, "most": settings.tile_lr} for one in parameter_groups(tuned, settings.weight_decay)),
         ]
+        self.trains_tiles = bool(tuned.trained) and settings.tile_lr > 0
+        if self.trains_tiles:
+            groups += [{**one, "most": settings.tile_lr} for one in parameter_groups(tuned, settings.weight_decay)]
         self.optimizer = torch.optim.AdamW([one for one in groups if one["params"]])
         self.parameters: list[torch.nn.Parameter] = [p for one in self.optimizer.param_groups for p in one["params"]]
 
@@ -114,7 +120,7 @@ class Training:
 
         def read() -> Any:
             regions.clear()
-            return self.reader.chunks(keys, regions.append)
+            return self.reader.chunks(keys, regions.append, self._picking(_PICKED, step, rank))
 
         def loss_of(rows: Float[Tensor, "tile dim"]) -> Float[Tensor, ""]:
             layout = Layout.of(regions, self.mpps, at_places=self.goal.at_places)
@@ -124,7 +130,7 @@ class Training:
 
         self.scorer.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = cached_backward(self.tuned, read, loss_of, trains_tiles=bool(self.tuned.trained))
+        loss = cached_backward(self.tuned, read, loss_of, trains_tiles=self.trains_tiles)
         if self.fabric.world_size > 1:
             self._share_gradients()
             loss = self.fabric.all_reduce(loss, reduce_op="mean")
@@ -143,6 +149,13 @@ class Training:
         for parameter in self.parameters:
             own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self.fabric.all_reduce(own, reduce_op="mean")
+
+    def _picking(self, *stream: int) -> Callable[[PreparedRegion], PreparedRegion]:
+        """Draws tiles of regions, the same ones for the same stream."""
+        count, rng = self.settings.tiles_per_region, np.random.default_rng([self.settings.seed, *stream])
+        if not count:
+            return _all_tiles
+        return lambda region: region.some(count, rng, at_place=self.goal.at_places)
 
     def _draw(self, step: int) -> list[Drawn]:
         """The slides and regions of a step: slides in random order, again and again; regions of each at random."""
@@ -165,7 +178,7 @@ class Training:
         rng = np.random.default_rng([settings.seed, _START])
         most = max(1, settings.start_regions // len(goal.training))
         drawn = [Drawn(int(one), rng.permutation(len(goal.regions[one]))[:most]) for one in goal.training]
-        rows, regions = self._rows(drawn)
+        rows, regions = self._rows(drawn, self._picking(_START, 1))
         if self.is_new:
             self._standardise(torch.cat(rows), [one for own in regions for one in own])
         vectors = torch.cat([self._vectors(*one) for one in zip(rows, regions, strict=True)])
@@ -178,8 +191,6 @@ class Training:
         # of Adam moves every weight alike.
         widths = part_widths(self.scorer.region, self.scorer.readout)
         head.sd.copy_(spread * torch.cat([spread.new_full((one,), (one * len(widths)) ** 0.5) for one in widths]))
-        head.attends.fill_(settings.head == "attention")
-        head.start(torch.Generator().manual_seed(derived_seed(settings.seed, _GATES)))
         optimizer = torch.optim.AdamW(head.parameters(), lr=settings.lr, weight_decay=settings.head_decay)
         units = goal.units(drawn)
         for step in range(settings.head_steps):
@@ -202,13 +213,16 @@ class Training:
         self.scorer.region.standardiser.set(means, spreads)
 
     @torch.no_grad()
-    def _rows(self, drawn: Sequence[Drawn]) -> tuple[list[Float[Tensor, "_tile dim"]], list[list[PreparedRegion]]]:
+    def _rows(
+        self, drawn: Sequence[Drawn], pick: Callable[[PreparedRegion], PreparedRegion]
+    ) -> tuple[list[Float[Tensor, "_tile dim"]], list[list[PreparedRegion]]]:
         """The embeddings of the tiles of each slide's drawn regions, and these."""
         rows, regions = [], []
         for number, one in enumerate(drawn):
             self.tell(Progress("slides", number, len(drawn)))
             own: list[PreparedRegion] = []
-            rows.append(torch.cat([self.tuned(part) for part in self.reader.chunks(self.goal.keys([one]), own.append)]))
+            parts = self.reader.chunks(self.goal.keys([one]), own.append, pick)
+            rows.append(torch.cat([self.tuned(part) for part in parts]))
             regions.append([replace(region, tiles=region.tiles[:0]) for region in own])
         return rows, regions
 
@@ -228,7 +242,7 @@ class Training:
             return {}
         scores = {}
         for drawn in self._looked_at:
-            (rows,), (regions,) = self._rows([drawn])
+            (rows,), (regions,) = self._rows([drawn], _all_tiles)
             found = self.scorer.score(self._vectors(rows, regions), self.goal.units([drawn]))
             scores[drawn.slide] = found.double().cpu().numpy()
         return scores
@@ -270,7 +284,7 @@ class Training:
                     "total": total,
                     "logged": logged,
                     "world": self.fabric.world_size,
-                    "autocast": self.tuned.autocast,
+                    "autocast": [self.tuned.stem_autocast, self.tuned.autocast],
                     "goal": self._goal_digest,
                     "tiles": self.tuned.trained_state(),
                     "scorer": self.scorer.state_dict(),
@@ -294,7 +308,7 @@ class Training:
                 f"cannot resume {self.folder.path}: slides, labels or places are not those that it was begun with. "
                 "Choose another folder."
             )
-        self.tuned.autocast = bool(state["autocast"])
+        self.tuned.stem_autocast, self.tuned.autocast = state["autocast"]
         self.tuned.load_trained(state["tiles"])
         self.scorer.load_state_dict(state["scorer"])
         self.optimizer.load_state_dict(state["optimizer"])

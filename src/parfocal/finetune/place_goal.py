@@ -13,7 +13,7 @@ from parfocal.errors import ConfigError
 from parfocal.evaluate.places import PlaceFitSettings
 from parfocal.evaluate.places.fitting import PlaceArm, PlaceFitter, PlacePredictions, in_double
 from parfocal.evaluate.places.reading import PlaceData, place_outcome
-from parfocal.evaluate.places.result import METRICS, metric_of, score_arm
+from parfocal.evaluate.places.result import METRICS, PlaceArmResult, metric_of, score_arm
 from parfocal.finetune.goals import Drawn, Goal, choose_held_out
 from parfocal.finetune.settings import FinetuneSettings
 from parfocal.heads.targets import linear_sum
@@ -61,13 +61,21 @@ class PlaceGoal(Goal):
 
     def measure(self, scores: Mapping[int, Float64[np.ndarray, "column _unit"]]) -> float:
         """The mean over slides of the mean over targets."""
+        found = self.score(scores)
+        return float("nan") if found is None else float(np.nanmean(found.by_slide))
+
+    def score(self, scores: Mapping[int, Float64[np.ndarray, "column _unit"]]) -> PlaceArmResult | None:
+        """All numbers of the slides that are scored; None where there is none.
+
+        Args:
+            scores: of all places of some slides, by their numbers.
+        """
         slides = [self.slides[number] for number in sorted(scores)]
         arm = PlaceArm("finetuned", "fine-tuned", "region encoder", ())
         try:
-            found = score_arm(self.data, arm, PlacePredictions(self._in_units(scores), ()), slides)
+            return score_arm(self.data, arm, PlacePredictions(self._in_units(scores), ()), slides) if slides else None
         except ConfigError:  # no slide has places with different values
-            return float("nan")
-        return float(np.nanmean(found.by_slide))
+            return None
 
     def table(self, scores: Mapping[int, Float64[np.ndarray, "column _unit"]]) -> tuple[list[str], list[list[object]]]:
         """A row for each place."""

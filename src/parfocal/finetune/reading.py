@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from parfocal.embed import EmbedSettings
@@ -43,6 +43,41 @@ class PreparedRegion:
     def __len__(self) -> int:
         return len(self.mpp)
 
+    def take(self, tiles: Int64[np.ndarray, " picked"]) -> "PreparedRegion":
+        """Some of the tiles, by their numbers."""
+        return PreparedRegion(self.tiles[torch.from_numpy(tiles)], self.xy_um[tiles], self.mpp[tiles])
+
+    def some(self, count: int, rng: np.random.Generator, *, at_place: bool) -> "PreparedRegion":
+        """So many tiles at random, in order: of each magnification the one in the middle or a random one, then any."""
+        if len(self) <= count:
+            return self
+        order = rng.permutation(len(self))
+        away = np.abs(self.xy_um).max(axis=1)[order] if at_place else np.zeros(len(self))
+        nearest = order[np.lexsort((away, self.mpp[order]))]
+        first = np.flatnonzero(np.diff(self.mpp[nearest], prepend=0.0))
+        chosen = np.concatenate([nearest[first], order[~np.isin(order, nearest[first])]])
+        return self.take(np.sort(chosen[:count]))
+
+
+class KeptTiles:
+    """Prepared tiles in memory, up to a size; what runs of one process share that train on the same slides."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Nothing is kept yet."""
+        self._room = max_bytes
+        self._kept: dict[tuple[str, RegionKey], PreparedRegion] = {}
+
+    def get(self, made: str, key: RegionKey) -> PreparedRegion | None:
+        """What was kept of a region, as it was made."""
+        return self._kept.get((made, key))
+
+    def offer(self, made: str, key: RegionKey, region: PreparedRegion) -> None:
+        """Keep it while there is room."""
+        size = region.tiles.numel() * region.tiles.element_size()
+        if size <= self._room:
+            self._room -= size
+            self._kept[made, key] = region
+
 
 class TileReader(AbstractContextManager["TileReader"]):
     """Reads the regions of planned slides."""
@@ -54,7 +89,8 @@ class TileReader(AbstractContextManager["TileReader"]):
         prepare: Callable[[UInt8[np.ndarray, "tile y x 3"]], Tensor],
         *,
         chunk: int,
-        max_bytes: int,
+        kept: KeptTiles,
+        made: str,
     ) -> None:
         """Nothing is opened yet.
 
@@ -63,12 +99,12 @@ class TileReader(AbstractContextManager["TileReader"]):
             settings: how they are opened and cut.
             prepare: what is kept of tiles.
             chunk: how many tiles are prepared, and handed out, at a time.
-            max_bytes: how much is kept; the rest is read again.
+            kept: takes what was prepared; what has no room there is read again.
+            made: what prepared tiles depend on beside the slide, as a digest.
         """
         self._sources, self._settings, self._prepare = sources, settings, prepare
-        self.chunk, self._room = chunk, max_bytes
+        self.chunk, self._kept, self._made = chunk, kept, made
         self._open: OrderedDict[str, Slide] = OrderedDict()
-        self._kept: dict[RegionKey, PreparedRegion] = {}
         self.plans: dict[str, RegionPlan] = {}
         self._tiles: dict[str, dict[float, PlannedTiles]] = {}
 
@@ -96,7 +132,7 @@ class TileReader(AbstractContextManager["TileReader"]):
         Raises:
             SlideError: the slide cannot be read.
         """
-        kept = self._kept.get(key)
+        kept = self._kept.get(self._made, key)
         if kept is not None:
             return kept
         slide, region = key
@@ -114,23 +150,26 @@ class TileReader(AbstractContextManager["TileReader"]):
         parts = [self._prepare(tiles[start : start + self.chunk]) for start in range(0, len(tiles), self.chunk)]
         prepared = torch.cat(parts) if parts else torch.zeros(0)
         result = PreparedRegion(prepared, np.concatenate(centres), np.concatenate(mpps))
-        size = prepared.numel() * prepared.element_size()
-        if size <= self._room:
-            self._room -= size
-            self._kept[key] = result
+        self._kept.offer(self._made, key, result)
         return result
 
-    def chunks(self, keys: Sequence[RegionKey], told: Callable[[PreparedRegion], None]) -> Iterator[Tensor]:
+    def chunks(
+        self,
+        keys: Sequence[RegionKey],
+        told: Callable[[PreparedRegion], None],
+        pick: Callable[[PreparedRegion], PreparedRegion],
+    ) -> Iterator[Tensor]:
         """The tiles of several regions, at most `chunk` at a time, across the borders of regions.
 
         Args:
             keys: of the regions.
-            told: is handed every region as it is read.
+            told: is handed every region as it is taken.
+            pick: which of a region's tiles are taken.
         """
 
         def tiles() -> Iterable[Tensor]:
             for key in keys:
-                region = self.read(key)
+                region = pick(self.read(key))
                 told(region)
                 if len(region):
                     yield region.tiles

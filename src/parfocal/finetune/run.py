@@ -18,15 +18,16 @@ from parfocal.encoders.network import NetworkEncoder
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.files import digest8, file_digest8, writable_folder, write_csv, writing
 from parfocal.finetune.goals import Goal
+from parfocal.finetune.heads import new_head
 from parfocal.finetune.loop import Training
-from parfocal.finetune.place_goal import place_goal
-from parfocal.finetune.reading import TileReader
+from parfocal.finetune.place_goal import PlaceGoal, place_goal
+from parfocal.finetune.place_head import save_place_head
+from parfocal.finetune.reading import KeptTiles, TileReader
 from parfocal.finetune.scorer import Scorer, part_widths
 from parfocal.finetune.settings import FinetuneSettings
 from parfocal.finetune.slide_goal import slide_goal
 from parfocal.finetune.tuning import Tune, TunedEncoder
 from parfocal.geometry import format_mpp
-from parfocal.heads.finetune import PoolingHead
 from parfocal.pretrain.metrics import read_metrics
 from parfocal.pretrain.optimiser import choose_autocast
 from parfocal.pretrain.setup import RunFolder, derived_seed, launch, start_weights
@@ -39,9 +40,9 @@ from parfocal.run.jobs import attempt_slide
 from parfocal.slides import SlideSource, find_slides
 from parfocal.table import some_of
 
-ENCODER_FILE, REGION_FOLDER, HELD_OUT_FILE = "encoder.safetensors", "region-encoder", "held_out.csv"
-_REGION, _TILES = 37, 38  # streams of random numbers
-_GATES = 16
+ENCODER_FILE, REGION_FOLDER = "encoder.safetensors", "region-encoder"
+HEAD_FOLDER, HELD_OUT_FILE = "head", "held_out.csv"
+_REGION, _TILES, _HEAD = 37, 38, 39  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class FinetuneResult:
         spec: how the tuned tile encoder is loaded.
         dtype: the precision that the region encoder expects it in.
         region_encoder: the folder of the region encoder.
+        head: the folder of the head, which `predict` takes; None where slides were learnt.
         metric: the name of the number that says how well held-out slides are known.
         before: that number with the untuned encoders and a head that has learnt alone; None where nothing is held out.
         after: that number at the end.
@@ -65,6 +67,7 @@ class FinetuneResult:
     spec: str
     dtype: str
     region_encoder: Path
+    head: Path | None
     metric: str
     before: float | None
     after: float | None
@@ -81,6 +84,7 @@ def finetune_encoder(
     targets: Sequence[str | Target] = (),
     columns: LabelColumns | None = None,
     model: str | Path | None = None,
+    kept: KeptTiles | None = None,
     on_event: OnEvent | None = None,
 ) -> FinetuneResult:
     """Train a tile encoder, a region encoder and a head together, from pixels, and leave them in the folder `out`.
@@ -99,6 +103,7 @@ def finetune_encoder(
         targets: names of columns; of places several, or `all`.
         columns: the other columns of the labels; of places its `group` alone.
         model: a pretrained region encoder of the untuned tile encoder; a new one of `settings.size` where None.
+        kept: prepared tiles of earlier runs in this process, such as of other folds, in place of `settings.cache_mib`.
         on_event: told of the progress, in the first process only; what it raises ends the run.
 
     Raises:
@@ -130,7 +135,8 @@ def finetune_encoder(
     folder = RunFolder(out, identity, verb="fine-tune", record="finetune.json", entry="finetuning")
     finished = fabric.broadcast(folder.claim() if fabric.is_global_zero else None)
     if not finished:
-        _train(fabric, folder, sources, encoder, dtype, region, known, columns, settings, tell)
+        kept = kept or KeptTiles(settings.cache_mib << 20)
+        _train(fabric, folder, sources, encoder, dtype, region, known, columns, settings, kept, tell)
     fabric.barrier()
     facts, rows = folder.finished(), read_metrics(folder.metrics)
     looks = [row["held_out"] for row in rows if "held_out" in row]
@@ -140,6 +146,7 @@ def finetune_encoder(
         _spec_of(settings, out),
         facts.get("dtype", dtype),
         out / REGION_FOLDER,
+        None if places is None else out / HEAD_FOLDER,
         facts.get("metric", ""),
         looks[0] if looks else None,
         looks[-1] if looks else None,
@@ -159,6 +166,11 @@ def _load_encoder(settings: FinetuneSettings, device: str) -> NetworkEncoder:
         raise ConfigError(f"cannot tune {settings.encoder}: it is no network of torch that takes other weights.")
     if settings.tune != "none":
         with_checkpoint(settings.encoder, Path(ENCODER_FILE))  # said before hours of training
+    if 0 < settings.tiles_per_region < len(settings.grid.mpps):
+        raise ConfigError(
+            f"--tiles-per-region {settings.tiles_per_region} are fewer than the {len(settings.grid.mpps)} "
+            "magnifications, and a region needs a tile of each."
+        )
     if encoder.tile_px != settings.grid.tile_px:
         raise ConfigError(
             f"{settings.encoder} takes tiles of {encoder.tile_px} px and the grid cuts {settings.grid.tile_px} px. "
@@ -169,7 +181,7 @@ def _load_encoder(settings: FinetuneSettings, device: str) -> NetworkEncoder:
 
 def _embedded_dtype(settings: FinetuneSettings, device: str) -> str:
     """The precision in which `embed` runs the encoder on such a device where nothing else is said."""
-    described = load_tile_encoder(settings.encoder, device=device).describe()
+    described = load_tile_encoder(settings.encoder, device=device, dtype=settings.encoder_dtype).describe()
     return str(described["dtype"])
 
 
@@ -241,23 +253,29 @@ def _train(
     known: Known,
     columns: LabelColumns,
     settings: FinetuneSettings,
+    kept: KeptTiles,
     tell: OnEvent,
 ) -> None:
     """Plan the slides, train, and write what came of it."""
     tuned = TunedEncoder(encoder, Tune.of(settings.tune), seed=derived_seed(settings.seed, _TILES)).to(fabric.device)
     # Processes may sit on machines of several kinds; the first decides for all.
-    tuned.autocast, precision = fabric.broadcast(choose_autocast(settings.precision, fabric.device))
+    autocast, precision = fabric.broadcast(choose_autocast(settings.precision, fabric.device))
+    # On a CPU the way back through a convolution takes twice as long in bfloat16 as in float32 (EfficientNet-Lite0, AMX
+    # absent), and the way forth a third.
+    by_itself = settings.precision == "auto" and fabric.device.type == "cpu"
+    tuned.stem_autocast, tuned.autocast = autocast, autocast and not by_itself
     is_new = region is None
     region = (_new_region(settings, encoder) if region is None else region).to(fabric.device)
     opening = settings.model_dump(include={"slide_mpp", "mpp_from_objective", "ids", "scan"})
     at = known.path if isinstance(known, Places) else None
     how = EmbedSettings(encoder=settings.encoder, grid=settings.grid, places=at, **opening)
-    with TileReader(sources, how, tuned.prepare, chunk=settings.chunk, max_bytes=settings.cache_mib << 20) as reader:
+    made = digest8([encoder.digest, settings.tune, autocast, settings.grid.describe(), opening, str(at)])
+    with TileReader(sources, how, tuned.prepare, chunk=settings.chunk, kept=kept, made=made) as reader:
         plans = _plan(reader, sources, known, tell)
         goal = _goal(known, plans, settings, fabric.device, columns, tell)
-        gates = max(1, region.config.width // 2) if settings.head == "attention" else _GATES
-        head = PoolingHead(sum(part_widths(region, settings.readout)), gates, len(goal.names)).to(fabric.device)
-        scorer = Scorer(region, settings.readout, head)
+        drawn = torch.Generator().manual_seed(derived_seed(settings.seed, _HEAD))
+        head = new_head(settings.head, sum(part_widths(region, settings.readout)), len(goal.names), drawn)
+        scorer = Scorer(region, settings.readout, head.to(fabric.device))
         counts = sum(len(goal.regions[one]) for one in goal.training)
         tell(
             Notice(
@@ -269,7 +287,14 @@ def _train(
         training = Training(fabric, folder, goal, reader, tuned, scorer, settings, is_new=is_new, tell=tell)
         scores = training.run()
     if fabric.is_global_zero:
-        _write(folder, goal, tuned, scorer, dtype, scores, settings, str(fabric.device))
+        device = str(fabric.device)
+        spec = _write(folder, goal, tuned, scorer, dtype, scores, settings, device)
+        if isinstance(goal, PlaceGoal):
+            how = how.model_copy(update={"encoder": spec, "encoder_dtype": dtype, "device": device})
+            region_folder, grouped = folder.path / REGION_FOLDER, columns.group is not None
+            head_folder = folder.path / HEAD_FOLDER
+            save_place_head(goal, scorer, region_folder, how, scores, settings, head_folder, grouped=grouped)
+        folder.finish(_facts(folder, goal, scorer, dtype))
 
 
 def _new_region(settings: FinetuneSettings, encoder: NetworkEncoder) -> RegionEncoder:
@@ -281,6 +306,8 @@ def _new_region(settings: FinetuneSettings, encoder: NetworkEncoder) -> RegionEn
         encoders=(encoder.digest,) * levels,
         region_um=grid.region_um,
         tile_px=grid.tile_px,
+        # LayerScale starts at 1e-4 for the sake of long training; in a few hundred steps it would never mix anything.
+        layer_scale=1.0,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(settings.seed, _REGION))
@@ -343,28 +370,31 @@ def _write(
     scores: Mapping[int, Any],
     settings: FinetuneSettings,
     device: str,
-) -> None:
-    """Write the tile encoder, the region encoder that expects it, and what was said of held-out slides; then finish."""
+) -> str:
+    """Write the tile encoder, the region encoder that expects it, and what was said of held-out slides; its spec."""
     out = folder.path
     if settings.tune != "none":
         with writing(out / ENCODER_FILE) as temporary:
             save_file(tuned.tensors(), temporary)
-    digest = load_tile_encoder(_spec_of(settings, out), device=device, dtype=dtype).digest
+    spec = _spec_of(settings, out)
+    digest = load_tile_encoder(spec, device=device, dtype=dtype).digest
     region = scorer.region.cpu()
     region.config = region.config.model_copy(update={"encoders": (digest,) * len(region.config.mpps)})
     region.save_pretrained(out / REGION_FOLDER)
     if scores:
         write_csv(out / HELD_OUT_FILE, *goal.table(scores))
-    folder.finish(
-        {
-            **folder.identity,
-            "tile_encoder": digest,
-            "dtype": dtype,
-            "region_encoder": region.digest,
-            "targets": list(goal.names),
-            "trained_on": [goal.slides[one] for one in goal.training],
-            "held_out_slides": [goal.slides[one] for one in goal.held_out],
-            "held_out": _held_out_sentence(goal),
-            "metric": goal.metric,
-        }
-    )
+    return spec
+
+
+def _facts(folder: RunFolder, goal: Goal, scorer: Scorer, dtype: str) -> dict[str, Any]:
+    return {
+        **folder.identity,
+        "tile_encoder": scorer.region.config.encoders[0],
+        "dtype": dtype,
+        "region_encoder": scorer.region.digest,
+        "targets": list(goal.names),
+        "trained_on": [goal.slides[one] for one in goal.training],
+        "held_out_slides": [goal.slides[one] for one in goal.held_out],
+        "held_out": _held_out_sentence(goal),
+        "metric": goal.metric,
+    }

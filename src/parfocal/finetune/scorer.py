@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from parfocal.finetune.heads import Head
 from parfocal.finetune.reading import PreparedRegion
-from parfocal.heads.finetune import PoolingHead
 from parfocal.heads.preparation import bounds_of
 from parfocal.region_encoder import RegionBatch, RegionEncoder
 
@@ -68,7 +68,7 @@ class Layout:
 class Scorer(nn.Module):
     """Everything behind the tile encoder."""
 
-    def __init__(self, region: RegionEncoder, readout: Readout, head: PoolingHead) -> None:
+    def __init__(self, region: RegionEncoder, readout: Readout, head: Head) -> None:
         """Put the parts together; the head takes what `part_widths` says."""
         super().__init__()
         self.region, self.readout, self.head = region, readout, head

@@ -5,8 +5,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from parfocal.config import Devices, GridConfig
-from parfocal.embed.settings import SlideOpening
+from parfocal.embed.settings import EncoderPrecision, SlideOpening
 from parfocal.evaluate.places import PlaceChoices
+from parfocal.finetune.heads import HeadKind
 from parfocal.finetune.scorer import Readout
 from parfocal.finetune.tuning import Tune
 from parfocal.region_encoder import Size
@@ -15,7 +16,7 @@ from parfocal.region_encoder import Size
 _EXECUTION = frozenset({"device", "cache_mib", "chunk", "checkpoint_every"})
 
 
-class FinetuneSettings(SlideOpening, PlaceChoices):
+class FinetuneSettings(SlideOpening, EncoderPrecision, PlaceChoices):
     """How a tile encoder, a region encoder and a head are trained together."""
 
     encoder: str = Field("", description="The tile encoder that is trained on, a network of timm or a preset of one.")
@@ -31,16 +32,25 @@ class FinetuneSettings(SlideOpening, PlaceChoices):
         description="What the head reads of a region: CLS, or a contextual token of each magnification (at places the "
         "one in the middle, else their mean); with +mixed the tile embeddings themselves beside.",
     )
-    head: Literal["linear", "attention"] = Field(
+    head: HeadKind = Field(
         "linear",
-        description="How a slide's regions are pooled: their mean, or gated attention. Places are regions themselves.",
+        description="How a slide's regions are pooled: their mean, gated attention, or ABMILX, whose attention is "
+        "refined by what alike regions get. Places are regions themselves.",
     )
     slides_per_step: int = Field(4, ge=1, description="Slides of a step, of each process.")
     regions_per_slide: int = Field(8, ge=1, description="Regions (or places) of each of them, drawn at random.")
+    tiles_per_region: int = Field(
+        0,
+        ge=0,
+        description="Tiles of each of them in a step, drawn at random, of each magnification one (at places that in "
+        "the middle) before any other; 0 takes all.",
+    )
     steps: int = Field(200, ge=0, description="Number of steps; with 0 only the head has learnt, as a control.")
     lr: float = Field(1e-3, gt=0, description="Largest learning rate of the head.")
     region_lr: float = Field(1e-4, gt=0, description="Largest learning rate of the region encoder.")
-    tile_lr: float = Field(1e-4, gt=0, description="Largest learning rate of the tile encoder.")
+    tile_lr: float = Field(
+        1e-4, ge=0, description="Largest learning rate of the tile encoder; 0 leaves it as it is, as a control."
+    )
     head_decay: float = Field(1.0, ge=0, description="Weight decay of the head.")
     weight_decay: float = Field(0.05, ge=0, description="Weight decay of the other matrices.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which learning rates rise.")
@@ -64,7 +74,9 @@ class FinetuneSettings(SlideOpening, PlaceChoices):
         2048, ge=0, description="Of prepared tiles that are kept in memory, in MiB; others are read again."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of products. Auto: bfloat16 where the processor has it, else float32."
+        "auto",
+        description="Of products. Auto: bfloat16 where the processor has it, else float32; on a CPU of what is frozen "
+        "alone.",
     )
     device: Devices = Field(
         ("auto",),

@@ -95,7 +95,7 @@ class TunedEncoder(nn.Module):
     """A tile encoder of which some weights are trained."""
 
     def __init__(self, encoder: NetworkEncoder, tune: Tune, *, seed: int = 0) -> None:
-        """Freeze all weights but those that `tune` names; products are as they are asked for in `autocast`.
+        """Freeze all weights but those that `tune` names; products are in float32 at first.
 
         Raises:
             ConfigError: the network is of another family, or has fewer stages.
@@ -108,7 +108,7 @@ class TunedEncoder(nn.Module):
         self.tail: nn.Sequential | None = None
         self._adapters: dict[str, LowRank] = {}
         self.tune = tune
-        self.autocast = False
+        self.stem_autocast = self.autocast = False
         if tune.way == "lora":
             self._add_low_rank(tune.number, seed)
         elif tune.way == "last-stages":
@@ -130,7 +130,7 @@ class TunedEncoder(nn.Module):
         if self.tune.way == "lora":
             return given
         images = self._encoder.images(given)
-        with self.products():
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.stem_autocast):
             prepared: Tensor = self._encoder.read(images) if self.stem is None else self.stem(images)
         return prepared.cpu()
 
@@ -140,13 +140,13 @@ class TunedEncoder(nn.Module):
             return self._rows(prepared).float()
 
     def products(self) -> AbstractContextManager[Any]:
-        """Products in bfloat16 where `autocast` says so."""
+        """Products of what is trained, in bfloat16 where `autocast` says so; `stem_autocast` is about the rest."""
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self.autocast)
 
     def _rows(self, prepared: Tensor) -> Float[Tensor, "tile dim"]:
         if self.tune.way == "lora":
             return self._encoder.read(self._encoder.images(prepared))
-        prepared = prepared.to(self._device)
+        prepared = prepared.to(self._device).float()
         if self.tail is None:
             return prepared
         features: Tensor = self.tail(prepared)

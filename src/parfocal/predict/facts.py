@@ -160,7 +160,10 @@ class PlaceHeadFacts(AnyHeadFacts):
         min_length=1, description="What is put side by side: `tiles` or a readout of the model, and the block's name."
     )
     centred: bool = Field(description="Whether rows and targets were centred within their slide.")
-    preparation: str = Field(description="Rotated or whitened components, as inner folds preferred.")
-    penalty: float = Field(gt=0, description="Of the ridge, likewise.")
+    preparation: str = Field(
+        description="Rotated or whitened components, as inner folds preferred; of a head that was trained with its "
+        "encoders standardised."
+    )
+    penalty: float | None = Field(gt=0, description="Of the ridge, likewise; None where there was no ridge.")
     trained_on: PlacesTrainedOn
     metric: PlaceTargetFacts = Field(description="The mean over all targets.")

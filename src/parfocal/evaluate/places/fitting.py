@@ -117,8 +117,9 @@ class FittedPlaceArm:
         blocks: what is put side by side, by the names of `PlaceData.blocks`.
         maps: what each block is prepared by.
         linear: from the prepared blocks to the targets, in their own units.
-        preparation: `rotated` or `whitened` components, as the inner folds preferred.
-        penalty: of the ridge, likewise.
+        preparation: `rotated` or `whitened` components, as the inner folds preferred; `standardised` of a head that was
+            trained with its encoders.
+        penalty: of the ridge, likewise; None where there was no ridge.
         centred: whether rows are centred within their slide, and predictions therefore about its mean.
     """
 
@@ -126,7 +127,7 @@ class FittedPlaceArm:
     maps: tuple[AffineMap, ...]
     linear: LinearModel
     preparation: str
-    penalty: float
+    penalty: float | None
     centred: bool
 
     def predict(
@@ -150,7 +151,11 @@ class FittedPlaceArm:
 
     @staticmethod
     def load(
-        arrays: Mapping[str, np.ndarray], blocks: tuple[str, ...], preparation: str, penalty: float, centred: bool
+        arrays: Mapping[str, np.ndarray],
+        blocks: tuple[str, ...],
+        preparation: str,
+        penalty: float | None,
+        centred: bool,
     ) -> "FittedPlaceArm":
         """What `state` was made of."""
         maps = tuple(AffineMap.load(f"block.{number}", arrays) for number in range(len(blocks)))

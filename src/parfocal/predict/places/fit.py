@@ -88,7 +88,7 @@ def fit_places(
         parfocal_head=FORMAT_VERSION,
         parfocal_version=__version__,
         kind="places",
-        targets=tuple(_target_facts(data, scores, slides, number) for number in range(len(data.names))),
+        targets=target_facts(data, scores, slides),
         arm=chosen.id,
         arm_label=chosen.name,
         blocks=tuple((readout.get(name, TILES), name) for name in chosen.blocks),
@@ -104,7 +104,7 @@ def fit_places(
             table=file_digest8(places) if places.is_file() else None,
             notes=data.notes,
         ),
-        metric=_facts_of("all", "all", None, metric_of(data), scores.by_slide, slides, data),
+        metric=mean_facts(data, scores, slides),
         settings=settings.model_dump(mode="json"),
         arrays_digest="",
     )
@@ -132,17 +132,36 @@ def _with_targets(data: PlaceData, kept: np.ndarray, settings: PlaceFitSettings,
         text = f"{len(flat)} targets do not vary within slides and are left out: {some_of(flat)}."
         tell(Notice(text, is_warning=True))
     data = data.with_targets(kept)
-    taken = [name for name in data.names if name in FIXED_COLUMNS]
-    if taken:
-        raise ConfigError(f"tables of predictions have a column {taken[0]!r} of their own. Rename the target.")
+    refuse_taken_names(data.names)
     return data
 
 
-def _target_facts(data: PlaceData, scores: PlaceArmResult, slides: Sequence[str], number: int) -> PlaceTargetFacts:
-    name, column = data.names[number], data.columns[number]
-    class_name = name.removeprefix(f"{column}=") if data.is_class[number] else None
-    metric = "r" if class_name is None else "auc"
-    return _facts_of(name, column, class_name, metric, scores.scores[metric][:, number], slides, data)
+def refuse_taken_names(names: Sequence[str]) -> None:
+    """Raise where a target is called like a column that every table of predictions has.
+
+    Raises:
+        ConfigError: one is.
+    """
+    taken = [name for name in names if name in FIXED_COLUMNS]
+    if taken:
+        raise ConfigError(f"tables of predictions have a column {taken[0]!r} of their own. Rename the target.")
+
+
+def target_facts(data: PlaceData, scores: PlaceArmResult | None, slides: Sequence[str]) -> tuple[PlaceTargetFacts, ...]:
+    """What is said of each target; without a number where no slide was held out."""
+    facts = []
+    for number, (name, column) in enumerate(zip(data.names, data.columns, strict=True)):
+        class_name = name.removeprefix(f"{column}=") if data.is_class[number] else None
+        metric = "r" if class_name is None else "auc"
+        by_slide = np.zeros(0) if scores is None else scores.scores[metric][:, number]
+        facts.append(_facts_of(name, column, class_name, metric, by_slide, slides, data))
+    return tuple(facts)
+
+
+def mean_facts(data: PlaceData, scores: PlaceArmResult | None, slides: Sequence[str]) -> PlaceTargetFacts:
+    """What is said of all targets together."""
+    by_slide = np.zeros(0) if scores is None else scores.by_slide
+    return _facts_of("all", "all", None, metric_of(data), by_slide, slides, data)
 
 
 def _facts_of(

@@ -67,7 +67,7 @@ def load_place_head(path: Path) -> PlaceHead:
     blocks = tuple(name for _, name in facts.blocks)
     with reading_arrays(path, facts) as arrays:
         fitted = FittedPlaceArm.load(arrays, blocks, facts.preparation, facts.penalty, facts.centred)
-        widths = sum(one.matrix.shape[1] for one in fitted.maps), len(facts.targets)
+        widths = sum(one.matrix.shape[-1] for one in fitted.maps), len(facts.targets)
         if fitted.linear.coefficient.shape != widths:
             raise ValueError(f"its coefficients have the shape {fitted.linear.coefficient.shape} and not {widths}")
     return PlaceHead(facts, fitted, model_folder(path, facts), path)
