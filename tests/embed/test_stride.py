@@ -12,9 +12,12 @@ from parfocal.embed import EmbedSettings, embed_slides, estimate_run, run
 from parfocal.embed.settings import load_encoders
 from parfocal.errors import MismatchError
 from parfocal.evaluate.sources import matching_sets
+from parfocal.geometry import format_mpp
 from parfocal.pretrain.holdout import split_set
 from parfocal.store import EmbeddingSet, SlideTokens, open_set
 from parfocal.store.layout import features_path
+from parfocal.study import Study
+from parfocal.study.plan_tiles import plan_tiles
 
 from .conftest import SlideMaker, slide_bytes
 
@@ -142,20 +145,16 @@ def test_places_and_a_stride_are_two_ways_to_lay_regions(small_settings: EmbedSe
         EmbedSettings(grid=every(small_settings, 64.0).grid, encoder="filterbank", places=Path("spots.csv"))
 
 
-def test_what_is_scored_is_what_is_scored_without_a_stride(both: Both) -> None:
+def test_what_is_held_out_is_what_is_held_out_without_a_stride(both: Both) -> None:
     plain, strided = (split_set(one, share=0.3, seed=0) for one in both)
-    tokens = both[1].read("one")
+    xy_um, alone = (one.region_xy_um("one") for one in reversed(both))
     training, held = (split[0].regions for split in (strided.training, strided.held_out))
-    xy_um = tokens.region_xy_um
 
-    apart = np.abs(xy_um[training][:, None] - xy_um[held][None]).max(axis=2)
-    assert apart.min() > 128.0
-    of_held = np.abs(xy_um[held][:, None] - xy_um[held][None]).max(axis=2) + 1e9 * np.eye(len(held))
-    assert of_held.min() > 127.9
-    # The same regions are scored as without a stride.
-    alone = both[0].read("one").region_xy_um[plain.held_out[0].regions]
-    np.testing.assert_array_equal(np.unique(xy_um[held], axis=0), np.unique(alone, axis=0))
-    assert f"{len(held)} that lie side by side are scored" in strided.sentence
+    np.testing.assert_array_equal(xy_um[held], alone[plain.held_out[0].regions])
+    assert len(training) > 3 * len(plain.training[0].regions)
+    assert np.abs(xy_um[training][:, None] - xy_um[held][None]).max(axis=2).min() > 128.0
+    assert strided.training[0].n_apart == len(plain.training[0].regions)
+    assert strided.sentence == plain.sentence.replace(" regions", " regions side by side", 1)
 
 
 def test_a_test_cohort_of_another_stride_is_refused(both: Both) -> None:
@@ -175,3 +174,20 @@ def test_other_tools_are_told_that_tiles_overlap(both: Both) -> None:
     # Tiles of 64 px at 2 mpp, one every 64 um; those of 1 and 0.5 mpp lie side by side either way.
     assert found.pop(("strided", 2.0)) == 32
     assert set(found.values()) == {0}
+
+
+def test_a_study_plans_every_tile_once_and_a_token_for_each_region_that_holds_it(both: Both, tmp_path: Path) -> None:
+    _, strided = both
+    labels = {"file": tmp_path / "labels.csv", "targets": {"grade": {}}}
+    anew = {
+        "slides": strided.path.parents[1] / "one.tif",
+        "grid": GridConfig(**strided.settings["grid"]),
+        "encoder": "filterbank,tile_px=64",
+    }
+
+    for source in ({"store": strided.path}, anew):
+        study = Study.model_validate({**source, "labels": labels})
+        planned = plan_tiles(study, study, tmp_path / "store", "cpu")
+        assert planned.regions == {"one": strided.n_regions("one")}
+        assert planned.tiles.tiles == {format_mpp(mpp): n for mpp, n in strided.n_rows("one").items()}
+        assert planned.counts == {"one": {format_mpp(mpp): n for mpp, n in strided.n_tiles("one").items()}}

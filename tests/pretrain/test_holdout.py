@@ -129,10 +129,10 @@ POINT = st.tuples(st.floats(0, 4480), st.floats(0, 4480))
     share=st.floats(0.05, 0.6),
     seed=st.integers(0, 99),
 )
-def test_what_is_scored_shares_no_tissue_with_training_and_none_with_itself(
+def test_the_held_out_share_no_tissue_with_training_nor_each_other_and_are_those_without_a_stride(
     pieces: list[list[tuple[float, float]]], reach_um: float, stride_um: float, share: float, seed: int
 ) -> None:
-    tiles = laid(pieces, reach_um, stride_um)
+    tiles, plain = laid(pieces, reach_um, stride_um), laid(pieces, reach_um, 448.0)
     try:
         split = split_set(tiles, share=share, seed=seed)
     except ConfigError:
@@ -148,8 +148,15 @@ def test_what_is_scored_shares_no_tissue_with_training_and_none_with_itself(
             seen = xy_um[in_training[held.slide].regions]
             assert np.abs(scored[:, None] - seen[None]).max(axis=2).min() > 448.0
     overlaps = tiles.step_um < 448
-    assert ("which overlap" in split.sentence) == overlaps
+    assert ("side by side" in split.sentence) == overlaps
     assert ("that overlap, on the tissue of" in regions_in_words(split.training)) == overlaps
+    if stride_um != 300 and all(plain.n_regions(slide) for slide in plain.slides):
+        held_out = [
+            (held.slide, np.rint(one.region_xy_um(held.slide)[held.regions]).tolist())
+            for one in (tiles, plain)
+            for held in split_set(one, share=share, seed=seed).held_out
+        ]
+        assert held_out[: len(held_out) // 2] == held_out[len(held_out) // 2 :]
 
 
 @settings(max_examples=80, deadline=None)

@@ -21,6 +21,9 @@ def test_few_steps_from_epochs_are_told_with_what_would_do() -> None:
 
     assert "20 epochs of 640 regions of 2 slides are 50 steps of 256 regions" in said
     assert "--steps 1500 (or --epochs 600)" in said  # 1,500 x 256 / 640
+    overlapping = Split((SlidePart("a", np.arange(400), 100), SlidePart("b", np.arange(240), 60)), (), "")
+    (said,) = remarks_before(PretrainSettings(), 50, overlapping, world=1)
+    assert "20 epochs of 640 regions that overlap, on the tissue of 160, of 2 slides are 50 steps" in said
     assert remarks_before(PretrainSettings(), 500, SPLIT, world=1) == ()
     assert remarks_before(PretrainSettings(steps=50), 50, SPLIT, world=1) == ()
 

@@ -1,9 +1,9 @@
 """Which regions training never sees: whole slides, whole patients, or tissue fragments where there is one slide only.
 
 Random regions of a slide are never held out: their neighbours share cells, stain and scanner focus with them, and a
-score on them says next to nothing. Where regions overlap, those that are scored lie side by side all the same: so they
-are the ones that are scored without a stride, no tile counts twice, and probes that are fitted on some of them and
-scored on others share no tissue. Regions that touch one of another side of the split are in neither.
+score on them says next to nothing. Where regions overlap, those that are held out lie side by side all the same: they
+are the ones that are held out without a stride, no tile counts twice, and probes that are fitted on some of them and
+scored on others share no tissue. What overlaps or touches one of them is not trained on.
 """
 
 import math
@@ -122,11 +122,14 @@ def split_set(
             f"cannot pretrain on {tiles.path}: {len(kept)} slides with tissue are left to train on and {len(held)} are "
             "held out; both need at least one. Change the held-out slides."
         )
-    scored, clause = _scored(tiles, [SlidePart(slide, np.arange(counts[slide])) for slide in held])
+    where = {slide: tiles.region_xy_um(slide) for slide in held} if _overlaps(tiles) else {}
+    scored = {slide: np.arange(counts[slide]) for slide in held}
+    scored |= {slide: np.flatnonzero(_lies_side_by_side(xy_um, tiles)) for slide, xy_um in where.items()}
+    clause = f", and of their regions the {sum(map(len, scored.values()))} that lie side by side" if where else ""
     return Split(
         tuple(_training(tiles, slide, np.arange(counts[slide])) for slide in kept),
-        scored,
-        f"held out: {len(held)} of {len(usable)} slides{_of_groups(of_group, chosen, len(usable))}{without}{clause}",
+        tuple(SlidePart(slide, regions) for slide, regions in scored.items()),
+        f"held out: {len(held)} of {len(usable)} slides{_of_groups(of_group, chosen, len(usable))}{clause}{without}",
     )
 
 
@@ -208,21 +211,13 @@ def tissue_fragments(region_xy_um: Float64[np.ndarray, "region 2"], region_um: f
 
 
 def _training(tiles: EmbeddingSet, slide: str, regions: Int64[np.ndarray, " region"]) -> SlidePart:
-    if tiles.step_um >= tiles.region_um:
+    if not _overlaps(tiles):
         return SlidePart(slide, regions)
     return SlidePart(slide, regions, int(_lies_side_by_side(tiles.region_xy_um(slide)[regions], tiles).sum()))
 
 
-def _scored(tiles: EmbeddingSet, parts: Sequence[SlidePart]) -> tuple[tuple[SlidePart, ...], str]:
-    """Of held-out regions those that lie side by side, and a clause about it; without a stride all, and no clause."""
-    if tiles.step_um >= tiles.region_um:
-        return tuple(parts), ""
-    found = []
-    for part in parts:
-        xy_um = tiles.region_xy_um(part.slide)[part.regions]
-        found.append(SlidePart(part.slide, part.regions[_lies_side_by_side(xy_um, tiles)]))
-    n_all, n_scored = (sum(len(part.regions) for part in some) for some in (parts, found))
-    return tuple(found), f"; of their {n_all} regions, which overlap, {n_scored} that lie side by side are scored"
+def _overlaps(tiles: EmbeddingSet) -> bool:
+    return tiles.step_um < tiles.region_um
 
 
 def _lies_side_by_side(xy_um: Float64[np.ndarray, "region 2"], tiles: EmbeddingSet) -> Bool[np.ndarray, " region"]:
@@ -230,6 +225,8 @@ def _lies_side_by_side(xy_um: Float64[np.ndarray, "region 2"], tiles: EmbeddingS
 
     Tissue at the edge of a slide may be in regions between them alone.
     """
+    if not _overlaps(tiles):
+        return np.ones(len(xy_um), dtype=bool)
     # Along a side that is shorter than a region there is one place only, before the slide's corner.
     number = np.rint(np.maximum(xy_um, 0) / tiles.step_um).astype(np.int64)
     offset = number % math.ceil(tiles.region_um / tiles.step_um - 1e-6)
@@ -239,7 +236,10 @@ def _lies_side_by_side(xy_um: Float64[np.ndarray, "region 2"], tiles: EmbeddingS
 
 
 def _split_slide(tiles: EmbeddingSet, slide: str, share: float, rng: np.random.Generator) -> Split:
-    xy_um = tiles.region_xy_um(slide)
+    every = tiles.region_xy_um(slide)
+    # With a stride too, the split is that of the regions side by side.
+    apart = np.flatnonzero(_lies_side_by_side(every, tiles))
+    xy_um = every[apart]
     n = len(xy_um)
     if n < 4:
         raise ConfigError(
@@ -258,32 +258,40 @@ def _split_slide(tiles: EmbeddingSet, slide: str, share: float, rng: np.random.G
         larger = [int(one) for one in np.argsort(sizes, kind="stable") if 0.5 * wanted <= sizes[one] <= n / 2]
         held = larger[:1] or held
     is_held = np.isin(fragment, held)
+    side_by_side = " side by side" if _overlaps(tiles) else ""
     if is_held.sum() >= 0.5 * wanted:
         sentence = (
             f"held out: {len(held)} of {len(sizes)} tissue fragments of the only slide "
-            f"({is_held.sum()} of {n} regions); one slide says nothing about other slides"
+            f"({is_held.sum()} of {n} regions{side_by_side}); one slide says nothing about other slides"
         )
-        scored, clause = _scored(tiles, [SlidePart(slide, np.flatnonzero(is_held))])
-        return Split((_training(tiles, slide, np.flatnonzero(~is_held)),), scored, sentence + clause)
+        kept = _touch_none(every, xy_um[is_held], tiles.region_um)
+        return Split((_training(tiles, slide, np.flatnonzero(kept)),), (SlidePart(slide, apart[is_held]),), sentence)
     # One fragment holds nearly everything: its end along the longer axis, with a gap so that no two regions touch.
-    axis = int(np.argmax(np.ptp(xy_um, axis=0)))
+    axis = int(np.argmax(np.ptp(xy_um, axis=0).round(3)))  # rounding decides nothing
     position = xy_um[:, axis]
     # Regions lie in rows: the number of whole rows that comes nearest to what is wanted, one at least.
-    rows = np.unique(position[_lies_side_by_side(xy_um, tiles)] if tiles.step_um < tiles.region_um else position)[1:]
+    rows = np.unique(position)[1:]
     n_beyond = np.array([(position >= row).sum() for row in rows], dtype=np.int64)
     is_held = position >= rows[np.abs(n_beyond - wanted).argmin()] if len(rows) else np.zeros(n, dtype=bool)
     first_held = position[is_held].min(initial=np.inf)
-    in_gap = (position > first_held - 1.001 * tiles.region_um) & ~is_held
-    kept = ~is_held & ~in_gap
-    if not is_held.any() or not kept.any():
+    last_kept = first_held - 1.001 * tiles.region_um
+    in_gap = (position > last_kept) & ~is_held
+    if not is_held.any() or (is_held | in_gap).all():
         raise ConfigError(
             f"cannot pretrain on {tiles.path}: its only slide, {slide}, has {n} regions that lie too close together to "
             "hold some out. Embed more slides."
         )
     sentence = (
-        f"held out: one end of the only slide ({is_held.sum()} of {n} regions, {in_gap.sum()} more left out as a gap), "
-        f"as its {len(sizes)} tissue fragment{'s are' if len(sizes) > 1 else ' is'} too large to hold out; "
-        "one slide says nothing about other slides"
+        f"held out: one end of the only slide ({is_held.sum()} of {n} regions{side_by_side}, {in_gap.sum()} more left "
+        f"out as a gap), as its {len(sizes)} tissue fragment{'s are' if len(sizes) > 1 else ' is'} too large to hold "
+        "out; one slide says nothing about other slides"
     )
-    scored, clause = _scored(tiles, [SlidePart(slide, np.flatnonzero(is_held))])
-    return Split((_training(tiles, slide, np.flatnonzero(kept)),), scored, sentence + clause)
+    kept = np.flatnonzero(every[:, axis] <= last_kept)
+    return Split((_training(tiles, slide, kept),), (SlidePart(slide, apart[is_held]),), sentence)
+
+
+def _touch_none(
+    xy_um: Float64[np.ndarray, "region 2"], others: Float64[np.ndarray, "other 2"], region_um: float
+) -> Bool[np.ndarray, " region"]:
+    """The regions that neither overlap nor touch one of some others."""
+    return np.asarray(cKDTree(others).query(xy_um, p=np.inf)[0] > region_um * 1.001)

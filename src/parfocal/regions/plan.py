@@ -1,8 +1,8 @@
 """Which regions and tiles of a slide are read: one lattice in micrometres, and what of it is kept.
 
-With a stride below the side of a region, regions overlap: to those that lie side by side come others between them, and
-a tile that several hold is read once, with the one that lies side by side where that one holds it. So such a region has
-the very rows that it has without a stride.
+With a stride below the side of a region, regions overlap, and a tile that several hold is read once. Where the stride
+goes into the side a whole number of times, regions that lie side by side are among them, and a tile is read with the
+one of these that holds it: so such a region has the very rows that it has without a stride.
 
 The lattice begins at the slide's corner, or so that a small picture lies well in its one region. A picture smaller than
 a region is laid in the middle of it, but on whole tiles: a picture of one tile's size that straddled four of them would
@@ -202,7 +202,7 @@ def plan_regions(
     is tissue; a region when its own part on the slide holds as much and a tile of it is kept. With both at 0 everything
     that touches the slide is kept; `grid.tissue="none"` asks for no tissue either. The lattice begins at the slide's
     corner; along a side that is shorter than a region the slide lies in the middle of it, on whole tiles. With a stride
-    below the side, regions begin every stride, and none reaches further than the last of those side by side.
+    below the side, regions begin every stride, until one reaches as far as the last of those side by side.
 
     Args:
         slide: an open slide with a trusted mpp.
@@ -343,12 +343,12 @@ class _Ground:
     size_um: tuple[float, float]
 
     def lattice(self, step_um: float) -> _Lattice:
-        """A region every `step_um`, not beyond the last that lies side by side with the first, in reading order."""
+        """A region every `step_um`, until one reaches as far as the last that lies side by side, in reading order."""
         # A sliver thinner than a millionth of a region is rounding, not slide.
         columns, rows = (max(int(np.ceil(side / self.region_um - 1e-6)), 1) for side in self.size_um)
         per_region = whole_ratio(self.region_um, step_um) or self.region_um / step_um
         # One division of whole numbers where regions meet: those side by side lie at whole numbers exactly.
-        across, down = (np.arange(int((n - 1) * per_region + _EXACT) + 1) / per_region for n in (columns, rows))
+        across, down = (np.arange(math.ceil((n - 1) * per_region - _EXACT) + 1) / per_region for n in (columns, rows))
         row, column = (axis.ravel() for axis in np.meshgrid(down, across, indexing="ij"))
         order = np.lexsort((column, row, column // BAND_COLUMNS))
         return np.stack([column, row], axis=1)[order]
