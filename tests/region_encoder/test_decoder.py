@@ -1,9 +1,13 @@
 """The decoder: each question is answered for itself, and only from what is there."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
 from parfocal.region_encoder.attention import attend_fused, attend_stepwise
+from parfocal.region_encoder.position import NearnessBias
 
 from .toy import DIM, batch_of, model_of
 
@@ -36,28 +40,48 @@ def test_questions_that_are_not_asked_have_no_answer_and_no_influence() -> None:
     assert not some.mean[~asked].any()
 
 
-def test_absent_memory_is_not_read() -> None:
-    model = model_of()
+@pytest.mark.parametrize("bias", ["none", "nearness"])
+def test_absent_memory_is_not_read(bias: str) -> None:
+    model = model_of(decoder_bias=bias)
     tokens, xy, mpp, present = batch_of(4, absent=0.4)
     encoded = model.encoder.encode(tokens, xy, mpp, present)
-    memory = torch.cat([encoded.cls[:, None], encoded.tokens], dim=1)
-    there = torch.cat([torch.ones(4, 1, dtype=torch.bool), present], dim=1)
+    nan = float("nan")
+    poisoned = replace(
+        encoded,
+        tokens=encoded.tokens.masked_fill(~present[..., None], nan),
+        xy_um=xy.masked_fill(~present[..., None], nan),
+        mpp=mpp.masked_fill(~present, 0.0),
+    )
 
-    poisoned = memory.masked_fill(~there[..., None], float("nan"))
-
-    assert torch.equal(model.decoder(poisoned, there, xy, mpp).mean, model.decoder(memory, there, xy, mpp).mean)
+    assert torch.equal(model.decode(poisoned, present, xy, mpp).mean, model.decode(encoded, present, xy, mpp).mean)
 
 
 def test_the_bottleneck_sees_the_region_only_through_cls_and_registers() -> None:
     model = model_of()
     tokens, xy, mpp, present = batch_of(2)
     encoded = model.encoder.encode(tokens, xy, mpp, present)
-    blank = type(encoded)(encoded.cls, encoded.registers, torch.zeros_like(encoded.tokens), encoded.cls_weights)
+    blank = replace(encoded, tokens=torch.zeros_like(encoded.tokens))
 
     through = model.decode(encoded, present, xy, mpp, bottleneck=True)
 
     assert torch.equal(model.decode(blank, present, xy, mpp, bottleneck=True).mean, through.mean)
     assert not torch.allclose(model.decode(encoded, present, xy, mpp).mean, through.mean)
+
+
+def test_from_the_start_a_question_looks_at_what_lies_over_and_beside_its_place() -> None:
+    torch.manual_seed(0)
+    bias = NearnessBias(4, 2, tile_px=224, unit_um=112.0)
+    torch.nn.init.zeros_(bias.out.weight)
+    torch.nn.init.zeros_(bias.out.bias)
+    # Asked: a 20x tile. Seen: the 5x tile over it, its neighbour at 20x, the 20x tile in the far corner.
+    asked = torch.tensor([[[-168.0, -168.0]]]), torch.tensor([[0.5]])
+    seen = torch.tensor([[[0.0, 0.0], [-56.0, -168.0], [168.0, 168.0]]]), torch.tensor([[2.0, 0.5, 0.5]])
+
+    found = bias(*asked, *seen)[0, :, 0]
+
+    # By hand: 168 um are log2(2.5) steps along either axis, one tile is 1, 336 um are 2; what overlaps counts 4 more.
+    first = [0.0, 0.0, 4 - 2 * math.log2(2.5), -1.0, -4.0]
+    torch.testing.assert_close(found, 0.5 ** torch.arange(4)[:, None] * torch.tensor(first))
 
 
 def test_each_magnification_is_answered_in_its_own_width() -> None:
@@ -84,14 +108,17 @@ def test_a_magnification_between_two_is_answered_by_the_nearest() -> None:
     assert decoded.mean[0, :, 0].tolist() == [0.0, 0.0, 1.0, 1.0, 2.0]
 
 
-def test_gradients_are_right() -> None:
-    model = model_of(width=8, depth=1, heads=2, dims=(3, 3, 3), registers=1, decoder_depth=1).double()
+@pytest.mark.parametrize("bias", ["none", "nearness"])
+def test_gradients_are_right(bias: str) -> None:
+    model = model_of(width=8, depth=1, heads=2, dims=(3, 3, 3), registers=1, decoder_depth=1, decoder_bias=bias)
+    model = model.double()
     _, xy, mpp, present = batch_of(2, absent=0.7)
-    memory = torch.randn(2, 21, 8, dtype=torch.float64, requires_grad=True)
+    memory = torch.randn(2, 23, 8, dtype=torch.float64, requires_grad=True)
+    there, places = torch.cat([present.new_ones(2, 2), present], dim=1), (xy.double(), mpp.double())
     asked = ~present
 
     def run(memory: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        decoded = model.decoder(memory, present, xy.double(), mpp.double(), asked)
+        decoded = model.decoder(memory, there, *places, *places, asked)
         return decoded.mean, decoded.log_variance
 
     assert torch.autograd.gradcheck(run, (memory,), fast_mode=True)

@@ -16,7 +16,7 @@ magnifications = st.sampled_from([0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0])
 
 def pair(a: tuple[float, float, float], b: tuple[float, float, float], tile_px: int = 224) -> list[float]:
     xy, mpp = torch.tensor([a[:2], b[:2]], dtype=torch.float64), torch.tensor([a[2], b[2]], dtype=torch.float64)
-    return pair_features(xy, mpp, tile_px=tile_px, unit_um=112.0)[0, 1].tolist()
+    return pair_features(xy, mpp, xy, mpp, tile_px=tile_px, unit_um=112.0)[0, 1].tolist()
 
 
 @given(st.tuples(coordinates, coordinates, magnifications), st.tuples(coordinates, coordinates, magnifications))
@@ -30,7 +30,7 @@ def test_containment_is_the_overlap_of_the_footprints(
 
 def test_a_child_lies_wholly_in_its_parent_and_neighbours_do_not_overlap() -> None:
     xy, mpp = raster()
-    containment = pair_features(xy, mpp, tile_px=224, unit_um=112.0)[..., 3]
+    containment = pair_features(xy, mpp, xy, mpp, tile_px=224, unit_um=112.0)[..., 3]
 
     assert containment[0].tolist() == [1.0] * 21  # everything lies in the 2 mpp tile
     # The first 1 mpp tile (place 1) holds the 0.5 mpp tiles of rows 0, 1 and columns 0, 1.

@@ -1,5 +1,7 @@
 """Readouts: what stands for a region, and what does not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,8 +17,10 @@ def test_the_attention_readout_is_cls_and_a_weighted_mean_for_each_magnification
         registers=torch.zeros(1, 4, 1),
         tokens=torch.tensor([[[1.0], [2.0], [4.0], [8.0]]]),
         cls_weights=torch.tensor([[0.1, 0.1, 0.3, 0.2]]),
+        xy_um=torch.zeros(1, 4, 2),
+        mpp=(mpp := torch.tensor([[2.0, 1.0, 1.0, 0.5]])),
     )
-    mpp, present = torch.tensor([[2.0, 1.0, 1.0, 0.5]]), torch.ones(1, 4, dtype=torch.bool)
+    present = torch.ones(1, 4, dtype=torch.bool)
 
     # By hand: (0.1 * 2 + 0.3 * 4) / 0.4 = 3.5
     read = model.encoder.readout(encoded, mpp, present, "attention")
@@ -45,11 +49,10 @@ def test_values_at_absent_tokens_are_not_read() -> None:
     encoded = model.encoder.encode(tokens, xy, mpp, present)
     usual = model.encoder.readout(encoded, mpp, present, "attention")
     nan = float("nan")
-    poisoned = EncodedRegions(
-        encoded.cls,
-        encoded.registers,
-        encoded.tokens.masked_fill(~present[..., None], nan),
-        encoded.cls_weights.masked_fill(~present, nan),
+    poisoned = replace(
+        encoded,
+        tokens=encoded.tokens.masked_fill(~present[..., None], nan),
+        cls_weights=encoded.cls_weights.masked_fill(~present, nan),
     )
 
     assert torch.equal(model.encoder.readout(poisoned, mpp.masked_fill(~present, nan), present, "attention"), usual)

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from parfocal.config import Devices, renamed
 from parfocal.pretrain.masks import MaskSettings
 from parfocal.pretrain.objectives import OBJECTIVES
-from parfocal.region_encoder import Size
+from parfocal.region_encoder import DecoderBias, Size
 
 # They decide where and how fast a run goes, not what comes of it (up to rounding): a run may go on with others.
 _EXECUTION = frozenset({"device", "read_threads", "cache_mib", "checkpoint_every"})
@@ -22,6 +22,11 @@ class PretrainSettings(MaskSettings):
     )
     trunk: Literal["shared", "separate"] = Field(
         "shared", description="Whether norms and MLPs of the blocks are shared by all magnifications."
+    )
+    decoder_bias: DecoderBias = Field(
+        "none",
+        description="What the decoder knows of places beside the position embedding: nothing, or which tiles lie over, "
+        "in and near the place that is asked about (nearness).",
     )
     objective: str = Field(
         "mem",
@@ -123,7 +128,10 @@ class PretrainSettings(MaskSettings):
 
     def identity(self) -> dict[str, Any]:
         """The settings that another value of would give another model."""
-        unchanged = _EXECUTION if self.mpps else {*_EXECUTION, "mpps"}  # runs begun before there was a choice go on
+        # Runs begun before there was a choice go on.
+        unchosen = {"mpps"} if not self.mpps else set()
+        unchosen |= {"decoder_bias"} if self.decoder_bias == "none" else set()
+        unchanged = _EXECUTION | unchosen
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in unchanged}
 
     @property

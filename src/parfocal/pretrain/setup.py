@@ -227,6 +227,7 @@ def new_model(tiles: EmbeddingSet, settings: PretrainSettings, *, seed: int) -> 
         tile_px=tiles.tile_px,
         projector=settings.projector,
         trunk=settings.trunk,
+        decoder_bias=settings.decoder_bias,
         # LayerScale starts at 1e-4 for the sake of training. A model that is left untrained would hardly mix its
         # tokens with it: its CLS would differ between regions by a thousandth (what float16 rounds away), and as a
         # control of what mixing alone brings it would lose for that reason.

@@ -5,7 +5,7 @@ magnification. The decoder can be asked what a tile looks like that was never re
 """
 
 from parfocal.region_encoder.batch import READOUTS, EncodedRegions, Readout, RegionBatch, collate_regions
-from parfocal.region_encoder.config import SIZES, RegionEncoderConfig, Size
+from parfocal.region_encoder.config import SIZES, DecoderBias, RegionEncoderConfig, Size
 from parfocal.region_encoder.decoder import Decoded, EmbeddingDecoder, RegionModel
 from parfocal.region_encoder.encoder import RegionEncoder
 from parfocal.region_encoder.export import export_encoder, export_model
@@ -14,6 +14,7 @@ __all__ = [
     "READOUTS",
     "SIZES",
     "Decoded",
+    "DecoderBias",
     "EmbeddingDecoder",
     "EncodedRegions",
     "Readout",

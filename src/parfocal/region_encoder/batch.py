@@ -115,16 +115,22 @@ class EncodedRegions:
         tokens: the contextual vector of each tile.
         cls_weights: how much CLS looked at each tile in the last block, mean over the heads; the rest to 1 went to CLS
             itself and to the registers.
+        xy_um: where the tiles lie, as they were given.
+        mpp: their micrometres per pixel, likewise.
     """
 
     cls: Float[Tensor, "region width"]
     registers: Float[Tensor, "region register width"]
     tokens: Float[Tensor, "region token width"]
     cls_weights: Mpps
+    xy_um: Centres
+    mpp: Mpps
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "EncodedRegions":
-        """The same on a device and in a precision."""
-        return EncodedRegions(*(part.to(device, dtype) for part in vars(self).values()))
+        """The same on a device and in a precision; places keep theirs."""
+        said = self.cls, self.registers, self.tokens, self.cls_weights
+        where = self.xy_um, self.mpp
+        return EncodedRegions(*(part.to(device, dtype) for part in said), *(part.to(device) for part in where))
 
     def take(self, rows: Int64[Tensor, " row"]) -> "EncodedRegions":
         """Some of the regions, in the given order."""

@@ -178,7 +178,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 def weights_digest(config: RegionEncoderConfig, weights: Mapping[str, Tensor]) -> str:
     """Eight hexadecimal digits over settings and weights: the same model has the same on every machine."""
-    digest = hashlib.sha256(canonical_json(config.model_dump(mode="json")).encode())
+    digest = hashlib.sha256(canonical_json(config.identity()).encode())
     for name in sorted(weights):
         digest.update(name.encode())
         digest.update(weights[name].detach().to("cpu", torch.float32).numpy().tobytes())

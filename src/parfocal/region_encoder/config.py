@@ -9,6 +9,7 @@ from parfocal.config import Settings
 from parfocal.geometry import format_mpp
 
 Size = Literal["T", "S", "B"]
+DecoderBias = Literal["none", "nearness"]
 
 SIZES: dict[Size, dict[str, int]] = {
     "T": {"width": 128, "depth": 4, "heads": 4},
@@ -25,6 +26,11 @@ class RegionEncoderConfig(Settings):
     heads: int = Field(6, gt=0, description="Attention heads; they divide the width.")
     registers: int = Field(4, ge=0, description="Extra tokens that belong to no tile, beside CLS.")
     decoder_depth: int = Field(2, gt=0, description="Cross-attention blocks of the decoder.")
+    decoder_bias: DecoderBias = Field(
+        "none",
+        description="What the decoder knows of places beside the position embedding: nothing, or which tiles lie over, "
+        "in and near the place that is asked about (nearness).",
+    )
 
     mpps: tuple[float, ...] = Field(
         (2.0, 1.0, 0.5), min_length=1, description="Micrometres per pixel that it is trained at, coarse to fine."
@@ -79,6 +85,11 @@ class RegionEncoderConfig(Settings):
                 names = ", ".join(f"{format_mpp(self.mpps[k])} mpp: {self.dims[k]}" for k in group)
                 raise ValueError(f"one tile encoder has several widths ({names}); name each encoder in `encoders`.")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that another value of would make another model."""
+        # A digest of before there was a choice stays what it was.
+        return self.model_dump(mode="json", exclude={"decoder_bias"} if self.decoder_bias == "none" else None)
 
     @property
     def dim(self) -> int:

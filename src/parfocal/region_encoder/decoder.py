@@ -18,7 +18,7 @@ from parfocal.region_encoder.checkpoint import read_model, weights_digest, write
 from parfocal.region_encoder.config import RegionEncoderConfig
 from parfocal.region_encoder.encoder import RegionEncoder, initialise
 from parfocal.region_encoder.plan import ROW_MULTIPLE
-from parfocal.region_encoder.position import PositionEmbedding
+from parfocal.region_encoder.position import NearnessBias, PositionEmbedding
 from parfocal.region_encoder.standardise import nearest_levels
 
 # A log-variance outside this says nothing about standardised features, and its exponential would only overflow.
@@ -43,6 +43,11 @@ class EmbeddingDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.position = PositionEmbedding(config.width)
+        self.nearness = None
+        if config.decoder_bias == "nearness":
+            self.nearness = NearnessBias(
+                config.heads, config.specials, tile_px=config.tile_px, unit_um=config.finest_tile_um
+            )
         self.blocks = nn.ModuleList(_CrossBlock(config) for _ in range(config.decoder_depth))
         self.norm = nn.LayerNorm(config.width)
         self.memory_norm = nn.LayerNorm(config.width)
@@ -54,6 +59,8 @@ class EmbeddingDecoder(nn.Module):
         self,
         memory: Float[Tensor, "region slot width"],
         memory_present: Bool[Tensor, "region slot"],
+        tile_xy_um: Float[Tensor, "region tile 2"],
+        tile_mpp: Float[Tensor, "region tile"],
         xy_um: Float[Tensor, "region query 2"],
         mpp: Float[Tensor, "region query"],
         query_present: Bool[Tensor, "region query"] | None = None,
@@ -63,6 +70,8 @@ class EmbeddingDecoder(nn.Module):
         Args:
             memory: what may be looked at: CLS and registers alone (the bottleneck), or with the contextual tokens.
             memory_present: which of it there is; at least one slot of each region. Other values are never read.
+            tile_xy_um: centres of the tiles that `memory` ends with; none under the bottleneck.
+            tile_mpp: their micrometres per pixel.
             xy_um: centres of the asked tiles about the region's centre, in micrometres.
             mpp: micrometres per pixel of the asked tiles; the output layer is that of the nearest magnification.
             query_present: which queries there are, where regions are asked about different numbers of tiles; the
@@ -72,15 +81,34 @@ class EmbeddingDecoder(nn.Module):
         slots = _Cells.of(memory_present)
         x = self.position(queries.rows(xy_um), queries.rows(mpp))
         seen = self.memory_norm(slots.rows(memory))
-        bias = None
-        if not bool(memory_present.all()):
-            absent = torch.zeros_like(memory_present, dtype=seen.dtype).masked_fill(~memory_present, float("-inf"))
-            bias = absent[:, None, None].expand(-1, self.config.heads, -1, -1)
+        bias = self._bias(memory_present, tile_xy_um, tile_mpp, xy_um, mpp, seen.dtype)
         for block in self.blocks:
             x = block(x, seen, queries, slots, bias)
         answers = self._answer(self.norm(x), nearest_levels(queries.rows(mpp), self.config))
         mean, log_variance = queries.grid(answers).chunk(2, dim=-1)
         return Decoded(mean, log_variance.clamp(*_LOG_VARIANCE))
+
+    def _bias(
+        self,
+        memory_present: Bool[Tensor, "region slot"],
+        tile_xy_um: Float[Tensor, "region tile 2"],
+        tile_mpp: Float[Tensor, "region tile"],
+        xy_um: Float[Tensor, "region query 2"],
+        mpp: Float[Tensor, "region query"],
+        dtype: torch.dtype,
+    ) -> Float[Tensor, "region head _query slot"] | None:
+        """What is added to the scores: what is near, and minus infinity at absent slots; None where that is nothing."""
+        bias = None
+        if not bool(memory_present.all()):
+            absent = torch.zeros_like(memory_present, dtype=dtype).masked_fill(~memory_present, float("-inf"))
+            bias = absent[:, None, None].expand(-1, self.config.heads, -1, -1)
+        if self.nearness is not None and tile_mpp.shape[1]:
+            there = memory_present[:, self.config.specials :]
+            tile_mpp = torch.where(there, tile_mpp, 1.0)
+            tile_xy_um = torch.where(there[..., None], tile_xy_um, 0.0)
+            near: Tensor = self.nearness(xy_um, mpp, tile_xy_um, tile_mpp)
+            bias = near if bias is None else near + bias
+        return bias
 
     def _answer(
         self, x: Float[Tensor, "query width"], level: Int64[Tensor, " query"]
@@ -153,7 +181,7 @@ class _CrossBlock(nn.Module):
         memory: Float[Tensor, "slot width"],
         queries: _Cells,
         slots: _Cells,
-        bias: Float[Tensor, "region head 1 cell"] | None,
+        bias: Float[Tensor, "region head _query _cell"] | None,
     ) -> Float[Tensor, "query width"]:
         """The queries after the block."""
         query = queries.grid(linear(self.query, self.norm(x)))
@@ -202,10 +230,11 @@ class RegionModel(nn.Module):
         """
         memory = torch.cat([encoded.cls[:, None], encoded.registers], dim=1)
         memory_present = present.new_ones(memory.shape[:2])
-        if not bottleneck:
-            memory = torch.cat([memory, encoded.tokens], dim=1)
-            memory_present = torch.cat([memory_present, present], dim=1)
-        decoded: Decoded = self.decoder(memory, memory_present, xy_um, mpp, query_present)
+        n_tiles = 0 if bottleneck else present.shape[1]
+        memory = torch.cat([memory, encoded.tokens[:, :n_tiles]], dim=1)
+        memory_present = torch.cat([memory_present, present[:, :n_tiles]], dim=1)
+        places = encoded.xy_um[:, :n_tiles], encoded.mpp[:, :n_tiles]
+        decoded: Decoded = self.decoder(memory, memory_present, *places, xy_um, mpp, query_present)
         return decoded
 
     @property

@@ -67,12 +67,11 @@ class RegionEncoder(nn.Module):
             present: which tokens there are.
             generator: for drop path in training; torch's own when None.
         """
-        regions, slots = present.shape
         on_cpu = tokens.device.type == "cpu"
         max_rows = (_CPU_TRAINING_ROWS if torch.is_grad_enabled() else _CPU_ROWS) if on_cpu else _GPU_ROWS
         packing = pack(present, specials=self.config.specials, max_rows=max_rows)
         if not packing.chunks:
-            return _nothing(tokens, slots, self.config)
+            return _nothing(tokens, xy_um, mpp, self.config)
         plan = Plan.of(
             packing,
             find_places(xy_um, mpp, packing),
@@ -90,7 +89,7 @@ class RegionEncoder(nn.Module):
                 x, cls_weights = block(x, part, generator)
             rows.append(self.norm(x)[: len(x) - chunk.filling])
             weights += cls_weights
-        return _unpack(rows, weights, packing, specials=self.config.specials, shape=(regions, slots))
+        return _unpack(rows, weights, packing, xy_um, mpp, specials=self.config.specials)
 
     def _embed(self, raw: Float[Tensor, "tile dim"], plan: Plan, part: ChunkPlan) -> Float[Tensor, "row width"]:
         """The rows that enter the trunk: CLS and registers, and the tiles standardised, projected and put in place."""
@@ -214,16 +213,16 @@ class _Projector(nn.Module):
 
 
 def _unpack(
-    rows: Sequence[Tensor], weights: Sequence[Tensor], packing: Packing, *, specials: int, shape: tuple[int, int]
+    rows: Sequence[Tensor], weights: Sequence[Tensor], packing: Packing, xy_um: Centres, mpp: Mpps, *, specials: int
 ) -> EncodedRegions:
     """Bring the rows back to the axes of the batch; absent tokens become 0."""
-    regions, slots = shape
+    regions, slots = mpp.shape
     spans = [span for chunk in packing.chunks for span in chunk.spans]
     flat = rows[0] if len(rows) == 1 else torch.cat(list(rows))
     if packing.is_dense:
         grid = flat.view(regions, specials + slots, -1)
         cls_weights = torch.cat([weight[:, specials:] for weight in weights])
-        return EncodedRegions(grid[:, 0], grid[:, 1:specials], grid[:, specials:], cls_weights)
+        return EncodedRegions(grid[:, 0], grid[:, 1:specials], grid[:, specials:], cls_weights, xy_um, mpp)
     parts = [
         part.view(span.regions, span.length, -1)
         for part, span in zip(torch.split(flat, [span.regions * span.length for span in spans]), spans, strict=True)
@@ -233,14 +232,14 @@ def _unpack(
     tile_weights = torch.cat([weight[:, specials:].flatten() for weight in weights])
     tokens = tiles.new_zeros(regions * slots, tiles.shape[1]).index_copy(0, packing.source, tiles)
     cls_weights = tile_weights.new_zeros(regions * slots).index_copy(0, packing.source, tile_weights)
-    return EncodedRegions(heads[:, 0], heads[:, 1:], tokens.view(regions, slots, -1), cls_weights.view(regions, slots))
+    tokens, cls_weights = tokens.view(regions, slots, -1), cls_weights.view(regions, slots)
+    return EncodedRegions(heads[:, 0], heads[:, 1:], tokens, cls_weights, xy_um, mpp)
 
 
-def _nothing(tokens: Tensor, slots: int, config: RegionEncoderConfig) -> EncodedRegions:
-    empty = tokens.new_zeros(0, slots, config.width)
-    return EncodedRegions(
-        tokens.new_zeros(0, config.width), tokens.new_zeros(0, config.registers, config.width), empty, empty[..., 0]
-    )
+def _nothing(tokens: Tokens, xy_um: Centres, mpp: Mpps, config: RegionEncoderConfig) -> EncodedRegions:
+    empty = tokens.new_zeros(0, mpp.shape[1], config.width)
+    specials = tokens.new_zeros(0, config.specials, config.width)
+    return EncodedRegions(specials[:, 0], specials[:, 1:], empty, empty[..., 0], xy_um, mpp)
 
 
 def initialise(module: nn.Module) -> None:
