@@ -25,3 +25,16 @@ def test_a_script_finds_what_it_imports(script: Path, monkeypatch: pytest.Monkey
     imports = [node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.ImportFrom)]
     wanted = [(node.module, one.name) for node in imports for one in node.names if "parfocal" in str(node.module)]
     assert [(name, one) for name, one in wanted if not hasattr(importlib.import_module(str(name)), one)] == []
+
+
+def test_a_gain_in_labels_is_how_many_times_more_the_tiles_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    kinds = importlib.import_module("kinds")
+    tiles = [0.55, 0.65, 0.75, 0.72, 0.85]  # with 20, 40, 80, 160, 320 labels
+
+    def gain(reached: float, n: int) -> str:
+        return str(kinds.gain([reached] * len(tiles), tiles, n))
+
+    # By hand: .65 is what 40 labels give; .70 lies half way to 80, so at 40 sqrt(2) = 56.6; .75 is reached with 80.
+    assert [gain(value, 20) for value in (0.55, 0.65, 0.70, 0.75)] == ["1.0", "2.0", "2.8", "4.0"]
+    assert [gain(value, 40) for value in (0.65, 0.50, 0.90)] == ["1.0", "<0.5", ">8"]
