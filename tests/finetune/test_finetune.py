@@ -153,7 +153,9 @@ def test_the_head_knows_absolute_values_too(drawn: Drawn, tmp_path: Path, readou
 
 @pytest.mark.parametrize("head", ["linear", "attention", "abmilx"])
 def test_labels_of_slides_are_learnt(drawn: Drawn, tmp_path: Path, head: str) -> None:
-    settings = QUICK.model_copy(update={"head": head, "steps": 24, "readout": "cls+mixed", "head_steps": 0})
+    settings = QUICK.model_copy(
+        update={"head": head, "steps": 20, "readout": "cls+mixed", "head_steps": 0, "checkpoint_every": 50}
+    )
     result = tune_slides(drawn, tmp_path / "slides", settings)
     losses = [row["loss"] for row in read_metrics(result.out / "metrics.csv") if "loss" in row]
 

@@ -17,6 +17,33 @@ HeadKind = Literal["linear", "attention", "abmilx"]
 _INNER, _HEADS = 128, 4
 
 
+class LinearHead(nn.Module):
+    """The mean of the regions, and one linear map for all scores, which are 0 at first."""
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, width: int, columns: int) -> None:
+        """Nothing is drawn.
+
+        Args:
+            width: of a region's vector.
+            columns: of the outcome.
+        """
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("sd", torch.ones(width))
+        self.weight = nn.Parameter(torch.zeros(columns, width))
+        self.bias = nn.Parameter(torch.zeros(columns))
+
+    def forward(
+        self, vectors: Float[Tensor, "unit region width"], present: Bool[Tensor, "unit region"]
+    ) -> Float[Tensor, "column unit"]:
+        """The scores of units from some of their regions, at least one each."""
+        kept = torch.where(present[..., None], vectors.float(), 0.0).sum(dim=1) / present.sum(dim=1, keepdim=True)
+        return self.weight @ ((kept - self.mean) / self.sd).T + self.bias[:, None]
+
+
 class RefinedHead(nn.Module):
     """ABMILX (Tang et al. 2025, arXiv 2506.02408): attention of several heads, refined by what alike regions get.
 
@@ -78,7 +105,7 @@ class RefinedHead(nn.Module):
         return scores.T
 
 
-Head = PoolingHead | RefinedHead
+Head = LinearHead | PoolingHead | RefinedHead
 
 
 def new_head(kind: HeadKind, width: int, columns: int, generator: torch.Generator) -> Head:
@@ -90,13 +117,15 @@ def new_head(kind: HeadKind, width: int, columns: int, generator: torch.Generato
         columns: how many scores there are.
         generator: draws the other weights.
     """
+    if kind == "linear":
+        return LinearHead(width, columns)
     if kind == "abmilx":
         refined = RefinedHead(width, columns)
         refined.start(generator)
         return refined
-    head = PoolingHead(width, _INNER // 2 if kind == "attention" else 1, columns)
+    head = PoolingHead(width, _INNER // 2, columns)
     head.start(generator)
     for gates in (head.value, head.gate):
         gates.data.mul_(width**0.5)
-    head.attends.fill_(kind == "attention")
+    head.attends.fill_(True)
     return head

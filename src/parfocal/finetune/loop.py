@@ -79,7 +79,9 @@ class Training:
         self.optimizer = torch.optim.AdamW([one for one in groups if one["params"]])
         self.parameters: list[torch.nn.Parameter] = [p for one in self.optimizer.param_groups for p in one["params"]]
 
-    def run(self) -> dict[int, Float64[np.ndarray, "column _unit"]]:
+        self._scores: Mapping[int, Float64[np.ndarray, "column _unit"]] | None = None  # of the last look
+
+    def run(self) -> Mapping[int, Float64[np.ndarray, "column _unit"]]:
         """Do the steps that are left; the scores of the held-out slides afterwards."""
         settings, n_steps = self.settings, self.settings.steps
         state = self.fabric.broadcast(self.folder.load() if self.fabric.is_global_zero else None)
@@ -107,7 +109,7 @@ class Training:
                 total, logged = 0.0, done
             if done % settings.checkpoint_every == 0:
                 self._save(done, total, logged)
-        return self._held_out_scores()
+        return self._scores if self._scores is not None else self._held_out_scores()
 
     def _step(self, step: int) -> float:
         """One step; the loss, as the mean over processes."""
@@ -264,7 +266,8 @@ class Training:
             row = {"step": float(step), "loss": loss, "lr": rate}
             shown = [] if math.isnan(loss) else [f"loss {loss:.3f}"]
             if looks and len(self.goal.held_out):
-                row["held_out"] = self.goal.measure(self._held_out_scores())
+                self._scores = self._held_out_scores()
+                row["held_out"] = self.goal.measure(self._scores)
                 shown.append(f"held-out {self.goal.metric} {row['held_out']:.3f}")
             self.metrics.append(row)
             self.tell(Progress("steps", step, self.settings.steps, item=", ".join(shown)))

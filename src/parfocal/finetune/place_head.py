@@ -10,11 +10,11 @@ from jaxtyping import Float64
 from parfocal.embed import EmbedSettings, create_embedding_set, load_encoders
 from parfocal.evaluate.places.fitting import FittedPlaceArm
 from parfocal.files import file_digest8
+from parfocal.finetune.heads import LinearHead
 from parfocal.finetune.place_goal import PlaceGoal
 from parfocal.finetune.scorer import Scorer, part_widths
 from parfocal.finetune.settings import FinetuneSettings
 from parfocal.geometry import format_mpp
-from parfocal.heads.finetune import PoolingHead
 from parfocal.predict.facts import FORMAT_VERSION, ModelFacts, PlaceHeadFacts, PlacesTrainedOn
 from parfocal.predict.head import TILES
 from parfocal.predict.places.fit import mean_facts, target_facts
@@ -50,7 +50,7 @@ def save_place_head(
         grouped: whether something said which slides come from one patient.
     """
     head, mpps = scorer.head, [format_mpp(mpp) for mpp in how.grid.mpps]
-    assert isinstance(head, PoolingHead)  # the only one that places have
+    assert isinstance(head, LinearHead)  # the only one that places have
     kind, _, beside = scorer.readout.partition("+")
     name = f"{region_encoder.name}/{kind}"
     blocks = [(kind, name)] if kind == "cls" else [(kind, f"{name}, {mpp}") for mpp in mpps]

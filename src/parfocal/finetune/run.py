@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from parfocal.cohort import Cohort, LabelColumns, Target, read_cohort
 from parfocal.embed import EmbedSettings
+from parfocal.embed.kept import check_places
 from parfocal.encoders import load_tile_encoder
 from parfocal.encoders.loading import with_checkpoint
 from parfocal.encoders.network import NetworkEncoder
@@ -223,7 +224,6 @@ def _read_known(
     names = [one.name if isinstance(one, Target) else one for one in targets]
     group = [columns.group] if columns.group else []
     found = read_places(places, None if names == ["all"] else list(dict.fromkeys([*names, *group])))
-    found.check_names(sources)
     if not any(len(found.of(slide)) for slide in sources):
         raise ConfigError(
             f"no slide of {places} is given: it names {some_of(dict.fromkeys(found.slide))}, and given are "
@@ -269,6 +269,7 @@ def _train(
     opening = settings.model_dump(include={"slide_mpp", "mpp_from_objective", "ids", "scan"})
     at = known.path if isinstance(known, Places) else None
     how = EmbedSettings(encoder=settings.encoder, grid=settings.grid, places=at, **opening)
+    check_places(list(sources.values()), how)
     made = digest8([encoder.digest, settings.tune, autocast, settings.grid.describe(), opening, str(at)])
     with TileReader(sources, how, tuned.prepare, chunk=settings.chunk, kept=kept, made=made) as reader:
         plans = _plan(reader, sources, known, tell)

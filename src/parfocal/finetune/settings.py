@@ -51,12 +51,12 @@ class FinetuneSettings(SlideOpening, EncoderPrecision, PlaceChoices):
     tile_lr: float = Field(
         1e-4, ge=0, description="Largest learning rate of the tile encoder; 0 leaves it as it is, as a control."
     )
-    head_decay: float = Field(1.0, ge=0, description="Weight decay of the head.")
+    head_decay: float = Field(10.0, ge=0, description="Weight decay of the head.")
     weight_decay: float = Field(0.05, ge=0, description="Weight decay of the other matrices.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which learning rates rise.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     head_steps: int = Field(
-        200, ge=0, description="Steps in which the head alone learns first, from the untuned vectors of some regions."
+        100, ge=0, description="Steps in which the head alone learns first, from the untuned vectors of some regions."
     )
     start_regions: int = Field(2048, ge=1, description="Most regions that it learns from there.")
     holdout: float = Field(
