@@ -13,6 +13,7 @@ from parfocal.embed.settings import load_encoders
 from parfocal.errors import MismatchError
 from parfocal.evaluate.sources import matching_sets
 from parfocal.geometry import format_mpp
+from parfocal.predict.source import describe_tiles, embed_settings
 from parfocal.pretrain.holdout import split_set
 from parfocal.store import EmbeddingSet, SlideTokens, open_set
 from parfocal.store.layout import features_path
@@ -162,6 +163,13 @@ def test_a_test_cohort_of_another_stride_is_refused(both: Both) -> None:
     with pytest.raises(MismatchError, match="a region every 64 um, the training cohort every 128 um"):
         matching_sets([plain], [strided])
     assert matching_sets([strided], [strided]) == [strided]
+
+
+def test_a_head_of_overlapping_regions_may_be_asked_at_places(both: Both) -> None:
+    facts, encoder = describe_tiles(both[1]), "filterbank,tile_px=64"
+    assert embed_settings(facts, Path("head"), encoder=encoder).grid.stride_um == 64.0
+    at_places = embed_settings(facts, Path("head"), encoder=encoder, places=Path("spots.csv"))
+    assert at_places.grid.step_um == 128.0
 
 
 def test_other_tools_are_told_that_tiles_overlap(both: Both) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -227,7 +227,7 @@ def _would_fail(source: SlideSource, problem: str) -> SlideEstimate:
 def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncoder], settings: EmbedSettings) -> _Costs:
     """Seconds for reading a region, and for encoding a tile of each magnification, on a few regions of this slide."""
     start = max(0, (plan.n_regions - _SAMPLE_REGIONS) // 2)
-    plan = replace(plan, read={}, row={})  # a few regions that overlap may share all tiles of a magnification
+    plan = plan.unshared()  # a few regions that overlap may share all tiles of a magnification
     started = time.monotonic()
     regions = list(islice(iter_tiles(slide, plan, coarse=settings.coarse, start=start), _SAMPLE_REGIONS))
     read_seconds = (time.monotonic() - started) / len(regions)

@@ -93,7 +93,7 @@ class EmbedSettings(RowChoices, SlideSettings):
 
     @model_validator(mode="after")
     def _one_way_to_lay_regions(self) -> "EmbedSettings":
-        if self.places is not None and self.grid.stride_um is not None:
+        if self.places is not None and self.grid.overlaps:
             raise ValueError("places say where regions lie, so stride_um would do nothing. Leave one of them out.")
         return self
 

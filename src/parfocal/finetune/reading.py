@@ -122,7 +122,8 @@ class TileReader(AbstractContextManager["TileReader"]):
             SlideError: it cannot be read or cut.
         """
         if slide not in self.plans:
-            self.plans[slide] = plan_slide(self._opened(slide), self._sources[slide], self._settings)
+            planned = plan_slide(self._opened(slide), self._sources[slide], self._settings)
+            self.plans[slide] = planned.unshared()  # a region comes alone, and whole
             self._tiles[slide] = {mpp: self.plans[slide].tiles(mpp) for mpp in self._settings.grid.mpps}
         return self.plans[slide]
 

@@ -268,6 +268,8 @@ def _train(
     region = (_new_region(settings, encoder) if region is None else region).to(fabric.device)
     opening = settings.model_dump(include={"slide_mpp", "mpp_from_objective", "ids", "scan"})
     at = known.path if isinstance(known, Places) else None
+    if at is not None and settings.grid.overlaps:
+        raise ConfigError(f"{at} says where regions lie, so --stride-um would do nothing. Leave it out.")
     how = EmbedSettings(encoder=settings.encoder, grid=settings.grid, places=at, **opening)
     check_places(list(sources.values()), how)
     made = digest8([encoder.digest, settings.tune, autocast, settings.grid.describe(), opening, str(at)])

@@ -112,9 +112,12 @@ def embed_settings(facts: TileFacts, head: Path, *, encoder: str = "", **how: An
         )
     dtypes = {one.get("dtype") for one in facts.settings.get("encoders", {}).values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else "auto"
+    grid = {**facts.settings["grid"], "mpps": facts.mpps}
+    if how.get("places") is not None:
+        grid.pop("stride_um", None)  # places say where regions lie
     settings = EmbedSettings(
         encoder=spec,
-        grid=GridConfig.model_validate({**facts.settings["grid"], "mpps": facts.mpps}),
+        grid=GridConfig.model_validate(grid),
         coarse=facts.settings["coarse"],
         dtype=facts.dtype,
         **{"encoder_dtype": dtype if dtype in _DTYPES else "auto", **how},
@@ -153,10 +156,11 @@ def _differences(expected: TileFacts, found: TileFacts) -> str:
             f"embeddings of {found.encoder} ({found.encoder_digest}), and the head was fitted on those of "
             f"{expected.encoder} ({expected.encoder_digest})"
         )
+    our_step, their_step = _steps(found, expected)
     pairs: list[tuple[str, Any, Any, str]] = [
         ("the magnifications", _listed(found.mpps), _listed(expected.mpps), "mpp"),
         ("regions of", f"{found.region_um:g}", f"{expected.region_um:g}", "um"),
-        ("a region every", f"{_step_um(found):g}", f"{_step_um(expected):g}", "um"),
+        ("a region every", our_step, their_step, "um"),
         ("tiles of", found.tile_px, expected.tile_px, "px"),
         ("coarse tiles that are", found.settings.get("coarse"), expected.settings.get("coarse"), ""),
         ("the tissue share", _min_tissue(found), _min_tissue(expected), "from which a tile is kept"),
@@ -167,8 +171,11 @@ def _differences(expected: TileFacts, found: TileFacts) -> str:
     return ""
 
 
-def _step_um(facts: TileFacts) -> float:
-    return float(facts.settings.get("grid", {}).get("stride_um") or facts.region_um)
+def _steps(*facts: TileFacts) -> list[str]:
+    """From one region to the next; alike where regions of one of them lie on places."""
+    if any(one.settings.get("regions") == "places" for one in facts):
+        return [""] * len(facts)
+    return [f"{one.settings.get('grid', {}).get('stride_um') or one.region_um:g}" for one in facts]
 
 
 def _min_tissue(facts: TileFacts) -> Any:

@@ -12,7 +12,7 @@ the most tiles, the finest magnification first, and of those the one nearest to 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
@@ -156,6 +156,10 @@ class RegionPlan:
     def n_places(self, mpp: float) -> int:
         """How many tiles of one magnification all regions hold; one that several of them hold counts in each."""
         return int(self.kept[mpp].sum() + self.centred.get(mpp, np.zeros(0)).sum())
+
+    def unshared(self) -> "RegionPlan":
+        """The same regions, each to be read with all of its tiles."""
+        return replace(self, read={}, row={})
 
     def region_xy_um(self) -> Float64[np.ndarray, "region 2"]:
         """The top left of each region, in micrometres of the slide."""
