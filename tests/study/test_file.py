@@ -77,6 +77,30 @@ def test_models_take_what_they_share_and_what_is_their_own(file: Path) -> None:
     assert [(one.size, one.steps, one.batch) for one in models.values()] == [("T", 0, 8), ("S", 7, 8)]
 
 
+def test_readouts_are_words_and_what_is_read_of_less(file: Path) -> None:
+    coarse = {"readouts": ["decoded"], "read_mpps": [2.0]}
+    file.write_text(f"{SMALL}readouts: {json.dumps(['cls', coarse, 'tokens'])}\n")
+    plan = read_study(file, {"models.random": {"steps": 0}, "models.fine": {"mpps": [0.5]}})
+
+    assert [(one.readouts, one.read_mpps) for one in plan.readouts] == [(("cls", "tokens"), ()), (("decoded",), (2.0,))]
+    taken = {name: plan.read_out(model, model.mpps or (2.0, 0.5)) for name, model in plan.models.items()}
+    assert taken["mem"] == taken["random"] == plan.readouts
+    assert taken["fine"] == plan.readouts[:1]  # it does not see 2 mpp
+
+
+def test_a_model_gives_no_predicted_tiles_that_it_was_not_trained_to_give(file: Path) -> None:
+    readouts = ["cls", "decoded", "decoded-variance"]
+    plan = read_study(
+        file, {"readouts": readouts, "models.random": {"steps": 0}, "models.c": {"objective": "contrastive"}}
+    )
+
+    taken = {name: [one.readouts for one in plan.read_out(model, (2.0, 0.5))] for name, model in plan.models.items()}
+
+    assert taken["mem"] == [("cls", "decoded", "decoded-variance")]
+    assert taken["random"] == [("cls", "decoded")]
+    assert taken["c"] == [("cls",)]
+
+
 def test_a_source_of_tiles_that_is_set_takes_the_place_of_the_files(file: Path) -> None:
     plan = read_study(file, {"store": "/store"})
 
@@ -106,7 +130,8 @@ def test_what_is_set_beside_paths_in_short_keeps_them(file: Path) -> None:
         ("features", "jobs", "name exactly one of slides, features and store; found is slides and features"),
         ("encoder", "", "slides need an encoder"),
         ("encoder", "nets:x", "encoder: cannot read the encoder spec"),
-        ("readouts", ["mean"], "readouts.0: Input should be 'cls'"),
+        ("readouts", ["mean"], "readouts.0.readouts.0: Input should be 'cls'"),
+        ("readouts", [{"readouts": ["cls"], "predict_mpp": 1}], "readouts.0: predict_mpp=1 is for what the decoder"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_with_the_file_and_the_place(

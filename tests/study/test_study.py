@@ -291,6 +291,30 @@ def test_features_in_tridents_layout_are_a_source_too(
     assert result.tiles.slides == finished.tiles.slides
 
 
+def test_predicted_tiles_of_coarse_ones_are_read_out_where_a_model_can_give_them(
+    small: dict[str, Any], place: Path
+) -> None:
+    """Of the model that sees the finest magnification alone there is none, and the run has the arms of its plan."""
+    small |= {
+        "models": {"mem": {}, "mem-20x": {"mpps": [0.5]}},
+        "readouts": ["cls", {"readouts": ["decoded"], "read_mpps": [2.0, 1.0]}],
+        "evaluation.arms": ["2/mean", "cls/mean", "decoded/from-2+1/mean"],
+    }
+    plan = the_paper(place, **small)
+
+    planned = plan_study(plan, place / "decoding")
+    result = run_study(plan, place / "decoding")
+
+    arms = ("2/mean", "mem/cls/mean", "mem/decoded/from-2+1/mean", "mem-20x/cls/mean")
+    assert planned.arms == tuple(run.arm.id for run in result.evaluation.targets["striped"].runs) == arms
+    assert [one.settings["readout"] for one in result.regions] == ["cls", "decoded", "cls"]
+    (decoded,) = [one for one in result.regions if one.settings["readout"] == "decoded"]
+    assert (decoded.mpps, decoded.settings["predict_mpp"]) == ((2.0, 1.0), 0.5)
+    sizes = {one.name: one.gib for one in planned.models}
+    row = 2 * result.tiles.dims[0.5]
+    assert sizes["mem"] - sizes["mem-20x"] == pytest.approx(3 * N_SLIDES * row / 2**30, abs=1e-4)
+
+
 def test_an_external_cohort_is_embedded_represented_and_tested(small: dict[str, Any], place: Path) -> None:
     theirs = place / "theirs"
     labels = write_slides(theirs, range(20, 26))
@@ -443,6 +467,10 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
     ("changes", "told"),
     [
         ({"labels.targets": ["stripes"]}, "no column 'stripes'"),
+        (
+            {"models": {"m": {"mpps": [0.5]}}, "readouts": [{"readouts": ["decoded"], "read_mpps": [2.0]}]},
+            "no model of this study can give decoded",
+        ),
         ({"evaluation.primary": "nothing"}, "the primary comparison is about 'nothing'"),
         ({"slides": "nowhere"}, "cannot find"),
         ({"evaluation.scheme": "leave-one-group-out"}, "test slides of both classes"),

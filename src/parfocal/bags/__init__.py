@@ -4,7 +4,7 @@
 """
 
 from parfocal.bags.bag import Bag, own_names, read_bags
-from parfocal.bags.decoded import PredictedTiles, TileDecoder, open_decoder
+from parfocal.bags.decoded import DECODED, PredictedTiles, TileDecoder, open_decoder
 from parfocal.bags.derived import (
     PARENTS,
     PLACED,
@@ -14,13 +14,22 @@ from parfocal.bags.derived import (
     one_by_one,
     pseudo_name,
 )
-from parfocal.bags.represent import RepresentSettings, RepresentSummary, readout_label, represent_regions, seen_by
+from parfocal.bags.represent import (
+    RepresentChoices,
+    RepresentSettings,
+    RepresentSummary,
+    readout_label,
+    represent_regions,
+    seen_by,
+)
 
 __all__ = [
+    "DECODED",
     "PARENTS",
     "PLACED",
     "Bag",
     "PredictedTiles",
+    "RepresentChoices",
     "RepresentSettings",
     "RepresentSummary",
     "TileDecoder",

@@ -117,8 +117,8 @@ def readout_label(one: EmbeddingSet) -> str | None:
     return "/".join(words)
 
 
-class RepresentSettings(Settings):
-    """How region embeddings are made and stored."""
+class RepresentChoices(Settings):
+    """What is read out of a model, and from which tiles."""
 
     readouts: tuple[RegionReadout, ...] = Field(
         ("cls",),
@@ -134,13 +134,6 @@ class RepresentSettings(Settings):
     predict_mpp: float | None = Field(
         None, gt=0, description="Magnification of the tiles that decoded predicts; the model's finest when None."
     )
-    batch: int = Field(256, ge=1, description="Regions that are encoded at a time.")
-    device: str = Field("cpu", description="Where the region encoder runs: cpu, cuda, cuda:1, mps.")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the encoder.")
-    dtype: RowDtype = Field("float16", description="Type of the stored rows.")
-    other_mpps: bool = Field(
-        False, description="Accept magnifications that the model was not trained at, and interpolate."
-    )
 
     @field_validator("readouts")
     @classmethod
@@ -153,13 +146,25 @@ class RepresentSettings(Settings):
         return tuple(readout for readout in DECODED if readout in self.readouts)
 
     @model_validator(mode="after")
-    def _asks_the_decoder(self) -> "RepresentSettings":
+    def _asks_the_decoder(self) -> "RepresentChoices":
         if self.predict_mpp is not None and not self.decoded:
             raise ValueError(
                 f"predict_mpp={self.predict_mpp:g} is for what the decoder predicts. Add decoded to readouts, or leave "
                 "it out."
             )
         return self
+
+
+class RepresentSettings(RepresentChoices):
+    """How region embeddings are made and stored."""
+
+    batch: int = Field(256, ge=1, description="Regions that are encoded at a time.")
+    device: str = Field("cpu", description="Where the region encoder runs: cpu, cuda, cuda:1, mps.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the encoder.")
+    dtype: RowDtype = Field("float16", description="Type of the stored rows.")
+    other_mpps: bool = Field(
+        False, description="Accept magnifications that the model was not trained at, and interpolate."
+    )
 
 
 @dataclass(frozen=True, eq=False)

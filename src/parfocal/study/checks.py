@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from parfocal.bags import DECODED, RepresentChoices
 from parfocal.cohort import Fold, read_cohort, whole_fold
 from parfocal.config import GridConfig
-from parfocal.errors import ParfocalWarning, StoreError
+from parfocal.errors import ConfigError, ParfocalWarning, StoreError
 from parfocal.evaluate.arm import Arm, Knowledge, choose_arms
 from parfocal.evaluate.arms import all_arms
 from parfocal.evaluate.compare import choose_primary
@@ -35,19 +37,55 @@ def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
         ConfigError: the study asks for arms that it cannot have.
         MismatchError: a model is to see a magnification that the set lacks.
     """
-    sets = [tiles]
+    sets, given = [tiles], set[str]()
     tuned = []
     for name, settings in study.models.items():
         seen = only_mpps(tiles, settings.mpps)
         weights = {"weights": "random"} if settings.steps == 0 else {}
-        for readout in study.readouts:
-            kind = "tiles" if readout == "tokens" else "regions"
-            content = {**seen.content, "kind": kind, "settings": {"model": name, "readout": readout, **weights}}
-            sets.append(EmbeddingSet(Path(f"{name}-{readout}"), content, ()))
+        for one in study.read_out(settings, seen.mpps):
+            for readout in one.readouts:
+                sets.append(_pictured_readout(only_mpps(seen, one.read_mpps), seen, name, readout, one, weights))
+            given |= {*one.readouts}
         if name in study.finetune:
             knows: Knowledge = "mixed" if len(seen.mpps) > 1 else "single, with regions"
             tuned.append(Arm(name, "finetune", knows, "fine-tuned", name, "", model=name))
+    asked = [readout for one in study.readouts for readout in one.readouts]
+    never = [readout for readout in asked if study.models and readout not in given]
+    if never:
+        raise ConfigError(
+            f"readouts: no model of this study can give {never[0]}: what is predicted needs a model with objective=mem "
+            "or cmem that sees the magnifications that are named (read_mpps, predict_mpp), and its variance a training."
+        )
     return choose_arms((*all_arms(sets), *tuned), study.evaluation.arms)
+
+
+def _pictured_readout(
+    read: EmbeddingSet,
+    seen: EmbeddingSet,
+    model: str,
+    readout: str,
+    choices: RepresentChoices,
+    more: Mapping[str, str],
+) -> EmbeddingSet:
+    """What a model would write, as far as a table of arms looks at it.
+
+    Args:
+        read: the set with the magnifications that it is given.
+        seen: the set with those that it sees.
+        model: its name.
+        readout: what is read out.
+        choices: with which others, and how.
+        more: what else its settings say.
+    """
+    said: dict[str, Any] = {"model": model, "readout": readout, **more}
+    if read.mpps != seen.mpps:
+        said["read_mpps"] = [*read.mpps]
+    if readout in DECODED:
+        wanted = seen.mpps[-1] if choices.predict_mpp is None else choices.predict_mpp
+        said |= {"predict_mpp": wanted, "model_mpps": [*seen.mpps]}
+    content = {**read.content, "kind": "tiles" if readout == "tokens" else "regions", "settings": said}
+    # Two readouts of a model are two sets by their names.
+    return EmbeddingSet(Path(f"{model}-{readout}-{'-'.join(map(format_mpp, read.mpps))}"), content, ())
 
 
 def arms_of_model(study: Study, name: str, tiles: EmbeddingSet) -> tuple[Arm, ...]:

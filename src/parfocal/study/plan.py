@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.bags import Bag
+from parfocal.bags import DECODED, Bag, RepresentChoices
 from parfocal.cohort import Fold, Outcome
 from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.fitting import one_thread_each
@@ -247,6 +247,40 @@ def plan_study(study: Study, out: Path) -> StudyPlan:
     )
 
 
+def _bytes_of(
+    choices: RepresentChoices,
+    settings: PretrainSettings,
+    ours: PlannedCohort,
+    planned: EmbeddingSet,
+    seen: Sequence[float],
+) -> int:
+    """What one run of `represent` writes of the cohort.
+
+    Args:
+        choices: its readouts.
+        settings: of the model.
+        ours: the cohort.
+        planned: its set, as it will be.
+        seen: the magnifications that the model sees.
+    """
+    tiles, width = ours.tiles, SIZES[settings.size]["width"]
+    read = [format_mpp(mpp) for mpp in choices.read_mpps or seen]
+    # Features may not say their magnifications, and are counted by their folders.
+    called = dict(zip(map(format_mpp, planned.mpps), tiles.tiles, strict=False))
+    # What is predicted is as wide as the embedding of a tile.
+    row = 2 * ours.made.dims[ours.made.mpps[-1]] if ours.made is not None else 0.0
+    n_new = sum(tiles.to_encode.values())
+    if not row and n_new and tiles.gib:
+        row = tiles.gib * 2**30 / n_new
+    each: Mapping[str, float] = {
+        "cls": tiles.regions * width * 2,
+        "attention": tiles.regions * (1 + len(seen)) * width * 2,
+        "tokens": sum(own[called[mpp]] for own in ours.counts.values() for mpp in read if mpp in called) * width * 2,
+        **dict.fromkeys(DECODED, tiles.regions * row),
+    }
+    return round(sum(each[readout] for readout in choices.readouts))
+
+
 def _plan_model(
     study: Study, name: str, settings: PretrainSettings, ours: PlannedCohort, planned: EmbeddingSet, out: Path
 ) -> ModelPlan:
@@ -273,12 +307,9 @@ def _plan_model(
         training = sum(len(part.regions) for part in split.training)
     from_epochs = max(1, math.ceil(settings.epochs * training / settings.batch))
     steps = from_epochs if settings.steps is None else settings.steps
-    width = SIZES[settings.size]["width"]
-    rows = {
-        "cls": tiles.regions,
-        "attention": tiles.regions * (1 + len(seen)),
-        "tokens": sum(own[mpp] for own in ours.counts.values() for mpp in own if mpp in seen),
-    }
-    n_bytes = sum(rows[readout] for readout in study.readouts) * width * 2
+    visible_mpps = only_mpps(planned, settings.mpps).mpps
+    n_bytes = sum(
+        _bytes_of(one, settings, ours, planned, visible_mpps) for one in study.read_out(settings, visible_mpps)
+    )
     objective = settings.objective if steps else "random"
     return ModelPlan(name, folder, settings.size, objective, seen, steps, settings.batch, done, gib(n_bytes))

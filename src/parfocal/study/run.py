@@ -220,7 +220,7 @@ def _make_model(
     run.stage(f"pretrain {folder.name}", partial(make_model, folder, settings, tiles, run.groups, run.device))
 
     def represent(cohort: EmbeddingSet, store: str, whose: str = "") -> tuple[EmbeddingSet, ...]:
-        work = partial(make_regions, run.plan, cohort, folder, run.out / store, run.device)
+        work = partial(make_regions, run.plan, settings, cohort, folder, run.out / store, run.device)
         return run.stage(f"represent{whose} by {folder.name}", work)
 
     own = represent(tiles, "regions")

@@ -1,21 +1,21 @@
 """A study file: what it may say, section by section; every key is checked before anything is run."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from parfocal.bags import RepresentSettings
+from parfocal.bags import DECODED, RepresentChoices, RepresentSettings
 from parfocal.cohort import CohortColumns, Target, TargetSettings
 from parfocal.config import GridConfig, Settings, first_problem, read_yaml
 from parfocal.embed.settings import EmbedSettings, RowChoices, SlideReading
 from parfocal.encoders.loading import parse_spec
 from parfocal.errors import ConfigError, EncoderError
 from parfocal.evaluate.run import EvaluateSettings
+from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings
-from parfocal.region_encoder import Readout
 from parfocal.store import FeatureSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*( [A-Za-z0-9_+-]+)*")
@@ -117,7 +117,11 @@ class Study(CohortSource):
     tiles: TileSettings = Field(TileSettings(), description="How tiles become rows.")
     pretraining: PretrainSettings = Field(PretrainSettings(), description="What all models share.")
     models: dict[str, PretrainSettings] = Field({}, description="Region encoders: a name, and what is its own.")
-    readouts: tuple[Readout, ...] = Field(("cls", "tokens"), description="What is taken from every model.")
+    readouts: tuple[RepresentChoices, ...] = Field(
+        (RepresentChoices(readouts=("cls", "tokens")),),
+        description="What is taken from every model: words, and where a model shall be given less than the store has "
+        "{readouts: [decoded], read_mpps: [2], predict_mpp: 0.5}.",
+    )
     finetune: tuple[str, ...] = Field((), description="Models that are trained on in every fold as well; slow.")
     labels: Labels = Field(description="What is to be predicted.")
     evaluation: EvaluateSettings = Field(EvaluateSettings(), description="How arms are compared.")
@@ -131,6 +135,17 @@ class Study(CohortSource):
         if isinstance(value, Mapping):
             return ",".join(f"{mpp}={spec}" for mpp, spec in value.items())
         return value
+
+    @field_validator("readouts", mode="before")
+    @classmethod
+    def _words_alone(cls, value: Any) -> Any:
+        """`[cls, tokens]` says the same as `[{readouts: [cls, tokens]}]`."""
+        if isinstance(value, (str, Mapping)):
+            value = [value]
+        if not isinstance(value, (list, tuple)):
+            return value
+        words = [one for one in value if isinstance(one, str)]
+        return [*([{"readouts": words}] if words else []), *(one for one in value if not isinstance(one, str))]
 
     @model_validator(mode="before")
     @classmethod
@@ -179,15 +194,46 @@ class Study(CohortSource):
             **self.tiles.model_dump(),
         )
 
-    def represent_settings(self, device: str) -> RepresentSettings:
-        """The settings of `represent` that the file asks for."""
-        return RepresentSettings(readouts=self.readouts, device=device)
+    def read_out(self, model: PretrainSettings, seen: Sequence[float]) -> tuple[RepresentChoices, ...]:
+        """What is taken from a model, of what the file asks for: none of what it cannot give.
+
+        A model cannot give what is about a magnification that it does not see, nor predicted tiles where it was not
+        trained to predict any.
+
+        Args:
+            model: how it is trained.
+            seen: the magnifications that it sees.
+        """
+        known, taken = set(map(format_mpp, seen)), []
+        for one in self.readouts:
+            named = {*one.read_mpps, *([] if one.predict_mpp is None else [one.predict_mpp])}
+            given = tuple(readout for readout in one.readouts if _can_give(model, readout))
+            if given and set(map(format_mpp, named)) <= known:
+                asks = any(readout in DECODED for readout in given)
+                changes = {"readouts": given, "predict_mpp": one.predict_mpp if asks else None}
+                taken.append(one.model_copy(update=changes))
+        return tuple(taken)
+
+    def represent_settings(
+        self, model: PretrainSettings, seen: Sequence[float], device: str
+    ) -> tuple[RepresentSettings, ...]:
+        """The settings of `represent` for a model, one run after the other; arguments as of `read_out`."""
+        return tuple(RepresentSettings(**dict(one), device=device) for one in self.read_out(model, seen))
 
     def described(self) -> dict[str, Any]:
         """What decides the results, as plain values: neither paths nor where it runs."""
         content = self.model_dump(mode="json", exclude={"run", "slides", "features", "store", "test", "pretraining"})
         content["labels"]["file"] = self.labels.file.name
         return content
+
+
+def _can_give(model: PretrainSettings, readout: str) -> bool:
+    """Whether a model that is trained so can be asked for a readout."""
+    if readout not in DECODED:
+        return True
+    predicts = model.predicts_tokens and model.targets != "latent"
+    varies = model.steps != 0 and model.variance_weight > 0 and model.variance_from < 1
+    return predicts and (varies or readout != "decoded-variance")
 
 
 _PACKAGED = Path(__file__).parent

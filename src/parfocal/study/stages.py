@@ -23,7 +23,7 @@ from parfocal.run import FailedSlide
 from parfocal.run.device import find_device
 from parfocal.run.events import Event, OnEvent, Progress
 from parfocal.slides import find_slides
-from parfocal.store import EmbeddingSet, LeftOut, index_features, open_sets, with_readable_index
+from parfocal.store import EmbeddingSet, LeftOut, index_features, only_mpps, open_sets, with_readable_index
 from parfocal.store.set import open_set
 from parfocal.study.settings import CohortSource, Study
 
@@ -114,15 +114,28 @@ def make_model(
     return Made(f"{folder.parent.name}/{folder.name}", worked=not done.was_finished)
 
 
-def make_regions(study: Study, tiles: EmbeddingSet, model: Path, store: Path, device: str, listen: Listen) -> Made:
-    """What a model makes of every slide, in each readout of the study."""
+def make_regions(
+    study: Study,
+    settings: PretrainSettings,
+    tiles: EmbeddingSet,
+    model: Path,
+    store: Path,
+    device: str,
+    listen: Listen,
+) -> Made:
+    """What a model makes of every slide, in each readout of the study that it can give."""
     before = _slides_of(store)
-    summary = represent_regions(tiles, model, store, study.represent_settings(device), on_event=listen("slides"))
-    if not summary.done:
-        first = summary.failed[0]
-        raise StoreError(f"no slide could be represented by {model}: {first.slide}: {first.message}")
-    worked = any(set(one.slides) - before.get(one.name, frozenset()) for one in summary.sets)
-    return Made(" ".join(one.name for one in summary.sets), summary.sets, summary.failed, worked)
+    sets: list[EmbeddingSet] = []
+    failed: dict[str, FailedSlide] = {}
+    for choices in study.represent_settings(settings, only_mpps(tiles, settings.mpps).mpps, device):
+        summary = represent_regions(tiles, model, store, choices, on_event=listen("slides"))
+        if not summary.done:
+            first = summary.failed[0]
+            raise StoreError(f"no slide could be represented by {model}: {first.slide}: {first.message}")
+        sets += summary.sets
+        failed |= {one.slide: one for one in summary.failed}
+    worked = any(set(one.slides) - before.get(one.name, frozenset()) for one in sets)
+    return Made(" ".join(one.name for one in sets), tuple(sets), tuple(failed.values()), worked)
 
 
 def the_set(store: Path) -> EmbeddingSet:
