@@ -206,6 +206,7 @@ def study(
     slides: tuple[Path, ...] = (),
     ids: SlideIds | None = None,
     labels: Path | None = None,
+    places: Path | None = None,
     target: tuple[str, ...] = (),
     changes: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE...")] = (),
     device: str | None = None,
@@ -219,13 +220,15 @@ def study(
 
     Example:
         parfocal study paper --slides scans/ --labels labels.csv --target msi -o study --dry-run
+        parfocal study paper --slides sections/ --places spots.csv -o study
 
     Args:
         file: a study file, or paper, or demo.
         output: the folder of store, models, regions and report.
         slides: slides, folders or manifests, in place of the file's.
         ids: whether a slide in a folder is called by its path below it or by its file's name, in place of the file's.
-        labels: a CSV of labels, in place of the file's.
+        labels: a CSV of labels, in place of the file's labels or places.
+        places: targets at places inside slides, in place of the file's labels or places.
         target: columns to predict, in place of the file's; what they hold is seen from their values.
         changes: values in place of the file's, such as encoder=uni2-h models.mem.epochs=5.
         device: where networks run, in place of the file's: auto, cpu, cuda, cuda:1, mps.
@@ -237,10 +240,13 @@ def study(
         "slides": list(slides) or None,
         "slides.ids": ids,
         "labels.file": labels,
-        "labels.targets": list(target) or None,
+        "places.file": places,
+        "targets": list(target) or None,
         "run.device": device,
         "run.workers": workers,
     }
+    if labels is not None and places is not None:
+        raise ConfigError("name one of the two: --labels CSV for slides, or --places FILE for targets inside slides.")
     overrides = {**_parsed(changes), **{place: value for place, value in given.items() if value is not None}}
     plan = read_study(file, overrides)
     if dry_run:
@@ -286,6 +292,8 @@ def _study_table(plan: StudyPlan) -> Table:
         table.add_row(f"model {model.name}", "yes" if model.done else "no", what, "")
         table.add_row(f"regions by {model.name}", "", "", f"{model.gib:.2f}")
     fits = f"{len(plan.arms)} arms x {len(plan.targets)} targets x {plan.folds} folds x {plan.repeats} repeats"
+    if plan.is_at_places:
+        fits = f"{len(plan.arms)} arms x {plan.folds} folds, all targets at once"
     table.add_row("evaluation", "", f"{fits} = {plan.fits:,} fits", "")
     hours = "" if plan.fit_hours is None else f"about {plan.fit_hours:.2f} hours on this machine: "
     table.add_row("", "", f"{hours}{plan.fit_basis}", "")

@@ -21,6 +21,7 @@ from parfocal.predict import (
     PlacesSummary,
     PredictSettings,
     fit_head,
+    fit_place_study,
     fit_places,
     fit_sentences,
     fit_study,
@@ -30,6 +31,7 @@ from parfocal.predict import (
     place_head_sentences,
     predict_places,
     predict_slides,
+    read_place_study,
 )
 from parfocal.run.progress import Bars
 
@@ -109,6 +111,19 @@ def fit(
                 on_event=bars,
             )
         return _fit_places_answer(at)
+    at_study = read_place_study(inputs[0]) if len(inputs) == 1 and is_study(inputs[0]) else None
+    if at_study is not None:
+        unused = {"labels": labels, "splits": splits, "model": model, "encoder": encoder}
+        unused |= columns.changed() | holds.changed() | _of_slides(settings)
+        if any(unused.values()):
+            raise ConfigError(
+                f"{inputs[0]} is a finished study at places and says itself what {_options(unused)} would, or is not "
+                "about whole slides. Leave that out, or name the stores and --places in place of the study."
+            )
+        changed = {**at_places.changed(), **_shared_by_places(settings)}
+        with Bars() as bars:
+            at = fit_place_study(at_study, arm, output, changed, targets=target, on_event=bars)
+        return _fit_places_answer(at)
     if at_places != _PLACES:
         raise ConfigError("--most-variable and --no-centre ask about places inside slides: they go with --places FILE.")
     if len(target) > 1:
@@ -156,6 +171,13 @@ def _of_slides(settings: FitSettings) -> dict[str, object]:
     asked = {**settings.changed(), **settings.probes.changed()}
     shared = {"probes", "folds", "inner_folds", "components", "seed"}
     return {name: value for name, value in asked.items() if name not in shared}
+
+
+def _shared_by_places(settings: FitSettings) -> dict[str, object]:
+    """What was asked of a fit that a head of places knows too, by its names."""
+    how = PlaceFitSettings.of_probes(settings.folds, settings.probes, _PLACES)
+    asked = {**settings.changed(), **settings.probes.changed()}
+    return {name: getattr(how, name) for name in ("folds", "inner_folds", "components", "seed") if name in asked}
 
 
 def _options(said: Mapping[str, object]) -> str:

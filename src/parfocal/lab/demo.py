@@ -244,4 +244,5 @@ def run_demo(out: Path, settings: DemoSettings | None = None, *, on_event: OnEve
         },
     )
     done = run_study(plan, out, extras=known, on_event=tell)
+    assert isinstance(done.evaluation, EvaluateResult)  # the demo is about labels of slides
     return DemoResult(done.report, cohort, done.tiles, done.models["mem"], done.evaluation, {**seconds, **done.seconds})

@@ -6,7 +6,15 @@ new slides, each with a probability that means what it says and a flag where the
 """
 
 from parfocal.predict.calibration import Calibration, fit_calibration
-from parfocal.predict.finished import FinishedStudy, fit_study, is_study, read_finished_study
+from parfocal.predict.finished import (
+    FinishedPlaceStudy,
+    FinishedStudy,
+    fit_place_study,
+    fit_study,
+    is_study,
+    read_finished_study,
+    read_place_study,
+)
 from parfocal.predict.fit import FitSettings, fit_head
 from parfocal.predict.folder import is_place_head
 from parfocal.predict.given import PredictSettings
@@ -28,6 +36,7 @@ from parfocal.predict.predict import PredictSummary, SlidePrediction, predict_sl
 __all__ = [
     "MAPPED_SLIDES",
     "Calibration",
+    "FinishedPlaceStudy",
     "FinishedStudy",
     "FitSettings",
     "Habits",
@@ -42,6 +51,7 @@ __all__ = [
     "fit_calibration",
     "fit_habits",
     "fit_head",
+    "fit_place_study",
     "fit_places",
     "fit_sentences",
     "fit_study",
@@ -54,5 +64,6 @@ __all__ = [
     "predict_places",
     "predict_slides",
     "read_finished_study",
+    "read_place_study",
     "write_head",
 ]

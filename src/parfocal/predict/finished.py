@@ -1,7 +1,7 @@
 """A finished study as the input of `fit`: its sets, labels, folds and settings are read from its results."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from pydantic import ValidationError
 
 from parfocal.cohort import CohortColumns, LabelColumns, Target, read_splits
 from parfocal.errors import ConfigError, StoreError
+from parfocal.evaluate.places import PlaceFitSettings
 from parfocal.evaluate.sources import open_all
 from parfocal.files import check_permission
 from parfocal.heads import ProbeSettings
 from parfocal.predict.fit import FitSettings, fit_head
 from parfocal.predict.head import Head
+from parfocal.predict.places import PlaceHead, fit_places
 from parfocal.run.events import OnEvent
 from parfocal.store import EmbeddingSet
 
@@ -51,20 +53,65 @@ class FinishedStudy:
     settings: FitSettings
 
 
+@dataclass(frozen=True)
+class FinishedPlaceStudy:
+    """What a study at places was about.
+
+    Attributes:
+        folder: where its results lie.
+        inputs: the sets.
+        slides: those of them that it is about.
+        places: the file of places.
+        targets: columns of it.
+        group: the column that says which slides stay together; None where each stands alone.
+        models: folders of its region encoders.
+        encoder: the spec of its tile encoder; None where it had none.
+        settings: folds, components and the like.
+    """
+
+    folder: Path
+    inputs: tuple[Path, ...]
+    slides: tuple[str, ...]
+    places: Path
+    targets: tuple[str, ...]
+    group: str | None
+    models: tuple[Path, ...]
+    encoder: str | None
+    settings: PlaceFitSettings
+
+
 def is_study(path: Path) -> bool:
     """Whether a folder holds the results of a study."""
     return any((folder / _RESULTS).is_file() for folder in (path, path / _REPORT_FOLDER))
 
 
 def read_finished_study(path: Path) -> FinishedStudy:
-    """What a study was about, by its results; paths in them are relative to their folder, so a study can be moved.
+    """What a study of slides was about, by its results; paths in them are relative to their folder, so it can be moved.
 
     Args:
         path: the study's output folder, or the folder of its report.
 
     Raises:
+        ConfigError: it is about places inside slides.
         StoreError: there are no results, they are damaged, or they are those of a plain evaluation.
     """
+    found = _read(path)
+    if isinstance(found, FinishedPlaceStudy):
+        raise ConfigError(f"{path} is a study at places inside slides, and one of labels of slides is expected.")
+    return found
+
+
+def read_place_study(path: Path) -> FinishedPlaceStudy | None:
+    """What a study at places was about; None where it is about labels of slides. Otherwise as `read_finished_study`.
+
+    Raises:
+        StoreError: there are no results, they are damaged, or they are those of a plain evaluation.
+    """
+    found = _read(path)
+    return found if isinstance(found, FinishedPlaceStudy) else None
+
+
+def _read(path: Path) -> FinishedStudy | FinishedPlaceStudy:
     folder = next((one for one in (path, path / _REPORT_FOLDER) if (one / _RESULTS).is_file()), None)
     if folder is None:
         raise StoreError(f"{path} holds no finished study: there is no {_RESULTS} in it or in {_REPORT_FOLDER}.")
@@ -138,6 +185,44 @@ def fit_study(
     )
 
 
+def fit_place_study(
+    study: FinishedPlaceStudy,
+    arm: str,
+    out: Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    targets: Sequence[str] = (),
+    on_event: OnEvent | None = None,
+) -> PlaceHead:
+    """Fit an arm of a finished study at places on all of its places, with its own choices.
+
+    Args:
+        study: what it was about, by `read_place_study`.
+        arm: the arm's id, or its name in the report.
+        out: the folder of the head.
+        changes: settings in place of the study's own, by their names.
+        targets: some of the file's columns, in place of the study's.
+        on_event: see `fit_places`.
+
+    Raises:
+        ConfigError: see `fit_places`.
+        StoreError: its sets or models cannot be read.
+    """
+    slides = frozenset(study.slides)
+    return fit_places(
+        [replace(one, slides=tuple(name for name in one.slides if name in slides)) for one in open_all(study.inputs)],
+        study.places,
+        targets or study.targets,
+        arm,
+        out,
+        study.settings.model_copy(update=dict(changes or {})),
+        group=study.group,
+        models=study.models,
+        encoder=study.encoder,
+        on_event=on_event,
+    )
+
+
 def _its_sets(found: FinishedStudy, target: str) -> list[EmbeddingSet]:
     """The sets with the slides that the study dealt to folds: its store may hold others by now."""
     sets = open_all(found.inputs)
@@ -147,7 +232,19 @@ def _its_sets(found: FinishedStudy, target: str) -> list[EmbeddingSet]:
     return [replace(one, slides=tuple(slide for slide in one.slides if slide in dealt)) for one in sets]
 
 
-def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> FinishedStudy:
+def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> FinishedStudy | FinishedPlaceStudy:
+    if "places" in about:
+        return FinishedPlaceStudy(
+            folder=folder,
+            inputs=tuple(folder / one for one in about["sets"]),
+            slides=tuple(about["slides"]),
+            places=folder / about["places"],
+            targets=tuple(settings["targets"]),
+            group=settings["group"],
+            models=tuple(folder / one for one in about["models"].values()),
+            encoder=about["file"]["encoder"] or None,
+            settings=PlaceFitSettings(**{name: settings[name] for name in PlaceFitSettings.model_fields}),
+        )
     columns = {name: about[name] for name in CohortColumns.model_fields if about.get(name) is not None}
     columns.setdefault("slide_column", about.get("slide", "slide"))  # as studies before version 0.2 called it
     targets = {name: Target(name=name, **target) for name, target in about["targets"].items()}

@@ -19,14 +19,16 @@ from parfocal.evaluate.arms import all_arms
 from parfocal.evaluate.compare import choose_primary
 from parfocal.evaluate.external import check_external
 from parfocal.evaluate.held_out import HeldOut
+from parfocal.evaluate.places.fitting import PlaceArm, arms_at_places
 from parfocal.evaluate.run import deal, read_dealt, read_outside
 from parfocal.evaluate.sources import matching_sets
 from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, only_mpps
+from parfocal.study.places import check_targets, folds_at_places
 from parfocal.study.settings import Study
 
 
-def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
+def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...] | tuple[PlaceArm, ...]:
     """The arms, by the table itself: it looks only at what sets say about themselves.
 
     Args:
@@ -37,8 +39,24 @@ def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
         ConfigError: the study asks for arms that it cannot have.
         MismatchError: a model is to see a magnification that the set lacks.
     """
-    sets, given = [tiles], set[str]()
+    if study.places is not None:
+        return arms_at_places(_pictured_sets(study, tiles), study.evaluation.arms)
+    return _arms_of_slides(study, tiles)
+
+
+def _arms_of_slides(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
     tuned = []
+    for name, settings in study.models.items():
+        if name in study.finetune:
+            several = len(only_mpps(tiles, settings.mpps).mpps) > 1
+            knows: Knowledge = "mixed" if several else "single, with regions"
+            tuned.append(Arm(name, "finetune", knows, "fine-tuned", name, "", model=name))
+    return choose_arms((*all_arms(_pictured_sets(study, tiles)), *tuned), study.evaluation.arms)
+
+
+def _pictured_sets(study: Study, tiles: EmbeddingSet) -> list[EmbeddingSet]:
+    """The set of tiles, and what the models of the study would make of it."""
+    sets, given = [tiles], set[str]()
     for name, settings in study.models.items():
         seen = only_mpps(tiles, settings.mpps)
         weights = {"weights": "random"} if settings.steps == 0 else {}
@@ -46,9 +64,6 @@ def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
             for readout in one.readouts:
                 sets.append(_pictured_readout(only_mpps(seen, one.read_mpps), seen, name, readout, one, weights))
             given |= {*one.readouts}
-        if name in study.finetune:
-            knows: Knowledge = "mixed" if len(seen.mpps) > 1 else "single, with regions"
-            tuned.append(Arm(name, "finetune", knows, "fine-tuned", name, "", model=name))
     asked = [readout for one in study.readouts for readout in one.readouts]
     never = [readout for readout in asked if study.models and readout not in given]
     if never:
@@ -56,7 +71,7 @@ def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
             f"readouts: no model of this study can give {never[0]}: what is predicted needs a model with objective=mem "
             "or cmem that sees the magnifications that are named (read_mpps, predict_mpp), and its variance a training."
         )
-    return choose_arms((*all_arms(sets), *tuned), study.evaluation.arms)
+    return sets
 
 
 def _pictured_readout(
@@ -90,11 +105,11 @@ def _pictured_readout(
 
 def arms_of_model(study: Study, name: str, tiles: EmbeddingSet) -> tuple[Arm, ...]:
     """The arms that a study will have of one of its models, as far as they are asked for."""
-    return tuple(replace(arm, bags=(), pool=None) for arm in expected_arms(study, tiles) if arm.model == name)
+    return tuple(replace(arm, bags=(), pool=None) for arm in _arms_of_slides(study, tiles) if arm.model == name)
 
 
 def check_arms(study: Study, tiles: EmbeddingSet) -> str | None:
-    """The id of the arm that the primary comparison is about; raise for arms that cannot be had.
+    """The id of the arm that the primary comparison of slides is about; raise for arms that cannot be had.
 
     Asked before hours are spent on models.
 
@@ -102,7 +117,10 @@ def check_arms(study: Study, tiles: EmbeddingSet) -> str | None:
         ConfigError: the study asks for arms that it cannot have, or the primary comparison names none of them.
         MismatchError: a model is to see a magnification that the set lacks.
     """
-    arms = expected_arms(study, tiles)
+    if study.places is not None:
+        expected_arms(study, tiles)
+        return None
+    arms = _arms_of_slides(study, tiles)
     named, _ = choose_primary(arms, study.evaluation.primary)
     return None if named is None else arms[named].id
 
@@ -181,7 +199,12 @@ def check_labels(study: Study, tell: Callable[[str], None] | None) -> None:
     Raises:
         ConfigError: the table, a column, a target or the folds of an earlier run cannot be used.
     """
-    labels = study.labels
+    if study.places is not None:
+        said = check_targets(study.places)
+        if tell is not None:
+            tell(said)
+        return
+    labels = study.of_slides
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)
         for target in labels.named_targets:
@@ -195,7 +218,7 @@ def check_labels(study: Study, tell: Callable[[str], None] | None) -> None:
 def check_evaluation(
     study: Study, slides: Collection[str], source: str, test_slides: Collection[str] | None = None
 ) -> dict[str, list[Fold]]:
-    """The folds of every target; raise where some target cannot be evaluated on these slides.
+    """The folds of every target of slides; raise where some target cannot be evaluated on these slides.
 
     Args:
         study: its labels, folds and targets.
@@ -206,7 +229,10 @@ def check_evaluation(
     Raises:
         ConfigError: labels and slides do not fit together, or folds cannot be dealt or measured.
     """
-    labels, settings = study.labels, study.evaluation
+    if study.places is not None:
+        folds_at_places(study.places, slides, study.evaluation.folds)
+        return {}
+    labels, settings = study.of_slides, study.evaluation
     columns, inner, seed = labels.columns, settings.probes.inner_folds, settings.probes.seed
     found = {}
     with warnings.catch_warnings():

@@ -38,8 +38,9 @@ from parfocal.study.checks import (
     pictured_set,
     planned_set,
 )
+from parfocal.study.places import folds_at_places
 from parfocal.study.plan_tiles import PlannedCohort, TilesPlan, gib, plan_tiles
-from parfocal.study.settings import Study
+from parfocal.study.settings import PlaceTargets, Study
 from parfocal.study.stages import groups_of, model_folder
 
 __all__ = ["ModelPlan", "StudyPlan", "TilesPlan", "fit_hours", "plan_study"]
@@ -161,12 +162,13 @@ class StudyPlan:
         test_tiles: those of the external cohort.
         models: the region encoders.
         arms: the arms' ids.
-        targets: the columns.
+        targets: the columns; of places `all` may stand for every one.
         folds: of one repeat.
         repeats: of the cross-validation.
-        fits: arms x targets x folds x repeats; each chooses among several candidates inside.
+        fits: arms x targets x folds x repeats, at places arms x folds; each chooses among several candidates inside.
         fit_hours: how long all fits would take on this machine; None where nothing could be measured.
         fit_basis: what that was measured on, and what it leaves out.
+        is_at_places: whether targets are inside slides.
     """
 
     tiles: TilesPlan
@@ -179,6 +181,7 @@ class StudyPlan:
     fits: int
     fit_hours: float | None
     fit_basis: str
+    is_at_places: bool = False
 
     @property
     def exit_status(self) -> int:
@@ -230,21 +233,32 @@ def plan_study(study: Study, out: Path) -> StudyPlan:
     planned = ours.made if ours.is_complete and ours.made else planned_set(pictured, ours.regions, ours.counts)
     models = tuple(_plan_model(study, name, settings, ours, planned, out) for name, settings in study.models.items())
     evaluation = study.evaluation
-    usual = evaluation.folds * evaluation.repeats
-    n_fits = sum(len(arms) * len(folds.get(target, [None] * usual)) for target in study.labels.targets)
-    hours, basis = fit_hours(study, arms, folds)
+    if study.places is not None:
+        n_folds, repeats = _folds_at_places(study.places, ours, evaluation.folds), 1
+        asked, n_fits = study.places.targets, len(arms) * n_folds
+        hours, basis = None, "no time: a ridge regression of each arm and fold, in closed form, for all targets at once"
+    else:
+        n_folds, repeats, asked = evaluation.folds, evaluation.repeats, tuple(study.of_slides.targets)
+        n_fits = sum(len(arms) * len(folds.get(target, [None] * n_folds * repeats)) for target in asked)
+        hours, basis = fit_hours(study, [arm for arm in arms if isinstance(arm, Arm)], folds)
     return StudyPlan(
         tiles,
         None if theirs is None else theirs.tiles,
         models,
         tuple(arm.id for arm in arms),
-        tuple(study.labels.targets),
-        evaluation.folds,
-        evaluation.repeats,
+        asked,
+        n_folds,
+        repeats,
         n_fits,
         hours,
         basis,
+        study.places is not None,
     )
+
+
+def _folds_at_places(places: PlaceTargets, ours: PlannedCohort, folds: int) -> int:
+    """How many folds there will be; those that are asked for where no slide would be there."""
+    return folds_at_places(places, ours.labelled, folds) if ours.regions else folds
 
 
 def _bytes_of(

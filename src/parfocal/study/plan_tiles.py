@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from parfocal.embed import EmbedSettings, estimate_run
-from parfocal.embed.slide import open_source
+from parfocal.embed.slide import open_source, plan_slide
 from parfocal.encoders.loading import parse_encoder_specs, parse_spec
 from parfocal.encoders.preset import find_preset
 from parfocal.errors import EncoderError
 from parfocal.geometry import format_mpp
-from parfocal.regions import RegionPlan, plan_regions
+from parfocal.regions import RegionPlan
 from parfocal.run.failures import Failed
 from parfocal.run.jobs import attempt
 from parfocal.slides import SlideSource, find_slides
@@ -189,7 +189,7 @@ def _counted(slides: SlidePaths, settings: EmbedSettings, reason: str) -> Planne
 
 def _plan_of(source: SlideSource, settings: EmbedSettings) -> RegionPlan:
     with open_source(source, settings) as slide:
-        return plan_regions(slide, settings.grid, slide_id=source.slide)
+        return plan_slide(slide, source, settings)
 
 
 def _width(spec: str) -> int | None:

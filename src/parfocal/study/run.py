@@ -11,6 +11,7 @@ from typing import Any
 
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.evaluate import EvaluateResult, FailedArm
+from parfocal.evaluate.places import PlaceSettings, PlacesResult, evaluate_places
 from parfocal.evaluate.run import EvaluateSettings, evaluate_arms
 from parfocal.evaluate.sources import common_slides
 from parfocal.files import writable_folder
@@ -80,7 +81,7 @@ class StudyResult:
     tiles: EmbeddingSet
     models: Mapping[str, Path]
     regions: tuple[EmbeddingSet, ...]
-    evaluation: EvaluateResult
+    evaluation: EvaluateResult | PlacesResult
     failed: tuple[FailedSlide, ...]
     failed_models: Mapping[str, str]
     seconds: Mapping[str, float]
@@ -88,7 +89,9 @@ class StudyResult:
     @property
     def exit_status(self) -> int:
         """0 when all slides, models and arms are in, 3 when some failed."""
-        return 3 if self.failed or self.failed_models else self.evaluation.exit_status
+        if self.failed or self.failed_models:
+            return 3
+        return 0 if isinstance(self.evaluation, PlacesResult) else self.evaluation.exit_status
 
 
 def run_study(
@@ -138,35 +141,28 @@ def run_study(
             models[name] = folder
             sets, test_sets = [*sets, *made[0]], [*test_sets, *made[1]]
     trained = training_section({name: (folder, plan.models[name]) for name, folder in models.items()}, tiles)
-    started = time.monotonic()
-    evaluation = evaluate_arms(
-        sets,  # not their folders, which may hold slides of an earlier version of the file
-        plan.labels.file,
-        plan.labels.named_targets,
-        out / "report",
-        _evaluation_on(plan, run),
-        columns=plan.labels.columns,
-        splits=plan.labels.splits,
-        test=test_sets,
-        test_labels=plan.test.labels if plan.test is not None else None,
-        keep=out / "kept",
-        references=added.references,
-        sections=(
-            *added.sections,
-            stages_section(
-                run.clock.seconds, tiles, run.failed, run.failed_models, encoder=plan.encoder, title=plan.title
-            ),
-            *([trained] if trained else []),
-        ),
-        models=[models[name] for name in plan.finetune if name in models],
-        described={"study": _described(plan, sets, models, out / "report")},
-        absent=[
-            FailedArm(arm, f"its region encoder failed: {reason}")
-            for name, reason in run.failed_models.items()
-            for arm in arms_of_model(plan, name, tiles)
-        ],
-        on_event=as_stage(tell, "evaluate", "arms"),
+    sections = (
+        *added.sections,
+        stages_section(run.clock.seconds, tiles, run.failed, run.failed_models, encoder=plan.encoder, title=plan.title),
+        *([trained] if trained else []),
     )
+    described = {"study": _described(plan, sets, models, out / "report")}
+    started = time.monotonic()
+    evaluation: EvaluateResult | PlacesResult
+    if plan.places is not None:
+        evaluation = evaluate_places(
+            sets,
+            plan.places.file,
+            plan.places.targets,
+            out / "report",
+            PlaceSettings.of(plan.evaluation, plan.places),
+            group=plan.places.group,
+            sections=sections,
+            described=described,
+            on_event=as_stage(tell, "evaluate", "arms"),
+        )
+    else:
+        evaluation = _evaluate_slides(run, sets, test_sets, models, added, sections, described)
     seconds = {**run.clock.seconds, "evaluate": time.monotonic() - started}
     return StudyResult(
         evaluation.report,
@@ -177,6 +173,40 @@ def run_study(
         tuple(run.failed),
         run.failed_models,
         seconds,
+    )
+
+
+def _evaluate_slides(
+    run: "_Run",
+    sets: Sequence[EmbeddingSet],
+    test_sets: Sequence[EmbeddingSet],
+    models: Mapping[str, Path],
+    added: Extras,
+    sections: Sequence[Section],
+    described: Mapping[str, object],
+) -> EvaluateResult:
+    plan, labels = run.plan, run.plan.of_slides
+    return evaluate_arms(
+        sets,  # not their folders, which may hold slides of an earlier version of the file
+        labels.file,
+        labels.named_targets,
+        run.out / "report",
+        _evaluation_on(plan, run),
+        columns=labels.columns,
+        splits=labels.splits,
+        test=test_sets,
+        test_labels=plan.test.labels if plan.test is not None else None,
+        keep=run.out / "kept",
+        references=added.references,
+        sections=sections,
+        models=[models[name] for name in plan.finetune if name in models],
+        described=described,
+        absent=[
+            FailedArm(arm, f"its region encoder failed: {reason}")
+            for name, reason in run.failed_models.items()
+            for arm in arms_of_model(plan, name, sets[0])
+        ],
+        on_event=as_stage(run.tell, "evaluate", "arms"),
     )
 
 
@@ -244,10 +274,13 @@ def _usable(tiles: EmbeddingSet) -> list[str]:
 
 def _described(plan: Study, sets: Sequence[EmbeddingSet], models: Mapping[str, Path], report: Path) -> dict[str, Any]:
     """The study in `results.json`, with what is needed to fit one of its arms on all slides; paths are relative."""
-    return {
-        "labels": os.path.relpath(plan.labels.file, report),
+    about: dict[str, Any] = {
         "sets": [os.path.relpath(one.path.resolve(), report.resolve()) for one in sets],
         "models": {name: os.path.relpath(folder, report) for name, folder in models.items()},
-        **plan.labels.model_dump(mode="json", exclude={"file", "splits", "by"}),
         "file": plan.described(),
     }
+    if plan.places is not None:
+        return {**about, "places": os.path.relpath(plan.places.file, report), "slides": list(sets[0].slides)}
+    labels = plan.of_slides
+    table = {"labels": os.path.relpath(labels.file, report)}
+    return {**table, **about, **labels.model_dump(mode="json", exclude={"file", "splits", "by"})}

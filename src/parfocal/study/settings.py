@@ -13,6 +13,7 @@ from parfocal.config import GridConfig, Settings, first_problem, read_yaml
 from parfocal.embed.settings import EmbedSettings, RowChoices, SlideReading
 from parfocal.encoders.loading import parse_spec
 from parfocal.errors import ConfigError, EncoderError
+from parfocal.evaluate.places import PlaceQuestion
 from parfocal.evaluate.run import EvaluateSettings
 from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings
@@ -87,6 +88,24 @@ class Labels(CohortColumns):
         return CohortColumns(**self.model_dump(include=set(CohortColumns.model_fields)))
 
 
+class PlaceTargets(PlaceQuestion):
+    """What is to be predicted at places inside slides."""
+
+    file: Path = Field(
+        description="A table with slide, x_um, y_um (or x_px, y_px) and the targets, an .h5ad with obsm['spatial'], or "
+        "GeoJSON areas with classes."
+    )
+    targets: tuple[str, ...] = Field(("all",), min_length=1, description="Columns to predict; all is every one.")
+    group: str | None = Field(
+        None, description="Column that says which slides stay together, such as the patient; none takes the slide."
+    )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_alone(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
 class TestCohort(CohortSource):
     """A cohort that nothing is fitted, chosen or pretrained on."""
 
@@ -123,7 +142,8 @@ class Study(CohortSource):
         "{readouts: [decoded], read_mpps: [2], predict_mpp: 0.5}.",
     )
     finetune: tuple[str, ...] = Field((), description="Models that are trained on in every fold as well; slow.")
-    labels: Labels = Field(description="What is to be predicted.")
+    labels: Labels | None = Field(None, description="What is to be predicted of slides.")
+    places: PlaceTargets | None = Field(None, description="In place of labels, what is to be predicted inside slides.")
     evaluation: EvaluateSettings = Field(EvaluateSettings(), description="How arms are compared.")
     test: TestCohort | None = Field(None, description="An external cohort.")
     run: RunSettings = Field(RunSettings(), description="Where it runs.")
@@ -135,6 +155,12 @@ class Study(CohortSource):
         if isinstance(value, Mapping):
             return ",".join(f"{mpp}={spec}" for mpp, spec in value.items())
         return value
+
+    @field_validator("places", mode="before")
+    @classmethod
+    def _file_alone(cls, value: Any) -> Any:
+        """`places: spots.csv` says the same as `places: {file: spots.csv}`."""
+        return {"file": value} if isinstance(value, (str, Path)) else value
 
     @field_validator("readouts", mode="before")
     @classmethod
@@ -161,6 +187,22 @@ class Study(CohortSource):
             for name, own in content["models"].items()
         }
         return {**content, "models": models}
+
+    @model_validator(mode="after")
+    def _one_question(self) -> "Study":
+        if (self.labels is None) == (self.places is None):
+            found = "both are there" if self.labels is not None else "neither is there"
+            raise ValueError(f"name labels of slides, or places inside slides with their targets; {found}.")
+        if self.places is not None:
+            probes = {f"probes.{name}" for name in self.evaluation.probes.changed().keys() - _PROBES_AT_PLACES}
+            others = {f"evaluation.{name}" for name in self.evaluation.changed().keys() - {"folds", "arms", "probes"}}
+            of_slides = [name for name in ("test", "finetune") if getattr(self, name)]
+            of_slides += sorted({f"evaluation.{name}" for name in probes} | others)
+            if of_slides:
+                raise ValueError(
+                    f"{of_slides[0]} is about labels of slides, and this study is about places. Leave it out."
+                )
+        return self
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Study":
@@ -192,7 +234,19 @@ class Study(CohortSource):
             device=device,
             workers=self.run.workers,
             **self.tiles.model_dump(),
+            places=None if self.places is None else self.places.file,
         )
+
+    @property
+    def of_slides(self) -> Labels:
+        """What is to be predicted of slides.
+
+        Raises:
+            ValueError: the study is about places.
+        """
+        if self.labels is None:
+            raise ValueError("a study at places has no labels of slides")
+        return self.labels
 
     def read_out(self, model: PretrainSettings, seen: Sequence[float]) -> tuple[RepresentChoices, ...]:
         """What is taken from a model, of what the file asks for: none of what it cannot give.
@@ -223,7 +277,9 @@ class Study(CohortSource):
     def described(self) -> dict[str, Any]:
         """What decides the results, as plain values: neither paths nor where it runs."""
         content = self.model_dump(mode="json", exclude={"run", "slides", "features", "store", "test", "pretraining"})
-        content["labels"]["file"] = self.labels.file.name
+        for name, asked in (("labels", self.labels), ("places", self.places)):
+            if asked is not None:
+                content[name]["file"] = asked.file.name
         return content
 
 
@@ -236,10 +292,12 @@ def _can_give(model: PretrainSettings, readout: str) -> bool:
     return predicts and (varies or readout != "decoded-variance")
 
 
+_PROBES_AT_PLACES = {"inner_folds", "components", "seed", "device"}
 _PACKAGED = Path(__file__).parent
 _SOURCES = ("slides", "features", "store")
+_QUESTIONS = ("labels", "places")
 # Sections that may be written as their most important key alone.
-_IN_SHORT = {"slides": "paths", "features": "paths", "labels": "file"}
+_IN_SHORT = {"slides": "paths", "features": "paths", "labels": "file", "places": "file"}
 
 
 def packaged_studies() -> tuple[str, ...]:
@@ -253,9 +311,10 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
     Args:
         path: the file, or the name of a study that comes with parfocal.
         overrides: values to take as if they stood in the file, by their place in it, such as `models.mem.steps`, one
-            after the other. Paths in the file are relative to it, paths in here to the working folder. A source of
-            tiles that is named here (`slides`, `features`, `store`) takes the place of the file's. Of a study that
-            comes with parfocal they have to name its slides and labels; None takes it as it stands.
+            after the other; `targets` are those of its labels or places. Paths in the file are relative to it, paths in
+            here to the working folder. A source of tiles that is named here (`slides`, `features`, `store`) takes the
+            place of the file's, and so does a question (`labels`, `places`). Of a study that comes with parfocal they
+            have to name its slides, and its labels or places; None takes it as it stands.
 
     Raises:
         ConfigError: the file cannot be read, or it is no study; the text names the file and the place in it.
@@ -288,9 +347,9 @@ def _find(path: Path) -> Path:
 
 def _check_cohort_is_named(name: str, overrides: Mapping[str, Any]) -> None:
     """Raise where a study that comes along would be run on the places that only stand for a user's own."""
-    places = {place.removesuffix(".paths") for place in overrides}
-    flags = {"--slides": places & set(_SOURCES), "--labels": places & {"labels", "labels.file"}}
-    absent = [flag for flag, said in flags.items() if not said]
+    said = {place.removesuffix(".paths").removesuffix(".file") for place in overrides}
+    flags = {"--slides": said & set(_SOURCES), "--labels": said & set(_QUESTIONS)}
+    absent = [flag for flag, given in flags.items() if not given]
     if absent:
         raise ConfigError(
             f"the study {name} comes with parfocal and without a cohort; {' and '.join(absent)} must be given: "
@@ -307,6 +366,7 @@ def _rooted(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "labels": lambda value: (
             _each(value, folder, ("file", "splits")) if isinstance(value, Mapping) else _absolute(value, folder)
         ),
+        "places": lambda value: _each(value, folder, ("file",)),
         "test": lambda value: _rooted(value, folder) if isinstance(value, Mapping) else value,
         "encoder": lambda value: _encoder(value, folder),
     }
@@ -344,8 +404,13 @@ def _encoder(value: Any, folder: Path) -> Any:
 
 
 def _set(content: dict[str, Any], place: str, value: Any) -> None:
-    """Write a value over what stands at a place; a source of tiles takes the place of the file's."""
+    """Write a value over what stands at a place; a source of tiles takes the place of the file's, and so a question."""
+    if place == "targets":
+        place = f"{'places' if 'places' in content else 'labels'}.targets"
     section, *rest = place.split(".")
+    if section in _QUESTIONS and rest in ([], ["file"]) and value is not None:
+        for other in {*_QUESTIONS} - {section}:
+            content.pop(other, None)
     if section in _SOURCES and rest in ([], ["paths"]) and value is not None:
         for other in {*_SOURCES, "encoder"} - {section}:
             if other != "encoder" or section != "slides":

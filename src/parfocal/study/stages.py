@@ -25,6 +25,7 @@ from parfocal.run.events import Event, OnEvent, Progress
 from parfocal.slides import find_slides
 from parfocal.store import EmbeddingSet, LeftOut, index_features, only_mpps, open_sets, with_readable_index
 from parfocal.store.set import open_set
+from parfocal.study.places import groups_at_places
 from parfocal.study.settings import CohortSource, Study
 
 Listen = Callable[[str], OnEvent]
@@ -80,14 +81,16 @@ def model_folder(
 
 
 def groups_of(study: Study, tiles: EmbeddingSet) -> dict[str, str]:
-    """The group of every slide that is in the labels, by which pretraining holds out whole patients; none without one.
+    """The group of every slide that is known, by which pretraining holds out whole patients; none without one.
 
     Raises:
         ConfigError: the labels do not fit.
     """
-    labels = study.labels
     if not study.models:
         return {}
+    if study.places is not None:
+        return groups_at_places(study.places, tiles.slides)
+    labels = study.of_slides
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)  # the evaluation says what is missing
         return read_groups(labels.file, labels, tiles.slides, tiles.name)

@@ -29,8 +29,9 @@ def places_page(
     seed: int,
     inputs: Mapping[str, str],
     thumbnails: Mapping[str, Thumbnail] | None = None,
+    sections: Sequence[Section] = (),
 ) -> ReportPage:
-    """The whole page; without a picture of a slide its maps have a white ground."""
+    """The whole page; without a picture of a slide its maps have a white ground, and `sections` follow the maps."""
     notes = tuple(Note(note, "Left out or remarkable") for note in result.data.notes)
     return ReportPage(
         title="What do magnifications know at places?",
@@ -40,6 +41,7 @@ def places_page(
             Section("Slide by slide", (_by_slide(result),)),
             Section("Target by target", (_by_target(result),)),
             Section("On the slides", tuple(_maps(result, thumbnails or {}))),
+            *sections,
             Section("How it was measured", (Text(_READING),)),
         ),
         settings=settings,

@@ -16,7 +16,7 @@ from parfocal.evaluate.places.result import METRICS, PlacesResult, summarise_pla
 from parfocal.evaluate.places.settings import PlaceSettings
 from parfocal.evaluate.sources import open_all
 from parfocal.files import digest8, file_digest8, writable_folder, write_csv
-from parfocal.report import columns, interval_columns, make_report, write_json, write_table
+from parfocal.report import Section, columns, interval_columns, make_report, write_json, write_table
 from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.store import EmbeddingSet
 from parfocal.version import __version__
@@ -30,6 +30,8 @@ def evaluate_places(
     settings: PlaceSettings | None = None,
     *,
     group: str | None = None,
+    sections: Sequence[Section] = (),
+    described: Mapping[str, object] | None = None,
     on_event: OnEvent | None = None,
 ) -> PlacesResult:
     """Predict targets at places from every arm, each place while its slide is held out, and write tables and a page.
@@ -42,6 +44,8 @@ def evaluate_places(
             of predictions for each arm.
         settings: folds, components and the like.
         group: the column of `places` that says which of them stay together, such as the patient; None takes the slide.
+        sections: further parts of the page, after the results.
+        described: further settings, as plain values, to be written down with the others.
         on_event: told what was left out.
 
     Raises:
@@ -61,14 +65,17 @@ def evaluate_places(
     data = data.with_targets(kept)
     predicted = {key: replace(one, value=one.value[:, kept]) for key, one in predicted.items()}
     result = summarise_places(data, arms, predicted, out / "report.html")
-    described = {**settings.model_dump(mode="json"), "places": places.name, "targets": list(targets), "group": group}
+    asked = {"places": places.name, "targets": list(targets), "group": group}
+    said = {**settings.model_dump(mode="json"), **asked, **(described or {})}
     digests = {**{set_label(one): digest8(one.settings) for one in sets}}
     if places.is_file():
         digests[places.name] = file_digest8(places)
-    _write(result, out, described, digests)
+    _write(result, out, said, digests)
     pictures = {slide: find_thumbnail(sets[0], slide) for slide in result.slides[:MAPPED_SLIDES]}
     thumbnails = {slide: picture for slide, picture in pictures.items() if picture is not None}
-    page = places_page(result, settings=described, seed=settings.seed, inputs=digests, thumbnails=thumbnails)
+    page = places_page(
+        result, settings=said, seed=settings.seed, inputs=digests, thumbnails=thumbnails, sections=sections
+    )
     make_report(page, result.report)
     return result
 
