@@ -247,8 +247,16 @@ def study(
     }
     if labels is not None and places is not None:
         raise ConfigError("name one of the two: --labels CSV for slides, or --places FILE for targets inside slides.")
-    overrides = {**_parsed(changes), **{place: value for place, value in given.items() if value is not None}}
-    plan = read_study(file, overrides)
+    said = {place: value for place, value in given.items() if value is not None}
+    # Whole sections first, so that --set can say more of them; the targets last, of whatever question there is by then.
+    sections: dict[str, Any] = {
+        place: said.pop(place) for place in ("slides", "labels.file", "places.file") if place in said
+    }
+    overrides = {
+        **sections,
+        **{place: value for place, value in _parsed(changes).items() if place not in sections},
+    }
+    plan = read_study(file, {**overrides, **said})
     if dry_run:
         planned = plan_study(plan, output)
         remarks = [
