@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--bottleneck", type=float, default=0.25)
+    parser.add_argument("--decoder-bias", choices=("none", "nearness"), default="none")
     # The cohort has no up and no left, as B5 is allowed to find out too (it may average over the square's symmetries).
     parser.add_argument("--symmetry", choices=("invariant", "off"), default="off")
     parser.add_argument("--control-steps", type=int, default=None, help="of B10, C3 and C3s; by default the model's")
@@ -114,6 +115,7 @@ def _run_seed(arguments: argparse.Namespace, seed: int) -> tuple[ProofResult, bo
             lr=arguments.lr,
             weight_decay=arguments.weight_decay,
             bottleneck=arguments.bottleneck,
+            decoder_bias=arguments.decoder_bias,
             symmetry=arguments.symmetry,
             targets=arguments.targets,
             monitor_every=arguments.steps,
