@@ -1,10 +1,10 @@
 """Fine tiles that were not read, at sequenced spots: `python benchmarks/her2st_decoded.py FOLDER -o OUT`.
 
 OUT is that of `benchmarks/her2st.py` and `benchmarks/her2st_mem.py`, which are run before: for every section there is a
-region model that was pretrained on the regions of the others, without a target. At test time tiles of 2.76 um per pixel are read alone, on the labelled
-sections too, and the model's predictions of the .69 tiles are compared with the tiles that were read, by the number of
-labelled sections: the mean over all choices of them. The tiles of .69 themselves stand beside, as what is predicted.
-What is done is kept by the product's commands: the same call goes on where it was stopped.
+region model that was pretrained on the regions of the others, without a target. At test time tiles of 2.76 um per pixel
+are read alone, on the labelled sections too, and the model's predictions of the .69 tiles are compared with the tiles
+that were read, by the number of labelled sections: the mean over all choices of them. The tiles of .69 themselves stand
+beside, as what is predicted. What is done is kept by the commands: the same call goes on where it was stopped.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import numpy as np
 from her2st import MPPS, find_sections, parfocal
 
 READOUTS = ("decoded", "decoded-middle", "tokens")
+MODEL_ARMS = tuple(f"mem/{readout}" for readout in READOUTS)
 
 
 def write_subset(spots: Path, sections: tuple[str, ...], path: Path) -> None:
@@ -46,13 +47,14 @@ def main() -> None:
                     out.mkdir(parents=True, exist_ok=True)
                     write_subset(options.output / "spots.h5ad", (*labelled, held_out), out / "spots.h5ad")
                     question = ("--places", out / "spots.h5ad", "--target", "all", "--most-variable", 50)
-                    parfocal("evaluate", store, folder / "read", *question, "--hold-out", held_out, "-o", out)
+                    arms = ("--arms", coarse, *MODEL_ARMS)
+                    parfocal("evaluate", store, folder / "read", *question, "--hold-out", held_out, *arms, "-o", out)
                 with (out / "summary.csv").open() as file:
                     for row in csv.DictReader(file):
                         r.setdefault((n, row["id"]), []).append(float(row["value"]))
     counts = range(1, len(sections))
     print("| read | " + " | ".join(f"{n} labelled" for n in counts) + " |\n" + "|---" * len(sections) + "|")
-    for arm in (coarse, *(f"mem/{readout}" for readout in READOUTS), MPPS[-1]):
+    for arm in (coarse, *MODEL_ARMS, MPPS[-1]):
         found = [r[n, arm] for n in counts]
         print(f"| {arm} | " + " | ".join(f"{np.mean(values):.3f}" for values in found) + " |")
 
