@@ -47,9 +47,7 @@ def tune_places(drawn: Drawn, out: Path, settings: FinetuneSettings = QUICK, **o
         [drawn.slides],
         out,
         settings,
-        places=drawn.places,
-        targets=["share", "chance"],
-        **{"on_event": ignore, **others},
+        **{"places": drawn.places, "targets": ["share", "chance"], "on_event": ignore, **others},
     )
 
 
@@ -267,6 +265,23 @@ def test_a_pretrained_region_encoder_is_taken_only_where_it_fits(
 def test_what_cannot_be_done_is_said(drawn: Drawn, tmp_path: Path, changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         tune_places(drawn, tmp_path / "run", QUICK.model_copy(update=changes))
+
+
+def test_a_group_of_places_has_to_be_there_and_may_not_tear_a_slide(drawn: Drawn, tmp_path: Path) -> None:
+    header, *rows = drawn.places.read_text().split()
+    torn = tmp_path / "places.csv"
+    torn.write_text("\n".join([f"{header},patient", *(f"{row},p{n % 2}" for n, row in enumerate(rows))]))
+
+    def tune(places: Path, group: str, targets: list[str]) -> None:
+        columns = LabelColumns(group=group)
+        tune_places(drawn, tmp_path / group, places=places, targets=targets, columns=columns)
+
+    with pytest.raises(ConfigError, match="no 'hospital' to group by; it has share, chance"):
+        tune(drawn.places, "hospital", ["all"])
+    with pytest.raises(ConfigError, match="'share' says which places stay together, and no other target"):
+        tune(drawn.places, "share", ["share"])
+    with pytest.raises(ConfigError, match="are of several groups; a slide belongs to one"):
+        tune(torn, "patient", ["share"])
 
 
 def test_a_way_that_does_not_exist_is_refused_at_once() -> None:

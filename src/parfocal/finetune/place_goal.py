@@ -12,7 +12,7 @@ from torch import Tensor
 from parfocal.errors import ConfigError
 from parfocal.evaluate.places import PlaceFitSettings
 from parfocal.evaluate.places.fitting import PlaceArm, PlaceFitter, PlacePredictions, in_double
-from parfocal.evaluate.places.reading import PlaceData, place_outcome
+from parfocal.evaluate.places.reading import PlaceData, owners, place_outcome, refuse_torn_slides
 from parfocal.evaluate.places.result import METRICS, PlaceArmResult, metric_of, score_arm
 from parfocal.finetune.goals import Drawn, Goal, choose_held_out
 from parfocal.finetune.settings import FinetuneSettings
@@ -111,7 +111,8 @@ def place_goal(
     """Targets at places of the planned slides, and what was left out, in sentences.
 
     Raises:
-        ConfigError: no place has a region, no target varies, or a slide to hold out is not there.
+        ConfigError: no place has a region, no target varies, the group is absent or tears a slide, or a slide to hold
+            out is not there.
     """
     if settings.head != "linear":
         raise ConfigError(f"--head {settings.head} pools the regions of a slide; a place is one region. Use linear.")
@@ -130,7 +131,7 @@ def place_goal(
         notes.append(f"{lost} places have no tile of some magnification and are left out.")
     columns = {name: values[np.concatenate(number)] for name, values in places.targets.items()}
     of_slide = np.repeat(np.array(slides, dtype=object), [len(one) for one in number])
-    owner = of_slide if group is None else columns.pop(group).astype(str)
+    owner = owners(columns, group, of_slide, places)
     names, sources, target, is_class = place_outcome(columns)
     known = np.isfinite(target).all(axis=1) & (owner != "")
     if not known.all():
@@ -150,6 +151,7 @@ def place_goal(
         is_class,
         tuple(notes),
     )
+    refuse_torn_slides(data)
     kept = tuple(dict.fromkeys(data.slides))
     counts = [data.slides.count(slide) for slide in kept]
     own_regions = np.split(np.concatenate(region)[known], np.cumsum(counts)[:-1])

@@ -159,7 +159,7 @@ def read_place_data(
     of_slide = np.concatenate([[part.slide] * len(part.number) for part in parts])
     blocks |= _controls(blocks, tiles.mpps, _numbers(of_slide), np.random.default_rng([seed, 11]))
     columns = {name: values[number] for name, values in places.targets.items()}
-    owner = of_slide if group is None else columns.pop(group).astype(str)
+    owner = owners(columns, group, of_slide, places)
     names, sources, target, is_class = place_outcome(columns)
     varies = np.ptp(np.where(np.isnan(target), np.nanmin(target, axis=0), target), axis=0) > 0
     if not varies.all():
@@ -251,6 +251,21 @@ def _controls(
     return result
 
 
+def owners(columns: dict[str, np.ndarray], group: str | None, of_slide: np.ndarray, places: Places) -> np.ndarray:
+    """Which places stay together, by the column `group`, which is taken out of the targets, or by their slides.
+
+    Raises:
+        ConfigError: there is no such column, or no target beside it.
+    """
+    if group is None:
+        return of_slide
+    if group not in columns:
+        raise ConfigError(f"{places.path} has no {group!r} to group by; it has {some_of(columns)}.")
+    if len(columns) == 1:
+        raise ConfigError(f"{group!r} says which places stay together, and no other target is named. Name one.")
+    return columns.pop(group).astype(str)
+
+
 def place_outcome(
     columns: Mapping[str, np.ndarray],
 ) -> tuple[tuple[str, ...], tuple[str, ...], Float64[np.ndarray, "place target"], Bool[np.ndarray, " target"]]:
@@ -297,6 +312,15 @@ def _check(data: PlaceData, places: Places) -> None:
             f"all places of {places.path} are of one group ({some_of(data.groups[:1])}); nothing can be held out. "
             "Give places of several slides, or name another --group COLUMN."
         )
+    refuse_torn_slides(data)
+
+
+def refuse_torn_slides(data: PlaceData) -> None:
+    """Raise where the places of a slide are of several groups.
+
+    Raises:
+        ConfigError: they are.
+    """
     torn = sorted({slide for slide, _ in {*zip(data.slides, data.groups, strict=True)} - {*data.unit_of_slide.items()}})
     if torn:
         raise ConfigError(f"the places of {some_of(torn)} are of several groups; a slide belongs to one.")
