@@ -17,7 +17,7 @@ from parfocal.cohort import LabelColumns
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.encoders import load_tile_encoder
 from parfocal.encoders.network import NetworkEncoder
-from parfocal.errors import ConfigError, MismatchError
+from parfocal.errors import ConfigError, EncoderError, MismatchError
 from parfocal.files import read_csv
 from parfocal.finetune import FinetuneResult, FinetuneSettings, KeptTiles, Tune, TunedEncoder
 from parfocal.finetune.reading import PreparedRegion
@@ -282,6 +282,13 @@ def test_a_group_of_places_has_to_be_there_and_may_not_tear_a_slide(drawn: Drawn
         tune(drawn.places, "share", ["share"])
     with pytest.raises(ConfigError, match="are of several groups; a slide belongs to one"):
         tune(torn, "patient", ["share"])
+
+
+def test_a_folder_that_no_spec_can_name_is_refused_before_training(drawn: Drawn, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="Use a path without commas"):
+        tune_places(drawn, tmp_path / "run,1")
+
+    assert not (tmp_path / "run,1").exists()
 
 
 def test_a_way_that_does_not_exist_is_refused_at_once() -> None:

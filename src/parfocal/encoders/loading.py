@@ -87,7 +87,7 @@ def with_checkpoint(text: str, weights: Path) -> str:
     """The spec of the same encoder with weights from a file, in place of those that it names.
 
     Raises:
-        EncoderError: it cannot be read, or takes no file of weights.
+        EncoderError: it cannot be read, takes no file of weights, or could not name this one.
     """
     spec = parse_spec(text)
     kind = ENCODERS.get(spec.kind)
@@ -100,7 +100,14 @@ def with_checkpoint(text: str, weights: Path) -> str:
     ]
     name = f"{kind.name}:{spec.target}" if kind.target else spec.target
     grid = GRID_SUFFIX if spec.grid2 else ""
-    return ",".join([f"{name}{grid}", *reversed(kept), f"checkpoint={weights}"])
+    result = ",".join([f"{name}{grid}", *reversed(kept), f"checkpoint={weights}"])
+    try:
+        is_named = parse_spec(result).options.get("checkpoint") == str(weights)
+    except EncoderError:
+        is_named = False
+    if not is_named:
+        raise EncoderError(f"cannot name {weights} in the spec of an encoder. Use a path without commas.")
+    return result
 
 
 def parse_encoder_specs(text: str, mpps: Sequence[float]) -> dict[float, str]:

@@ -122,6 +122,7 @@ def finetune_encoder(
     tell = (on_event or warn_of) if fabric.is_global_zero else _nobody
     sources = {one.slide: one for one in find_slides(slides, ids=settings.ids)}
     encoder = _load_encoder(settings, str(fabric.device))
+    _spec_of(settings, out)  # what cannot be named is said before hours of training
     dtype = _embedded_dtype(settings, str(fabric.device))
     region = None if model is None else _load_region(model, settings, encoder, dtype)
     known = _read_known(labels, places, targets, columns, sources)
@@ -165,8 +166,6 @@ def _load_encoder(settings: FinetuneSettings, device: str) -> NetworkEncoder:
     encoder = load_tile_encoder(settings.encoder, device=device, dtype="float32")
     if not isinstance(encoder, NetworkEncoder):
         raise ConfigError(f"cannot tune {settings.encoder}: it is no network of torch that takes other weights.")
-    if settings.tune != "none":
-        with_checkpoint(settings.encoder, Path(ENCODER_FILE))  # said before hours of training
     if 0 < settings.tiles_per_region < len(settings.grid.mpps):
         raise ConfigError(
             f"--tiles-per-region {settings.tiles_per_region} are fewer than the {len(settings.grid.mpps)} "
