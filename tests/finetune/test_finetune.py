@@ -260,6 +260,7 @@ def test_a_pretrained_region_encoder_is_taken_only_where_it_fits(
         ({"holdout_slides": ("z",)}, "no slide 'z' to hold out"),
         ({"holdout_slides": NAMES}, "none is left to train on"),
         ({"head": "attention"}, "a place is one region"),
+        ({"regions_per_slide": 1}, "from which nothing is learnt. Use 2 or more, or --no-centre"),
     ],
 )
 def test_what_cannot_be_done_is_said(drawn: Drawn, tmp_path: Path, changes: dict[str, Any], text: str) -> None:
@@ -289,6 +290,12 @@ def test_a_folder_that_no_spec_can_name_is_refused_before_training(drawn: Drawn,
         tune_places(drawn, tmp_path / "run,1")
 
     assert not (tmp_path / "run,1").exists()
+
+
+@pytest.mark.parametrize("changes", [{"most_variable": 5}, {"centre": False}])
+def test_what_is_asked_of_places_is_refused_of_slides(drawn: Drawn, tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="go with --places FILE"):
+        tune_slides(drawn, tmp_path / "run", QUICK.model_copy(update=changes))
 
 
 def test_a_way_that_does_not_exist_is_refused_at_once() -> None:

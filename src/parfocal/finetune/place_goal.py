@@ -116,6 +116,11 @@ def place_goal(
     """
     if settings.head != "linear":
         raise ConfigError(f"--head {settings.head} pools the regions of a slide; a place is one region. Use linear.")
+    if settings.centre and settings.regions_per_slide == 1:
+        raise ConfigError(
+            "places are compared within their slide, and --regions-per-slide 1 draws one alone, from which nothing is "
+            "learnt. Use 2 or more, or --no-centre."
+        )
     slides = [slide for slide in sorted(plans) if len(places.of(slide))]
     number, region, xy_um = [], [], []
     for slide in slides:

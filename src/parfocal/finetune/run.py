@@ -118,6 +118,8 @@ def finetune_encoder(
         raise ConfigError("say what is learnt: labels of slides or targets at places, one of the two, and the targets.")
     if labels is not None and len(targets) > 1:
         raise ConfigError(f"slides have one target, and {len(targets)} are named. Train one after the other.")
+    if labels is not None and (settings.most_variable is not None or not settings.centre):
+        raise ConfigError("--most-variable and --no-centre ask about places inside slides: they go with --places FILE.")
     fabric = launch(settings.device)
     tell = (on_event or warn_of) if fabric.is_global_zero else _nobody
     sources = {one.slide: one for one in find_slides(slides, ids=settings.ids)}

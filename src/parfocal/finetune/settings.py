@@ -63,7 +63,9 @@ class FinetuneSettings(SlideOpening, EncoderPrecision, PlaceChoices):
         0.2, ge=0, lt=1, description="Share of the slides that is held out, patients whole; 0 holds out none."
     )
     holdout_slides: tuple[str, ...] = Field((), description="Slides to hold out, in place of a share.")
-    held_out_regions: int = Field(256, ge=1, description="Most regions of a held-out slide that are looked at.")
+    held_out_regions: int = Field(
+        256, ge=1, description="Most regions of a held-out slide that are looked at; of places all are."
+    )
     look_every: int = Field(
         0, ge=0, description="Steps from one look at what is held out to the next; 0 looks first and last only."
     )
