@@ -24,7 +24,7 @@ from parfocal.finetune.reading import PreparedRegion
 from parfocal.predict import load_place_head
 from parfocal.pretrain.metrics import read_metrics
 from parfocal.region_encoder import RegionEncoder
-from parfocal.run.events import Event, Progress
+from parfocal.run.events import Event, Notice, Progress
 
 from .conftest import GRID, NAMES, TILE_PX, Drawn
 
@@ -296,6 +296,26 @@ def test_a_folder_that_no_spec_can_name_is_refused_before_training(drawn: Drawn,
 def test_what_is_asked_of_places_is_refused_of_slides(drawn: Drawn, tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="go with --places FILE"):
         tune_slides(drawn, tmp_path / "run", QUICK.model_copy(update=changes))
+
+
+def test_held_out_slides_of_one_class_are_said_to_tell_nothing(drawn: Drawn, tmp_path: Path) -> None:
+    events: list[Event] = []
+    settings = QUICK.model_copy(update={"holdout_slides": ("a", "c"), "steps": 0})
+    columns = LabelColumns(group="patient")
+
+    result = finetune_encoder(
+        [drawn.slides],
+        tmp_path / "run",
+        settings,
+        labels=drawn.labels,
+        targets=["striped"],
+        columns=columns,
+        on_event=events.append,
+    )
+
+    assert result.before is None
+    told = [one.text for one in events if isinstance(one, Notice) and one.is_warning]
+    assert told == ["no two held-out slides differ in 'striped', so AUC cannot be told of them. Hold out more."]
 
 
 def test_a_way_that_does_not_exist_is_refused_at_once() -> None:

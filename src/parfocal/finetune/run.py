@@ -17,6 +17,7 @@ from parfocal.encoders import load_tile_encoder
 from parfocal.encoders.loading import with_checkpoint
 from parfocal.encoders.network import NetworkEncoder
 from parfocal.errors import ConfigError, MismatchError
+from parfocal.evaluate.metric import can_be_measured
 from parfocal.files import digest8, file_digest8, writable_folder, write_csv, writing
 from parfocal.finetune.goals import Goal
 from parfocal.finetune.heads import new_head
@@ -58,7 +59,8 @@ class FinetuneResult:
         region_encoder: the folder of the region encoder.
         head: the folder of the head, which `predict` takes; None where slides were learnt.
         metric: the name of the number that says how well held-out slides are known.
-        before: that number with the untuned encoders and a head that has learnt alone; None where nothing is held out.
+        before: that number with the untuned encoders and a head that has learnt alone; None where nothing is held out
+            or it cannot be measured.
         after: that number at the end.
         held_out: one sentence about what was held out.
     """
@@ -349,7 +351,11 @@ def _goal(
     tell: OnEvent,
 ) -> Goal:
     if isinstance(known, Cohort):
-        return slide_goal(known.without(set(known.slides) - set(plans)), plans, settings, device)
+        of_slides = slide_goal(known.without(set(known.slides) - set(plans)), plans, settings, device)
+        if len(of_slides.held_out) and not can_be_measured(of_slides.cohort.outcome.of(of_slides.held_out)):
+            text = f"no two held-out slides differ in {known.target!r}, so {of_slides.metric} cannot be told of them."
+            tell(Notice(f"{text} Hold out more.", is_warning=True))
+        return of_slides
     goal, notes = place_goal(known, plans, settings, group=columns.group)
     for note in notes:
         tell(Notice(note, is_warning=True))
