@@ -187,6 +187,7 @@ def test_more_can_be_set_of_what_a_flag_names(folder: Path, capsys: pytest.Captu
         ({"evaluation.probes": {"sharpen": False}}, "evaluation.probes.sharpen is about labels of slides"),
         ({"finetune": ["mem"]}, "finetune is about labels of slides"),
         ({"places.file": None}, "places.file"),
+        ({"grid.stride_um": 112.0}, "so grid.stride_um would do nothing. Leave it out"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(

@@ -194,6 +194,8 @@ class Study(CohortSource):
             found = "both are there" if self.labels is not None else "neither is there"
             raise ValueError(f"name labels of slides, or places inside slides with their targets; {found}.")
         if self.places is not None:
+            if self.grid.overlaps:
+                raise ValueError("places say where regions lie, so grid.stride_um would do nothing. Leave it out.")
             probes = {f"probes.{name}" for name in self.evaluation.probes.changed().keys() - _PROBES_AT_PLACES}
             others = {f"evaluation.{name}" for name in self.evaluation.changed().keys() - {"folds", "arms", "probes"}}
             of_slides = [name for name in ("test", "finetune") if getattr(self, name)]
