@@ -1,5 +1,7 @@
 """What each objective needs, and that one which is not there is refused with the names of those that are."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -14,6 +16,12 @@ def test_ours_are_the_words_of_the_flag() -> None:
 def test_an_unknown_objective_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ValidationError, match="no objective 'jepa', only cmem, contrastive, mem"):
         PretrainSettings(objective="jepa")
+
+
+@pytest.mark.parametrize("changes", [{"targets": "whitened"}, {"decoder_bias": "nearness"}])
+def test_what_is_about_predicted_tokens_is_refused_where_none_are_predicted(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"predicts no tokens, so .* would do nothing"):
+        PretrainSettings(objective="contrastive", **changes)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,11 @@ class PretrainSettings(MaskSettings):
                 f"objective={self.objective} predicts no tokens, so targets={self.targets} would do nothing. "
                 "Leave targets at standardised, or use cmem."
             )
+        if not self.predicts_tokens and self.decoder_bias != "none":
+            raise ValueError(
+                f"objective={self.objective} predicts no tokens, so decoder_bias={self.decoder_bias} would do nothing. "
+                "Leave it at none, or use cmem."
+            )
         return self
 
     def identity(self) -> dict[str, Any]:
