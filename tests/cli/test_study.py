@@ -49,7 +49,9 @@ def test_a_study_that_comes_along_says_what_a_user_has_to_name(
 ) -> None:
     assert main(["study", "demo", *named, "--dry-run"]) == 2
 
-    assert f"without a cohort; {absent} must be given" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"without a cohort; {absent} must be given" in said
+    assert "or --places spots.csv in place of labels" in said
 
 
 def test_a_target_is_named_in_place_of_the_files(

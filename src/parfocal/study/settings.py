@@ -355,7 +355,8 @@ def _check_cohort_is_named(name: str, overrides: Mapping[str, Any]) -> None:
     if absent:
         raise ConfigError(
             f"the study {name} comes with parfocal and without a cohort; {' and '.join(absent)} must be given: "
-            f"parfocal study {name} --slides scans/ --labels labels.csv --target COLUMN."
+            f"parfocal study {name} --slides scans/ --labels labels.csv --target COLUMN, "
+            "or --places spots.csv in place of labels."
         )
 
 
