@@ -17,7 +17,7 @@ import numpy as np
 from her2st import MPPS, find_sections, parfocal
 
 READOUTS = ("decoded", "decoded-middle", "tokens")
-MODEL_ARMS = tuple(f"mem/{readout}" for readout in READOUTS)
+MODEL_ARMS = tuple(f"mem/{readout}/from-{MPPS[0]}" for readout in READOUTS)
 
 
 def write_subset(spots: Path, sections: tuple[str, ...], path: Path) -> None:
