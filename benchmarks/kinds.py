@@ -112,11 +112,11 @@ class World:
 
     def __init__(self, number: int, arguments: argparse.Namespace) -> None:
         self.number, self.arguments = number, arguments
-        self.folder = arguments.output / f"world-{number}"
+        self.folder = arguments.output / f"world-{number}-{arguments.unlabelled}-{arguments.test}"
         n_labelled = LABELLED[-1] + arguments.test
         self.large = draw(arguments.unlabelled + n_labelled, LARGE, world=number, seed=number)
         self.small = draw(n_labelled, SMALL, world=number, seed=number + 1_000_000)
-        self.done = self.folder / f"{arguments.steps}-{arguments.batch}-{arguments.targets}-{arguments.test}.json"
+        self.done = self.folder / f"{arguments.steps}-{arguments.batch}-{arguments.targets}.json"
         self.results: dict[str, list[float]] = json.loads(self.done.read_text()) if self.done.is_file() else {}
         self.read: dict[tuple[str, str], Sequence[Bag]] = {}
 
