@@ -1,5 +1,7 @@
 """A training step never reads what it hides, trains what it says, and undoes its own transforms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,7 +93,7 @@ def test_a_prediction_sees_only_cls_and_registers_in_a_bottleneck_step() -> None
     trainee, regions = trainee_of(), some_regions()
     hidden, visible = masks_of(regions, 0)
     encoded = trainee.encode(regions, visible)
-    changed = type(encoded)(encoded.cls, encoded.registers, encoded.tokens.roll(1, dims=2), encoded.cls_weights)
+    changed = replace(encoded, tokens=encoded.tokens.roll(1, dims=2))
 
     def predicted(source: object, bottleneck: bool) -> Tensor:
         return trainee.predict(regions, source, visible, hidden, bottleneck=bottleneck).predicted  # type: ignore[arg-type]
