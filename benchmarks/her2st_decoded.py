@@ -32,10 +32,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder that her2st.py wrote")
     parser.add_argument("--name", default="region-encoders", help="the folder in OUT with the models")
+    parser.add_argument("--hold-out", nargs="+", help="sections to score; all by default")
     options = parser.parse_args()
     sections, store, coarse = find_sections(options.folder), options.output / "store", MPPS[0]
     r: dict[tuple[int, str], list[float]] = {}
-    for held_out in sections:
+    for held_out in options.hold_out or sections:
         folder = options.output / options.name / held_out / "coarse"
         words = ("--readouts", *READOUTS, "--read-mpps", coarse)
         parfocal("represent", store, "--model", folder.parent / "mem", "-o", folder / "read", *words)
