@@ -1,5 +1,6 @@
 """A checkpoint gives back the same numbers, and what is no checkpoint is refused in one line."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from parfocal.errors import FormatVersionError, StoreError
+from parfocal.files import canonical_json
 from parfocal.region_encoder import RegionEncoder, RegionModel
 
 from .toy import batch_of, model_of
@@ -29,6 +31,19 @@ def test_what_is_saved_and_loaded_gives_the_same_numbers(tmp_path: Path) -> None
     assert again.digest == model.digest
     assert encoder.digest == model.encoder.digest
     assert not encoder.training
+
+
+def test_a_model_of_before_the_decoder_had_a_choice_keeps_its_digest() -> None:
+    model = model_of()
+    former = {key: value for key, value in model.config.model_dump(mode="json").items() if key != "decoder_bias"}
+    weights = sorted(model.state_dict().items())
+
+    digest = hashlib.sha256(canonical_json(former).encode())
+    for name, value in weights:
+        digest.update(name.encode() + value.to(torch.float32).numpy().tobytes())
+
+    assert model.digest == digest.hexdigest()[:8]
+    assert model_of(decoder_bias="nearness").config.identity()["decoder_bias"] == "nearness"
 
 
 def test_other_weights_have_another_digest() -> None:

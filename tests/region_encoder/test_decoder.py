@@ -84,6 +84,21 @@ def test_from_the_start_a_question_looks_at_what_lies_over_and_beside_its_place(
     torch.testing.assert_close(found, 0.5 ** torch.arange(4)[:, None] * torch.tensor(first))
 
 
+def test_only_a_decoder_that_knows_what_is_near_asks_where_the_visible_tiles_lie() -> None:
+    for bias, knows in (("none", False), ("nearness", True)):
+        model = model_of(decoder_bias=bias)
+        tokens, xy, mpp, present = batch_of(2)
+        encoded = model.encoder.encode(tokens, xy, mpp, present)
+        moved = replace(encoded, xy_um=xy.flip(1))
+        asked = xy[:, 6:8] + 20.0, mpp[:, 6:8]
+
+        first, second = (model.decode(one, present, *asked).mean for one in (encoded, moved))
+
+        assert torch.allclose(first, second) is not knows
+        through = [model.decode(one, present, *asked, bottleneck=True).mean for one in (encoded, moved)]
+        assert torch.equal(*through)
+
+
 def test_each_magnification_is_answered_in_its_own_width() -> None:
     model = model_of(encoders=("coarse", "fine", "fine"), dims=(17, DIM, DIM))
     tokens, xy, mpp, present = batch_of(2)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from parfocal.run.failures import Failed, FailedSlide, exit_status
 from parfocal.run.jobs import attempt
 from parfocal.run.processes import Tell, check_workers
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
-from parfocal.store import open_set
+from parfocal.store import EmbeddingSet, open_set
 
 # Bytes of a tile beside its row, and of its place in a region: coords; region number, centre; number of its row where
 # regions overlap.
@@ -191,7 +191,7 @@ class _Planner:
         costs = None
         kept = kept_slide(source, self._settings, self._set_path)
         if kept is not None:
-            n_places = open_set(self._set_path).n_tiles(source.slide)
+            n_places = self._stored.n_tiles(source.slide)
             return self._estimate(source, True, kept.n_regions, kept.n_tiles, n_places), None
         with open_source(source, self._settings) as slide:
             plan = plan_slide(slide, source, self._settings)
@@ -202,6 +202,11 @@ class _Planner:
                 costs = _measure(slide, plan, self._encoders, self._settings)
                 self._has_measured = True
         return estimate, costs
+
+    @cached_property
+    def _stored(self) -> EmbeddingSet:
+        """The set, which is there where a slide of it is kept; to open it goes through the names of all its slides."""
+        return open_set(self._set_path)
 
     def _estimate(
         self,

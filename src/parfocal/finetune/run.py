@@ -15,7 +15,7 @@ from parfocal.embed import EmbedSettings
 from parfocal.embed.kept import check_places
 from parfocal.encoders import load_tile_encoder
 from parfocal.encoders.loading import with_checkpoint
-from parfocal.encoders.network import NetworkEncoder
+from parfocal.encoders.network import NetworkEncoder, choose_dtype
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.evaluate.metric import can_be_measured
 from parfocal.files import digest8, file_digest8, writable_folder, write_csv, writing
@@ -127,7 +127,8 @@ def finetune_encoder(
     sources = {one.slide: one for one in find_slides(slides, ids=settings.ids)}
     encoder = _load_encoder(settings, str(fabric.device))
     _spec_of(settings, out)  # what cannot be named is said before hours of training
-    dtype = _embedded_dtype(settings, str(fabric.device))
+    # The precision in which `embed` runs the encoder on such a device where nothing else is said.
+    dtype = str(choose_dtype(settings.encoder_dtype, fabric.device)).removeprefix("torch.")
     region = None if model is None else _load_region(model, settings, encoder, dtype)
     known = _read_known(labels, places, targets, columns, sources)
     identity = {
@@ -181,12 +182,6 @@ def _load_encoder(settings: FinetuneSettings, device: str) -> NetworkEncoder:
             f"Use --tile-px {encoder.tile_px} with a region side that fits it."
         )
     return encoder
-
-
-def _embedded_dtype(settings: FinetuneSettings, device: str) -> str:
-    """The precision in which `embed` runs the encoder on such a device where nothing else is said."""
-    described = load_tile_encoder(settings.encoder, device=device, dtype=settings.encoder_dtype).describe()
-    return str(described["dtype"])
 
 
 def _load_region(model: str | Path, settings: FinetuneSettings, encoder: NetworkEncoder, dtype: str) -> RegionEncoder:
