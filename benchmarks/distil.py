@@ -147,6 +147,8 @@ def draw_state_cohort(n_slides: int, n_regions: int, shift: float, *, seed: int)
 def _pretraining(steps: int, seed: int, masks: str) -> PretrainSettings:
     return PretrainSettings(
         size="T",
+        decoder_bias="none",
+        bottleneck=0.5,
         batch=128,
         steps=steps,
         optimizer="muon",

@@ -66,6 +66,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="regions of a step")
     parser.add_argument("--targets", choices=("standardised", "whitened"), default="whitened")
     parser.add_argument("--optimizers", choices=tuple(RATE), nargs="+", default=list(RATE))
+    parser.add_argument("--decoder-bias", choices=("nearness", "none"), default="nearness")
+    parser.add_argument("--bottleneck", type=float, default=0.1)
     parser.add_argument("-o", "--output", type=Path, default=Path("out/kinds"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -116,7 +118,9 @@ class World:
         n_labelled = LABELLED[-1] + arguments.test
         self.large = draw(arguments.unlabelled + n_labelled, LARGE, world=number, seed=number)
         self.small = draw(n_labelled, SMALL, world=number, seed=number + 1_000_000)
-        self.done = self.folder / f"{arguments.steps}-{arguments.batch}-{arguments.targets}.json"
+        how = (arguments.steps, arguments.batch, arguments.targets, arguments.decoder_bias, arguments.bottleneck)
+        self.how = "-".join(map(str, how))
+        self.done = self.folder / f"{self.how}.json"
         self.results: dict[str, list[float]] = json.loads(self.done.read_text()) if self.done.is_file() else {}
         self.read: dict[tuple[str, str], Sequence[Bag]] = {}
 
@@ -162,7 +166,7 @@ class World:
         if reader.endswith("tiles"):
             return read_bags(tiles, slides)[-1 if reader == "20x tiles" else 0 :]
         name, readout = reader.split()[-2:]
-        model, out = self.pretrained(name), self.folder / f"{source.replace(' ', '-')}-regions"
+        model, out = self.pretrained(name), self.folder / f"{source.replace(' ', '-')}-regions" / self.how
 
         def represented(readout: RegionReadout, mpp: float | None = None) -> Sequence[Bag]:
             how = RepresentSettings(readouts=(readout,), predict_mpp=mpp)
@@ -177,7 +181,7 @@ class World:
         """The folder of a model, trained if it is not there."""
         arguments = self.arguments
         steps = 0 if name == "random" else arguments.steps
-        model: Path = self.folder / f"{name}-{steps}-{arguments.batch}-{arguments.targets}"
+        model: Path = self.folder / "models" / f"{name}-{self.how}"
         started = time.process_time()
         result = pretrain_encoder(
             replace(open_set(self.folder / "large"), slides=self.large.slides[: arguments.unlabelled]),
@@ -189,6 +193,8 @@ class World:
                 targets=arguments.targets,
                 optimizer="adamw" if name == "random" else name,
                 lr=RATE.get(name, RATE["adamw"]),
+                decoder_bias=arguments.decoder_bias,
+                bottleneck=arguments.bottleneck,
                 seed=self.number,
                 monitor_every=max(steps, 1),
                 log_every=max(steps // 4, 1),

@@ -63,7 +63,16 @@ def main() -> int:
     pretrain_encoder(
         tiles,
         out / "model",
-        PretrainSettings(size="T", steps=arguments.steps, batch=32, lr=1e-3, device="cpu", seed=arguments.seed),
+        PretrainSettings(
+            size="T",
+            decoder_bias="none",
+            bottleneck=0.5,
+            steps=arguments.steps,
+            batch=32,
+            lr=1e-3,
+            device="cpu",
+            seed=arguments.seed,
+        ),
     )
     made = represent_regions(tiles, out / "model", out / "regions", RepresentSettings(readouts=("cls", "tokens")))
     result = evaluate_arms(

@@ -57,7 +57,17 @@ def main() -> int:
             table.writerows(zip(cohort.slides, *permuted, strict=True))
         tiles = open_set(out / "store")
         pretrain_encoder(
-            tiles, out / "mem", PretrainSettings(size="T", steps=30, batch=64, device="cpu", seed=arguments.seed)
+            tiles,
+            out / "mem",
+            PretrainSettings(
+                size="T",
+                decoder_bias="none",
+                bottleneck=0.5,
+                steps=30,
+                batch=64,
+                device="cpu",
+                seed=arguments.seed,
+            ),
         )
         made = represent_regions(tiles, out / "mem", out / "regions", RepresentSettings(readouts=("cls", "tokens")))
         result = evaluate_arms(

@@ -113,7 +113,7 @@ def main() -> None:
                     regions.region,
                     masks.hidden[None],
                     masks.visible(regions.present)[None],
-                    step % 2 == 0,
+                    int((step + 1) * settings.bottleneck) > int(step * settings.bottleneck),
                     step >= arguments.steps // 2,
                 )
                 torch.autograd.backward(parts[0])

@@ -86,6 +86,8 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = PretrainSettings(
         size="T",
+        decoder_bias="none",
+        bottleneck=0.5,
         batch=64,
         steps=given.steps,
         lr=given.lr,

@@ -95,6 +95,8 @@ def _pretraining(steps: int, held_out: tuple[str, ...], seed: int) -> PretrainSe
     every = max(steps, 1)
     return PretrainSettings(
         size="T",
+        decoder_bias="none",
+        bottleneck=0.5,
         batch=128,
         steps=steps,
         lr=1e-3,

@@ -59,7 +59,7 @@ def test_a_pretraining_that_was_stopped_goes_on_to_the_same_model(
     monkeypatch.setitem(config.SIZES, "T", {"width": 8, "depth": 1, "heads": 2})
     settings = PretrainSettings(
         size="T", steps=6, batch=4, device="cpu", precision="float32", checkpoint_every=3, holdout=0.2, monitor_every=3,
-        monitor_regions=8, log_every=1,
+        monitor_regions=8, log_every=1, decoder_bias="none", bottleneck=0.5,  # what was usual then
     )  # fmt: skip
 
     result = pretrain_encoder(archive / "store", archive / "halfway", settings)

@@ -306,7 +306,7 @@ def _check_numbers(cohort: Cohort) -> None:
     for name, part in parts.items():
         n = len(set(groups[part]))
         if n < _FEWEST_GROUPS:
-            each = "; cross-validation needs 3 of each." if outcome.classes else "; cross-validation needs 3."
+            each = "; each needs at least 3." if outcome.classes else "; at least 3 are needed."
             who = some_of([slide for slide, own in zip(cohort.slides, part, strict=True) if own])
             remedy = " If that is no class, empty these cells or say so (--missing WORD...)." if outcome.classes else ""
             what = "groups (patients)" if cohort.is_grouped else "slides"

@@ -16,7 +16,7 @@ from parfocal.embed.kept import check_places
 from parfocal.encoders import load_tile_encoder
 from parfocal.encoders.loading import with_checkpoint
 from parfocal.encoders.network import NetworkEncoder, choose_dtype
-from parfocal.errors import ConfigError, MismatchError
+from parfocal.errors import ConfigError, MismatchError, ParfocalError
 from parfocal.evaluate.metric import can_be_measured
 from parfocal.files import digest8, file_digest8, writable_folder, write_csv, writing
 from parfocal.finetune.goals import Goal
@@ -143,7 +143,12 @@ def finetune_encoder(
     finished = fabric.broadcast(folder.claim() if fabric.is_global_zero else None)
     if not finished:
         kept = kept or KeptTiles(settings.cache_mib << 20)
-        _train(fabric, folder, sources, encoder, dtype, region, known, columns, settings, kept, tell)
+        try:
+            _train(fabric, folder, sources, encoder, dtype, region, known, columns, settings, kept, tell)
+        except ParfocalError:
+            if fabric.is_global_zero:
+                folder.release()
+            raise
     fabric.barrier()
     facts, rows = folder.finished(), read_metrics(folder.metrics)
     looks = [row["held_out"] for row in rows if "held_out" in row]
@@ -363,7 +368,10 @@ def _held_out_sentence(goal: Goal) -> str:
 
 
 def _spec_of(settings: FinetuneSettings, out: Path) -> str:
-    return settings.encoder if settings.tune == "none" else with_checkpoint(settings.encoder, out / ENCODER_FILE)
+    if settings.tune == "none":
+        return settings.encoder
+    # Absolute, for what is written with it is used from other folders too.
+    return with_checkpoint(settings.encoder, out.absolute() / ENCODER_FILE)
 
 
 def _write(

@@ -1,5 +1,6 @@
 """The settings of `pretrain`, and which of them make another model."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -24,9 +25,9 @@ class PretrainSettings(MaskSettings):
         "shared", description="Whether norms and MLPs of the blocks are shared by all magnifications."
     )
     decoder_bias: DecoderBias = Field(
-        "none",
-        description="What the decoder knows of places beside the position embedding: nothing, or which tiles lie over, "
-        "in and near the place that is asked about (nearness).",
+        "nearness",
+        description="What the decoder knows of places beside the position embedding: which tiles lie over, in and near "
+        "the place that is asked about (nearness), or nothing (none).",
     )
     objective: str = Field(
         "mem",
@@ -46,7 +47,7 @@ class PretrainSettings(MaskSettings):
         True, description="Whether regions must be told from others of their own slide too."
     )
     bottleneck: float = Field(
-        0.5, ge=0, le=1, description="Share of the steps where the decoder sees only CLS and the registers."
+        0.1, ge=0, le=1, description="Share of the steps where the decoder sees only CLS and the registers."
     )
     variance_from: float = Field(
         0.5, ge=0, le=1, description="Share of the steps after which the predicted variance is trained."
@@ -103,6 +104,15 @@ class PretrainSettings(MaskSettings):
     def _old_names(cls, values: Any) -> Any:
         return renamed(values, {"devices": "device", "workers": "read_threads"})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_decoder(cls, values: Any) -> Any:
+        """An objective that predicts no tokens leaves nothing that a decoder could know of places."""
+        objective = values.get("objective", "mem") if isinstance(values, Mapping) else "mem"
+        if objective not in OBJECTIVES or OBJECTIVES.get(objective).tokens is not None:
+            return values
+        return {"decoder_bias": "none", **values}
+
     @field_validator("mpps")
     @classmethod
     def _coarse_to_fine(cls, mpps: tuple[float, ...]) -> tuple[float, ...]:
@@ -127,7 +137,7 @@ class PretrainSettings(MaskSettings):
         if not self.predicts_tokens and self.decoder_bias != "none":
             raise ValueError(
                 f"objective={self.objective} predicts no tokens, so decoder_bias={self.decoder_bias} would do nothing. "
-                "Leave it at none, or use cmem."
+                "Leave it out, or use cmem."
             )
         return self
 

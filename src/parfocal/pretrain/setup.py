@@ -27,6 +27,7 @@ from parfocal.files import canonical_json, check_permission, writing
 from parfocal.geometry import format_mpp
 from parfocal.pretrain.data import RegionOrder, SlideCache, visit_size
 from parfocal.pretrain.holdout import Split, shared_groups
+from parfocal.pretrain.metrics import read_metrics
 from parfocal.pretrain.moments import training_moments, whitening_of
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.pretrain.trainee import Trainee
@@ -65,6 +66,10 @@ class RunFolder:
         """The point to go on from."""
         return self.path / "resume.pt"
 
+    @property
+    def _claimed(self) -> Path:
+        return self.path / "run.json"
+
     def claim(self) -> bool:
         """Make the folder ours; whether the run is finished already.
 
@@ -72,7 +77,7 @@ class RunFolder:
             MismatchError: the folder holds a run with other settings or data; the message names the first difference.
             StoreError: the folder holds a model of another origin.
         """
-        file = self.path / "run.json"
+        file = self._claimed
         if file.is_file():
             found = _read_json(file).get("identity", {})
             ours = json.loads(canonical_json(dict(self.identity)))
@@ -93,6 +98,11 @@ class RunFolder:
                 content = {"parfocal_version": __version__, "identity": self.identity}
                 temporary.write_text(json.dumps(content, indent=2, sort_keys=True))
         return bool(self.finished())
+
+    def release(self) -> None:
+        """Give the folder up where nothing has been learnt in it, so that a corrected run may have it."""
+        if not (self.resume.is_file() or read_metrics(self.metrics) or self.finished()):
+            self._claimed.unlink(missing_ok=True)
 
     def finished(self) -> dict[str, Any]:
         """What `finish` has noted; nothing where the run is not finished."""

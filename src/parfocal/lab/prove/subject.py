@@ -190,7 +190,8 @@ def _settings_of(model: Path, entries: dict[str, Any]) -> PretrainSettings:
     try:
         with warnings.catch_warnings():  # what an earlier version has written is nobody's mistake
             warnings.simplefilter("ignore", ParfocalDeprecationWarning)
-            return PretrainSettings(**entries["settings"])
+            # A run of before there was a choice had none.
+            return PretrainSettings(**{"decoder_bias": "none", **entries["settings"]})
     except ValidationError as error:
         raise StoreError(f"cannot prove {model}: its training settings are not understood: {error}") from error
 
