@@ -1,10 +1,11 @@
 """Fine tiles that were not read, at sequenced spots: `python benchmarks/her2st_decoded.py FOLDER -o OUT`.
 
 OUT is that of `benchmarks/her2st.py` and `benchmarks/her2st_mem.py`, which are run before: for every section there is a
-region model that was pretrained on the regions of the others, without a target. At test time tiles of 2.76 um per pixel
-are read alone, on the labelled sections too, and the model's predictions of the .69 tiles are compared with the tiles
-that were read, by the number of labelled sections: the mean over all choices of them. The tiles of .69 themselves stand
-beside, as what is predicted. What is done is kept by the commands: the same call goes on where it was stopped.
+region model that was pretrained on the regions of the others, without a target, and one with random weights. At test
+time tiles of 2.76 um per pixel are read alone, on the labelled sections too, and the model's predictions of the .69
+tiles are compared with the tiles that were read, by the number of labelled sections: the mean over all choices of them.
+The tiles of .69 themselves stand beside, as what is predicted. What is done is kept by the commands: the same call goes
+on where it was stopped.
 """
 
 import argparse
@@ -17,7 +18,8 @@ import numpy as np
 from her2st import MPPS, find_sections, parfocal
 
 READOUTS = ("decoded", "decoded-middle", "tokens")
-MODEL_ARMS = tuple(f"mem/{readout}/from-{MPPS[0]}" for readout in READOUTS)
+MODELS = ("mem", "random")
+MODEL_ARMS = tuple(f"{model}/{readout}/from-{MPPS[0]}" for model in MODELS for readout in READOUTS)
 
 
 def write_subset(spots: Path, sections: tuple[str, ...], path: Path) -> None:
@@ -39,7 +41,8 @@ def main() -> None:
     for held_out in options.hold_out or sections:
         folder = options.output / options.name / held_out / "coarse"
         words = ("--readouts", *READOUTS, "--read-mpps", coarse)
-        parfocal("represent", store, "--model", folder.parent / "mem", "-o", folder / "read", *words)
+        for model in MODELS:
+            parfocal("represent", store, "--model", folder.parent / model, "-o", folder / "read", *words)
         others = [section for section in sections if section != held_out]
         for n in range(1, len(sections)):
             for labelled in combinations(others, n):
