@@ -19,7 +19,9 @@ from scipy import stats
 from scipy.spatial import KDTree
 
 SPOT_PITCH_PX = 290
-TRAINING = ["--size", "T", "--batch", "128", "--optimizer", "muon", "--lr", "0.003", "--symmetry", "invariant"]
+TRAINING = (
+    "--size T --batch 128 --optimizer muon --lr 0.003 --symmetry invariant --decoder-bias none --bottleneck 0.5"
+).split()
 
 
 def write_lattice(folder: Path, pitch_px: int, path: Path) -> None:
