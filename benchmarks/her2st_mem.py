@@ -19,9 +19,7 @@ from scipy import stats
 from scipy.spatial import KDTree
 
 SPOT_PITCH_PX = 290
-TRAINING = (
-    "--size T --batch 128 --optimizer muon --lr 0.003 --symmetry invariant --decoder-bias none --bottleneck 0.5"
-).split()
+TRAINING = "--size T --batch 128 --optimizer muon --lr 0.003 --symmetry invariant --decoder-bias none --bottleneck 0.5"
 
 
 def write_lattice(folder: Path, pitch_px: int, path: Path) -> None:
@@ -41,7 +39,7 @@ def evaluate_section(options: argparse.Namespace, dense: Path, section: str) -> 
     """Train on the other sections, read the tokens at all spots, and predict this section."""
     store, spots = options.output / "store", options.output / "spots.h5ad"
     folder = options.output / options.name / section
-    training = TRAINING if options.training is None else options.training.split()
+    training = options.training.split()
     trained = ("--steps", options.steps)
     for name, words in {"mem": trained, "random": ("--steps", 0), "fine": (*trained, "--mpps", MPPS[-1])}.items():
         parfocal("pretrain", dense, "-o", folder / name, "--holdout-slides", section, *training, *words)
@@ -59,7 +57,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--pitch-px", type=int, default=160, help="of the lattice; 0 takes the regions of the spots")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--training", help="words for pretrain in place of: " + " ".join(TRAINING))
+    parser.add_argument("--training", default=TRAINING, help="words for pretrain; by default: " + TRAINING)
     parser.add_argument("--name", default="region-encoders", help="the folder in OUT for this call's models")
     options = parser.parse_args()
     sections = find_sections(options.folder)
