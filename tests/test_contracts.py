@@ -9,9 +9,11 @@ from parfocal.encoders import TileEncoder, load_tile_encoder
 from parfocal.heads import HEADS, RegisteredHead
 from parfocal.pretrain.objectives import OBJECTIVES, Objective
 from parfocal.store.formats.format import FORMATS, FeatureFormat
-from parfocal.testing import FeatureFormatContract, HeadContract, ObjectiveContract, TileEncoderContract
+from parfocal.testing import FeatureFormatContract, HeadContract, ObjectiveContract, PolicyContract, TileEncoderContract
+from parfocal.zoom import POLICIES, Policy
 
 from .embed.trident import trident_file
+from .zoom.bound import bound
 
 
 class TestFilterbank(TileEncoderContract):
@@ -60,3 +62,13 @@ class TestObjectives(ObjectiveContract):
 
     def make(self) -> Objective:
         return OBJECTIVES.get(self.name)
+
+
+@pytest.mark.parametrize("name", POLICIES.ours)
+class TestPolicies(PolicyContract):
+    @pytest.fixture(autouse=True)
+    def _name(self, name: str) -> None:
+        self.name = name
+
+    def make(self) -> Policy:
+        return bound(self.name, dim=6)

@@ -13,6 +13,7 @@ from parfocal.version import __version__
 
 if TYPE_CHECKING:
     from parfocal.bags import RepresentSettings, represent_regions
+    from parfocal.budget import BudgetSettings, measure_budgets
     from parfocal.config import GridConfig
     from parfocal.embed import EmbedSettings, embed_slides
     from parfocal.encoders import available_encoders, load_tile_encoder
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from parfocal.study import read_study, run_study
 
 __all__ = [
+    "BudgetSettings",
     "EmbedSettings",
     "EvaluateSettings",
     "FinetuneSettings",
@@ -68,6 +70,7 @@ __all__ = [
     "iter_tiles",
     "load_head",
     "load_tile_encoder",
+    "measure_budgets",
     "measure_synergy",
     "open_set",
     "open_sets",
@@ -107,6 +110,7 @@ _HOMES = {
         "predict_places",
         "predict_slides",
     ),
+    "budget": ("BudgetSettings", "measure_budgets"),
     "finetune": ("FinetuneSettings", "finetune_encoder"),
     "study": ("read_study", "run_study"),
     "lab.synergy.run": ("measure_synergy",),

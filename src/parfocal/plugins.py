@@ -1,4 +1,4 @@
-"""What other packages may add to parfocal: tile encoders, feature formats, objectives and heads.
+"""What other packages may add to parfocal: tile encoders, feature formats, objectives, heads and zoom policies.
 
 Each kind is a frozen dataclass of a name, facts and functions, and each has one `Registry`. Ours are found by looking
 through the files of one folder for such an object, so that one more is one more file. Another package's are found by
@@ -111,7 +111,8 @@ class Registry(Generic[Kind]):
             folder: the package whose files hold ours; they are all imported at the first question.
         """
         self._kind, self._what, self._folder = kind, what, folder
-        self.group = f"parfocal.{what.replace(' ', '_')}s"
+        plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+        self.group = f"parfocal.{plural.replace(' ', '_')}"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ pytest finds the tests in the class. parfocal's own pass the same.
 import json
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,16 @@ from parfocal.bags import Bag
 from parfocal.cohort import Cohort, Fold, Outcome, make_splits
 from parfocal.encoders import TileEncoder, symmetries_of_square
 from parfocal.errors import EncoderError, ParfocalError
+from parfocal.geometry import lattice_um
 from parfocal.heads import FittedProbe, ProbeSettings, ProbeState
 from parfocal.heads.registry import RegisteredHead
 from parfocal.pretrain.objectives import Objective
 from parfocal.pretrain.settings import PretrainSettings
+from parfocal.store import SlideTokens
 from parfocal.store.formats.format import FeatureFormat
+from parfocal.zoom import Glance, Policy, is_order
 
-__all__ = ["FeatureFormatContract", "HeadContract", "ObjectiveContract", "TileEncoderContract"]
+__all__ = ["FeatureFormatContract", "HeadContract", "ObjectiveContract", "PolicyContract", "TileEncoderContract"]
 
 
 class TileEncoderContract(ABC):
@@ -305,3 +309,66 @@ class ObjectiveContract(ABC):
 
 def _rows(n: int, seed: int) -> torch.Tensor:
     return torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
+
+
+class PolicyContract(ABC):
+    """An order of all planned tiles, which nothing but the slide and what was bound decides."""
+
+    @abstractmethod
+    def make(self) -> Policy:
+        """The policy, bound to what it needs."""
+
+    dims: Mapping[float, int] = {2.0: 6, 1.0: 6}
+    """Widths of the coarse embeddings, by micrometres per pixel, as what was bound expects them."""
+
+    def test_it_names_every_tile_once(self) -> None:
+        """Also of a slide of one region, of one with a lone tile, and of one without any."""
+        policy = self.make()
+        for n_regions, n_tiles in ((7, None), (1, None), (3, 1), (3, 0)):
+            glance = self._glance("a", n_regions, n_tiles=n_tiles)
+            assert is_order(policy(glance), glance.n_tiles)
+
+    def test_one_slide_has_one_order(self) -> None:
+        """Asked again, by a policy that was made again, and after another slide."""
+        policy = self.make()
+        order = policy(self._glance("a", 7))
+        policy(self._glance("b", 5))
+        assert np.array_equal(policy(self._glance("a", 7)), order)
+        assert np.array_equal(self.make()(self._glance("a", 7)), order)
+
+    def test_it_changes_nothing_of_what_it_looks_at(self) -> None:
+        """The same arrays are stored afterwards."""
+        glance = self._glance("a", 7)
+        for values in (glance.region, glance.center_um, glance.tissue, *_arrays_of(glance.coarse)):
+            values.flags.writeable = False
+        self.make()(glance)
+
+    def test_coarse_tiles_that_are_absent_are_no_error(self) -> None:
+        """Single ones, and all of a region."""
+        glance = self._glance("a", 7, without=3)
+        assert is_order(self.make()(glance), glance.n_tiles)
+
+    def _glance(self, slide: str, n_regions: int, *, n_tiles: int | None = None, without: int | None = None) -> Glance:
+        """A slide of 448-um regions in rows of three; the fine tiles lie four by four in each."""
+        rng = np.random.default_rng([n_regions, len(slide), ord(slide)])
+        number = np.arange(n_regions)
+        xy_um = 448.0 * np.column_stack([number % 3 + 2, number // 3 + 1]).astype(np.float64)
+        features, region, center = {}, {}, {}
+        for mpp in (*self.dims, 0.5):
+            places = lattice_um(448.0, round(2 / mpp)).astype(np.float32)
+            of_row = np.repeat(number, len(places))
+            there = np.ones(len(of_row), dtype=bool) if mpp == 0.5 else of_row != without
+            if without is not None and mpp < max(self.dims):
+                there &= np.arange(len(of_row)) % 5 != 0
+            region[mpp] = of_row[there].astype(np.int32)
+            center[mpp] = np.tile(places, (n_regions, 1))[there]
+            if mpp != 0.5:
+                features[mpp] = rng.standard_normal((int(there.sum()), self.dims[mpp])).astype(np.float32)
+        fine, places = region.pop(0.5)[:n_tiles], center.pop(0.5)[:n_tiles]
+        coarse = SlideTokens(slide, 448.0, 0.5, xy_um, features, region, center)
+        return Glance(coarse, fine, places, 0.5, rng.random(len(fine)), 0)
+
+
+def _arrays_of(tokens: SlideTokens) -> list[np.ndarray]:
+    parts = (tokens.features, tokens.region, tokens.center_um)
+    return [tokens.region_xy_um, *(values for part in parts for values in part.values())]

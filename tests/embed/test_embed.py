@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from parfocal.embed import EmbedSettings, create_embedding_set, embed_slide, load_encoders
-from parfocal.embed.slide import batches
+from parfocal.embed.reading import batches
 from parfocal.encoders import TileEncoder
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.regions import plan_regions

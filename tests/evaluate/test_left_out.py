@@ -320,7 +320,7 @@ def test_a_prediction_that_is_not_finite_is_a_row_with_the_reason(
         [whole], whole / "labels.csv", "pairing", "concat", tmp_path / "head", FitSettings(repeats=1, probes=PROBES)
     )
     scores = iter([float("nan"), float("inf"), -float("inf")])
-    monkeypatch.setattr("parfocal.predict.head.Head.score", lambda head, bags, slide: np.array([[next(scores, 0.5)]]))
+    monkeypatch.setattr("parfocal.predict.head.Head.score", lambda *_: np.array([[next(scores, 0.5)]]))
 
     summary = predict_slides([whole], tmp_path / "head", tmp_path / "out.csv")
 

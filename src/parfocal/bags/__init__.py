@@ -3,7 +3,7 @@
 `represent` writes region embeddings into a store; `read_bags` reads what the probes of the next step pool.
 """
 
-from parfocal.bags.bag import Bag, own_names, read_bags
+from parfocal.bags.bag import Bag, bag_of_slide, own_names, read_bags
 from parfocal.bags.decoded import DECODED, PredictedTiles, TileDecoder, open_decoder
 from parfocal.bags.derived import (
     PARENTS,
@@ -33,6 +33,7 @@ __all__ = [
     "RepresentSettings",
     "RepresentSummary",
     "TileDecoder",
+    "bag_of_slide",
     "derived_names",
     "elsewhere_name",
     "mpps_behind",

@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from parfocal.bags.derived import ONE_BY_ONE, PARENTS, Derived, derive, derived_names
 from parfocal.errors import ParfocalWarning
 from parfocal.geometry import format_mpp
-from parfocal.store import EmbeddingSet, LeftOut
+from parfocal.store import EmbeddingSet, LeftOut, SlideTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,22 @@ class Bag:
             place=None if self.place is None else self.place[picked],
         )
 
+    def of_share(self, usual: Float[np.ndarray, " dim"], slides: Int64[np.ndarray, " picked"]) -> "Bag":
+        """The bag with the means of some slides drawn towards the usual one by the share of regions without instance.
+
+        So a slide of which little is read does not have a mean of chance, and one of which nothing is has the usual
+        one.
+
+        Args:
+            usual: such as the mean of training slides.
+            slides: numbers.
+        """
+        mean = self.mean.copy()
+        for slide in slides:
+            there = self.region_present[self.regions_of(int(slide))]
+            mean[slide] = usual + there.mean() * (self.mean[slide] - usual) if there.any() else usual
+        return replace(self, mean=mean)
+
     def without(self, slides: Collection[str]) -> "Bag":
         """The bag without some slides."""
         return self.of_slides([number for number, slide in enumerate(self.slides) if slide not in slides])
@@ -100,6 +116,16 @@ class Bag:
 def own_names(source: EmbeddingSet) -> tuple[str, ...]:
     """The names of a set's own bags: its magnifications, or `region`."""
     return tuple(format_mpp(mpp) for mpp in source.mpps) if source.kind == "tiles" else ("region",)
+
+
+def bag_of_slide(tokens: SlideTokens, mpp: float) -> Bag:
+    """The bag of one slide's tiles of one magnification, all of them kept.
+
+    Raises:
+        ValueError: the slide has no tile of that magnification.
+    """
+    derived = _own(tokens, mpp)
+    return _join(format_mpp(mpp), (tokens.slide,), [_part(tokens.slide, derived, tokens.n_regions)])
 
 
 def read_bags(
@@ -204,12 +230,12 @@ def _read(source: EmbeddingSet, slide: str, names: Sequence[str]) -> Iterator[tu
     tokens = source.read(slide)
     own = {format_mpp(mpp): mpp for mpp in source.mpps}
     for name in names:
-        if name in own:
-            mpp = own[name]
-            derived = Derived(tokens.features[mpp].astype(np.float32), tokens.region[mpp].astype(np.int64))
-        else:
-            derived = derive(source, tokens, name)
+        derived = _own(tokens, own[name]) if name in own else derive(source, tokens, name)
         yield name, tokens.n_regions, derived
+
+
+def _own(tokens: SlideTokens, mpp: float) -> Derived:
+    return Derived(tokens.features[mpp].astype(np.float32), tokens.region[mpp].astype(np.int64))
 
 
 def _part(slide: str, derived: Derived, n_regions: int) -> _Part:

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.geometry import format_mpp, lattice_um
-from parfocal.region_encoder import EncodedRegions, RegionModel
+from parfocal.region_encoder import EncodedRegions, RegionModel, collate_regions
 from parfocal.region_encoder.batch import TokenMask
 from parfocal.region_encoder.checkpoint import holds_decoder, read_pretraining, resolve
 from parfocal.region_encoder.standardise import nearest_levels
 from parfocal.run.device import find_device
+from parfocal.store import SlideTokens
 
 DecodedReadout = Literal["decoded", "decoded-middle", "decoded-variance"]
 DECODED: tuple[DecodedReadout, ...] = get_args(DecodedReadout)
+_REGIONS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +112,40 @@ class TileDecoder:
             "decoded-variance": found.variance[:, :-1].mean(dim=1),
         }
         return {readout: every[readout] for readout in readouts}
+
+    def entropy(
+        self, tokens: SlideTokens, region: Int[np.ndarray, " tile"], center_um: Float[np.ndarray, "tile 2"]
+    ) -> Float64[np.ndarray, " tile"]:
+        """How unsure the model is of each of some tiles, given others of their regions: half the sum of log variances.
+
+        That is the entropy of independent normal numbers, but for a constant. Only differences between tiles mean
+        something.
+
+        Args:
+            tokens: what the model is given.
+            region: the number of each asked tile's region, never falling.
+            center_um: each asked tile's centre about its region's centre, in micrometres.
+
+        Returns:
+            NaN for tiles of regions of which nothing is given.
+        """
+        found = np.full(len(region), np.nan)
+        given = [number for mpp in tokens.mpps for number in np.unique(tokens.region[mpp])]
+        asked, start, count = np.unique(region, return_index=True, return_counts=True)
+        can = np.flatnonzero(np.isin(asked, given))
+        for begin in range(0, len(can), _REGIONS_AT_A_TIME):
+            some = can[begin : begin + _REGIONS_AT_A_TIME]
+            batch = collate_regions([(tokens, asked[some])])
+            encoded = self.model.encoder.encode(batch.tokens, batch.xy_um, batch.mpp, batch.present)
+            # Regions have different numbers of tiles: the shorter lists are filled up, and what fills them is left out.
+            column = np.arange(count[some].max())
+            row = np.minimum(start[some, None] + column, (start + count)[some, None] - 1)
+            places = torch.from_numpy(center_um[row].astype(np.float32))
+            log_variance = self.ask(encoded, batch.present, places).variance.log().double()
+            entropy = 0.5 * log_variance.sum(dim=2).numpy()
+            is_own = column < count[some, None]
+            found[row[is_own]] = entropy[is_own]
+        return found
 
     def describe(self) -> dict[str, Any]:
         """What decides the rows beside the encoder, as plain values."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from parfocal.bags.decoded import DECODED, DecodedReadout, TileDecoder, open_decoder
 from parfocal.config import Settings
-from parfocal.errors import MismatchError, ParfocalWarning
+from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning
 from parfocal.files import writable_folder
 from parfocal.former import call_as
 from parfocal.geometry import format_mpp
@@ -44,6 +44,7 @@ from parfocal.store import (
     write_regions,
     write_tokens,
 )
+from parfocal.store.layout import BOUND, BUDGET, POLICY, SEED
 
 RegionReadout = Literal[Readout, DecodedReadout]
 """What is read out of a model: of its encoder, or of its decoder."""
@@ -235,7 +236,7 @@ def represent_regions(
     paths = {
         readout: _create(source, reader, model, out, readout, settings, described) for readout in settings.readouts
     }
-    there = {readout: set(open_set(path).slides) for readout, path in paths.items()}
+    there = {readout: _represented(open_set(path), source) for readout, path in paths.items()}
     done: list[str] = []
     failed: list[FailedSlide] = []
     tell = on_event or warn_of
@@ -380,6 +381,18 @@ def _encode(
     return {key: np.concatenate(parts) for key, parts in found.items()}
 
 
+def _represented(made: EmbeddingSet, source: EmbeddingSet) -> set[str]:
+    """The slides that are done, but those of which more tiles have been read since."""
+    done = set()
+    for slide in {*made.slides} & {*source.slides}:
+        try:
+            if made.reading(slide) == source.reading(slide):
+                done.add(slide)
+        except ParfocalError:  # told where the slide is read
+            done.add(slide)
+    return done
+
+
 def _origin(source: EmbeddingSet, slide: str) -> SlideOrigin:
     known = source.attributes(slide)
     size = (int(known.get("level0_width", 0)), int(known.get("level0_height", 0)))
@@ -388,6 +401,7 @@ def _origin(source: EmbeddingSet, slide: str) -> SlideOrigin:
         fingerprint=known.get("slide_fingerprint"),
         size_l0px=size,
         mpp_source=known.get("slide_mpp_source"),
+        reading={name: known[name] for name in (POLICY, BUDGET, SEED, BOUND) if name in known},
     )
 
 

@@ -32,6 +32,7 @@ from parfocal.predict import (
     predict_places,
     predict_slides,
     read_place_study,
+    zoom_by,
 )
 from parfocal.run.progress import Bars
 
@@ -217,6 +218,8 @@ def predict(
     places: Path | None = None,
     maps: int | None = None,
     store: Path | None = None,
+    zoom: str | None = None,
+    budget: float | None = None,
     settings: PredictSettings = _PREDICT,
 ) -> Answer:
     """Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.
@@ -228,8 +231,12 @@ def predict(
     A head that was fitted with --places writes a row for each place, and of each slide a page with maps: of the places
     of a file, around which slides are then embedded, or of the middles of all regions.
 
+    With --budget only that share of the finest tiles is read, those where the head would look first, or where --zoom
+    says; the head has to be fitted on a store with --coarse native.
+
     Example:
         parfocal predict scans/ --head head -o predictions.csv
+        parfocal predict scans/ --head head --budget 0.1 -o predictions.csv
         parfocal predict scans/ --head places-head --places spots.csv -o predictions.csv
 
     Args:
@@ -240,11 +247,16 @@ def predict(
             obsm['spatial'], or GeoJSON areas; without it the middles of all regions.
         maps: of so many slides a head of places draws maps, into a folder beside OUTPUT; 20 where nothing is said.
         store: where embeddings are written; by default a folder beside OUTPUT.
+        zoom: the policy that says which of the finest tiles are read, as in `parfocal embed`; the head where --budget
+            alone is given.
+        budget: the share of each slide's finest tiles that is read, 0 to 1; all where nothing is said.
         settings: how slides are embedded.
     """
     if not slides:
         raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
     if is_place_head(head):
+        if zoom is not None or budget is not None:
+            raise ConfigError(f"the head {head} predicts places, of which all tiles are read. Leave out --budget.")
         most = MAPPED_SLIDES if maps is None else maps
         with Bars() as bars:
             found = predict_places(slides, head, output, settings, places=places, store=store, maps=most, on_event=bars)
@@ -253,8 +265,11 @@ def predict(
         raise ConfigError(
             f"the head {head} predicts whole slides: leave out --places and --maps, or fit with --places."
         )
+    if zoom is not None and budget is None:
+        raise ConfigError(f"--zoom {zoom} says which tiles are read, and not how many. Add --budget, such as 0.1.")
+    how = None if budget is None else zoom_by(zoom or head, budget)
     with Bars() as bars:
-        summary = predict_slides(slides, head, output, settings, store=store, on_event=bars)
+        summary = predict_slides(slides, head, output, settings, store=store, zoom=how, on_event=bars)
     outside = sum(one.is_outside for one in summary.predicted)
     remarks = failed_lines(summary.failed)
     if outside:

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from parfocal.cli.command import Answer, Output, failed_lines, print_table
 from parfocal.cli.encoders import encoder_table
 from parfocal.config import GridConfig
-from parfocal.embed import EmbedSettings, embed_slides, estimate_run, estimate_table, summary_table
+from parfocal.embed import EmbedSettings, Zoom, embed_slides, estimate_run, estimate_table, summary_table
 from parfocal.embed.summary import no_tissue_line, summary_counts
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
@@ -20,6 +20,7 @@ from parfocal.slides import SlideIds
 from parfocal.store import FeatureSettings, IndexedSlide, IndexSummary, index_features
 
 _GRID, _EMBED = GridConfig(), EmbedSettings(workers=1)
+_BUDGET = 0.1
 
 
 def inspect(
@@ -111,6 +112,9 @@ def embed(
     slides: Positional[tuple[Path, ...]],
     output: Output,
     settings: EmbedSettings = _EMBED,
+    zoom: str | None = None,
+    budget: float | None = None,
+    seed: int = 0,
     dry_run: bool = False,
 ) -> Answer:
     """Embed the tiles of SLIDES at every magnification into a store.
@@ -120,13 +124,21 @@ def embed(
     run that was stopped. A slide that is done and whose stored rows are lost or damaged fails too: its line names the
     file to remove to embed it anew.
 
+    With --zoom the coarser magnifications of a slide are read first, from its own levels, and of the finest one only
+    the tiles that a policy puts first: a share --budget of them. The same call with a larger budget reads the rest.
+
     Example:
         parfocal embed scans/ -o store --encoder filterbank --mpps 2 1 0.5
+        parfocal embed scans/ -o store --encoder filterbank --zoom stride --budget 0.1
 
     Args:
         slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
         output: the store to write to.
         settings: how.
+        zoom: a policy (stride, random, random-regions, tissue, change, diversity), or the folder of a head (policy
+            contrast or attention) or of a pretrained model (entropy) that says where to look; POLICY=FOLDER names both.
+        budget: share of each slide's finest tiles that --zoom reads, 0 to 1; 0.1 where nothing is said.
+        seed: of policies that draw.
         dry_run: show tiles per magnification, bytes and a time estimate, and write nothing.
     """
     if not slides:
@@ -134,8 +146,9 @@ def embed(
     if not settings.encoder:
         print_table(encoder_table(), to_stderr=True)
         raise ConfigError("no tile encoder is named, and there is no silent default. Use --encoder with one of these.")
+    how = _zoom(zoom, budget, seed)
     if dry_run:
-        estimate = estimate_run(slides, output, settings)
+        estimate = estimate_run(slides, output, settings, zoom=how)
         remarks = [
             f"{slide.slide} would fail: {slide.problem}"
             if slide.problem
@@ -145,11 +158,21 @@ def embed(
         ]
         return Answer(estimate.describe(), (estimate_table(estimate),), tuple(remarks), estimate.exit_status)
     with Bars() as bars:
-        summary = embed_slides(slides, output, settings, on_event=bars)
+        summary = embed_slides(slides, output, settings, zoom=how, on_event=bars)
     counts = ", ".join(f"{count} {name}" for name, count in summary_counts(summary).items())
     remarks = [no_tissue_line(output, empty.slide, empty.path) for empty in summary.no_tissue]
     remarks += [counts, f"store: {summary.set_path}    log: {summary.log}"]
     return Answer(summary.describe(), (summary_table(summary),), tuple(remarks), summary.exit_status)
+
+
+def _zoom(policy: str | None, budget: float | None, seed: int) -> Zoom | None:
+    if policy is None:
+        if budget is not None or seed:
+            raise ConfigError("--budget and --seed say how --zoom reads slides. Name a policy, such as --zoom stride.")
+        return None
+    from parfocal.predict import zoom_by  # torch, which reading and embedding do without
+
+    return zoom_by(policy, _BUDGET if budget is None else budget, seed=seed)
 
 
 _FEATURES = FeatureSettings()

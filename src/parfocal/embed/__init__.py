@@ -1,18 +1,22 @@
 """Slides and tile encoders in, a set of embeddings in a store out: `embed_slides`, and what it would cost."""
 
 from parfocal.embed.estimate import RunEstimate, SlideEstimate, estimate_run, estimate_table
+from parfocal.embed.glance import Glance
 from parfocal.embed.run import create_embedding_set, embed_slides
 from parfocal.embed.settings import EmbedSettings, SlideSettings, load_encoders
 from parfocal.embed.slide import embed_slide
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_table
+from parfocal.embed.zoom import Zoom
 
 __all__ = [
     "EmbedSettings",
     "EmbedSummary",
     "EmbeddedSlide",
+    "Glance",
     "RunEstimate",
     "SlideEstimate",
     "SlideSettings",
+    "Zoom",
     "create_embedding_set",
     "embed_slide",
     "embed_slides",

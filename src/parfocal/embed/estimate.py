@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -12,11 +12,13 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from parfocal.embed.glance import n_chosen
 from parfocal.embed.kept import check_places, kept_slide, slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import open_source, plan_slide
 from parfocal.embed.summary import tile_counts
 from parfocal.embed.workers import each_slide
+from parfocal.embed.zoom import Zoom, check_one_reading, zoomable
 from parfocal.encoders import TileEncoder
 from parfocal.errors import as_problem
 from parfocal.regions import RegionPlan
@@ -120,20 +122,24 @@ class RunEstimate:
         }
 
 
-def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSettings) -> RunEstimate:
+def estimate_run(
+    inputs: Sequence[Path | str], store: Path, settings: EmbedSettings, *, zoom: Zoom | None = None
+) -> RunEstimate:
     """Plan every slide and time a few tiles with the real encoder; nothing is written.
 
     The time is that of reading or of encoding, whichever is longer, because they overlap; it is divided by the workers,
-    which is right only where they do not wait for one device.
+    which is right only where they do not wait for one device. What a policy takes to choose is not counted, and of a
+    slide that a smaller budget has read everything is.
 
     Args:
         inputs: as for `embed_slides`.
         store: where the run would write.
         settings: how.
+        zoom: as for `embed_slides`.
 
     Raises:
-        ConfigError: no slide is found, two have one id, no encoder is named, no slide has such a `slide_mpp`, or places
-            cannot be read or belong to two slides.
+        ConfigError: no slide is found, two have one id, no encoder is named, no slide has such a `slide_mpp`, places
+            cannot be read or belong to two slides, or there is nothing to zoom into.
         EncoderError: an encoder cannot be loaded.
     """
     check_slide_mpp(settings.slide_mpp)
@@ -141,15 +147,18 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
         check_workers()
     sources = find_slides(inputs, ids=settings.ids)
     check_places(sources, settings)
+    if zoom is not None:
+        settings = zoomable(settings)
     encoders = load_encoders(settings)
     set_path = store / set_name(row_settings(settings, encoders))
+    check_one_reading(set_path, zoom, {source.slide for source in sources})
     other_ids = slides_with_other_ids(sources, settings, set_path)
     estimates = {
         one.slide: _would_fail(one, as_problem(other_ids[one.slide])) for one in sources if one.slide in other_ids
     }
     costs: _Costs | None = None
     left = [source for source in sources if source.slide not in estimates]
-    for source, result in each_slide(left, encoders, settings, partial(_Planner, settings, set_path)):
+    for source, result in each_slide(left, encoders, settings, partial(_Planner, settings, set_path, zoom)):
         if isinstance(result, FailedSlide):
             estimates[source.slide] = _would_fail(source, result.message)
         else:
@@ -159,7 +168,9 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
     todo = [one for one in slides if not one.done]
     if costs is None:
         return RunEstimate(set_path, slides, None, {}, None)
-    reading = costs.read_seconds * sum(one.n_regions for one in todo)
+    share = 1.0 if zoom is None else zoom.budget
+    per_region = share * costs.read_seconds + costs.glance_seconds
+    reading = per_region * sum(one.n_regions for one in todo)
     encoding = sum(costs.encode_seconds[mpp] * count for one in todo for mpp, count in one.n_tiles.items())
     seconds = max(reading, encoding) / max(1, min(settings.workers, len(todo)))
     return RunEstimate(set_path, slides, costs.read_seconds, costs.encode_seconds, seconds)
@@ -167,17 +178,24 @@ def estimate_run(inputs: Sequence[Path | str], store: Path, settings: EmbedSetti
 
 @dataclass(frozen=True)
 class _Costs:
-    """What was measured: reading one region, and encoding one tile per magnification, in seconds."""
+    """What was measured, in seconds: reading a region, its coarser tiles where they come first, and encoding a tile."""
 
     read_seconds: float
+    glance_seconds: float
     encode_seconds: Mapping[float, float]
 
 
 class _Planner:
     """Plans one slide after the other, and measures on the first that has tissue."""
 
-    def __init__(self, settings: EmbedSettings, set_path: Path, encoders: Mapping[float, TileEncoder]) -> None:
-        self._encoders = encoders
+    def __init__(
+        self,
+        settings: EmbedSettings,
+        set_path: Path,
+        zoom: Zoom | None,
+        encoders: Mapping[float, TileEncoder],
+    ) -> None:
+        self._encoders, self._zoom = encoders, zoom
         self._settings = settings
         self._set_path = set_path
         self._has_measured = False
@@ -189,7 +207,7 @@ class _Planner:
 
     def _plan(self, source: SlideSource) -> tuple[SlideEstimate, _Costs | None]:
         costs = None
-        kept = kept_slide(source, self._settings, self._set_path)
+        kept = kept_slide(source, self._settings, self._set_path, self._zoom)
         if kept is not None:
             n_places = self._stored.n_tiles(source.slide)
             return self._estimate(source, True, kept.n_regions, kept.n_tiles, n_places), None
@@ -197,9 +215,14 @@ class _Planner:
             plan = plan_slide(slide, source, self._settings)
             n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
             n_places = {mpp: plan.n_places(mpp) for mpp in self._settings.grid.mpps}
+            if self._zoom is not None:
+                finest = min(n_tiles)
+                n_tiles[finest] = n_places[finest] = n_chosen(n_tiles[finest], self._zoom.budget)
             estimate = self._estimate(source, False, plan.n_regions, n_tiles, n_places)
             if not self._has_measured and plan.n_regions:
                 costs = _measure(slide, plan, self._encoders, self._settings)
+                if self._zoom is not None:
+                    costs = replace(costs, glance_seconds=_glance_seconds(slide, plan, self._settings))
                 self._has_measured = True
         return estimate, costs
 
@@ -234,7 +257,7 @@ def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncode
     start = max(0, (plan.n_regions - _SAMPLE_REGIONS) // 2)
     plan = plan.unshared()  # a few regions that overlap may share all tiles of a magnification
     started = time.monotonic()
-    regions = list(islice(iter_tiles(slide, plan, coarse=settings.coarse, start=start), _SAMPLE_REGIONS))
+    regions = list(islice(iter_tiles(slide, plan, coarse=settings.coarse_from, start=start), _SAMPLE_REGIONS))
     read_seconds = (time.monotonic() - started) / len(regions)
     per_tile = {}
     for mpp, encoder in encoders.items():
@@ -246,7 +269,15 @@ def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncode
         started = time.monotonic()
         encoder.encode(tiles)
         per_tile[mpp] = (time.monotonic() - started) / len(tiles)
-    return _Costs(read_seconds, per_tile)
+    return _Costs(read_seconds, 0.0, per_tile)
+
+
+def _glance_seconds(slide: Slide, plan: RegionPlan, settings: EmbedSettings) -> float:
+    """Seconds for reading a region without its finest tiles, on a few regions of this slide."""
+    coarser = {mpp: np.ones(plan.n_tiles(mpp), dtype=bool) for mpp in plan.grid.mpps if mpp != min(plan.grid.mpps)}
+    started = time.monotonic()
+    regions = list(islice(iter_tiles(slide, plan.only(coarser), coarse=settings.coarse_from), _SAMPLE_REGIONS))
+    return (time.monotonic() - started) / len(regions)
 
 
 def estimate_table(estimate: RunEstimate) -> Table:

@@ -14,6 +14,7 @@ from typing import Any
 
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embed.summary import EmbeddedSlide
+from parfocal.embed.zoom import Zoom, as_word
 from parfocal.errors import MismatchError, ParfocalWarning, SlideError, StoreError
 from parfocal.files import file_fingerprint
 from parfocal.geometry import format_mpp
@@ -23,7 +24,9 @@ from parfocal.store.files import PLACES, SCAN, SIZES, TIMES
 from parfocal.store.fingerprint import is_digest, slide_digest, slide_state
 from parfocal.store.h5 import check_seal, opened_h5
 from parfocal.store.layout import (
+    BUDGET,
     FILE_DIGEST,
+    POLICY,
     VERSION_ATTRIBUTE,
     check_belongs,
     check_version,
@@ -34,8 +37,10 @@ from parfocal.store.layout import (
 from parfocal.store.set import done_slides, stored_rows
 
 
-def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> EmbeddedSlide | None:
-    """What the store has of a slide that is done; None for one that is not.
+def kept_slide(
+    source: SlideSource, settings: EmbedSettings, set_path: Path, zoom: Zoom | None = None
+) -> EmbeddedSlide | None:
+    """What the store has of a slide that is done; None for one that is not, or not with so large a budget.
 
     A changed slide is refused and not redone: the rows in the store may be the ones that a model was trained on, and
     a finished file is never written again. A slide whose files are lost or damaged is refused for the same reason;
@@ -67,6 +72,7 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
             0.0,
             {mpp: len(texts) for mpp, texts in reasons.items()},
             next((str(texts.asstr()[0]) for texts in reasons.values()), None),
+            float(attributes.get(BUDGET, 1.0)),
         )
     anew = f"remove {path} to embed it anew"
     _check_file(source, settings, attributes, anew)
@@ -91,6 +97,15 @@ def kept_slide(source: SlideSource, settings: EmbedSettings, set_path: Path) -> 
             f"{source.slide} is in the store as scan {stored_scan} of its file, and scan {scan} is asked now. Ask for "
             f"--scan {stored_scan} to keep it, give the other one its own id in a manifest (slide,path,scan), or "
             f"{anew}."
+        )
+    if zoom is not None:
+        zoom.check(source.slide, attributes, anew)
+        if zoom.budget > kept.budget:
+            return None
+    elif kept.budget < 1:
+        raise MismatchError(
+            f"{source.slide} is in the store with a budget of {kept.budget:g} by the policy {attributes[POLICY]}. "
+            f"Read the rest with {as_word(attributes)} --budget 1, use another store, or {anew}."
         )
     for mpp, rows in kept.n_tiles.items():
         _check_features(set_path, source.slide, mpp, rows, digests[mpp])

@@ -12,6 +12,7 @@ from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, 
 from parfocal.embed.slide import JobResult, run_job
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
 from parfocal.embed.workers import each_slide
+from parfocal.embed.zoom import Zoom, check_one_reading, is_read, zoomable
 from parfocal.encoders import TileEncoder, check_trained_mpps
 from parfocal.errors import StoreError
 from parfocal.files import canonical_json, sweep_leftovers
@@ -28,11 +29,16 @@ from parfocal.run.failures import (
 )
 from parfocal.run.processes import Tell, check_workers
 from parfocal.slides import SlideSource, check_slide_mpp, find_slides
-from parfocal.store.layout import create_set, index_path
+from parfocal.store.layout import create_set
 
 
 def embed_slides(
-    inputs: Sequence[Path | str], store: Path, settings: EmbedSettings, *, on_event: OnEvent | None = None
+    inputs: Sequence[Path | str],
+    store: Path,
+    settings: EmbedSettings,
+    *,
+    zoom: Zoom | None = None,
+    on_event: OnEvent | None = None,
 ) -> EmbedSummary:
     """Embed the tiles of slides into a store; what is done already is kept, what fails is recorded, the rest goes on.
 
@@ -43,14 +49,19 @@ def embed_slides(
         inputs: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
         store: the folder to write to; made where it is absent.
         settings: how.
+        zoom: which of the finest tiles are read, chosen for each slide when its coarser magnifications, read from the
+            slide's own levels, have been encoded. Other tiles are absent from the store, and a later call with a larger
+            budget reads what is missing. All are read where None.
         on_event: told how many `slides` and `tiles` are done, in this thread, each slide with its outcome as the
             `result`; and of what looks wrong. Without it that is warned of.
 
     Raises:
         ConfigError: no slide is found, two have one id, no encoder is named, no slide has such a `slide_mpp`, places
-            cannot be read or belong to two slides, or workers are asked for by a script that has no main guard.
+            cannot be read or belong to two slides, there is nothing to zoom into, or workers are asked for by a script
+            that has no main guard.
         EncoderError: an encoder cannot be loaded.
-        MismatchError: the store holds a set of this name with other settings.
+        MismatchError: the store holds a set of this name with other settings, or slides that have been read whole
+            where these would be in part, or the other way about.
         StoreError: `failures.csv` of the store is no table of failures.
     """
     started = time.monotonic()
@@ -59,10 +70,13 @@ def embed_slides(
         check_workers()
     sources = find_slides(inputs, ids=settings.ids)
     check_places(sources, settings)
+    if zoom is not None:
+        settings = zoomable(settings)
     read_failures(store)  # a table that nobody can add to is told before the work, not after it
     encoders = load_encoders(settings)
     set_path = create_embedding_set(store, settings, encoders)
     told = _Told(on_event or warn_of, len(sources))
+    check_one_reading(set_path, zoom, {source.slide for source in sources})
     with RunLog(store) as log, _no_leftovers(set_path):
         log.line(f"{len(sources)} slides into {set_path}")
         log.line(f"settings {canonical_json(settings.model_dump(mode='json'))}")
@@ -75,7 +89,7 @@ def embed_slides(
         outcomes: dict[str, EmbeddedSlide | FailedSlide] = {}
         said: Counter[str] = Counter()
         unwritten: list[str] = []
-        with closing(_results(sources, encoders, settings, set_path, told)) as results:
+        with closing(_results(sources, encoders, settings, set_path, zoom, told)) as results:
             for result in results:
                 outcome = result.outcome
                 outcomes[outcome.slide] = outcome
@@ -193,6 +207,7 @@ def _results(
     encoders: Mapping[float, TileEncoder],
     settings: EmbedSettings,
     set_path: Path,
+    zoom: Zoom | None,
     told: _Told,
 ) -> Generator[JobResult]:
     """The result of every slide: first those that are there already, then the others as they come."""
@@ -201,18 +216,20 @@ def _results(
     for source in sources:
         if source.slide in other_ids:
             yield JobResult(failure(source, other_ids[source.slide]))
-        elif index_path(set_path, source.slide).is_file():
-            yield run_job(source, encoders, settings, set_path)
+        elif is_read(set_path, source.slide, zoom):
+            yield run_job(source, encoders, settings, set_path, zoom)
         else:
             missing.append(source)
-    for _, result in each_slide(missing, encoders, settings, partial(_embedding, settings, set_path), told.tiles):
+    for _, result in each_slide(missing, encoders, settings, partial(_embedding, settings, set_path, zoom), told.tiles):
         yield JobResult(result) if isinstance(result, FailedSlide) else result
 
 
 def _embedding(
-    settings: EmbedSettings, set_path: Path, encoders: Mapping[float, TileEncoder]
+    settings: EmbedSettings, set_path: Path, zoom: Zoom | None, encoders: Mapping[float, TileEncoder]
 ) -> Callable[[SlideSource, Tell], JobResult]:
-    return lambda source, tell: run_job(source, encoders, settings, set_path, lambda done, total: tell((done, total)))
+    return lambda source, tell: run_job(
+        source, encoders, settings, set_path, zoom, lambda done, total: tell((done, total))
+    )
 
 
 def _encoder_notices(encoders: Mapping[float, TileEncoder]) -> list[str]:

@@ -11,6 +11,7 @@ from parfocal.encoders import TileEncoder, available_encoders, load_tile_encoder
 from parfocal.errors import ConfigError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp
+from parfocal.regions.tiles import Coarse
 from parfocal.slides import SlideIds, SlideSource
 from parfocal.store import RowDtype
 
@@ -69,10 +70,17 @@ class EncoderPrecision(Settings):
 class RowChoices(EncoderPrecision):
     """How tiles become rows, beside the grid and the encoder."""
 
-    coarse: Literal["derived", "native"] = Field(
-        "derived", description="Whether coarse tiles are averaged from the finest ones or read from the slide's levels."
+    coarse: Literal["auto", "derived", "native"] = Field(
+        "auto",
+        description="Whether coarse tiles are averaged from the finest ones (derived) or read from the slide's levels "
+        "(native). Auto: derived, and native with --zoom.",
     )
     dtype: RowDtype = Field("float16", description="Type of the stored rows.")
+
+    @property
+    def coarse_from(self) -> Coarse:
+        """Where coarse tiles come from."""
+        return "derived" if self.coarse == "auto" else self.coarse
 
 
 class EmbedSettings(RowChoices, SlideSettings):
@@ -137,7 +145,7 @@ def row_settings(settings: EmbedSettings, encoders: Mapping[float, TileEncoder])
         "encoder": "+".join(dict.fromkeys(encoder.name for encoder in encoders.values())),
         "encoders": {format_mpp(mpp): encoder.describe() for mpp, encoder in encoders.items()},
         "grid": settings.grid.describe(),
-        "coarse": settings.coarse,
+        "coarse": settings.coarse_from,
         "dtype": settings.dtype,
     }
 

@@ -4,34 +4,37 @@ Its boundary is here too: whatever goes wrong in the job becomes that slide's re
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64
 
 from parfocal.embed.kept import kept_slide, known_places
+from parfocal.embed.reading import OnTiles, TileRows
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embed.summary import EmbeddedSlide
+from parfocal.embed.zoom import (
+    Zoom,
+    append_zoomed,
+    is_read,
+    stored_rows_of,
+    warn_of_missing_levels,
+)
 from parfocal.encoders import TileEncoder
 from parfocal.errors import StoreError
 from parfocal.regions import RegionPlan, plan_places, plan_regions, qc_path, write_qc
 from parfocal.regions.places import places_digest
-from parfocal.regions.tiles import RegionTiles, iter_tiles
 from parfocal.run.failures import FailedSlide
-from parfocal.run.jobs import attempt_slide, own_warnings, prefetched
+from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import Slide, SlideSource, open_slide
-from parfocal.store.absent import watch_absent
 from parfocal.store.files import SlideOrigin
 from parfocal.store.fingerprint import fingerprinting
 from parfocal.store.layout import index_path
 from parfocal.store.tokens import SlidePlaces
 from parfocal.store.write import SlideWriter
-
-OnTiles = Callable[[int, int], None]
-"""Told how many tiles of the slide are done, and how many it has."""
 
 
 def embed_slide(
@@ -40,6 +43,7 @@ def embed_slide(
     settings: EmbedSettings,
     set_path: Path,
     *,
+    zoom: Zoom | None = None,
     on_tiles: OnTiles | None = None,
 ) -> EmbeddedSlide:
     """Embed the tiles of one slide at every magnification and write its files, whole or not at all.
@@ -52,6 +56,7 @@ def embed_slide(
         encoders: the encoder of each magnification.
         settings: the settings that the set was made with.
         set_path: the set's folder.
+        zoom: which of the finest tiles are read; all where None. A slide that a smaller budget has read gets the rest.
         on_tiles: told of the progress after every batch; what it raises ends the job with nothing written.
 
     Raises:
@@ -60,20 +65,20 @@ def embed_slide(
         MismatchError: it is done, and its file or its resolution has changed since.
         StoreError: a row cannot be stored; or it is done, and its files in the store are lost or damaged.
     """
-    kept = kept_slide(source, settings, set_path)
+    kept = kept_slide(source, settings, set_path, zoom)
     if kept is not None:
         return kept
     started = time.monotonic()
+    # A slide that has been read in part, by a smaller budget.
+    is_grown = index_path(set_path, source.slide).is_file()
     with open_source(source, settings) as slide, fingerprinting(source.path) as fingerprint:
         plan = plan_slide(slide, source, settings)
-        if settings.qc:
-            write_qc(qc_path(set_path.parent, source.slide), slide, plan, slide_id=source.slide)
+        draw = partial(write_qc, qc_path(set_path.parent, source.slide), slide, plan, slide_id=source.slide)
+        if settings.qc and zoom is None:
+            draw()
         placed = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
         planned = {mpp: tiles.only_read() for mpp, tiles in placed.items()}
-        n_planned = {mpp: len(tiles) for mpp, tiles in planned.items()}
-        total, done = sum(n_planned.values()), 0
-        if on_tiles:
-            on_tiles(0, total)
+        finest = min(placed)
         writer = SlideWriter(
             set_path,
             SlidePlaces(
@@ -86,34 +91,40 @@ def embed_slide(
             ),
             row=plan.row or None,
             coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
-            origin=_origin(slide, source, plan, settings),
+            origin=replace(_origin(slide, source, plan, settings), reading=zoom.attributes() if zoom else {}),
+            replaces=is_grown,
         )
-        absent: dict[float, dict[int, str]] = {}
-        regions = watch_absent(
-            iter_tiles(slide, plan, coarse=settings.coarse), planned, slide.name, most=settings.max_absent, found=absent
-        )
+        rows = TileRows(slide, plan, encoders, settings, on_tiles)
         with writer:
-            with prefetched(batches(regions, settings.batch)) as ready:
-                for mpp, tiles in ready:
-                    writer.append(mpp, encoders[mpp].encode(tiles))
-                    done += len(tiles)
-                    if on_tiles:
-                        on_tiles(done, total)
-            if absent:
-                writer.leave_out(absent)
+            if zoom is None:
+                rows.expect({mpp: len(tiles) for mpp, tiles in planned.items()})
+                unread: dict[float, Int64[np.ndarray, " _tile"]] = {}
+                for mpp, own in rows.read():
+                    writer.append(mpp, own)
+            else:
+                warn_of_missing_levels(slide, plan)
+                before = stored_rows_of(set_path, source.slide, planned) if is_grown else None
+                unread = append_zoomed(writer, rows, zoom, before, source.slide)
+                if settings.qc:
+                    draw(read=~np.isin(np.arange(rows.plan.n_tiles(finest)), unread[finest]))
+            if any(rows.absent.values()) or any(map(len, unread.values())):
+                writer.leave_out(rows.absent, unread)
             writer.set_fingerprint(*fingerprint())
-            if index_path(set_path, source.slide).is_file():
+            if not is_grown and index_path(set_path, source.slide).is_file():
                 # Its files stay as they are: those of two writers must not stand beside each other.
                 raise StoreError(f"{source.slide} has been embedded by another run in the meantime.")
+            if is_grown and is_read(set_path, source.slide, zoom):
+                raise StoreError(f"{source.slide} has been read further by another run in the meantime.")
     return EmbeddedSlide(
         source.slide,
         source.path,
         False,
         writer.n_regions,
-        {mpp: n - len(absent.get(mpp, ())) for mpp, n in n_planned.items()},
+        {mpp: len(tiles) - len(rows.absent.get(mpp, ())) - len(unread.get(mpp, ())) for mpp, tiles in planned.items()},
         time.monotonic() - started,
-        {mpp: len(rows) for mpp, rows in absent.items()},
-        next((reason for rows in absent.values() for reason in rows.values()), None),
+        {mpp: len(found) for mpp, found in rows.absent.items()},
+        next((reason for found in rows.absent.values() for reason in found.values()), None),
+        1.0 if zoom is None else zoom.budget,
     )
 
 
@@ -142,26 +153,6 @@ def plan_slide(slide: Slide, source: SlideSource, settings: EmbedSettings) -> Re
         return plan_regions(slide, settings.grid, slide_id=source.slide)
     places_um = known_places(settings.places).on_slide(source.slide, slide.mpp)
     return plan_places(slide, settings.grid, places_um, slide_id=source.slide)
-
-
-def batches(regions: Iterable[RegionTiles], size: int) -> Iterator[tuple[float, UInt8[np.ndarray, "tile y x 3"]]]:
-    """Tiles of consecutive regions as batches of one magnification: `size` tiles each, the last ones fewer.
-
-    Batches cross the borders of regions: a region has one coarse tile only, and an encoder is slow on one tile.
-    """
-    waiting: dict[float, list[np.ndarray]] = {}
-    for region in regions:
-        for mpp, tiles in region.tiles.items():
-            held = waiting.setdefault(mpp, [])
-            if len(tiles):
-                held.append(tiles)
-            while sum(map(len, held)) >= size:
-                joined = np.concatenate(held)
-                yield mpp, joined[:size]
-                held[:] = [joined[size:]] if len(joined) > size else []
-    for mpp, held in waiting.items():
-        if held:
-            yield mpp, np.concatenate(held)
 
 
 def _origin(slide: Slide, source: SlideSource, plan: RegionPlan, settings: EmbedSettings) -> SlideOrigin:
@@ -197,6 +188,7 @@ def run_job(
     encoders: Mapping[float, TileEncoder],
     settings: EmbedSettings,
     set_path: Path,
+    zoom: Zoom | None = None,
     on_tiles: OnTiles | None = None,
 ) -> JobResult:
     """Embed one slide; an error of any kind is its failure and not the run's.
@@ -205,10 +197,10 @@ def run_job(
     """
     was_done = index_path(set_path, source.slide).is_file()
     with own_warnings() as notices:
-        work = partial(embed_slide, source, encoders, settings, set_path, on_tiles=on_tiles)
+        work = partial(embed_slide, source, encoders, settings, set_path, zoom=zoom, on_tiles=on_tiles)
         outcome = attempt_slide(source, work, writes_to=set_path)
         if isinstance(outcome, FailedSlide) and not was_done:
-            elsewhere = attempt_slide(source, partial(kept_slide, source, settings, set_path))
+            elsewhere = attempt_slide(source, partial(kept_slide, source, settings, set_path, zoom))
             # Where that fails too, this job's own failure says more.
             outcome = elsewhere if isinstance(elsewhere, EmbeddedSlide) else outcome
     return JobResult(outcome, {f"{one.filename}:{one.lineno}": str(one.message) for one in notices})

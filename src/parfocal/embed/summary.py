@@ -25,6 +25,7 @@ class EmbeddedSlide:
         seconds: wall-clock time of the job.
         n_absent: how many planned tiles the file has no pixels for, per magnification; those with none are left out.
         absent_reason: why, for one of them.
+        budget: the share of its finest tiles that has been read; 1 where it was read whole.
     """
 
     slide: str
@@ -35,12 +36,15 @@ class EmbeddedSlide:
     seconds: float
     n_absent: Mapping[float, int] = field(default_factory=dict)
     absent_reason: str | None = None
+    budget: float = 1.0
 
     @property
     def status(self) -> str:
-        """`done` or `kept`; with a remark where no tissue was found."""
+        """`done` or `kept`; with a remark where no tissue was found, or a part of it was read."""
         status = "kept" if self.kept else "done"
-        return status if self.n_regions else f"{status}, no tissue found"
+        if not self.n_regions:
+            return f"{status}, no tissue found"
+        return status if self.budget >= 1 else f"{status}, {self.budget:g} read"
 
     @property
     def absence(self) -> str:
@@ -142,6 +146,7 @@ def _row(outcome: EmbeddedSlide | FailedSlide) -> dict[str, Any]:
         "tiles": tile_counts(outcome.n_tiles),
         "absent": tile_counts(outcome.n_absent),
         "absent_reason": outcome.absent_reason,
+        "budget": outcome.budget,
         "seconds": round(outcome.seconds, 3),
     }
 

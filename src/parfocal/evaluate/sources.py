@@ -10,6 +10,7 @@ from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.arms import set_label
 from parfocal.geometry import format_mpp
 from parfocal.store import EmbeddingSet, LeftOut, open_sets
+from parfocal.table import some_of
 
 
 def open_all(inputs: Sequence[Path | EmbeddingSet] | Path | EmbeddingSet) -> list[EmbeddingSet]:
@@ -77,10 +78,24 @@ def common_slides(sets: Sequence[EmbeddingSet]) -> tuple[list[str], list[str]]:
     left_out.refuse_none_left(common, named(sets))
     if empty:
         notes.append(f"{len(empty)} slides have no vector in one of the bags and are left out: {', '.join(empty[:3])}.")
+    there = sorted(set(left_out.keep(common)) - set(empty))
+    notes += [note for one in sets for note in _parts(one, there)]
     for note in notes:
         warnings.warn(note, ParfocalWarning, stacklevel=3)
-    notes += left_out.notes(stacklevel=3)
-    return sorted(set(left_out.keep(common)) - set(empty)), notes
+    return there, [*notes, *left_out.notes(stacklevel=3)]
+
+
+def _parts(one: EmbeddingSet, slides: Sequence[str]) -> list[str]:
+    """What has to be known of slides whose finest tiles were read in part."""
+    how = [readings for slide in slides if (readings := one.reading(slide)) is not None]
+    if not how:
+        return []
+    ways = some_of(sorted({f"{policy} {budget:g}" for policy, budget in how}))
+    rest = "" if len(how) == len(slides) else f", and {len(slides) - len(how)} whole"
+    return [
+        f"{len(how)} slides of {one.name} were read in part at {format_mpp(min(one.mpps))} mpp ({ways}){rest}: what is "
+        "said of that magnification is said of the tiles that were read."
+    ]
 
 
 def encodings_per_slide(sets: Sequence[EmbeddingSet], arms: Sequence[Arm], slides: Sequence[str]) -> list[float | None]:

@@ -18,6 +18,7 @@ from parfocal.heads.base import (
 from parfocal.heads.bilinear import fit_bilinear
 from parfocal.heads.contrast.fit import fit_contrast
 from parfocal.heads.contrast.moments import cross_moments
+from parfocal.heads.contrast.partly import score_partly_read
 from parfocal.heads.finetune import fit_finetuned
 from parfocal.heads.linear import fit_mean
 from parfocal.heads.mlp import fit_mlp, fit_region_mlp
@@ -48,4 +49,5 @@ __all__ = [
     "load_probe",
     "predict",
     "preparations",
+    "score_partly_read",
 ]

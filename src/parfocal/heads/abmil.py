@@ -49,9 +49,15 @@ class GatedAttention(nn.Module):
     def forward(self, bags: Sequence[Float[Tensor, "_instance _dim"]]) -> Float[Tensor, " column"]:
         """The scores of one slide."""
         embedded = torch.cat([embed(rows).relu() for embed, rows in zip(self.embed, bags, strict=True)])
-        share = self.attention(self.value(embedded).tanh() * self.gate(embedded).sigmoid()).softmax(dim=0)
-        scores: Float[Tensor, " column"] = self.head((share * embedded).sum(dim=0))
+        scores: Float[Tensor, " column"] = self.head((self.shares(embedded) * embedded).sum(dim=0))
         return scores
+
+    def shares(self, embedded: Float[Tensor, "instance width"]) -> Float[Tensor, "instance 1"]:
+        """How attention is divided among embedded instances."""
+        shares: Float[Tensor, "instance 1"] = self.attention(
+            self.value(embedded).tanh() * self.gate(embedded).sigmoid()
+        ).softmax(dim=0)
+        return shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +89,18 @@ class FittedAbmil(FittedProbe):
         device = self.network.head.bias.device
         scores = [self.network(_rows(bags, self.maps, int(slide), device)).cpu().numpy() for slide in slides]
         return self.location + self.scale * np.array(scores, dtype=np.float64).reshape(len(slides), -1)
+
+    @torch.no_grad()
+    def shares(self, bag: Bag, number: int) -> Float64[np.ndarray, " instance"]:
+        """How attention is divided among the instances of one bag of one slide, as if the slide had no other bag.
+
+        Args:
+            bag: of one slide.
+            number: which of the network's bags it is.
+        """
+        rows = torch.from_numpy(self.maps[number].apply(bag.rows)).to(self.network.head.bias.device)
+        embedded = self.network.embed[number](rows).relu()
+        return np.asarray(self.network.shares(embedded)[:, 0].cpu().numpy().astype(np.float64))
 
     def state(self) -> ProbeState:
         """Facts and arrays."""

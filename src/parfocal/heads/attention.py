@@ -5,12 +5,13 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from parfocal.bags import Bag
 from parfocal.heads.base import Arrays, Bags, Fit, ProbeSettings, Slides
-from parfocal.heads.network import Network, Schedule, by_fold, normal
+from parfocal.heads.network import FittedColumn, Network, Schedule, by_fold, normal
 from parfocal.heads.preparation import Preparation, Table, fit_map, gather, joined
 from parfocal.heads.training import fit_network, network_head
 from parfocal.stats.whitening import AffineMap
@@ -72,24 +73,53 @@ class AttentionNetwork(Network):
         real: Sequence[Bool[Tensor, "slide _drawn"]],
     ) -> Float[Tensor, "model slide"]:
         """Attention over the drawn instances of all tables."""
-        n_models, n_slides = len(parameters["head"]), rows[0].shape[1]
-        hidden = []
-        for number, table in enumerate(rows):
-            product = by_fold(table.flatten(1, 2), parameters[f"projection {number}"])
-            one = (product + parameters[f"projection bias {number}"]).relu()
-            hidden.append(one.view(n_models, n_slides, -1, one.shape[2]))
+        hidden = self._hidden(parameters, rows)
         together = torch.cat(hidden, dim=2) if len(hidden) > 1 else hidden[0]  # (model, slide, instance, width)
-        gates = torch.baddbmm(parameters["gate bias"], together.flatten(1, 2), parameters["gate"])
-        # Not two slices: the gradient of each would be a whole tensor of zeros first.
-        value, gate = gates.chunk(2, dim=2)
-        score = torch.bmm(torch.tanh(value) * torch.sigmoid(gate), parameters["attention"])
-        score = score.view(n_models, n_slides, -1).masked_fill(~torch.cat(list(real), dim=1), float("-inf"))
+        n_models, n_slides = together.shape[:2]
+        score = self._attention(parameters, together).view(n_models, n_slides, -1)
+        score = score.masked_fill(~torch.cat(list(real), dim=1), float("-inf"))
         share = functional.softmax(score, dim=2)
         instance, width = together.shape[2:]
         pooled = torch.bmm(share.view(-1, 1, instance), together.reshape(-1, instance, width))
         pooled = pooled.view(n_models, n_slides, width)
         logit: Float[Tensor, "model slide"] = torch.baddbmm(parameters["head bias"], pooled, parameters["head"])[..., 0]
         return logit
+
+    def _hidden(
+        self, parameters: Mapping[str, Tensor], rows: Sequence[Float[Tensor, "fold slide _drawn _kept"]], first: int = 0
+    ) -> list[Float[Tensor, "model slide _drawn width"]]:
+        """The instances of each table, the first of which is number `first`, projected."""
+        n_models, n_slides = len(parameters["head"]), rows[0].shape[1]
+        hidden = []
+        for number, table in enumerate(rows, first):
+            product = by_fold(table.flatten(1, 2), parameters[f"projection {number}"])
+            one = (product + parameters[f"projection bias {number}"]).relu()
+            hidden.append(one.view(n_models, n_slides, -1, one.shape[2]))
+        return hidden
+
+    def _attention(
+        self, parameters: Mapping[str, Tensor], hidden: Float[Tensor, "model slide instance width"]
+    ) -> Float[Tensor, "model row one"]:
+        """How strongly each instance is looked at, before shares are made of it."""
+        gates = torch.baddbmm(parameters["gate bias"], hidden.flatten(1, 2), parameters["gate"])
+        # Not two slices: the gradient of each would be a whole tensor of zeros first.
+        value, gate = gates.chunk(2, dim=2)
+        return torch.bmm(torch.tanh(value) * torch.sigmoid(gate), parameters["attention"])
+
+    @torch.no_grad()
+    def shares(self, one: FittedColumn, bag: Bag, number: int) -> Float64[np.ndarray, " instance"]:
+        """How attention is divided among the instances of one bag of one slide, as if the slide had no other bag.
+
+        Args:
+            one: the network of a column.
+            bag: of one slide.
+            number: which of the network's bags it is.
+        """
+        prepared = AffineMap.load(f"{number}", one.fitted).apply(bag.rows, bag.mean, np.zeros(len(bag.rows), np.int64))
+        parameters = {key: torch.from_numpy(value)[None] for key, value in one.parameters.items()}
+        (hidden,) = self._hidden(parameters, [torch.from_numpy(prepared)[None, None]], number)
+        share = functional.softmax(self._attention(parameters, hidden).flatten().double(), dim=0)
+        return np.asarray(share.numpy())
 
 
 fit_attention: Fit = partial(fit_network, AttentionNetwork())

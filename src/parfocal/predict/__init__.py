@@ -32,6 +32,7 @@ from parfocal.predict.places import (
     predict_places,
 )
 from parfocal.predict.predict import PredictSummary, SlidePrediction, predict_slides
+from parfocal.predict.zoom import zoom_by
 
 __all__ = [
     "MAPPED_SLIDES",
@@ -66,4 +67,5 @@ __all__ = [
     "read_finished_study",
     "read_place_study",
     "write_head",
+    "zoom_by",
 ]

@@ -79,6 +79,11 @@ def write_folder(
     return facts
 
 
+def is_head(path: Path) -> bool:
+    """Whether a folder holds a head, of slides or of places."""
+    return (path / _FACTS_FILE).is_file()
+
+
 def is_place_head(path: Path) -> bool:
     """Whether a head predicts places inside slides, and not slides.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from parfocal.bags import RepresentSettings, represent_regions
-from parfocal.embed import SlideSettings, embed_slides
+from parfocal.embed import SlideSettings, Zoom, embed_slides
 from parfocal.errors import ConfigError, MismatchError, ParfocalError
 from parfocal.files import digest8, writable_folder
 from parfocal.predict.facts import AnyHeadFacts
@@ -68,6 +68,7 @@ def embedded_slides(
     tell: OnEvent,
     *,
     places: Path | None = None,
+    zoom: Zoom | None = None,
 ) -> EmbeddedSlides:
     """Find the head's set in a store, or embed slide files as it expects.
 
@@ -79,9 +80,11 @@ def embedded_slides(
         store: where.
         tell: told how far that is.
         places: where the regions of slide files lie; on a lattice where None.
+        zoom: which of their finest tiles are read; all where None.
 
     Raises:
-        ConfigError: a store is not alone, no slide is found, or the encoder cannot be loaded.
+        ConfigError: a store is not alone or would have to be read in part, no slide is found, the encoder cannot be
+            loaded, or the head takes coarse tiles that are made of fine ones where these are not all read.
         MismatchError: the embeddings are others than the head's.
         StoreError: the store cannot be read.
     """
@@ -90,13 +93,20 @@ def embedded_slides(
     stores += [path for path in paths if is_store(path)]
     if stores and len(inputs) > 1:
         raise ConfigError(f"{stores[0]} is a store, and something else is named beside it. Predict one at a time.")
+    if stores and zoom is not None:
+        raise ConfigError(f"{stores[0]} is a store and has been read; --zoom and --budget are of slide files.")
+    if zoom is not None and facts.tiles.settings.get("coarse") != "native":
+        raise ConfigError(
+            f"the head {head} was fitted on coarse tiles that are averaged from fine ones, so slides cannot be read in "
+            "part for it. Fit it on a store that was embedded with --coarse native."
+        )
     if stores:
         tiles = find_tiles(stores[0], facts, head)
         failed = {} if isinstance(stores[0], EmbeddingSet) else _failures_of(tiles)
         return EmbeddedSlides(tiles, tuple(sorted({*tiles.slides, *failed})), failed)
     how = settings.model_dump(exclude={"encoder"}) | ({} if places is None else {"places": places})
     embedding = embed_settings(facts.tiles, head, encoder=settings.encoder, **how)
-    summary = embed_slides(paths, store, embedding, on_event=as_stage(tell, "embed", "slides"))
+    summary = embed_slides(paths, store, embedding, zoom=zoom, on_event=as_stage(tell, "embed", "slides"))
     (tiles,) = (one for one in open_sets(summary.set_path) if one.path == summary.set_path)
     refuse_other_tiles(tiles, facts.tiles, head)
     slides = tuple(one.slide for one in summary.outcomes)

@@ -10,6 +10,8 @@ from jaxtyping import Float64
 from parfocal.bags import Bag
 from parfocal.errors import ConfigError
 from parfocal.heads import FittedProbe, ProbeState, load_probe
+from parfocal.heads.contrast.fit import FittedContrast
+from parfocal.heads.contrast.partly import score_partly_read
 from parfocal.predict.calibration import Calibration
 from parfocal.predict.facts import HeadFacts
 from parfocal.predict.folder import is_place_head, model_folder, read_facts, reading_arrays, write_folder
@@ -59,13 +61,34 @@ class Head:
         """The readouts of the model that are pooled, each once."""
         return tuple(dict.fromkeys(source for source, _ in self.bags if source != TILES))
 
-    def score(self, bags: Mapping[SourceBag, Bag], slide: int) -> Float64[np.ndarray, "one column"]:
-        """The mean score of the probes for one slide, by its number in the bags."""
-        picked = np.array([slide])
-        scores = [
-            probe.score([bags[bag] for bag in branch.bags], picked)
-            for probe, branch in zip(self.probes, self.facts.branches, strict=True)
-        ]
+    @property
+    def knows_parts(self) -> bool:
+        """Whether it knows what to make of slides whose finest tiles were read in part."""
+        return not self.readouts and all(isinstance(probe, FittedContrast) for probe in self.probes)
+
+    def score(
+        self,
+        bags: Mapping[SourceBag, Bag],
+        slide: int,
+        partly: Mapping[SourceBag, Float64[np.ndarray, " region"]] | None = None,
+    ) -> Float64[np.ndarray, "one column"]:
+        """The mean score of the probes for one slide.
+
+        Args:
+            bags: all that it pools.
+            slide: its number in the bags.
+            partly: those of which a part of the tiles was read, and of each of the slide's regions the share. Contrast
+                counts what was read and adds nothing for the rest; other probes take it for all there is.
+        """
+        picked, known = np.array([slide]), partly or {}
+        scores = []
+        for probe, branch in zip(self.probes, self.facts.branches, strict=True):
+            own = [bags[bag] for bag in branch.bags]
+            share = {number: known[bag] for number, bag in enumerate(branch.bags) if bag in known}
+            if share and isinstance(probe, FittedContrast):
+                scores.append(score_partly_read(probe, own, picked, set(share), share=share))
+            else:
+                scores.append(probe.score(own, picked))
         return np.asarray(np.mean(scores, axis=0))
 
 

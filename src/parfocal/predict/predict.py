@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag, read_bags
+from parfocal.embed import Zoom
 from parfocal.errors import ParfocalWarning, SlideError, StoreError
 from parfocal.files import write_csv
 from parfocal.geometry import format_mpp
@@ -143,6 +144,7 @@ def predict_slides(
     settings: PredictSettings | None = None,
     *,
     store: Path | None = None,
+    zoom: Zoom | None = None,
     on_event: OnEvent | None = None,
 ) -> PredictSummary:
     """Predict slides, or the slides of a store, and write a table; a slide that fails has its reason in it.
@@ -157,6 +159,7 @@ def predict_slides(
         out: the table to write, a CSV.
         settings: how slides are embedded.
         store: where embeddings are written; a folder beside `out` where None.
+        zoom: which of the finest tiles of slide files are read, see `zoom_by`; all where None.
         on_event: told how far each stage is.
 
     Raises:
@@ -170,7 +173,7 @@ def predict_slides(
     fitted = load_head(head)
     store = store or out.with_name(f"{out.stem}-store")
     check_named(inputs, out)
-    given = embedded_slides(inputs, fitted.facts, head, settings, store, tell)
+    given = embedded_slides(inputs, fitted.facts, head, settings, store, tell, zoom=zoom)
     tiles, slides, failed = given.tiles, given.slides, dict(given.failed)
     usable = [slide for slide in slides if slide not in failed]
     sources = {TILES: replace(tiles, slides=tuple(usable))}
@@ -217,7 +220,18 @@ def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> Sli
     for source, one in sources.items():
         names = [*(usual if source == TILES else ()), *(name for asked, name in head.bags if asked == source)]
         bags |= {(source, bag.name): bag for bag in read_bags(one, [slide], names=names, most_instances=_EVERYTHING)}
-    score = head.score(bags, 0)
+    reading, partly = tiles.reading(slide), dict[SourceBag, Float64[np.ndarray, " region"]]()
+    if reading is not None:
+        partly[TILES, format_mpp(min(tiles.mpps))] = tiles.share_read(slide)
+        if not head.knows_parts:
+            policy, budget = reading
+            warnings.warn(
+                f"{slide} was read in part ({policy}, {budget:g} of its finest tiles), and the head {head.path} takes "
+                "that for all there is. A contrast head of tile embeddings knows what it has not seen.",
+                ParfocalWarning,
+                stacklevel=2,
+            )
+    score = head.score(bags, 0, partly)
     distance = head.habits.distance([bags[TILES, name] for name in usual], 0)
     calibration, probability, value, interval = head.calibration, np.zeros(0), None, None
     with np.errstate(invalid="ignore"):  # what is not finite is refused below, with its reason

@@ -157,6 +157,18 @@ class RegionPlan:
         """How many tiles of one magnification all regions hold; one that several of them hold counts in each."""
         return int(self.kept[mpp].sum() + self.centred.get(mpp, np.zeros(0)).sum())
 
+    def only(self, wanted: Mapping[float, Bool[np.ndarray, " _tile"]]) -> "RegionPlan":
+        """The same regions with some of their tiles, where regions lie side by side.
+
+        Args:
+            wanted: per magnification, which of its kept tiles stay, in the order of `tiles`; none of one that is not
+                named.
+        """
+        kept = {mpp: np.zeros_like(slots) for mpp, slots in self.kept.items()}
+        for mpp, stays in wanted.items():
+            kept[mpp][self.kept[mpp]] = stays
+        return replace(self, kept=kept)
+
     def unshared(self) -> "RegionPlan":
         """The same regions, each to be read with all of its tiles."""
         return replace(self, read={}, row={})

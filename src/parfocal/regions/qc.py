@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from parfocal.files import writing
 from parfocal.geometry import format_mpp
@@ -17,6 +17,7 @@ _LONGEST_PX = 1400
 _SHORTEST_PX = 240
 _TISSUE = (0, 150, 60)
 _REGION = (30, 60, 200)
+_READ, _SHADE = (255, 190, 0), 0.45
 _TEXT = (20, 20, 20)
 _LINE_PX = 20
 _QUALITY = 85
@@ -27,7 +28,9 @@ def qc_path(store: Path, slide_id: str) -> Path:
     return store / "qc" / f"{slide_id}.jpg"
 
 
-def draw_qc(slide: Slide, plan: RegionPlan, *, slide_id: str | None = None) -> UInt8[np.ndarray, "y x 3"]:
+def draw_qc(
+    slide: Slide, plan: RegionPlan, *, slide_id: str | None = None, read: Bool[np.ndarray, " tile"] | None = None
+) -> UInt8[np.ndarray, "y x 3"]:
     """Draw a slide small, with the outline of its tissue, its kept regions, and a few words above.
 
     The picture that the tissue was found on is used, so nothing is read twice.
@@ -36,6 +39,7 @@ def draw_qc(slide: Slide, plan: RegionPlan, *, slide_id: str | None = None) -> U
         slide: the open slide.
         plan: its plan.
         slide_id: how the picture calls the slide; the name of its file when None.
+        read: which tiles of the finest magnification were read, where not all were; these are shaded.
 
     Returns:
         RGB, at most about 1,500 pixels along a side.
@@ -62,14 +66,23 @@ def draw_qc(slide: Slide, plan: RegionPlan, *, slide_id: str | None = None) -> U
         smaller = max(round(canvas.shape[1] * shrink), 1), max(round(canvas.shape[0] * shrink), 1)
         canvas = np.asarray(cv2.resize(canvas, smaller, interpolation=cv2.INTER_AREA))
         um_per_px = um_per_px[0] / shrink, um_per_px[1] / shrink
+    if read is not None:
+        _shade(canvas, plan, um_per_px, read)
     _outline(canvas, plan, slide, um_per_px)
     _regions(canvas, plan, um_per_px)
-    return np.concatenate([_words(canvas.shape[1], slide, plan, slide_id or slide.name), canvas])
+    return np.concatenate([_words(canvas.shape[1], slide, plan, slide_id or slide.name, read), canvas])
 
 
-def write_qc(path: Path, slide: Slide, plan: RegionPlan, *, slide_id: str | None = None) -> None:
+def write_qc(
+    path: Path,
+    slide: Slide,
+    plan: RegionPlan,
+    *,
+    slide_id: str | None = None,
+    read: Bool[np.ndarray, " tile"] | None = None,
+) -> None:
     """Write the picture as a JPEG, whole or not at all; arguments as in `draw_qc`."""
-    picture = cv2.cvtColor(draw_qc(slide, plan, slide_id=slide_id), cv2.COLOR_RGB2BGR)
+    picture = cv2.cvtColor(draw_qc(slide, plan, slide_id=slide_id, read=read), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     with writing(path) as temporary:
         temporary.write_bytes(data.tobytes())
@@ -100,8 +113,26 @@ def _regions(canvas: UInt8[np.ndarray, "y x 3"], plan: RegionPlan, um_per_px: tu
         cv2.rectangle(canvas, corner, far, _REGION, 1)
 
 
-def _words(width: int, slide: Slide, plan: RegionPlan, name: str) -> UInt8[np.ndarray, "y x 3"]:
+def _shade(
+    canvas: UInt8[np.ndarray, "y x 3"],
+    plan: RegionPlan,
+    um_per_px: tuple[float, float],
+    read: Bool[np.ndarray, " tile"],
+) -> None:
+    finest = min(plan.grid.mpps)
+    corner_um = plan.tiles(finest).xy_um[read] - plan.origin_um
+    edges = np.concatenate([corner_um, corner_um + plan.grid.tile_um(finest)], axis=1)
+    for left, top, right, bottom in np.rint(edges / np.tile(um_per_px, 2)).astype(int).tolist():
+        tile = canvas[top:bottom, left:right]
+        tile[...] = (tile * (1 - _SHADE) + np.array(_READ) * _SHADE).astype(np.uint8)
+
+
+def _words(
+    width: int, slide: Slide, plan: RegionPlan, name: str, read: Bool[np.ndarray, " tile"] | None
+) -> UInt8[np.ndarray, "y x 3"]:
     tiles = ", ".join(f"{plan.n_tiles(mpp):,} at {format_mpp(mpp)}" for mpp in plan.grid.mpps)
+    if read is not None:
+        tiles += f", of which {int(read.sum()):,} were read (shaded)"
     how = plan.tissue.mask_file or plan.grid.tissue
     lines = [
         printable(name),

@@ -102,16 +102,20 @@ def iter_tiles(slide: Slide, plan: RegionPlan, *, coarse: Coarse = "derived", st
         raise ValueError(f"the plan was made for {plan.slide_mpp:g} mpp, {slide.name} has {slide.mpp:g}; plan it again")
     read, nothing = plan.read or plan.kept, np.zeros((0, plan.grid.tile_px, plan.grid.tile_px, 3), np.uint8)
     for region in range(start, plan.n_regions):
-        if plan.read and not any(tiles[region].any() for tiles in read.values()):
+        is_centred = any(tiles[region] for tiles in plan.centred.values())
+        if not is_centred and not any(tiles[region].any() for tiles in read.values()):
             yield RegionTiles(region, dict.fromkeys(plan.grid.mpps, nothing))
             continue
         try:
-            rasters = _read(slide, plan, region, coarse)
+            rasters = _read(slide, plan, region, coarse, needed=read)
         except UnreadableSlideError as error:
             error.add_note(f"while reading {_place(slide, plan, region)}")
             raise
         tiles, absent = {}, {}
         for mpp in plan.grid.mpps:
+            if mpp not in rasters:
+                tiles[mpp] = nothing
+                continue
             kept, raster = read[mpp][region], rasters[mpp]
             if raster.gaps and kept.any():
                 missing = _missing(plan, region, raster, kept)
@@ -156,15 +160,27 @@ def read_region(
     return {mpp: raster.pixels for mpp, raster in rasters.items()}
 
 
-def _read(slide: Slide, plan: RegionPlan, region: int, coarse: Coarse) -> dict[float, _Raster]:
+def _read(
+    slide: Slide,
+    plan: RegionPlan,
+    region: int,
+    coarse: Coarse,
+    *,
+    needed: Mapping[float, Bool[np.ndarray, "region _row _col"]] | None = None,
+) -> dict[float, _Raster]:
+    """The picture of a region at every magnification; where levels of its own are read, at those that are needed."""
     grid = plan.grid
+    x_um, y_um = plan.region_xy_um()[region].tolist()
+    footprint = Box(x_um, y_um, grid.region_um, grid.region_um)
+    if coarse == "native" and needed is not None and not needed[min(grid.mpps)][region].any() and not plan.centred:
+        places = {mpp: tile_window(slide, footprint, mpp=mpp) for mpp in grid.mpps if needed[mpp][region].any()}
+        windows = {place: _window(slide, *place) for place in set(places.values())}
+        return {mpp: _resized(windows[place], grid.tiles_per_side(mpp) * grid.tile_px) for mpp, place in places.items()}
     left, top, right, bottom = plan.window_l0px(region)
     window = _window(slide, 0, (left, top, right - left, bottom - top))
     sides = {mpp: grid.tiles_per_side(mpp) * grid.tile_px for mpp in grid.mpps}
     finest = min(grid.mpps)
     rasters = {finest: _resized(window, sides[finest])}
-    x_um, y_um = plan.region_xy_um()[region].tolist()
-    footprint = Box(x_um, y_um, grid.region_um, grid.region_um)
     # From fine to coarse: halving twice costs a quarter of averaging 4 x 4, and differs by a grey level at most.
     for mpp in sorted(grid.mpps)[1:]:
         source = _average_from(rasters, window, mpp, enlarged=finest < slide.mpp)

@@ -34,6 +34,7 @@ def watch_absent(
     *,
     most: float,
     found: dict[float, dict[int, str]],
+    total: int | None = None,
 ) -> Iterator[RegionTiles]:
     """Pass the regions of a slide on, and note which of the planned rows do not come.
 
@@ -46,11 +47,12 @@ def watch_absent(
         name: how messages call the slide.
         most: the largest share of planned tiles that may be absent.
         found: gets, per magnification, the number of each absent row among the planned ones and why.
+        total: of what number of tiles the share is taken, where only a part of the slide's is read here.
 
     Raises:
         UnreadableSlideError: too many are absent.
     """
-    total = sum(map(len, planned.values()))
+    total = sum(map(len, planned.values())) if total is None else total
     n_absent, first = 0, ""
     for region in regions:
         for mpp, absent in region.absent.items():

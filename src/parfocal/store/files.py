@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class SlideOrigin:
         mpp_source: where the slide's mpp came from.
         tissue_mask: name and digest of the file that said where its tissue is.
         places: digest of the places that its regions lie on; None where they lie on a lattice.
+        reading: how its finest tiles were read in part (POLICY, BUDGET, SEED, BOUND); nothing where all were.
     """
 
     path: str | None = None
@@ -58,6 +59,7 @@ class SlideOrigin:
     scan: int | None = None
     tissue_mask: str | None = None
     places: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def attributes(self) -> dict[str, Any]:
         """As attributes of a file; None where nothing is known."""
@@ -72,6 +74,7 @@ class SlideOrigin:
             PLACES: self.places,
             "level0_width": self.size_l0px[0] or None,
             "level0_height": self.size_l0px[1] or None,
+            **self.reading,
         }
 
 
@@ -243,6 +246,7 @@ def write_index(
     files: Mapping[float, str] | None = None,
     digests: Mapping[float | None, str] | None = None,
     absent: Mapping[float, AbsentRows] | None = None,
+    unread: Mapping[float, Int64[np.ndarray, "_tile 2"]] | None = None,
     origin: SlideOrigin | None = None,
     **attributes: Any,
 ) -> None:
@@ -255,7 +259,8 @@ def write_index(
             of them are, in their own order.
         files: per magnification, the features file relative to the set, where it is not the set's own.
         digests: per magnification, the digest of the features file (`seal`); under None that of a set of regions.
-        absent: per magnification, the planned tiles that have no row.
+        absent: per magnification, the planned tiles that the file has no pixels for.
+        unread: per magnification, the top left of the planned tiles that were not read by choice, in level-0 pixels.
         origin: what is known of the slide file.
         attributes: further attributes of the index.
     """
@@ -292,3 +297,5 @@ def write_index(
             if absent and absent.get(mpp):
                 group.create_dataset("absent_coords", data=absent[mpp].coords_l0px)
                 group.create_dataset("absent_reason", data=absent[mpp].reasons, dtype=h5py.string_dtype())
+            if unread and len(unread.get(mpp, ())):
+                group.create_dataset("unread_coords", data=unread[mpp])

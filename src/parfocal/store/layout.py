@@ -37,6 +37,8 @@ _SETTINGS: dict[str, type | tuple[type, ...]] = {
 
 VERSION_ATTRIBUTE = "parfocal_format"
 FILE_DIGEST = "file_digest"
+# How a slide was read in part.
+POLICY, BUDGET, SEED, BOUND = "zoom_policy", "zoom_budget", "zoom_seed", "zoom_bound"
 SETTINGS_FILE = "settings.json"
 _SEAL = "digest"
 INDEX_FOLDER = "index"

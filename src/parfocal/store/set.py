@@ -15,14 +15,17 @@ from typing import Any
 import h5py
 import numpy as np
 from jaxtyping import Float, Float64
+from scipy.spatial import KDTree
 
 from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.store.formats.format import format_of
 from parfocal.store.h5 import check_seal, count_not_finite, opened_h5, read_rows
 from parfocal.store.layout import (
+    BUDGET,
     FILE_DIGEST,
     INDEX_FOLDER,
+    POLICY,
     SETTINGS_FILE,
     VERSION_ATTRIBUTE,
     Kind,
@@ -152,6 +155,34 @@ class EmbeddingSet:
             return {
                 mpp: len(group["absent_coords"]) if "absent_coords" in group else 0 for mpp, group in groups.items()
             }
+
+    def n_unread(self, slide: str) -> dict[float, int]:
+        """How many planned tiles were not read by choice, per magnification; only the slide's index is opened."""
+        self._must_be("tiles")
+        with self._open_index(slide) as index:
+            return {mpp: len(index[format_mpp(mpp)].get("unread_coords", ())) for mpp in self.mpps}
+
+    def reading(self, slide: str) -> tuple[str, float] | None:
+        """By which policy and with which budget a slide's finest tiles were read; None where all of them were."""
+        stored = self.attributes(slide)
+        budget = float(stored.get(BUDGET, 1.0))
+        return (str(stored[POLICY]), budget) if budget < 1 else None
+
+    def share_read(self, slide: str) -> Float64[np.ndarray, " region"]:
+        """Of each region, the share of its planned finest tiles that has been read; 1 where none was planned."""
+        finest = min(self.mpps)
+        with self._open_index(slide) as index:
+            group, xy_um = index[format_mpp(finest)], np.asarray(index["region_xy_um"][...], np.float64)
+            slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
+            read = np.bincount(group["region"][...], minlength=len(xy_um))
+            unread = np.asarray(group["unread_coords"][...] if "unread_coords" in group else np.zeros((0, 2)))
+        if not len(xy_um) or not len(unread):
+            return np.ones(len(xy_um))
+        middle_um = (unread + 0.5) * slide_mpp + finest * int(self.content["tile_px"]) / 2
+        away, region = KDTree(xy_um + region_um / 2).query(middle_um, p=np.inf)
+        # Regions of which nothing was read are not in the set, and their tiles lie in none.
+        others = np.bincount(region[away < region_um / 2], minlength=len(xy_um))
+        return np.asarray(np.where(read + others > 0, read / np.maximum(read + others, 1), 1.0))
 
     def attributes(self, slide: str) -> dict[str, Any]:
         """The attributes of a slide's index: fingerprint, path, mpp and what else is known of it."""

@@ -15,7 +15,7 @@ from parfocal.geometry import format_mpp, to_l0px
 from parfocal.store.absent import AbsentRows
 from parfocal.store.files import NewFile, SlideOrigin, as_stored, new_file, write_index, write_layout
 from parfocal.store.fingerprint import SlideState
-from parfocal.store.layout import features_path, read_settings, realised_mpp, set_attributes
+from parfocal.store.layout import features_path, index_path, read_settings, realised_mpp, set_attributes
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 
 
@@ -34,6 +34,7 @@ class SlideWriter:
         coords_l0px: Mapping[float, Int64[np.ndarray, "_tile 2"]] | None = None,
         row: Mapping[float, Int64[np.ndarray, " _place"]] | None = None,
         origin: SlideOrigin | None = None,
+        replaces: bool = False,
     ) -> None:
         """Prepare to write the rows that are announced.
 
@@ -45,12 +46,13 @@ class SlideWriter:
                 not given.
             row: per magnification, the number of the row of each of `places` where they share some; every row is named.
             origin: what is known of the slide file.
+            replaces: whether the slide is there already, and what is written takes its place.
 
         Raises:
             StoreError: this is no set of tiles.
         """
         self._set_path, self._places, self._coords_l0px, self._row = set_path, places, coords_l0px, row
-        self._origin = origin or SlideOrigin()
+        self._origin, self._replaces = origin or SlideOrigin(), replaces
         self._settings = read_settings(set_path)
         if self._settings["kind"] != "tiles":
             raise StoreError(f"cannot write tile embeddings to {set_path}: it is a set of regions.")
@@ -59,6 +61,7 @@ class SlideWriter:
         self._datasets: dict[float, h5py.Dataset] = {}
         self._written: dict[float, int] = {}
         self._absent: dict[float, AbsentRows] = {}
+        self._unread: dict[float, Int64[np.ndarray, "tile 2"]] = {}
 
     @property
     def n_regions(self) -> int:
@@ -73,8 +76,8 @@ class SlideWriter:
             self._stack = stack.pop_all()
         return self
 
-    def append(self, mpp: float, rows: Float[np.ndarray, "tile dim"]) -> None:
-        """Add the next rows of a magnification, in the order that was announced.
+    def append(self, mpp: float, rows: Float[np.ndarray, "tile dim"]) -> Float[np.ndarray, "tile dim"]:
+        """Add the next rows of a magnification, in the order that was announced; they come back as they are stored.
 
         Raises:
             StoreError: a value is not finite, or does not fit float16.
@@ -88,26 +91,36 @@ class SlideWriter:
         dataset[start : start + len(rows)] = stored
         self._files[mpp].check()
         self._written[mpp] = start + len(rows)
+        return stored
 
-    def leave_out(self, absent: Mapping[float, Mapping[int, str]]) -> None:
+    def leave_out(
+        self,
+        absent: Mapping[float, Mapping[int, str]],
+        unread: Mapping[float, Int64[np.ndarray, " _tile"]] | None = None,
+    ) -> None:
         """Say which of the announced rows do not come, before the block ends.
 
         The others keep their order. A region that none of its tiles is left of is left out too; the index keeps where
-        the absent tiles are, and why they are absent.
+        the absent tiles are, and why they are absent, and where those are that nobody wanted to read.
 
         Args:
             absent: per magnification, the number of each absent row among the announced ones, and the reason.
+            unread: per magnification, the numbers of the rows that were not read by choice, rising.
         """
+        unread = unread or {}
         announced = self._places
         lost: set[int] = set()
         coords = {mpp: self._coords(mpp) for mpp in announced.region}
         region, center_um, coords_l0px = dict(announced.region), dict(announced.center_um), dict(coords)
         row = dict(self._row or {})
-        for mpp, reasons in absent.items():
-            rows = np.array(sorted(reasons), np.int64)
+        for mpp in dict.fromkeys([*absent, *unread]):
+            reasons, not_read = absent.get(mpp, {}), unread.get(mpp, np.zeros(0, np.int64))
+            missing = np.array(sorted(reasons), np.int64)
+            rows = np.union1d(missing, not_read)
             places = np.flatnonzero(np.isin(row[mpp], rows)) if mpp in row else rows
             lost |= set(region[mpp][places].tolist())
-            self._absent[mpp] = AbsentRows(coords[mpp][rows], tuple(reasons[row] for row in rows.tolist()))
+            self._unread[mpp] = coords[mpp][not_read]
+            self._absent[mpp] = AbsentRows(coords[mpp][missing], tuple(reasons[row] for row in missing.tolist()))
             coords_l0px[mpp] = np.delete(coords_l0px[mpp], rows, axis=0)
             for values in (region, center_um):
                 values[mpp] = np.delete(values[mpp], places, axis=0)
@@ -141,6 +154,12 @@ class SlideWriter:
         if kind is None:
             for mpp in self._absent:
                 self._shorten(mpp)
+            if self._replaces:
+                # A kill from here on leaves a slide that is not done, and no files of two readings beside each other.
+                for file in self._files.values():
+                    file.flush()
+                    file.check()
+                index_path(self._set_path, self._places.slide).unlink(missing_ok=True)
         self._stack.__exit__(kind, error, trace)
         if kind is None:
             digests: dict[float | None, str] = {mpp: file.digest for mpp, file in self._files.items()}
@@ -150,6 +169,7 @@ class SlideWriter:
                 row=self._row,
                 digests=digests,
                 absent=self._absent,
+                unread=self._unread,
                 origin=self._origin,
             )
 

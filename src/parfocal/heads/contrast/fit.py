@@ -34,6 +34,7 @@ from parfocal.cohort import Column, Fold, Outcome
 from parfocal.errors import ConfigError
 from parfocal.heads.base import Bags, FittedProbe, ProbeSettings, ProbeState, Scores, Slides, name_choices
 from parfocal.heads.contrast.candidates import Candidate, linear_candidates, refined
+from parfocal.heads.contrast.expected import means_of_regions
 from parfocal.heads.contrast.moments import (
     Pair,
     PickedRegions,
@@ -44,6 +45,7 @@ from parfocal.heads.contrast.moments import (
     slide_sums,
 )
 from parfocal.heads.contrast.terms import PairTerm, make_term, project
+from parfocal.heads.contrast.usual import with_usual
 from parfocal.heads.linear import FittedMean, fit_mean_fold
 from parfocal.heads.regions import check_same_regions
 from parfocal.heads.registry import RegisteredHead
@@ -90,13 +92,17 @@ class FittedContrast(FittedProbe):
     def _pairing(self, bags: Bags, slides: Slides) -> Scores:
         total = np.zeros((len(slides), len(self.intercept)))
         for term in self.terms:
-            counts = np.diff(bags[term.first].region_start)[slides]
-            a, a_there = project(bags[term.first], self.offset[term.first], term.u, slides, term.lift_u)
-            b, b_there = project(bags[term.second], self.offset[term.second], term.v, slides, term.lift_v)
-            of_region = np.where(a_there & b_there, term.score(a, b), 0.0)
-            divisor = np.maximum(counts, 1) ** (1 - term.power)
-            total[:, term.column] += slide_sums(of_region[:, None], counts)[:, 0] / divisor
+            total[:, term.column] += self.add_up(term, bags, slides)
         return total
+
+    def add_up(self, term: PairTerm, bags: Bags, slides: Slides) -> Float64[np.ndarray, " picked"]:
+        """What one of the terms adds to the score of its column."""
+        counts = np.diff(bags[term.first].region_start)[slides]
+        a, a_there = project(bags[term.first], self.offset[term.first], term.u, slides, term.lift_u)
+        b, b_there = project(bags[term.second], self.offset[term.second], term.v, slides, term.lift_v)
+        of_region = np.where(a_there & b_there, term.score(a, b), 0.0)
+        divisor = np.maximum(counts, 1) ** (1 - term.power)
+        return np.asarray(slide_sums(of_region[:, None], counts)[:, 0] / divisor)
 
     def state(self) -> ProbeState:
         """All of it as plain data."""
@@ -194,6 +200,8 @@ def _fit_fold(
     ]
     rows = [rows for rows, _ in regions]
     pairs = [pair_up(bags, rows, maps, fold, lifted=one) for one in (0, *settings.lifted)]
+    offset = tuple(one.mean for one in maps)
+    region_means = [means_of_regions(bag, fold.train) for bag in bags]
     columns = [column.of(fold.train) for column in outcome.columns]
     terms: list[PairTerm] = []
     names, weights, intercepts = [], [], []
@@ -204,9 +212,10 @@ def _fit_fold(
         names.append(best.candidate.name)
         for pair, part, times in zip(best.candidate.pairs, best.candidate.parts, best.slope[:-1], strict=True):
             if times > 0:
-                terms.append(make_term(number, pair, part, best.candidate.power, float(times), maps))
+                term = make_term(number, pair, part, best.candidate.power, float(times), maps)
+                terms.append(with_usual(term, offset, bags, fold.train, region_means, settings.seed))
     return FittedContrast(
-        tuple(one.mean for one in maps),
+        offset,
         tuple(terms),
         means.probe,
         np.array(weights),

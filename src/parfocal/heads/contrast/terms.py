@@ -10,10 +10,40 @@ from jaxtyping import Bool, Float64
 from parfocal.bags import Bag
 from parfocal.heads.base import Arrays, Slides
 from parfocal.heads.contrast.candidates import Part
+from parfocal.heads.contrast.expected import Expected
 from parfocal.heads.contrast.moments import Pair, PickedRegions, lift
 from parfocal.stats.whitening import Whitening
 
 _DIRECTIONS = ("u", "v", "lift_u", "lift_v")
+_USUAL = ("mean", "size", "noise", "expected")
+
+
+@dataclass(frozen=True, eq=False)
+class Usual:
+    """What is usual of one side of a term among the training slides, for slides that are read in part there.
+
+    Attributes:
+        mean: over regions, of what the side gives: the projections, or their tanh.
+        size: covariance of the same, a row and a column for each direction.
+        noise: the variance that a region's mean has because a region is a few tiles, over that of what the tiles of a
+            region have in common.
+        expected: what the slide's mean along the side's directions is expected to be from its mean in the other bag.
+    """
+
+    mean: Float64[np.ndarray, " rank"]
+    size: Float64[np.ndarray, "rank rank"]
+    noise: float
+    expected: Expected
+
+    def arrays(self, name: str) -> Arrays:
+        """All of it, under names that end so."""
+        return {f"usual_{part}_{name}": np.asarray(getattr(self, part)) for part in _USUAL}
+
+    @staticmethod
+    def load(name: str, arrays: Arrays) -> "Usual":
+        """What `arrays` came from."""
+        mean, size, noise, expected = (arrays[f"usual_{part}_{name}"] for part in _USUAL)
+        return Usual(mean, size, float(noise), expected)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +62,8 @@ class PairTerm:
         lift_u: components, in the columns of the first bag's embeddings, that `u` sees with their products; None where
             it sees the embeddings themselves (see `lift`).
         lift_v: likewise for `v`.
+        usual: what is usual of the first side and of the second; None where both are one bag, and in heads that were
+            saved before it was kept.
     """
 
     column: int
@@ -44,31 +76,40 @@ class PairTerm:
     power: float = 0.0
     lift_u: Float64[np.ndarray, "_dim component"] | None = None
     lift_v: Float64[np.ndarray, "_dim component"] | None = None
+    usual: tuple[Usual, Usual] | None = None
 
     def score(
         self, first: Float64[np.ndarray, "region rank"], second: Float64[np.ndarray, "region rank"]
     ) -> Float64[np.ndarray, " region"]:
         """What each region adds, from its projections onto `u` and `v`."""
-        if self.shift is not None:
-            first, second = np.tanh(first + self.shift[0]), np.tanh(second + self.shift[1])
-        return np.asarray(self.weight * (first * second).sum(axis=1))
+        return np.asarray(self.weight * (self.squashed(first, 0) * self.squashed(second, 1)).sum(axis=1))
+
+    def squashed(self, along: Float64[np.ndarray, "region rank"], side: int) -> Float64[np.ndarray, "region rank"]:
+        """Projections onto `u` (side 0) or `v` (side 1) as they are multiplied, behind the tanh where there is one."""
+        return along if self.shift is None else np.tanh(along + self.shift[side])
 
     def facts(self) -> Mapping[str, Any]:
-        """All but the directions, as JSON can hold it."""
-        facts = {name: value for name, value in vars(self).items() if name not in _DIRECTIONS}
+        """All but the arrays, as JSON can hold it."""
+        facts = {name: value for name, value in vars(self).items() if name not in (*_DIRECTIONS, "usual")}
         return {**facts, "shift": None if self.shift is None else list(self.shift)}
 
     def arrays(self, number: int) -> Arrays:
-        """The directions, under names that end with the term's number."""
+        """The arrays, under names that end with the term's number."""
         named = {f"{name}.{number}": getattr(self, name) for name in _DIRECTIONS}
-        return {name: one for name, one in named.items() if one is not None}
+        arrays = {name: one for name, one in named.items() if one is not None}
+        for side, one in zip("uv", self.usual or (), strict=False):
+            arrays |= one.arrays(f"{side}.{number}")
+        return arrays
 
     @staticmethod
     def load(facts: Mapping[str, Any], number: int, arrays: Arrays) -> "PairTerm":
-        """What `facts` and `arrays` came from; the first heads knew neither powers nor lifts."""
+        """What `facts` and `arrays` came from; the first heads knew no powers, no lifts and nothing usual."""
         directions = {name: arrays.get(f"{name}.{number}") for name in _DIRECTIONS}
         shift = None if facts["shift"] is None else tuple(facts["shift"])
-        return PairTerm(**{**facts, **directions, "shift": shift})
+        usual = None
+        if f"usual_mean_u.{number}" in arrays:
+            usual = (Usual.load(f"u.{number}", arrays), Usual.load(f"v.{number}", arrays))
+        return PairTerm(**{**facts, **directions, "shift": shift, "usual": usual})
 
 
 def make_term(column: int, pair: Pair, part: Part, power: float, times: float, maps: Sequence[Whitening]) -> PairTerm:
@@ -101,6 +142,7 @@ def project(
     onto: Float64[np.ndarray, "_wide rank"],
     slides: Slides,
     lifted: Float64[np.ndarray, "_dim component"] | None = None,
+    about: Float64[np.ndarray, "picked _along"] | None = None,
 ) -> tuple[Float64[np.ndarray, "region rank"], Bool[np.ndarray, " region"]]:
     """The centred regions of some slides along a few directions, and which are there; the others are 0.
 
@@ -110,13 +152,17 @@ def project(
         onto: directions in the columns of the embeddings, or of the components of `lifted` with their products.
         slides: numbers.
         lifted: components in the columns of the embeddings.
+        about: what each slide's regions are centred on instead, along the directions or along `lifted`.
     """
     picked = PickedRegions.of(bag, slides)
     if lifted is not None:
-        components, there = project(bag, offset, lifted, slides)
-        rows = lift(components, there, picked.counts, by_slide=offset is None)
+        components, there = project(bag, offset, lifted, slides, about=about)
+        rows = lift(components, there, picked.counts, by_slide=offset is None and about is None)
         return np.where(there[:, None], rows, 0.0) @ onto, there
     along = bag.region_mean[picked.present].astype(np.float64) @ onto
     projected = np.zeros((len(picked.numbers), onto.shape[1]))
-    projected[picked.there] = picked.about_slide(along) if offset is None else along - offset @ onto
+    if about is not None:
+        projected[picked.there] = along - about[picked.of_slide]
+    else:
+        projected[picked.there] = picked.about_slide(along) if offset is None else along - offset @ onto
     return projected, picked.there

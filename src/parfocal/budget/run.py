@@ -1,0 +1,275 @@
+"""How few fine tiles are enough for a label: measured on a set whose slides were read whole."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from parfocal.budget.curve import Costs, draw_curves, whole_readers
+from parfocal.budget.files import write_budgets
+from parfocal.budget.page import budget_page, sentences
+from parfocal.budget.reading import KEPT, Asked, score_budgets
+from parfocal.budget.result import BudgetResult
+from parfocal.cohort import Cohort, CohortColumns, LabelColumns, Scheme, Splits, Target, make_splits, read_cohort
+from parfocal.config import Settings
+from parfocal.errors import ConfigError, MismatchError, StoreError
+from parfocal.evaluate.arm import Arm, choose_arms
+from parfocal.evaluate.arms import all_arms, read_arm_bags
+from parfocal.evaluate.fitting import one_thread_each
+from parfocal.evaluate.held_out import HeldOut
+from parfocal.evaluate.run import read_dealt
+from parfocal.evaluate.sources import common_slides, encodings_per_slide
+from parfocal.files import digest8, file_digest8, writable_folder
+from parfocal.geometry import format_mpp
+from parfocal.heads import ProbeSettings
+from parfocal.report import make_report
+from parfocal.run.cache import StepCache
+from parfocal.run.device import find_device
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
+from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets
+from parfocal.table import some_of
+from parfocal.zoom import POLICIES
+
+_HEADS = ("contrast", "concat")
+"""The arms that score slides which are read in part: one that knows what it has not seen, and means as its control."""
+
+_NO_TISSUE = "a set does not keep how much of a tile is tissue"
+
+
+class BudgetSettings(Settings):
+    """Which budgets and policies are compared, and how."""
+
+    policies: tuple[str, ...] = Field(
+        (), description="Policies that say what is read first; none takes all that ask no pretrained model."
+    )
+    budgets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2),
+        min_length=1,
+        description="Shares of a slide's finest tiles that are read; none and all of them are always compared too.",
+    )
+    margin: float = Field(
+        0.01, gt=0, lt=1, description="What AUC may lose against reading everything and still count as non-inferior."
+    )
+    readers: tuple[str, ...] = Field(
+        (),
+        description="Further arms of evaluate that read everything, such as region-mlp; the best of all is compared "
+        "with.",
+    )
+    folds: int = Field(5, ge=2, description="Folds of the cross-validation; groups stay whole.")
+    repeats: int = Field(
+        5,
+        ge=1,
+        description="How often the cross-validation is repeated with other folds; from 4 on they tell what fits vary.",
+    )
+    scheme: Scheme = Field(
+        "grouped", description="What is tested together: groups at random, whole sites, one site, or one group."
+    )
+    most_instances: int = Field(
+        1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
+    )
+    probes: ProbeSettings = ProbeSettings()
+
+
+def measure_budgets(
+    store: Source,
+    labels: Path,
+    target: str | Target,
+    out: Path,
+    settings: BudgetSettings | None = None,
+    *,
+    columns: LabelColumns | None = None,
+    splits: Path | None = None,
+    on_event: OnEvent | None = None,
+) -> BudgetResult:
+    """Draw the curve of AUC against the share of fine tiles for every policy and head, and write tables and a report.
+
+    Slides were read whole, so every budget is tried by leaving tiles out. Heads are fitted on whole training slides of
+    each fold, and so are those that policies ask; held-out slides are read by the policy. A run that was stopped goes
+    on.
+
+    Args:
+        store: a store, the folder of one set, or an open set of tile embeddings at two magnifications or more.
+        labels: a CSV or an Excel workbook with a column `slide`, the target and the group.
+        target: a column of two classes; a text stands for a target whose kind is seen from its values.
+        out: folder of `report.html`, `budget.json`, `results.csv`, `readers.csv` and `splits.csv`.
+        settings: policies, budgets, margin and folds.
+        columns: the other columns of `labels`, such as that of the patient.
+        splits: a CSV to take the folds from, as `splits.csv` of an earlier run or of `evaluate`.
+        on_event: told what the target holds, before anything is fitted, and how many `steps` are done.
+
+    Raises:
+        ConfigError: labels, policies and set do not fit together, or the target has not two classes.
+        MismatchError: slides of the set were read in part.
+        StoreError: the set cannot be read, or holds no tiles at two magnifications.
+    """
+    settings, columns = settings or BudgetSettings(), columns or CohortColumns()
+    find_device(settings.probes.device)
+    writable_folder(out)
+    policies, left_out = _policies(settings.policies)
+    source, asked_target = _whole_set(store), Target(name=target) if isinstance(target, str) else target
+    labelled = read_cohort(labels, asked_target, columns)
+    if labelled.outcome.kind != "binary":
+        raise ConfigError(
+            f"budgets are compared by AUC, which needs two classes; {labelled.target!r} is {labelled.outcome.kind}. "
+            "Name the positive class (--positive), which is then set against the others."
+        )
+    _refuse_parts(source, source.slides)
+    slides, notes = common_slides([source])
+    cohort, tell = labelled.restricted_to(slides, source.name), on_event or warn_of
+    tell(Notice(cohort.sentence()))
+    asked, arms = _arms(source, policies, settings)
+    unread = LeftOut()
+    bags = read_arm_bags(
+        arms,
+        [source],
+        cohort.slides,
+        most_instances=settings.most_instances,
+        seed=settings.probes.seed,
+        left_out=unread,
+    )
+    cohort = cohort.without(unread.reasons)
+    cohort = replace(cohort, notes=(*notes, *unread.notes(), *cohort.notes, *cohort.group_notes()))
+    dealt = _deal(cohort, settings, splits)
+    folds = dealt.folds(cohort, inner=settings.probes.inner_folds, seed=settings.probes.seed)
+    held_out, kept = HeldOut.of(cohort, folds), out / "kept"
+    done, total = 0, len(arms) + len(folds)
+
+    def report(item: str) -> None:
+        nonlocal done
+        done += 1
+        tell(Progress("steps", done, total, item))
+
+    with one_thread_each():
+        scores = score_budgets(
+            arms, bags, cohort, folds, source.read, asked, settings.probes, StepCache(kept, KEPT), report
+        )
+    readers = whole_readers(arms, scores, encodings_per_slide([source], arms, cohort.slides), held_out)
+    best = next(one.arm for one in readers if one.against_best is None)
+    curves = draw_curves(scores, asked, best, _costs(source, cohort), held_out, settings.margin)
+    said = [
+        *cohort.notes,
+        *([held_out.note] if held_out.note else []),
+        *(f"The policy {name} is left out: {why}." for name, why in left_out.items()),
+        *(_silence(name, count, len(folds), why) for name, (count, why) in scores.silent.items()),
+        *_derived_note(source),
+    ]
+    described = {
+        **settings.model_dump(mode="json", exclude={"probes": {"device"}}),
+        **columns.model_dump(mode="json"),
+        "target": asked_target.model_dump(mode="json"),
+        "splits": None if splits is None else splits.name,
+        "policies": [*policies],
+        "budgets": [*asked.budgets],
+    }
+    answer = sentences(cohort.target, readers, curves, settings.margin)
+    inputs = {source.name: digest8(source.settings), labels.name: file_digest8(labels)}
+    result = BudgetResult(cohort, readers, curves, answer, tuple(said), out / "report.html", out, dealt)
+    write_budgets(result, settings=described, inputs=inputs)
+    page = budget_page(result, settings=described, seed=settings.probes.seed, inputs=inputs)
+    make_report(page, result.report)
+    shutil.rmtree(kept, ignore_errors=True)
+    return result
+
+
+def _policies(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The policies that are compared, and those that cannot be, with the reason.
+
+    Raises:
+        ConfigError: one that was named does not exist or cannot be tried on a set, or none is left.
+    """
+    unknown = [name for name in asked if name not in POLICIES]
+    if unknown:
+        raise ConfigError(f"there is no policy {unknown[0]!r}, only {', '.join(POLICIES.names)}.")
+    names = tuple(dict.fromkeys(asked)) or tuple(POLICIES.names)
+    reasons = {name: _NO_TISSUE for name in names if name == "tissue"}
+    reasons |= {name: "it asks a pretrained model" for name in names if POLICIES.get(name).needs == "model"}
+    refused = [name for name in asked if name in reasons]
+    if refused:
+        raise ConfigError(
+            f"the policy {refused[0]} cannot be compared here: {reasons[refused[0]]}. Leave it out of --policies."
+        )
+    return tuple(name for name in names if name not in reasons), reasons
+
+
+def _whole_set(store: Source) -> EmbeddingSet:
+    tiles = [one for one in open_sets(store) if one.kind == "tiles"]
+    if len(tiles) != 1:
+        found = f"{len(tiles)} sets of tile embeddings: {', '.join(one.name for one in tiles)}" if tiles else "none"
+        raise StoreError(f"budgets are compared on one set of tile embeddings, and {store} holds {found}. Name one.")
+    source = tiles[0]
+    if len(source.mpps) < 2:
+        raise StoreError(
+            f"what is read closely is chosen by coarser tiles, and {source.name} has {format_mpp(source.mpps[0])} mpp "
+            "alone. Embed its slides at two magnifications or more."
+        )
+    if source.step_um < source.region_um:
+        raise StoreError(f"budgets are compared on regions side by side, and those of {source.name} overlap.")
+    return source
+
+
+def _refuse_parts(source: EmbeddingSet, slides: Sequence[str]) -> None:
+    parts = [slide for slide in slides if source.reading(slide) is not None]
+    if parts:
+        raise MismatchError(
+            f"{len(parts)} slides of {source.name} were read in part ({some_of(parts)}), and every budget is compared "
+            "with reading everything. Embed them without --zoom, or with --budget 1."
+        )
+
+
+def _arms(source: EmbeddingSet, policies: tuple[str, ...], settings: BudgetSettings) -> tuple[Asked, tuple[Arm, ...]]:
+    """What is asked, and every arm that is fitted: the heads, the finest magnification alone, and further readers.
+
+    Raises:
+        ConfigError: a further reader does not exist, or averages others.
+    """
+    known = all_arms([source])
+    by_id = {arm.id: arm for arm in known}
+    coarsest, finest = format_mpp(source.mpps[0]), format_mpp(source.mpps[-1])
+    heads = tuple(by_id[name] for name in _HEADS)
+    attention = by_id[f"{coarsest}/gated-attention"] if "attention" in policies else None
+    alone = [by_id[f"{finest}/{method}"] for method in ("mean", "gated-attention")]
+    further = choose_arms(known, settings.readers) if settings.readers else ()
+    averages = [arm.id for arm in further if arm.pool is None]
+    if averages:
+        raise ConfigError(f"the arm {averages[0]} averages others; name those to --readers that it averages.")
+    arms = {arm.id: arm for arm in (*heads, *alone, *([attention] if attention else ()), *further)}
+    budgets = (0.0, *sorted(set(settings.budgets)))
+    return Asked(heads, attention, policies, budgets, settings.probes.seed), tuple(arms.values())
+
+
+def _deal(cohort: Cohort, settings: BudgetSettings, splits: Path | None) -> Splits:
+    if splits is not None:
+        return read_dealt(splits, [cohort.target])[cohort.target]
+    return make_splits(
+        cohort,
+        folds=settings.folds,
+        repeats=settings.repeats,
+        seed=settings.probes.seed,
+        scheme=settings.scheme,
+    )
+
+
+def _costs(source: EmbeddingSet, cohort: Cohort) -> Costs:
+    tiles = [source.n_tiles(slide) for slide in cohort.slides]
+    finest = source.mpps[-1]
+    fine = np.array([one[finest] for one in tiles], dtype=np.float64)
+    return Costs(np.array([sum(one.values()) for one in tiles], dtype=np.float64) - fine, fine)
+
+
+def _silence(name: str, count: int, n_folds: int, why: str) -> str:
+    where = f"In {count} of {n_folds} folds" if count < n_folds else "In all folds"
+    instead = "a stride is read there" if count < n_folds else "it has no curve"
+    return f"{where} the policy {name} could not say where to read, and {instead}: {why}"
+
+
+def _derived_note(source: EmbeddingSet) -> list[str]:
+    if source.settings.get("coarse") != "derived":
+        return []
+    return [
+        "The coarse tiles of this set are averaged from fine ones (--coarse derived). A slide that is read in part has "
+        "coarse tiles of its own levels, which look a little different (--coarse native)."
+    ]

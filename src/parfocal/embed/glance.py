@@ -1,0 +1,116 @@
+"""What is known of a slide before its finest magnification is read, and how much of an order a budget pays for.
+
+A budget is a prefix of an order, so what a small budget reads a larger one reads too.
+"""
+
+import math
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
+
+from parfocal.store.tokens import SlideTokens
+
+
+@dataclass(frozen=True, eq=False)
+class Glance:
+    """What a policy knows of a slide before its finest magnification is read.
+
+    Attributes:
+        coarse: the embeddings of the coarser magnifications alone.
+        region: the number of each planned fine tile's region in `coarse`, never falling.
+        center_um: each fine tile's centre about its region's centre, in micrometres.
+        mpp: micrometres per pixel of the fine tiles.
+        tissue: share of each fine tile that is tissue, 0 to 1.
+        seed: of the run; policies that draw mix it with the slide's id.
+
+    Raises:
+        ValueError: the tiles' region, centre and tissue differ in length, regions fall or do not exist, a share is
+            outside 0 to 1, or `coarse` holds a magnification that is not coarser.
+    """
+
+    coarse: SlideTokens
+    region: Int32[np.ndarray, " tile"]
+    center_um: Float32[np.ndarray, "tile 2"]
+    mpp: float
+    tissue: Float64[np.ndarray, " tile"]
+    seed: int
+
+    def __post_init__(self) -> None:
+        region, slide = self.region, self.coarse.slide
+        if not len(region) == len(self.center_um) == len(self.tissue):
+            raise ValueError(
+                f"region, center_um and tissue of {slide} are of {len(region)}, {len(self.center_um)} and "
+                f"{len(self.tissue)} tiles; they describe the same ones"
+            )
+        if len(region) and (region[0] < 0 or region[-1] >= self.coarse.n_regions or np.any(np.diff(region) < 0)):
+            raise ValueError(f"the planned tiles of {slide} are not in the order of its regions")
+        if not ((self.tissue >= 0) & (self.tissue <= 1)).all():
+            raise ValueError(f"the tissue of {slide} is not a share between 0 and 1 in every tile")
+        if any(mpp <= self.mpp for mpp in self.coarse.mpps):
+            raise ValueError(
+                f"{slide} has embeddings at {self.coarse.mpps[-1]:g} mpp; what is looked at before tiles of "
+                f"{self.mpp:g} mpp are read is coarser than these"
+            )
+
+    @property
+    def n_tiles(self) -> int:
+        """How many fine tiles are planned."""
+        return len(self.region)
+
+    @property
+    def xy_um(self) -> Float64[np.ndarray, "tile 2"]:
+        """The centre of each fine tile in the slide's frame, in micrometres."""
+        middle = self.coarse.region_xy_um + self.coarse.region_um / 2
+        return np.asarray(middle[self.region] + self.center_um)
+
+    def generator(self) -> np.random.Generator:
+        """Random numbers of the run for this slide, whatever other slides there are and in which order."""
+        of_slide = int.from_bytes(sha256(self.coarse.slide.encode()).digest()[:8], "big")
+        return np.random.default_rng([self.seed, 31, of_slide])
+
+
+TileOrder = Int64[np.ndarray, " tile"]
+"""The numbers of all planned tiles of a slide, the first to be read first."""
+
+
+def n_chosen(n_tiles: int, budget: float) -> int:
+    """How many tiles a budget pays for: its share of them rounded to the nearest number, a half upwards.
+
+    A budget above 0 pays for at least one tile, where there is one: a slide of 20 tiles is looked at closely even at
+    one per cent.
+
+    Args:
+        n_tiles: of the slide.
+        budget: share of them, 0 (none) to 1 (all).
+
+    Raises:
+        ValueError: the budget is not a share.
+    """
+    if not 0 <= budget <= 1:
+        raise ValueError(f"budget={budget:g} is not a share between 0 and 1")
+    # Rounded before: .285 times 1000 is a little less than 285 in binary, and a half must stay a half.
+    nearest = math.floor(round(budget * n_tiles, 9) + 0.5)
+    return min(max(nearest, int(budget > 0)), n_tiles)
+
+
+def chosen(order: TileOrder, budget: float) -> Bool[np.ndarray, " tile"]:
+    """Which tiles a budget reads: the first `n_chosen` of the order. Those of a smaller budget are among them.
+
+    Args:
+        order: as a policy gives it.
+        budget: share of the tiles, 0 (none) to 1 (all).
+
+    Raises:
+        ValueError: the budget is not a share.
+    """
+    read = np.zeros(len(order), dtype=bool)
+    read[order[: n_chosen(len(order), budget)]] = True
+    return read
+
+
+def is_order(order: TileOrder, n_tiles: int) -> bool:
+    """Whether every tile is named once."""
+    numbers = np.asarray(order)
+    return numbers.shape == (n_tiles,) and np.array_equal(np.sort(numbers), np.arange(n_tiles))

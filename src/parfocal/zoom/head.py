@@ -1,0 +1,58 @@
+"""A fitted head as policies take it: it does not know itself which bags it was fitted on."""
+
+from dataclasses import dataclass
+
+from parfocal.bags import Bag, bag_of_slide
+from parfocal.errors import ConfigError
+from parfocal.geometry import format_mpp
+from parfocal.heads import FittedProbe
+from parfocal.store import SlideTokens
+
+
+@dataclass(frozen=True, eq=False)
+class HeadOfBags:
+    """A fitted head and what its bags are.
+
+    Attributes:
+        probe: the head.
+        bags: the name of each bag that it pools, in its order: magnifications as text, such as `2` and `0.5`.
+    """
+
+    probe: FittedProbe
+    bags: tuple[str, ...]
+
+    def known(self, coarse: SlideTokens, unread: float) -> dict[int, Bag]:
+        """The bags that the head pools beside the one that is not read, by their numbers, of one slide.
+
+        Args:
+            coarse: what is known of the slide.
+            unread: micrometres per pixel of the tiles that are not read.
+
+        Raises:
+            ConfigError: the slide does not show one of them.
+            ValueError: the slide has no tile of one of them.
+        """
+        shown = {format_mpp(mpp): mpp for mpp in coarse.mpps}
+        wanted = {number: name for number, name in enumerate(self.bags) if name != format_mpp(unread)}
+        missing = [name for name in wanted.values() if name not in shown]
+        if missing:
+            raise ConfigError(
+                f"the head pools {', '.join(missing)}, and {', '.join(shown) or 'nothing'} is known of {coarse.slide} "
+                f"before tiles at {format_mpp(unread)} mpp are read. Fit a head on the coarser magnifications and that "
+                "one."
+            )
+        return {number: bag_of_slide(coarse, shown[name]) for number, name in wanted.items()}
+
+    def number_of(self, mpp: float) -> int:
+        """Which of the bags holds the tiles of a magnification.
+
+        Raises:
+            ConfigError: none does.
+        """
+        name = format_mpp(mpp)
+        if name not in self.bags:
+            raise ConfigError(
+                f"the head does not pool tiles at {name} mpp but {', '.join(self.bags)}, so it cannot say where to "
+                "read. Fit one on the magnifications of the slides, or choose a policy that needs no head."
+            )
+        return self.bags.index(name)

@@ -1,0 +1,49 @@
+"""Contrast value: read first where that can move the score of a fitted contrast head most.
+
+The head adds (u . x_coarse) (v . x_fine) over regions, so before anything is read |u . x_coarse| times the spread of
+v . x_fine is how far a region is expected to move it (`heads.contrast.partly`): in closed form, and without a network.
+Where the coarse tile says nothing the fine ones, whatever they are, add nothing.
+
+`contrast` reads one region whole before the next. `contrast-tiles` reads the tile that adds most: the tiles of a region
+repeat each other, so some of each of several regions tell more than all of one.
+"""
+
+from parfocal.embed.glance import Glance, TileOrder
+from parfocal.errors import ConfigError
+from parfocal.heads.contrast.fit import FittedContrast
+from parfocal.heads.contrast.partly import noise_of_regions, worth_of_reading
+from parfocal.zoom.head import HeadOfBags
+from parfocal.zoom.order import best_regions_first, best_tiles_first
+from parfocal.zoom.policies.policy import Order, Policy
+from parfocal.zoom.policies.stride import stride_order
+
+
+def _probe(head: HeadOfBags) -> FittedContrast:
+    if not isinstance(head.probe, FittedContrast):
+        raise ConfigError("this policy needs a contrast head. Fit one with --arms contrast, or choose another policy.")
+    return head.probe
+
+
+def _by_region(head: HeadOfBags) -> Order:
+    probe = _probe(head)
+
+    def order(glance: Glance) -> TileOrder:
+        unread = head.number_of(glance.mpp)
+        return best_regions_first(worth_of_reading(probe, head.known(glance.coarse, glance.mpp), unread), glance)
+
+    return order
+
+
+def _by_tile(head: HeadOfBags) -> Order:
+    probe = _probe(head)
+
+    def order(glance: Glance) -> TileOrder:
+        unread = head.number_of(glance.mpp)
+        worth = worth_of_reading(probe, head.known(glance.coarse, glance.mpp), unread)
+        return best_tiles_first(worth, glance, stride_order(glance), noise=noise_of_regions(probe, unread))
+
+    return order
+
+
+CONTRAST = Policy("contrast", needs="head", binds=_by_region)
+CONTRAST_TILES = Policy("contrast-tiles", needs="head", binds=_by_tile)

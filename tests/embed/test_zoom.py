@@ -1,0 +1,316 @@
+"""Coarse first, and of the finest magnification what a policy puts first: what is read, stored, grown and refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from parfocal.embed import EmbedSettings, Glance, Zoom, embed_slides, estimate_run
+from parfocal.embed import slide as slide_module
+from parfocal.embed.glance import n_chosen
+from parfocal.errors import ConfigError, MismatchError
+from parfocal.lab.synthetic.rendered import write_pyramid
+from parfocal.regions import RegionPlan
+from parfocal.regions import tiles as tiles_module
+from parfocal.run.events import Event, Notice
+from parfocal.slides import Slide
+from parfocal.store import EmbeddingSet, open_set
+
+FINEST = 0.5
+
+
+def by_region(glance: Glance) -> np.ndarray:
+    """Tiles of the region whose coarse row is largest first."""
+    value = np.zeros(glance.coarse.n_regions)
+    value[glance.coarse.region[2.0]] = glance.coarse.features[2.0].sum(axis=1)
+    return np.lexsort((np.arange(len(glance.region)), -value[glance.region]))
+
+
+def backwards(glance: Glance) -> np.ndarray:
+    """The last tile first."""
+    return np.arange(len(glance.region))[::-1]
+
+
+def zoom(budget: float, policy: str = "by-region", **others: object) -> Zoom:
+    """One of the two."""
+    order = {"by-region": by_region, "backwards": backwards}[policy]
+    return Zoom(policy, lambda: order, budget, **others)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def scans(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
+    """Two slides with levels of their own."""
+    for name, seed in (("a.tif", 1), ("b.tif", 2)):
+        path = make_slide(name, seed=seed)
+        pixels = np.pad(tifffile.imread(path), ((0, 2), (0, 0), (0, 0)), mode="edge")
+        write_pyramid(path, pixels, mpp=0.4985, n_levels=3)
+    return tmp_path / "slides"
+
+
+def embed(scans: Path, store: Path, settings: EmbedSettings, how: Zoom | None) -> EmbeddingSet:
+    """The set that comes of a run on which no slide fails."""
+    summary = embed_slides([scans], store, settings, zoom=how)
+    assert not summary.failed, summary.failed
+    return open_set(summary.set_path)
+
+
+@pytest.fixture
+def assert_same(content: Callable[[Path], dict[str, object]]) -> Callable[[EmbeddingSet, EmbeddingSet], None]:
+    """Dataset by dataset; how they came about may differ."""
+
+    def compare(one: EmbeddingSet, other: EmbeddingSet) -> None:
+        ours, theirs = (
+            {key: value for key, value in content(found.path).items() if "@" not in key} for found in (one, other)
+        )
+        assert ours == theirs
+
+    return compare
+
+
+@pytest.mark.parametrize("policy", ["by-region", "backwards"])
+def test_the_tiles_that_a_policy_puts_first_have_the_rows_of_the_whole_slide(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings, policy: str
+) -> None:
+    whole = embed(scans, tmp_path / "whole", small_settings.model_copy(update={"coarse": "native"}), None)
+    seen: dict[str, Glance] = {}
+
+    def order(glance: Glance) -> np.ndarray:
+        seen[glance.coarse.slide] = glance
+        return {"by-region": by_region, "backwards": backwards}[policy](glance)
+
+    part = embed(scans, tmp_path / "part", small_settings, Zoom(policy, lambda: order, 0.3))
+
+    for slide in whole.slides:
+        everything, read = whole.read(slide), part.read(slide)
+        for mpp in (2.0, 1.0):
+            assert np.array_equal(read.features[mpp], everything.features[mpp])
+            assert np.array_equal(seen[slide].coarse.features[mpp], everything.features[mpp].astype(np.float32))
+        first = np.sort(order(seen[slide])[: n_chosen(len(everything.region[FINEST]), 0.3)])
+        assert 0 < len(first) < len(everything.region[FINEST])
+        assert np.array_equal(read.features[FINEST], everything.features[FINEST][first])
+        assert np.array_equal(read.region[FINEST], everything.region[FINEST][first])
+        assert np.array_equal(read.center_um[FINEST], everything.center_um[FINEST][first])
+        assert part.n_unread(slide) == {2.0: 0, 1.0: 0, FINEST: len(everything.region[FINEST]) - len(first)}
+        stored = part.attributes(slide)
+        assert (stored["zoom_policy"], stored["zoom_budget"], stored["zoom_seed"]) == (policy, 0.3, 0)
+
+
+def test_what_is_not_chosen_is_never_read_from_the_slide(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[int] = []
+    real = tiles_module._window
+
+    def counted(slide: Slide, level: int, place: tuple[int, int, int, int]) -> object:
+        levels.append(level)
+        return real(slide, level, place)
+
+    monkeypatch.setattr(tiles_module, "_window", counted)
+
+    found = embed(scans, tmp_path / "store", small_settings, zoom(0.1))
+
+    n_read = sum(len(np.unique(found.read(slide).region[FINEST])) for slide in found.slides)
+    n_regions = sum(found.n_regions(slide) for slide in found.slides)
+    assert levels.count(0) == n_read < 0.3 * n_regions
+
+
+Same = Callable[[EmbeddingSet, EmbeddingSet], None]
+
+
+def test_a_budget_of_one_gives_the_whole_store(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings, assert_same: Same
+) -> None:
+    native = small_settings.model_copy(update={"coarse": "native"})
+    whole = embed(scans, tmp_path / "whole", native, None)
+    everything = embed(scans, tmp_path / "everything", small_settings, zoom(1.0))
+
+    assert everything.name == whole.name
+    assert_same(everything, whole)
+    assert all(one.kept for one in embed_slides([scans], tmp_path / "everything", native).done)
+
+
+@pytest.mark.parametrize("policy", ["by-region", "backwards"])
+def test_a_store_that_has_grown_is_the_one_that_is_made_at_once(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings, assert_same: Same, policy: str
+) -> None:
+    embed(scans, tmp_path / "grown", small_settings, zoom(0.1, policy))
+    encoded: list[int] = []
+    real = slide_module.TileRows.read
+
+    def counted(self: object, wanted: object = None) -> object:
+        for mpp, rows in real(self, wanted):  # type: ignore[arg-type]
+            encoded.append(len(rows))
+            yield mpp, rows
+
+    at_once = embed(scans, tmp_path / "once", small_settings, zoom(0.3, policy))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(slide_module.TileRows, "read", counted)
+        grown = embed(scans, tmp_path / "grown", small_settings, zoom(0.3, policy))
+
+    assert_same(grown, at_once)
+    n_fine = [len(one.region[FINEST]) + grown.n_unread(one.slide)[FINEST] for one in map(grown.read, grown.slides)]
+    assert sum(encoded) == sum(n_chosen(n, 0.3) - n_chosen(n, 0.1) for n in n_fine)
+    assert all(
+        one.kept for one in embed_slides([scans], tmp_path / "grown", small_settings, zoom=zoom(0.3, policy)).done
+    )
+
+
+@pytest.mark.parametrize("first", [None, 0.1])
+def test_a_killed_run_is_gone_on_with(
+    scans: Path,
+    tmp_path: Path,
+    small_settings: EmbedSettings,
+    assert_same: Same,
+    monkeypatch: pytest.MonkeyPatch,
+    first: float | None,
+) -> None:
+    once = embed(scans, tmp_path / "once", small_settings, zoom(0.3))
+    if first is not None:
+        embed(scans, tmp_path / "store", small_settings, zoom(first))
+
+    class Killed(BaseException):
+        pass
+
+    def die(*given: object, **others: object) -> None:
+        raise Killed
+
+    for place in ("set_fingerprint", "leave_out"):
+        with monkeypatch.context() as patched:
+            patched.setattr(slide_module.SlideWriter, place, die)
+            with pytest.raises(Killed):
+                embed(scans, tmp_path / "store", small_settings, zoom(0.3))
+    with monkeypatch.context() as patched:
+        # Between the features of a slide and its index.
+        patched.setattr("parfocal.store.write.write_index", die)
+        with pytest.raises(Killed):
+            embed(scans, tmp_path / "store", small_settings, zoom(0.3))
+
+    assert_same(embed(scans, tmp_path / "store", small_settings, zoom(0.3)), once)
+
+
+def test_other_readings_of_a_slide_are_refused(scans: Path, tmp_path: Path, small_settings: EmbedSettings) -> None:
+    store = tmp_path / "store"
+    embed(scans, store, small_settings, zoom(0.3))
+
+    def message(settings: EmbedSettings, how: Zoom | None) -> str:
+        failed = embed_slides([scans], store, settings, zoom=how).failed
+        assert len(failed) == 2
+        assert failed[0].error == "MismatchError"
+        return failed[0].message
+
+    assert (
+        "as the policy by-region with the seed 0 has read it, and backwards with the seed 0 is asked now"
+    ) in message(small_settings, zoom(0.3, "backwards"))
+    assert "with the seed 0 has read it, and by-region with the seed 1" in message(small_settings, zoom(0.3, seed=1))
+    assert "with the seed 0 and the head or model c0ffee00 is" in message(small_settings, zoom(0.3, bound="c0ffee00"))
+    assert "budget of 0.3 by the policy by-region, and 0.2 is asked now" in message(small_settings, zoom(0.2))
+    native = small_settings.model_copy(update={"coarse": "native"})
+    assert "Read the rest with --zoom by-region --budget 1" in message(native, None)
+    embed(scans, store, small_settings, zoom(1.0))
+    assert all(one.kept for one in embed_slides([scans], store, small_settings, zoom=zoom(0.5, "backwards")).done)
+    assert all(one.kept for one in embed_slides([scans], store, native).done)
+
+
+def test_whole_slides_are_left_alone_and_no_set_holds_both(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings
+) -> None:
+    native = small_settings.model_copy(update={"coarse": "native"})
+    embed_slides([scans / "a.tif"], tmp_path / "whole", native)
+    summary = embed_slides([scans / "a.tif"], tmp_path / "whole", small_settings, zoom=zoom(0.1))
+    assert [one.status for one in summary.done] == ["kept"]  # whole
+    first, again = (
+        embed_slides([scans / "a.tif"], tmp_path / "part", small_settings, zoom=zoom(0.1)) for _ in range(2)
+    )
+    assert [one.status for one in (*first.done, *again.done)] == ["done, 0.1 read", "kept, 0.1 read"]
+    with pytest.raises(MismatchError, match="have been read whole, such as a, and b would be read in part"):
+        embed_slides([scans], tmp_path / "whole", small_settings, zoom=zoom(0.1))
+    with pytest.raises(MismatchError, match="has read in part, such as a, and b would be read whole"):
+        embed_slides([scans], tmp_path / "part", native)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"grid": {"mpps": (0.5,)}}, "one alone is asked"),
+        ({"grid": {"stride_um": 56.0}}, "leave --places and --stride-um out"),
+        ({"coarse": "derived"}, "Leave --coarse out"),
+    ],
+)
+def test_what_leaves_nothing_to_zoom_into_is_refused(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings, changes: dict, text: str
+) -> None:
+    values = small_settings.model_dump(exclude_unset=True)
+    values = {**values, **changes, "grid": {**values["grid"], **changes.get("grid", {})}}
+    with pytest.raises(ConfigError, match=text):
+        embed_slides([scans], tmp_path / "store", EmbedSettings(**values), zoom=zoom(0.1))
+    with pytest.raises(ConfigError, match=r"--budget 1\.5 is no share"):
+        zoom(1.5)
+
+
+def test_a_policy_that_names_a_tile_twice_is_refused(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings
+) -> None:
+    twice = Zoom("twice", lambda: lambda glance: np.zeros(len(glance.region), np.int64), 0.1)
+    failed = embed_slides([scans], tmp_path / "store", small_settings, zoom=twice).failed
+    assert "the policy twice does not name each of the" in failed[0].message
+
+
+def test_a_slide_without_coarser_levels_is_said_to_be_read_whole(
+    tmp_path: Path, make_slide: Callable[..., Path], small_settings: EmbedSettings, assert_same: Same
+) -> None:
+    make_slide("flat.tif")
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            told.append(event.text)
+
+    summary = embed_slides([tmp_path / "slides"], tmp_path / "all", small_settings, zoom=zoom(1.0), on_event=listen)
+
+    assert any("flat.tif has no level of its own for 2 and 1 mpp" in text for text in told), told
+    native = embed(
+        tmp_path / "slides", tmp_path / "native", small_settings.model_copy(update={"coarse": "native"}), None
+    )
+    assert_same(open_set(summary.set_path), native)
+
+
+def test_a_set_keeps_one_policy_and_a_complete_one_takes_whole_slides(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings
+) -> None:
+    part, complete = tmp_path / "part", tmp_path / "complete"
+    embed_slides([scans / "a.tif"], part, small_settings, zoom=zoom(0.1))
+    for run in (embed_slides, estimate_run):
+        with pytest.raises(MismatchError, match=r"policy by-region .* and backwards with the seed 0 is asked now"):
+            run([scans / "b.tif"], part, small_settings, zoom=zoom(0.5, "backwards"))
+    native = small_settings.model_copy(update={"coarse": "native"})
+    embed_slides([scans / "a.tif"], complete, small_settings, zoom=zoom(1.0))
+    assert not embed_slides([scans / "b.tif"], complete, native).failed
+    embed_slides([scans / "a.tif"], tmp_path / "damaged", small_settings, zoom=zoom(0.1))
+    index = next((tmp_path / "damaged").rglob("index/a.h5"))
+    index.write_bytes(index.read_bytes()[:-100])
+    summary = embed_slides([scans], tmp_path / "damaged", small_settings, zoom=zoom(0.1))
+    assert [one.slide for one in summary.failed] == ["a"]
+    assert [one.slide for one in summary.done] == ["b"]
+
+
+def test_a_slide_that_is_planned_otherwise_by_now_is_not_gone_on_with(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(scans, tmp_path / "store", small_settings, zoom(0.1))
+    real = slide_module.plan_slide
+
+    def moved(*given: object) -> RegionPlan:
+        plan = real(*given)  # type: ignore[arg-type]
+        kept = {mpp: slots.copy() for mpp, slots in plan.kept.items()}
+        # As many tiles as before, one of them another: what a changed mask does.
+        there, free = np.argwhere(kept[FINEST])[0], np.argwhere(~kept[FINEST])[0]
+        kept[FINEST][tuple(there)], kept[FINEST][tuple(free)] = False, True
+        return replace(plan, kept=kept)
+
+    monkeypatch.setattr(slide_module, "plan_slide", moved)
+    failed = embed_slides([scans], tmp_path / "store", small_settings, zoom=zoom(0.3)).failed
+    assert len(failed) == 2
+    assert "has other tiles than are planned now" in failed[0].message

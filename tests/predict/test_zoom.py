@@ -1,0 +1,254 @@
+"""From a policy's name, a head or a model to what is read of slides."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parfocal.bags import RepresentSettings, read_bags, represent_regions
+from parfocal.cli import main
+from parfocal.cohort import LabelColumns
+from parfocal.embed import EmbedSettings, embed_slides
+from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.evaluate.sources import common_slides
+from parfocal.geometry import format_mpp
+from parfocal.heads.contrast.partly import score_partly_read
+from parfocal.predict import fit_head, load_head, predict_slides, zoom_by
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.store import EmbeddingSet, SlideTokens, open_set
+
+from .scans import GRID, QUICK, Scanned
+
+FINEST = min(GRID.mpps)
+
+
+def pairing(tokens: SlideTokens) -> float:
+    """How far the regions of a slide vary together in their first number, seen at both magnifications."""
+    means = [
+        np.bincount(tokens.region[mpp], tokens.features[mpp][:, 0]) / np.bincount(tokens.region[mpp])
+        for mpp in tokens.mpps
+    ]
+    return float(np.cov(*means)[0, 1])
+
+
+def native(scanned: Scanned, slides: Path, store: Path) -> EmbeddingSet:
+    """Slides that are read whole, coarse tiles from levels of their own."""
+    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", coarse="native")
+    summary = embed_slides([slides], store, settings)
+    assert not summary.failed, summary.failed
+    return open_set(summary.set_path)
+
+
+@pytest.fixture(scope="module")
+def heads(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a contrast head, an attention head, a linear one and a model."""
+    folder = tmp_path_factory.mktemp("heads")
+    tiles = native(scanned, scanned.folder / "slides", folder / "store")
+    pairs = {slide: pairing(tiles.read(slide)) for slide in tiles.slides}
+    usual = np.median(list(pairs.values()))
+    rows = [f"{slide},{slide},{int(value > usual)}" for slide, value in pairs.items()]
+    (folder / "labels.csv").write_text("\n".join(["slide,patient,red", *rows]) + "\n")
+    columns = LabelColumns(group="patient")
+    for name, arm in (("contrast", "contrast"), ("attention", "union"), ("linear", "concat")):
+        fit_head([tiles], folder / "labels.csv", "red", arm, folder / name, QUICK, columns=columns)
+    settings = PretrainSettings(size="T", steps=2, batch=8, device="cpu", cache_mib=64, monitor_regions=8)
+    pretrain_encoder(tiles, folder / "model", settings)
+    return folder
+
+
+def embed(scanned: Scanned, out: Path, text: str, budget: float, **changes: int) -> EmbeddingSet:
+    """The new slides, read in part."""
+    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", **changes)  # type: ignore[arg-type]
+    summary = embed_slides([scanned.new_slides], out, settings, zoom=zoom_by(text, budget, seed=3))
+    assert not summary.failed, summary.failed
+    return open_set(summary.set_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("stride", "stride"),
+        ("random", "random"),
+        ("contrast", "contrast"),
+        ("contrast=contrast", "contrast"),
+        ("attention", "attention"),
+        ("model", "entropy"),
+        ("entropy=model", "entropy"),
+    ],
+)
+def test_every_kind_of_policy_reads_new_slides_in_part(
+    scanned: Scanned, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, policy: str
+) -> None:
+    monkeypatch.chdir(heads)
+    text = f"{heads}/{text}" if text in ("contrast", "attention", "model") else text
+
+    found = embed(scanned, tmp_path / "store", text, 0.25)
+
+    stored = found.attributes("n0")
+    bound = {"contrast": load_head(heads / "contrast").digest, "attention": load_head(heads / "attention").digest}
+    assert stored["zoom_policy"] == policy
+    assert (stored["zoom_budget"], stored["zoom_seed"]) == (0.25, 3)
+    assert stored["zoom_bound"] == bound.get(policy, stored["zoom_bound"] if policy == "entropy" else "")
+    assert bool(stored["zoom_bound"]) == (policy in ("contrast", "attention", "entropy"))
+    for slide in found.slides:
+        n_read, n_unread = found.n_tiles(slide)[FINEST], found.n_unread(slide)[FINEST]
+        assert n_read == np.floor(0.25 * (n_read + n_unread) + 0.5)
+
+
+def test_worker_processes_choose_what_this_one_chooses(scanned: Scanned, heads: Path, tmp_path: Path) -> None:
+    text = str(heads / "contrast")
+    assert pickle.loads(pickle.dumps(zoom_by(text, 0.25))).bound == load_head(heads / "contrast").digest
+
+    here = embed(scanned, tmp_path / "here", text, 0.25)
+    there = embed(scanned, tmp_path / "there", text, 0.25, workers=2)
+
+    for slide in here.slides:
+        ours, theirs = here.read(slide), there.read(slide)
+        assert np.array_equal(ours.region[FINEST], theirs.region[FINEST])
+        assert np.array_equal(ours.features[FINEST], theirs.features[FINEST])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nowhere", "no policy 'nowhere' for --zoom, only attention=FOLDER, change, .* and no folder of that name"),
+        ("contrast", "ask for contrast=FOLDER, with a head"),
+        ("entropy", "ask for entropy=FOLDER, with a model"),
+        ("stride=contrast", "ask for stride alone"),
+        ("stride=", "ask for stride alone"),
+        ("", "no policy ''"),
+        ("{heads}/store", "no folder of a head or of a pretrained model"),
+        ("attention={heads}/contrast", "needs an attention head"),
+        ("{heads}/linear", "does not say where to look"),
+    ],
+)
+def test_what_cannot_say_where_to_look_is_refused(heads: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        zoom_by(text.format(heads=heads), 0.1)
+
+
+def test_the_command_reads_a_share_and_later_the_rest(
+    scanned: Scanned, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["--mpps", *map(format_mpp, GRID.mpps), "--tile-px", str(GRID.tile_px), "--region-um", f"{GRID.region_um:g}"]
+    command = ["embed", str(scanned.new_slides), "-o", str(tmp_path / "store"), "--encoder", scanned.encoder, *grid]
+
+    assert main([*command, "--zoom", "diversity", "--dry-run"]) == 0
+    assert "about" in capsys.readouterr().out
+    assert main([*command, "--zoom", "diversity"]) == 0
+    tenth = open_set(tmp_path / "store")
+    assert main([*command, "--zoom", "diversity", "--budget", "0.5"]) == 0
+    half = open_set(tmp_path / "store")
+
+    assert tenth.n_unread("n0")[FINEST] > 0
+    n_fine = half.n_tiles("n0")[FINEST] + half.n_unread("n0")[FINEST]
+    assert half.n_tiles("n0")[FINEST] == np.floor(n_fine / 2 + 0.5)
+    assert main([*command, "--budget", "0.5"]) == 2
+    assert "Name a policy, such as --zoom stride" in capsys.readouterr().err
+
+
+def test_a_contrast_head_knows_what_was_not_read_and_others_are_said_not_to(
+    scanned: Scanned, heads: Path, tmp_path: Path
+) -> None:
+    part = embed(scanned, tmp_path / "part", str(heads / "contrast"), 0.25)
+    everything = embed(scanned, tmp_path / "everything", str(heads / "contrast"), 1.0)
+    whole = native(scanned, scanned.new_slides, tmp_path / "whole")
+
+    def predict(store: EmbeddingSet, head: str) -> list[float]:
+        found = predict_slides([store], heads / head, tmp_path / "out.csv")
+        assert not found.failed, found.failed
+        return [float(one.probability[1]) for one in found.predicted]
+
+    assert predict(everything, "contrast") == predict(whole, "contrast")
+    head = load_head(heads / "contrast")
+    names = [name for _, name in head.bags]
+    bags = read_bags(part, part.slides, names=names)
+    number = names.index(format_mpp(FINEST))
+    expected = [
+        score_partly_read(
+            head.probes[0], [bag.of_slides([at]) for bag in bags], np.array([0]), [number],
+            share={number: part.share_read(slide)},
+        )
+        for at, slide in enumerate(part.slides)
+    ]  # fmt: skip
+    said = [float(head.calibration.probability(score)[0][1]) for score in expected]
+    assert predict(part, "contrast") == pytest.approx(said)
+    assert said != pytest.approx(predict(whole, "contrast"))
+    with pytest.warns(ParfocalWarning, match="was read in part .* takes that for all there is"):
+        predict(part, "attention")
+
+
+def test_the_share_of_each_region_that_was_read(scanned: Scanned, tmp_path: Path) -> None:
+    found = embed(scanned, tmp_path / "store", "stride", 0.3)
+    for slide in found.slides:
+        n_read = np.bincount(found.read(slide).region[FINEST], minlength=found.n_regions(slide))
+        n_fine = found.n_tiles(slide)[FINEST] + found.n_unread(slide)[FINEST]
+        share = found.share_read(slide)
+        assert share.shape == n_read.shape
+        assert (share * 16 == n_read).all()  # every region of these slides has all of its tiles
+        assert n_read.sum() == np.floor(0.3 * n_fine + 0.5)
+
+
+def test_slides_that_were_read_in_part_are_told_of_where_they_are_compared(scanned: Scanned, tmp_path: Path) -> None:
+    found = embed(scanned, tmp_path / "store", "stride", 0.3)
+    with pytest.warns(ParfocalWarning, match=r"10 slides of .* were read in part at 0\.5 mpp \(stride 0\.3\)"):
+        _, notes = common_slides([found])
+    assert len(notes) == 1
+
+
+def test_predict_looks_where_its_head_would(
+    scanned: Scanned, heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(scanned.new_slides), "--head", str(heads / "contrast"), "--encoder", scanned.encoder]
+    words = ["--budget", "0.25", "--store", str(tmp_path / "part"), "-o", str(tmp_path / "part.csv")]
+
+    assert main([*command, *words]) == 0, capsys.readouterr().err
+    found = open_set(tmp_path / "part")
+
+    assert found.reading("n0") == ("contrast", 0.25)
+    again = predict_slides([found], heads / "contrast", tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "part.csv").read_text()
+    assert not again.failed
+    for words, text in (
+        (["--zoom", "stride"], "Add --budget, such as 0.1"),
+        (["--budget", "0.1", "--zoom", "nowhere"], "no policy 'nowhere'"),
+    ):
+        assert main([*command, *words, "-o", str(tmp_path / "no.csv")]) != 0
+        assert text in capsys.readouterr().err.replace("\n", " ")
+    with pytest.raises(ConfigError, match="is a store and has been read"):
+        predict_slides([found], heads / "contrast", tmp_path / "no.csv", zoom=zoom_by("stride", 0.1))
+
+
+def test_a_head_of_derived_coarse_tiles_reads_no_slide_in_part(scanned: Scanned, tmp_path: Path) -> None:
+    columns = LabelColumns(group="patient")
+    fit_head([scanned.store], scanned.labels, "red", "2/mean", tmp_path / "head", QUICK, columns=columns)
+    with pytest.raises(ConfigError, match="averaged from fine ones, so slides cannot be read in part"):
+        predict_slides([scanned.new_slides], tmp_path / "head", tmp_path / "no.csv", zoom=zoom_by("stride", 0.1))
+
+
+def test_a_region_set_knows_how_its_tiles_were_read_and_follows_them(
+    scanned: Scanned, heads: Path, tmp_path: Path
+) -> None:
+    how = RepresentSettings(readouts=("cls",))
+    for budget in (0.25, 0.5):
+        tiles = embed(scanned, tmp_path / "store", "stride", budget)
+        regions = represent_regions(tiles, heads / "model", tmp_path / "regions", how).sets[0]
+        fresh = represent_regions(tiles, heads / "model", tmp_path / f"fresh-{budget}", how).sets[0]
+
+        for slide in tiles.slides:
+            assert regions.reading(slide) == ("stride", budget)
+            found, expected = regions.read_regions(slide).features, fresh.read_regions(slide).features
+            assert np.array_equal(found, expected)
+
+
+def test_a_head_is_a_folder_whatever_it_is_called(
+    scanned: Scanned, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stride").symlink_to(heads / "contrast")
+
+    assert zoom_by("stride", 0.1).policy == "stride"
+    assert zoom_by(Path("stride"), 0.1).bound == load_head(heads / "contrast").digest
+    with pytest.raises(ConfigError, match="--seed -1 is below 0"):
+        zoom_by("random", 0.1, seed=-1)

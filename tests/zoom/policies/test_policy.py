@@ -1,0 +1,98 @@
+"""A policy is bound to what it needs, and one of another package is looked at."""
+
+import numpy as np
+import pytest
+
+from parfocal.errors import ConfigError, PluginError
+from parfocal.plugins import Origin
+from parfocal.testing import PolicyContract
+from parfocal.zoom import POLICIES, Glance, Policy
+from parfocal.zoom.policies.policy import Order
+
+from ..glances import glance_of
+
+ORIGIN = Origin("policy 'odd'", "parfocal-odd", "1.2")
+
+
+def test_ours_are_the_files_of_the_folder() -> None:
+    assert set(POLICIES.ours) == {
+        "attention",
+        "change",
+        "contrast",
+        "contrast-tiles",
+        "diversity",
+        "entropy",
+        "random",
+        "random-regions",
+        "stride",
+        "tissue",
+    }
+    assert POLICIES.group == "parfocal.policies"
+
+
+def test_one_that_needs_a_head_says_so() -> None:
+    with pytest.raises(ConfigError, match="contrast needs a fitted head"):
+        POLICIES.get("contrast")(glance_of())
+
+
+def test_one_that_needs_nothing_takes_nothing() -> None:
+    with pytest.raises(ConfigError, match="stride looks at the slide alone"):
+        POLICIES.get("stride").bound(to=3)
+
+
+def test_a_policy_without_an_order_and_without_a_need_is_none() -> None:
+    with pytest.raises(ValueError, match="either an order"):
+        Policy("nothing")
+
+
+def test_an_order_of_another_package_that_forgets_a_tile_names_the_package() -> None:
+    def forgets(glance: Glance) -> np.ndarray:
+        return np.arange(glance.n_tiles - 1)
+
+    alone = Policy("odd", forgets).guarded(ORIGIN)
+    bound = Policy("odd", needs="head", binds=lambda head: forgets).guarded(ORIGIN).bound(to=None)
+
+    for policy in (alone, bound):
+        with pytest.raises(PluginError, match=r"parfocal-odd 1\.2 does not name each"):
+            policy(glance_of())
+
+
+def test_a_failure_of_another_package_names_it() -> None:
+    def fails(glance: Glance) -> np.ndarray:
+        raise ZeroDivisionError("nothing there")
+
+    with pytest.raises(PluginError, match=r"parfocal-odd 1\.2 failed .ZeroDivisionError: nothing there"):
+        Policy("odd", fails).guarded(ORIGIN)(glance_of())
+
+
+class Remembers:
+    """Gives another order each time."""
+
+    calls = 0
+
+    def __call__(self, glance: Glance) -> np.ndarray:
+        self.calls += 1
+        return np.roll(np.arange(glance.n_tiles), self.calls)
+
+
+def changes(glance: Glance) -> np.ndarray:
+    glance.tissue[:] = 0
+    return np.arange(glance.n_tiles)
+
+
+@pytest.mark.parametrize(
+    ("order", "test"),
+    [
+        (lambda glance: np.zeros(glance.n_tiles, dtype=np.int64), "test_it_names_every_tile_once"),
+        (Remembers(), "test_one_slide_has_one_order"),
+        (changes, "test_it_changes_nothing_of_what_it_looks_at"),
+        (lambda glance: np.arange(len(glance.coarse.features[1.0])), "test_coarse_tiles_that_are_absent_are_no_error"),
+    ],
+)
+def test_the_contract_finds_a_policy_that_breaks_it(order: Order, test: str) -> None:
+    class Broken(PolicyContract):
+        def make(self) -> Policy:
+            return Policy("broken", order)
+
+    with pytest.raises((AssertionError, ValueError)):
+        getattr(Broken(), test)()
