@@ -1,20 +1,23 @@
 """Coarse first, and of the finest magnification what a policy puts first: what is read, stored, grown and refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
 from parfocal.embed import EmbedSettings, Glance, Zoom, embed_slides, estimate_run
+from parfocal.embed import reading as reading_module
 from parfocal.embed import slide as slide_module
 from parfocal.embed.glance import n_chosen
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.lab.synthetic.rendered import write_pyramid
 from parfocal.regions import RegionPlan
 from parfocal.regions import tiles as tiles_module
+from parfocal.regions.tiles import AbsentTile, RegionTiles
 from parfocal.run.events import Event, Notice
 from parfocal.slides import Slide
 from parfocal.store import EmbeddingSet, open_set
@@ -314,3 +317,50 @@ def test_a_slide_that_is_planned_otherwise_by_now_is_not_gone_on_with(
     failed = embed_slides([scans], tmp_path / "store", small_settings, zoom=zoom(0.3)).failed
     assert len(failed) == 2
     assert "has other tiles than are planned now" in failed[0].message
+
+
+def test_a_dry_run_counts_what_the_run_reads(scans: Path, tmp_path: Path, small_settings: EmbedSettings) -> None:
+    estimate = estimate_run([scans], tmp_path / "store", small_settings, zoom=zoom(0.2))
+    found = embed(scans, tmp_path / "store", small_settings, zoom(0.2))
+    assert estimate.n_tiles == {mpp: sum(found.n_tiles(slide)[mpp] for slide in found.slides) for mpp in found.mpps}
+
+
+def test_absent_tiles_are_a_share_of_the_slide_and_not_of_what_is_read(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any, **others: Any) -> Iterator[RegionTiles]:
+        lost = False
+        for one in tiles_module.iter_tiles(*given, **others):
+            if not lost and len(one.tiles[FINEST]):
+                lost, left = True, {**one.tiles, FINEST: one.tiles[FINEST][1:]}
+                yield RegionTiles(one.region, left, {FINEST: (AbsentTile(0, "it is broken"),)})
+            else:
+                yield one
+
+    monkeypatch.setattr(reading_module, "iter_tiles", broken)
+
+    found = embed(scans, tmp_path / "store", small_settings, zoom(0.01))
+
+    for slide in found.slides:
+        read, lost, left = found.n_tiles(slide)[FINEST], found.n_absent(slide)[FINEST], found.n_unread(slide)[FINEST]
+        assert lost == 1 > small_settings.max_absent * (read + lost)
+        assert read + lost == n_chosen(read + lost + left, 0.01)
+
+
+def test_a_run_that_reads_less_and_ends_later_replaces_nothing(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    embed(scans, store, small_settings, zoom(0.1))
+    real = slide_module.SlideWriter.set_fingerprint
+
+    def meanwhile(*given: Any) -> None:
+        monkeypatch.setattr(slide_module.SlideWriter, "set_fingerprint", real)
+        embed(scans, store, small_settings, zoom(0.5))
+        real(*given)
+
+    monkeypatch.setattr(slide_module.SlideWriter, "set_fingerprint", meanwhile)
+    failed = embed_slides([scans / "a.tif"], store, small_settings, zoom=zoom(0.3)).failed
+
+    assert "has been read further by another run" in failed[0].message
+    assert open_set(next(store.glob("*/settings.json")).parent).reading("a") == ("by-region", 0.5)

@@ -14,18 +14,16 @@ from parfocal.budget.files import write_budgets
 from parfocal.budget.page import budget_page, sentences
 from parfocal.budget.reading import KEPT, Asked, score_budgets
 from parfocal.budget.result import BudgetResult
-from parfocal.cohort import Cohort, CohortColumns, LabelColumns, Scheme, Splits, Target, make_splits, read_cohort
-from parfocal.config import Settings
+from parfocal.cohort import Cohort, CohortColumns, LabelColumns, Target, read_cohort
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.evaluate.arm import Arm, choose_arms
 from parfocal.evaluate.arms import all_arms, read_arm_bags
 from parfocal.evaluate.fitting import one_thread_each
 from parfocal.evaluate.held_out import HeldOut
-from parfocal.evaluate.run import read_dealt
+from parfocal.evaluate.run import FoldSettings, deal, read_dealt
 from parfocal.evaluate.sources import common_slides, encodings_per_slide
 from parfocal.files import digest8, file_digest8, writable_folder
 from parfocal.geometry import format_mpp
-from parfocal.heads import ProbeSettings
 from parfocal.report import make_report
 from parfocal.run.cache import StepCache
 from parfocal.run.device import find_device
@@ -40,7 +38,7 @@ _HEADS = ("contrast", "concat")
 _NO_TISSUE = "a set does not keep how much of a tile is tissue"
 
 
-class BudgetSettings(Settings):
+class BudgetSettings(FoldSettings):
     """Which budgets and policies are compared, and how."""
 
     policies: tuple[str, ...] = Field(
@@ -59,19 +57,6 @@ class BudgetSettings(Settings):
         description="Further arms of evaluate that read everything, such as region-mlp; the best of all is compared "
         "with.",
     )
-    folds: int = Field(5, ge=2, description="Folds of the cross-validation; groups stay whole.")
-    repeats: int = Field(
-        5,
-        ge=1,
-        description="How often the cross-validation is repeated with other folds; from 4 on they tell what fits vary.",
-    )
-    scheme: Scheme = Field(
-        "grouped", description="What is tested together: groups at random, whole sites, one site, or one group."
-    )
-    most_instances: int = Field(
-        1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
-    )
-    probes: ProbeSettings = ProbeSettings()
 
 
 def measure_budgets(
@@ -133,7 +118,7 @@ def measure_budgets(
     )
     cohort = cohort.without(unread.reasons)
     cohort = replace(cohort, notes=(*notes, *unread.notes(), *cohort.notes, *cohort.group_notes()))
-    dealt = _deal(cohort, settings, splits)
+    dealt = deal(cohort, settings, read_dealt(splits, [cohort.target]) if splits else {})
     folds = dealt.folds(cohort, inner=settings.probes.inner_folds, seed=settings.probes.seed)
     held_out, kept = HeldOut.of(cohort, folds), out / "kept"
     done, total = 0, len(arms) + len(folds)
@@ -239,18 +224,6 @@ def _arms(source: EmbeddingSet, policies: tuple[str, ...], settings: BudgetSetti
     arms = {arm.id: arm for arm in (*heads, *alone, *([attention] if attention else ()), *further)}
     budgets = (0.0, *sorted(set(settings.budgets)))
     return Asked(heads, attention, policies, budgets, settings.probes.seed), tuple(arms.values())
-
-
-def _deal(cohort: Cohort, settings: BudgetSettings, splits: Path | None) -> Splits:
-    if splits is not None:
-        return read_dealt(splits, [cohort.target])[cohort.target]
-    return make_splits(
-        cohort,
-        folds=settings.folds,
-        repeats=settings.repeats,
-        seed=settings.probes.seed,
-        scheme=settings.scheme,
-    )
 
 
 def _costs(source: EmbeddingSet, cohort: Cohort) -> Costs:

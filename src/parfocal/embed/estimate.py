@@ -13,12 +13,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from parfocal.embed.glance import n_chosen
-from parfocal.embed.kept import check_places, kept_slide, slides_with_other_ids
+from parfocal.embed.kept import check_one_reading, check_places, kept_slide, slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import open_source, plan_slide
 from parfocal.embed.summary import tile_counts
 from parfocal.embed.workers import each_slide
-from parfocal.embed.zoom import Zoom, check_one_reading, zoomable
+from parfocal.embed.zoom import Zoom, zoomable
 from parfocal.encoders import TileEncoder
 from parfocal.errors import as_problem
 from parfocal.regions import RegionPlan
@@ -181,8 +181,8 @@ class _Costs:
     """What was measured, in seconds: reading a region, its coarser tiles where they come first, and encoding a tile."""
 
     read_seconds: float
-    glance_seconds: float
     encode_seconds: Mapping[float, float]
+    glance_seconds: float = 0.0
 
 
 class _Planner:
@@ -269,7 +269,7 @@ def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncode
         started = time.monotonic()
         encoder.encode(tiles)
         per_tile[mpp] = (time.monotonic() - started) / len(tiles)
-    return _Costs(read_seconds, 0.0, per_tile)
+    return _Costs(read_seconds, per_tile)
 
 
 def _glance_seconds(slide: Slide, plan: RegionPlan, settings: EmbedSettings) -> float:

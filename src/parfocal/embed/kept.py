@@ -6,7 +6,7 @@ A store never changes the id of a slide that it has: the same file under another
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +35,7 @@ from parfocal.store.layout import (
     repair_advice,
 )
 from parfocal.store.set import done_slides, stored_rows
+from parfocal.table import some_of
 
 
 def kept_slide(
@@ -210,6 +211,35 @@ def slides_with_other_ids(
                 f"{index_path(set_path, slide)} to embed it anew as {source.slide}."
             )
     return found
+
+
+def check_one_reading(set_path: Path, zoom: Zoom | None, asked: Collection[str]) -> None:
+    """Refuse to put slides beside those of a set that have been read in another way.
+
+    Slides that are there already are not touched, and refused one by one where they were read in another way.
+
+    Raises:
+        MismatchError: a slide is new to the set, and would be read otherwise than those of the set.
+    """
+    done = done_slides(set_path)
+    new = sorted({*asked} - {*done})
+    if not new:
+        return
+    is_whole = zoom is None or zoom.budget >= 1
+    for slide, stored in _attributes(set_path, done):
+        in_part = stored.get(BUDGET, 1.0) < 1
+        if is_whole and in_part and not (zoom and slide in asked):
+            raise MismatchError(
+                f"{set_path} holds slides that the policy {stored[POLICY]} has read in part, such as {slide}, and "
+                f"{some_of(new)} would be read whole. Read them with {as_word(stored)} too, or use another store."
+            )
+        if zoom is not None and not is_whole:
+            if not in_part:
+                raise MismatchError(
+                    f"{set_path} holds slides that have been read whole, such as {slide}, and {some_of(new)} would be "
+                    "read in part. Leave --zoom out, or use another store."
+                )
+            zoom.check(slide, {**stored, BUDGET: 0.0}, "embed into another store")
 
 
 def _place(path: Path, scan: int | None) -> tuple[str, int]:

@@ -7,12 +7,12 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from parfocal.embed.kept import check_places, slides_with_other_ids
+from parfocal.embed.kept import check_one_reading, check_places, slides_with_other_ids
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import JobResult, run_job
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
 from parfocal.embed.workers import each_slide
-from parfocal.embed.zoom import Zoom, check_one_reading, is_read, zoomable
+from parfocal.embed.zoom import Zoom, is_read, zoomable
 from parfocal.encoders import TileEncoder, check_trained_mpps
 from parfocal.errors import StoreError
 from parfocal.files import canonical_json, sweep_leftovers

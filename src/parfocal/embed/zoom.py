@@ -1,7 +1,7 @@
 """Where to look closely: a slide's coarse magnifications first, and of the finest one what a policy puts first."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,9 @@ from parfocal.regions import PlannedTiles, RegionPlan
 from parfocal.slides import Slide, tile_window
 from parfocal.store.h5 import opened_h5
 from parfocal.store.layout import BOUND, BUDGET, POLICY, SEED, features_path, index_path, repair_advice
-from parfocal.store.set import done_slides, open_set
+from parfocal.store.set import open_set
 from parfocal.store.tokens import SlideTokens
 from parfocal.store.write import SlideWriter
-from parfocal.table import some_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,59 +132,19 @@ def warn_of_missing_levels(slide: Slide, plan: RegionPlan) -> None:
 
 def is_read(set_path: Path, slide: str, zoom: Zoom | None) -> bool:
     """Whether a set has a slide, with as much of it as is asked."""
-    found = _stored_budget(set_path, slide)
-    return found is not None and (zoom is None or zoom.budget <= found)
-
-
-def check_one_reading(set_path: Path, zoom: Zoom | None, asked: Collection[str]) -> None:
-    """Refuse to put slides beside those of a set that have been read in another way.
-
-    Slides that are there already are not touched, and refused one by one where they were read in another way.
-
-    Raises:
-        MismatchError: a slide is new to the set, and would be read otherwise than those of the set.
-    """
-    done = done_slides(set_path)
-    new = sorted({*asked} - {*done})
-    if not new:
-        return
-    is_whole = zoom is None or zoom.budget >= 1
-    for slide in done:
-        try:
-            with opened_h5(index_path(set_path, slide)) as index:
-                stored = dict(index.attrs)
-        except StoreError:  # told where the slide is asked for
-            continue
-        in_part = stored.get(BUDGET, 1.0) < 1
-        if is_whole and in_part and not (zoom and slide in asked):
-            raise MismatchError(
-                f"{set_path} holds slides that the policy {stored[POLICY]} has read in part, such as {slide}, and "
-                f"{some_of(new)} would be read whole. Read them with {as_word(stored)} too, or use another store."
-            )
-        if zoom is not None and not is_whole:
-            if not in_part:
-                raise MismatchError(
-                    f"{set_path} holds slides that have been read whole, such as {slide}, and {some_of(new)} would be "
-                    "read in part. Leave --zoom out, or use another store."
-                )
-            zoom.check(slide, {**stored, BUDGET: 0.0}, "embed into another store")
+    path = index_path(set_path, slide)
+    if zoom is None or not path.is_file():
+        return path.is_file()
+    try:
+        with opened_h5(path) as index:
+            return zoom.budget <= float(index.attrs.get(BUDGET, 1.0))
+    except StoreError:  # told where the slide is asked for
+        return True
 
 
 def as_word(stored: Mapping[str, Any]) -> str:
     """How the policy of a slide's index is asked for."""
     return f"--zoom {stored[POLICY]}" + ("=FOLDER" if stored.get(BOUND) else "")
-
-
-def _stored_budget(set_path: Path, slide: str) -> float | None:
-    """The budget that a slide of a set has been read with, 1 where it was read whole; None where it is not there."""
-    path = index_path(set_path, slide)
-    if not path.is_file():
-        return None
-    try:
-        with opened_h5(path) as index:
-            return float(index.attrs.get(BUDGET, 1.0))
-    except StoreError:  # told where the slide is asked for
-        return 1.0
 
 
 def glance_of(

@@ -36,8 +36,8 @@ from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.store import EmbeddingSet, LeftOut
 
 
-class EvaluateSettings(Settings):
-    """How arms are compared."""
+class FoldSettings(Settings):
+    """How held-out slides are dealt, and how arms are fitted on the others."""
 
     folds: int = Field(5, ge=2, description="Folds of the cross-validation; groups stay whole.")
     repeats: int = Field(
@@ -48,6 +48,15 @@ class EvaluateSettings(Settings):
     scheme: Scheme = Field(
         "grouped", description="What is tested together: groups at random, whole sites, one site, or one group."
     )
+    most_instances: int = Field(
+        1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
+    )
+    probes: ProbeSettings = ProbeSettings()
+
+
+class EvaluateSettings(FoldSettings):
+    """How arms are compared."""
+
     arms: tuple[str, ...] = Field(
         (),
         description="Arms to run, by method, magnification or id, such as mlp, 0.5, 0.5/mlp; none runs all but abmil.",
@@ -57,11 +66,7 @@ class EvaluateSettings(Settings):
         None,
         description="Mixed arm of the primary comparison: its id such as mem/tokens/mean, or its label's beginning.",
     )
-    most_instances: int = Field(
-        1024, ge=1, description="Instances of a slide and magnification that attention may see; means use all."
-    )
     arms_at_a_time: int = Field(2, ge=1, description="Arms that are fitted side by side, each on one core.")
-    probes: ProbeSettings = ProbeSettings()
 
     def on(self, device: str) -> "EvaluateSettings":
         """The same with networks on a device, where these settings name none themselves."""
@@ -246,7 +251,7 @@ def read_dealt(splits: Path, targets: Iterable[str]) -> dict[str, Splits]:
     return found
 
 
-def deal(cohort: Cohort, settings: EvaluateSettings, dealt: Mapping[str, Splits]) -> Splits:
+def deal(cohort: Cohort, settings: FoldSettings, dealt: Mapping[str, Splits]) -> Splits:
     """The folds of a target: those that an earlier run dealt, where there are such, and new ones otherwise.
 
     Raises:
