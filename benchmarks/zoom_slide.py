@@ -5,8 +5,9 @@
 The slide is embedded whole with coarse tiles of its own levels, a region model is pretrained on it, and its CLS of
 every region is compared with that of stores of which each policy has read a share: the mean cosine over regions, of
 vectors about the mean of the whole slide and in units of its spread, so that what all regions share does not count.
-Beside it the same for the slide read at the coarser magnifications alone (a budget of 0). OUT/POLICY-BUDGET/qc holds a
-picture of what was read. What is done is kept.
+Beside it the same for the slide read at the coarser magnifications alone (a budget of 0), and the share of the tiles
+read that lie at the edge of the tissue: in regions with less than half as many tiles as the fullest one.
+OUT/POLICY-BUDGET/qc holds a picture of what was read. What is done is kept.
 """
 
 import argparse
@@ -40,6 +41,7 @@ def main() -> None:
     whole = open_set(embed_slides([arguments.slide], out / "whole", settings).set_path)
     training = PretrainSettings(size="T", batch=64, steps=arguments.steps, lr=1e-3, holdout=0.3, device="cpu")
     pretrain_encoder(whole, model, training)
+    n_tiles = np.bincount(whole.read(whole.slides[0]).region[min(whole.mpps)])
     reference = regions(whole, model, out / "whole-regions")
     centre, spread = (function(list(reference.values()), axis=0) for function in (np.mean, np.std))
     scale = 1 / np.maximum(spread, 1e-6)
@@ -49,7 +51,8 @@ def main() -> None:
         return np.array([one @ other / np.linalg.norm(one) / np.linalg.norm(other) for one, other in pairs])
 
     print(
-        "| policy | budget | regions with a fine tile | mean cosine | 5 % of regions are below |\n|---|---|---|---|---|"
+        "| policy | budget | regions with a fine tile | tiles at the edge | mean cosine "
+        "| 5 % of regions are below |\n|---|---|---|---|---|---|"
     )
     asked = [("stride", 0.0), *((policy, arguments.budget) for policy in arguments.policies)]
     for policy, budget in asked:
@@ -57,10 +60,11 @@ def main() -> None:
         folder = out / f"{zoom.policy}-{budget:g}"
         part = open_set(embed_slides([arguments.slide], folder, settings, zoom=zoom).set_path)
         found = cosines(regions(part, model, out / f"{zoom.policy}-{budget:g}-regions"))
-        touched = len(np.unique(part.read(part.slides[0]).region[min(part.mpps)]))
+        read = part.read(part.slides[0]).region[min(part.mpps)]
+        touched, at_edge = len(np.unique(read)), f"{(n_tiles[read] < n_tiles.max() / 2).mean():.2f}" if budget else ""
         name = "coarse alone" if budget == 0 else zoom.policy
         numbers = f"{found.mean():.3f} | {np.quantile(found, 0.05):.3f}"
-        print(f"| {name} | {budget:g} | {touched} of {len(reference)} | {numbers} |", flush=True)
+        print(f"| {name} | {budget:g} | {touched} of {len(reference)} | {at_edge} | {numbers} |", flush=True)
 
 
 def regions(tiles: EmbeddingSet, model: Path, out: Path) -> dict[tuple[float, float], np.ndarray]:

@@ -178,13 +178,13 @@ def policies(
         bound[head] = {}
         for name in names:
             policy = POLICIES.get(name)
-            if policy.needs == "model":
-                policy = policy.bound(open_decoder(str(model), ["decoded-variance"], mpp=FINE))
-            elif name == "attention":
+            asked = HeadOfBags(probe, BAGS)
+            if name == "attention":
                 assert attention is not None
-                policy = policy.bound(HeadOfBags(attention, BAGS[:1]))
-            elif policy.needs == "head":
-                policy = policy.bound(HeadOfBags(probe, BAGS))
+                asked = HeadOfBags(attention, BAGS[:1])
+            decoder = open_decoder(str(model), ["decoded-variance"], mpp=FINE) if "model" in policy.needs else None
+            if policy.needs:
+                policy = policy.bound(*({"head": asked, "model": decoder}[need] for need in policy.needs))
             bound[head][name] = policy
     return bound
 
@@ -227,7 +227,7 @@ def read_and_score(
         orders: dict[str, np.ndarray] = {}
         for head, own in bound.items():
             for name, policy in own.items():
-                order = policy(glance) if policy.needs == "head" or name not in orders else orders[name]
+                order = policy(glance) if "head" in policy.needs or name not in orders else orders[name]
                 orders[name] = order
                 for budget in budgets:
                     read = chosen(order, budget)
@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS), help="shares of the fine tiles")
     parser.add_argument("--policies", nargs="+", default=list(POLICY_NAMES))
     parser.add_argument("--readers", nargs="*", default=["region MLP"], help="other heads that read everything")
-    parser.add_argument("--model", type=Path, help="checkpoint of a model with a decoder, for the policy entropy")
+    parser.add_argument("--model", type=Path, help="checkpoint of a model with a decoder, for entropy and value")
     parser.add_argument("--unlabelled", type=int, default=200, help="slides that a model is pretrained on without one")
     parser.add_argument("--steps", type=int, default=400, help="of the pretraining")
     parser.add_argument("--seed", type=int, default=0)
@@ -296,7 +296,7 @@ def main() -> None:
         whole = {name: head.score(drawn.bags, drawn.fold.test)[:, 0] for name, head in heads.items()}
         whole |= full_readers(drawn, [name for name in arguments.readers if name != "contrast"], seed)
         model = arguments.model
-        if model is None and any(POLICIES.get(name).needs == "model" for name in arguments.policies):
+        if model is None and any("model" in POLICIES.get(name).needs for name in arguments.policies):
             model = pretrained(drawn, arguments.unlabelled, arguments.steps, Path(folder))
         bound = policies(arguments.policies, drawn, heads, model, seed)
         scores = read_and_score(drawn, heads, bound, budgets, seed)

@@ -30,7 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"zoom"}),
     frozenset({"evaluate"}),
     frozenset({"predict"}),
-    frozenset({"finetune", "budget"}),
+    frozenset({"finetune", "budget", "explain"}),
     frozenset({"study", "testing"}),
     frozenset({"lab"}),
     frozenset({"cli"}),

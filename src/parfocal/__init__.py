@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parfocal.encoders import available_encoders, load_tile_encoder
     from parfocal.evaluate import EvaluateSettings, evaluate_arms
     from parfocal.evaluate.places import evaluate_places
+    from parfocal.explain import ExplainSettings, explain_slides
     from parfocal.finetune import FinetuneSettings, finetune_encoder
     from parfocal.lab.demo import run_demo
     from parfocal.lab.explore import explore_designs
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
     from parfocal.regions.tiles import iter_tiles
     from parfocal.slides import open_slide, read_tile
     from parfocal.store import index_features, open_set, open_sets
-    from parfocal.study import read_study, run_study
+    from parfocal.study import budget_study, read_study, run_study
 
 __all__ = [
     "BudgetSettings",
     "EmbedSettings",
     "EvaluateSettings",
+    "ExplainSettings",
     "FinetuneSettings",
     "FitSettings",
     "GridConfig",
@@ -54,10 +56,12 @@ __all__ = [
     "RepresentSettings",
     "__version__",
     "available_encoders",
+    "budget_study",
     "collate_regions",
     "embed_slides",
     "evaluate_arms",
     "evaluate_places",
+    "explain_slides",
     "explore_designs",
     "export_model",
     "find_tissue",
@@ -111,8 +115,9 @@ _HOMES = {
         "predict_slides",
     ),
     "budget": ("BudgetSettings", "measure_budgets"),
+    "explain": ("ExplainSettings", "explain_slides"),
     "finetune": ("FinetuneSettings", "finetune_encoder"),
-    "study": ("read_study", "run_study"),
+    "study": ("budget_study", "read_study", "run_study"),
     "lab.synergy.run": ("measure_synergy",),
     "lab.prove.run": ("prove_encoder",),
     "lab.explore": ("explore_designs",),

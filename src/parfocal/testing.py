@@ -13,6 +13,7 @@ import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -335,6 +336,24 @@ class PolicyContract(ABC):
         policy(self._glance("b", 5))
         assert np.array_equal(policy(self._glance("a", 7)), order)
         assert np.array_equal(self.make()(self._glance("a", 7)), order)
+
+    def test_only_a_policy_that_draws_follows_a_seed(self) -> None:
+        """A seed is kept, and another one refused, only where a policy says that it draws."""
+        policy, glance = self.make(), self._glance("a", 7)
+        assert policy.draws or np.array_equal(policy(replace(glance, seed=1)), policy(glance))
+
+    def test_what_tiles_are_worth_is_given_by_a_policy_that_compares_them_over_slides(self) -> None:
+        """Where it says so it does, for the order that it gives; it never rises, whatever is absent."""
+        policy = self.make()
+        for n_regions, n_tiles, without in ((7, None, None), (7, None, 3), (3, 1, None), (3, 0, None)):
+            glance = self._glance("a", n_regions, n_tiles=n_tiles, without=without)
+            ranked = policy.ranked(glance)
+            assert (ranked.worth is not None) == policy.over_slides
+            assert np.array_equal(ranked.order, policy(glance))
+            if ranked.worth is not None:
+                assert ranked.worth.shape == (glance.n_tiles,)
+                assert not (ranked.worth[1:] > ranked.worth[:-1]).any()
+                assert not np.isnan(ranked.worth).any()
 
     def test_it_changes_nothing_of_what_it_looks_at(self) -> None:
         """The same arrays are stored afterwards."""

@@ -10,9 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parfocal.bags import fine_bag, glance_at
 from parfocal.budget import BudgetResult, BudgetSettings, measure_budgets
 from parfocal.budget.curve import Costs, draw_curves
-from parfocal.budget.reading import KEPT, Asked, BudgetScores, fine_bag, glance_at, head_of, read_slide, score_budgets
+from parfocal.budget.reading import (
+    KEPT,
+    Asked,
+    BudgetScores,
+    Oracle,
+    head_of,
+    read_slide,
+    score_budgets,
+)
+from parfocal.budget.settings import choose_policies
 from parfocal.cli import main
 from parfocal.cohort import Cohort, CohortColumns, Fold, Outcome, make_splits, read_cohort
 from parfocal.errors import ConfigError, MismatchError, StoreError
@@ -34,7 +44,11 @@ MODEL = FeatureModel(dim=32, separation_a=5.0, shift_c=1.5)
 COHORT = IidSettings(n_slides=60, n_regions=24, a=0.15, kappa=0.06, model=MODEL)
 PROBES = ProbeSettings(components=(8, 16), lifted=(), inner_folds=3, attention_steps=8, growth=1)
 QUICK = BudgetSettings(
-    policies=("contrast", "contrast-tiles", "random-regions"), budgets=(0.125, 0.5), folds=3, repeats=1, probes=PROBES
+    policies=("contrast", "contrast-tiles", "random-regions", "oracle"),
+    budgets=(0.125, 0.5),
+    folds=3,
+    repeats=1,
+    probes=PROBES,
 )
 PATIENTS = CohortColumns(group="patient")
 
@@ -72,7 +86,7 @@ def test_where_contrast_looks_an_eighth_tells_more_than_an_eighth_at_random(resu
 def test_a_head_of_means_is_told_nothing_and_of_its_budgets_nothing_is_said(result: BudgetResult) -> None:
     own = [one for one in result.curves if one.head.id == "concat"]
 
-    assert len(own) == len(QUICK.policies)
+    assert [one.policy for one in own] == ["contrast", "contrast-tiles", "random-regions"]  # the oracle asks contrast
     assert all(one.least is None and one.least_of_best is None for one in own)
     assert any("the head concat" in text and "not shown to tell the label" in text for text in result.sentences)
 
@@ -103,9 +117,14 @@ def test_the_page_begins_with_the_answer_and_every_file_is_there(result: BudgetR
     assert written["sentences"] == list(result.sentences)
     assert written["parfocal_version"]
     assert written["settings"]["probes"]["seed"] == 0
-    assert len(rows) == 2 * 3 * 4
-    assert sum(row["against_whole_bound"] == "" for row in rows) == 2 * 3  # everything against itself
+    assert len(rows) == (4 + 3) * 4
+    assert sum(row["against_whole_bound"] == "" for row in rows) == 4 + 3  # everything against itself
+    assert all(row["flops"] == row["seconds"] == "" for row in rows)
     page = result.report.read_text()
+    assert page.count("data:image/png") == 3 * 4  # what four policies read of three slides
+    assert page.count("does not say how its encoder") == 1
+    assert page.count("--timed SLIDES embeds a few slides") == 2
+    assert "Seconds per slide" not in page
     assert page.index(result.sentences[0][:40]) < page.index("<svg")
     assert {path.name for path in result.out.iterdir()} == {
         "budget.json", "readers.csv", "report.html", "results.csv", "splits.csv",
@@ -170,6 +189,29 @@ def test_a_policy_sees_no_fine_value(opened: Opened) -> None:
         assert np.array_equal(POLICIES.get(name)(glance_at(blind, 0)), POLICIES.get(name)(glance_at(tokens, 0)))
 
 
+def test_the_region_that_the_oracle_reads_first_moves_the_score_most(opened: Opened) -> None:
+    fold, asked = opened.folds[0], replace(opened.asked, policies=("oracle",))
+    arm = asked.heads[0]
+    assert arm.pool is not None
+    probe = arm.pool([opened.bags[key] for key in arm.bags], opened.cohort.outcome, [fold], PROBES)[0]
+    head, usual = head_of(arm, {arm.id: probe}), np.zeros(32, dtype=np.float32)
+    tokens = opened.source.read(opened.cohort.slides[fold.test[0]])
+
+    def moved(policy: Policy | Oracle, budget: float) -> float:
+        nothing, some = read_slide(tokens, [head], [policy], (0.0, budget), usual, 0)[0][0, 0]
+        return abs(float(some - nothing))
+
+    def from_region(first: int) -> Policy:
+        return Policy("one", lambda glance: np.argsort((glance.region - first) % 24, kind="stable"))
+
+    (oracle,) = asked.bound({arm.id: probe})
+    each = [moved(from_region(number), 1 / 24) for number in range(24)]
+
+    assert moved(oracle, 1 / 24) == max(each)
+    assert len(set(each)) == 24
+    assert moved(oracle, 1.0) == pytest.approx(moved(from_region(0), 1.0))
+
+
 def test_labels_of_held_out_slides_reach_nothing(opened: Opened) -> None:
     outcome, fold = opened.cohort.outcome, opened.folds[0]
     value = outcome.value.copy()
@@ -195,6 +237,9 @@ def test_a_policy_that_cannot_say_where_to_read_reads_a_stride_and_has_no_curve_
     head = head_of(asked.heads[1], {"concat": probe})
     tokens, usual = opened.source.read(opened.cohort.slides[0]), np.zeros(32, dtype=np.float32)
     found, silent = read_slide(tokens, [head], [Policy("lost", nowhere), POLICIES.get("stride")], (0.25,), usual, 0)
+    (unable,) = replace(asked, heads=asked.heads[1:], policies=("contrast",)).bound({"concat": probe})
+    with pytest.raises(ConfigError, match="needs a contrast head"):  # as `read_slide` takes it, and not before
+        unable(glance_at(tokens, 0))
     held_out = HeldOut.of(opened.cohort, opened.folds)
 
     def policies(n_silent: int) -> set[str]:
@@ -253,10 +298,16 @@ def test_what_cannot_be_compared_is_refused_in_one_line(cohort: Written, tmp_pat
         with pytest.raises(error, match=text):
             measure_budgets(cohort.tiles, cohort.labels, "label", tmp_path, settings, columns=PATIENTS)
 
-    refused(ConfigError, "no policy 'guess'", policies=("guess",))
-    refused(ConfigError, "tissue.*Leave it out", policies=("tissue",))
+    refused(ConfigError, "no policy 'guess'.* and oracle", policies=("guess",))
+    refused(ConfigError, "tissue.*does not keep how much.*Leave it out", policies=("tissue",))
     refused(ConfigError, "pretrained model.*Leave it out", policies=("entropy",))
     refused(ConfigError, "averages others", readers=("late",))
+    with pytest.raises(ConfigError, match="above 0 and below 1, and 1 is none"):
+        BudgetSettings(budgets=(0.2, 1))
+    with pytest.raises(ConfigError, match="and there is none"):
+        BudgetSettings(budgets=())
+    with pytest.raises(ConfigError, match="margin: 0 is no loss"):
+        BudgetSettings(margin=0)
     three = tmp_path / "labels.csv"
     three.write_text(
         "slide,stage\n" + "".join(f"{name},{n % 3}\n" for n, name in enumerate(open_set(cohort.tiles).slides))
@@ -266,6 +317,13 @@ def test_what_cannot_be_compared_is_refused_in_one_line(cohort: Written, tmp_pat
     coarse = only_mpps(open_set(cohort.tiles), [2.0])
     with pytest.raises(StoreError, match="2 mpp alone"):
         measure_budgets(coarse, cohort.labels, "label", tmp_path, QUICK, columns=PATIENTS)
+
+
+def test_tissue_has_a_curve_where_it_is_known_of_every_slide() -> None:
+    assert choose_policies(("tissue",), has_tissue=True) == (("tissue",), {})
+    names, left_out = choose_policies((), has_tissue=False)
+    assert "tissue" not in names
+    assert "does not keep" in left_out["tissue"]
 
 
 def test_slides_that_were_read_in_part_are_refused(cohort: Written, tmp_path: Path) -> None:
@@ -278,6 +336,13 @@ def test_slides_that_were_read_in_part_are_refused(cohort: Written, tmp_path: Pa
 
     with pytest.raises(MismatchError, match=r"1 slides .* were read in part .*--budget 1"):
         measure_budgets(copied, cohort.labels, "label", tmp_path / "out", QUICK, columns=PATIENTS)
+
+
+def test_a_wrong_budget_is_one_line_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["budget", "store", "--labels", "l.csv", "--target", "t", "-o", "out", "--budgets", "0.2", "1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["budget", "store", "-o", "out"]) == 2
+    assert "name --labels CSV and --target COLUMN" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_answer_and_writes_the_page(

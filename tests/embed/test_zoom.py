@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from parfocal.bags import glance_at
 from parfocal.embed import EmbedSettings, Glance, Zoom, embed_slides, estimate_run
 from parfocal.embed import reading as reading_module
 from parfocal.embed import slide as slide_module
 from parfocal.embed.glance import n_chosen
-from parfocal.errors import ConfigError, MismatchError
+from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.lab.synthetic.rendered import write_pyramid
 from parfocal.regions import RegionPlan
 from parfocal.regions import tiles as tiles_module
@@ -21,6 +22,7 @@ from parfocal.regions.tiles import AbsentTile, RegionTiles
 from parfocal.run.events import Event, Notice
 from parfocal.slides import Slide
 from parfocal.store import EmbeddingSet, open_set
+from parfocal.store.write import write_tokens
 
 FINEST = 0.5
 
@@ -98,7 +100,41 @@ def test_the_tiles_that_a_policy_puts_first_have_the_rows_of_the_whole_slide(
         assert np.array_equal(read.center_um[FINEST], everything.center_um[FINEST][first])
         assert part.n_unread(slide) == {2.0: 0, 1.0: 0, FINEST: len(everything.region[FINEST]) - len(first)}
         stored = part.attributes(slide)
-        assert (stored["zoom_policy"], stored["zoom_budget"], stored["zoom_seed"]) == (policy, 0.3, 0)
+        assert (stored["zoom_policy"], stored["zoom_budget"]) == (policy, 0.3)
+        assert "zoom_seed" not in stored  # they draw nothing
+
+
+def test_what_is_tried_on_a_whole_slide_sees_what_embed_has_seen(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings
+) -> None:
+    seen: dict[str, Glance] = {}
+
+    def order(glance: Glance) -> np.ndarray:
+        seen[glance.coarse.slide] = glance
+        return np.argsort(-glance.tissue, kind="stable")
+
+    part = embed(scans, tmp_path / "store", small_settings, Zoom("fullest", lambda: order, 0.3))
+    read = {slide: part.read(slide).tissue[FINEST] for slide in part.slides}
+    whole = embed(scans, tmp_path / "store", small_settings, Zoom("fullest", lambda: order, 1.0))
+
+    for slide in whole.slides:
+        ours, theirs = glance_at(whole.read(slide), 0), seen[slide]
+        assert np.array_equal(ours.tissue, theirs.tissue)
+        assert 0 < ours.tissue.min() < ours.tissue.max() <= 1
+        assert np.array_equal(ours.region, theirs.region)
+        assert np.array_equal(ours.center_um, theirs.center_um)
+        first = np.sort(order(theirs)[: len(read[slide])])
+        assert np.array_equal(read[slide], theirs.tissue[first])  # those of the tiles that are there
+        assert whole.has_tissue(slide)
+
+
+def test_a_share_of_tissue_that_is_none_is_damage(scans: Path, tmp_path: Path, small_settings: EmbedSettings) -> None:
+    found = embed(scans, tmp_path / "store", small_settings, zoom(0.3))
+    tokens = found.read("a")
+    write_tokens(found.path, replace(tokens, tissue={FINEST: tokens.tissue[FINEST] + 1}))
+
+    with pytest.raises(StoreError, match=r"a\.h5.*share of tissue is not between 0 and 1"):
+        open_set(found.path).read("a")
 
 
 def test_what_is_not_chosen_is_never_read_from_the_slide(
@@ -204,17 +240,30 @@ def test_other_readings_of_a_slide_are_refused(scans: Path, tmp_path: Path, smal
         assert failed[0].error == "MismatchError"
         return failed[0].message
 
-    assert (
-        "as the policy by-region with the seed 0 has read it, and backwards with the seed 0 is asked now"
-    ) in message(small_settings, zoom(0.3, "backwards"))
-    assert "with the seed 0 has read it, and by-region with the seed 1" in message(small_settings, zoom(0.3, seed=1))
-    assert "with the seed 0 and the head or model c0ffee00 is" in message(small_settings, zoom(0.3, bound="c0ffee00"))
+    assert "as the policy by-region has read it, and backwards is asked now" in message(
+        small_settings, zoom(0.3, "backwards")
+    )
+    assert "by-region with the head or model c0ffee00 is asked" in message(small_settings, zoom(0.3, bound="c0ffee00"))
     assert "budget of 0.3 by the policy by-region, and 0.2 is asked now" in message(small_settings, zoom(0.2))
     native = small_settings.model_copy(update={"coarse": "native"})
     assert "Read the rest with --zoom by-region --budget 1" in message(native, None)
     embed(scans, store, small_settings, zoom(1.0))
     assert all(one.kept for one in embed_slides([scans], store, small_settings, zoom=zoom(0.5, "backwards")).done)
     assert all(one.kept for one in embed_slides([scans], store, native).done)
+
+
+def test_another_seed_is_refused_where_the_policy_draws(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings
+) -> None:
+    for draws in (True, False):
+        first, second = (zoom(0.3, seed=seed, draws=draws) for seed in (1, 2))
+        store = tmp_path / f"store-{draws}"
+        embed(scans, store, small_settings, first)
+        summary = embed_slides([scans], store, small_settings, zoom=second)
+        assert len(summary.failed) == (2 if draws else 0)
+        if draws:
+            text = "by-region with the seed 1 has read it, and by-region with the seed 2 is asked now"
+            assert text in summary.failed[0].message
 
 
 def test_whole_slides_are_left_alone_and_no_set_holds_both(
@@ -286,7 +335,7 @@ def test_a_set_keeps_one_policy_and_a_complete_one_takes_whole_slides(
     part, complete = tmp_path / "part", tmp_path / "complete"
     embed_slides([scans / "a.tif"], part, small_settings, zoom=zoom(0.1))
     for run in (embed_slides, estimate_run):
-        with pytest.raises(MismatchError, match=r"policy by-region .* and backwards with the seed 0 is asked now"):
+        with pytest.raises(MismatchError, match=r"policy by-region .* and backwards is asked now"):
             run([scans / "b.tif"], part, small_settings, zoom=zoom(0.5, "backwards"))
     native = small_settings.model_copy(update={"coarse": "native"})
     embed_slides([scans / "a.tif"], complete, small_settings, zoom=zoom(1.0))
@@ -325,9 +374,10 @@ def test_a_dry_run_counts_what_the_run_reads(scans: Path, tmp_path: Path, small_
     assert estimate.n_tiles == {mpp: sum(found.n_tiles(slide)[mpp] for slide in found.slides) for mpp in found.mpps}
 
 
-def test_absent_tiles_are_a_share_of_the_slide_and_not_of_what_is_read(
-    scans: Path, tmp_path: Path, small_settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def lose_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every reading of fine tiles the first one is absent."""
+
     def broken(*given: Any, **others: Any) -> Iterator[RegionTiles]:
         lost = False
         for one in tiles_module.iter_tiles(*given, **others):
@@ -339,12 +389,32 @@ def test_absent_tiles_are_a_share_of_the_slide_and_not_of_what_is_read(
 
     monkeypatch.setattr(reading_module, "iter_tiles", broken)
 
+
+@pytest.mark.usefixtures("lose_one")
+def test_absent_tiles_are_a_share_of_the_slide_and_not_of_what_is_read(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings
+) -> None:
     found = embed(scans, tmp_path / "store", small_settings, zoom(0.01))
 
     for slide in found.slides:
         read, lost, left = found.n_tiles(slide)[FINEST], found.n_absent(slide)[FINEST], found.n_unread(slide)[FINEST]
         assert lost == 1 > small_settings.max_absent * (read + lost)
         assert read + lost == n_chosen(read + lost + left, 0.01)
+
+
+@pytest.mark.usefixtures("lose_one")
+def test_absent_tiles_of_all_readings_count_together(
+    scans: Path, tmp_path: Path, small_settings: EmbedSettings
+) -> None:
+    found = embed(scans, tmp_path / "store", small_settings, zoom(0.2))
+    planned = sum(sum(counts("a").values()) for counts in (found.n_tiles, found.n_absent, found.n_unread))
+    few = small_settings.model_copy(update={"max_absent": 1.5 / planned})
+
+    grown = embed_slides([scans / "a.tif"], tmp_path / "store", few, zoom=zoom(0.5))
+
+    assert [one.error for one in grown.failed] == ["UnreadableSlideError"]
+    assert f"no pixels for 2 of its {planned} planned tiles" in grown.failed[0].message
+    assert open_set(grown.set_path).reading("a") == ("by-region", 0.2)  # what is done is kept
 
 
 def test_a_run_that_reads_less_and_ends_later_replaces_nothing(

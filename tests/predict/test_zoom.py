@@ -1,20 +1,23 @@
 """From a policy's name, a head or a model to what is read of slides."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from parfocal.bags import RepresentSettings, read_bags, represent_regions
+from parfocal.bags import RepresentSettings, glance_at, read_bags, represent_regions
 from parfocal.cli import main
 from parfocal.cohort import LabelColumns
 from parfocal.embed import EmbedSettings, embed_slides
-from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.evaluate.sources import common_slides
 from parfocal.geometry import format_mpp
+from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.heads.contrast.partly import score_partly_read
 from parfocal.predict import fit_head, load_head, predict_slides, zoom_by
+from parfocal.predict.head import write_head
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.store import EmbeddingSet, SlideTokens, open_set
 
@@ -42,7 +45,7 @@ def native(scanned: Scanned, slides: Path, store: Path) -> EmbeddingSet:
 
 @pytest.fixture(scope="module")
 def heads(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a contrast head, an attention head, a linear one and a model."""
+    """A folder with a contrast head and one that kept no pair, an attention head, a linear one and a model."""
     folder = tmp_path_factory.mktemp("heads")
     tiles = native(scanned, scanned.folder / "slides", folder / "store")
     pairs = {slide: pairing(tiles.read(slide)) for slide in tiles.slides}
@@ -52,6 +55,13 @@ def heads(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = LabelColumns(group="patient")
     for name, arm in (("contrast", "contrast"), ("attention", "union"), ("linear", "concat")):
         fit_head([tiles], folder / "labels.csv", "red", arm, folder / name, QUICK, columns=columns)
+    head = load_head(folder / "contrast")
+    (probe,) = head.probes
+    assert isinstance(probe, FittedContrast)
+    unpaired, (branch,) = replace(probe, terms=()), head.facts.branches  # what a fit that keeps no pair leaves
+    branches = (branch.model_copy(update={"facts": dict(unpaired.state().facts)}),)
+    facts = head.facts.model_copy(update={"branches": branches})
+    write_head(replace(head, facts=facts, probes=(unpaired,)), folder / "unpaired")
     settings = PretrainSettings(size="T", steps=2, batch=8, device="cpu", cache_mib=64, monitor_regions=8)
     pretrain_encoder(tiles, folder / "model", settings)
     return folder
@@ -75,6 +85,8 @@ def embed(scanned: Scanned, out: Path, text: str, budget: float, **changes: int)
         ("attention", "attention"),
         ("model", "entropy"),
         ("entropy=model", "entropy"),
+        ("value=linear,model", "value"),
+        ("value=contrast,model", "value"),
     ],
 )
 def test_every_kind_of_policy_reads_new_slides_in_part(
@@ -88,9 +100,13 @@ def test_every_kind_of_policy_reads_new_slides_in_part(
     stored = found.attributes("n0")
     bound = {"contrast": load_head(heads / "contrast").digest, "attention": load_head(heads / "attention").digest}
     assert stored["zoom_policy"] == policy
-    assert (stored["zoom_budget"], stored["zoom_seed"]) == (0.25, 3)
+    assert stored["zoom_budget"] == 0.25
+    assert stored.get("zoom_seed") == (3 if policy in ("random", "value") else None)
+    if policy == "value":
+        model = zoom_by("entropy=model", 0.25).bound
+        bound["value"] = f"{load_head(Path(text.partition('=')[2].partition(',')[0])).digest}+{model}"
     assert stored["zoom_bound"] == bound.get(policy, stored["zoom_bound"] if policy == "entropy" else "")
-    assert bool(stored["zoom_bound"]) == (policy in ("contrast", "attention", "entropy"))
+    assert bool(stored["zoom_bound"]) == (policy in ("contrast", "attention", "entropy", "value"))
     for slide in found.slides:
         n_read, n_unread = found.n_tiles(slide)[FINEST], found.n_unread(slide)[FINEST]
         assert n_read == np.floor(0.25 * (n_read + n_unread) + 0.5)
@@ -112,9 +128,12 @@ def test_worker_processes_choose_what_this_one_chooses(scanned: Scanned, heads: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nowhere", "no policy 'nowhere' for --zoom, only attention=FOLDER, change, .* and no folder of that name"),
-        ("contrast", "ask for contrast=FOLDER, with a head"),
-        ("entropy", "ask for entropy=FOLDER, with a model"),
+        ("nowhere", "no policy 'nowhere' for --zoom, only attention=HEAD, change, .* and no folder of that name"),
+        ("contrast", "ask for contrast=HEAD, with the folder of a head"),
+        ("entropy", "ask for entropy=MODEL, with the folder of a model"),
+        ("value=linear", "ask for value=HEAD,MODEL, with the folder of a head and of a model"),
+        ("value={heads}/linear,", "ask for value=HEAD,MODEL"),
+        ("contrast={heads}/unpaired", "pairs the magnification that is to be read with no other one"),
         ("stride=contrast", "ask for stride alone"),
         ("stride=", "ask for stride alone"),
         ("", "no policy ''"),
@@ -148,6 +167,62 @@ def test_the_command_reads_a_share_and_later_the_rest(
     assert "Name a policy, such as --zoom stride" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "contrast={heads}/contrast",
+        "contrast-tiles={heads}/contrast",
+        "entropy={heads}/model",
+        "value={heads}/linear,{heads}/model",
+    ],
+)
+def test_a_budget_of_all_slides_goes_where_a_head_or_a_model_says(
+    scanned: Scanned, heads: Path, tmp_path: Path, text: str
+) -> None:
+    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", coarse="native")
+    zoom = zoom_by(text.format(heads=heads), 0.25, seed=3, over_slides=True)
+
+    summary = embed_slides([scanned.new_slides], tmp_path / "store", settings, zoom=zoom)
+
+    assert not summary.failed, summary.failed
+    found = open_set(summary.set_path)
+    n_read = np.array([found.n_tiles(slide)[FINEST] for slide in found.slides])
+    n_fine = n_read + [found.n_unread(slide)[FINEST] for slide in found.slides]
+    assert n_read.sum() == np.floor(0.25 * n_fine.sum() + 0.5)
+    # By worth as it is found on the slides by themselves, that of their tiles that are not read is nowhere larger.
+    whole = native(scanned, scanned.new_slides, tmp_path / "whole")
+    worth = [zoom.ordered(glance_at(whole.read(slide), 3)).worth for slide in found.slides]
+    read = np.concatenate([own[:n] for own, n in zip(worth, n_read, strict=True)])  # type: ignore[index]
+    unread = np.concatenate([own[n:] for own, n in zip(worth, n_read, strict=True)])  # type: ignore[index]
+    assert read.min() >= unread.max() * (1 - 1e-5) if unread.max() > 0 else read.min() >= unread.max() - 1e-4
+    assert len({*(n_read / n_fine).tolist()}) > 1
+
+
+@pytest.mark.parametrize("text", ["stride", "random", "tissue", "change", "diversity", "attention={heads}/attention"])
+def test_policies_that_do_not_compare_slides_cannot_spend_a_budget_over_them(heads: Path, text: str) -> None:
+    name = text.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"{name} cannot spend .* contrast=HEAD, .*value=HEAD,MODEL, or a budget of"):
+        zoom_by(text.format(heads=heads), 0.1, over_slides=True)
+
+
+def test_the_command_spends_a_budget_over_slides(
+    scanned: Scanned, heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["--mpps", *map(format_mpp, GRID.mpps), "--tile-px", str(GRID.tile_px), "--region-um", f"{GRID.region_um:g}"]
+    command = ["embed", str(scanned.new_slides), "-o", str(tmp_path / "store"), "--encoder", scanned.encoder, *grid]
+    command += ["--zoom", str(heads / "contrast")]
+
+    assert main([*command, "--budget-total", "0.3"]) == 0
+    found = open_set(tmp_path / "store")
+    assert {found.attributes(slide)["zoom_total"] for slide in found.slides} == {0.3}
+    assert main([*command, "--budget-total", "0.2"]) == 1
+    assert "Ask for at least as much" in capsys.readouterr().err
+    assert main([*command, "--budget-total", "0.3", "--budget", "0.3"]) == 2
+    assert "Leave one out" in capsys.readouterr().err
+    assert main([*command[:-2], "--budget-total", "0.3"]) == 2
+    assert "Name a policy" in capsys.readouterr().err
+
+
 def test_a_contrast_head_knows_what_was_not_read_and_others_are_said_not_to(
     scanned: Scanned, heads: Path, tmp_path: Path
 ) -> None:
@@ -173,7 +248,8 @@ def test_a_contrast_head_knows_what_was_not_read_and_others_are_said_not_to(
         for at, slide in enumerate(part.slides)
     ]  # fmt: skip
     said = [float(head.calibration.probability(score)[0][1]) for score in expected]
-    assert predict(part, "contrast") == pytest.approx(said)
+    with pytest.warns(ParfocalWarning, match="was calibrated on slides that were read whole"):
+        assert predict(part, "contrast") == pytest.approx(said)
     assert said != pytest.approx(predict(whole, "contrast"))
     with pytest.warns(ParfocalWarning, match="was read in part .* takes that for all there is"):
         predict(part, "attention")
@@ -207,7 +283,8 @@ def test_predict_looks_where_its_head_would(
     found = open_set(tmp_path / "part")
 
     assert found.reading("n0") == ("contrast", 0.25)
-    again = predict_slides([found], heads / "contrast", tmp_path / "again.csv")
+    with pytest.warns(ParfocalWarning, match="do not take its probabilities as they are"):
+        again = predict_slides([found], heads / "contrast", tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "part.csv").read_text()
     assert not again.failed
     for words, text in (
@@ -252,3 +329,13 @@ def test_a_head_is_a_folder_whatever_it_is_called(
     assert zoom_by(Path("stride"), 0.1).bound == load_head(heads / "contrast").digest
     with pytest.raises(ConfigError, match="--seed -1 is below 0"):
         zoom_by("random", 0.1, seed=-1)
+
+
+def test_a_head_and_a_model_of_other_embeddings_do_not_go_together(heads: Path, tmp_path: Path) -> None:
+    head = load_head(heads / "linear")
+    others = dict.fromkeys(head.facts.tiles.encoder_digests, "c0ffee00")
+    tiles = head.facts.tiles.model_copy(update={"encoder_digests": others})
+    write_head(replace(head, facts=head.facts.model_copy(update={"tiles": tiles})), tmp_path / "other")
+
+    with pytest.raises(MismatchError, match=r"takes embeddings of .* \(c0ffee00\), and the model predicts those of"):
+        zoom_by(f"value={tmp_path / 'other'},{heads / 'model'}", 0.1)

@@ -12,6 +12,7 @@ from parfocal.report import (
     ArmResult,
     Panel,
     Reference,
+    bars_panel,
     curves_panel,
     forest_figure,
     reliability_figure,
@@ -104,7 +105,22 @@ def test_a_curve_breaks_where_nothing_was_measured() -> None:
     assert "ends at 5" in panel.alt
 
 
+def test_bars_begin_at_zero_and_are_as_long_as_their_values() -> None:
+    panel = bars_panel(["up", "down", "none"], [0.5, -0.25, 0.0], x_label="adds", show=lambda one: f"{one:+.2f}")
+    bars = [one for one in parsed(panel).iter("line") if one.attrib["class"] == "l0"]
+    begins, ends = ([float(one.attrib[name]) for one in bars] for name in ("x1", "x2"))
+
+    assert len(set(begins)) == 1
+    up, down, none = (end - begin for begin, end in zip(begins, ends, strict=True))
+    assert up > 0
+    assert down == pytest.approx(-up / 2, abs=0.2)  # a tenth of a pixel at either end
+    assert none == 0
+    assert "up: +0.50; down: -0.25" in panel.alt
+
+
 def test_nothing_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing finite to draw of adds"):
+        bars_panel(["a", "b"], [1.0, float("inf")], x_label="adds", show=str)
     with pytest.raises(ValueError, match="nothing finite to draw for loss"):
         curves_panel([0, 1], {"a": [float("nan")] * 2}, x_label="step", y_label="loss")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from parfocal.bags import Bag, TileDecoder
 from parfocal.cohort import Fold, Outcome, deal_folds
-from parfocal.heads import FittedProbe, ProbeSettings, fit_attention, fit_contrast
+from parfocal.heads import FittedProbe, ProbeSettings, fit_attention, fit_contrast, fit_mean, fit_mlp, fit_region_mlp
 from parfocal.zoom import POLICIES, HeadOfBags, Policy
 
 from ..region_encoder.toy import model_of
@@ -47,15 +47,22 @@ def head(kind: str, dim: int) -> FittedProbe:
     """A head on all three magnifications."""
     train = np.arange(SLIDES)
     fold = Fold(0, 0, train, train[:0], deal_folds(train, LABEL, 2, np.random.default_rng(0)))
-    fit = {"contrast": fit_contrast, "attention": fit_attention}[kind]
+    fit = {
+        "contrast": fit_contrast,
+        "attention": fit_attention,
+        "mean": fit_mean,
+        "mlp": fit_mlp,
+        "region_mlp": fit_region_mlp,
+    }[kind]
     (probe,) = fit(bags(dim), Outcome.binary(LABEL), [fold], SETTINGS)
     return probe
 
 
 def bound(name: str, *, dim: int) -> Policy:
     policy = POLICIES.get(name)
-    if policy.needs == "head":
-        return policy.bound(HeadOfBags(head(name.split("-")[0], dim), BAGS))
-    if policy.needs == "model":
-        return policy.bound(TileDecoder(model_of(dims=(dim,) * 3), 0.5, whitened=False))
-    return policy
+    kind = name.split("-")[0] if name != "value" else "mean"
+    found = {
+        "head": lambda: HeadOfBags(head(kind, dim), BAGS),
+        "model": lambda: TileDecoder(model_of(dims=(dim,) * 3), 0.5, whitened=False),
+    }
+    return policy.bound(*(found[need]() for need in policy.needs)) if policy.needs else policy

@@ -1,5 +1,7 @@
 """Glances of slides, drawn: ragged, on no square, and not beginning at zero."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,24 @@ def glance_of(
     # Most tiles are full of tissue, as on real slides.
     tissue = np.minimum(1.0, rng.random(len(fine_region)) * 3)
     return Glance(coarse, fine_region, fine_center, 0.5, tissue, run)
+
+
+def full(glance: Glance) -> Glance:
+    """The same slide, tissue everywhere."""
+    return replace(glance, tissue=np.ones(glance.n_tiles))
+
+
+def at_the_edge(glance: Glance, edge: Collection[int]) -> Glance:
+    """The same slide, some regions of which have tissue in their first five tiles of sixteen, and glass beside it."""
+    n_before = np.arange(glance.n_tiles) - np.searchsorted(glance.region, glance.region)
+    kept = ~np.isin(glance.region, [*edge]) | (n_before < 5)
+    features = {}
+    for mpp, rows in glance.coarse.features.items():
+        is_edge = np.isin(glance.coarse.region[mpp], [*edge])
+        glass = np.where(np.arange(rows.shape[1]) % 2, 2.0, -2.0).astype(np.float32)
+        features[mpp] = np.where(is_edge[:, None], 5 / 16 * rows + 11 / 16 * glass, rows)
+    coarse = replace(glance.coarse, features=features)
+    return Glance(coarse, glance.region[kept], glance.center_um[kept], glance.mpp, glance.tissue[kept], glance.seed)
 
 
 def drawn() -> st.SearchStrategy[dict[str, Any]]:

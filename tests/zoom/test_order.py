@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parfocal.zoom import best_regions_first, best_tiles_first, chosen, is_order, n_chosen
+from parfocal.zoom import Glance, Ranked, best_regions_first, best_tiles_first, chosen, is_order, n_chosen
 
 from .glances import drawn, glance_of
 
@@ -52,7 +52,7 @@ def test_a_budget_that_is_no_share_is_refused(budget: float) -> None:
 def test_the_best_region_comes_first_and_equal_ones_by_number() -> None:
     glance = glance_of(4, absent=0.0)
 
-    order = best_regions_first(np.array([1.0, np.nan, 2.0, 1.0]), glance)
+    order = best_regions_first(np.array([1.0, np.nan, 2.0, 1.0]), glance).order
 
     # 16 tiles of each region; nothing is known of the second one.
     assert glance.region[order].tolist() == [2] * 16 + [0] * 16 + [3] * 16 + [1] * 16
@@ -77,7 +77,7 @@ def test_no_choice_of_as_many_tiles_tells_more(slide: dict[str, Any], noise: flo
     glance = glance_of(**slide)
     rng = np.random.default_rng(seed)
     worth = rng.random(glance.coarse.n_regions) + 0.01
-    order = best_tiles_first(worth, glance, rng.permutation(glance.n_tiles), noise=noise)
+    order = best_tiles_first(worth, glance, rng.permutation(glance.n_tiles), noise=noise).order
     read = chosen(order, budget)
     best = told(worth, read, glance.region, noise)
 
@@ -95,7 +95,7 @@ def test_tiles_of_a_region_are_read_as_the_given_order_has_them() -> None:
     glance = glance_of(4, absent=0.0)
     spread = np.random.default_rng(0).permutation(64)
 
-    order = best_tiles_first(np.array([1.0, np.nan, 2.0, 1.0]), glance, spread, noise=0.25)
+    order = best_tiles_first(np.array([1.0, np.nan, 2.0, 1.0]), glance, spread, noise=0.25).order
 
     for region in range(4):
         assert order[glance.region[order] == region].tolist() == [t for t in spread if glance.region[t] == region]
@@ -108,6 +108,39 @@ def test_tiles_of_a_region_are_read_as_the_given_order_has_them() -> None:
 def test_without_noise_every_region_is_begun_before_any_is_read_further() -> None:
     glance = glance_of(6, absent=0.0)
 
-    order = best_tiles_first(np.arange(1.0, 7), glance, np.arange(96), noise=0.0)
+    order = best_tiles_first(np.arange(1.0, 7), glance, np.arange(96), noise=0.0).order
 
     assert glance.region[order[:6]].tolist() == [5, 4, 3, 2, 1, 0]
+
+
+def test_a_tile_is_worth_its_part_of_the_region_and_never_more_than_one_before_it() -> None:
+    glance = glance_of(3, absent=0.0)
+    kept = np.r_[0:16, 16:24, 32:48]  # half of the second region is not planned
+    edge = Glance(glance.coarse, glance.region[kept], glance.center_um[kept], 0.5, glance.tissue[kept], 0)
+
+    first = best_regions_first(np.array([1.0, 1.5, np.nan]), edge)
+    second = best_regions_first(np.array([2.0, 1.5, np.nan]), edge)
+
+    assert first.worth is not None
+    assert second.worth is not None
+    assert first.worth.tolist() == [1.5 / 8] * 8 + [1 / 16] * 16 + [-np.inf] * 16
+    # A tile of the second one would be worth 1.5 / 8, and is read after those of the first.
+    assert second.worth.tolist() == [2 / 16] * 24 + [-np.inf] * 16
+
+
+def test_a_tile_of_several_regions_is_worth_what_it_adds() -> None:
+    glance = glance_of(2, absent=0.0)
+
+    ranked = best_tiles_first(np.array([2.0, np.nan]), glance, np.arange(32), noise=0.25)
+
+    assert ranked.worth is not None
+    # By hand: of worth 2, squared, k of 16 tiles tell k / (k + 4), so they add 4 / 5, 4 / 3 - 4 / 5 and so on.
+    told = [4 * k / (k + 4) for k in range(17)]
+    np.testing.assert_allclose(ranked.worth[:16], np.diff(told), rtol=1e-9)
+    assert (ranked.worth[16:] == -np.inf).all()
+
+
+@pytest.mark.parametrize("worth", [[1.0, 2.0], [np.nan, 0.0], [np.inf, 0.0]])
+def test_a_worth_that_rises_or_is_no_number_is_refused(worth: list[float]) -> None:
+    with pytest.raises(ValueError, match="never rising"):
+        Ranked(np.arange(2), np.array(worth))

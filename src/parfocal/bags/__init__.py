@@ -14,6 +14,7 @@ from parfocal.bags.derived import (
     one_by_one,
     pseudo_name,
 )
+from parfocal.bags.parts import Filler, fine_bag, glance_at, open_filler, read_in_part
 from parfocal.bags.represent import (
     RepresentChoices,
     RepresentSettings,
@@ -28,6 +29,7 @@ __all__ = [
     "PARENTS",
     "PLACED",
     "Bag",
+    "Filler",
     "PredictedTiles",
     "RepresentChoices",
     "RepresentSettings",
@@ -36,12 +38,16 @@ __all__ = [
     "bag_of_slide",
     "derived_names",
     "elsewhere_name",
+    "fine_bag",
+    "glance_at",
     "mpps_behind",
     "one_by_one",
     "open_decoder",
+    "open_filler",
     "own_names",
     "pseudo_name",
     "read_bags",
+    "read_in_part",
     "readout_label",
     "represent_regions",
     "seen_by",

@@ -1,7 +1,7 @@
 """What probes see of a slide: its instances, their mean, and the mean of each region, read once for all arms."""
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from parfocal.bags.derived import ONE_BY_ONE, PARENTS, Derived, derive, derived_names
 from parfocal.errors import ParfocalWarning
 from parfocal.geometry import format_mpp
-from parfocal.store import EmbeddingSet, LeftOut, SlideTokens
+from parfocal.store import EmbeddingSet, LeftOut, SlideRegions, SlideTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +136,7 @@ def read_bags(
     most_instances: int = 1024,
     seed: int = 0,
     left_out: LeftOut | None = None,
+    seen_as: Callable[[SlideTokens], Iterable[SlideTokens]] | None = None,
 ) -> tuple[Bag, ...]:
     """The bags of a set, one for each magnification or one of regions, or those named; each slide is read once.
 
@@ -150,6 +151,8 @@ def read_bags(
         most_instances: the most instances kept for each slide and magnification.
         seed: of the choice of instances.
         left_out: takes the slides that cannot be read, and the bags are those of the others; None raises.
+        seen_as: what a slide of tiles is seen as, such as itself and itself read in part. Each of these is a slide of
+            the bags under the same id, one after the other; as it was read where None.
 
     Raises:
         ConfigError: a slide has no finest tile with all its parents, and `parents` is asked for.
@@ -165,16 +168,20 @@ def read_bags(
     n_without = n_finest = 0
     kept: list[str] = []
     left_out = left_out or LeftOut(strict=True)
+    n_done = 0
     for slide in slides:
         with left_out.reading(slide):
-            for name, n_regions, derived in _read(source, slide, list(parts)):
-                # A stream for each bag: what is kept of one does not depend on which others are read.
-                rng = np.random.default_rng([seed, 3, len(kept), known.index(name)])
-                parts[name].append(_part(slide, derived, n_regions).limited_to(most_instances, rng))
-                if name == PARENTS:
-                    n_without += derived.n_without
-                    n_finest += derived.n_without + len(derived.rows)
-            kept.append(slide)
+            for sight, shown in enumerate(_read(source, slide, seen_as)):
+                for name, derived in _bags_of(source, shown, list(parts)):
+                    # A stream for each bag and sight: what is kept of one does not depend on which others there are.
+                    stream = [seed, 3, n_done, known.index(name)]
+                    rng = np.random.default_rng([*stream, sight] if sight else stream)
+                    parts[name].append(_part(slide, derived, shown.n_regions).limited_to(most_instances, rng))
+                    if name == PARENTS:
+                        n_without += derived.n_without
+                        n_finest += derived.n_without + len(derived.rows)
+                kept.append(slide)
+            n_done += 1
     left_out.refuse_none_left(slides, source.name)
     bags = {name: _join(name, tuple(kept), own) for name, own in parts.items()}
     if n_without:
@@ -185,10 +192,10 @@ def read_bags(
             stacklevel=2,
         )
     for bag in bags.values():
-        cut = int((np.diff(bag.start) < bag.n_instances).sum())
+        cut = len({kept[number] for number in np.flatnonzero(np.diff(bag.start) < bag.n_instances)})
         if cut:
             warnings.warn(
-                f"{cut} of {len(kept)} slides have more than {most_instances} instances in {source.name} "
+                f"{cut} of {len(set(kept))} slides have more than {most_instances} instances in {source.name} "
                 f"({bag.name}); attention sees a random part of them.",
                 ParfocalWarning,
                 stacklevel=2,
@@ -221,17 +228,27 @@ class _Part:
         return replace(self, rows=self.rows[picked], place=self.place[picked])
 
 
-def _read(source: EmbeddingSet, slide: str, names: Sequence[str]) -> Iterator[tuple[str, int, Derived]]:
-    """Of one slide each named bag with the number of regions, one after the other."""
+def _read(
+    source: EmbeddingSet, slide: str, seen_as: Callable[[SlideTokens], Iterable[SlideTokens]] | None
+) -> Iterable[SlideTokens | SlideRegions]:
+    """One slide, as often as it is seen."""
     if source.kind == "regions":
-        rows = source.read_regions(slide).features.astype(np.float32)
-        yield "region", len(rows), Derived(rows, np.arange(len(rows)))
-        return
+        return [source.read_regions(slide)]
     tokens = source.read(slide)
+    return [tokens] if seen_as is None else seen_as(tokens)
+
+
+def _bags_of(
+    source: EmbeddingSet, shown: SlideTokens | SlideRegions, names: Sequence[str]
+) -> Iterator[tuple[str, Derived]]:
+    """Each named bag of one slide, one after the other."""
+    if isinstance(shown, SlideRegions):
+        rows = shown.features.astype(np.float32)
+        yield "region", Derived(rows, np.arange(len(rows)))
+        return
     own = {format_mpp(mpp): mpp for mpp in source.mpps}
     for name in names:
-        derived = _own(tokens, own[name]) if name in own else derive(source, tokens, name)
-        yield name, tokens.n_regions, derived
+        yield name, _own(shown, own[name]) if name in own else derive(source, shown, name)
 
 
 def _own(tokens: SlideTokens, mpp: float) -> Derived:

@@ -4,14 +4,14 @@
 and `decoded-variance` how unsure the model is, the mean over the same places as `decoded`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
 from parfocal.errors import ConfigError, MismatchError
@@ -130,7 +130,43 @@ class TileDecoder:
             NaN for tiles of regions of which nothing is given.
         """
         found = np.full(len(region), np.nan)
-        given = [number for mpp in tokens.mpps for number in np.unique(tokens.region[mpp])]
+        for rows, _, variance in self.ask_tiles(tokens, region, center_um):
+            found[rows] = 0.5 * variance.log().double().sum(dim=1).numpy()
+        return found
+
+    def expected(
+        self, tokens: SlideTokens, region: Int[np.ndarray, " tile"], center_um: Float[np.ndarray, "tile 2"]
+    ) -> Float32[np.ndarray, "tile dim"]:
+        """The embeddings that the model expects of some tiles, given others of their regions.
+
+        Args:
+            tokens: what the model is given.
+            region: the number of each asked tile's region, never falling.
+            center_um: each asked tile's centre about its region's centre, in micrometres.
+
+        Returns:
+            NaN for tiles of regions of which nothing is given.
+        """
+        found = np.full((len(region), self.dim), np.nan, dtype=np.float32)
+        for rows, mean, _ in self.ask_tiles(tokens, region, center_um):
+            found[rows] = mean.numpy()
+        return found
+
+    def ask_tiles(
+        self, tokens: SlideTokens, region: Int[np.ndarray, " tile"], center_um: Float[np.ndarray, "tile 2"]
+    ) -> Iterator[tuple[Int[np.ndarray, " asked"], Float[Tensor, "asked dim"], Float[Tensor, "asked dim"]]]:
+        """What is expected of some tiles, given others of their regions, for some regions at a time.
+
+        Args:
+            tokens: what the model is given.
+            region: the number of each asked tile's region, never falling.
+            center_um: each asked tile's centre about its region's centre, in micrometres.
+
+        Yields:
+            The numbers of asked tiles, those of a region together, and the mean and the variance of each number of
+            their embeddings. Tiles of regions of which nothing is given are not among them.
+        """
+        given = np.unique(np.concatenate([tokens.region[mpp] for mpp in tokens.mpps]))
         asked, start, count = np.unique(region, return_index=True, return_counts=True)
         can = np.flatnonzero(np.isin(asked, given))
         for begin in range(0, len(can), _REGIONS_AT_A_TIME):
@@ -141,11 +177,10 @@ class TileDecoder:
             column = np.arange(count[some].max())
             row = np.minimum(start[some, None] + column, (start + count)[some, None] - 1)
             places = torch.from_numpy(center_um[row].astype(np.float32))
-            log_variance = self.ask(encoded, batch.present, places).variance.log().double()
-            entropy = 0.5 * log_variance.sum(dim=2).numpy()
+            said = self.ask(encoded, batch.present, places)
             is_own = column < count[some, None]
-            found[row[is_own]] = entropy[is_own]
-        return found
+            own = torch.from_numpy(is_own)
+            yield row[is_own], said.mean[own], said.variance[own]
 
     def describe(self) -> dict[str, Any]:
         """What decides the rows beside the encoder, as plain values."""

@@ -44,7 +44,7 @@ from parfocal.store import (
     write_regions,
     write_tokens,
 )
-from parfocal.store.layout import BOUND, BUDGET, POLICY, SEED
+from parfocal.store.layout import READING
 
 RegionReadout = Literal[Readout, DecodedReadout]
 """What is read out of a model: of its encoder, or of its decoder."""
@@ -401,7 +401,7 @@ def _origin(source: EmbeddingSet, slide: str) -> SlideOrigin:
         fingerprint=known.get("slide_fingerprint"),
         size_l0px=size,
         mpp_source=known.get("slide_mpp_source"),
-        reading={name: known[name] for name in (POLICY, BUDGET, SEED, BOUND) if name in known},
+        reading={name: known[name] for name in READING if name in known},
     )
 
 

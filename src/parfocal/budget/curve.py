@@ -1,17 +1,17 @@
 """Curves of AUC against the share of fine tiles that is read, and what each says against reading everything."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
 from parfocal.budget.reading import Asked, BudgetScores
-from parfocal.budget.result import Against, Curve, Point, WholeReader
+from parfocal.budget.result import ORACLE, Against, Curve, Point, WholeReader
 from parfocal.embed.glance import n_chosen
 from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.held_out import HeldOut
-from parfocal.stats import CrossValidated, Interval, paired_test
+from parfocal.stats import CrossValidated, Interval, paired_test, rule_of_three
 
 _ONE_SIDED = 0.9
 """Level of the two-sided interval whose lower end is the one-sided lower bound at 95 %."""
@@ -21,10 +21,15 @@ LEAST_GAIN = 0.01
 
 
 def against(first: CrossValidated, second: CrossValidated, n_patients: int) -> Against:
-    """First minus second over the same folds, with its interval and its one-sided bound."""
+    """First minus second over the same folds, with its interval and its one-sided bound.
+
+    However little varied, so many patients leave room for what the rule of three says: two readings that rank all of
+    them alike show no more than that, and two that nearly do cannot show more.
+    """
     difference = paired_test(first, second, n_patients=n_patients).difference
     one_sided = paired_test(first, second, n_patients=n_patients, level=_ONE_SIDED).difference
-    return Against(difference, float(one_sided.low))
+    room = float(difference.estimate) - rule_of_three(n_patients, _ONE_SIDED)
+    return Against(difference, max(min(float(one_sided.low), room), -1.0))
 
 
 def tells(auc: Interval) -> bool:
@@ -71,36 +76,63 @@ def areas(budgets: Sequence[float], aucs: Sequence[float]) -> tuple[float, float
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """How many tiles the slides of a cohort have.
+    """How many tiles the slides of a cohort have, and what they take.
 
     Attributes:
-        coarse: per slide, of all coarser magnifications together.
-        fine: per slide, of the finest one.
+        coarse: tiles per slide, of all coarser magnifications together.
+        fine: tiles per slide, of the finest one.
+        coarse_flops: floating-point operations of the encoder for all coarse tiles of a slide, on average; None where
+            they are not known.
+        fine_flops: for one fine tile; None where they are not known.
     """
 
     coarse: Float64[np.ndarray, " slide"]
     fine: Float64[np.ndarray, " slide"]
+    coarse_flops: float | None = None
+    fine_flops: float | None = None
 
     def of(self, budget: float) -> tuple[float, float]:
         """The share of all fine tiles that a budget reads, and the tiles that it encodes per slide."""
-        read = np.array([n_chosen(int(n), budget) for n in self.fine], dtype=np.float64)
+        read = self._read(budget)
         return float(read.sum() / self.fine.sum()), float((self.coarse + read).mean())
+
+    def flops_of(self, budget: float) -> float | None:
+        """The floating-point operations per slide of the tiles that a budget encodes; None where they are not known."""
+        if self.coarse_flops is None or self.fine_flops is None:
+            return None
+        return self.coarse_flops + float(self._read(budget).mean()) * self.fine_flops
+
+    def _read(self, budget: float) -> Float64[np.ndarray, " slide"]:
+        return np.array([n_chosen(int(n), budget) for n in self.fine], dtype=np.float64)
 
 
 def whole_readers(
-    arms: Sequence[Arm], scores: BudgetScores, encodings: Sequence[float | None], held_out: HeldOut
+    arms: Sequence[Arm],
+    scores: BudgetScores,
+    tiles: Sequence[Mapping[float, float]],
+    held_out: HeldOut,
+    flops: Mapping[float, float] | None,
 ) -> tuple[WholeReader, ...]:
-    """What every arm reaches that reads everything."""
+    """What every arm reaches that reads everything.
+
+    Args:
+        arms: all of them.
+        scores: of held-out slides.
+        tiles: for each arm, how many are encoded per slide, by magnification.
+        held_out: the test sides of the folds.
+        flops: of one tile, by magnification; None where they are not known.
+    """
     found = {arm.id: held_out.over_folds(scores.whole[arm.id]) for arm in arms}
     best, n_patients = max(found, key=lambda name: found[name].mean), held_out.fewest_patients()
     return tuple(
         WholeReader(
             arm,
             held_out.interval(found[arm.id]),
-            float(tiles or 0.0),
+            float(sum(read.values())),
             None if arm.id == best else against(found[arm.id], found[best], n_patients),
+            None if flops is None else sum(count * flops[mpp] for mpp, count in read.items()),
         )
-        for arm, tiles in zip(arms, encodings, strict=True)
+        for arm, read in zip(arms, tiles, strict=True)
     )
 
 
@@ -108,6 +140,8 @@ def draw_curves(
     scores: BudgetScores, asked: Asked, best: Arm, costs: Costs, held_out: HeldOut, margin: float
 ) -> tuple[Curve, ...]:
     """Every head with every policy; without policies that could not say in any fold where to read.
+
+    The oracle has a curve with the head alone that it asks.
 
     Args:
         scores: of held-out slides.
@@ -123,7 +157,7 @@ def draw_curves(
     for head, arm in enumerate(asked.heads):
         whole = held_out.over_folds(scores.whole[arm.id])
         for policy, name in enumerate(asked.policies):
-            if scores.silent.get(name, (0, ""))[0] == n_folds:
+            if scores.silent.get(name, (0, ""))[0] == n_folds or (name == ORACLE and head):
                 continue
             points = []
             for number, budget in enumerate((*asked.budgets, 1.0)):
@@ -138,10 +172,24 @@ def draw_curves(
                         held_out.interval(found),
                         None if is_whole else against(found, whole, n_patients),
                         None if is_whole and arm.id == best.id else against(found, rival, n_patients),
+                        costs.flops_of(budget),
                     )
                 )
             curves.append(_curve(arm, name, points, margin, is_rival=is_rival))
     return tuple(curves)
+
+
+def least_of(curves: Sequence[Curve]) -> Curve | None:
+    """The curve that can be had with the least budget below 1 that loses nothing of note against the best head.
+
+    Of equal budgets the one that reads best; None where no curve has such a budget.
+    """
+    shown = [
+        (one.least_of_best, -float(one.at(one.least_of_best).auc.estimate), one)
+        for one in curves
+        if one.is_attainable and one.least_of_best is not None and one.least_of_best < 1
+    ]
+    return min(shown, key=lambda found: found[:2])[2] if shown else None
 
 
 def _curve(arm: Arm, policy: str, points: Sequence[Point], margin: float, *, is_rival: bool) -> Curve:

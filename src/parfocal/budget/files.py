@@ -18,13 +18,13 @@ def _against(of: str, prefix: str) -> list[Field]:
 
 _RESULTS = (
     *columns("target", "policy", head="head.id"),
-    *columns("budget", "share", "encodings", of="point"),
+    *columns("budget", "share", "encodings", "flops", "seconds", of="point"),
     *interval_columns("point.auc", "auc"),
     *(field for name, prefix in _AGAINST.items() for field in _against(f"point.{name}", prefix)),
 )
 _READERS = (
     *columns("target", reader="reader.arm.id", name="reader.arm.label"),
-    *columns("encodings", of="reader"),
+    *columns("encodings", "flops", "seconds", of="reader"),
     *interval_columns("reader.auc", "auc"),
     *_against("reader.against_best", "against_best_"),
 )
@@ -51,9 +51,10 @@ def describe(result: BudgetResult) -> dict[str, Any]:
         "target": result.cohort.target,
         "slides": len(result.cohort.slides),
         **pick(result.cohort, "is_grouped", "positive", "negative", groups="n_groups"),
-        **pick(result, "sentences", "notes"),
+        **pick(result, "sentences", "notes", "seconds"),
         "readers": [
-            pick(one, "auc", "encodings", "against_best", id="arm.id", name="arm.label") for one in result.readers
+            pick(one, "auc", "encodings", "flops", "seconds", "against_best", id="arm.id", name="arm.label")
+            for one in result.readers
         ],
         "curves": [pick(one, *curve, head="head.id") for one in result.curves],
     }

@@ -12,12 +12,12 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from parfocal.bags import Bag, bag_of_slide
+from parfocal.bags import Bag, glance_at
+from parfocal.budget.result import ORACLE
 from parfocal.cohort import Cohort, Fold
 from parfocal.errors import ConfigError
 from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.fitting import Bags
-from parfocal.geometry import format_mpp
 from parfocal.heads import (
     FittedProbe,
     FoldPrediction,
@@ -25,85 +25,59 @@ from parfocal.heads import (
     ProbeState,
     load_probe,
     predict,
-    score_partly_read,
 )
-from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.run.cache import StepCache
 from parfocal.store import SlideTokens
-from parfocal.zoom import POLICIES, Glance, HeadOfBags, Policy, chosen
+from parfocal.zoom import POLICIES, Glance, HeadOfBags, PartReader, Policy, TileOrder, best_regions_first, chosen
 
 
-def glance_at(tokens: SlideTokens, seed: int) -> Glance:
-    """What a policy sees of a slide that was read whole: nothing of its finest embeddings.
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """Regions in the order of what reading each of them does to the score of a head, beside reading none.
 
-    A set does not keep how much of a tile is tissue, so all tiles count as full.
+    No policy can know it: it takes every region to be read. It shows how soon this head's score of the whole slide can
+    be had, and is no bound of AUC: what it puts last may be what misleads the head.
+
+    Attributes:
+        head: whose score.
     """
-    finest = tokens.mpps[-1]
-    coarser = tokens.mpps[:-1]
-    coarse = replace(
-        tokens,
-        features={mpp: tokens.features[mpp].astype(np.float32) for mpp in coarser},
-        region={mpp: tokens.region[mpp] for mpp in coarser},
-        center_um={mpp: tokens.center_um[mpp] for mpp in coarser},
-    )
-    region = tokens.region[finest]
-    return Glance(coarse, region, tokens.center_um[finest], finest, np.ones(len(region)), seed)
+
+    head: HeadOfBags
+    name: str = ORACLE
+
+    def order(self, tokens: SlideTokens, glance: Glance, usual: Float32[np.ndarray, " dim"]) -> TileOrder:
+        """The order of a slide's fine tiles; arguments as of `read_slide`."""
+        reader, rows = PartReader.of(glance, usual), tokens.features[glance.mpp]
+
+        def score(read: Bool[np.ndarray, " tile"]) -> float:
+            return float(reader.scores([self.head], rows[read], read)[0][0])
+
+        nothing = score(np.zeros(glance.n_tiles, dtype=bool))
+        effect = [abs(score(glance.region == number) - nothing) for number in range(tokens.n_regions)]
+        return best_regions_first(np.array(effect), glance).order
 
 
-def fine_bag(tokens: SlideTokens, read: Bool[np.ndarray, " tile"], usual: Float32[np.ndarray, " dim"]) -> Bag:
-    """The bag of the finest tiles that are read; rows of the others are not touched.
+def order_of(
+    policy: Policy | Oracle, tokens: SlideTokens, glance: Glance, usual: Float32[np.ndarray, " dim"]
+) -> TileOrder:
+    """The order in which a slide is read.
 
     Args:
-        tokens: of the slide.
-        read: which of its finest tiles.
-        usual: the mean that the slide is given where none is read, such as that of training slides.
+        policy: sees the glance alone, unless it is the oracle.
+        tokens: all of the slide.
+        glance: what is known of it before fine tiles are read.
+        usual: the fine mean of a slide of which none is read.
+
+    Raises:
+        ConfigError: the policy cannot say where to read.
     """
-    finest = tokens.mpps[-1]
-    if read.any():
-        alone = replace(
-            tokens,
-            features={finest: tokens.features[finest][read]},
-            region={finest: tokens.region[finest][read]},
-            center_um={finest: tokens.center_um[finest][read]},
-        )
-        return bag_of_slide(alone, finest)
-    return Bag(
-        name=format_mpp(finest),
-        slides=(tokens.slide,),
-        rows=np.zeros((0, len(usual)), dtype=np.float32),
-        start=np.array([0, 0]),
-        n_instances=np.array([0]),
-        mean=usual[None],
-        region_mean=np.full((tokens.n_regions, len(usual)), np.nan, dtype=np.float32),
-        region_start=np.array([0, tokens.n_regions]),
-        region_present=np.zeros(tokens.n_regions, dtype=bool),
-    )
-
-
-def score_in_part(
-    head: HeadOfBags, known: Mapping[str, Bag], fine: Bag, share: Float64[np.ndarray, " region"]
-) -> float:
-    """The score of one slide of which a part of the finest tiles is read.
-
-    Contrast knows what it has not seen; another head takes what is read for all there is, as `predict` does.
-
-    Args:
-        head: fitted on whole slides.
-        known: the bags of the coarser magnifications by name.
-        fine: that of the finest tiles which are read.
-        share: of each region's finest tiles, 1 where it has none.
-    """
-    bags, slide = [fine if name == fine.name else known[name] for name in head.bags], np.array([0])
-    if isinstance(head.probe, FittedContrast) and fine.name in head.bags:
-        number = head.number_of(float(fine.name))
-        return float(score_partly_read(head.probe, bags, slide, (number,), share={number: share})[0, 0])
-    return float(head.probe.score(bags, slide)[0, 0])
+    return policy.order(tokens, glance, usual) if isinstance(policy, Oracle) else policy(glance)
 
 
 def read_slide(
     tokens: SlideTokens,
     heads: Sequence[HeadOfBags],
-    policies: Sequence[Policy],
+    policies: Sequence[Policy | Oracle],
     budgets: Sequence[float],
     usual: Float32[np.ndarray, " dim"],
     seed: int,
@@ -113,21 +87,17 @@ def read_slide(
     A stride is read where a policy cannot say, as whoever is told so would do.
     """
     glance = glance_at(tokens, seed)
-    known = {format_mpp(mpp): bag_of_slide(glance.coarse, mpp) for mpp in glance.coarse.mpps}
-    of_region = np.bincount(glance.region, minlength=tokens.n_regions)
+    reader, rows = PartReader.of(glance, usual), tokens.features[glance.mpp]
     scores, silent = np.empty((len(heads), len(policies), len(budgets))), dict[str, str]()
     for place, policy in enumerate(policies):
         try:
-            order = policy(glance)
+            order = order_of(policy, tokens, glance, usual)
         except ConfigError as error:
             silent[policy.name] = str(error)
             order = POLICIES.get("stride")(glance)
         for number, budget in enumerate(budgets):
             read = chosen(order, budget)
-            fine = fine_bag(tokens, read, usual)
-            n_read = np.bincount(glance.region, read, minlength=tokens.n_regions)
-            share = np.where(of_region > 0, n_read / np.maximum(of_region, 1), 1.0)
-            scores[:, place, number] = [score_in_part(head, known, fine, share) for head in heads]
+            scores[:, place, number] = [one[0] for one in reader.scores(heads, rows[read], read)]
     return scores, silent
 
 
@@ -139,7 +109,7 @@ class Asked:
         heads: the arms that score slides which are read in part.
         attention: the arm that the policy attention asks, where that is among them; other policies that need a head
             ask the first of `heads`.
-        policies: names.
+        policies: names; the oracle asks the first of `heads`.
         budgets: shares below 1.
         seed: of policies that draw.
     """
@@ -150,14 +120,25 @@ class Asked:
     budgets: tuple[float, ...]
     seed: int
 
-    def bound(self, probes: Mapping[str, FittedProbe]) -> list[Policy]:
+    def bound(self, probes: Mapping[str, FittedProbe]) -> list[Policy | Oracle]:
         """The policies, with the heads of one fold where they need one."""
-        result = []
+        result = list[Policy | Oracle]()
         for name in self.policies:
+            if name == ORACLE:
+                result.append(Oracle(head_of(self.heads[0], probes)))
+                continue
             policy = POLICIES.get(name)
             arm = self.attention if name == "attention" and self.attention else self.heads[0]
-            result.append(policy.bound(head_of(arm, probes)) if policy.needs == "head" else policy)
+            try:
+                result.append(policy.bound(head_of(arm, probes)) if policy.needs else policy)
+            except ConfigError as error:  # told by `read_slide`, which goes on without it
+                result.append(replace(policy, order=partial(_refuse, error)))
         return result
+
+
+def _refuse(error: ConfigError, glance: Glance) -> TileOrder:
+    """The order of a policy that cannot say where to read."""
+    raise error
 
 
 def head_of(arm: Arm, probes: Mapping[str, FittedProbe]) -> HeadOfBags:
@@ -185,11 +166,15 @@ class BudgetScores:
         whole: by the id of each arm, of each fold, of slides that are read whole.
         part: of each fold, of slides that are read in part: head, policy, budget, slide.
         silent: of each policy that could not say where to read in some folds, in how many, and why.
+        policies: of each fold, as they were asked.
+        usual: of each fold, the fine mean of a slide of which nothing is read.
     """
 
     whole: Mapping[str, list[FoldPrediction]]
     part: tuple[Float64[np.ndarray, "head policy budget _test"], ...]
     silent: Mapping[str, tuple[int, str]]
+    policies: tuple[list[Policy | Oracle], ...]
+    usual: tuple[Float32[np.ndarray, " _dim"], ...]
 
     def predictions(self, head: int, policy: int, budget: int) -> list[FoldPrediction]:
         """One point of a curve, fold by fold."""
@@ -233,16 +218,23 @@ def score_budgets(
     finest = bags[asked.heads[0].bags[-1]]
     read = [bags[key] for arm in (*asked.heads, asked.attention) if arm for key in arm.bags]
     needed = {arm.id for arm in (*asked.heads, asked.attention) if arm}
+    usual = [finest.mean[fold.train].mean(axis=0, dtype=np.float64).astype(np.float32) for fold in folds]
+    policies = [asked.bound(own) for own in probes]
     parts: list[_FoldScores] = []
     for place, fold in enumerate(folds):
-        usual = finest.mean[fold.train].mean(axis=0, dtype=np.float64).astype(np.float32)
         fitted = {name: state[place] for name, state in states.items() if name in needed}
         parts.append(
             cache.step(
                 f"read {fold.repeat} {fold.number}",
                 [fitted, read, fold, list(asked.policies), list(asked.budgets), asked.seed],
                 partial(
-                    _read_fold, [cohort.slides[slide] for slide in fold.test], tokens_of, asked, probes[place], usual
+                    _read_fold,
+                    [cohort.slides[slide] for slide in fold.test],
+                    tokens_of,
+                    asked,
+                    [head_of(arm, probes[place]) for arm in asked.heads],
+                    policies[place],
+                    usual[place],
                 ),
             )
         )
@@ -250,7 +242,11 @@ def score_budgets(
     counts = Counter(name for one in parts for name in one.silent)
     reasons = {name: why for one in parts for name, why in one.silent.items()}
     return BudgetScores(
-        whole, tuple(one.scores for one in parts), {name: (counts[name], why) for name, why in reasons.items()}
+        whole,
+        tuple(one.scores for one in parts),
+        {name: (counts[name], why) for name, why in reasons.items()},
+        tuple(policies),
+        tuple(usual),
     )
 
 
@@ -265,10 +261,10 @@ def _read_fold(
     slides: Sequence[str],
     tokens_of: Callable[[str], SlideTokens],
     asked: Asked,
-    probes: Mapping[str, FittedProbe],
+    heads: Sequence[HeadOfBags],
+    policies: Sequence[Policy | Oracle],
     usual: Float32[np.ndarray, " dim"],
 ) -> _FoldScores:
-    heads, policies = [head_of(arm, probes) for arm in asked.heads], asked.bound(probes)
     found = [read_slide(tokens_of(slide), heads, policies, asked.budgets, usual, asked.seed) for slide in slides]
     silent = {name: why for _, reasons in found for name, why in reasons.items()}
     return _FoldScores(np.stack([scores for scores, _ in found], axis=-1), silent)

@@ -1,11 +1,15 @@
 """What was found: heads that read everything, curves of those that read a part, and all of it together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from parfocal.cohort import Cohort, Splits
 from parfocal.evaluate.arm import Arm
 from parfocal.stats import Interval
+
+ORACLE = "oracle"
+"""The order of a slide's regions by what reading each of them really does to its score, which no policy can know."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class WholeReader:
         auc: with its 95 % interval.
         encodings: tiles that are encoded per slide.
         against_best: against the reader with the highest AUC; None for that one.
+        flops: floating-point operations of the tile encoder per slide; None where they are not known.
+        seconds: wall clock per slide of embedding what it reads; None where that was not measured.
     """
 
     arm: Arm
     auc: Interval
     encodings: float
     against_best: Against | None
+    flops: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ class Point:
         auc: with its 95 % interval.
         against_whole: against the same head reading everything; None where this is that.
         against_best: against the best head that reads everything; None where this is that.
+        flops: floating-point operations of the tile encoder per slide, coarse tiles included; None where they are not
+            known.
+        seconds: wall clock per slide of embedding, coarse tiles and choosing included; None where this policy was not
+            measured.
     """
 
     budget: float
@@ -57,6 +69,8 @@ class Point:
     auc: Interval
     against_whole: Against | None
     against_best: Against | None
+    flops: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,41 @@ class Curve:
     could_show: float
     could_show_all: float
 
+    def at(self, budget: float) -> Point:
+        """The point of a budget that was asked."""
+        return next(one for one in self.points if one.budget == budget)
+
+    @property
+    def label(self) -> str:
+        """The policy as people read it."""
+        return self.policy if self.is_attainable else f"{self.policy} (not attainable)"
+
+    @property
+    def is_attainable(self) -> bool:
+        """Whether slides can be read so; not where what is read is chosen by what reading it shows."""
+        return self.policy != ORACLE
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall clock of embedding a few slides, per slide: medians of rounds in which all ways took turns.
+
+    Attributes:
+        slides: their ids.
+        rounds: how often each way was measured.
+        policy: what chose the fine tiles.
+        whole: all magnifications, every tile.
+        finest: the finest magnification alone, every tile.
+        at: of each budget below 1, coarse tiles and choosing included.
+    """
+
+    slides: tuple[str, ...]
+    rounds: int
+    policy: str
+    whole: float
+    finest: float
+    at: Mapping[float, float]
+
 
 @dataclass(frozen=True, eq=False)
 class BudgetResult:
@@ -102,6 +151,7 @@ class BudgetResult:
         report: the page.
         out: the folder; `budget.json` holds every number.
         splits: who was tested when.
+        seconds: what embedding takes; None where it was not measured.
     """
 
     cohort: Cohort
@@ -112,3 +162,4 @@ class BudgetResult:
     report: Path
     out: Path
     splits: Splits
+    seconds: Seconds | None = None

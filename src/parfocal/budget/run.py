@@ -1,27 +1,29 @@
 """How few fine tiles are enough for a label: measured on a set whose slides were read whole."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
-from parfocal.budget.curve import Costs, draw_curves, whole_readers
+from parfocal.budget.curve import Costs, draw_curves, least_of, whole_readers
+from parfocal.budget.encoder import flops_per_tile
 from parfocal.budget.files import write_budgets
 from parfocal.budget.page import budget_page, sentences
-from parfocal.budget.reading import KEPT, Asked, score_budgets
-from parfocal.budget.result import BudgetResult
+from parfocal.budget.pictures import read_figures
+from parfocal.budget.reading import KEPT, Asked, BudgetScores, score_budgets
+from parfocal.budget.result import BudgetResult, Curve, Seconds
+from parfocal.budget.seconds import embed_again, measure_seconds
+from parfocal.budget.settings import BudgetSettings, choose_policies
 from parfocal.cohort import Cohort, CohortColumns, LabelColumns, Target, read_cohort
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.evaluate.arm import Arm, choose_arms
 from parfocal.evaluate.arms import all_arms, read_arm_bags
 from parfocal.evaluate.fitting import one_thread_each
 from parfocal.evaluate.held_out import HeldOut
-from parfocal.evaluate.run import FoldSettings, deal, read_dealt
-from parfocal.evaluate.sources import common_slides, encodings_per_slide
+from parfocal.evaluate.run import deal, read_dealt
+from parfocal.evaluate.sources import common_slides, tiles_per_slide
 from parfocal.files import digest8, file_digest8, writable_folder
 from parfocal.geometry import format_mpp
 from parfocal.report import make_report
@@ -30,33 +32,10 @@ from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets
 from parfocal.table import some_of
-from parfocal.zoom import POLICIES
+from parfocal.zoom import POLICIES, Policy
 
 _HEADS = ("contrast", "concat")
 """The arms that score slides which are read in part: one that knows what it has not seen, and means as its control."""
-
-_NO_TISSUE = "a set does not keep how much of a tile is tissue"
-
-
-class BudgetSettings(FoldSettings):
-    """Which budgets and policies are compared, and how."""
-
-    policies: tuple[str, ...] = Field(
-        (), description="Policies that say what is read first; none takes all that ask no pretrained model."
-    )
-    budgets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2),
-        min_length=1,
-        description="Shares of a slide's finest tiles that are read; none and all of them are always compared too.",
-    )
-    margin: float = Field(
-        0.01, gt=0, lt=1, description="What AUC may lose against reading everything and still count as non-inferior."
-    )
-    readers: tuple[str, ...] = Field(
-        (),
-        description="Further arms of evaluate that read everything, such as region-mlp; the best of all is compared "
-        "with.",
-    )
 
 
 def measure_budgets(
@@ -68,6 +47,8 @@ def measure_budgets(
     *,
     columns: LabelColumns | None = None,
     splits: Path | None = None,
+    encoder: str = "",
+    timed: Sequence[Path] = (),
     on_event: OnEvent | None = None,
 ) -> BudgetResult:
     """Draw the curve of AUC against the share of fine tiles for every policy and head, and write tables and a report.
@@ -84,29 +65,35 @@ def measure_budgets(
         settings: policies, budgets, margin and folds.
         columns: the other columns of `labels`, such as that of the patient.
         splits: a CSV to take the folds from, as `splits.csv` of an earlier run or of `evaluate`.
-        on_event: told what the target holds, before anything is fitted, and how many `steps` are done.
+        encoder: the spec of the tile encoder, whose operations are counted; told by the set's settings where empty.
+        timed: slide files, folders or manifests that are embedded in every way, three times, to measure seconds; they
+            need not be of the cohort. Without any there are no seconds.
+        on_event: told what the target holds, before anything is fitted, and how many `steps` and `timed runs` are done.
 
     Raises:
-        ConfigError: labels, policies and set do not fit together, or the target has not two classes.
-        MismatchError: slides of the set were read in part.
+        ConfigError: labels, policies and set do not fit together, the target has not two classes, or a slide that is to
+            be timed is not there.
+        EncoderError: slides are to be timed, and the encoder cannot be loaded.
+        MismatchError: slides of the set were read in part, or the encoder is another one.
         StoreError: the set cannot be read, or holds no tiles at two magnifications.
     """
     settings, columns = settings or BudgetSettings(), columns or CohortColumns()
     find_device(settings.probes.device)
     writable_folder(out)
-    policies, left_out = _policies(settings.policies)
-    source, asked_target = _whole_set(store), Target(name=target) if isinstance(target, str) else target
+    source, asked_target = whole_set(store), Target(name=target) if isinstance(target, str) else target
+    policies, left_out = choose_policies(settings.policies, has_tissue=all(map(source.has_tissue, source.slides)))
     labelled = read_cohort(labels, asked_target, columns)
     if labelled.outcome.kind != "binary":
         raise ConfigError(
             f"budgets are compared by AUC, which needs two classes; {labelled.target!r} is {labelled.outcome.kind}. "
             "Name the positive class (--positive), which is then set against the others."
         )
-    _refuse_parts(source, source.slides)
+    refuse_parts(source, source.slides)
     slides, notes = common_slides([source])
     cohort, tell = labelled.restricted_to(slides, source.name), on_event or warn_of
     tell(Notice(cohort.sentence()))
-    asked, arms = _arms(source, policies, settings)
+    asked, arms = arms_of(source, policies, settings)
+    how = embed_again(source, timed, encoder, settings.probes.device) if timed else None
     unread = LeftOut()
     bags = read_arm_bags(
         arms,
@@ -132,15 +119,25 @@ def measure_budgets(
         scores = score_budgets(
             arms, bags, cohort, folds, source.read, asked, settings.probes, StepCache(kept, KEPT), report
         )
-    readers = whole_readers(arms, scores, encodings_per_slide([source], arms, cohort.slides), held_out)
-    best = next(one.arm for one in readers if one.against_best is None)
-    curves = draw_curves(scores, asked, best, _costs(source, cohort), held_out, settings.margin)
+    tiles = [one or {} for one in tiles_per_slide([source], arms, cohort.slides)]
+    flops, uncounted = flops_per_tile(source, encoder)
+    readers = whole_readers(arms, scores, tiles, held_out, flops)
+    best, costs = next(one.arm for one in readers if one.against_best is None), _costs(source, cohort, flops)
+    curves = draw_curves(scores, asked, best, costs, held_out, settings.margin)
+    seconds = None
+    if how is not None:
+        policy = _timed_policy(curves, asked, scores)
+        seconds = measure_seconds(timed, how, policy, asked.budgets, asked.seed, tell)
+        curves = tuple(_with_seconds(one, seconds) for one in curves)
+        at = {source.mpps: seconds.whole, source.mpps[-1:]: seconds.finest}
+        readers = tuple(replace(one, seconds=at.get(tuple(read))) for one, read in zip(readers, tiles, strict=True))
     said = [
         *cohort.notes,
         *([held_out.note] if held_out.note else []),
         *(f"The policy {name} is left out: {why}." for name, why in left_out.items()),
         *(_silence(name, count, len(folds), why) for name, (count, why) in scores.silent.items()),
         *_derived_note(source),
+        *([uncounted] if uncounted else []),
     ]
     described = {
         **settings.model_dump(mode="json", exclude={"probes": {"device"}}),
@@ -150,37 +147,23 @@ def measure_budgets(
         "policies": [*policies],
         "budgets": [*asked.budgets],
     }
-    answer = sentences(cohort.target, readers, curves, settings.margin)
+    answer = sentences(cohort.target, readers, curves, settings.margin, seconds)
     inputs = {source.name: digest8(source.settings), labels.name: file_digest8(labels)}
-    result = BudgetResult(cohort, readers, curves, answer, tuple(said), out / "report.html", out, dealt)
+    result = BudgetResult(cohort, readers, curves, answer, tuple(said), out / "report.html", out, dealt, seconds)
     write_budgets(result, settings=described, inputs=inputs)
-    page = budget_page(result, settings=described, seed=settings.probes.seed, inputs=inputs)
+    figures = read_figures(source, cohort, folds, asked, scores, costs.fine.astype(int).tolist())
+    page = budget_page(result, figures, settings=described, seed=settings.probes.seed, inputs=inputs)
     make_report(page, result.report)
     shutil.rmtree(kept, ignore_errors=True)
     return result
 
 
-def _policies(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The policies that are compared, and those that cannot be, with the reason.
+def whole_set(store: Source) -> EmbeddingSet:
+    """The one set of tile embeddings on which budgets can be compared.
 
     Raises:
-        ConfigError: one that was named does not exist or cannot be tried on a set, or none is left.
+        StoreError: there is not one, or its regions overlap or have one magnification.
     """
-    unknown = [name for name in asked if name not in POLICIES]
-    if unknown:
-        raise ConfigError(f"there is no policy {unknown[0]!r}, only {', '.join(POLICIES.names)}.")
-    names = tuple(dict.fromkeys(asked)) or tuple(POLICIES.names)
-    reasons = {name: _NO_TISSUE for name in names if name == "tissue"}
-    reasons |= {name: "it asks a pretrained model" for name in names if POLICIES.get(name).needs == "model"}
-    refused = [name for name in asked if name in reasons]
-    if refused:
-        raise ConfigError(
-            f"the policy {refused[0]} cannot be compared here: {reasons[refused[0]]}. Leave it out of --policies."
-        )
-    return tuple(name for name in names if name not in reasons), reasons
-
-
-def _whole_set(store: Source) -> EmbeddingSet:
     tiles = [one for one in open_sets(store) if one.kind == "tiles"]
     if len(tiles) != 1:
         found = f"{len(tiles)} sets of tile embeddings: {', '.join(one.name for one in tiles)}" if tiles else "none"
@@ -196,7 +179,12 @@ def _whole_set(store: Source) -> EmbeddingSet:
     return source
 
 
-def _refuse_parts(source: EmbeddingSet, slides: Sequence[str]) -> None:
+def refuse_parts(source: EmbeddingSet, slides: Sequence[str]) -> None:
+    """Raise where slides were read in part.
+
+    Raises:
+        MismatchError: some were; the text names a few.
+    """
     parts = [slide for slide in slides if source.reading(slide) is not None]
     if parts:
         raise MismatchError(
@@ -205,7 +193,7 @@ def _refuse_parts(source: EmbeddingSet, slides: Sequence[str]) -> None:
         )
 
 
-def _arms(source: EmbeddingSet, policies: tuple[str, ...], settings: BudgetSettings) -> tuple[Asked, tuple[Arm, ...]]:
+def arms_of(source: EmbeddingSet, policies: tuple[str, ...], settings: BudgetSettings) -> tuple[Asked, tuple[Arm, ...]]:
     """What is asked, and every arm that is fitted: the heads, the finest magnification alone, and further readers.
 
     Raises:
@@ -226,11 +214,33 @@ def _arms(source: EmbeddingSet, policies: tuple[str, ...], settings: BudgetSetti
     return Asked(heads, attention, policies, budgets, settings.probes.seed), tuple(arms.values())
 
 
-def _costs(source: EmbeddingSet, cohort: Cohort) -> Costs:
+def _costs(source: EmbeddingSet, cohort: Cohort, flops: Mapping[float, float] | None) -> Costs:
     tiles = [source.n_tiles(slide) for slide in cohort.slides]
-    finest = source.mpps[-1]
+    *coarser, finest = source.mpps
     fine = np.array([one[finest] for one in tiles], dtype=np.float64)
-    return Costs(np.array([sum(one.values()) for one in tiles], dtype=np.float64) - fine, fine)
+    coarse = np.array([sum(one[mpp] for mpp in coarser) for one in tiles], dtype=np.float64)
+    if flops is None:
+        return Costs(coarse, fine)
+    of_slide = [sum(one[mpp] * flops[mpp] for mpp in coarser) for one in tiles]
+    return Costs(coarse, fine, float(np.mean(of_slide)), flops[finest])
+
+
+def _timed_policy(curves: Sequence[Curve], asked: Asked, scores: BudgetScores) -> Policy:
+    """The policy of the answer, or of the best curve where there is none; a stride where none can always say."""
+    known = [one for one in curves if one.is_attainable and one.policy not in scores.silent]
+    if not known:
+        return POLICIES.get("stride")
+    curve = least_of(known) or max(known, key=lambda one: one.area)
+    policy = scores.policies[0][asked.policies.index(curve.policy)]
+    assert isinstance(policy, Policy)
+    return policy
+
+
+def _with_seconds(curve: Curve, seconds: Seconds) -> Curve:
+    if curve.policy != seconds.policy:
+        return curve
+    at = {**seconds.at, 1.0: seconds.whole}
+    return replace(curve, points=tuple(replace(one, seconds=at[one.budget]) for one in curve.points))
 
 
 def _silence(name: str, count: int, n_folds: int, why: str) -> str:

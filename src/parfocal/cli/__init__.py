@@ -34,11 +34,12 @@ COMMANDS = {
     "represent": "Turn the tile embeddings of a STORE into region embeddings.",
     "explore": "Pretrain every cell of a design space and rank the cells by one protocol.",
     "evaluate": "Compare magnifications, mixtures and poolings on a labelled cohort.",
-    "budget": "Measure how few fine tiles of a STORE are enough to tell a label.",
+    "budget": "Measure how few fine tiles of a STORE, or of a STUDY, are enough to tell a label.",
     "synergy": "Test, before any training, whether pairing the magnifications of STORE knows a label.",
     "study": "Run the whole chain that a FILE describes and write one report.",
     "fit": "Fit one arm of a STUDY on all of its labelled slides, as a head that predicts new slides.",
     "predict": "Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.",
+    "explain": "Say what each magnification, pair, region and tile of STORE adds to the score of a head.",
     "finetune": "Train a tile encoder, a region encoder and a head together from the pixels of SLIDES.",
     "encoders": "List the tile encoders, what each needs and whether it is installed.",
     "completion": "Print a script that completes commands, options and files in a shell.",
@@ -47,7 +48,7 @@ COMMANDS = {
 """The commands, in the order of a datum's path, with the first line of their help."""
 
 # Of these a stopped run leaves nothing that the next one could go on from; they are short, or only show something.
-_NOTHING_KEPT = frozenset({"inspect", "index", "export-model", "encoders", "completion"})
+_NOTHING_KEPT = frozenset({"inspect", "index", "export-model", "explain", "encoders", "completion"})
 
 FUNCTIONS = {
     "inspect": "inspect_slides",
@@ -64,6 +65,7 @@ FUNCTIONS = {
     "study": "run_study",
     "fit": "fit_head",
     "predict": "predict_slides",
+    "explain": "explain_slides",
     "finetune": "finetune_encoder",
     "encoders": "available_encoders",
     "demo": "run_demo",
@@ -77,6 +79,7 @@ _MODULES = {
     "cohorts": ("evaluate", "synergy", "study", "demo"),
     "budgets": ("budget",),
     "heads": ("fit", "predict"),
+    "explaining": ("explain",),
     "finetuning": ("finetune",),
     "reference": ("completion",),
 }

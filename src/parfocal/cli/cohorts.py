@@ -269,7 +269,9 @@ def study(
     with Bars() as bars:
         result = run_study(plan, output, on_event=bars)
     data = {"report": result.report, "seconds": dict(result.seconds), "failed": len(result.failed)}
-    return Answer(data, (f"report: {result.report}",), failed_lines(result.failed), result.exit_status)
+    budgets = {name: one.report for name, one in result.budgets.items()}
+    lines = [f"report: {result.report}", *(f"budgets for {name}: {report}" for name, report in budgets.items())]
+    return Answer({**data, "budgets": budgets}, tuple(lines), failed_lines(result.failed), result.exit_status)
 
 
 def _parsed(changes: Sequence[str]) -> dict[str, Any]:

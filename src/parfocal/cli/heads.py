@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.cohort import LabelColumns, Target, TargetSettings
+from parfocal.embed import Zoom
 from parfocal.errors import ConfigError
 from parfocal.evaluate.places import PlaceChoices, PlaceFitSettings
 from parfocal.heads import is_at_edge
@@ -27,13 +28,17 @@ from parfocal.predict import (
     fit_study,
     is_place_head,
     is_study,
+    load_head,
     outside_sentence,
     place_head_sentences,
     predict_places,
     predict_slides,
     read_place_study,
+    usual_zoom,
     zoom_by,
+    zoom_until_settled,
 )
+from parfocal.predict.source import is_store
 from parfocal.run.progress import Bars
 
 _TARGET, _COLUMNS, _FIT, _PLACES = TargetSettings(), LabelColumns(), FitSettings(), PlaceChoices()
@@ -81,7 +86,8 @@ def fit(
         at_places: what is asked at places.
         holds: what the target holds.
         columns: the other columns of the labels.
-        model: folders of the region encoders whose embeddings the arm reads; not with a study.
+        model: folders of the region encoders whose embeddings the arm reads, or that is asked for unread tiles; not
+            with a study.
         splits: folds of an earlier run (its splits.csv), in place of new ones.
         encoder: how the tile encoder is loaded on new slides, where its name in the store does not say; not with a
             study.
@@ -220,6 +226,7 @@ def predict(
     store: Path | None = None,
     zoom: str | None = None,
     budget: float | None = None,
+    whole: bool = False,
     settings: PredictSettings = _PREDICT,
 ) -> Answer:
     """Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.
@@ -231,8 +238,10 @@ def predict(
     A head that was fitted with --places writes a row for each place, and of each slide a page with maps: of the places
     of a file, around which slides are then embedded, or of the middles of all regions.
 
-    With --budget only that share of the finest tiles is read, those where the head would look first, or where --zoom
-    says; the head has to be fitted on a store with --coarse native.
+    With --budget only that share of the finest tiles is read, those where the head would look first, as its training
+    slides were read where it was fitted with --parts, or where --zoom says; the head has to be fitted on a store with
+    --coarse native. A head that was fitted with --stop-rate reads each slide until its class is settled, at most
+    --budget, and the table says how far; --whole reads all.
 
     Example:
         parfocal predict scans/ --head head -o predictions.csv
@@ -247,16 +256,20 @@ def predict(
             obsm['spatial'], or GeoJSON areas; without it the middles of all regions.
         maps: of so many slides a head of places draws maps, into a folder beside OUTPUT; 20 where nothing is said.
         store: where embeddings are written; by default a folder beside OUTPUT.
-        zoom: the policy that says which of the finest tiles are read, as in `parfocal embed`; the head where --budget
-            alone is given.
-        budget: the share of each slide's finest tiles that is read, 0 to 1; all where nothing is said.
+        zoom: the policy that says which of the finest tiles are read, as in `parfocal embed`; where --budget alone is
+            given the head, or the policy of its --parts.
+        budget: the share of each slide's finest tiles that is read, 0 to 1, or the most that is where the head says
+            when it has seen enough; all where nothing is said.
+        whole: read slides whole, though the head says when it has seen enough.
         settings: how slides are embedded.
     """
     if not slides:
         raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
     if is_place_head(head):
-        if zoom is not None or budget is not None:
-            raise ConfigError(f"the head {head} predicts places, of which all tiles are read. Leave out --budget.")
+        if zoom is not None or budget is not None or whole:
+            raise ConfigError(
+                f"the head {head} predicts places, of which all tiles are read. Leave out --budget and --whole."
+            )
         most = MAPPED_SLIDES if maps is None else maps
         with Bars() as bars:
             found = predict_places(slides, head, output, settings, places=places, store=store, maps=most, on_event=bars)
@@ -265,9 +278,7 @@ def predict(
         raise ConfigError(
             f"the head {head} predicts whole slides: leave out --places and --maps, or fit with --places."
         )
-    if zoom is not None and budget is None:
-        raise ConfigError(f"--zoom {zoom} says which tiles are read, and not how many. Add --budget, such as 0.1.")
-    how = None if budget is None else zoom_by(zoom or head, budget)
+    how = _how_read(slides, head, zoom, budget, whole=whole)
     with Bars() as bars:
         summary = predict_slides(slides, head, output, settings, store=store, zoom=how, on_event=bars)
     outside = sum(one.is_outside for one in summary.predicted)
@@ -275,14 +286,37 @@ def predict(
     if outside:
         remarks += (f"{outside} of {len(summary.predicted)} slides lie outside of the training slides",)
     remarks += (outside_sentence(summary.head.facts, summary.head.habits.limit),)
+    asked = [one for one in summary.predicted if one.is_settled is not None]
+    settled = [one for one in asked if one.is_settled]
+    if asked:
+        share = sum(one.share_read for one in asked) / len(asked)
+        remarks += (
+            f"{len(settled)} of {len(asked)} slides were settled before the end; {share:.1%} of fine tiles were read",
+        )
     data = {
         "table": summary.out,
         "head": summary.head.digest,
         "slides": len(summary.predicted),
+        "settled": len(settled),
         "outside": outside,
         "failed": [asdict(failed) for failed in summary.failed],
     }
     return Answer(data, (f"{summary.out}: {len(summary.predicted)} slides",), remarks, summary.exit_status)
+
+
+def _how_read(
+    slides: tuple[Path, ...], head: Path, zoom: str | None, budget: float | None, *, whole: bool
+) -> Zoom | None:
+    """Which of the finest tiles are read: as the head says where it knows when it has seen enough, and nobody else."""
+    if whole and any(map(is_store, slides)):
+        raise ConfigError(f"{slides[0]} is a store and has been read; --whole is of slide files. Leave it out.")
+    if whole and (zoom is not None or budget is not None):
+        raise ConfigError("--whole reads slides whole: leave out --zoom and --budget, or leave out --whole.")
+    if zoom is not None and budget is None:
+        raise ConfigError(f"--zoom {zoom} says which tiles are read, and not how many. Add --budget, such as 0.1.")
+    if zoom is None and not whole and not any(map(is_store, slides)) and load_head(head).stopping is not None:
+        return zoom_until_settled(head, at_most=1.0 if budget is None else budget)
+    return None if budget is None else zoom_by(zoom or usual_zoom(head), budget)
 
 
 def _places_answer(summary: PlacesSummary) -> Answer:

@@ -114,6 +114,7 @@ def embed(
     settings: EmbedSettings = _EMBED,
     zoom: str | None = None,
     budget: float | None = None,
+    budget_total: float | None = None,
     seed: int = 0,
     dry_run: bool = False,
 ) -> Answer:
@@ -126,6 +127,7 @@ def embed(
 
     With --zoom the coarser magnifications of a slide are read first, from its own levels, and of the finest one only
     the tiles that a policy puts first: a share --budget of them. The same call with a larger budget reads the rest.
+    With --budget-total in its place the share is of all SLIDES together, and goes where tiles are worth most.
 
     Example:
         parfocal embed scans/ -o store --encoder filterbank --mpps 2 1 0.5
@@ -137,7 +139,10 @@ def embed(
         settings: how.
         zoom: a policy (stride, random, random-regions, tissue, change, diversity), or the folder of a head (policy
             contrast or attention) or of a pretrained model (entropy) that says where to look; POLICY=FOLDER names both.
+            The policy value asks a head and a model: value=HEAD,MODEL.
         budget: share of each slide's finest tiles that --zoom reads, 0 to 1; 0.1 where nothing is said.
+        budget_total: share of the finest tiles of all given slides that --zoom reads, 0 to 1, in place of --budget; for
+            the policies contrast, contrast-tiles, entropy and value. A slide may get none of them, or all.
         seed: of policies that draw.
         dry_run: show tiles per magnification, bytes and a time estimate, and write nothing.
     """
@@ -146,7 +151,7 @@ def embed(
     if not settings.encoder:
         print_table(encoder_table(), to_stderr=True)
         raise ConfigError("no tile encoder is named, and there is no silent default. Use --encoder with one of these.")
-    how = _zoom(zoom, budget, seed)
+    how = _zoom(zoom, budget, budget_total, seed)
     if dry_run:
         estimate = estimate_run(slides, output, settings, zoom=how)
         remarks = [
@@ -165,13 +170,19 @@ def embed(
     return Answer(summary.describe(), (summary_table(summary),), tuple(remarks), summary.exit_status)
 
 
-def _zoom(policy: str | None, budget: float | None, seed: int) -> Zoom | None:
+def _zoom(policy: str | None, budget: float | None, total: float | None, seed: int) -> Zoom | None:
     if policy is None:
-        if budget is not None or seed:
-            raise ConfigError("--budget and --seed say how --zoom reads slides. Name a policy, such as --zoom stride.")
+        if budget is not None or total is not None or seed:
+            raise ConfigError(
+                "--budget, --budget-total and --seed say how --zoom reads slides. Name a policy, such as --zoom stride."
+            )
         return None
+    if budget is not None and total is not None:
+        raise ConfigError("--budget is of each slide, and --budget-total of all of them together. Leave one out.")
     from parfocal.predict import zoom_by  # torch, which reading and embedding do without
 
+    if total is not None:
+        return zoom_by(policy, total, seed=seed, over_slides=True)
     return zoom_by(policy, _BUDGET if budget is None else budget, seed=seed)
 
 

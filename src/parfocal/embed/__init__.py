@@ -6,7 +6,7 @@ from parfocal.embed.run import create_embedding_set, embed_slides
 from parfocal.embed.settings import EmbedSettings, SlideSettings, load_encoders
 from parfocal.embed.slide import embed_slide
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_table
-from parfocal.embed.zoom import Zoom
+from parfocal.embed.zoom import Stop, Zoom
 
 __all__ = [
     "EmbedSettings",
@@ -16,6 +16,7 @@ __all__ = [
     "RunEstimate",
     "SlideEstimate",
     "SlideSettings",
+    "Stop",
     "Zoom",
     "create_embedding_set",
     "embed_slide",

@@ -129,7 +129,7 @@ def estimate_run(
 
     The time is that of reading or of encoding, whichever is longer, because they overlap; it is divided by the workers,
     which is right only where they do not wait for one device. What a policy takes to choose is not counted, and of a
-    slide that a smaller budget has read everything is.
+    slide that a smaller budget has read everything is. A budget of all slides together is taken to be spent evenly.
 
     Args:
         inputs: as for `embed_slides`.
@@ -149,6 +149,8 @@ def estimate_run(
     check_places(sources, settings)
     if zoom is not None:
         settings = zoomable(settings)
+        if zoom.shares is not None:
+            zoom = replace(zoom, shares={source.slide: zoom.budget for source in sources})
     encoders = load_encoders(settings)
     set_path = store / set_name(row_settings(settings, encoders))
     check_one_reading(set_path, zoom, {source.slide for source in sources})
@@ -217,7 +219,7 @@ class _Planner:
             n_places = {mpp: plan.n_places(mpp) for mpp in self._settings.grid.mpps}
             if self._zoom is not None:
                 finest = min(n_tiles)
-                n_tiles[finest] = n_places[finest] = n_chosen(n_tiles[finest], self._zoom.budget)
+                n_tiles[finest] = n_places[finest] = n_chosen(n_tiles[finest], self._zoom.budget_of(source.slide))
             estimate = self._estimate(source, False, plan.n_regions, n_tiles, n_places)
             if not self._has_measured and plan.n_regions:
                 costs = _measure(slide, plan, self._encoders, self._settings)

@@ -110,6 +110,49 @@ def chosen(order: TileOrder, budget: float) -> Bool[np.ndarray, " tile"]:
     return read
 
 
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """An order of a slide's tiles, and what reading each of them is worth where that can be compared between slides.
+
+    Attributes:
+        order: of all planned tiles.
+        worth: of the tiles as they are ordered, in one unit on all slides; it never rises, and is -inf where nothing
+            is known. None where a tile of one slide cannot be compared with one of another.
+
+    Raises:
+        ValueError: there is not one worth for each tile, one is no number or infinite, or they rise.
+    """
+
+    order: TileOrder
+    worth: Float64[np.ndarray, " tile"] | None = None
+
+    def __post_init__(self) -> None:
+        worth = self.worth
+        if worth is not None and (
+            worth.shape != np.shape(self.order) or not (worth < np.inf).all() or (worth[1:] > worth[:-1]).any()
+        ):
+            raise ValueError(
+                "the worth of tiles is one number below infinity for each as they are ordered, never rising"
+            )
+
+    @staticmethod
+    def by(order: TileOrder, worth: Float64[np.ndarray, " tile"]) -> "Ranked":
+        """An order with the worth of each tile by its number.
+
+        Where one that comes later is worth more, it counts as much as those before it: it is not read without them.
+
+        Args:
+            order: of all planned tiles.
+            worth: of tile 0, 1 and so on; one that is no number is known nothing of.
+        """
+        return Ranked(order, np.minimum.accumulate(np.where(np.isnan(worth), -np.inf, worth)[order]))
+
+    @staticmethod
+    def of(found: "TileOrder | Ranked") -> "Ranked":
+        """An order as it is, or without worth."""
+        return found if isinstance(found, Ranked) else Ranked(found)
+
+
 def is_order(order: TileOrder, n_tiles: int) -> bool:
     """Whether every tile is named once."""
     numbers = np.asarray(order)

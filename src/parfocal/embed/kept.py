@@ -14,7 +14,7 @@ from typing import Any
 
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embed.summary import EmbeddedSlide
-from parfocal.embed.zoom import Zoom, as_word
+from parfocal.embed.zoom import Zoom, as_rest, as_word, in_part
 from parfocal.errors import MismatchError, ParfocalWarning, SlideError, StoreError
 from parfocal.files import file_fingerprint
 from parfocal.geometry import format_mpp
@@ -101,12 +101,12 @@ def kept_slide(
         )
     if zoom is not None:
         zoom.check(source.slide, attributes, anew)
-        if zoom.budget > kept.budget:
+        if not zoom.has_read(source.slide, attributes):
             return None
     elif kept.budget < 1:
         raise MismatchError(
             f"{source.slide} is in the store with a budget of {kept.budget:g} by the policy {attributes[POLICY]}. "
-            f"Read the rest with {as_word(attributes)} --budget 1, use another store, or {anew}."
+            f"{as_rest(attributes)}, or {anew}."
         )
     for mpp, rows in kept.n_tiles.items():
         _check_features(set_path, source.slide, mpp, rows, digests[mpp])
@@ -225,21 +225,21 @@ def check_one_reading(set_path: Path, zoom: Zoom | None, asked: Collection[str])
     new = sorted({*asked} - {*done})
     if not new:
         return
-    is_whole = zoom is None or zoom.budget >= 1
+    is_whole = zoom is None or zoom.reads_all
     for slide, stored in _attributes(set_path, done):
-        in_part = stored.get(BUDGET, 1.0) < 1
-        if is_whole and in_part and not (zoom and slide in asked):
+        was_in_part = in_part(stored)
+        if is_whole and was_in_part and not (zoom and slide in asked):
             raise MismatchError(
                 f"{set_path} holds slides that the policy {stored[POLICY]} has read in part, such as {slide}, and "
                 f"{some_of(new)} would be read whole. Read them with {as_word(stored)} too, or use another store."
             )
         if zoom is not None and not is_whole:
-            if not in_part:
+            if not was_in_part:
                 raise MismatchError(
                     f"{set_path} holds slides that have been read whole, such as {slide}, and {some_of(new)} would be "
                     "read in part. Leave --zoom out, or use another store."
                 )
-            zoom.check(slide, {**stored, BUDGET: 0.0}, "embed into another store")
+            zoom.check(slide, {**stored, BUDGET: 0.0}, "leave these slides out")
 
 
 def _place(path: Path, scan: int | None) -> tuple[str, int]:

@@ -67,6 +67,7 @@ class TileRows:
             most=self._settings.max_absent,
             found=found,
             total=sum(map(self.plan.n_tiles, self.plan.grid.mpps)),
+            before=sum(map(len, self.absent.values())),
         )
         with prefetched(batches(regions, self._settings.batch)) as ready:
             for mpp, tiles in ready:

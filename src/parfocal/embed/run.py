@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from parfocal.embed.kept import check_one_reading, check_places, slides_with_oth
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import JobResult, run_job
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
+from parfocal.embed.total import shares_of_all
 from parfocal.embed.workers import each_slide
 from parfocal.embed.zoom import Zoom, is_read, zoomable
 from parfocal.encoders import TileEncoder, check_trained_mpps
@@ -51,7 +53,8 @@ def embed_slides(
         settings: how.
         zoom: which of the finest tiles are read, chosen for each slide when its coarser magnifications, read from the
             slide's own levels, have been encoded. Other tiles are absent from the store, and a later call with a larger
-            budget reads what is missing. All are read where None.
+            budget reads what is missing. All are read where None. A budget of all slides together is of those that are
+            given: all of them are read coarsely before a fine tile of any is, and one that cannot be is left out.
         on_event: told how many `slides` and `tiles` are done, in this thread, each slide with its outcome as the
             `result`; and of what looks wrong. Without it that is warned of.
 
@@ -61,7 +64,8 @@ def embed_slides(
             that has no main guard.
         EncoderError: an encoder cannot be loaded.
         MismatchError: the store holds a set of this name with other settings, or slides that have been read whole
-            where these would be in part, or the other way about.
+            where these would be in part, or the other way about; or more has been read of these slides than a budget of
+            all of them pays for.
         StoreError: `failures.csv` of the store is no table of failures.
     """
     started = time.monotonic()
@@ -137,6 +141,10 @@ class _Told:
     def warning(self, text: str) -> None:
         self._on_event(Notice(text, is_warning=True))
 
+    def next_pass(self) -> None:
+        """Tiles are counted anew."""
+        self._tiles.clear()
+
     def slides(self, line: str = "", outcome: EmbeddedSlide | FailedSlide | None = None) -> None:
         failed = f"{self._failed} failed" if self._failed else ""
         self._on_event(Progress("slides", self._finished, self._n_slides, failed, line, outcome))
@@ -203,6 +211,45 @@ def create_embedding_set(store: Path, settings: EmbedSettings, encoders: Mapping
 
 
 def _results(
+    sources: Sequence[SlideSource],
+    encoders: Mapping[float, TileEncoder],
+    settings: EmbedSettings,
+    set_path: Path,
+    zoom: Zoom | None,
+    told: _Told,
+) -> Generator[JobResult]:
+    """The result of every slide; where a budget is of all slides, all are read coarsely before one is read further."""
+    if zoom is None or zoom.shares is None or zoom.reads_all:
+        yield from _results_of_pass(sources, encoders, settings, set_path, zoom, told)
+        return
+    coarse, first = dict[str, JobResult](), replace(zoom, shares={})
+    with closing(_results_of_pass(sources, encoders, settings, set_path, first, told)) as results:
+        for result in results:
+            if isinstance(result.outcome, FailedSlide):
+                yield result
+            else:
+                coarse[result.outcome.slide] = result
+    left = [source for source in sources if source.slide in coarse]
+    if 0 < len(left) < len(sources):
+        told.warning(
+            f"{len(sources) - len(left)} of {len(sources)} slides failed; the budget is a share of the fine tiles of "
+            "the others."
+        )
+    told.next_pass()
+    second = replace(zoom, shares=shares_of_all(set_path, coarse, min(settings.grid.mpps), zoom.budget))
+    with closing(_results_of_pass(left, encoders, settings, set_path, second, told)) as results:
+        for result in results:
+            yield _of_both_passes(coarse[result.outcome.slide], result)
+
+
+def _of_both_passes(first: JobResult, last: JobResult) -> JobResult:
+    outcome, before = last.outcome, first.outcome
+    if isinstance(outcome, EmbeddedSlide) and isinstance(before, EmbeddedSlide) and not before.kept:
+        outcome = before if outcome.kept else replace(outcome, seconds=before.seconds + outcome.seconds)
+    return JobResult(outcome, {**first.notices, **last.notices})
+
+
+def _results_of_pass(
     sources: Sequence[SlideSource],
     encoders: Mapping[float, TileEncoder],
     settings: EmbedSettings,

@@ -5,7 +5,7 @@ Its boundary is here too: whatever goes wrong in the job becomes that slide's re
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -88,13 +88,14 @@ def embed_slide(
                 plan.region_xy_um(),
                 {mpp: tiles.region for mpp, tiles in placed.items()},
                 {mpp: tiles.center_um for mpp, tiles in placed.items()},
+                {finest: plan.tissue_of_tiles(finest)},
             ),
             row=plan.row or None,
             coords_l0px={mpp: tiles.coords_l0px for mpp, tiles in planned.items()},
-            origin=replace(_origin(slide, source, plan, settings), reading=zoom.attributes() if zoom else {}),
+            origin=_origin(slide, source, plan, settings),
             replaces=is_grown,
         )
-        rows = TileRows(slide, plan, encoders, settings, on_tiles)
+        rows, budget = TileRows(slide, plan, encoders, settings, on_tiles), 1.0
         with writer:
             if zoom is None:
                 rows.expect({mpp: len(tiles) for mpp, tiles in planned.items()})
@@ -104,7 +105,9 @@ def embed_slide(
             else:
                 warn_of_missing_levels(slide, plan)
                 before = stored_rows_of(set_path, source.slide, planned) if is_grown else None
-                unread = append_zoomed(writer, rows, zoom, before, source.slide)
+                reached = append_zoomed(writer, rows, zoom, before, source.slide)
+                unread, budget = {finest: reached.unread}, reached.budget
+                writer.set_reading(zoom.attributes(budget, is_settled=reached.is_settled), reached.worth)
                 if settings.qc:
                     draw(read=~np.isin(np.arange(rows.plan.n_tiles(finest)), unread[finest]))
             if any(rows.absent.values()) or any(map(len, unread.values())):
@@ -124,7 +127,7 @@ def embed_slide(
         time.monotonic() - started,
         {mpp: len(found) for mpp, found in rows.absent.items()},
         next((reason for found in rows.absent.values() for reason in found.values()), None),
-        1.0 if zoom is None else zoom.budget,
+        budget,
     )
 
 

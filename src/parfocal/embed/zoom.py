@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from parfocal.embed.glance import Glance, TileOrder, chosen, is_order, n_chosen
+from parfocal.embed.glance import Glance, Ranked, TileOrder, chosen, is_order, n_chosen
 from parfocal.embed.reading import TileRows
 from parfocal.embed.settings import EmbedSettings
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning, StoreError
@@ -19,10 +19,45 @@ from parfocal.geometry import Box, format_mpp
 from parfocal.regions import PlannedTiles, RegionPlan
 from parfocal.slides import Slide, tile_window
 from parfocal.store.h5 import opened_h5
-from parfocal.store.layout import BOUND, BUDGET, POLICY, SEED, features_path, index_path, repair_advice
+from parfocal.store.layout import (
+    BOUND,
+    BUDGET,
+    POLICY,
+    RULE,
+    SEED,
+    SETTLED,
+    TOTAL,
+    features_path,
+    index_path,
+    repair_advice,
+)
 from parfocal.store.set import open_set
 from parfocal.store.tokens import SlideTokens
 from parfocal.store.write import SlideWriter
+
+IsSettled = Callable[[Float[np.ndarray, "there dim"], Bool[np.ndarray, " tile"], Bool[np.ndarray, " tile"], int], bool]
+"""Whether reading ends: of the rows that are there, as stored, which of the planned fine tiles they are, which have not
+been read, and the number of the rung. A tile that is in neither is absent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """When the reading of a slide ends before its budget is spent.
+
+    Attributes:
+        rule: the digest of all that decides it.
+        rungs: the shares of a slide's planned fine tiles at which it is asked, rising, all below 1.
+        prepare: gives the question of a slide. Each process of a run calls it once, as that of `Zoom`.
+    """
+
+    rule: str
+    rungs: tuple[float, ...]
+    prepare: Callable[[], Callable[[Glance], IsSettled]]
+
+    @cached_property
+    def question(self) -> Callable[[Glance], IsSettled]:
+        """The question, prepared in this process."""
+        return self.prepare()
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,71 +66,127 @@ class Zoom:
 
     Attributes:
         policy: what the order is called.
-        prepare: gives the order, a function from a glance to all planned fine tiles, the first to be looked at first.
-            Each process of a run calls it once; so it can be pickled, and what it loads need not.
-        budget: the share of each slide's planned fine tiles that is read.
+        prepare: gives the order, a function from a glance to all planned fine tiles, the first to be looked at first,
+            with what they are worth where `shares` needs it. Each process of a run calls it once; so it can be pickled,
+            and what it loads need not.
+        budget: the share of each slide's planned fine tiles that is read; with `stop` the most that is; with `shares`
+            the share of those of all slides.
         seed: of policies that draw.
-        bound: the digest of the model or head that the policy asks; empty where it asks none.
+        bound: the digest of the model or head that the policy asks, of several joined by +; empty where it asks none.
+        draws: whether the seed matters; else it is neither kept nor compared.
+        stop: when reading ends before; None where the budget is always spent.
+        shares: where the budget is of all slides that are given together, what it comes to for each of them, as far as
+            that is known; the others are read coarsely until it is. None where each slide is read to the budget.
     """
 
     policy: str
-    prepare: Callable[[], Callable[[Glance], TileOrder]]
+    prepare: Callable[[], Callable[[Glance], TileOrder | Ranked]]
     budget: float
     seed: int = 0
     bound: str = ""
+    draws: bool = False
+    stop: Stop | None = None
+    shares: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.stop is not None and self.shares is not None:
+            raise ConfigError(
+                "a budget of all slides together is not for reading until a slide is settled, which has a promise for "
+                "each slide. Use one of the two."
+            )
         if not 0 <= self.budget <= 1:
             raise ConfigError(f"--budget {self.budget:g} is no share. Use one from 0 to 1, such as 0.1.")
         if self.seed < 0:
             raise ConfigError(f"--seed {self.seed} is below 0. Use a whole number from 0 on.")
 
     @cached_property
-    def order(self) -> Callable[[Glance], TileOrder]:
+    def order(self) -> Callable[[Glance], TileOrder | Ranked]:
         """The order, prepared in this process."""
         return self.prepare()
 
-    def attributes(self) -> dict[str, Any]:
-        """What a slide's index keeps of it."""
-        return {POLICY: self.policy, BUDGET: self.budget, SEED: self.seed, BOUND: self.bound}
+    @property
+    def reads_all(self) -> bool:
+        """Whether every slide is read whole."""
+        return self.budget >= 1 and self.stop is None
 
-    def chosen(self, glance: Glance) -> Bool[np.ndarray, " tile"]:
-        """The tiles that are read: as many of the first as the budget pays for.
+    def budget_of(self, slide: str) -> float:
+        """The share of a slide's planned fine tiles that is read; with `stop` the most that is."""
+        return self.budget if self.shares is None or self.reads_all else self.shares.get(slide, 0.0)
+
+    def rounds(self, slide: str) -> tuple[float, ...]:
+        """The shares that are read one after the other: all rungs below the slide's budget, and that."""
+        most = self.budget_of(slide)
+        return (*(rung for rung in (self.stop.rungs if self.stop else ()) if rung < most), most)
+
+    def attributes(self, budget: float, *, is_settled: bool = False) -> dict[str, Any]:
+        """What a slide's index keeps of it.
+
+        Args:
+            budget: the share of the slide that was read.
+            is_settled: whether reading ended by `stop`.
+        """
+        own = {POLICY: self.policy, BUDGET: budget, BOUND: self.bound} | ({SEED: self.seed} if self.draws else {})
+        own |= {} if self.shares is None else {TOTAL: self.budget}
+        return own | ({RULE: self.stop.rule, SETTLED: is_settled} if self.stop else {})
+
+    def has_read(self, slide: str, stored: Mapping[str, Any]) -> bool:
+        """Whether a slide has been read as far as is asked, by what its index keeps."""
+        if self.shares is not None and self.reads_all:
+            return not in_part(stored)
+        is_settled = self.stop is not None and bool(stored.get(SETTLED))
+        return self.budget_of(slide) <= float(stored.get(BUDGET, 1.0)) or is_settled
+
+    def ordered(self, glance: Glance) -> Ranked:
+        """The order of a slide's tiles, and with `shares` what they are worth.
 
         Raises:
-            ParfocalError: the policy gives something else than an order of the tiles.
+            ParfocalError: the policy gives something else than an order of the tiles, or not what they are worth.
         """
-        order = self.order(glance)
-        if not is_order(order, glance.n_tiles):
+        if not glance.n_tiles:  # a slide without tissue shows a policy nothing
+            return Ranked(np.zeros(0, dtype=np.int64), np.zeros(0))
+        ranked = Ranked.of(self.order(glance))
+        if not is_order(ranked.order, glance.n_tiles):
             raise ParfocalError(
                 f"the policy {self.policy} does not name each of the {glance.n_tiles} tiles of "
                 f"{glance.coarse.slide} once."
             )
-        return chosen(order, self.budget)
+        if self.shares is not None and ranked.worth is None:
+            raise ParfocalError(
+                f"the policy {self.policy} does not say what the tiles of {glance.coarse.slide} are worth, so a budget "
+                "of all slides together cannot be spent by it. Use a budget of each slide."
+            )
+        return ranked
 
     def check(self, slide: str, stored: Mapping[str, Any], anew: str) -> None:
-        """Refuse to go on with a slide that another policy, or a larger budget, has read in part.
+        """Refuse to go on with a slide that another policy or rule, or a larger budget, has read in part.
 
         Raises:
             MismatchError: one has.
         """
-        if stored.get(BUDGET, 1.0) >= 1:
+        if not in_part(stored):
             return
-        found = stored[POLICY], stored[SEED], stored[BOUND]
-        if found != (self.policy, self.seed, self.bound):
-            was, now = (
-                f"{policy} with the seed {seed}" + (f" and the head or model {bound}" if bound else "")
-                for policy, seed, bound in (found, (self.policy, self.seed, self.bound))
-            )
+        kept = {name: value for name, value in stored.items() if name != SEED or self.draws}
+        was, now = map(_called, (kept, self.attributes(self.budget)))
+        if was != now:
             raise MismatchError(
                 f"{slide} is in the store as the policy {was} has read it, and {now} is asked now. Ask for the same, "
                 f"use another store, or {anew}."
             )
-        if stored[BUDGET] > self.budget:
+        if self.shares is None and stored[BUDGET] > self.budget:
             raise MismatchError(
-                f"{slide} is in the store with a budget of {stored[BUDGET]:g} by the policy {found[0]}, and "
+                f"{slide} is in the store with a budget of {stored[BUDGET]:g} by the policy {stored[POLICY]}, and "
                 f"{self.budget:g} is asked now. Ask for at least as much, use another store, or {anew}."
             )
+
+
+def _called(attributes: Mapping[str, Any]) -> str:
+    """A policy with all that decides its order, from what an index keeps of it."""
+    given = [f"the seed {attributes[SEED]}"] if SEED in attributes else []
+    if attributes.get(BOUND):
+        given.append(f"the head or model {attributes[BOUND]}")
+    called = str(attributes[POLICY]) + (f" with {' and '.join(given)}" if given else "")
+    called += f", until settled by the head {attributes[RULE]}" if RULE in attributes else ""
+    return called + (" over all slides together" if TOTAL in attributes else "")
 
 
 def zoomable(settings: EmbedSettings) -> EmbedSettings:
@@ -130,6 +221,11 @@ def warn_of_missing_levels(slide: Slide, plan: RegionPlan) -> None:
         )
 
 
+def in_part(stored: Mapping[str, Any]) -> bool:
+    """Whether the slide of an index was read in part; one that a rule or a total has read whole counts."""
+    return min(float(stored.get(BUDGET, 1.0)), float(stored.get(TOTAL, 1.0))) < 1 or RULE in stored
+
+
 def is_read(set_path: Path, slide: str, zoom: Zoom | None) -> bool:
     """Whether a set has a slide, with as much of it as is asked."""
     path = index_path(set_path, slide)
@@ -137,14 +233,25 @@ def is_read(set_path: Path, slide: str, zoom: Zoom | None) -> bool:
         return path.is_file()
     try:
         with opened_h5(path) as index:
-            return zoom.budget <= float(index.attrs.get(BUDGET, 1.0))
+            return zoom.has_read(slide, index.attrs)
     except StoreError:  # told where the slide is asked for
         return True
 
 
 def as_word(stored: Mapping[str, Any]) -> str:
     """How the policy of a slide's index is asked for."""
-    return f"--zoom {stored[POLICY]}" + ("=FOLDER" if stored.get(BOUND) else "")
+    if RULE in stored:
+        return f"predict and the head {stored[RULE]}"
+    bound = str(stored.get(BOUND, ""))
+    return f"--zoom {stored[POLICY]}" + ("=" + ",".join("FOLDER" for _ in bound.split("+")) if bound else "")
+
+
+def as_rest(stored: Mapping[str, Any]) -> str:
+    """How the rest of the slide of an index is asked for; one that was read until it was settled has none."""
+    if RULE in stored:
+        return f"It was read until settled by the head {stored[RULE]}, and nothing reads the rest: use another store"
+    budget = "--budget-total" if TOTAL in stored else "--budget"
+    return f"Read the rest with {as_word(stored)} {budget} 1, use another store"
 
 
 def glance_of(
@@ -175,9 +282,8 @@ def glance_of(
         {mpp: placed[mpp].center_um[rows] for mpp, rows in there.items()},
     )
     finest = min(plan.grid.mpps)
-    fine = placed[finest]
-    edges = np.concatenate([fine.xy_um, fine.xy_um + plan.grid.tile_um(finest)], axis=1)
-    return Glance(tokens, fine.region, fine.center_um, finest, np.clip(plan.tissue.shares(edges), 0, 1), seed)
+    fine, tissue = placed[finest], plan.tissue_of_tiles(finest).astype(np.float64)
+    return Glance(tokens, fine.region, fine.center_um, finest, tissue, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,20 +339,32 @@ def _coords(group: h5py.Group, name: str) -> list[list[int]]:
     return found
 
 
-def append_zoomed(
-    writer: SlideWriter, tiles: TileRows, zoom: Zoom, before: StoredRows | None, slide: str
-) -> dict[float, Int64[np.ndarray, " tile"]]:
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """How far a slide has been read.
+
+    Attributes:
+        unread: the numbers of the planned fine tiles that are not read.
+        budget: the share that is.
+        is_settled: whether reading ended before the budget was spent.
+        worth: of all planned fine tiles as they are ordered, where the policy says so.
+    """
+
+    unread: Int64[np.ndarray, " tile"]
+    budget: float
+    is_settled: bool
+    worth: Float[np.ndarray, " planned"] | None = None
+
+
+def append_zoomed(writer: SlideWriter, tiles: TileRows, zoom: Zoom, before: StoredRows | None, slide: str) -> Reached:
     """Write the coarser magnifications of a slide, and of the finest one what the policy puts first.
 
     Args:
         writer: of the slide, with all planned tiles announced.
         tiles: reads and encodes them.
-        zoom: the policy and its budget.
+        zoom: the policy, its budget, and when reading ends before.
         before: what a smaller budget has read, which is not read again.
         slide: the slide's id.
-
-    Returns:
-        The numbers of the planned fine tiles that are not read.
 
     Raises:
         UnreadableSlideError: the slide cannot be read, or more of a part of its tiles are absent than may be.
@@ -254,35 +372,76 @@ def append_zoomed(
     """
     plan = tiles.plan
     *coarser, finest = plan.grid.mpps
-    n_fine = plan.n_tiles(finest)
+    n_fine, is_read = plan.n_tiles(finest), np.zeros(plan.n_tiles(finest), dtype=bool)
+    budget, rounds = zoom.budget_of(slide), zoom.rounds(slide)
     if before is None:
         n_coarse = {mpp: plan.n_tiles(mpp) for mpp in coarser}
-        tiles.expect({**n_coarse, finest: n_chosen(n_fine, zoom.budget)})
+        tiles.expect({**n_coarse, finest: n_chosen(n_fine, rounds[0])})
         parts = {mpp: [np.zeros((0, tiles.dim(mpp)), np.float32)] for mpp in coarser}
         for mpp, own in tiles.read({mpp: np.ones(n, dtype=bool) for mpp, n in n_coarse.items()}):
             parts[mpp].append(writer.append(mpp, own).astype(np.float32))
         coarse = {mpp: np.concatenate(own) for mpp, own in parts.items()}
-        is_read, known = np.zeros(n_fine, dtype=bool), np.zeros((0, tiles.dim(finest)), np.float32)
     else:
         tiles.absent.update({mpp: dict(found) for mpp, found in before.absent.items()})
-        coarse, is_read, known = {mpp: before.rows[mpp] for mpp in coarser}, before.is_read, before.rows[finest]
-        tiles.expect({finest: n_chosen(n_fine, zoom.budget) - int(is_read.sum())})
+        coarse, is_read = {mpp: before.rows[mpp] for mpp in coarser}, before.is_read.copy()
         for mpp, own in coarse.items():
             writer.append(mpp, own)
-    is_chosen = zoom.chosen(glance_of(plan, slide, coarse, tiles.absent, zoom.seed))
-    if (is_read & ~is_chosen).any():
+    glance = glance_of(plan, slide, coarse, tiles.absent, zoom.seed)
+    ranked = zoom.ordered(glance)
+    order, worth = ranked.order, None if zoom.shares is None else ranked.worth
+    if (is_read & ~chosen(order, budget)).any():
         raise StoreError(
             f"cannot go on with {slide}: the policy {zoom.policy} does not put those tiles first that have been read. "
             "Its model or this program has changed; use another store."
         )
-    known_at = np.setdiff1d(np.flatnonzero(is_read), list(tiles.absent.get(finest, ())))
-    wanted = is_chosen & ~is_read
-    if len(known_at):
-        # Rows of before and new ones take turns, and which of these are absent is known when all are read.
-        added = [known, *(own for _, own in tiles.read({finest: wanted}))]
-        added_at = np.setdiff1d(np.flatnonzero(wanted), list(tiles.absent.get(finest, ())))
-        writer.append(finest, np.concatenate(added)[np.argsort(np.concatenate([known_at, added_at]))])
-    else:
-        for _, own in tiles.read({finest: wanted}):
+    if before is None and zoom.stop is None:
+        # Rows go to the file as they come.
+        is_chosen = chosen(order, budget)
+        for _, own in tiles.read({finest: is_chosen}):
             writer.append(finest, own)
-    return {finest: np.flatnonzero(~is_chosen)}
+        return Reached(np.flatnonzero(~is_chosen), budget, is_settled=False, worth=worth)
+    # Rows of several rounds take turns in the file.
+    known = _FineRows(tiles, finest, is_read, before.rows[finest] if before else None, writer)
+    is_settled = zoom.stop.question(glance) if zoom.stop else None
+    for rung, share in enumerate(rounds):
+        if n_chosen(n_fine, share) < known.is_read.sum():
+            continue  # it was asked when so few had been read
+        known.read_to(chosen(order, share))
+        if is_settled is not None and share < budget and is_settled(*known.rows(), ~known.is_read, rung):
+            break
+    writer.append(finest, known.rows()[0])
+    return Reached(np.flatnonzero(~known.is_read), share, is_settled=share < budget, worth=worth)
+
+
+class _FineRows:
+    """The rows of a slide's finest tiles that have been read, some before and some in rounds."""
+
+    def __init__(
+        self,
+        tiles: TileRows,
+        mpp: float,
+        is_read: Bool[np.ndarray, " tile"],
+        before: Float[np.ndarray, "read dim"] | None,
+        writer: SlideWriter,
+    ) -> None:
+        self._tiles, self._mpp, self._writer, self.is_read = tiles, mpp, writer, is_read
+        self._rows = [np.zeros((0, tiles.dim(mpp)), np.float32) if before is None else before]
+        self._at = [self._there(is_read)]
+
+    def read_to(self, wanted: Bool[np.ndarray, " tile"]) -> None:
+        """Read those of the wanted tiles that have not been read."""
+        more = wanted & ~self.is_read
+        self._tiles.expect({self._mpp: int(more.sum())})
+        self._rows += [self._writer.as_stored(self._mpp, own) for _, own in self._tiles.read({self._mpp: more})]
+        self.is_read |= more
+        self._at.append(self._there(more))
+
+    def rows(self) -> tuple[Float[np.ndarray, "there dim"], Bool[np.ndarray, " tile"]]:
+        """The rows as stored, in the order of the tiles, and which tiles they are."""
+        at = np.concatenate(self._at)
+        there = np.zeros(len(self.is_read), dtype=bool)
+        there[at] = True
+        return np.concatenate(self._rows)[np.argsort(at)], there
+
+    def _there(self, read: Bool[np.ndarray, " tile"]) -> Int64[np.ndarray, " read"]:
+        return np.setdiff1d(np.flatnonzero(read), list(self._tiles.absent.get(self._mpp, ())))

@@ -7,7 +7,7 @@ poolings instead.
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from parfocal.heads.moments import fit_moments
 from parfocal.heads.registry import HEADS
 from parfocal.region_encoder import RegionEncoder
 from parfocal.region_encoder.checkpoint import read_pretraining, resolve
-from parfocal.store import EmbeddingSet, LeftOut
+from parfocal.store import EmbeddingSet, LeftOut, SlideTokens
 
 
 def table_of_arms(
@@ -91,8 +91,9 @@ def read_arm_bags(
     most_instances: int,
     seed: int,
     left_out: LeftOut | None = None,
+    seen_as: Callable[[SlideTokens], Iterable[SlideTokens]] | None = None,
 ) -> dict[tuple[int, str], Bag]:
-    """The bags that some arm pools, each slide read once for each set.
+    """The bags that some arm pools, each slide read once for each set, and shown as `read_bags` says of `seen_as`.
 
     With `left_out` a slide that cannot be read in one of the sets is in none of the bags, which then are those of the
     other slides.
@@ -101,12 +102,20 @@ def read_arm_bags(
         ConfigError: a slide cannot be pooled in one of the arms.
         StoreError: a slide is not done, or a file is damaged.
     """
-    bags, left_out = {}, left_out or LeftOut(strict=True)
+    bags, left_out = dict[tuple[int, str], Bag](), left_out or LeftOut(strict=True)
     for number, one in enumerate(sets):
         names = list(dict.fromkeys(name for arm in arms for of_set, name in arm.bags if of_set == number))
         if names:
-            for bag in read_bags(one, slides, names=names, most_instances=most_instances, seed=seed, left_out=left_out):
-                bags[number, bag.name] = bag
+            found = read_bags(
+                one,
+                slides,
+                names=names,
+                most_instances=most_instances,
+                seed=seed,
+                left_out=left_out,
+                seen_as=seen_as,
+            )
+            bags |= {(number, bag.name): bag for bag in found}
     left_out.refuse_none_left(slides, "the cohort")
     return {key: bag.without(left_out.reasons) for key, bag in bags.items()}
 

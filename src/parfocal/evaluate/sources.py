@@ -103,22 +103,30 @@ def encodings_per_slide(sets: Sequence[EmbeddingSet], arms: Sequence[Arm], slide
 
     Of tile embeddings that is the magnifications it reads; a region encoder reads all that it was given.
     """
-    counts: dict[int, dict[str, float]] = {}
+    return [None if one is None else float(sum(one.values())) for one in tiles_per_slide(sets, arms, slides)]
+
+
+def tiles_per_slide(
+    sets: Sequence[EmbeddingSet], arms: Sequence[Arm], slides: Sequence[str]
+) -> list[dict[float, float] | None]:
+    """What `encodings_per_slide` counts, by magnification; of several sets all tiles of one together."""
+    counts: dict[int, dict[float, float]] = {}
     for number, one in enumerate(sets):
         tiles = one if one.kind == "tiles" else next((other for other in sets if _holds_tiles_of(other, one)), None)
         if tiles is not None:
             per_slide = [tiles.n_rows(slide) for slide in slides]
-            counts[number] = {format_mpp(mpp): sum(each[mpp] for each in per_slide) / len(slides) for mpp in one.mpps}
-    result: list[float | None] = []
+            counts[number] = {mpp: sum(each[mpp] for each in per_slide) / len(slides) for mpp in one.mpps}
+    result: list[dict[float, float] | None] = []
     for arm in arms:
         numbers = sorted({number for number, _ in arm.bags})
         if not all(number in counts for number in numbers):
             result.append(None)
             continue
-        total = 0.0
+        total: dict[float, float] = {}
         for number in numbers:
             names = {name for of_set, name in arm.bags if of_set == number}
-            total += sum(counts[number][name] for name in _embedded_for(sets[number], names))
+            for mpp in _embedded_for(sets[number], names):
+                total[mpp] = total.get(mpp, 0.0) + counts[number][mpp]
         result.append(total)
     return result
 
@@ -136,10 +144,10 @@ def _holds_tiles_of(other: EmbeddingSet, regions: EmbeddingSet) -> bool:
     return other.kind == "tiles" and set(regions.mpps) <= set(other.mpps) and set(regions.slides) <= set(other.slides)
 
 
-def _embedded_for(one: EmbeddingSet, names: set[str]) -> list[str]:
+def _embedded_for(one: EmbeddingSet, names: set[str]) -> list[float]:
     """The magnifications that must be embedded to have some bags of a set."""
     needed = set(one.mpps) if "model" in one.settings else {mpp for name in names for mpp in mpps_behind(one, name)}
-    return [format_mpp(mpp) for mpp in one.mpps if mpp in needed]
+    return [mpp for mpp in one.mpps if mpp in needed]
 
 
 def _role(one: EmbeddingSet) -> tuple[object, ...]:

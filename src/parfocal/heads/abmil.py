@@ -12,7 +12,7 @@ is chosen inside the fold but the epoch.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +90,6 @@ class FittedAbmil(FittedProbe):
         scores = [self.network(_rows(bags, self.maps, int(slide), device)).cpu().numpy() for slide in slides]
         return self.location + self.scale * np.array(scores, dtype=np.float64).reshape(len(slides), -1)
 
-    @torch.no_grad()
     def shares(self, bag: Bag, number: int) -> Float64[np.ndarray, " instance"]:
         """How attention is divided among the instances of one bag of one slide, as if the slide had no other bag.
 
@@ -98,9 +97,42 @@ class FittedAbmil(FittedProbe):
             bag: of one slide.
             number: which of the network's bags it is.
         """
-        rows = torch.from_numpy(self.maps[number].apply(bag.rows)).to(self.network.head.bias.device)
-        embedded = self.network.embed[number](rows).relu()
-        return np.asarray(self.network.shares(embedded)[:, 0].cpu().numpy().astype(np.float64))
+        _, share = self._looked_at({number: bag})
+        return share
+
+    def of_instances(self, bags: Mapping[int, Bag]) -> dict[int, Float64[np.ndarray, "_instance column"]]:
+        """What each instance of one slide adds to each score: its share of attention times what it says alone.
+
+        The score is linear behind the attention, so these and `constant` add up to it.
+
+        Args:
+            bags: of one slide, by their numbers in the network; the slide has no other instances than these.
+        """
+        embedded, share = self._looked_at(bags)
+        weight = self.network.head.weight.detach().cpu().numpy().astype(np.float64)  # (column, width)
+        added = self.scale * share[:, None] * (embedded @ weight.T)
+        return dict(zip(bags, np.split(added, np.cumsum([len(bag.rows) for bag in bags.values()])[:-1]), strict=True))
+
+    @property
+    def constant(self) -> Float64[np.ndarray, " column"]:
+        """The scores of a slide without any instance: attention sums up nothing."""
+        bias = self.network.head.bias.detach().cpu().numpy().astype(np.float64)
+        return np.asarray(self.location + self.scale * bias)
+
+    @torch.no_grad()
+    def _looked_at(
+        self, bags: Mapping[int, Bag]
+    ) -> tuple[Float64[np.ndarray, "instance width"], Float64[np.ndarray, " instance"]]:
+        """The embedded instances of one slide, one bag after the other, and how attention is divided among them."""
+        device = self.network.head.bias.device
+        embedded = torch.cat(
+            [
+                self.network.embed[number](torch.from_numpy(self.maps[number].apply(bag.rows)).to(device)).relu()
+                for number, bag in bags.items()
+            ]
+        )
+        shares = self.network.shares(embedded)[:, 0]
+        return embedded.cpu().numpy().astype(np.float64), shares.cpu().numpy().astype(np.float64)
 
     def state(self) -> ProbeState:
         """Facts and arrays."""

@@ -106,7 +106,6 @@ class AttentionNetwork(Network):
         value, gate = gates.chunk(2, dim=2)
         return torch.bmm(torch.tanh(value) * torch.sigmoid(gate), parameters["attention"])
 
-    @torch.no_grad()
     def shares(self, one: FittedColumn, bag: Bag, number: int) -> Float64[np.ndarray, " instance"]:
         """How attention is divided among the instances of one bag of one slide, as if the slide had no other bag.
 
@@ -115,11 +114,40 @@ class AttentionNetwork(Network):
             bag: of one slide.
             number: which of the network's bags it is.
         """
-        prepared = AffineMap.load(f"{number}", one.fitted).apply(bag.rows, bag.mean, np.zeros(len(bag.rows), np.int64))
-        parameters = {key: torch.from_numpy(value)[None] for key, value in one.parameters.items()}
-        (hidden,) = self._hidden(parameters, [torch.from_numpy(prepared)[None, None]], number)
-        share = functional.softmax(self._attention(parameters, hidden).flatten().double(), dim=0)
+        _, share = self._looked_at(one, {number: bag})
         return np.asarray(share.numpy())
+
+    def of_instances(self, one: FittedColumn, bags: Mapping[int, Bag]) -> dict[int, Float64[np.ndarray, " _instance"]]:
+        """What each instance of one slide adds to the score: its share of attention times what it says alone.
+
+        The score is linear behind the attention, so these and `constant` add up to it.
+
+        Args:
+            one: the network of a column.
+            bags: of one slide, by their numbers in the network; the slide has no other instances than these.
+        """
+        hidden, share = self._looked_at(one, bags)
+        added = one.scale * share.numpy() * (hidden.double().numpy() @ one.parameters["head"].astype(np.float64))[:, 0]
+        ends = np.cumsum([len(bag.rows) for bag in bags.values()])[:-1]
+        return dict(zip(bags, np.split(added, ends), strict=True))
+
+    def constant(self, one: FittedColumn) -> float:
+        """The score of a column for a slide without any instance: attention sums up nothing."""
+        return one.location + one.scale * float(one.parameters["head bias"][0, 0])
+
+    @torch.no_grad()
+    def _looked_at(
+        self, one: FittedColumn, bags: Mapping[int, Bag]
+    ) -> tuple[Float[Tensor, "instance width"], Float[Tensor, " instance"]]:
+        """The projected instances of one slide, one bag after the other, and how attention is divided among them."""
+        parameters = {key: torch.from_numpy(value)[None] for key, value in one.parameters.items()}
+        hidden = []
+        for number, bag in bags.items():
+            own = AffineMap.load(f"{number}", one.fitted).apply(bag.rows, bag.mean, np.zeros(len(bag.rows), np.int64))
+            hidden += self._hidden(parameters, [torch.from_numpy(own)[None, None]], number)
+        together = torch.cat(hidden, dim=2) if len(hidden) > 1 else hidden[0]
+        share = functional.softmax(self._attention(parameters, together).flatten().double(), dim=0)
+        return together[0, 0], share
 
 
 fit_attention: Fit = partial(fit_network, AttentionNetwork())

@@ -16,6 +16,7 @@ from parfocal.stats.whitening import AffineMap, fit_whitening
 
 # Rows have a mean square norm of one, whatever their width, so one grid serves all.
 _PENALTIES = np.array([1e-1, 1e-2, 1e-3, 1e-4])
+_TILES_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,19 @@ class FittedMean(FittedProbe):
         for bag, offset, coefficient in zip(bags, self.offset, self.coefficient, strict=True):
             total += (bag.mean[slides] - offset) @ coefficient
         return total
+
+    def of_tiles(self, bag: Bag, number: int) -> Float64[np.ndarray, "tile column"]:
+        """What each tile of one slide adds to the score of each column; a tile that is as the mean slide adds nothing.
+
+        Args:
+            bag: of one slide, all of its tiles kept.
+            number: which of the probe's bags it is.
+        """
+        coefficient = self.coefficient[number]
+        # In steps, because a slide of a hundred thousand tiles in double precision is twice as large as its store.
+        steps = range(0, len(bag.rows), _TILES_AT_A_TIME)
+        parts = [bag.rows[at : at + _TILES_AT_A_TIME].astype(np.float64) @ coefficient for at in steps]
+        return np.asarray((np.concatenate(parts) - self.offset[number] @ coefficient) / len(bag.rows))
 
     def state(self) -> ProbeState:
         """All of it as plain data."""

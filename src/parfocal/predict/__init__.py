@@ -21,6 +21,7 @@ from parfocal.predict.given import PredictSettings
 from parfocal.predict.head import Head, load_head, write_head
 from parfocal.predict.outside import Habits, Limit, fit_habits
 from parfocal.predict.page import fit_sentences, outside_sentence
+from parfocal.predict.parts import ShownInPart, shown_in_part, usual_zoom
 from parfocal.predict.places import (
     MAPPED_SLIDES,
     PlaceHead,
@@ -32,7 +33,7 @@ from parfocal.predict.places import (
     predict_places,
 )
 from parfocal.predict.predict import PredictSummary, SlidePrediction, predict_slides
-from parfocal.predict.zoom import zoom_by
+from parfocal.predict.zoom import zoom_by, zoom_until_settled
 
 __all__ = [
     "MAPPED_SLIDES",
@@ -48,6 +49,7 @@ __all__ = [
     "PlacesSummary",
     "PredictSettings",
     "PredictSummary",
+    "ShownInPart",
     "SlidePrediction",
     "fit_calibration",
     "fit_habits",
@@ -66,6 +68,9 @@ __all__ = [
     "predict_slides",
     "read_finished_study",
     "read_place_study",
+    "shown_in_part",
+    "usual_zoom",
     "write_head",
     "zoom_by",
+    "zoom_until_settled",
 ]

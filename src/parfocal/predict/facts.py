@@ -9,9 +9,10 @@ from parfocal.config import Settings
 from parfocal.files import digest8
 from parfocal.store import RowDtype
 
-FORMAT_VERSION = 3
-"""Heads of places began with 3. 2 knew no predicted tiles. 1 counted slides: its probabilities know no bound, its cut
-no rate of false alarms, its distances no regions; and contrast had no powers and products."""
+FORMAT_VERSION = 4
+"""3 knew no slides that are read in part. Heads of places began with it. 2 knew no predicted tiles. 1 counted slides:
+its probabilities know no bound, its cut no rate of false alarms, its distances no regions; and contrast had no powers
+and products."""
 
 
 class TileFacts(Settings):
@@ -84,6 +85,37 @@ class CalibrationFacts(Settings):
     least: float = Field(0.0, ge=0, lt=0.5, description="No class gets a smaller probability; 0 in format 1.")
 
 
+class StoppingFacts(Settings):
+    """When a slide has been read far enough; see `Stopping`."""
+
+    policy: str = Field(description="By which the finest tiles are read.")
+    rungs: tuple[float, ...] = Field(description="Shares of a slide's finest tiles at which its class is looked at.")
+    usual: tuple[float, ...] = Field(description="What the rest of the tiles usually moves the log odds by, at each.")
+    limit: float = Field(ge=0, description="The least margin that settles a class, in these units.")
+    call_at: float = Field(description="Of two classes the second is called from this probability on.")
+    rate: float = Field(description="Most patients that may be called otherwise than when read whole, as a share.")
+    confidence: float = Field(description="That no more are.")
+    n: int = Field(description="Patients that the limit was found on.")
+    share: float = Field(description="Mean share of the finest tiles that was read of these.")
+    other: float = Field(description="Share of these that was called otherwise than when read whole.")
+    metric: MetricFacts = Field(description="What the arm reached on these.")
+
+
+class PartsFacts(Settings):
+    """How training slides were shown in part, beside whole."""
+
+    budgets: tuple[float, ...] = Field(min_length=1, description="Shares of the finest tiles, one more showing each.")
+    policy: str = Field(description="What said which of them.")
+    unread: Literal["absent", "decoded"] = Field(
+        description="Whether an unread tile is absent, or is what the head's model expects of it."
+    )
+    branches: tuple[BranchFacts, ...] = Field((), description="The probes of slides that are read in part.")
+    metrics: tuple[MetricFacts, ...] = Field(
+        (), description="What is reached with each budget read of held-out slides."
+    )
+    calibrations: tuple[CalibrationFacts, ...] = Field((), description="Of the scores of these.")
+
+
 class OutsideFacts(Settings):
     """Where the usual ends; see `Habits`."""
 
@@ -123,10 +155,12 @@ class HeadFacts(AnyHeadFacts):
     kind: OutcomeKind
     classes: tuple[str, ...]
     branches: tuple[BranchFacts, ...] = Field(min_length=1)
+    parts: PartsFacts | None = Field(None, description="None where training slides were shown whole alone.")
     trained_on: TrainedOn
     metric: MetricFacts
     calibration: CalibrationFacts
     outside: OutsideFacts
+    stopping: StoppingFacts | None = Field(None, description="None where a slide is read whole, or as far as is asked.")
 
 
 class PlaceTargetFacts(Settings):

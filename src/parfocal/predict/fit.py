@@ -4,13 +4,14 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field
+from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag, read_bags
@@ -18,6 +19,7 @@ from parfocal.cohort import (
     Cohort,
     Fold,
     LabelColumns,
+    Outcome,
     Splits,
     Target,
     make_splits,
@@ -30,7 +32,7 @@ from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
 from parfocal.evaluate import ArmFits, compare_arms
 from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.arms import read_arm_bags
-from parfocal.evaluate.fitting import FitFailedError, attempt_fit
+from parfocal.evaluate.fitting import Bags, FitFailedError, attempt_fit
 from parfocal.evaluate.sources import common_slides, named, open_all
 from parfocal.files import file_digest8, writable_folder
 from parfocal.heads import (
@@ -50,11 +52,14 @@ from parfocal.predict.facts import (
     HeadFacts,
     MetricFacts,
     OutsideFacts,
+    PartsFacts,
     TrainedOn,
 )
 from parfocal.predict.head import TILES, Head, write_head
 from parfocal.predict.outside import FALSE_ALARMS, fit_habits
+from parfocal.predict.parts import shown_in_part
 from parfocal.predict.source import describe_tiles, find_arm, is_made_by_model, model_of, sets_of, tiles_of
+from parfocal.predict.stop_fit import StopFit
 from parfocal.run.cache import StepCache
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
@@ -80,7 +85,59 @@ class FitSettings(Settings):
         description="Share of new patients, like those of training, of whom a slide may be called outside by mistake; "
         "n patients hold no smaller one than 1 in n + 1.",
     )
+    parts: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        (),
+        description="Budgets, such as 0.05 0.1 0.25: every training slide is shown whole and, for each of them, again "
+        "with that share of its finest tiles read, so that the head knows slides which are read in part.",
+    )
+    parts_by: str = Field(
+        "stride", description="The policy that says which tiles these are, one that asks no head and no model."
+    )
+    unread: Literal["absent", "decoded"] = Field(
+        "absent",
+        description="What stands for a tile that is not read: nothing, or the embedding that the model of --model "
+        "expects of it. The head keeps the model.",
+    )
+    stop_rate: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Make a head that reads new slides until their class is settled: share of patients who may be "
+        "called otherwise than when their slides are read whole. Of contrast on a store with --coarse native.",
+    )
+    stop_confidence: float = Field(0.95, gt=0, lt=1, description="That no more patients than that are.")
+    stop_policy: str = Field("contrast-tiles", description="Policy by which the fine tiles are then read.")
+    call_at: float = Field(
+        0.5, gt=0, lt=1, description="Of two classes the second is called from this probability on, for --stop-rate."
+    )
     probes: ProbeSettings = ProbeSettings()
+
+    @model_validator(mode="after")
+    def _parts_are_asked_for(self) -> "FitSettings":
+        if not self.parts and (self.parts_by != "stride" or self.unread != "absent"):
+            raise ValueError("parts_by and unread say how slides are shown in part. Name budgets: --parts 0.1 0.25.")
+        if self.unread == "absent" and 0 in self.parts:
+            raise ValueError(
+                "a budget of 0 in parts shows no fine tile at all. Leave it out, or fill them in: --unread decoded."
+            )
+        if len(set(self.parts)) < len(self.parts):
+            raise ValueError("parts names a budget twice. Name each once.")
+        if self.parts and self.stop_rate is not None:
+            raise ValueError("a head is shown slides in part or says when it has seen enough: parts, or stop_rate.")
+        fields = type(self).model_fields
+        said = [
+            name
+            for name in ("stop_confidence", "stop_policy", "call_at")
+            if getattr(self, name) != fields[name].default
+        ]
+        if said and self.stop_rate is None:
+            raise ValueError(f"{' and '.join(said)} say how slides are read until they are settled: --stop-rate 0.05.")
+        return self
+
+    @property
+    def parts_facts(self) -> PartsFacts | None:
+        """What a head keeps of these settings; None where slides are shown whole alone."""
+        return PartsFacts(budgets=self.parts, policy=self.parts_by, unread=self.unread) if self.parts else None
 
 
 def fit_head(
@@ -111,7 +168,8 @@ def fit_head(
         out: the folder of the head.
         settings: folds, repeats and what the arm chooses among.
         columns: the columns of slide and group (patient) in `labels`, and how they are read.
-        models: folders of region encoders; needed where the arm reads region embeddings, and then copied into `out`.
+        models: folders of region encoders; needed where the arm reads region embeddings or unread tiles are decoded,
+            and then copied into `out`.
         splits: a CSV of folds, as `splits.csv` of an evaluation, in place of new ones.
         encoder: how the tile encoder is loaded, where its name is no spec.
         on_event: told what the target holds, before anything is fitted, and of every one of the `probes`.
@@ -133,39 +191,78 @@ def fit_head(
     cohort = labelled.restricted_to(common_slides(sets)[0], named(sets))
     tell(Notice(cohort.sentence()))
     dealt = _splits(splits, cohort, settings)
-    seed, left_out = settings.probes.seed, LeftOut()
+    seed, left_out, stop = settings.probes.seed, LeftOut(), None
+    if settings.stop_rate is not None:
+        stop = StopFit.of(
+            branches,
+            tiles,
+            cohort,
+            policy=settings.stop_policy,
+            seed=seed,
+            rate=settings.stop_rate,
+            confidence=settings.stop_confidence,
+            call_at=settings.call_at,
+        )
+    shown, asked_parts = None, settings.parts_facts
+    if asked_parts is not None:
+        shown, model = shown_in_part(asked_parts, branches, sets, cohort.slides, models, seed=seed)
     bags = read_arm_bags(
-        branches, sets, cohort.slides, most_instances=settings.most_instances, seed=seed, left_out=left_out
+        branches,
+        sets,
+        cohort.slides,
+        most_instances=settings.most_instances,
+        seed=seed,
+        left_out=left_out,
+        seen_as=shown,
     )
     usual = _read_means(tiles, cohort.slides, left_out)
     if left_out.notes():
         bags = {key: bag.without(left_out.reasons) for key, bag in bags.items()}
         cohort = cohort.without(left_out.reasons)
         dealt = _splits(splits, cohort, settings)
+    stop = None if stop is None else replace(stop, cohort=cohort)
     folds = dealt.folds(cohort, inner=settings.probes.inner_folds, seed=seed)
     whole = whole_fold(cohort, inner=settings.probes.inner_folds, seed=seed)
     # One probe for each branch and seed. Only fits have another seed; folds stay.
     jobs = [(branch, seed + more) for branch in branches for more in range(settings.seeds if branch.is_random else 1)]
-    probes: list[FittedProbe] = []
-    predictions: list[list[FoldPrediction]] = []
     kept = out.absolute().with_name(f".{out.name}.kept")
     cache = StepCache(kept, (FoldPrediction, ProbeState))
+    fit_jobs = partial(_fit_jobs, jobs, settings.probes, cache, tell)
     with threadpool_limits(1):
-        for number, (branch, own_seed) in enumerate(jobs):
-            tell(Progress("probes", number, len(jobs), branch.label))
-            own = [bags[key] for key in branch.bags]
-            choices = settings.probes.model_copy(update={"seed": own_seed})
-            decided_by = [own, cohort.outcome, folds, whole, choices.model_dump(mode="json", exclude={"device"})]
-            work = partial(_fit_branch, branch, own, cohort, folds, whole, choices)
-            held_out_of_branch, state = cache.step(f"{branch.method} {branch.reads}", decided_by, work)
-            predictions.append(held_out_of_branch)
-            probes.append(load_probe(state))
-        score = average_predictions(predictions) if len(jobs) > 1 else predictions[0]
-        held_out = _by_repeat(score, folds, len(cohort.slides))
-        calibration = fit_calibration(cohort.outcome, held_out, cohort.groups)
+        # Slides that are read whole have probes that were shown no others, and lose nothing by it.
+        alone = bags if shown is None else {key: shown.whole(bag) for key, bag in bags.items()}
+        of_folds, score = fit_jobs(alone, cohort.outcome, [*folds, whole])
+        probes, part_probes, showings = [one[-1] for one in of_folds], list[FittedProbe](), [score]
+        if shown is not None:
+            every = [shown.fold(fold) for fold in (*folds, whole)]
+            of_showings, of_all = fit_jobs(bags, shown.outcome(cohort.outcome), every)
+            part_probes = [one[-1] for one in of_showings]
+            showings += [shown.of_budget(of_all, number) for number in range(len(shown.budgets))]
+        by_repeat = [_by_repeat(one, folds, len(cohort.slides)) for one in showings]
+        calibrations = [fit_calibration(cohort.outcome, one, cohort.groups) for one in by_repeat]
+        held_out = by_repeat[0]
         brier = held_out_brier(cohort.outcome, held_out, cohort.groups, folds) if cohort.outcome.classes else None
+        stopped = None
+        if stop is not None:
+            by_last = probes[0].score([bags[key] for key in branches[0].bags], np.arange(len(cohort.slides)))
+            in_part = stop.scores(of_folds[0], folds, cache)
+            stopped = stop.fitted(in_part, held_out, by_last, calibrations[0], folds)
         habits = fit_habits(usual, cohort.groups, false_alarms=settings.false_alarms, seed=seed)
-    run = compare_arms([chosen], [ArmFits(tuple(score), 0.0, 0.0)], cohort, dealt, folds, seed=seed)
+
+    def branch_facts(fitted: Sequence[FittedProbe]) -> tuple[BranchFacts, ...]:
+        return tuple(_branch_facts(branch, probe, sets) for (branch, _), probe in zip(jobs, fitted, strict=True))
+
+    def measured(said: Sequence[FoldPrediction], brier: float | None = None) -> MetricFacts:
+        run = compare_arms([chosen], [ArmFits(tuple(said), 0.0, 0.0)], cohort, dealt, folds, seed=seed)
+        return MetricFacts(name=run.metric.name, brier=brier, **_fields(run.runs[0].interval, MetricFacts))
+
+    if asked_parts is not None:
+        fitted = {
+            "branches": branch_facts(part_probes),
+            "metrics": tuple(measured(one) for one in showings[1:]),
+            "calibrations": tuple(CalibrationFacts(**_fields(one, CalibrationFacts)) for one in calibrations[1:]),
+        }
+        asked_parts = asked_parts.model_copy(update=fitted)
     facts = HeadFacts(
         parfocal_head=FORMAT_VERSION,
         parfocal_version=__version__,
@@ -174,21 +271,25 @@ def fit_head(
         classes=cohort.outcome.classes,
         arm=chosen.id,
         arm_label=chosen.label,
-        branches=tuple(_branch_facts(branch, probe, sets) for (branch, _), probe in zip(jobs, probes, strict=True)),
+        branches=branch_facts(probes),
+        parts=asked_parts,
         tiles=describe_tiles(tiles, encoder),
         model=None if model is None else model.facts,
         trained_on=_trained_on(cohort, labels),
-        metric=MetricFacts(name=run.metric.name, brier=brier, **_fields(run.runs[0].interval, MetricFacts)),
-        calibration=CalibrationFacts(**_fields(calibration, CalibrationFacts)),
+        metric=measured(score, brier),
+        calibration=CalibrationFacts(**_fields(calibrations[0], CalibrationFacts)),
         outside=OutsideFacts(
             bags=tuple(bag.name for bag in habits.bags),
             false_alarms=habits.limit.asked,
             **_fields(habits.limit, OutsideFacts),
         ),
+        stopping=None if stopped is None else stopped.facts(measured(stopped.predictions)),
         settings=settings.model_dump(mode="json"),
         arrays_digest="",
     )
-    head = Head(facts, tuple(probes), calibration, habits, None if model is None else model.folder, out)
+    folder = None if model is None else model.folder
+    own, *of_parts = calibrations
+    head = Head(facts, tuple(probes), own, habits, folder, out, tuple(part_probes), tuple(of_parts))
     tell(Progress("probes", len(jobs), len(jobs)))
     written = write_head(head, out)
     shutil.rmtree(kept, ignore_errors=True)
@@ -203,27 +304,51 @@ def _read_means(tiles: EmbeddingSet, slides: Sequence[str], left_out: LeftOut) -
     return [bag.without(left_out.reasons) for bag in bags]
 
 
+def _fit_jobs(
+    jobs: Sequence[tuple[Arm, int]],
+    settings: ProbeSettings,
+    cache: StepCache,
+    tell: OnEvent,
+    bags: Bags,
+    outcome: Outcome,
+    folds: Sequence[Fold],
+) -> tuple[list[list[FittedProbe]], list[FoldPrediction]]:
+    """The probes of each job, one for each fold, and the mean of what those of all folds but the last say there."""
+    probes: list[list[FittedProbe]] = []
+    predictions: list[list[FoldPrediction]] = []
+    for number, (branch, own_seed) in enumerate(jobs):
+        tell(Progress("probes", number, len(jobs), branch.label))
+        own = [bags[key] for key in branch.bags]
+        choices = settings.model_copy(update={"seed": own_seed})
+        decided_by = [own, outcome, folds, choices.model_dump(mode="json", exclude={"device"})]
+        work = partial(_fit_branch, branch, own, outcome, folds, choices)
+        held_out_of_branch, states = cache.step(f"{branch.method} {branch.reads}", decided_by, work)
+        predictions.append(held_out_of_branch)
+        probes.append([load_probe(state) for state in states])
+    return probes, average_predictions(predictions) if len(jobs) > 1 else predictions[0]
+
+
 def _fit_branch(
     branch: Arm,
     bags: Sequence[Bag],
-    cohort: Cohort,
+    outcome: Outcome,
     folds: Sequence[Fold],
-    whole: Fold,
     choices: ProbeSettings,
-) -> tuple[list[FoldPrediction], ProbeState]:
-    """The predictions of a probe in every fold, and the probe of all slides.
+) -> tuple[list[FoldPrediction], list[ProbeState]]:
+    """The predictions of a probe in every fold but the last, which tests nothing, and the probes of all.
 
     Raises:
         ParfocalError: the fit failed, or gave scores that are not finite.
     """
     assert branch.pool is not None  # an arm that averages others averages arms with a probe
-    probes = attempt(partial(branch.pool, bags, cohort.outcome, [*folds, whole], choices))
+    probes = attempt(partial(branch.pool, bags, outcome, folds, choices))
     try:
         if isinstance(probes, Failed):
             raise FitFailedError(str(probes))
-        return attempt_fit(partial(predict, probes[:-1], bags, folds), folds), probes[-1].state()
+        predictions = attempt_fit(partial(predict, probes[:-1], bags, folds[:-1]), folds[:-1])
     except FitFailedError as error:
-        raise ParfocalError(f"cannot fit {branch.label} on {cohort.target!r}: {error}.") from error
+        raise ParfocalError(f"cannot fit {branch.label} on {outcome.target!r}: {error}.") from error
+    return predictions, [probe.state() for probe in probes]
 
 
 def _splits(path: Path | None, cohort: Cohort, settings: FitSettings) -> Splits:

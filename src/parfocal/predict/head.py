@@ -1,6 +1,6 @@
 """A head: all that turns the embeddings of a slide into a prediction, in a folder. Nothing in it is ever executed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,14 +9,16 @@ from jaxtyping import Float64
 
 from parfocal.bags import Bag
 from parfocal.errors import ConfigError
+from parfocal.geometry import format_mpp
 from parfocal.heads import FittedProbe, ProbeState, load_probe
 from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.heads.contrast.partly import score_partly_read
 from parfocal.predict.calibration import Calibration
-from parfocal.predict.facts import HeadFacts
+from parfocal.predict.facts import BranchFacts, CalibrationFacts, HeadFacts
 from parfocal.predict.folder import is_place_head, model_folder, read_facts, reading_arrays, write_folder
 from parfocal.predict.outside import PARTS, BagHabit, Habits, Limit
 from parfocal.predict.page import write_head_page
+from parfocal.predict.stopping import Stopping
 from parfocal.stats.whitening import Whitening
 
 TILES = "tiles"
@@ -37,6 +39,8 @@ class Head:
         habits: what was usual among the training slides, for every magnification of the tile embeddings.
         model: the folder of the region encoder; None where none is needed.
         path: the folder of the head.
+        part_probes: one for each branch, for slides that are read in part; none where none was fitted for these.
+        of_parts: the calibration of each budget that slides were shown with.
     """
 
     facts: HeadFacts
@@ -45,6 +49,8 @@ class Head:
     habits: Habits
     model: Path | None
     path: Path
+    part_probes: tuple[FittedProbe, ...] = ()
+    of_parts: tuple[Calibration, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -62,9 +68,71 @@ class Head:
         return tuple(dict.fromkeys(source for source, _ in self.bags if source != TILES))
 
     @property
+    def stopping(self) -> Stopping | None:
+        """When a slide has been read far enough; None where the head does not say."""
+        facts = self.facts.stopping
+        if facts is None:
+            return None
+        known = facts.model_dump(exclude={"share", "other", "metric", "usual"})
+        return Stopping(usual=np.array(facts.usual), **known)
+
+    @property
     def knows_parts(self) -> bool:
-        """Whether it knows what to make of slides whose finest tiles were read in part."""
+        """Whether it knows what to make of slides whose finest tiles were read in part.
+
+        Because it was shown such slides, adds nothing for what was not read, or pools no finest tiles.
+        """
+        if self.facts.parts is not None:
+            return True
+        return self._is_coarse or self.adds_up
+
+    @property
+    def _is_coarse(self) -> bool:
+        """Whether it pools no finest tiles."""
+        coarser = {format_mpp(mpp) for mpp in self.facts.tiles.mpps[:-1]}
+        return all(source == TILES and name in coarser for source, name in self.bags)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether its score is a sum over what was read, to which unread tiles add nothing."""
         return not self.readouts and all(isinstance(probe, FittedContrast) for probe in self.probes)
+
+    def doubt(self, policy: str, budget: float) -> str | None:
+        """What is wrong with a slide of which a policy has read a budget, as what the head does; None where nothing is.
+
+        An unread tile that is absent makes of every policy a kind of slide of its own; one that is filled in does not.
+        """
+        parts = self.facts.parts
+        if not self.knows_parts:
+            return (
+                "takes that for all there is. Fit it with --parts, or use a contrast head of tile embeddings, which "
+                "knows what it has not seen"
+            )
+        if parts is not None and parts.unread == "absent" and policy != parts.policy:
+            return (
+                f"was shown slides that were read in part by {parts.policy}. Read with --zoom {parts.policy}, or fit "
+                "with --unread decoded or another --parts-by"
+            )
+        if parts is not None and budget < min(parts.budgets):
+            return f"was shown no slide with less than {min(parts.budgets):g} read. Fit it with smaller --parts"
+        if parts is None and self.adds_up and self.facts.classes and not self._is_coarse:
+            return (
+                "orders such slides well and was calibrated on slides that were read whole: do not take its "
+                "probabilities as they are. Fit it with --stop-rate to read slides until their class is settled"
+            )
+        return None
+
+    def calibration_at(self, budget: float | None) -> Calibration:
+        """From scores to what they mean, of a slide read to a budget, or whole (None).
+
+        That of the largest budget that slides were shown with and that is not larger, so that less is promised rather
+        than more; of a head that was not shown such slides that of whole ones.
+        """
+        if budget is None or self.facts.parts is None:
+            return self.calibration
+        budgets = self.facts.parts.budgets
+        reached = [one for one in budgets if one <= budget]
+        return self.of_parts[budgets.index(max(reached) if reached else min(budgets))]
 
     def score(
         self,
@@ -77,12 +145,15 @@ class Head:
         Args:
             bags: all that it pools.
             slide: its number in the bags.
-            partly: those of which a part of the tiles was read, and of each of the slide's regions the share. Contrast
-                counts what was read and adds nothing for the rest; other probes take it for all there is.
+            partly: None where the slide was read whole. Else the bags of which a part of the tiles was read, and of
+                each of the slide's regions the share; none where unread tiles are filled in. Contrast counts what was
+                read and adds nothing for the rest; other probes take it for all there is, unless there are some of
+                slides that are read in part.
         """
         picked, known = np.array([slide]), partly or {}
         scores = []
-        for probe, branch in zip(self.probes, self.facts.branches, strict=True):
+        probes = self.probes if partly is None or not self.part_probes else self.part_probes
+        for probe, branch in zip(probes, self.facts.branches, strict=True):
             own = [bags[bag] for bag in branch.bags]
             share = {number: known[bag] for number, bag in enumerate(branch.bags) if bag in known}
             if share and isinstance(probe, FittedContrast):
@@ -128,28 +199,39 @@ def load_head(path: Path) -> Head:
         )
     facts = read_facts(path, HeadFacts)
     with reading_arrays(path, facts) as arrays:
-        calibration = Calibration(
-            facts.kind,
-            facts.calibration.slope,
-            np.array(facts.calibration.intercept),
-            facts.calibration.spread,
-            facts.calibration.n,
-            arrays["calibration.reference"],
-            arrays.get("calibration.weight", np.ones(len(arrays["calibration.reference"]))),
-            facts.calibration.least,
-        )
-        probes = tuple(
-            load_probe(ProbeState(branch.probe, branch.facts, _below(arrays, f"probe.{number}.")))
-            for number, branch in enumerate(facts.branches)
+        calibration = _load_calibration(facts, facts.calibration, _below(arrays, "calibration."))
+        probes, parts = _load_probes(facts.branches, arrays), facts.parts
+        part_probes = () if parts is None else _load_probes(parts.branches, _below(arrays, "part."))
+        of_parts = tuple(
+            _load_calibration(facts, one, _below(arrays, f"part.{number}.calibration."))
+            for number, one in enumerate(() if parts is None else parts.calibrations)
         )
         habits = _load_habits(facts, arrays)
-    return Head(facts, probes, calibration, habits, model_folder(path, facts), path)
+    return Head(facts, probes, calibration, habits, model_folder(path, facts), path, part_probes, of_parts)
+
+
+def _load_probes(branches: Sequence[BranchFacts], arrays: Mapping[str, np.ndarray]) -> tuple[FittedProbe, ...]:
+    return tuple(
+        load_probe(ProbeState(branch.probe, branch.facts, _below(arrays, f"probe.{number}.")))
+        for number, branch in enumerate(branches)
+    )
+
+
+def _load_calibration(facts: HeadFacts, own: CalibrationFacts, arrays: Mapping[str, np.ndarray]) -> Calibration:
+    reference = arrays["reference"]
+    weight = arrays.get("weight", np.ones(len(reference)))
+    intercept = np.array(own.intercept)
+    return Calibration(facts.kind, own.slope, intercept, own.spread, own.n, reference, weight, own.least)
 
 
 def _arrays(head: Head) -> dict[str, np.ndarray]:
-    arrays = {"calibration.reference": head.calibration.reference, "calibration.weight": head.calibration.weight}
-    for number, probe in enumerate(head.probes):
-        arrays |= {f"probe.{number}.{name}": array for name, array in probe.state().arrays.items()}
+    arrays: dict[str, np.ndarray] = {}
+    of_parts = {f"part.{number}.": one for number, one in enumerate(head.of_parts)}
+    for place, one in ({"": head.calibration} | of_parts).items():
+        arrays |= {f"{place}calibration.reference": one.reference, f"{place}calibration.weight": one.weight}
+    for place, probes in (("", head.probes), ("part.", head.part_probes)):
+        for number, probe in enumerate(probes):
+            arrays |= {f"{place}probe.{number}.{name}": array for name, array in probe.state().arrays.items()}
     habits = head.habits
     arrays |= {"outside.centre": habits.centre, "outside.scale": habits.scale}
     if habits.limit.asked is not None:

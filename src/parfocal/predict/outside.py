@@ -164,15 +164,17 @@ class Habits:
     scale: Float64[np.ndarray, "bag part"]
     limit: Limit
 
-    def distance(self, bags: Sequence[Bag], slide: int) -> Distance:
+    def distance(self, bags: Sequence[Bag | None], slide: int) -> Distance:
         """The distance of one slide, by its number; other slides of the bags have no say.
 
         Args:
-            bags: of the kinds it was fitted on, in that order.
+            bags: of the kinds it was fitted on, in that order; None for one that does not count, because what was read
+                of it was chosen. A slide is then no more often called outside by mistake than with all of them.
             slide: number.
         """
-        answers = np.stack([habit.parts(bag, slide) for habit, bag in zip(self.bags, bags, strict=True)])
-        return self._judge(answers)
+        unknown = np.full(len(PARTS), np.nan)
+        pairs = zip(self.bags, bags, strict=True)
+        return self._judge(np.stack([unknown if bag is None else habit.parts(bag, slide) for habit, bag in pairs]))
 
     def _judge(self, answers: Float64[np.ndarray, "bag part"]) -> Distance:
         standard = (np.log(np.maximum(answers, _SMALLEST)) - self.centre) / self.scale

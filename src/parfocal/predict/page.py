@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from parfocal.predict.calibration import Calibration
-from parfocal.predict.facts import HeadFacts
+from parfocal.predict.facts import HeadFacts, StoppingFacts
 from parfocal.predict.outside import Limit
 from parfocal.report import Field, Note, ReportPage, Section, Table, Text, make_report, page_table
 
@@ -22,6 +22,14 @@ def fit_sentences(facts: HeadFacts) -> tuple[str, ...]:
         f"{metric.name} {metric.estimate:.2f} ({metric.low:.2f} to {metric.high:.2f}) on slides it had not seen; "
         f"fitted on {trained.slides} slides{joint}{whose}"
     ]
+    parts = facts.parts
+    if parts is not None:
+        filled = ", the rest as a model expects it" if parts.unread == "decoded" else ""
+        reached = ", ".join(
+            f"{one.estimate:.2f} ({one.low:.2f} to {one.high:.2f}) with {budget:.3g}"
+            for budget, one in zip(parts.budgets, parts.metrics, strict=True)
+        )
+        said.append(f"of the finest tiles read in part by {parts.policy}{filled}: {metric.name} {reached}")
     if calibration.slope == 0 and facts.kind != "survival":
         said.append("its scores did not rise with the target: every slide will get the same prediction")
     if facts.classes and calibration.least:
@@ -31,6 +39,15 @@ def fit_sentences(facts: HeadFacts) -> tuple[str, ...]:
         said.append(
             f"no probability below {calibration.least:.2g} or above {1 - calibration.least:.2g}: "
             f"{calibration.n} {patients_of(facts)} bear out no more{brier}"
+        )
+    stopping = facts.stopping
+    if stopping is not None:
+        said.append(
+            f"new slides are read by {stopping.policy} until their class is settled: of slides it had not seen that "
+            f"was {stopping.share:.1%} of the finest tiles, {stopping.metric.name} {stopping.metric.estimate:.2f} "
+            f"({stopping.metric.low:.2f} to {stopping.metric.high:.2f}), and {stopping.other:.1%} of "
+            f"{patients_of(facts)} were called otherwise than when read whole; no more than {stopping.rate:.1%} are, "
+            f"with a confidence of {stopping.confidence:g} over {stopping.n} {patients_of(facts)}"
         )
     return tuple(said)
 
@@ -61,6 +78,11 @@ def write_head_page(facts: HeadFacts, calibration: Calibration, limit: Limit, pa
         sections=(
             Section("Fitted on", (*(Note(note, "To be known") for note in trained.notes), *counts)),
             Section("What a prediction says", (Text((probabilities,)),)),
+            *(
+                [Section("How far a slide is read", (Text((_STOPPING,)), _rungs(facts.stopping)))]
+                if facts.stopping
+                else []
+            ),
             Section(
                 "What is called outside",
                 (Text((_OUTSIDE if trained.patients is not None else _OUTSIDE_OF_SLIDES,)), _distances(facts, limit)),
@@ -84,6 +106,28 @@ _OUTSIDE_OF_SLIDES = (
     "that follows the rate of false alarms; a further slide of a training patient is not independent. How often a "
     "slide of another organ, stain or hospital is called outside does not follow."
 )
+
+
+_STOPPING = (
+    "A slide's coarse tiles are read first, then its finest ones in the order of the policy. At each share below the "
+    "class is looked at, and reading ends where the log odds of the class that is called, against the next one, are "
+    "at least the margin. The margin was found on slides that neither probe nor reading had seen, so that with the "
+    "stated confidence no more patients than the stated share are called otherwise than when their slides are read "
+    "whole. That is about the class that is called: the order of slides by probability, which AUC measures, suffers "
+    "more, because a slide whose class is settled is not looked at any further. It holds for slides that are like "
+    "those of training."
+)
+
+
+def _rungs(stopping: StoppingFacts) -> Table:
+    """The margins of every share."""
+    rows = list(zip(stopping.rungs, stopping.usual, strict=True))
+    columns = (
+        Field("Share of the finest tiles", "0", show=".3g"),
+        Field("What the rest usually moves the log odds by", "1", show=".2f"),
+        Field("Margin that settles a class", lambda row: stopping.limit * row[1], show=".2f"),
+    )
+    return page_table("When reading ends", columns, rows)
 
 
 def _distances(facts: HeadFacts, limit: Limit) -> Table:

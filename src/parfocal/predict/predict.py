@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 from threadpoolctl import threadpool_limits
 
-from parfocal.bags import Bag, read_bags
+from parfocal.bags import Bag, Filler, fine_bag, read_bags
 from parfocal.embed import Zoom
 from parfocal.errors import ParfocalWarning, SlideError, StoreError
 from parfocal.files import write_csv
@@ -18,13 +18,15 @@ from parfocal.geometry import format_mpp
 from parfocal.predict.given import PredictSettings, check_named, embedded_slides, represented_slides
 from parfocal.predict.head import TILES, Head, SourceBag, load_head
 from parfocal.predict.outside import Distance
+from parfocal.predict.parts import filler_of
 from parfocal.predict.source import HeadModel
 from parfocal.run.device import find_device
 from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.run.failures import FailedSlide, exit_status
 from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import SlideSource
-from parfocal.store import EmbeddingSet, Source
+from parfocal.store import EmbeddingSet, SlideTokens, Source
+from parfocal.store.layout import BUDGET, RULE, SETTLED
 from parfocal.version import __version__
 
 
@@ -40,6 +42,8 @@ class SlidePrediction:
         absent_share: share of the tiles of the slide's regions that are absent, for each magnification.
         absent_overall: the same over all magnifications.
         n_regions: regions of the slide.
+        share_read: of its planned finest tiles.
+        is_settled: whether reading ended because its class was settled; None where the head does not say when it is.
         distance: from the training slides.
         rank: its place among the training patients' distances and its own, 1 where it is further than all; None where
             the head does not know them.
@@ -53,6 +57,8 @@ class SlidePrediction:
     absent_share: Mapping[str, float]
     absent_overall: float
     n_regions: int
+    share_read: float
+    is_settled: bool | None
     distance: Distance
     rank: int | None
     is_outside: bool
@@ -103,7 +109,8 @@ def prediction_columns(head: Head) -> tuple[str, ...]:
         said = [f"probability_{name}" for name in classes]
     absent = [f"absent_share_{format_mpp(mpp)}" for mpp in head.facts.tiles.mpps]
     trust = ["n_regions", "outside", "distance", "cut", "rank", "rank_of", "false_alarm_rate", "furthest"]
-    return ("slide", *said, "absent_share", *absent, *trust, "problem", "parfocal_version", "head", "encoder")
+    read = () if head.stopping is None else ("share_read", "settled")
+    return ("slide", *said, "absent_share", *absent, *read, *trust, "problem", "parfocal_version", "head", "encoder")
 
 
 def write_predictions(summary: PredictSummary) -> None:
@@ -131,6 +138,8 @@ def _rows(summary: PredictSummary) -> Iterator[list[str]]:
         far = [f"{one.distance.value:.4g}", f"{limit.cut:.4g}"]
         trust = [str(int(one.is_outside)), *far, *ranked, one.distance.furthest]
         numbers = [f"{number:.6g}" for number in (*said, *shares)]
+        if head.stopping is not None:
+            numbers += [f"{one.share_read:.6g}", "" if one.is_settled is None else str(int(one.is_settled))]
         yield [one.slide, *numbers, str(one.n_regions), *trust, "", *by]
 
 
@@ -159,7 +168,7 @@ def predict_slides(
         out: the table to write, a CSV.
         settings: how slides are embedded.
         store: where embeddings are written; a folder beside `out` where None.
-        zoom: which of the finest tiles of slide files are read, see `zoom_by`; all where None.
+        zoom: which of the finest tiles of slide files are read, see `zoom_by` and `zoom_until_settled`; all where None.
         on_event: told how far each stage is.
 
     Raises:
@@ -184,11 +193,16 @@ def predict_slides(
         made, unrepresented = represented_slides(sources[TILES], model, fitted.readouts, head, settings, store, tell)
         sources |= made
         failed |= unrepresented
+    filler = None
+    if fitted.facts.parts is not None and fitted.facts.parts.unread == "decoded":
+        assert fitted.model is not None  # a head that fills in keeps what does it
+        assert fitted.facts.model is not None
+        filler = filler_of(HeadModel(fitted.model, fitted.facts.model), tiles, head, device=settings.device)
     outcomes: list[SlidePrediction | FailedSlide] = []
     warned: list[str] = []
     for number, slide in enumerate(slides):
         tell(Progress("predict", number, len(slides)))
-        outcomes.append(failed.get(slide) or _predict_or_fail(fitted, sources, slide, warned))
+        outcomes.append(failed.get(slide) or _predict_or_fail(fitted, sources, slide, filler, warned))
     tell(Progress("predict", len(slides), len(slides)))
     if warned:
         warnings.warn(f"{len(warned)} slides gave a warning; the first: {warned[0]}", ParfocalWarning, stacklevel=2)
@@ -198,42 +212,65 @@ def predict_slides(
 
 
 def _predict_or_fail(
-    head: Head, sources: Mapping[str, EmbeddingSet], slide: str, warned: list[str]
+    head: Head, sources: Mapping[str, EmbeddingSet], slide: str, filler: Filler | None, warned: list[str]
 ) -> SlidePrediction | FailedSlide:
     with own_warnings() as caught, threadpool_limits(1):
-        outcome = attempt_slide(SlideSource(slide, sources[TILES].path), partial(_predict, head, sources, slide))
+        outcome = attempt_slide(
+            SlideSource(slide, sources[TILES].path), partial(_predict, head, sources, slide, filler)
+        )
     if not isinstance(outcome, FailedSlide):
         warned += [str(one.message) for one in caught[:1]]
     return outcome
 
 
-def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> SlidePrediction:
+def _filled(filler: Filler, tiles: EmbeddingSet, tokens: SlideTokens) -> list[SlideTokens]:
+    return [filler.fill(tokens, *tiles.unread_tiles(tokens.slide))]
+
+
+def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str, filler: Filler | None) -> SlidePrediction:
     """One slide, read by itself, so that nothing of another one can reach it."""
     tiles, bags = sources[TILES], dict[SourceBag, Bag]()
-    for mpp, count in tiles.n_tiles(slide).items():
-        if not count:
+    reading, finest = tiles.reading(slide), min(tiles.mpps)
+    seen_as = None if reading is None or filler is None else partial(_filled, filler, tiles)
+    n_tiles, pooled = tiles.n_tiles(slide), {name for source, name in head.bags if source == TILES}
+    # Where none of the finest tiles was read: the head fills them in, adds nothing for them, or pools none.
+    goes_on = reading is not None and (seen_as is not None or head.adds_up or format_mpp(finest) not in pooled)
+    for mpp, count in n_tiles.items():
+        if not count and not (mpp == finest and goes_on):
+            why = "no tissue was found on it" if mpp != finest or reading is None else "none of them was read"
             raise SlideError(
-                f"{slide} has no vector to pool at {format_mpp(mpp)} mpp: no tissue was found on it, so nothing can be "
+                f"{slide} has no vector to pool at {format_mpp(mpp)} mpp: {why}, so nothing can be "
                 "predicted. Look at the slide, or leave it out."
             )
-    usual = [format_mpp(mpp) for mpp in tiles.mpps]
+    # What was read whole of a slide says whether it is like others.
+    usual = [None if reading is not None and mpp == finest else format_mpp(mpp) for mpp in tiles.mpps]
+    unread = {format_mpp(finest)} if not n_tiles[finest] and seen_as is None else set()
     for source, one in sources.items():
-        names = [*(usual if source == TILES else ()), *(name for asked, name in head.bags if asked == source)]
-        bags |= {(source, bag.name): bag for bag in read_bags(one, [slide], names=names, most_instances=_EVERYTHING)}
-    reading, partly = tiles.reading(slide), dict[SourceBag, Float64[np.ndarray, " region"]]()
+        own = [name for asked, name in head.bags if asked == source]
+        names = [name for name in (*(usual if source == TILES else ()), *own) if name is not None]
+        names = [name for name in names if source != TILES or name not in unread]
+        found = read_bags(one, [slide], names=names, most_instances=_EVERYTHING, seen_as=seen_as)
+        bags |= {(source, bag.name): bag for bag in found}
+    for name in unread & pooled:
+        none, dim = np.zeros(0, dtype=bool), tiles.content["dims"][name]
+        bags[TILES, name] = fine_bag(tiles.read(slide), none, np.zeros(dim, dtype=np.float32))
+    stored = tiles.attributes(slide)
+    partly: dict[SourceBag, Float64[np.ndarray, " region"]] | None = None
     if reading is not None:
-        partly[TILES, format_mpp(min(tiles.mpps))] = tiles.share_read(slide)
-        if not head.knows_parts:
-            policy, budget = reading
-            warnings.warn(
-                f"{slide} was read in part ({policy}, {budget:g} of its finest tiles), and the head {head.path} takes "
-                "that for all there is. A contrast head of tile embeddings knows what it has not seen.",
-                ParfocalWarning,
-                stacklevel=2,
-            )
+        partly = {} if seen_as else {(TILES, format_mpp(finest)): tiles.share_read(slide)}
+    is_by_rule = stored.get(RULE) == head.digest
+    doubt = None if reading is None or is_by_rule else head.doubt(*reading)
+    if reading is not None and doubt is not None:
+        policy, budget = reading
+        warnings.warn(
+            f"{slide} was read in part ({policy}, {budget:g} of its finest tiles), and the head {head.path} {doubt}.",
+            ParfocalWarning,
+            stacklevel=2,
+        )
     score = head.score(bags, 0, partly)
-    distance = head.habits.distance([bags[TILES, name] for name in usual], 0)
-    calibration, probability, value, interval = head.calibration, np.zeros(0), None, None
+    distance = head.habits.distance([None if name is None else bags[TILES, name] for name in usual], 0)
+    calibration = head.calibration_at(None if reading is None else reading[1])
+    probability, value, interval = np.zeros(0), None, None
     with np.errstate(invalid="ignore"):  # what is not finite is refused below, with its reason
         if head.facts.classes:
             probability = calibration.probability(score)[0]
@@ -247,7 +284,7 @@ def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> Sli
             f"what the head {head.path} says of {slide} is not finite (a score of {score.ravel()[0]:g}): its "
             "embeddings are too far from those that the head was fitted on. Look at how it was embedded."
         )
-    n_regions, n_tiles = tiles.n_regions(slide), tiles.n_tiles(slide)
+    n_regions = tiles.n_regions(slide)
     there, planned = 0, 0
     absent = {}
     for mpp in tiles.mpps:
@@ -262,6 +299,8 @@ def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str) -> Sli
         absent_share=absent,
         absent_overall=1 - there / planned,
         n_regions=n_regions,
+        share_read=float(stored.get(BUDGET, 1.0)),
+        is_settled=bool(stored[SETTLED]) if is_by_rule else None,
         distance=distance,
         rank=head.habits.limit.rank(distance.value),
         is_outside=distance.value > head.habits.limit.cut,

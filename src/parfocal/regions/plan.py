@@ -201,6 +201,11 @@ class RegionPlan:
             self.row[mpp] if self.row else np.arange(len(region)),
         )
 
+    def tissue_of_tiles(self, mpp: float) -> Float32[np.ndarray, " tile"]:
+        """The share of each kept tile of one magnification that is tissue, 0 to 1, in the order of `tiles`."""
+        xy_um = self.tiles(mpp).xy_um
+        return self.tissue.shares(np.concatenate([xy_um, xy_um + self.grid.tile_um(mpp)], axis=1)).astype(np.float32)
+
     def window_l0px(self, region: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of a region in level-0 pixels; neighbours share their edges exactly."""
         corners = np.stack([self.lattice[region], self.lattice[region] + 1]) * np.float64(self.grid.region_um)

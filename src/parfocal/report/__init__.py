@@ -7,6 +7,7 @@ figures, and `make_report` writes it as one HTML file.
 
 from parfocal.report.arms import ArmResult, Reference, arms_sentences, arms_table
 from parfocal.report.figures import (
+    bars_panel,
     curves_panel,
     forest_figure,
     png,
@@ -64,6 +65,7 @@ __all__ = [
     "Text",
     "arms_sentences",
     "arms_table",
+    "bars_panel",
     "columns",
     "curves_panel",
     "forest_figure",

@@ -6,7 +6,7 @@ The pictures are strips of tiles, and thumbnails of slides with a value for each
 import csv
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +160,34 @@ def curves_panel(
         f"{name} ends at {_last(ys):.3g}" for name, ys in series.items()
     )
     return Panel(plot.svg(), alt, label)
+
+
+def bars_panel(
+    names: Sequence[str], values: Sequence[float], *, x_label: str, show: Callable[[float], str], width: int = 640
+) -> Panel:
+    """Horizontal bars from zero, one for each name in the given order, with their values as `show` writes them.
+
+    Raises:
+        ValueError: no bar, or a value that is not finite.
+    """
+    if not names or not np.isfinite(values).all():
+        raise ValueError(f"there is nothing finite to draw of {x_label}")
+    low, high = min(0.0, *values), max(0.0, *values)
+    room = 0.02 * ((high - low) or 1.0)
+    bottom = 8 + 28 * len(names)
+    plot = Plot(width, bottom + 44, x=(low - room, high + room), y=(0, 1), left=190, right=90, top=8, bottom=44)
+    for tick in nice_ticks(low, high):
+        plot.segment(plot.px(tick), 8, plot.px(tick), bottom, "grid")
+        plot.text(plot.px(tick), bottom + 17, show(tick), "soft", anchor="middle")
+    for number, (name, value) in enumerate(zip(names, values, strict=True)):
+        y = 8 + 28 * number + 14
+        plot.text(0, y + 4, shorten(name, 28))
+        plot.segment(plot.px(0), y, plot.px(value), y, "l0", 16)
+        plot.text(width - 82, y + 4, show(value), "strong")
+    plot.segment(plot.px(0), 8, plot.px(0), bottom, "axis")
+    plot.text((190 + width - 90) / 2, bottom + 36, x_label, "soft", anchor="middle")
+    alt = f"Bars of {x_label}: " + "; ".join(f"{name}: {show(one)}" for name, one in zip(names, values, strict=True))
+    return Panel(plot.svg(), alt)
 
 
 def training_figure(metrics_csv: Path, groups: Mapping[str, Mapping[str, str]], *, x: str = "step") -> Figure:

@@ -35,6 +35,7 @@ def watch_absent(
     most: float,
     found: dict[float, dict[int, str]],
     total: int | None = None,
+    before: int = 0,
 ) -> Iterator[RegionTiles]:
     """Pass the regions of a slide on, and note which of the planned rows do not come.
 
@@ -48,19 +49,20 @@ def watch_absent(
         most: the largest share of planned tiles that may be absent.
         found: gets, per magnification, the number of each absent row among the planned ones and why.
         total: of what number of tiles the share is taken, where only a part of the slide's is read here.
+        before: how many of these have been found absent when other parts were read.
 
     Raises:
         UnreadableSlideError: too many are absent.
     """
     total = sum(map(len, planned.values())) if total is None else total
-    n_absent, first = 0, ""
+    n_absent, first = before, ""
     for region in regions:
         for mpp, absent in region.absent.items():
             rows = found.setdefault(mpp, {})
             start = int(np.searchsorted(planned[mpp].region, region.region))
             for tile in absent:
                 rows[start + tile.number] = tile.reason
-                if not n_absent:
+                if not first:
                     x_um, y_um = planned[mpp].xy_um[start + tile.number]
                     first = f"at x {x_um:.0f} um, y {y_um:.0f} um: {tile.reason}"
                 n_absent += 1

@@ -47,7 +47,7 @@ class SlideOrigin:
         mpp_source: where the slide's mpp came from.
         tissue_mask: name and digest of the file that said where its tissue is.
         places: digest of the places that its regions lie on; None where they lie on a lattice.
-        reading: how its finest tiles were read in part (POLICY, BUDGET, SEED, BOUND); nothing where all were.
+        reading: how its finest tiles were read in part, by the names of READING; nothing where all were.
     """
 
     path: str | None = None
@@ -247,6 +247,7 @@ def write_index(
     digests: Mapping[float | None, str] | None = None,
     absent: Mapping[float, AbsentRows] | None = None,
     unread: Mapping[float, Int64[np.ndarray, "_tile 2"]] | None = None,
+    worth: Mapping[float, Float[np.ndarray, " _tile"]] | None = None,
     origin: SlideOrigin | None = None,
     **attributes: Any,
 ) -> None:
@@ -261,6 +262,7 @@ def write_index(
         digests: per magnification, the digest of the features file (`seal`); under None that of a set of regions.
         absent: per magnification, the planned tiles that the file has no pixels for.
         unread: per magnification, the top left of the planned tiles that were not read by choice, in level-0 pixels.
+        worth: per magnification, what reading each planned tile is worth, in the order in which they are read.
         origin: what is known of the slide file.
         attributes: further attributes of the index.
     """
@@ -292,6 +294,8 @@ def write_index(
                 group.attrs[FILE_DIGEST] = digests[mpp]
             group.create_dataset("region", data=places.region[mpp])
             group.create_dataset("center_um", data=places.center_um[mpp])
+            if mpp in places.tissue:
+                group.create_dataset("tissue", data=places.tissue[mpp])
             if row is not None:
                 group.create_dataset("row", data=row[mpp])
             if absent and absent.get(mpp):
@@ -299,3 +303,5 @@ def write_index(
                 group.create_dataset("absent_reason", data=absent[mpp].reasons, dtype=h5py.string_dtype())
             if unread and len(unread.get(mpp, ())):
                 group.create_dataset("unread_coords", data=unread[mpp])
+            if worth and mpp in worth:
+                group.create_dataset("worth", data=worth[mpp])

@@ -14,11 +14,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64, Int32
 from scipy.spatial import KDTree
 
 from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
-from parfocal.geometry import format_mpp
+from parfocal.geometry import format_mpp, lattice_um
 from parfocal.store.formats.format import format_of
 from parfocal.store.h5 import check_seal, count_not_finite, opened_h5, read_rows
 from parfocal.store.layout import (
@@ -168,21 +168,43 @@ class EmbeddingSet:
         budget = float(stored.get(BUDGET, 1.0))
         return (str(stored[POLICY]), budget) if budget < 1 else None
 
+    def has_tissue(self, slide: str) -> bool:
+        """Whether the index of a slide keeps how much of each finest tile is tissue; older versions did not."""
+        self._must_be("tiles")
+        with self._open_index(slide) as index:
+            return "tissue" in index[format_mpp(min(self.mpps))]
+
     def share_read(self, slide: str) -> Float64[np.ndarray, " region"]:
         """Of each region, the share of its planned finest tiles that has been read; 1 where none was planned."""
+        with self._open_index(slide) as index:
+            n_regions = len(index["region_xy_um"])
+            read = np.bincount(index[format_mpp(min(self.mpps))]["region"][...], minlength=n_regions)
+        others = np.bincount(self.unread_tiles(slide)[0], minlength=n_regions)
+        return np.asarray(np.where(read + others > 0, read / np.maximum(read + others, 1), 1.0))
+
+    def unread_tiles(self, slide: str) -> tuple[Int32[np.ndarray, " tile"], Float32[np.ndarray, "tile 2"]]:
+        """The planned finest tiles that were not read by choice; only the slide's index is opened.
+
+        Returns:
+            the number of each one's region, never falling, and its centre about its region's centre in micrometres. Of
+            regions of which nothing was read, which are not in the set, no tile is named.
+        """
         finest = min(self.mpps)
         with self._open_index(slide) as index:
             group, xy_um = index[format_mpp(finest)], np.asarray(index["region_xy_um"][...], np.float64)
             slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
-            read = np.bincount(group["region"][...], minlength=len(xy_um))
             unread = np.asarray(group["unread_coords"][...] if "unread_coords" in group else np.zeros((0, 2)))
         if not len(xy_um) or not len(unread):
-            return np.ones(len(xy_um))
-        middle_um = (unread + 0.5) * slide_mpp + finest * int(self.content["tile_px"]) / 2
+            return np.zeros(0, np.int32), np.zeros((0, 2), np.float32)
+        side_um = finest * int(self.content["tile_px"])
+        middle_um = (unread + 0.5) * slide_mpp + side_um / 2
         away, region = KDTree(xy_um + region_um / 2).query(middle_um, p=np.inf)
-        # Regions of which nothing was read are not in the set, and their tiles lie in none.
-        others = np.bincount(region[away < region_um / 2], minlength=len(xy_um))
-        return np.asarray(np.where(read + others > 0, read / np.maximum(read + others, 1), 1.0))
+        lattice = lattice_um(region_um, max(1, round(region_um / side_um)))
+        # Stored corners are whole pixels: the place of the lattice that is nearest is the one that was planned.
+        _, place = KDTree(lattice).query(middle_um - (xy_um[region] + region_um / 2))
+        order = np.lexsort((place, region))
+        order = order[away[order] < region_um / 2]
+        return region[order].astype(np.int32), lattice[place[order]].astype(np.float32)
 
     def attributes(self, slide: str) -> dict[str, Any]:
         """The attributes of a slide's index: fingerprint, path, mpp and what else is known of it."""
@@ -204,9 +226,12 @@ class EmbeddingSet:
             groups = {mpp: index[format_mpp(mpp)] for mpp in self.mpps}
             region = {mpp: group["region"][...] for mpp, group in groups.items()}
             center_um = {mpp: group["center_um"][...] for mpp, group in groups.items()}
-            places = _places(slide, index, region, center_um)
+            tissue = {mpp: group["tissue"][...] for mpp, group in groups.items() if "tissue" in group}
+            places = replace(_places(slide, index, region, center_um), tissue=tissue)
             if not all(np.isfinite(values).all() for values in (places.region_xy_um, *center_um.values())):
                 raise ValueError("a place is not finite")
+            if not all(((values >= 0) & (values <= 1)).all() for values in tissue.values()):
+                raise ValueError("a share of tissue is not between 0 and 1")
             rows = {mpp: _Group.of(group, len(region[mpp])) for mpp, group in groups.items()}
         features = {mpp: self._read_features(slide, mpp, own) for mpp, own in rows.items()}
         try:

@@ -18,6 +18,7 @@ class SlidePlaces:
         region_xy_um: top left of each region in the slide's frame, in micrometres.
         region: per magnification, the region's number of each row; none where a row is a region.
         center_um: per magnification, each tile's centre about its region's centre, in micrometres.
+        tissue: per magnification, the share of each tile that is tissue, 0 to 1; nothing of one where it is not known.
     """
 
     slide: str
@@ -26,6 +27,7 @@ class SlidePlaces:
     region_xy_um: Float64[np.ndarray, "region 2"]
     region: Mapping[float, Int32[np.ndarray, " _tile"]] = field(default_factory=dict)
     center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]] = field(default_factory=dict)
+    tissue: Mapping[float, Float32[np.ndarray, " _tile"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class SlideTokens:
         features: per magnification, one row per tile as stored, in region order.
         region: per magnification, the region's number of each row; never falling.
         center_um: per magnification, each tile's centre about its region's centre, in micrometres.
+        tissue: per magnification, the share of each tile that is tissue, 0 to 1; nothing of one where it is not known.
     """
 
     slide: str
@@ -49,6 +52,7 @@ class SlideTokens:
     features: Mapping[float, Float[np.ndarray, "_tile _dim"]]
     region: Mapping[float, Int32[np.ndarray, " _tile"]]
     center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]]
+    tissue: Mapping[float, Float32[np.ndarray, " _tile"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         order = sorted(self.features, reverse=True)
@@ -61,13 +65,23 @@ class SlideTokens:
             region = self.region[mpp]
             if not len(region) == len(self.features[mpp]) == len(self.center_um[mpp]):
                 raise ValueError(f"features, region and center_um of {self.slide} at {mpp:g} mpp differ in length")
+            if mpp in self.tissue and len(self.tissue[mpp]) != len(region):
+                raise ValueError(f"tissue of {self.slide} at {mpp:g} mpp is of another number of tiles than its rows")
             if len(region) and (region[0] < 0 or region[-1] >= self.n_regions or np.any(np.diff(region) < 0)):
                 raise ValueError(f"the rows of {self.slide} at {mpp:g} mpp are not in the order of its regions")
 
     @property
     def places(self) -> SlidePlaces:
         """Where the rows belong."""
-        return SlidePlaces(self.slide, self.region_um, self.slide_mpp, self.region_xy_um, self.region, self.center_um)
+        return SlidePlaces(
+            self.slide,
+            self.region_um,
+            self.slide_mpp,
+            self.region_xy_um,
+            self.region,
+            self.center_um,
+            self.tissue,
+        )
 
     @property
     def mpps(self) -> tuple[float, ...]:

@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 
 from parfocal.errors import StoreError
 from parfocal.geometry import format_mpp, to_l0px
@@ -62,6 +63,7 @@ class SlideWriter:
         self._written: dict[float, int] = {}
         self._absent: dict[float, AbsentRows] = {}
         self._unread: dict[float, Int64[np.ndarray, "tile 2"]] = {}
+        self._worth: dict[float, Float32[np.ndarray, " tile"]] = {}
 
     @property
     def n_regions(self) -> int:
@@ -112,7 +114,7 @@ class SlideWriter:
         lost: set[int] = set()
         coords = {mpp: self._coords(mpp) for mpp in announced.region}
         region, center_um, coords_l0px = dict(announced.region), dict(announced.center_um), dict(coords)
-        row = dict(self._row or {})
+        row, tissue = dict(self._row or {}), dict(announced.tissue)
         for mpp in dict.fromkeys([*absent, *unread]):
             reasons, not_read = absent.get(mpp, {}), unread.get(mpp, np.zeros(0, np.int64))
             missing = np.array(sorted(reasons), np.int64)
@@ -122,8 +124,9 @@ class SlideWriter:
             self._unread[mpp] = coords[mpp][not_read]
             self._absent[mpp] = AbsentRows(coords[mpp][missing], tuple(reasons[row] for row in missing.tolist()))
             coords_l0px[mpp] = np.delete(coords_l0px[mpp], rows, axis=0)
-            for values in (region, center_um):
-                values[mpp] = np.delete(values[mpp], places, axis=0)
+            for values in (region, center_um, tissue):
+                if mpp in values:
+                    values[mpp] = np.delete(values[mpp], places, axis=0)
             if mpp in row:
                 left = np.delete(row[mpp], places)
                 row[mpp] = left - np.searchsorted(rows, left)
@@ -132,8 +135,27 @@ class SlideWriter:
         # Rows of a region that is left out are gone already, so every number is found.
         region = {mpp: np.searchsorted(kept, numbers).astype(np.int32) for mpp, numbers in region.items()}
         xy_um = announced.region_xy_um[kept]
-        self._places = replace(announced, region_xy_um=xy_um, region=region, center_um=center_um)
+        self._places = replace(announced, region_xy_um=xy_um, region=region, center_um=center_um, tissue=tissue)
         self._coords_l0px, self._row = coords_l0px, row or None
+
+    def as_stored(self, mpp: float, rows: Float[np.ndarray, "tile dim"]) -> Float[np.ndarray, "tile dim"]:
+        """Rows of a magnification as they will be stored, for whoever must not wait until they are appended.
+
+        Raises:
+            StoreError: a value is not finite, or does not fit float16.
+        """
+        return as_stored(rows, self._datasets[mpp].dtype, f"rows of {self._places.slide} at {mpp:g} mpp")
+
+    def set_reading(self, reading: Mapping[str, Any], worth: Float[np.ndarray, " tile"] | None = None) -> None:
+        """Say how the finest tiles were read in part, before the fingerprint is set.
+
+        Args:
+            reading: by the names of READING.
+            worth: of all planned ones as they are ordered, where it is compared between slides.
+        """
+        self._origin = replace(self._origin, reading=reading)
+        if worth is not None:
+            self._worth = {min(self._settings["mpps"]): worth.astype(np.float32)}
 
     def set_fingerprint(self, fingerprint: str, state: SlideState) -> None:
         """Say which file the rows come from, before the block ends: this is known when the file has been read."""
@@ -170,6 +192,7 @@ class SlideWriter:
                 digests=digests,
                 absent=self._absent,
                 unread=self._unread,
+                worth=self._worth,
                 origin=self._origin,
             )
 

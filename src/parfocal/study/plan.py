@@ -28,6 +28,7 @@ from parfocal.region_encoder.checkpoint import read_pretraining
 from parfocal.region_encoder.config import SIZES
 from parfocal.run.device import find_device
 from parfocal.store import EmbeddingSet, only_mpps
+from parfocal.study.budgets import check_budget
 from parfocal.study.checks import (
     check_arms,
     check_evaluation,
@@ -223,6 +224,7 @@ def plan_study(study: Study, out: Path) -> StudyPlan:
         else pictured_set(study.grid, list(tiles.tiles) or list(map(format_mpp, study.grid.mpps)))
     )
     check_arms(study, pictured)
+    check_budget(study, pictured)
     theirs = plan_tiles(study, study.test, out / "test-store", device) if study.test is not None else None
     check_test_set(ours.made, theirs.made if theirs is not None else None)
     arms = expected_arms(study, pictured)

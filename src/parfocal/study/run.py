@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parfocal.budget import BudgetResult
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.evaluate import EvaluateResult, FailedArm
 from parfocal.evaluate.places import PlaceSettings, PlacesResult, evaluate_places
@@ -24,6 +25,7 @@ from parfocal.run.events import Notice, OnEvent, as_stage, warn_of
 from parfocal.run.failures import Failed
 from parfocal.run.jobs import attempt
 from parfocal.store import EmbeddingSet
+from parfocal.study.budgets import check_budget, measure_targets
 from parfocal.study.checks import (
     arms_of_model,
     check_arms,
@@ -43,6 +45,7 @@ from parfocal.study.stages import (
     make_regions,
     make_tiles,
     model_folder,
+    tiles_stage,
 )
 
 _Sets = tuple[tuple[EmbeddingSet, ...], tuple[EmbeddingSet, ...]]
@@ -75,6 +78,7 @@ class StudyResult:
         failed: slides that failed in any stage.
         failed_models: region encoders that could not be trained or used, and why; their arms failed.
         seconds: wall-clock time of each stage.
+        budgets: how few fine tiles are enough for each target, where the study asks.
     """
 
     report: Path
@@ -85,6 +89,7 @@ class StudyResult:
     failed: tuple[FailedSlide, ...]
     failed_models: Mapping[str, str]
     seconds: Mapping[str, float]
+    budgets: Mapping[str, BudgetResult]
 
     @property
     def exit_status(self) -> int:
@@ -111,7 +116,8 @@ def run_study(
 
     Args:
         plan: what to do, from `read_study`.
-        out: folder of `store`, `models`, `regions`, `kept` (finished arms) and `report`.
+        out: folder of `store`, `models`, `regions`, `kept` (finished arms), `report`, and `budget` where the study has
+            such a section.
         extras: is given the tile embeddings, and gives what to add to the page.
         on_event: told how far each stage is, and what each target holds, by its table first and by the slides that are
             left before the evaluation.
@@ -125,9 +131,12 @@ def run_study(
     check_labels(plan, lambda sentence: tell(Notice(sentence)))
     run = _Run(plan, out, tell)
     if plan.slides is not None:
-        check_arms(plan, pictured_set(plan.grid, list(map(format_mpp, plan.grid.mpps))))
+        pictured = pictured_set(plan.grid, list(map(format_mpp, plan.grid.mpps)))
+        check_arms(plan, pictured)
+        check_budget(plan, pictured)
     tiles = run.tiles(plan, "store")
     run.primary, run.groups = check_arms(plan, tiles), groups_of(plan, tiles)
+    check_budget(plan, tiles)
     theirs = run.tiles(plan.test, "test-store", " of the test cohort") if plan.test is not None else None
     check_test_set(tiles, theirs)
     check_evaluation(plan, _usable(tiles), tiles.name, _usable(theirs) if theirs is not None else None)
@@ -164,6 +173,7 @@ def run_study(
     else:
         evaluation = _evaluate_slides(run, sets, test_sets, models, added, sections, described)
     seconds = {**run.clock.seconds, "evaluate": time.monotonic() - started}
+    budgets = {} if plan.budget is None else measure_targets(plan, tiles, out, run.device, on_event=tell)
     return StudyResult(
         evaluation.report,
         tiles,
@@ -173,6 +183,7 @@ def run_study(
         tuple(run.failed),
         run.failed_models,
         seconds,
+        budgets,
     )
 
 
@@ -224,8 +235,7 @@ class _Run:
 
     def tiles(self, source: CohortSource, store: str, whose: str = "") -> EmbeddingSet:
         """The tile embeddings of a cohort."""
-        verb = "open the store" if source.store is not None else "embed tiles" if source.slides else "index features"
-        return self.stage(f"{verb}{whose}", partial(make_tiles, self.plan, source, self.out / store))[0]
+        return self.stage(tiles_stage(source, whose), partial(make_tiles, self.plan, source, self.out / store))[0]
 
     def attempt(self, model: str, work: Callable[[], _Sets]) -> _Sets | None:
         """What a model needs, or None when it fails, for whatever reason but a wrong setting or a full disk."""

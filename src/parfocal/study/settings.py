@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from parfocal.bags import DECODED, RepresentChoices, RepresentSettings
+from parfocal.budget import BudgetChoices
 from parfocal.cohort import CohortColumns, Target, TargetSettings
 from parfocal.config import GridConfig, Settings, first_problem, read_yaml
 from parfocal.embed.settings import EmbedSettings, RowChoices, SlideReading
@@ -106,6 +107,19 @@ class PlaceTargets(PlaceQuestion):
         return (value,) if isinstance(value, str) else value
 
 
+class BudgetSection(BudgetChoices):
+    """How few fine tiles are enough, in the folds of the evaluation."""
+
+    targets: tuple[str, ...] = Field(
+        (), description="Targets of the labels that budgets are compared for; none takes all of two classes."
+    )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_alone(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
 class TestCohort(CohortSource):
     """A cohort that nothing is fitted, chosen or pretrained on."""
 
@@ -145,6 +159,7 @@ class Study(CohortSource):
     labels: Labels | None = Field(None, description="What is to be predicted of slides.")
     places: PlaceTargets | None = Field(None, description="In place of labels, what is to be predicted inside slides.")
     evaluation: EvaluateSettings = Field(EvaluateSettings(), description="How arms are compared.")
+    budget: BudgetSection | None = Field(None, description="How few fine tiles are enough; left out without it.")
     test: TestCohort | None = Field(None, description="An external cohort.")
     run: RunSettings = Field(RunSettings(), description="Where it runs.")
 
@@ -198,7 +213,7 @@ class Study(CohortSource):
                 raise ValueError("places say where regions lie, so grid.stride_um would do nothing. Leave it out.")
             probes = {f"probes.{name}" for name in self.evaluation.probes.changed().keys() - _PROBES_AT_PLACES}
             others = {f"evaluation.{name}" for name in self.evaluation.changed().keys() - {"folds", "arms", "probes"}}
-            of_slides = [name for name in ("test", "finetune") if getattr(self, name)]
+            of_slides = [name for name in ("test", "finetune", "budget") if getattr(self, name)]
             of_slides += sorted({f"evaluation.{name}" for name in probes} | others)
             if of_slides:
                 raise ValueError(
@@ -217,6 +232,10 @@ class Study(CohortSource):
             raise ValueError(
                 f"finetune: there is no model {unknown[0]!r}; there are {', '.join(self.models) or 'none'}."
             )
+        columns = self.labels.targets if self.labels is not None else {}
+        absent = [name for name in (self.budget.targets if self.budget else ()) if name not in columns]
+        if absent:
+            raise ValueError(f"budget.targets: there is no target {absent[0]!r}; there are {', '.join(columns)}.")
         for name, model in self.models.items():
             if not _NAME.fullmatch(name):
                 raise ValueError(f"models.{name}: use letters, digits, single spaces and _ + - in a model's name.")
@@ -278,7 +297,9 @@ class Study(CohortSource):
 
     def described(self) -> dict[str, Any]:
         """What decides the results, as plain values: neither paths nor where it runs."""
-        content = self.model_dump(mode="json", exclude={"run", "slides", "features", "store", "test", "pretraining"})
+        content = self.model_dump(
+            mode="json", exclude={"run", "slides", "features", "store", "test", "pretraining", "budget"}
+        )
         for name, asked in (("labels", self.labels), ("places", self.places)):
             if asked is not None:
                 content[name]["file"] = asked.file.name
@@ -332,6 +353,8 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         raise ConfigError(f"{file}: {first_problem(error)}") from error
     except EncoderError as error:
         raise ConfigError(f"{file}: encoder: {error}") from error
+    except ConfigError as error:  # of settings whose words are the same on the command line
+        raise ConfigError(f"{file}: {error}") from error
     if file.parent == _PACKAGED and overrides is not None:
         _check_cohort_is_named(file.stem, overrides)
     return study

@@ -49,6 +49,12 @@ class Made:
     worked: bool = True
 
 
+def tiles_stage(source: CohortSource, whose: str = "") -> str:
+    """What the stage is called that gives the tile embeddings of a cohort."""
+    verb = "open the store" if source.store is not None else "embed tiles" if source.slides else "index features"
+    return f"{verb}{whose}"
+
+
 def make_tiles(study: Study, source: CohortSource, store: Path, listen: Listen) -> Made:
     """Tile embeddings of a cohort: embedded, indexed, or found.
 

@@ -21,6 +21,12 @@ class HeadOfBags:
     probe: FittedProbe
     bags: tuple[str, ...]
 
+    @property
+    def finest(self) -> int | None:
+        """Which of the bags holds the tiles of the finest magnification; None where none holds those of one alone."""
+        mpps = {float(name): number for number, name in enumerate(self.bags) if name.replace(".", "").isdecimal()}
+        return mpps[min(mpps)] if mpps else None
+
     def known(self, coarse: SlideTokens, unread: float) -> dict[int, Bag]:
         """The bags that the head pools beside the one that is not read, by their numbers, of one slide.
 

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from parfocal.zoom import POLICIES
 from parfocal.zoom.policies.diversity import farthest_first, places_of_looks
 
-from ..glances import glance_of
+from ..glances import full, glance_of
 
 # Whole numbers, so that distances are exact and ties are ties.
 ROWS = arrays(np.float64, st.tuples(st.integers(1, 15), st.just(3)), elements=st.integers(-20, 20).map(float))
@@ -39,7 +39,7 @@ def test_a_prefix_is_within_twice_the_best_cover(rows: np.ndarray, n: int) -> No
 
 
 def test_kinds_of_tissue_are_seen_before_any_twice() -> None:
-    glance = glance_of(30, absent=0.0)
+    glance = full(glance_of(30, absent=0.0))
     kind = np.arange(30) % 4
     rng = np.random.default_rng(0)
     looks = rng.standard_normal((4, 5)) * 20
@@ -52,8 +52,8 @@ def test_kinds_of_tissue_are_seen_before_any_twice() -> None:
 
 
 def test_distances_are_those_of_all_columns_where_there_are_few() -> None:
-    glance = glance_of(20)
-    rows = places_of_looks(glance.coarse)
+    glance = full(glance_of(20, absent=0.0))
+    rows = places_of_looks(glance)
     parts = []
     for mpp in glance.coarse.mpps:
         means = np.full((20, 5), np.nan)

@@ -6,7 +6,7 @@ import pytest
 from parfocal.errors import ConfigError, PluginError
 from parfocal.plugins import Origin
 from parfocal.testing import PolicyContract
-from parfocal.zoom import POLICIES, Glance, Policy
+from parfocal.zoom import POLICIES, Glance, Policy, Ranked
 from parfocal.zoom.policies.policy import Order
 
 from ..glances import glance_of
@@ -26,6 +26,7 @@ def test_ours_are_the_files_of_the_folder() -> None:
         "random-regions",
         "stride",
         "tissue",
+        "value",
     }
     assert POLICIES.group == "parfocal.policies"
 
@@ -35,9 +36,14 @@ def test_one_that_needs_a_head_says_so() -> None:
         POLICIES.get("contrast")(glance_of())
 
 
+def test_one_that_needs_two_things_names_both() -> None:
+    with pytest.raises(ConfigError, match="value needs a fitted head and a pretrained model that predicts tiles"):
+        POLICIES.get("value")(glance_of())
+
+
 def test_one_that_needs_nothing_takes_nothing() -> None:
     with pytest.raises(ConfigError, match="stride looks at the slide alone"):
-        POLICIES.get("stride").bound(to=3)
+        POLICIES.get("stride").bound(3)
 
 
 def test_a_policy_without_an_order_and_without_a_need_is_none() -> None:
@@ -50,11 +56,23 @@ def test_an_order_of_another_package_that_forgets_a_tile_names_the_package() -> 
         return np.arange(glance.n_tiles - 1)
 
     alone = Policy("odd", forgets).guarded(ORIGIN)
-    bound = Policy("odd", needs="head", binds=lambda head: forgets).guarded(ORIGIN).bound(to=None)
+    bound = Policy("odd", needs=("head",), binds=lambda head: forgets).guarded(ORIGIN).bound(None)
 
     for policy in (alone, bound):
         with pytest.raises(PluginError, match=r"parfocal-odd 1\.2 does not name each"):
             policy(glance_of())
+
+
+def test_worth_of_another_package_that_rises_names_the_package() -> None:
+    def rises(glance: Glance) -> Ranked:
+        return Ranked(np.arange(glance.n_tiles), np.arange(float(glance.n_tiles)))
+
+    with pytest.raises(PluginError, match=r"parfocal-odd 1\.2 failed .*never rising"):
+        Policy("odd", rises, over_slides=True).guarded(ORIGIN)(glance_of())
+
+
+def test_those_that_compare_tiles_over_slides_are_in_units_of_a_score_or_of_entropy() -> None:
+    assert {one.name for one in POLICIES if one.over_slides} == {"contrast", "contrast-tiles", "entropy", "value"}
 
 
 def test_a_failure_of_another_package_names_it() -> None:
@@ -85,6 +103,11 @@ def changes(glance: Glance) -> np.ndarray:
     [
         (lambda glance: np.zeros(glance.n_tiles, dtype=np.int64), "test_it_names_every_tile_once"),
         (Remembers(), "test_one_slide_has_one_order"),
+        (lambda glance: glance.generator().permutation(glance.n_tiles), "test_only_a_policy_that_draws_follows_a_seed"),
+        (
+            lambda glance: Ranked(np.arange(glance.n_tiles), np.zeros(glance.n_tiles)),
+            "test_what_tiles_are_worth_is_given_by_a_policy_that_compares_them_over_slides",
+        ),
         (changes, "test_it_changes_nothing_of_what_it_looks_at"),
         (lambda glance: np.arange(len(glance.coarse.features[1.0])), "test_coarse_tiles_that_are_absent_are_no_error"),
     ],

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from parfocal.cohort import Column, Fold, Outcome
 from parfocal.errors import ConfigError
@@ -98,11 +98,29 @@ class FittedContrast(FittedProbe):
     def add_up(self, term: PairTerm, bags: Bags, slides: Slides) -> Float64[np.ndarray, " picked"]:
         """What one of the terms adds to the score of its column."""
         counts = np.diff(bags[term.first].region_start)[slides]
-        a, a_there = project(bags[term.first], self.offset[term.first], term.u, slides, term.lift_u)
-        b, b_there = project(bags[term.second], self.offset[term.second], term.v, slides, term.lift_v)
-        of_region = np.where(a_there & b_there, term.score(a, b), 0.0)
         divisor = np.maximum(counts, 1) ** (1 - term.power)
-        return np.asarray(slide_sums(of_region[:, None], counts)[:, 0] / divisor)
+        return np.asarray(slide_sums(self._products(term, bags, slides)[:, None], counts)[:, 0] / divisor)
+
+    def of_regions(self, term: PairTerm, bags: Bags, slide: int) -> Float64[np.ndarray, " region"]:
+        """What each region of one slide adds through one of the terms; 0 where not both of its sides are there."""
+        products = self._products(term, bags, np.array([slide]))
+        return np.asarray(products / max(len(products), 1) ** (1 - term.power))
+
+    def _products(self, term: PairTerm, bags: Bags, slides: Slides) -> Float64[np.ndarray, " region"]:
+        (a, a_there), (b, b_there) = self.along(term, bags, slides)
+        return np.where(a_there & b_there, term.score(a, b), 0.0)
+
+    def along(
+        self, term: PairTerm, bags: Bags, slides: Slides
+    ) -> tuple[
+        tuple[Float64[np.ndarray, "region rank"], Bool[np.ndarray, " region"]],
+        tuple[Float64[np.ndarray, "region rank"], Bool[np.ndarray, " region"]],
+    ]:
+        """The centred regions of some slides along the directions of each side of a term, and which are there."""
+        return (
+            project(bags[term.first], self.offset[term.first], term.u, slides, term.lift_u),
+            project(bags[term.second], self.offset[term.second], term.v, slides, term.lift_v),
+        )
 
     def state(self) -> ProbeState:
         """All of it as plain data."""

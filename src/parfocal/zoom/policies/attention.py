@@ -48,9 +48,9 @@ def _by_attention(head: HeadOfBags) -> Order:
         share = _shares(probe, bag_of_slide(glance.coarse, coarsest), number)
         region = glance.coarse.region[coarsest]
         worth = np.bincount(region, share, minlength=glance.coarse.n_regions)
-        return best_regions_first(worth, glance)
+        return best_regions_first(worth, glance).order
 
     return order
 
 
-ATTENTION = Policy("attention", needs="head", binds=_by_attention)
+ATTENTION = Policy("attention", needs=("head",), binds=_by_attention)

@@ -6,9 +6,12 @@ Where the coarse tile says nothing the fine ones, whatever they are, add nothing
 
 `contrast` reads one region whole before the next. `contrast-tiles` reads the tile that adds most: the tiles of a region
 repeat each other, so some of each of several regions tell more than all of one.
+
+Both are worth what the score of the slide moves by, which is one unit on all slides: its standard deviation, or its
+variance where tiles are chosen. A region of a large slide moves that one's score less.
 """
 
-from parfocal.embed.glance import Glance, TileOrder
+from parfocal.embed.glance import Glance, Ranked
 from parfocal.errors import ConfigError
 from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.heads.contrast.partly import noise_of_regions, worth_of_reading
@@ -21,13 +24,15 @@ from parfocal.zoom.policies.stride import stride_order
 def _probe(head: HeadOfBags) -> FittedContrast:
     if not isinstance(head.probe, FittedContrast):
         raise ConfigError("this policy needs a contrast head. Fit one with --arms contrast, or choose another policy.")
+    if head.finest is not None:
+        noise_of_regions(head.probe, head.finest)  # a fit that kept no pair is told before any slide is read
     return head.probe
 
 
 def _by_region(head: HeadOfBags) -> Order:
     probe = _probe(head)
 
-    def order(glance: Glance) -> TileOrder:
+    def order(glance: Glance) -> Ranked:
         unread = head.number_of(glance.mpp)
         return best_regions_first(worth_of_reading(probe, head.known(glance.coarse, glance.mpp), unread), glance)
 
@@ -37,7 +42,7 @@ def _by_region(head: HeadOfBags) -> Order:
 def _by_tile(head: HeadOfBags) -> Order:
     probe = _probe(head)
 
-    def order(glance: Glance) -> TileOrder:
+    def order(glance: Glance) -> Ranked:
         unread = head.number_of(glance.mpp)
         worth = worth_of_reading(probe, head.known(glance.coarse, glance.mpp), unread)
         return best_tiles_first(worth, glance, stride_order(glance), noise=noise_of_regions(probe, unread))
@@ -45,5 +50,5 @@ def _by_tile(head: HeadOfBags) -> Order:
     return order
 
 
-CONTRAST = Policy("contrast", needs="head", binds=_by_region)
-CONTRAST_TILES = Policy("contrast-tiles", needs="head", binds=_by_tile)
+CONTRAST = Policy("contrast", needs=("head",), binds=_by_region, over_slides=True)
+CONTRAST_TILES = Policy("contrast-tiles", needs=("head",), binds=_by_tile, over_slides=True)

@@ -17,8 +17,8 @@ def _tiles(glance: Glance) -> TileOrder:
 
 def _regions(glance: Glance) -> TileOrder:
     drawn = glance.generator().permutation(glance.coarse.n_regions)
-    return best_regions_first(-drawn.astype(np.float64), glance)
+    return best_regions_first(-drawn.astype(np.float64), glance).order
 
 
-RANDOM = Policy("random", _tiles)
-RANDOM_REGIONS = Policy("random-regions", _regions)
+RANDOM = Policy("random", _tiles, draws=True)
+RANDOM_REGIONS = Policy("random-regions", _regions, draws=True)

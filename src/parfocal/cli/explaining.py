@@ -1,0 +1,48 @@
+"""The command `explain`: why a head says what it says."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from parfocal.cli.command import Answer, Output, failed_lines
+from parfocal.explain import ExplainSettings, explain_slides
+from parfocal.explain.files import describe
+from parfocal.run.progress import Bars
+
+_EXPLAIN = ExplainSettings()
+
+
+def explain(
+    store: Positional[Path],
+    head: Path,
+    output: Output,
+    slides: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SLIDE...")] = (),
+    settings: ExplainSettings = _EXPLAIN,
+) -> Answer:
+    """Say what each magnification, pair, region and tile of STORE adds to the score of a head.
+
+    The head is asked with every set of its magnifications; one that is left out is absent. Shapley values of
+    magnifications and the score with none add up to the score before calibration, and so do the contributions of
+    regions. Tables of slides, regions, tiles and of the two ends of every contrast direction, and a page.
+
+    It takes contrast heads, attention (union, late, one magnification), mean or mlp of one magnification, and the same
+    on the readouts cls and tokens of a region encoder, which then makes them again without each magnification. Slides
+    have to be read whole.
+
+    Example:
+        parfocal explain store --head head -o why
+
+    Args:
+        store: tile embeddings, as `predict` takes them.
+        head: the folder of a head that `fit` has made.
+        output: the folder.
+        slides: ids of slides; all where none is named.
+        settings: how much is listed and drawn.
+    """
+    with Bars() as bars:
+        summary = explain_slides(store, head, output, settings, slides=slides, on_event=bars)
+    data = {"report": summary.report, **describe(summary)}
+    told = (*failed_lines(summary.failed), f"report: {summary.report}")
+    return Answer(data, summary.sentences, told, summary.exit_status)

@@ -1,0 +1,16 @@
+"""What is asked of an explanation."""
+
+from pydantic import Field
+
+from parfocal.config import Settings
+
+
+class ExplainSettings(Settings):
+    """How much of an explanation is listed and drawn; no number in it depends on this."""
+
+    ends: int = Field(10, ge=0, description="Regions that are listed at each end of a contrast direction.")
+    directions: int = Field(
+        4, ge=1, description="Directions of a pair of magnifications whose ends are listed, the strongest first."
+    )
+    maps: int = Field(3, ge=0, description="Slides whose regions are drawn on the page, from low scores to high ones.")
+    device: str = Field("cpu", description="Where the region encoder of a head runs: cpu, cuda, cuda:1, mps.")

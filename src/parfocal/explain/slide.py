@@ -1,0 +1,250 @@
+"""One slide explained: the head is asked with every set of its magnifications."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from parfocal.bags import Bag, bag_of_slide, read_bags
+from parfocal.cohort import Outcome
+from parfocal.errors import ConfigError, SlideError, StoreError
+from parfocal.explain.asked import Ask, Said, ShownSlide, way_to_ask
+from parfocal.explain.result import RegionParts, SlideExplanation, SlideParts, TileParts
+from parfocal.explain.shapley import coalitions, interactions, own_parts, shapley_values
+from parfocal.geometry import format_mpp
+from parfocal.heads import FittedProbe
+from parfocal.predict import Head
+from parfocal.predict.head import TILES, SourceBag
+from parfocal.store import EmbeddingSet, SlideTokens
+
+_EVERYTHING = 1 << 62  # attention sees all instances of a slide
+_READOUTS = ("cls", "tokens")
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One probe of a head.
+
+    Attributes:
+        probe: fitted.
+        bags: what it pools, by source and name.
+        players: the places of its bags among the head's magnifications; None of one that all of them make.
+        ask: how it is asked.
+    """
+
+    probe: FittedProbe
+    bags: tuple[SourceBag, ...]
+    players: tuple[int | None, ...]
+    ask: Callable[[ShownSlide], Ask]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its bags."""
+        return tuple(name for _, name in self.bags)
+
+    @property
+    def of_tiles(self) -> bool:
+        """Whether it pools tile embeddings alone, which are the same whatever other magnifications there are."""
+        return all(source == TILES for source, _ in self.bags)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What slides are read from.
+
+    Attributes:
+        tiles: the set of tile embeddings that fits the head.
+        made: what its region encoder made of every set of magnifications but none, by readout; nothing where it has
+            none.
+    """
+
+    tiles: EmbeddingSet
+    made: Mapping[frozenset[int], Mapping[str, EmbeddingSet]] = field(default_factory=dict)
+
+    def shown(self, branch: Branch, tokens: SlideTokens, there: frozenset[int]) -> ShownSlide:
+        """A slide as a probe takes it with some of its magnifications, which are at least one."""
+        bags, region, of_region = dict[int, Bag](), dict[int, np.ndarray](), dict[int, np.ndarray]()
+        for number, (place, (source, name)) in enumerate(zip(branch.players, branch.bags, strict=True)):
+            if place is not None and place not in there:
+                continue
+            if source == TILES:
+                assert place is not None  # bags of tiles are those of one magnification
+                mpp = tokens.mpps[place]
+                bags[number], region[number] = bag_of_slide(tokens, mpp), tokens.region[mpp]
+                of_region[number] = np.arange(tokens.n_regions)
+                continue
+            made = self.made[there][source]
+            (bags[number],) = read_bags(made, [tokens.slide], names=[name], most_instances=_EVERYTHING)
+            places = made.region_xy_um(tokens.slide)
+            of_region[number] = _numbers_of(places, tokens.region_xy_um)
+            rows = np.arange(len(places)) if place is None else made.read(tokens.slide).region[tokens.mpps[place]]
+            region[number] = of_region[number][rows]
+        return ShownSlide(bags, region, of_region, tokens.n_regions)
+
+
+def _numbers_of(
+    xy_um: Float64[np.ndarray, "kept 2"], among: Float64[np.ndarray, "region 2"]
+) -> Int64[np.ndarray, " kept"]:
+    """Which of a slide's regions some regions are, by where they lie."""
+    number = {place: at for at, place in enumerate(map(tuple, among.tolist()))}
+    return np.array([number[place] for place in map(tuple, xy_um.tolist())], dtype=np.int64)
+
+
+def branches_of(head: Head) -> tuple[Branch, ...]:
+    """The probes of a head that can be explained.
+
+    Raises:
+        ConfigError: it pools what a region encoder made and cannot make without a magnification, or vectors of several
+            magnifications, or it cannot be asked with one of them missing.
+    """
+    names = [format_mpp(mpp) for mpp in head.facts.tiles.mpps]
+    found = []
+    for probe, facts in zip(head.probes, head.facts.branches, strict=True):
+        others = [source for source, _ in facts.bags if source not in (TILES, *_READOUTS)]
+        if others:
+            raise ConfigError(
+                f"the head {head.path} pools the readout {others[0]} of a region encoder, which has a part for each "
+                "magnification or predicts tiles, so nothing says what it is without one of them. Explain a head of "
+                "the readout cls or tokens, or of tile embeddings."
+            )
+        derived = [name for _, name in facts.bags if name not in (*names, "region")]
+        if derived:
+            raise ConfigError(
+                f"the head {head.path} pools {derived[0]!r}, which are not the tiles of one magnification. Explain a "
+                "head of the arm contrast or union, or of one magnification."
+            )
+        players = tuple(names.index(name) if name in names else None for _, name in facts.bags)
+        ask = way_to_ask(probe, tuple(name for _, name in facts.bags), str(head.path))
+        found.append(Branch(probe, facts.bags, players, ask))
+    return tuple(found)
+
+
+def score_names(head: Head) -> tuple[str, ...]:
+    """The names of a head's scores: a class, `above` a class, or the target."""
+    nothing = np.zeros(0)
+    outcome = Outcome(head.facts.target, head.facts.kind, head.facts.classes, nothing, nothing.astype(bool))
+    return tuple(one.name for one in outcome.columns)
+
+
+def explain_slide(head: Head, sources: Sources, slide: str) -> SlideExplanation:
+    """What each magnification, region and tile of a slide adds to the head's scores before calibration.
+
+    Args:
+        head: what is asked.
+        sources: as `sources_of` finds them.
+        slide: id.
+
+    Raises:
+        ConfigError: the head cannot be explained.
+        SlideError: the slide was read in part, or has no tile of a magnification.
+        StoreError: it is not in the set, its files are damaged, or what the head says of it is not finite.
+    """
+    return explain_tokens(head, branches_of(head), sources, read_whole(sources.tiles, slide))
+
+
+def read_whole(tiles: EmbeddingSet, slide: str) -> SlideTokens:
+    """The tiles of a slide that was read whole.
+
+    Raises:
+        SlideError: it was read in part, or has no tile of a magnification.
+    """
+    if tiles.reading(slide) is not None:
+        raise SlideError(
+            f"{slide} was read in part, and what its unread tiles would add is not known. Embed it with --budget 1."
+        )
+    for mpp, count in tiles.n_tiles(slide).items():
+        if not count:
+            raise SlideError(
+                f"{slide} has no tile at {format_mpp(mpp)} mpp: no tissue was found on it, so there is nothing to "
+                "explain. Look at the slide, or leave it out."
+            )
+    return tiles.read(slide)
+
+
+def explain_tokens(head: Head, branches: Sequence[Branch], sources: Sources, tokens: SlideTokens) -> SlideExplanation:
+    """The explanation of a slide that has been read; see `explain_slide`."""
+    of_branches = [_said(one, sources, tokens) for one in branches]
+    every = list(zip(*of_branches, strict=True))
+    worth = np.stack([_mean([said.total for said in saids]) for saids in every])
+    if not np.isfinite(worth).all():
+        raise StoreError(
+            f"what the head {head.path} says of {tokens.slide} is not finite: its embeddings are too far from those "
+            "that the head was fitted on. Look at how it was embedded."
+        )
+    values, pairs = shapley_values(worth), interactions(worth)
+    score = worth[-1]
+    parts = SlideParts(
+        tokens.slide, worth[0], score, values, own_parts(values, pairs), pairs, _prediction(head, score[None])
+    )
+    by_region = [_mean_of_regions(saids) for saids in every]
+    known = [one for one in by_region if one is not None]
+    regions = None
+    if len(known) == len(every):
+        of_regions = np.stack(known)
+        regions = RegionParts(of_regions[-1], shapley_values(of_regions), interactions(of_regions))
+    return SlideExplanation(
+        parts,
+        tokens.region_xy_um,
+        tokens.region_um,
+        tokens.slide_mpp,
+        regions,
+        _tiles(sources.tiles, tokens, branches, every[-1]),
+    )
+
+
+def _said(branch: Branch, sources: Sources, tokens: SlideTokens) -> list[Said]:
+    """What a probe says with every set of the magnifications."""
+    every = coalitions(len(tokens.mpps))
+    ask = cache(branch.ask(sources.shown(branch, tokens, every[-1])))  # many sets are one where it pools few of them
+    if branch.of_tiles:
+        return [ask(frozenset(n for n, player in enumerate(branch.players) if player in there)) for there in every]
+    # The region encoder makes something else of every set.
+    found = [ask(frozenset())]
+    for there in every[1:]:
+        shown = sources.shown(branch, tokens, there)
+        found.append(branch.ask(shown)(frozenset(shown.bags)))
+    return found
+
+
+def _mean(several: Sequence[np.ndarray]) -> np.ndarray:
+    return np.asarray(np.mean(several, axis=0))
+
+
+def _mean_of_regions(saids: Sequence[Said]) -> Float64[np.ndarray, "region column"] | None:
+    known = [said.of_regions for said in saids if said.of_regions is not None]
+    return _mean(known) if len(known) == len(saids) else None
+
+
+def _tiles(
+    tiles: EmbeddingSet, tokens: SlideTokens, branches: Sequence[Branch], saids: Sequence[Said]
+) -> dict[float, TileParts]:
+    found = dict[float, TileParts]()
+    assert tiles.tile_px is not None  # a set of tiles
+    for place, mpp in enumerate(tokens.mpps):
+        added = [
+            said.of_tiles[number]
+            for branch, said in zip(branches, saids, strict=True)
+            for number, player in enumerate(branch.players)
+            if player == place and number in said.of_tiles
+        ]
+        if added:
+            # A slide of an indexed set may have slightly larger or smaller tiles than the set says.
+            side_um = mpp * tiles.tile_px * tokens.region_um / tiles.region_um
+            middle = tokens.region_xy_um[tokens.region[mpp]] + tokens.region_um / 2 + tokens.center_um[mpp]
+            found[mpp] = TileParts(middle - side_um / 2, side_um, np.asarray(np.sum(added, axis=0) / len(branches)))
+    return found
+
+
+def _prediction(head: Head, score: Float64[np.ndarray, "one column"]) -> dict[str, float]:
+    """What a score means, under the names that tables of predictions have."""
+    classes = head.facts.classes
+    if classes:
+        probability = head.calibration.probability(score)[0].tolist()
+        named = dict(zip(classes, probability, strict=True))
+        return {
+            f"probability_{name}": named[name] for name in (classes[1:] if head.facts.kind == "binary" else classes)
+        }
+    name = "risk_percentile" if head.facts.kind == "survival" else head.facts.target
+    return {name: float(head.calibration.value(score)[0])}
