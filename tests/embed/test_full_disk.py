@@ -99,7 +99,7 @@ MANY = textwrap.dedent(
     from contextlib import ExitStack
     from pathlib import Path
     import numpy as np
-    from parfocal.store.files import new_file
+    from parfocal.store.disk import new_file
 
     draw = random.Random(3)
     for _ in range(60):

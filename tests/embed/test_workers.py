@@ -213,7 +213,7 @@ def test_an_interrupted_run_ends_its_workers_and_stays_resumable(
     _, said = process.communicate()
 
     assert process.returncode not in {0, 1}, said
-    assert said.count("Traceback") == 1, said
+    assert said.count("Traceback") == 1, said  # none of a library that could not pass the interrupt on
     assert not list(store.rglob(".*"))
     summary = embed_slides([tmp_path / "slides"], store, small_settings.model_copy(update={"encoder": held}))
     assert len(open_set(summary.set_path).slides) == 3

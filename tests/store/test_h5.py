@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parfocal.errors import StoreError
-from parfocal.store.files import new_file
+from parfocal.store.disk import new_file
 from parfocal.store.h5 import SEAL_BYTES, check_seal, count_not_finite, file_digest, opened_h5, read_rows
 
 REMEDY = "Put it back."

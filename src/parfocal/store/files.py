@@ -1,9 +1,7 @@
 """One file of a store: how it begins, what it carries, and what its rows may hold."""
 
-import io
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,10 @@ from jaxtyping import Float, Int, Int64
 from scipy.spatial import cKDTree
 
 from parfocal.errors import StoreError
-from parfocal.files import remove_leftovers, writing
 from parfocal.geometry import format_mpp
 from parfocal.store.absent import AbsentRows
+from parfocal.store.disk import new_file
 from parfocal.store.fingerprint import SlideState
-from parfocal.store.h5 import SEAL_BYTES, write_seal
 from parfocal.store.layout import (
     FILE_DIGEST,
     chunk_rows,
@@ -76,92 +73,6 @@ class SlideOrigin:
             "level0_height": self.size_l0px[1] or None,
             **self.reading,
         }
-
-
-def new_file(stack: ExitStack, path: Path) -> "NewFile":
-    """A new HDF5 file that becomes `path` when the stack is left well; what killed writers left is removed."""
-    remove_leftovers(path)
-    return stack.enter_context(_written(stack.enter_context(writing(path))))
-
-
-class NewFile(h5py.File):
-    """An HDF5 file that is being written, with room for its seal.
-
-    Attributes:
-        digest: what its seal holds, when it is closed.
-    """
-
-    digest: str
-
-    def __init__(self, disk: "_Disk") -> None:
-        """Begin a file on `disk`."""
-        self._disk = disk
-        # The default chunk cache of 1 MiB would write a chunk of that size once per batch instead of once.
-        super().__init__(disk, "w", userblock_size=SEAL_BYTES, rdcc_nbytes=4 * (1 << 20))
-
-    def check(self) -> None:
-        """Raise what went wrong on the disk until now; the file does not fail by itself before it is closed."""
-        if self._disk.error is not None:
-            raise self._disk.error
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[NewFile]:
-    with path.open("w+b", buffering=0) as opened, NewFile(_Disk(opened)) as file:
-        yield file
-    file.check()
-    file.digest = write_seal(path)
-
-
-class _Disk(io.RawIOBase):
-    """A file as HDF5 sees it: writing never fails; what went wrong is kept, and from then on nothing is written.
-
-    HDF5 cannot close a file after a write has failed, as on a full disk: it says so in tracebacks, tries again when the
-    program ends, and crashes there.
-    """
-
-    def __init__(self, file: io.FileIO) -> None:
-        self._file = file
-        self.error: BaseException | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        read = self._file.readinto(view) or 0
-        view[read:] = bytes(len(view) - read)  # what could not be written is read as nothing
-        return len(view)
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        written = len(view) if self.error else 0
-        try:
-            while written < len(view):
-                written += self._file.write(view[written:])
-        except BaseException as error:  # Ctrl-C too
-            self.error = error
-        return len(view)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            if self.error is None:
-                self._file.truncate(size)
-        except BaseException as error:  # Ctrl-C too
-            self.error = error
-        return self.tell() if size is None else size
 
 
 def write_layout(

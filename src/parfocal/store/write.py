@@ -14,7 +14,8 @@ from jaxtyping import Float, Float32, Int64
 from parfocal.errors import StoreError
 from parfocal.geometry import format_mpp, to_l0px
 from parfocal.store.absent import AbsentRows
-from parfocal.store.files import NewFile, SlideOrigin, as_stored, new_file, write_index, write_layout
+from parfocal.store.disk import NewFile, new_file
+from parfocal.store.files import SlideOrigin, as_stored, write_index, write_layout
 from parfocal.store.fingerprint import SlideState
 from parfocal.store.layout import features_path, index_path, read_settings, realised_mpp, set_attributes
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens

@@ -1,0 +1,68 @@
+"""A signal while a file of a store is written ends the run, whatever HDF5 is at, and leaves nothing behind."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import pytest
+
+from parfocal.store.disk import new_file
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture(params=SIGNALS)
+def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal that raises, as in a command."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    yield request.param
+    assert {signal.getsignal(number) for number in SIGNALS} == {stop}
+    for own, handler in before.items():
+        signal.signal(own, handler)
+
+
+@pytest.mark.parametrize("method", ["seek", "write", "readinto", "truncate"])
+def test_a_signal_while_hdf5_is_at_the_disk_is_raised_when_it_is_done(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], number: signal.Signals, method: str
+) -> None:
+    met = []
+
+    def meet(frame: FrameType, event: str, argument: object) -> None:
+        """Send the signal in the first line of the method, where it is handled if it came inside HDF5."""
+        if event == "call" and frame.f_code.co_qualname == f"_Disk.{method}" and not met:
+            met.append(method)
+            signal.raise_signal(number)
+
+    with pytest.raises(KeyboardInterrupt), ExitStack() as stack:
+        file = new_file(stack, tmp_path / "s.h5")
+        # Chunks of which the cache holds one, so that they are written, and read again.
+        data = file.create_dataset("x", shape=(3, 1 << 20), chunks=(1, 1 << 20), dtype="f4")
+        sys.setprofile(meet)
+        try:
+            for row in (0, 1, 2, 0):
+                data[row, :5] = np.ones(5)
+            del data  # HDF5 writes the last one in a finaliser, where no exception can be passed on
+            file.close()
+        finally:
+            sys.setprofile(None)
+
+    assert met == [method]
+    assert capfd.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_between_two_calls_of_hdf5_is_raised_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), ExitStack() as stack:
+        new_file(stack, tmp_path / "s.h5")
+        signal.raise_signal(number)
+        pytest.fail("nothing was raised")
+
+    assert list(tmp_path.iterdir()) == []
