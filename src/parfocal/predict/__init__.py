@@ -15,7 +15,8 @@ from parfocal.predict.finished import (
     read_finished_study,
     read_place_study,
 )
-from parfocal.predict.fit import FitSettings, fit_head
+from parfocal.predict.fit import fit_head
+from parfocal.predict.fit_settings import FitSettings
 from parfocal.predict.folder import is_place_head
 from parfocal.predict.given import PredictSettings
 from parfocal.predict.head import Head, load_head, write_head

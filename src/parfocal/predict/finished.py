@@ -14,7 +14,8 @@ from parfocal.evaluate.places import PlaceFitSettings
 from parfocal.evaluate.sources import open_all
 from parfocal.files import check_permission
 from parfocal.heads import ProbeSettings
-from parfocal.predict.fit import FitSettings, fit_head
+from parfocal.predict.fit import fit_head
+from parfocal.predict.fit_settings import FitSettings
 from parfocal.predict.head import Head
 from parfocal.predict.places import PlaceHead, fit_places
 from parfocal.run.events import OnEvent

@@ -15,6 +15,7 @@ from parfocal.files import digest8
 from parfocal.heads import FittedProbe, FoldPrediction
 from parfocal.predict.calibration import Calibration
 from parfocal.predict.facts import MetricFacts, StoppingFacts
+from parfocal.predict.fit_settings import FitSettings
 from parfocal.predict.source import is_made_by_model
 from parfocal.predict.stopping import Stopping, fewest_patients, fit_stopping
 from parfocal.run.cache import StepCache
@@ -57,18 +58,21 @@ class StopFit:
         branches: Sequence[Arm],
         tiles: EmbeddingSet,
         cohort: Cohort,
-        *,
-        policy: str,
-        seed: int,
-        rate: float,
-        confidence: float,
-        call_at: float,
+        settings: FitSettings,
     ) -> "StopFit":
         """Look whether the arm and its slides can say when a slide has been read far enough; no embedding is read.
+
+        Args:
+            branches: of the arm.
+            tiles: what it reads.
+            cohort: the slides and their labels.
+            settings: with a rate of stopping.
 
         Raises:
             ConfigError: they cannot, there is no such policy, or so few patients bear out no such rate.
         """
+        rate, policy = settings.stop_rate, settings.stop_policy
+        assert rate is not None
         where = "--stop-rate makes a head that says when a slide has been read far enough"
         if policy not in POLICIES or "model" in POLICIES.get(policy).needs or policy == "attention":
             raise ConfigError(
@@ -98,9 +102,11 @@ class StopFit:
                 f"{where}, by comparing with reading everything, and {len(parts)} slides of {tiles.name} were read in "
                 f"part, such as {parts[0]}. Read the rest with --budget 1."
             )
-        fewest_patients(cohort.n_groups, rate, confidence)
+        fewest_patients(cohort.n_groups, rate, settings.stop_confidence)
         bags = tuple(name for _, name in branches[0].bags)
-        return StopFit(tiles, cohort, bags, policy, seed, rate, confidence, call_at)
+        return StopFit(
+            tiles, cohort, bags, policy, settings.probes.seed, rate, settings.stop_confidence, settings.call_at
+        )
 
     def scores(self, probes: Sequence[FittedProbe], folds: Sequence[Fold], cache: StepCache) -> InPart:
         """The scores of slides with each rung read: of held-out ones by the probes of their folds, of all by the last.

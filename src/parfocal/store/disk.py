@@ -112,11 +112,12 @@ def _signals_kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # signals go to the main thread only
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {int(number): handler for number, handler in found.items() if callable(handler)}
 
     def handle(number: int, frame: FrameType | None) -> None:
         try:
-            before[signal.Signals(number)](number, frame)
+            before[number](number, frame)
         except BaseException as error:
             while frame is not None and not isinstance(frame.f_locals.get("self"), _Disk):
                 frame = frame.f_back
@@ -124,11 +125,10 @@ def _signals_kept() -> Iterator[None]:
                 raise
             frame.f_locals["self"].error = error
 
-    wrapped = {number: handler for number, handler in before.items() if callable(handler)}
-    for number in wrapped:
+    for number in before:
         signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in wrapped.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
