@@ -64,9 +64,13 @@ def test_a_signal_while_hdf5_is_at_the_disk_is_raised_when_it_is_done(
 
 
 def test_a_signal_between_two_calls_of_hdf5_is_raised_at_once(tmp_path: Path, number: signal.Signals) -> None:
-    with ExitStack() as stack:
-        new_file(stack, tmp_path / "s.h5")
-        with pytest.raises(KeyboardInterrupt):
+    def write() -> None:
+        with ExitStack() as stack:
+            new_file(stack, tmp_path / "s.h5")
             signal.raise_signal(number)
+            pytest.fail("nothing was raised")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
 
     assert list(tmp_path.iterdir()) == []
