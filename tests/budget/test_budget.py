@@ -319,9 +319,12 @@ def test_what_cannot_be_compared_is_refused_in_one_line(cohort: Written, tmp_pat
         measure_budgets(coarse, cohort.labels, "label", tmp_path, QUICK, columns=PATIENTS)
 
 
-def test_tissue_has_a_curve_where_it_is_known_of_every_slide() -> None:
-    assert choose_policies(("tissue",), has_tissue=True) == (("tissue",), {})
-    names, left_out = choose_policies((), has_tissue=False)
+def test_tissue_has_a_curve_where_it_is_known_of_every_slide(cohort: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_set(cohort.tiles)
+    monkeypatch.setattr(type(source), "has_tissue", lambda own, slide: True)
+    assert choose_policies(("tissue",), source) == (("tissue",), {})
+    monkeypatch.setattr(type(source), "has_tissue", lambda own, slide: slide != "slide-00001")
+    names, left_out = choose_policies((), source)
     assert "tissue" not in names
     assert "does not keep" in left_out["tissue"]
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from parfocal.budget import seconds as timing
 from parfocal.budget.seconds import ROUNDS, embed_again, measure_seconds
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings, EmbedSummary, embed_slides
+from parfocal.embed.settings import SlideOpening
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.lab.synthetic.rendered import write_pyramid
 from parfocal.run.events import Event, Progress
@@ -77,3 +79,15 @@ def test_seconds_are_of_the_encoder_of_the_set_and_of_slides_that_are_there(
 
 def test_of_several_rounds_the_middle_one_counts() -> None:
     assert ROUNDS % 2 == 1
+
+
+def test_timed_slides_are_opened_as_is_asked(source: EmbeddingSet, slides: list[Path], tmp_path: Path) -> None:
+    bare = tmp_path / "bare.tif"
+    with tifffile.TiffFile(slides[0]) as file:
+        tifffile.imwrite(bare, file.asarray(), photometric="rgb", tile=(256, 256))
+    stride = POLICIES.get("stride")
+
+    with pytest.raises(StoreError, match=r"bare failed: .*--slide-mpp"):
+        measure_seconds([bare], embed_again(source, [bare], "", "cpu"), stride, (), 0, print)
+    how = embed_again(source, [bare], "", "cpu", SlideOpening(slide_mpp=0.5))
+    assert measure_seconds([bare], how, stride, (), 0, lambda event: None).slides == ("bare",)

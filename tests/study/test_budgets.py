@@ -58,8 +58,10 @@ def test_the_folds_are_those_of_the_evaluation_and_the_study_measures_what_the_c
     asked = {"policies": ["random"], "budgets": [0.25], "margin": 0.1}
     plan = read_study(written(tmp_path / "study.yaml", place.study(budget=asked)))
 
+    planned = plan_study(plan, tmp_path / "whole")
     whole, alone = run_study(plan, tmp_path / "whole"), budget_study(plan, tmp_path / "alone")
 
+    assert planned.budget_fits == len(whole.budgets["label"].readers) * 2 * 2
     assert list(whole.budgets) == list(alone.targets) == ["label"]  # stage has three classes
     of_study, of_command = whole.budgets["label"], alone.targets["label"]
     assert of_study.out == tmp_path / "whole" / "budget" / "label"

@@ -17,6 +17,7 @@ from parfocal.budget.result import BudgetResult, Curve, Seconds
 from parfocal.budget.seconds import embed_again, measure_seconds
 from parfocal.budget.settings import BudgetSettings, choose_policies
 from parfocal.cohort import Cohort, CohortColumns, LabelColumns, Target, read_cohort
+from parfocal.embed.settings import SlideOpening
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.evaluate.arm import Arm, choose_arms
 from parfocal.evaluate.arms import all_arms, read_arm_bags
@@ -49,6 +50,7 @@ def measure_budgets(
     splits: Path | None = None,
     encoder: str = "",
     timed: Sequence[Path] = (),
+    opening: SlideOpening | None = None,
     on_event: OnEvent | None = None,
 ) -> BudgetResult:
     """Draw the curve of AUC against the share of fine tiles for every policy and head, and write tables and a report.
@@ -68,6 +70,7 @@ def measure_budgets(
         encoder: the spec of the tile encoder, whose operations are counted; told by the set's settings where empty.
         timed: slide files, folders or manifests that are embedded in every way, three times, to measure seconds; they
             need not be of the cohort. Without any there are no seconds.
+        opening: how these are opened.
         on_event: told what the target holds, before anything is fitted, and how many `steps` and `timed runs` are done.
 
     Raises:
@@ -81,7 +84,7 @@ def measure_budgets(
     find_device(settings.probes.device)
     writable_folder(out)
     source, asked_target = whole_set(store), Target(name=target) if isinstance(target, str) else target
-    policies, left_out = choose_policies(settings.policies, has_tissue=all(map(source.has_tissue, source.slides)))
+    policies, left_out = choose_policies(settings.policies, source)
     labelled = read_cohort(labels, asked_target, columns)
     if labelled.outcome.kind != "binary":
         raise ConfigError(
@@ -93,7 +96,7 @@ def measure_budgets(
     cohort, tell = labelled.restricted_to(slides, source.name), on_event or warn_of
     tell(Notice(cohort.sentence()))
     asked, arms = arms_of(source, policies, settings)
-    how = embed_again(source, timed, encoder, settings.probes.device) if timed else None
+    how = embed_again(source, timed, encoder, settings.probes.device, opening) if timed else None
     unread = LeftOut()
     bags = read_arm_bags(
         arms,

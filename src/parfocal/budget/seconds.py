@@ -11,6 +11,7 @@ from parfocal.budget.encoder import specs_of
 from parfocal.budget.result import Seconds
 from parfocal.config import WAYS_TO_TISSUE, GridConfig
 from parfocal.embed import EmbedSettings, Zoom, embed_slides, load_encoders
+from parfocal.embed.settings import SlideOpening
 from parfocal.encoders.loading import parse_encoder_specs
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.geometry import format_mpp
@@ -23,7 +24,9 @@ ROUNDS = 3
 """How often each way is timed, in turns."""
 
 
-def embed_again(source: EmbeddingSet, slides: Sequence[Path], encoder: str, device: str) -> EmbedSettings:
+def embed_again(
+    source: EmbeddingSet, slides: Sequence[Path], encoder: str, device: str, opening: SlideOpening | None = None
+) -> EmbedSettings:
     """How slides are embedded as those of a set were, but for coarse tiles, which come from the slides' own levels.
 
     The slides are looked for and the encoder is loaded, so that what cannot be measured is said before anything is.
@@ -33,19 +36,22 @@ def embed_again(source: EmbeddingSet, slides: Sequence[Path], encoder: str, devi
         slides: files, folders or manifests.
         encoder: the spec that the set was embedded with; told by its settings where empty.
         device: where the encoder runs.
+        opening: how the slides are opened.
 
     Raises:
         ConfigError: a slide is not there, or the set does not say how it was embedded.
         EncoderError: the encoder cannot be loaded.
         MismatchError: it is another one than that of the set.
     """
-    find_slides(slides)
+    opening = opening or SlideOpening()
+    find_slides(slides, ids=opening.ids)
     specs = specs_of(source, encoder)
     grid = source.settings.get("grid")
     if grid is None or grid.get("tissue", "default") not in WAYS_TO_TISSUE:
         what = "its grid" if grid is None else "where the masks of its tissue are"
         raise ConfigError(f"seconds cannot be measured: {source.name} does not say {what}. Leave --timed out.")
     settings = EmbedSettings(
+        **dict(opening),
         encoder=",".join(f"{format_mpp(mpp)}={spec}" for mpp, spec in specs.items()),
         grid=GridConfig.model_validate({**grid, "mpps": source.mpps}),
         coarse="native",

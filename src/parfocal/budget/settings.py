@@ -8,6 +8,7 @@ from parfocal.budget.result import ORACLE
 from parfocal.config import Settings
 from parfocal.errors import ConfigError
 from parfocal.evaluate.run import FoldSettings
+from parfocal.store import EmbeddingSet
 from parfocal.zoom import POLICIES
 
 _NO_TISSUE = "the set does not keep how much of a tile is tissue, as an older version or another program wrote it"
@@ -59,12 +60,12 @@ class BudgetSettings(BudgetChoices, FoldSettings):
     """Which budgets and policies are compared, and how."""
 
 
-def choose_policies(asked: Sequence[str], *, has_tissue: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+def choose_policies(asked: Sequence[str], source: EmbeddingSet) -> tuple[tuple[str, ...], dict[str, str]]:
     """The policies that are compared, and those that cannot be, with the reason.
 
     Args:
         asked: their names; none takes all that can be compared.
-        has_tissue: whether it is known of every slide how much of its tiles is tissue.
+        source: on which they are.
 
     Raises:
         ConfigError: one that was named does not exist or cannot be tried on a set.
@@ -73,7 +74,9 @@ def choose_policies(asked: Sequence[str], *, has_tissue: bool) -> tuple[tuple[st
     if unknown:
         raise ConfigError(f"there is no policy {unknown[0]!r}, only {', '.join(POLICIES.names)} and {ORACLE}.")
     names = tuple(dict.fromkeys(asked)) or tuple(POLICIES.names)
-    reasons = {name: _NO_TISSUE for name in names if name == "tissue" and not has_tissue}
+    reasons = {
+        name: _NO_TISSUE for name in names if name == "tissue" and not all(map(source.has_tissue, source.slides))
+    }
     reasons |= {
         name: "it asks a pretrained model" for name in names if name in POLICIES and "model" in POLICIES.get(name).needs
     }

@@ -12,6 +12,7 @@ from parfocal.budget.files import describe
 from parfocal.budget.page import CURVES, READERS
 from parfocal.cli.command import Answer, Output, failed_lines
 from parfocal.cohort import CohortColumns, Target, TargetSettings
+from parfocal.embed.settings import SlideOpening
 from parfocal.errors import ConfigError
 from parfocal.report import Field, terminal_table
 from parfocal.run.progress import Bars
@@ -19,6 +20,7 @@ from parfocal.study import budget_study, read_study
 from parfocal.terminal import tell
 
 _TARGET, _COHORT, _BUDGET = TargetSettings(), CohortColumns(), BudgetSettings()
+_OPENING = SlideOpening()
 _SHOWN = (Field("head", "head.method", "Read by"), *CURVES)
 
 
@@ -32,6 +34,7 @@ def budget(
     splits: Path | None = None,
     encoder: str = "",
     timed: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="SLIDES...")] = (),
+    opening: SlideOpening = _OPENING,
     settings: BudgetSettings = _BUDGET,
 ) -> Answer:
     """Measure how few fine tiles of a STORE, or of a STUDY, are enough to tell a label.
@@ -59,16 +62,18 @@ def budget(
         encoder: the tile encoder of the store, where it does not say how it is loaded.
         timed: slide files, folders or manifests to embed three times whole, at the finest magnification alone and to
             each budget, into stores that are thrown away: the seconds per slide then stand beside the encodings.
+        opening: how the timed slides are opened.
         settings: policies, budgets, margin and folds.
     """
     if source.is_file() or source.suffix in (".yaml", ".yml"):
-        if (labels, target, splits, encoder, holds, columns, settings) != (
+        if (labels, target, splits, encoder, holds, columns, opening, settings) != (
             None,
             None,
             None,
             "",
             _TARGET,
             _COHORT,
+            _OPENING,
             _BUDGET,
         ):
             raise ConfigError(
@@ -99,6 +104,7 @@ def budget(
             splits=splits,
             encoder=encoder,
             timed=timed,
+            opening=opening,
             on_event=bars,
         )
     return _answer(found)

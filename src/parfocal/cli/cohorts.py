@@ -307,6 +307,8 @@ def _study_table(plan: StudyPlan) -> Table:
     table.add_row("evaluation", "", f"{fits} = {plan.fits:,} fits", "")
     hours = "" if plan.fit_hours is None else f"about {plan.fit_hours:.2f} hours on this machine: "
     table.add_row("", "", f"{hours}{plan.fit_basis}", "")
+    if plan.budget_fits:
+        table.add_row("budgets", "", f"{plan.budget_fits:,} more fits, whose time is not estimated", "")
     return table
 
 

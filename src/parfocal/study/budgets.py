@@ -11,6 +11,7 @@ from parfocal.budget import BudgetResult, BudgetSettings, measure_budgets
 from parfocal.budget.run import arms_of, refuse_parts, whole_set
 from parfocal.budget.settings import choose_policies
 from parfocal.cohort import Target, read_cohort
+from parfocal.embed.settings import SlideOpening
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.evaluate.run import FoldSettings
 from parfocal.files import digest8, writable_folder
@@ -85,6 +86,7 @@ def measure_targets(
         on_event: told how far each target is.
     """
     labels, settings = study.of_slides, settings_of(study, device)
+    opening = study.slides and SlideOpening(**{name: getattr(study.slides, name) for name in SlideOpening.model_fields})
 
     def told(target: str, event: Event) -> None:
         if isinstance(event, Progress):
@@ -102,6 +104,7 @@ def measure_targets(
             splits=labels.splits,
             encoder=study.encoder,
             timed=timed,
+            opening=opening,
             on_event=partial(told, target.name),
         )
         for target in targets_of(study)
@@ -141,8 +144,11 @@ def targets_of(study: Study) -> tuple[Target, ...]:
     return tuple(one for one in asked if one.name not in others)
 
 
-def check_budget(study: Study, tiles: EmbeddingSet) -> None:
+def check_budget(study: Study, tiles: EmbeddingSet) -> tuple[int, tuple[Target, ...]]:
     """Raise where the section `budget` of a study cannot be done, before hours are spent on anything else.
+
+    Returns:
+        How many arms are fitted for it, and for which targets; none without such a section.
 
     Args:
         study: with or without such a section.
@@ -154,12 +160,13 @@ def check_budget(study: Study, tiles: EmbeddingSet) -> None:
         StoreError: the set has one magnification, or overlapping regions.
     """
     if study.budget is None:
-        return
+        return 0, ()
     settings = settings_of(study, "cpu")
-    policies, _ = choose_policies(settings.policies, has_tissue=all(map(tiles.has_tissue, tiles.slides)))
-    targets_of(study)
-    arms_of(whole_set(tiles), policies, settings)
+    policies, _ = choose_policies(settings.policies, tiles)
+    targets = targets_of(study)
+    _, arms = arms_of(whole_set(tiles), policies, settings)
     refuse_parts(tiles, tiles.slides)
+    return len(arms), targets
 
 
 def _folder(target: str) -> str:

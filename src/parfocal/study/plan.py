@@ -170,6 +170,7 @@ class StudyPlan:
         fit_hours: how long all fits would take on this machine; None where nothing could be measured.
         fit_basis: what that was measured on, and what it leaves out.
         is_at_places: whether targets are inside slides.
+        budget_fits: fits that budgets are compared by, arms x targets x folds x repeats; their time is not estimated.
     """
 
     tiles: TilesPlan
@@ -183,6 +184,7 @@ class StudyPlan:
     fit_hours: float | None
     fit_basis: str
     is_at_places: bool = False
+    budget_fits: int = 0
 
     @property
     def exit_status(self) -> int:
@@ -224,7 +226,7 @@ def plan_study(study: Study, out: Path) -> StudyPlan:
         else pictured_set(study.grid, list(tiles.tiles) or list(map(format_mpp, study.grid.mpps)))
     )
     check_arms(study, pictured)
-    check_budget(study, pictured)
+    n_budget_arms, budget_targets = check_budget(study, pictured)
     theirs = plan_tiles(study, study.test, out / "test-store", device) if study.test is not None else None
     check_test_set(ours.made, theirs.made if theirs is not None else None)
     arms = expected_arms(study, pictured)
@@ -255,6 +257,7 @@ def plan_study(study: Study, out: Path) -> StudyPlan:
         hours,
         basis,
         study.places is not None,
+        sum(n_budget_arms * len(folds.get(target.name, [None] * n_folds * repeats)) for target in budget_targets),
     )
 
 
