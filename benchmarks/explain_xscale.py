@@ -45,7 +45,7 @@ def main() -> None:
                 how, columns = FitSettings(folds=3, repeats=1), LabelColumns(group="patient")
                 fit_head([stores[0]], folder / "0" / "labels.csv", Target(name=label), arm, head, how, columns=columns)
                 began = time.perf_counter()
-                found = explain_slides(stores[1], head, folder / "why", ExplainSettings(maps=0))
+                found = explain_slides(stores[1], head, folder / "why", ExplainSettings(maps=0, pictures=False))
                 seconds = time.perf_counter() - began
                 truth = cohorts[1].labels[label]
                 rows = np.array([[*one.own[:, 0], *one.interaction[:, 0]] for one in found.explained])

@@ -172,7 +172,7 @@ def _fold(number: int, train: np.ndarray, test: np.ndarray, label: np.ndarray, s
 
 def _order(name: str, head: HeadOfBags) -> Policy:
     policy = POLICIES.get(name)
-    return policy.bound(head) if policy.needs else policy
+    return policy.with_head(head)
 
 
 def least(shares: Sequence[float], values: np.ndarray, enough: float, *, falling: bool) -> float:

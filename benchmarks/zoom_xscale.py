@@ -51,7 +51,7 @@ from parfocal.lab.synthetic.feature_model import COARSE, FINE
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.stats import auc, delong_test
 from parfocal.store import SlideTokens
-from parfocal.zoom import POLICIES, Glance, HeadOfBags, Policy, chosen
+from parfocal.zoom import POLICIES, Glance, HeadOfBags, Policy, chosen, replayed
 
 BUDGETS = (3 / 64, 6 / 64, 13 / 64, 0.5, 1.0)
 POLICY_NAMES = ("contrast", "contrast-tiles", "attention", "change", "diversity", "random-regions", "random", "stride")
@@ -227,7 +227,10 @@ def read_and_score(
         orders: dict[str, np.ndarray] = {}
         for head, own in bound.items():
             for name, policy in own.items():
-                order = policy(glance) if "head" in policy.needs or name not in orders else orders[name]
+                if "head" in policy.needs or name not in orders:
+                    order = replayed(policy, tokens, glance, budget=max(budgets))
+                else:
+                    order = orders[name]
                 orders[name] = order
                 for budget in budgets:
                     read = chosen(order, budget)

@@ -3,15 +3,18 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import sys
-from functools import partial
-from inspect import isfunction
+from collections.abc import Iterator
+from functools import partial, wraps
+from inspect import isfunction, isgeneratorfunction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jaxtyping
 import pytest
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 # Tests run in several processes, and threads that wait for each other make small matrix products ten times slower (85 s
@@ -20,6 +23,13 @@ from threadpoolctl import threadpool_limits
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 threadpool_limits(1)
 
+# How long an example may take says how busy the machine is, and nothing of the code.
+settings.register_profile("parfocal", deadline=None)
+settings.load_profile("parfocal")
+
+# A flush to the disk guards against a power cut, which no test makes; it takes as long as the work between two of them.
+os.fsync = lambda file: None  # type: ignore[assignment]
+
 # What is compiled is kept, whatever the environment says: compiling is a third of an import that is checked, and tests
 # start many processes.
 sys.dont_write_bytecode = False
@@ -27,21 +37,42 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Imports make nearly all objects that stay; looking through them again and again takes a third of the time of imports.
 gc.disable()
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
 _checks_shapes = jaxtyping.jaxtyped
-_A_SHAPE = re.compile(r"(Float|Int|UInt|Bool|Num|Shaped|Inexact|Real|Complex|Key)\d*\[|^'|\"|ForwardRef|TypeVar|~")
+_IN_WORDS = re.compile(r"^'|\"|ForwardRef|TypeVar|~")
+_A_SHAPE = re.compile(r"(Float|Int|UInt|Bool|Num|Shaped|Inexact|Real|Complex|Key)\d*\[")
 
 
 def _check_types(checked: Any = None, *, typechecker: Any) -> Any:
     """Check shapes where annotations speak of them, and types alone, which is far quicker, where none does.
 
-    Binding the arguments of every call to names of axes takes time, and most functions have none.
+    Arguments and result are checked once, and the axes that they name belong to that one call. What jaxtyping makes of
+    a function checks arguments twice and binds all of them to names first, for longer messages, which takes a quarter
+    of the tests' time; it is left to annotations in words, which it can read, and to generators.
     """
     if checked is None:
         return partial(_check_types, typechecker=typechecker)
-    annotations = getattr(checked, "__annotations__", {}).values()
-    if isfunction(checked) and not any(_A_SHAPE.search(repr(one)) for one in annotations):
+    if not isfunction(checked):
+        return _checks_shapes(checked, typechecker=typechecker)
+    annotations = [repr(one) for one in checked.__annotations__.values()]
+    if any(map(_IN_WORDS.search, annotations)):
+        return _checks_shapes(checked, typechecker=typechecker)
+    if not any(map(_A_SHAPE.search, annotations)):
         return typechecker(checked)
-    return _checks_shapes(checked, typechecker=typechecker)
+    if isgeneratorfunction(checked):
+        return _checks_shapes(checked, typechecker=typechecker)
+    inner = typechecker(checked)
+
+    @wraps(checked)
+    def with_axes(*given: Any, **named: Any) -> Any:
+        with _checks_shapes("context"):
+            return inner(*given, **named)
+
+    return with_axes
 
 
 jaxtyping.jaxtyped = _check_types
@@ -84,3 +115,16 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Chromium as the machine has it; none is downloaded, and without one the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `test`)")
+    program = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"no browser is installed ({', '.join(_BROWSERS)}): apt-get install chromium")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

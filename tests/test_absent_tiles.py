@@ -103,7 +103,7 @@ def gaps(draw: st.DrawFn, size: tuple[int, int], tile_px: float) -> Gap:
     return Gap(x, y, width, height, f"tile {x} is broken", True)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     mpp=st.sampled_from([0.5, 0.25, 0.4985, 0.3, 0.5162]) | st.floats(0.25, 0.52),
@@ -133,7 +133,7 @@ def test_a_broken_pixel_is_in_no_tile_and_takes_only_the_tiles_that_it_lies_in(
         assert reasons[name, number] in {gap.reason for gap in meets}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(hole=gaps((175, 125), 8.0), fill=st.sampled_from([0, 255]))
 def test_native_tiles_are_absent_where_their_own_level_is_broken(hole: Gap, fill: int) -> None:
     whole = slide_of(GappyReader([], None, (1, 4)), 0.5)
@@ -173,7 +173,7 @@ def test_broken_glass_in_a_region_of_tissue_takes_the_coarse_tile_and_no_fine_on
     assert [len(region.tiles[mpp]) for mpp in (2.0, 1.0, 0.5)] == [0, 2, 8]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(x=st.integers(0, 660), y=st.integers(0, 460), width=st.integers(40, 200), height=st.integers(40, 200))
 def test_a_hole_in_the_tissue_takes_every_tile_that_it_touches(x: int, y: int, width: int, height: int) -> None:
     hole = Gap(x, y, min(width, 700 - x), min(height, 500 - y), "no data", False)

@@ -3,7 +3,9 @@
 import jaxtyping
 import numpy as np
 import pytest
-from beartype.roar import BeartypeCallHintParamViolation
+from beartype import beartype
+from beartype.roar import BeartypeCallHintParamViolation, BeartypeCallHintReturnViolation
+from jaxtyping import Float
 
 from parfocal.geometry import format_mpp
 from parfocal.stats import auc
@@ -18,5 +20,24 @@ def test_a_wrong_type_is_refused() -> None:
 def test_arrays_whose_shapes_do_not_agree_are_refused() -> None:
     is_positive = np.array([0.0, 1.0])
     assert auc(is_positive, np.array([0.1, 0.9])) == 1
-    with pytest.raises(jaxtyping.TypeCheckError):
+    with pytest.raises(BeartypeCallHintParamViolation):
         auc(is_positive, np.array([0.1, 0.9, 0.9]))
+
+
+def pair(first: Float[np.ndarray, "row column"], second: Float[np.ndarray, " row"]) -> Float[np.ndarray, " column"]:
+    """Calls itself with arrays of other shapes, whose axes are no business of this call."""
+    if len(first) == len(second) == 2:
+        pair(np.zeros((5, 7)), np.zeros(5))
+    return np.zeros(second.size + 2)
+
+
+def test_the_axes_of_a_call_are_its_own_and_hold_for_its_result_too() -> None:
+    checked = jaxtyping.jaxtyped(pair, typechecker=beartype)
+
+    assert len(checked(np.zeros((2, 4)), second=np.zeros(2))) == 4
+    assert len(checked(np.zeros((3, 5)), np.zeros(3))) == 5  # nothing is left of the call before
+    with pytest.raises(BeartypeCallHintReturnViolation):
+        checked(np.zeros((2, 3)), np.zeros(2))
+    with pytest.raises(BeartypeCallHintParamViolation):
+        checked(np.zeros((2, 4)), np.zeros(3))
+    assert len(checked(np.zeros((2, 4)), np.zeros(2))) == 4  # nor of one that was refused

@@ -93,7 +93,7 @@ def test_a_number_of_a_process_that_is_used_again_is_not_taken_for_the_writer(tm
         assert reused.exists() == (birth == "0")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=60))
 def test_any_name_of_a_file_can_be_written(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.h5"

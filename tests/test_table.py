@@ -44,7 +44,7 @@ def content_of(table: Table) -> list[list[str]]:
     empty_rows=st.integers(0, 2),
     head=st.sampled_from(["", "# made by hand\n", "#one\tcomment\n#another;one\n"]),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_separator_coding_and_line_ends_do_not_change_a_table(
     tmp_path: Path,
     rows: list[list[str]],

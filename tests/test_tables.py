@@ -31,7 +31,7 @@ def test_numbers_and_plain_words_stay(value: object) -> None:
     assert safe_cell(value) == value
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=4))
 def test_a_table_reads_back_and_holds_no_formula(tmp_path: Path, rows: list[list[str]]) -> None:
     write_csv(tmp_path / "table.csv", ["slide", "=why"], rows)

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from parfocal.region_encoder import RegionEncoder, collate_regions, export_model
     from parfocal.regions import find_tissue, inspect_slide, inspect_slides, plan_regions, read_places
     from parfocal.regions.tiles import iter_tiles
+    from parfocal.similar import find_similar
     from parfocal.slides import open_slide, read_tile
     from parfocal.store import index_features, open_set, open_sets
     from parfocal.study import budget_study, read_study, run_study
+    from parfocal.view import view_store
 
 __all__ = [
     "BudgetSettings",
@@ -64,6 +66,7 @@ __all__ = [
     "explain_slides",
     "explore_designs",
     "export_model",
+    "find_similar",
     "find_tissue",
     "finetune_encoder",
     "fit_head",
@@ -90,6 +93,7 @@ __all__ = [
     "represent_regions",
     "run_demo",
     "run_study",
+    "view_store",
 ]
 
 _HOMES = {
@@ -116,6 +120,8 @@ _HOMES = {
     ),
     "budget": ("BudgetSettings", "measure_budgets"),
     "explain": ("ExplainSettings", "explain_slides"),
+    "similar": ("find_similar",),
+    "view": ("view_store",),
     "finetune": ("FinetuneSettings", "finetune_encoder"),
     "study": ("budget_study", "read_study", "run_study"),
     "lab.synergy.run": ("measure_synergy",),

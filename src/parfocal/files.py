@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 import time
@@ -150,6 +151,29 @@ def no_space(error: BaseException, path: Path) -> OSError | None:
     return None
 
 
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A fresh folder inside `folder`, gone when the block ends, and with it what dead writers left of theirs."""
+    remove_leftovers(folder / "staging")
+    fresh = folder / f"{_temporary_prefix(Path('staging'))}{writer_name()}-{secrets.token_hex(4)}"
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def file_of(folder: Path, name: str, suffix: str) -> Path:
+    """`folder/NAME SUFFIX`, where the name may hold folders and be too long for a file with that suffix.
+
+    Args:
+        folder: where it lies.
+        name: such as a slide's id.
+        suffix: with its dot.
+    """
+    return (folder / name).with_name(_short(Path(name).name) + suffix)
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that dead writers of `path` left beside it; those of a living writer are its own."""
     _remove_dead(path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*{glob.escape(path.suffix)}"))
@@ -167,17 +191,25 @@ def writer_name() -> str:
 
 def _temporary_prefix(path: Path) -> str:
     """How the names of a file's temporary files begin; short enough for any file system."""
-    stem = path.stem
-    if len(os.fsencode(stem)) > _LONGEST_STEM:
-        stem = f"{stem[:40]}-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]}"
-    return f".{stem}{_TEMPORARY}"
+    return f".{_short(path.stem)}{_TEMPORARY}"
+
+
+def _short(stem: str) -> str:
+    """The stem of a file's name, or its beginning and a digest where a suffix may make it too long."""
+    if len(os.fsencode(stem)) <= _LONGEST_STEM:
+        return stem
+    return f"{stem[:40]}-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]}"
 
 
 def _remove_dead(leftovers: Iterable[Path]) -> None:
     for leftover in leftovers:
         # A folder that cannot be written to keeps its leftovers; they are in nobody's way.
         with suppress(OSError):
-            if not _may_live(leftover):
+            if _may_live(leftover):
+                continue
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
                 leftover.unlink(missing_ok=True)
 
 

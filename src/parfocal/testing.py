@@ -12,15 +12,17 @@ pytest finds the tests in the class. parfocal's own pass the same.
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from parfocal.bags import Bag
 from parfocal.cohort import Cohort, Fold, Outcome, make_splits
+from parfocal.embed.unfolding import Unfolding
 from parfocal.encoders import TileEncoder, symmetries_of_square
 from parfocal.errors import EncoderError, ParfocalError
 from parfocal.geometry import lattice_um
@@ -30,7 +32,7 @@ from parfocal.pretrain.objectives import Objective
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.store import SlideTokens
 from parfocal.store.formats.format import FeatureFormat
-from parfocal.zoom import Glance, Policy, is_order
+from parfocal.zoom import Glance, Policy, TileOrder, is_order
 
 __all__ = ["FeatureFormatContract", "HeadContract", "ObjectiveContract", "PolicyContract", "TileEncoderContract"]
 
@@ -322,6 +324,9 @@ class PolicyContract(ABC):
     dims: Mapping[float, int] = {2.0: 6, 1.0: 6}
     """Widths of the coarse embeddings, by micrometres per pixel, as what was bound expects them."""
 
+    fine_dim: int = 6
+    """Width of the embeddings that are read, as what was bound expects them."""
+
     def test_it_names_every_tile_once(self) -> None:
         """Also of a slide of one region, of one with a lone tile, and of one without any."""
         policy = self.make()
@@ -355,6 +360,35 @@ class PolicyContract(ABC):
                 assert not (ranked.worth[1:] > ranked.worth[:-1]).any()
                 assert not np.isnan(ranked.worth).any()
 
+    def test_an_order_that_goes_on_depends_on_nothing_that_was_not_read(self) -> None:
+        """However far a slide is read, and whatever others are: what a small budget reads comes first in a larger one.
+
+        Rows that were not read are no numbers here, and every seventh tile is absent.
+        """
+        policy = self.make()
+        for n_regions, n_tiles, without in ((7, None, None), (7, None, 3), (3, 1, None), (3, 0, None)):
+            glance = self._glance("a", n_regions, n_tiles=n_tiles, without=without)
+            everything = self._first_read(policy, glance, [glance.n_tiles])
+            assert is_order(everything, glance.n_tiles)
+            for n in (1, glance.n_tiles // 9, glance.n_tiles // 2):
+                n = min(n, glance.n_tiles)
+                assert set(self._first_read(policy, glance, [n])[:n]) == set(everything[:n])
+            half = [glance.n_tiles // 9, glance.n_tiles // 2]
+            assert np.array_equal(self._first_read(self.make(), glance, [*half, glance.n_tiles]), everything)
+
+    def _first_read(self, policy: Policy, glance: Glance, rungs: Sequence[int]) -> TileOrder:
+        """The order of tiles that are read to some numbers of them, one after the other."""
+        rows = np.random.default_rng(5).standard_normal((glance.n_tiles, self.fine_dim)).astype(np.float16)
+
+        def read(wanted: Bool[np.ndarray, " tile"]) -> tuple[np.ndarray, np.ndarray]:
+            there = wanted & (np.arange(glance.n_tiles) % 7 != 0)
+            return np.where(wanted[:, None], rows, np.nan)[there], there
+
+        order = Unfolding(policy.name, glance, policy.ranked(glance))
+        for n in rungs:
+            assert order.first(n, read).sum() == n
+        return order.known
+
     def test_it_changes_nothing_of_what_it_looks_at(self) -> None:
         """The same arrays are stored afterwards."""
         glance = self._glance("a", 7)
@@ -366,6 +400,22 @@ class PolicyContract(ABC):
         """Single ones, and all of a region."""
         glance = self._glance("a", 7, without=3)
         assert is_order(self.make()(glance), glance.n_tiles)
+
+    def test_a_coarser_magnification_may_have_been_read_in_part(self) -> None:
+        """Of most regions nothing is known there."""
+        glance = self._glance("a", 7)
+        mpp = min(self.dims)
+        if len(self.dims) == 1:
+            return  # the coarsest is always read whole
+        coarse = glance.coarse
+        read = np.isin(coarse.region[mpp], (1, 4))
+        coarse = replace(
+            coarse,
+            features={**coarse.features, mpp: coarse.features[mpp][read]},
+            region={**coarse.region, mpp: coarse.region[mpp][read]},
+            center_um={**coarse.center_um, mpp: coarse.center_um[mpp][read]},
+        )
+        assert is_order(self.make()(replace(glance, coarse=coarse)), glance.n_tiles)
 
     def _glance(self, slide: str, n_regions: int, *, n_tiles: int | None = None, without: int | None = None) -> Glance:
         """A slide of 448-um regions in rows of three; the fine tiles lie four by four in each."""

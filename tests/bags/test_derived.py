@@ -83,7 +83,7 @@ layouts = st.integers(0, len(LAYOUTS) - 1)
 absences = st.sampled_from([0.0, 0.2, 0.7])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(layouts, absences, st.integers(0, 1000))
 def test_a_parent_is_the_tile_that_holds_the_centre(layout: int, absent: float, seed: int) -> None:
     mpps, region_um, stretch = LAYOUTS[layout]
@@ -110,7 +110,7 @@ def test_a_parent_is_the_tile_that_holds_the_centre(layout: int, absent: float, 
             assert ([parent] if parent >= 0 else []) == holding
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(layouts, absences, st.integers(0, 1000))
 def test_cells_are_means_of_the_finest_tiles_inside(layout: int, absent: float, seed: int) -> None:
     mpps, region_um, stretch = LAYOUTS[layout]

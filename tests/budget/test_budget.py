@@ -66,6 +66,14 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 @pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A cohort for a run of which it does not matter what it finds."""
+    root = tmp_path_factory.mktemp("few")
+    law = COHORT.model_copy(update={"n_slides": 24, "n_regions": 8})
+    return Written(write_cohort(draw_cohort(law), root), root / "labels.csv")
+
+
+@pytest.fixture(scope="module")
 def result(cohort: Written, tmp_path_factory: pytest.TempPathFactory) -> BudgetResult:
     return measure_budgets(
         cohort.tiles, cohort.labels, "label", tmp_path_factory.mktemp("budget"), QUICK, columns=PATIENTS
@@ -264,13 +272,13 @@ def test_a_slide_of_which_nothing_is_read_has_the_usual_mean_and_no_region(opene
     assert len(bag.region_present) == 24
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(cohort: Written, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_where_it_was(few: Written, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"policies": ("stride",)})
     kept, stays = tmp_path / "stopped" / "kept", set[str]()
 
     def run(out: str, on_event: Callable[[object], None]) -> BudgetResult:
         return measure_budgets(
-            cohort.tiles, cohort.labels, "label", tmp_path / out, settings, columns=PATIENTS, on_event=on_event
+            few.tiles, few.labels, "label", tmp_path / out, settings, columns=PATIENTS, on_event=on_event
         )
 
     def stop(event: object) -> None:

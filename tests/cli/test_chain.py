@@ -32,7 +32,7 @@ def store(workplace: Path, real_data: Path) -> Path:
     """The three real slides, embedded in one call; the one without a resolution is given it in a second call."""
     spec = f"python:{workplace / 'colours.py'}:colours"
     out = workplace / "store"
-    assert main(["embed", str(real_data / "slides"), "-o", str(out), "--encoder", spec]) == 3
+    assert main(["embed", str(real_data / "slides"), "-o", str(out), "--encoder", spec, "--workers", "0"]) == 3
     tcga = real_data / "slides" / "tcga-cr-7395-01a-01-ts1.svs"
     assert (out / "failures.csv").read_text().count("--slide-mpp") == 1
     assert main(["embed", str(tcga), "-o", str(out), "--encoder", spec, "--slide-mpp", "0.5"]) == 0
@@ -84,7 +84,7 @@ def test_inspect_describes_all_slides_and_says_what_is_missing(
 def test_a_dry_run_writes_nothing(workplace: Path, real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = workplace / "nothing"
     call = ["embed", str(real_data / "slides" / "cmu-1-small-region.svs"), "-o", str(out), "--encoder", "filterbank"]
-    assert main([*call, "--dry-run", "--json"]) == 0
+    assert main([*call, "--dry-run", "--json", "--workers", "0"]) == 0
     plan = json.loads(capsys.readouterr().out)
 
     assert not out.exists()

@@ -50,7 +50,7 @@ def test_a_failure_is_told_once_as_one_line_on_stderr(tmp_path: Path, capsys: py
 def test_a_dry_run_has_the_status_of_the_run_and_tells_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = make_slide(tmp_path / "scans" / "good.tif")
     unknown = make_slide(tmp_path / "scans" / "unknown.tif", mpp=None)
-    call = ["-o", str(tmp_path / "store"), *QUICK, "--dry-run"]
+    call = ["-o", str(tmp_path / "store"), *QUICK, "--dry-run", "--workers", "0"]
 
     assert main(["embed", str(good), *call]) == 0
     assert main(["embed", str(good), str(unknown), *call]) == 3
@@ -69,8 +69,10 @@ def test_a_call_that_failed_leaves_no_set_in_the_way(tmp_path: Path) -> None:
     unknown = make_slide(tmp_path / "unknown.tif", mpp=None)
     store = tmp_path / "store"
 
-    assert main(["embed", str(unknown), "-o", str(store), *QUICK]) == 1
-    assert main(["embed", str(unknown), "-o", str(store), *QUICK, "--slide-mpp", "0.5", "--min-tissue", "0.3"]) == 0
+    call = ["embed", str(unknown), "-o", str(store), *QUICK, "--workers", "0"]
+
+    assert main(call) == 1
+    assert main([*call, "--slide-mpp", "0.5", "--min-tissue", "0.3"]) == 0
 
     assert open_set(store).slides == ("unknown",)
 
@@ -98,7 +100,7 @@ def test_inspect_tells_slides_of_one_file_name_apart(tmp_path: Path, capsys: pyt
     assert "a/s " in told.out
     assert "b/s " in told.out
     assert [line.split(": ")[0] for line in told.err.splitlines()] == ["b/s", "2 slides"]
-    main(["inspect", str(tmp_path / "scans"), *GRID, "--json"])
+    main(["inspect", str(tmp_path / "scans"), *GRID, "--json", "--workers", "0"])
     described = json.loads(capsys.readouterr().out)
     assert [one["slide"] for one in described] == ["a/s", "b/s"]
     assert [one["path"] for one in described] == [str(tmp_path / "scans" / name / "s.tif") for name in "ab"]
@@ -112,7 +114,7 @@ def test_inspect_takes_the_manifest_before_the_value_for_all(
     table = tmp_path / "slides.csv"
     table.write_text("Slide,Path, MPP\np1,s.tif,0.25\np2,t.tif,\n")
 
-    main(["inspect", str(table), *GRID, "--slide-mpp", "0.4", "--json"])
+    main(["inspect", str(table), *GRID, "--slide-mpp", "0.4", "--json", "--workers", "0"])
 
     assert [(one["slide"], one["mpp"]) for one in json.loads(capsys.readouterr().out)] == [("p1", 0.25), ("p2", 0.4)]
 

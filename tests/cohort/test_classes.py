@@ -195,7 +195,7 @@ def test_the_rest_of_a_test_cohort_is_whatever_is_not_positive(tmp_path: Path) -
 
 
 @given(st.lists(st.integers(10**6, 10**17), min_size=2, max_size=5, unique=True))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_codes_keep_all_their_digits(codes: list[int]) -> None:
     assert len({class_name(str(code)) for code in codes}) == len(codes)
     assert [class_name(f"{code}.0") for code in codes] == [str(code) for code in codes]
@@ -297,7 +297,7 @@ def test_patients_that_differ_in_spelling_only_are_asked_about(tmp_path: Path) -
 
 
 @given(st.text("abXYZ019-_+ .", min_size=1, max_size=12), st.integers(0, 12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_keys_of_spelling_do_not_depend_on_case_blanks_and_dashes(name: str, place: int) -> None:
     changed = f"{name[:place]} \u200b{name[place:].swapcase()}".replace("-", "\u2013")
 

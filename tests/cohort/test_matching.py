@@ -33,7 +33,7 @@ def read(path: Path, available: list[str], **asked: Any) -> Cohort:
     in_store=st.sampled_from(["{}", "b/{}", "a/b/{}"]),
     order=st.permutations(range(8)),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_row_finds_its_slide_with_and_without_suffix_and_folders(
     tmp_path: Path, in_table: str, in_store: str, order: list[int]
 ) -> None:

@@ -13,6 +13,8 @@ import tifffile
 
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings
+from parfocal.lab.synthetic.rendered import write_pyramid
+from parfocal.store import EmbeddingSet
 from parfocal.store.layout import FILE_DIGEST
 
 SlideMaker = Callable[..., Path]
@@ -119,3 +121,26 @@ def _without_seals(folder: Path) -> None:
 def without_seals() -> Callable[[Path], None]:
     """Rewrites the files of a folder as they were before they had seals, and an index had digests."""
     return _without_seals
+
+
+@pytest.fixture
+def scans(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
+    """Two slides with levels of their own."""
+    for name, seed in (("a.tif", 1), ("b.tif", 2)):
+        path = make_slide(name, seed=seed)
+        pixels = np.pad(tifffile.imread(path), ((0, 2), (0, 0), (0, 0)), mode="edge")
+        write_pyramid(path, pixels, mpp=0.4985, n_levels=3)
+    return tmp_path / "slides"
+
+
+@pytest.fixture
+def assert_same(content: Callable[[Path], dict[str, object]]) -> Callable[[EmbeddingSet, EmbeddingSet], None]:
+    """Dataset by dataset; how they came about may differ."""
+
+    def compare(one: EmbeddingSet, other: EmbeddingSet) -> None:
+        ours, theirs = (
+            {key: value for key, value in content(found.path).items() if "@" not in key} for found in (one, other)
+        )
+        assert ours == theirs
+
+    return compare

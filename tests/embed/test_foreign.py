@@ -135,7 +135,7 @@ ROWS: dict[str, Callable[[np.ndarray], Any]] = {
 }
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_a_number_is_read_however_it_is_written(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = job(tmp_path_factory.mktemp("types"), ["a"])
@@ -154,7 +154,7 @@ def test_a_number_is_read_however_it_is_written(tmp_path_factory: pytest.TempPat
     assert (found.mpps, places(found, "a")) == expected
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     coords=st.sampled_from(["<i4", ">i4", "<u2", "<u8", "<f4", ">f8", "<f8"]),
     rows=st.sampled_from(["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"]),
@@ -266,7 +266,7 @@ SPOILT: dict[str, Callable[[Path], None]] = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(kind=st.sampled_from(sorted(SPOILT)), which=st.integers(0, len(NAMES) - 1), power=st.sampled_from(sorted(SMALL)))
 def test_a_slide_that_cannot_be_used_is_named_and_the_others_are_indexed(
     tmp_path_factory: pytest.TempPathFactory, kind: str, which: int, power: int
@@ -437,7 +437,7 @@ def test_rows_that_were_exchanged_after_indexing_are_refused(tmp_path: Path) -> 
     assert store.read("d").n_regions > 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(number=st.integers(1, 60_000), text=st.sampled_from(["{}", " {} ", "{}.0", "+{}", "{}e0", "{} px", "{}X"]))
 def test_a_number_in_text_is_that_number(tmp_path_factory: pytest.TempPathFactory, number: int, text: str) -> None:
     path = tmp_path_factory.mktemp("text") / "s.h5"

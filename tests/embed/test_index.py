@@ -179,7 +179,7 @@ def test_features_that_changed_after_indexing_are_noticed(tmp_path: Path) -> Non
         store.read("s")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     slide_mpp=st.floats(0.1, 1.2),
     origin=st.tuples(st.integers(0, 4000), st.integers(0, 4000)),

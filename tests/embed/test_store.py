@@ -241,7 +241,7 @@ def test_a_newer_format_is_refused(tmp_path: Path, without_seals: WithoutSeals) 
         open_set(path)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     key=st.sampled_from(["kind", "mpps", "dims", "region_um", "settings", "encoder_digest", "encoder_digests"]),
     value=st.sampled_from([None, "text", 1.5, [], {}]),

@@ -18,7 +18,7 @@ from parfocal.embed.total import n_of_each
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.lab.synthetic.rendered import write_pyramid
 from parfocal.run.events import Event, Notice
-from parfocal.store import EmbeddingSet, open_set
+from parfocal.store import EmbeddingSet, Reading, open_set
 from parfocal.store.h5 import opened_h5
 from parfocal.store.layout import index_path
 
@@ -158,7 +158,7 @@ def test_tiles_are_read_where_they_are_worth_most_over_all_slides(
         assert np.array_equal(ours.features[2.0], theirs.features[2.0])
         stored = part.attributes(slide)
         assert (stored["zoom_total"], stored["zoom_budget"]) == (0.5, n / planned[slide])
-        assert part.reading(slide) == (None if slide == "b" else ("by-number", n / planned[slide]))
+        assert part.reading(slide) == (None if slide == "b" else Reading("by-number", n / planned[slide]))
     assert [one.kept for one in summary.done] == [False] * 3
     assert [one.n_tiles[FINEST] for one in summary.done] == [expected[one.slide] for one in summary.done]
 
@@ -174,7 +174,7 @@ def test_a_slide_may_get_nothing_and_is_done_all_the_same(
 
     found = open_set(summary.set_path)
     assert n_read(found) == {"a": 0, "b": n_chosen(sum(n_planned(found).values()), 0.01), "c": 0}
-    assert found.reading("a") == ("by-number", 0.0)
+    assert found.reading("a") == Reading("by-number", 0.0)
     assert [one.status.split(",")[0] for one in summary.done] == ["done"] * 3
     again = run(scans, tmp_path / "store", small_settings, total(0.01))
     assert [one.status.split(",")[0] for one in again.done] == ["kept"] * 3

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 
 from parfocal.bags import glance_at
 from parfocal.embed import EmbedSettings, Glance, Zoom, embed_slides, estimate_run
@@ -15,13 +14,12 @@ from parfocal.embed import reading as reading_module
 from parfocal.embed import slide as slide_module
 from parfocal.embed.glance import n_chosen
 from parfocal.errors import ConfigError, MismatchError, StoreError
-from parfocal.lab.synthetic.rendered import write_pyramid
 from parfocal.regions import RegionPlan
 from parfocal.regions import tiles as tiles_module
 from parfocal.regions.tiles import AbsentTile, RegionTiles
 from parfocal.run.events import Event, Notice
 from parfocal.slides import Slide
-from parfocal.store import EmbeddingSet, open_set
+from parfocal.store import EmbeddingSet, Reading, open_set
 from parfocal.store.write import write_tokens
 
 FINEST = 0.5
@@ -45,34 +43,11 @@ def zoom(budget: float, policy: str = "by-region", **others: object) -> Zoom:
     return Zoom(policy, lambda: order, budget, **others)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def scans(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
-    """Two slides with levels of their own."""
-    for name, seed in (("a.tif", 1), ("b.tif", 2)):
-        path = make_slide(name, seed=seed)
-        pixels = np.pad(tifffile.imread(path), ((0, 2), (0, 0), (0, 0)), mode="edge")
-        write_pyramid(path, pixels, mpp=0.4985, n_levels=3)
-    return tmp_path / "slides"
-
-
 def embed(scans: Path, store: Path, settings: EmbedSettings, how: Zoom | None) -> EmbeddingSet:
     """The set that comes of a run on which no slide fails."""
     summary = embed_slides([scans], store, settings, zoom=how)
     assert not summary.failed, summary.failed
     return open_set(summary.set_path)
-
-
-@pytest.fixture
-def assert_same(content: Callable[[Path], dict[str, object]]) -> Callable[[EmbeddingSet, EmbeddingSet], None]:
-    """Dataset by dataset; how they came about may differ."""
-
-    def compare(one: EmbeddingSet, other: EmbeddingSet) -> None:
-        ours, theirs = (
-            {key: value for key, value in content(found.path).items() if "@" not in key} for found in (one, other)
-        )
-        assert ours == theirs
-
-    return compare
 
 
 @pytest.mark.parametrize("policy", ["by-region", "backwards"])
@@ -414,7 +389,7 @@ def test_absent_tiles_of_all_readings_count_together(
 
     assert [one.error for one in grown.failed] == ["UnreadableSlideError"]
     assert f"no pixels for 2 of its {planned} planned tiles" in grown.failed[0].message
-    assert open_set(grown.set_path).reading("a") == ("by-region", 0.2)  # what is done is kept
+    assert open_set(grown.set_path).reading("a") == Reading("by-region", 0.2)  # what is done is kept
 
 
 def test_a_run_that_reads_less_and_ends_later_replaces_nothing(
@@ -433,4 +408,4 @@ def test_a_run_that_reads_less_and_ends_later_replaces_nothing(
     failed = embed_slides([scans / "a.tif"], store, small_settings, zoom=zoom(0.3)).failed
 
     assert "has been read further by another run" in failed[0].message
-    assert open_set(next(store.glob("*/settings.json")).parent).reading("a") == ("by-region", 0.5)
+    assert open_set(next(store.glob("*/settings.json")).parent).reading("a") == Reading("by-region", 0.5)

@@ -134,7 +134,7 @@ def said_of(caught: list[warnings.WarningMessage]) -> str:
     return "\n".join(str(one.message) for one in caught if issubclass(one.category, ParfocalWarning))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(how=st.sampled_from(sorted(SPOIL)), which=st.integers(0, 3), most=st.sampled_from([3, 1000]))
 @LEFT_OUT
 def test_bags_are_those_of_the_other_slides(

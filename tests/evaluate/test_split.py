@@ -133,10 +133,12 @@ def test_the_answer_stands_first_on_the_page_and_in_the_file(result: EvaluateRes
     (sentence,) = result.sentences
     mean = np.mean([gain_of(result, target).context.estimate for target in WORLDS])
     assert sentence.startswith("4 targets: Against the finest magnification alone (mean 0.")
-    assert f"Of this +{mean:.3f} (" in sentence
+    assert f"Of this +{mean:.3f} is context" in sentence  # four targets have no interval over them
     assert json.loads((result.out / "results.json").read_text())["sentences"] == [sentence]
     page = result.report.read_text()
-    assert page.index("Against the finest magnification alone") < page.index("Is a label predicted better")
+    assert f"in a linear readout context brings +{mean:.2f} and magnification +0." in result.answer
+    assert page.index(result.answer) < page.index("Mean of 4 targets") < page.index("Is a label predicted better")
+    assert page.index("Is a label predicted better") < page.index("Against the finest magnification alone")
 
     (own,) = split_sentences({"areas": result.targets["areas"]})
     gain = gain_of(result, "areas")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from parfocal.bags import Bag, bag_of_slide
-from parfocal.errors import ConfigError, SlideError, StoreError
+from parfocal.errors import ConfigError, StoreError
 from parfocal.explain import SlideExplanation, Sources, explain_slide, interactions, shapley_values
 from parfocal.explain.asked import way_to_ask
 from parfocal.explain.slide import Branch, branches_of, explain_tokens
@@ -296,15 +296,6 @@ def test_a_readout_with_a_part_for_each_magnification_is_refused(
 
     with pytest.raises(ConfigError, match=f"pools the readout {readout} of a region encoder"):
         explain_slide(replace(head, facts=facts), Sources(panel.tiles), panel.tiles.slides[0])
-
-
-def test_a_slide_that_was_read_in_part_is_refused(
-    panel: Panel, heads: Mapping[str, Head], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(EmbeddingSet, "reading", lambda *_: ("stride", 0.1))
-
-    with pytest.raises(SlideError, match=r"was read in part.* Embed it with --budget 1"):
-        explain_slide(heads["contrast"], Sources(panel.tiles), panel.tiles.slides[0])
 
 
 def test_what_is_not_finite_is_refused(panel: Panel, heads: Mapping[str, Head]) -> None:

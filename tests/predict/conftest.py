@@ -9,10 +9,11 @@ import torch
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.lab.synthetic.rendered import write_pyramid
+from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 from parfocal.store import open_set
 
-from .scans import ENCODER, GRID, N_NEW, N_TRAIN, Scanned, draw_slide
+from .scans import ENCODER, GRID, N_NEW, N_TRAIN, Native, Scanned, draw_slide
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +54,16 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
         folder, encoder, folder / "labels.csv", folder / "store", folder / "new", new_is_red,
         folder / "new-store", folder / "mem", folder / "regions",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def native(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Native:
+    """Only read: who adds to a store makes one."""
+    folder = tmp_path_factory.mktemp("native")
+    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", coarse="native")
+    slides = embed_slides([scanned.folder / "slides"], folder / "store", settings)
+    new = embed_slides([scanned.new_slides], folder / "new", settings)
+    assert not slides.failed + new.failed
+    brief = PretrainSettings(size="T", steps=2, batch=8, device="cpu", cache_mib=64, monitor_regions=8)
+    pretrain_encoder(open_set(slides.set_path), folder / "model", brief)
+    return Native(folder / "store", folder / "new", folder / "model")

@@ -42,6 +42,21 @@ class Scanned:
     regions: Path
 
 
+@dataclass(frozen=True, eq=False)
+class Native:
+    """The slides of `Scanned`, read whole and with coarse tiles from levels of their own.
+
+    Attributes:
+        store: of the labelled slides.
+        new: of the new ones.
+        model: pretrained on the labelled ones for two steps.
+    """
+
+    store: Path
+    new: Path
+    model: Path
+
+
 def draw_slide(rng: np.random.Generator, *, is_red: bool, shift: float = 0.0) -> np.ndarray:
     """A slide of 3 x 2 regions with a margin of glass: each region has a colour of its own about that of the slide."""
     picture = np.full((2 * SIDE_PX + 160, 3 * SIDE_PX + 248, 3), 245.0)

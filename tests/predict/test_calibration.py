@@ -195,7 +195,7 @@ def test_a_percentile_counts_patients() -> None:
     np.testing.assert_allclose(fitted.value(np.array([[0.15], [0.2], [0.5]])), [100 / 3, 50.0, 200 / 3])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(3, 12), st.integers(1, 12), st.sampled_from(["binary", "multiclass", "ordinal"]), st.integers(0, 99))
 def test_no_probability_is_nearer_to_certainty_than_the_number_of_patients_allows(
     patients: int, slides: int, kind: OutcomeKind, seed: int

@@ -32,7 +32,7 @@ def test_the_rate_is_one_that_so_many_patients_can_hold(n: int, asked: float, ra
     assert f"{1 / (n + 1):.2g}, 1 in {n + 1}" in limit.sentence()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 9), min_size=3, max_size=40), st.floats(0.01, 0.9), st.integers(-1, 10))
 def test_outside_is_what_has_a_rank_within_the_rate(distances: list[int], asked: float, new: int) -> None:
     limit = Limit(np.sort(np.array(distances, dtype=float)), asked)
@@ -44,7 +44,7 @@ def test_outside_is_what_has_a_rank_within_the_rate(distances: list[int], asked:
     assert limit.rate <= max(asked, 1 / (limit.n + 1)) + 1e-9
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(3, 30), st.floats(0.02, 0.5))
 def test_every_rank_is_equally_likely_so_the_rate_is_exact(n: int, asked: float) -> None:
     """Of n + 1 patients let each in turn be the new one: as many as the rate says are beyond the cut of the others."""

@@ -1,5 +1,6 @@
 """From a policy's name, a head or a model to what is read of slides."""
 
+import csv
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,9 @@ from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.heads.contrast.partly import score_partly_read
 from parfocal.predict import fit_head, load_head, predict_slides, zoom_by
 from parfocal.predict.head import write_head
-from parfocal.pretrain import PretrainSettings, pretrain_encoder
-from parfocal.store import EmbeddingSet, SlideTokens, open_set
+from parfocal.store import EmbeddingSet, Reading, SlideTokens, open_set
 
-from .scans import GRID, QUICK, Scanned
+from .scans import GRID, QUICK, Native, Scanned
 
 FINEST = min(GRID.mpps)
 
@@ -35,19 +35,13 @@ def pairing(tokens: SlideTokens) -> float:
     return float(np.cov(*means)[0, 1])
 
 
-def native(scanned: Scanned, slides: Path, store: Path) -> EmbeddingSet:
-    """Slides that are read whole, coarse tiles from levels of their own."""
-    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", coarse="native")
-    summary = embed_slides([slides], store, settings)
-    assert not summary.failed, summary.failed
-    return open_set(summary.set_path)
-
-
 @pytest.fixture(scope="module")
-def heads(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def heads(native: Native, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a contrast head and one that kept no pair, an attention head, a linear one and a model."""
     folder = tmp_path_factory.mktemp("heads")
-    tiles = native(scanned, scanned.folder / "slides", folder / "store")
+    tiles = open_set(native.store)
+    (folder / "store").symlink_to(native.store)
+    (folder / "model").symlink_to(native.model)
     pairs = {slide: pairing(tiles.read(slide)) for slide in tiles.slides}
     usual = np.median(list(pairs.values()))
     rows = [f"{slide},{slide},{int(value > usual)}" for slide, value in pairs.items()]
@@ -62,15 +56,14 @@ def heads(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
     branches = (branch.model_copy(update={"facts": dict(unpaired.state().facts)}),)
     facts = head.facts.model_copy(update={"branches": branches})
     write_head(replace(head, facts=facts, probes=(unpaired,)), folder / "unpaired")
-    settings = PretrainSettings(size="T", steps=2, batch=8, device="cpu", cache_mib=64, monitor_regions=8)
-    pretrain_encoder(tiles, folder / "model", settings)
     return folder
 
 
-def embed(scanned: Scanned, out: Path, text: str, budget: float, **changes: int) -> EmbeddingSet:
-    """The new slides, read in part."""
+def embed(scanned: Scanned, out: Path, text: str, budget: float, *, n: int = 10, **changes: int) -> EmbeddingSet:
+    """The new slides, or the first of them, read in part."""
     settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", **changes)  # type: ignore[arg-type]
-    summary = embed_slides([scanned.new_slides], out, settings, zoom=zoom_by(text, budget, seed=3))
+    slides = [scanned.new_slides / f"n{number}.tif" for number in range(n)]
+    summary = embed_slides(slides, out, settings, zoom=zoom_by(text, budget, seed=3))
     assert not summary.failed, summary.failed
     return open_set(summary.set_path)
 
@@ -85,6 +78,7 @@ def embed(scanned: Scanned, out: Path, text: str, budget: float, **changes: int)
         ("attention", "attention"),
         ("model", "entropy"),
         ("entropy=model", "entropy"),
+        ("entropy-rounds=model", "entropy-rounds"),
         ("value=linear,model", "value"),
         ("value=contrast,model", "value"),
     ],
@@ -95,29 +89,30 @@ def test_every_kind_of_policy_reads_new_slides_in_part(
     monkeypatch.chdir(heads)
     text = f"{heads}/{text}" if text in ("contrast", "attention", "model") else text
 
-    found = embed(scanned, tmp_path / "store", text, 0.25)
+    found = embed(scanned, tmp_path / "store", text, 0.25, n=3)
 
     stored = found.attributes("n0")
     bound = {"contrast": load_head(heads / "contrast").digest, "attention": load_head(heads / "attention").digest}
+    kind = policy.removesuffix("-rounds")
     assert stored["zoom_policy"] == policy
     assert stored["zoom_budget"] == 0.25
     assert stored.get("zoom_seed") == (3 if policy in ("random", "value") else None)
     if policy == "value":
         model = zoom_by("entropy=model", 0.25).bound
         bound["value"] = f"{load_head(Path(text.partition('=')[2].partition(',')[0])).digest}+{model}"
-    assert stored["zoom_bound"] == bound.get(policy, stored["zoom_bound"] if policy == "entropy" else "")
-    assert bool(stored["zoom_bound"]) == (policy in ("contrast", "attention", "entropy", "value"))
+    assert stored["zoom_bound"] == bound.get(kind, stored["zoom_bound"] if kind == "entropy" else "")
+    assert bool(stored["zoom_bound"]) == (kind in ("contrast", "attention", "entropy", "value"))
     for slide in found.slides:
         n_read, n_unread = found.n_tiles(slide)[FINEST], found.n_unread(slide)[FINEST]
         assert n_read == np.floor(0.25 * (n_read + n_unread) + 0.5)
 
 
-def test_worker_processes_choose_what_this_one_chooses(scanned: Scanned, heads: Path, tmp_path: Path) -> None:
+def test_a_worker_process_chooses_what_this_one_chooses(scanned: Scanned, heads: Path, tmp_path: Path) -> None:
     text = str(heads / "contrast")
     assert pickle.loads(pickle.dumps(zoom_by(text, 0.25))).bound == load_head(heads / "contrast").digest
 
-    here = embed(scanned, tmp_path / "here", text, 0.25)
-    there = embed(scanned, tmp_path / "there", text, 0.25, workers=2)
+    here = embed(scanned, tmp_path / "here", text, 0.25, n=3)
+    there = embed(scanned, tmp_path / "there", text, 0.25, n=3, workers=1)
 
     for slide in here.slides:
         ours, theirs = here.read(slide), there.read(slide)
@@ -152,6 +147,7 @@ def test_the_command_reads_a_share_and_later_the_rest(
 ) -> None:
     grid = ["--mpps", *map(format_mpp, GRID.mpps), "--tile-px", str(GRID.tile_px), "--region-um", f"{GRID.region_um:g}"]
     command = ["embed", str(scanned.new_slides), "-o", str(tmp_path / "store"), "--encoder", scanned.encoder, *grid]
+    command += ["--workers", "0"]
 
     assert main([*command, "--zoom", "diversity", "--dry-run"]) == 0
     assert "about" in capsys.readouterr().out
@@ -177,7 +173,7 @@ def test_the_command_reads_a_share_and_later_the_rest(
     ],
 )
 def test_a_budget_of_all_slides_goes_where_a_head_or_a_model_says(
-    scanned: Scanned, heads: Path, tmp_path: Path, text: str
+    scanned: Scanned, native: Native, heads: Path, tmp_path: Path, text: str
 ) -> None:
     settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", coarse="native")
     zoom = zoom_by(text.format(heads=heads), 0.25, seed=3, over_slides=True)
@@ -190,7 +186,7 @@ def test_a_budget_of_all_slides_goes_where_a_head_or_a_model_says(
     n_fine = n_read + [found.n_unread(slide)[FINEST] for slide in found.slides]
     assert n_read.sum() == np.floor(0.25 * n_fine.sum() + 0.5)
     # By worth as it is found on the slides by themselves, that of their tiles that are not read is nowhere larger.
-    whole = native(scanned, scanned.new_slides, tmp_path / "whole")
+    whole = open_set(native.new)
     worth = [zoom.ordered(glance_at(whole.read(slide), 3)).worth for slide in found.slides]
     read = np.concatenate([own[:n] for own, n in zip(worth, n_read, strict=True)])  # type: ignore[index]
     unread = np.concatenate([own[n:] for own, n in zip(worth, n_read, strict=True)])  # type: ignore[index]
@@ -198,7 +194,13 @@ def test_a_budget_of_all_slides_goes_where_a_head_or_a_model_says(
     assert len({*(n_read / n_fine).tolist()}) > 1
 
 
-@pytest.mark.parametrize("text", ["stride", "random", "tissue", "change", "diversity", "attention={heads}/attention"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("stride", "random", "tissue", "change", "diversity", "attention={heads}/attention"),
+        "entropy-rounds={heads}/model",
+    ],
+)
 def test_policies_that_do_not_compare_slides_cannot_spend_a_budget_over_them(heads: Path, text: str) -> None:
     name = text.partition("=")[0]
     with pytest.raises(ConfigError, match=f"{name} cannot spend .* contrast=HEAD, .*value=HEAD,MODEL, or a budget of"):
@@ -210,7 +212,7 @@ def test_the_command_spends_a_budget_over_slides(
 ) -> None:
     grid = ["--mpps", *map(format_mpp, GRID.mpps), "--tile-px", str(GRID.tile_px), "--region-um", f"{GRID.region_um:g}"]
     command = ["embed", str(scanned.new_slides), "-o", str(tmp_path / "store"), "--encoder", scanned.encoder, *grid]
-    command += ["--zoom", str(heads / "contrast")]
+    command += ["--workers", "0", "--zoom", str(heads / "contrast")]
 
     assert main([*command, "--budget-total", "0.3"]) == 0
     found = open_set(tmp_path / "store")
@@ -224,11 +226,11 @@ def test_the_command_spends_a_budget_over_slides(
 
 
 def test_a_contrast_head_knows_what_was_not_read_and_others_are_said_not_to(
-    scanned: Scanned, heads: Path, tmp_path: Path
+    scanned: Scanned, native: Native, heads: Path, tmp_path: Path
 ) -> None:
     part = embed(scanned, tmp_path / "part", str(heads / "contrast"), 0.25)
     everything = embed(scanned, tmp_path / "everything", str(heads / "contrast"), 1.0)
-    whole = native(scanned, scanned.new_slides, tmp_path / "whole")
+    whole = open_set(native.new)
 
     def predict(store: EmbeddingSet, head: str) -> list[float]:
         found = predict_slides([store], heads / head, tmp_path / "out.csv")
@@ -250,13 +252,19 @@ def test_a_contrast_head_knows_what_was_not_read_and_others_are_said_not_to(
     said = [float(head.calibration.probability(score)[0][1]) for score in expected]
     with pytest.warns(ParfocalWarning, match="was calibrated on slides that were read whole"):
         assert predict(part, "contrast") == pytest.approx(said)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert {row["read_by"] for row in rows} == {"contrast 0.25"}
+    assert all("do not take its probabilities as they are" in row["doubt"] for row in rows)
     assert said != pytest.approx(predict(whole, "contrast"))
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert {(row["read_by"], row["doubt"]) for row in csv.DictReader(file)} == {("", "")}
     with pytest.warns(ParfocalWarning, match="was read in part .* takes that for all there is"):
         predict(part, "attention")
 
 
 def test_the_share_of_each_region_that_was_read(scanned: Scanned, tmp_path: Path) -> None:
-    found = embed(scanned, tmp_path / "store", "stride", 0.3)
+    found = embed(scanned, tmp_path / "store", "stride", 0.3, n=3)
     for slide in found.slides:
         n_read = np.bincount(found.read(slide).region[FINEST], minlength=found.n_regions(slide))
         n_fine = found.n_tiles(slide)[FINEST] + found.n_unread(slide)[FINEST]
@@ -277,12 +285,13 @@ def test_predict_looks_where_its_head_would(
     scanned: Scanned, heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["predict", str(scanned.new_slides), "--head", str(heads / "contrast"), "--encoder", scanned.encoder]
+    command += ["--workers", "0"]
     words = ["--budget", "0.25", "--store", str(tmp_path / "part"), "-o", str(tmp_path / "part.csv")]
 
     assert main([*command, *words]) == 0, capsys.readouterr().err
     found = open_set(tmp_path / "part")
 
-    assert found.reading("n0") == ("contrast", 0.25)
+    assert found.reading("n0") == Reading("contrast", 0.25)
     with pytest.warns(ParfocalWarning, match="do not take its probabilities as they are"):
         again = predict_slides([found], heads / "contrast", tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "part.csv").read_text()
@@ -309,12 +318,12 @@ def test_a_region_set_knows_how_its_tiles_were_read_and_follows_them(
 ) -> None:
     how = RepresentSettings(readouts=("cls",))
     for budget in (0.25, 0.5):
-        tiles = embed(scanned, tmp_path / "store", "stride", budget)
+        tiles = embed(scanned, tmp_path / "store", "stride", budget, n=3)
         regions = represent_regions(tiles, heads / "model", tmp_path / "regions", how).sets[0]
         fresh = represent_regions(tiles, heads / "model", tmp_path / f"fresh-{budget}", how).sets[0]
 
         for slide in tiles.slides:
-            assert regions.reading(slide) == ("stride", budget)
+            assert regions.reading(slide) == Reading("stride", budget)
             found, expected = regions.read_regions(slide).features, fresh.read_regions(slide).features
             assert np.array_equal(found, expected)
 

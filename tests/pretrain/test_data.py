@@ -27,7 +27,7 @@ def drawn(order: RegionOrder, windows: int) -> list[tuple[int, int]]:
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=7), st.integers(1, 8), st.integers(1, 5), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_slides_weigh_the_same_and_no_region_is_missed(
     sizes: list[int], per_visit: int, per_window: int, seed: int
 ) -> None:
@@ -44,7 +44,7 @@ def test_slides_weigh_the_same_and_no_region_is_missed(
 
 
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 5), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_batches_cut_the_windows_without_gap(batch: int, per_visit: int, per_window: int, neighbours: int) -> None:
     order = order_of([7, 5], batch=batch, per_visit=per_visit, per_window=per_window, neighbours=neighbours)
 

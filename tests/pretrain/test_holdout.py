@@ -121,7 +121,7 @@ def laid(pieces: list[list[tuple[float, float]]], reach_um: float, stride_um: fl
 POINT = st.tuples(st.floats(0, 4480), st.floats(0, 4480))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     pieces=st.lists(st.lists(POINT, min_size=1, max_size=4), min_size=1, max_size=3),
     reach_um=st.floats(300, 1500),
@@ -159,7 +159,7 @@ def test_the_held_out_share_no_tissue_with_training_nor_each_other_and_are_those
         assert held_out[: len(held_out) // 2] == held_out[len(held_out) // 2 :]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     patients=st.lists(st.integers(1, 5), min_size=2, max_size=9),
     without=st.integers(0, 3),

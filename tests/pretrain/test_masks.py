@@ -50,7 +50,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, int]:
 
 
 @given(batches(), st.floats(0, 0.99))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_only_present_tokens_are_hidden_and_something_stays_visible(
     batch: tuple[Tensor, Tensor, Tensor, int], dropout: float
 ) -> None:

@@ -69,7 +69,7 @@ TRAINEE = trainee_of()
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_hidden_and_dropped_tokens_do_not_leak(seed: int) -> None:
     regions = some_regions()
     _, visible = masks_of(regions, seed)

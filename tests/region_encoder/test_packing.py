@@ -11,7 +11,7 @@ masks = st.tuples(st.integers(1, 9), st.integers(0, 7), st.integers(0, 2**20)).m
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(masks, st.integers(1, 40))
 def test_each_present_token_has_one_row_and_chunks_stay_small(present: torch.Tensor, max_rows: int) -> None:
     packing = pack(present, specials=2, max_rows=max_rows)
@@ -28,7 +28,7 @@ def test_each_present_token_has_one_row_and_chunks_stay_small(present: torch.Ten
         assert sum(span.regions * (span.length - 2) for span in chunk.spans) == chunk.tiles.stop - chunk.tiles.start
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(masks, st.integers(0, 2**20), st.booleans())
 def test_the_places_give_back_the_position_of_every_present_token(
     present: torch.Tensor, seed: int, one_layout: bool

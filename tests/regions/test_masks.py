@@ -56,7 +56,7 @@ def written(folder: Path, content: Any, name: str = "plain.geojson") -> str:
     return str(path)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     mask_width=st.integers(90, 1500),
     box=st.tuples(st.floats(0.05, 0.4), st.floats(0.05, 0.4), st.floats(0.5, 0.95), st.floats(0.5, 0.95)),
@@ -93,7 +93,7 @@ def test_transparent_is_not_tissue(tmp_path: Path, slide: Slide) -> None:
     assert find_tissue(slide, str(tmp_path / "m.png")).tissue_share == pytest.approx(100 / 310)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=5, unique=True),
     transparent=st.integers(0, 5),

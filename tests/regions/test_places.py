@@ -152,7 +152,7 @@ def planned(slide: Slide, places_um: np.ndarray, grid: GridConfig = GRID) -> Reg
     return plan_places(slide, grid, places_um, tissue=mask)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 451), st.integers(0, 305)), min_size=1, max_size=6, unique=True))
 def test_every_magnification_has_a_tile_with_the_place_in_its_middle(
     picture: tuple[Path, np.ndarray], places: list[tuple[int, int]]

@@ -84,7 +84,7 @@ def grids(draw: st.DrawFn, longest: int = 400) -> Drawn:
     return Drawn(slide_mpp, width, height, tuple(mpps), tile_px, region_um)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(grids(longest=12), st.data())
 def test_regions_that_overlap_hold_every_tile_once_and_keep_the_others(drawn: Drawn, data: st.DataObject) -> None:
     plain = drawn.plan()
@@ -120,7 +120,7 @@ def test_regions_that_overlap_hold_every_tile_once_and_keep_the_others(drawn: Dr
             assert not divides or owner[tuple(xy)] == corner
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(grids())
 def test_tiles_cover_their_region_exactly_and_nothing_drifts(drawn: Drawn) -> None:
     plan, width, height = drawn.plan(), drawn.width, drawn.height
@@ -150,7 +150,7 @@ def test_tiles_cover_their_region_exactly_and_nothing_drifts(drawn: Drawn) -> No
         np.testing.assert_allclose(tiles.center_um, center, atol=1e-6 * grid.region_um, rtol=0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(grids())
 def test_the_windows_of_neighbours_share_their_edges(drawn: Drawn) -> None:
     plan = drawn.plan()
@@ -214,7 +214,7 @@ def test_what_lies_mostly_beyond_the_slide_is_absent_and_tissue_is_a_share_of_th
 SIZES = st.integers(20, 1300)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(width=SIZES, height=SIZES, mpps=st.sampled_from([(2.0, 1.0, 0.5), (1.5, 0.5), (0.5,), (4.0, 1.0)]))
 @example(width=56, height=383, mpps=(2.0, 1.0, 0.5))
 @example(width=56, height=159, mpps=(2.0, 1.0, 0.5))

@@ -131,7 +131,7 @@ def test_a_level_that_shows_something_else_is_named_and_not_believed(kind: str, 
     assert mask.tissue_share == pytest.approx(TRUE_SHARE, rel=0.03)
 
 
-@settings(deadline=None, max_examples=8, phases=[Phase.generate])
+@settings(max_examples=8, phases=[Phase.generate])
 @given(x=st.integers(300, 3700), y=st.integers(300, 2700))
 def test_a_blank_level_hides_no_small_piece(x: int, y: int) -> None:
     """A quarter of a millimetre of tissue, somewhere; 64 places would often miss it."""
@@ -173,7 +173,7 @@ def test_what_no_level_gives_is_filled_from_its_neighbours() -> None:
     assert (whole.is_tissue != patched.is_tissue).mean() < 0.002
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=10)
 @given(disc=st.integers(0, 4000), end=st.integers(200, 4000))
 def test_tissue_behind_the_end_of_a_file_that_was_cut_is_planned_and_not_passed_over(disc: int, end: int) -> None:
     whole = section(2000, 4000, (1000, 3000, 400), (600, disc, 300))

@@ -57,7 +57,7 @@ def small_grid(min_tissue: float = 0.0) -> GridConfig:
     return GridConfig(region_um=64.0, mpps=(2.0, 1.0, 0.5), tile_px=32, min_tissue=min_tissue, min_inside=0.0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(slide_mpp=st.floats(0.2, 0.5), column=st.integers(0, 1500), row=st.integers(0, 1500))
 def test_tiles_show_what_lies_at_their_place_however_far_out(slide_mpp: float, column: int, row: int) -> None:
     """Against the waves at the tile's own micrometres, up to 480,000 px from the origin."""

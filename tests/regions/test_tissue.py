@@ -141,7 +141,7 @@ CASTS = {
 }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     stain=st.sampled_from(sorted(STAINS)),
     cast=st.sampled_from(sorted(CASTS)),
@@ -161,7 +161,7 @@ def test_any_stain_is_found_under_any_lamp(stain: str, cast: str, strength: floa
     assert overlap(mask.is_tissue, where) > 0.85
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     stain=st.sampled_from([*sorted(STAINS), None]),
     cast=st.sampled_from(sorted(CASTS)),
@@ -188,7 +188,7 @@ def test_an_uneven_lamp_makes_no_tissue_and_hides_none(
         assert overlap(mask.is_tissue, disc()) > 0.85
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     stain=st.sampled_from(sorted(STAINS)),
     cast=st.sampled_from(sorted(CASTS)),
@@ -218,7 +218,7 @@ def dirty_glass(cast: str, seed: int, noise: float, white: bool) -> np.ndarray:
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cast=st.sampled_from(sorted(CASTS)), seed=st.integers(0, 99), noise=st.floats(0, 2), white=st.booleans())
 @example(cast="none", seed=0, noise=0.25, white=False)
 @example(cast="blue", seed=17, noise=2.0, white=False)
@@ -236,7 +236,7 @@ def test_dust_on_a_line_is_no_tissue_in_a_picture_without_colour(seed: int, nois
     assert find_tissue(slide_of(dirty_glass("none", seed, noise, white))).tissue_share == 0
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     colour=st.sampled_from([(1, 1, 1), (0.1, 0.3, 1), (0.1, 1, 0.2)]),
     offset=st.integers(0, 40),

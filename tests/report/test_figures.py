@@ -1,5 +1,6 @@
 """Drawings say where things are: read back from their own coordinates."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -13,6 +14,7 @@ from parfocal.report import (
     Panel,
     Reference,
     bars_panel,
+    compared_figure,
     curves_panel,
     forest_figure,
     reliability_figure,
@@ -103,6 +105,39 @@ def test_a_curve_breaks_where_nothing_was_measured() -> None:
 
     assert len(curves) == 3  # two pieces and the key of the legend
     assert "ends at 5" in panel.alt
+
+
+def test_compared_numbers_stand_under_each_other_at_their_values() -> None:
+    known, bare = Interval(0.6, 0.5, 0.7), Interval(0.8, -math.inf, math.inf)
+    figure = compared_figure({"a": {"single": known, "mixture": bare}, "b": {"single": bare, "mixture": known}})
+    drawing = parsed(figure.panels[0])
+    dots = [(float(one.attrib["cx"]), one.attrib["class"]) for one in drawing.iter("circle")][2:]  # after the legend's
+    lines = [
+        (float(one.attrib["x1"]), float(one.attrib["x2"]))
+        for one in drawing.iter("line")
+        if one.attrib["class"] in ("l0", "l1")
+    ]
+
+    assert [css for _, css in dots] == ["f0", "f1"] * 2
+    assert dots[0][0] == dots[3][0] < dots[1][0] == dots[2][0]
+    assert lines[0] == lines[1]  # what has no ends has no line
+    assert sum(lines[0]) / 2 == pytest.approx(dots[0][0], abs=0.1)
+    (chance,) = [float(one.attrib["x1"]) for one in drawing.iter("line") if one.attrib["class"] == "chance"]
+    assert chance == lines[0][0]  # its interval begins at one half
+    assert "a: single 0.60 (0.50 to 0.70), mixture 0.80; b: " in figure.panels[0].alt
+
+
+def test_of_many_rows_the_largest_gains_and_losses_are_drawn() -> None:
+    def gain(size: float) -> dict[str, Interval]:
+        return {"single": Interval(0.5, 0.4, 0.6), "mixture": Interval(0.5 + size, 0.1, 0.9)}
+
+    figure = compared_figure({f"t{number}": gain((number - 6) / 50) for number in range(13)})
+    names = [text for one in parsed(figure.panels[0]).iter("text") if (text := one.text or "").startswith("t")]
+
+    assert names == ["t0", "t1", "t2", "t3", "t9", "t10", "t11", "t12"]
+    assert "Of 13 targets the 4 with the largest gain and the 4 with the smallest" in figure.caption
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compared_figure({})
 
 
 def test_bars_begin_at_zero_and_are_as_long_as_their_values() -> None:

@@ -57,6 +57,13 @@ def test_a_map_colours_each_region_where_it_lies() -> None:
     assert [panel.label for panel in figure.panels] == ["case 1", "product"]
 
 
+def test_what_adds_nothing_over_a_white_ground_is_white() -> None:
+    white, xy = np.full((20, 20, 3), 255, dtype=np.uint8), np.array([[0.0, 0.0], [100.0, 100.0]])
+    panel = slide_map_figure(white, 10.0, xy, 100.0, {"u": np.array([0.0, 1.0])}, "Map.", slide="s").panels[1]
+
+    assert (pixels(panel.image)[:10] == 255).all()
+
+
 def test_a_region_over_the_edge_is_cut_and_a_flat_map_is_clear() -> None:
     thumbnail = np.full((20, 20, 3), 100, dtype=np.uint8)
     xy = np.array([[150.0, 150.0]])

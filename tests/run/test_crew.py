@@ -200,7 +200,7 @@ def test_what_a_task_tells_arrives_with_its_task(tasks: ModuleType, tmp_path: Pa
     assert told
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=4, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=4)
 @given(st.lists(st.sampled_from(["ok", "kill", "null", "once", "idle"]), min_size=1, max_size=5), st.integers(1, 3))
 def test_every_task_has_one_result_whatever_the_others_do(
     tasks: ModuleType, tmp_path: Path, kinds: list[str], places: int

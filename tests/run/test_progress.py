@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -21,7 +21,6 @@ def shown(stages: list[tuple[str, int, int | None, str]], *, terminal: bool = Fa
     return text.getvalue()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500))
 def test_a_log_has_a_line_for_each_tenth_and_ends_with_the_last_one(total: int) -> None:
     lines = shown([("slides", done, total, "") for done in range(total + 1)]).splitlines()

@@ -113,7 +113,7 @@ def test_a_table_with_other_columns_is_refused(tmp_path: Path) -> None:
         read_failures(tmp_path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("=\n\r\x1b\udcfe"), min_size=1))
 def test_any_name_is_told_as_it_is_and_runs_in_no_spreadsheet(tmp_path: Path, slide: str) -> None:
     update_failures(tmp_path, "set", [failed(slide)], [])

@@ -19,7 +19,7 @@ def test_a_header_is_read_in_every_transfer_syntax(tmp_path: Path, syntax: Synta
     assert read_dicom_header(path) == DicomHeader(SLIDE_CLASS, "SM", "1.2.3.4")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 700), st.sampled_from(sorted(SYNTAXES)), st.binary(max_size=40))
 def test_a_header_that_is_cut_or_broken_ends_in_an_answer(
     tmp_path_factory: pytest.TempPathFactory, kept: int, syntax: Syntax, noise: bytes
@@ -51,7 +51,7 @@ NAMES = [
 ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from(NAMES), min_size=1, unique=True), st.data())
 def test_a_series_is_one_slide_whatever_its_files_are_called(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject

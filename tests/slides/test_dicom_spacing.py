@@ -24,7 +24,7 @@ def write_level(path: Path, series: str, size: tuple[int, int], spacing: str | N
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True), st.integers(10, 5000), st.integers(10, 5000))
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_level_of_the_series_has_its_own_spacing(
     tmp_path: Path, steps: list[int], width: int, height: int
 ) -> None:

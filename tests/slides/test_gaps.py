@@ -46,7 +46,7 @@ def painted(window: Window, x: int, y: int) -> np.ndarray:
 
 
 @given(st.lists(st.integers(0, 2), min_size=12, max_size=12), st.integers(1, 4), st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_gaps_cover_what_is_missing_once_and_join_equal_neighbours(kinds: list[int], wide: int, high: int) -> None:
     grid = np.array(kinds, np.uint8).reshape(3, 4)
     missing = [
@@ -63,7 +63,7 @@ def test_gaps_cover_what_is_missing_once_and_join_equal_neighbours(kinds: list[i
 
 
 @given(st.lists(st.booleans(), min_size=30, max_size=30))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_transparent_places_are_gaps(empty: list[bool]) -> None:
     is_empty = np.array(empty).reshape(5, 6)
     gaps = join_gaps(missing_where_transparent(np.where(is_empty, 0, 255).astype(np.uint8), 7, 9), 2)
@@ -77,7 +77,7 @@ def test_transparent_places_are_gaps(empty: list[bool]) -> None:
     window=st.tuples(st.integers(0, 300), st.integers(0, 180), st.integers(1, 331), st.integers(1, 203)),
     compression=st.sampled_from(["jpeg", "lzw", "deflate", "packbits", "zstd", "jpeg2000"]),
 )
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_bad_tile_costs_its_own_place_only(
     write_tiff: Write, pixels: np.ndarray, broken: dict[int, int | None], window: tuple[int, ...], compression: str
 ) -> None:
@@ -145,7 +145,7 @@ def test_openslide_goes_on_behind_a_broken_tile(real_data: Path, tmp_path: Path)
 
 
 @given(data=st.data(), compression=st.sampled_from([None, "jpeg", "deflate"]))
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_index_is_no_glass(
     write_tiff: Write, pixels: np.ndarray, data: st.DataObject, compression: str | None
 ) -> None:
@@ -182,7 +182,7 @@ def test_a_damaged_index_is_no_glass(
 
 
 @given(tiles=st.sets(st.integers(1, TILES - 2), min_size=3, max_size=9))
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tiles_that_share_their_bytes_are_good(write_tiff: Write, tiles: set[int]) -> None:
     """As a writer does that finds equal tiles, whatever it puts between the others."""
     glass = np.full((203, 331, 3), 240, np.uint8)

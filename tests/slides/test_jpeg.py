@@ -33,7 +33,7 @@ def decoded(data: bytes, colour: str = "YCbCr", tables: bytes | None = None, sam
     progressive=st.booleans(),
     flat=st.integers(0, 96),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_whole_stream_gives_what_libjpeg_gives(
     quality: int, subsampling: int, optimize: bool, progressive: bool, flat: int
 ) -> None:
@@ -53,7 +53,7 @@ def test_a_whole_stream_gives_what_libjpeg_gives(
     optimize=st.booleans(),
     subsampling=st.integers(0, 2),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_sectors_filled_with_one_byte_are_noticed(
     start: float, length: int, fill: int, smooth: bool, quality: int, optimize: bool, subsampling: int
 ) -> None:
@@ -72,7 +72,7 @@ def test_sectors_filled_with_one_byte_are_noticed(
     subsampling=st.integers(0, 2),
     optimize=st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_flat_areas_are_no_damage(
     height: int, grey: bool, colours: list[tuple[int, int, int]], quality: int, subsampling: int, optimize: bool
 ) -> None:

@@ -49,7 +49,7 @@ def misplaced(full: LevelShape, ratio: float, found: float) -> float:
 
 
 @given(pyramids((2.0, 3.0, 4.0), ["down", "up", "to tiles", "from whole tiles of level 0"]))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_a_ratio_is_the_true_one_or_not_given(made: tuple[LevelShape, list[LevelShape], list[float]]) -> None:
     full, levels, ratios = made
 
@@ -58,7 +58,7 @@ def test_a_ratio_is_the_true_one_or_not_given(made: tuple[LevelShape, list[Level
 
 
 @given(pyramids((2.0, 3.0, 4.0, 2**0.5, 2.5), sorted(ROUNDING)))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_what_the_file_states_settles_it(made: tuple[LevelShape, list[LevelShape], list[float]]) -> None:
     full, levels, ratios = made
     stated = [
@@ -77,7 +77,7 @@ def test_what_the_file_states_settles_it(made: tuple[LevelShape, list[LevelShape
 
 
 @given(st.integers(2000, 90_000), st.integers(2000, 90_000), st.sampled_from([2, 3, 4]), st.booleans())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_sizes_that_were_only_rounded_give_whole_ratios(width: int, height: int, factor: int, up: bool) -> None:
     rounded = math.ceil if up else math.floor
     ratios = [factor**n for n in (1, 2, 3)]
@@ -87,7 +87,7 @@ def test_sizes_that_were_only_rounded_give_whole_ratios(width: int, height: int,
 
 
 @given(st.integers(2000, 60_000), st.integers(2000, 60_000), st.floats(1.3, 4), st.floats(2, 9))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_level_of_another_shape_has_no_ratio(width: int, height: int, stretch: float, ratio: float) -> None:
     level = LevelShape(int(width / ratio), max(int(height / ratio / stretch), 1))
 
@@ -111,7 +111,7 @@ def test_scanners_ratios() -> None:
     with_tags=st.booleans(),
     with_marks=st.booleans(),
 )
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore:.*is left out:parfocal.errors.ParfocalWarning")
 def test_padded_levels_show_the_same_places_as_cropped_ones(
     tmp_path: Path, size: tuple[int, int], factor: int, tile: int, with_tags: bool, with_marks: bool

@@ -16,7 +16,7 @@ from parfocal.slides.openslide_reader import OpenSlideReader
     tile=st.sampled_from([64, 128]),
     shares=st.tuples(st.floats(0, 0.8), st.floats(0, 0.8)),
 )
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_pixel_that_is_meant_comes_from_padded_levels(
     tmp_path: Path, size: tuple[int, int], turned: bool, tile: int, shares: tuple[float, float]
 ) -> None:

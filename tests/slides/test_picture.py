@@ -107,7 +107,7 @@ TURNS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(sorted(KINDS)),
     st.sampled_from(["RGB", "RGBA", "L", "LA", "P"]),
@@ -153,7 +153,7 @@ def test_a_picture_cut_short_is_one_error(tmp_path: Path, pixels: np.ndarray, ki
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sampled_from(["png", "jpeg", "full jpeg", "deflate tiff"]), st.floats(0, 1), st.integers(64, 4096))
 def test_zeros_over_a_picture_are_refused_and_never_pixels(
     tmp_path_factory: pytest.TempPathFactory, kind: str, where: float, length: int

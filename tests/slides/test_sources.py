@@ -66,7 +66,7 @@ def test_ids_by_name_are_those_of_the_files_wherever_they_lie(tmp_path: Path) ->
     assert ids(find_slides([tmp_path / "gdc", table])) == ["0a1b/TCGA-1", "2c3d/deep/TCGA-2.ome", "mine/x"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(

@@ -48,7 +48,7 @@ def test_an_index_beyond_all_measure_is_refused_before_it_is_read(tmp_path: Path
     byteorder=st.sampled_from(["<", ">"]),
     below=st.integers(0, 3),
 )
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tiles_of_all_pages_and_pages_below_are_counted(
     tmp_path: Path, sizes: list[tuple[int, int]], bigtiff: bool, byteorder: str, below: int
 ) -> None:
@@ -73,7 +73,7 @@ def test_other_files_are_no_tiffs(tmp_path: Path, data: bytes) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore::parfocal.errors.ParfocalWarning")
 def test_a_damaged_directory_is_read_or_refused_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
     y, x = np.mgrid[:150, :210]

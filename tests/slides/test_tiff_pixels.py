@@ -18,7 +18,7 @@ from parfocal.slides.jpeg import has_subsampled_components, read_jpeg_header
 from parfocal.slides.tiff_pixels import colour_of_pixels
 
 Write = Callable[..., Path]
-made = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+made = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def shown(path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from parfocal.errors import CalibrationError, ParfocalWarning, UnreadableSlideEr
 from parfocal.slides import open_slide
 
 Write = Callable[..., Path]
-made = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+made = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def scene(width: int, height: int, seed: int = 0) -> np.ndarray:

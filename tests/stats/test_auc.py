@@ -59,7 +59,7 @@ def test_delong_agrees_with_statas_manual_on_the_same_images() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([None, 1, 2]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_midranks_give_what_counting_all_pairs_gives(seed: int, levels: int | None) -> None:
     truth, scores = cohort(seed, levels)
 
@@ -71,7 +71,7 @@ def test_midranks_give_what_counting_all_pairs_gives(seed: int, levels: int | No
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_only_the_order_of_the_scores_matters_and_turning_it_mirrors_the_area(seed: int) -> None:
     truth, scores = cohort(seed, 2)
 

@@ -29,7 +29,7 @@ def brute(value: np.ndarray, score: np.ndarray) -> float:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([3, 50]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_it_is_the_share_of_pairs_and_somers_d_rescaled(seed: int, levels: int) -> None:
     rng = np.random.default_rng(seed)
     value, score = rng.integers(0, levels, 14), rng.integers(0, 6, 14)
@@ -68,7 +68,7 @@ def test_every_class_counts_alike_in_the_mean_auc_and_absent_ones_do_not() -> No
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_weighted_cases_are_cases_that_are_there_several_times(seed: int) -> None:
     rng = np.random.default_rng(seed)
     value, score = rng.integers(0, 4, 20), rng.integers(0, 5, 20)

@@ -120,7 +120,7 @@ def test_one_test_set_has_delongs_variance() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.booleans()), min_size=2, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tallies_have_the_share_of_the_metric_and_its_derivative(cases: list[tuple[int, int, bool]]) -> None:
     value, score, event = (np.array(column, dtype=float) for column in zip(*cases, strict=True))
     truth = value > 1

@@ -34,7 +34,7 @@ def test_the_exact_p_is_scipys_where_there_are_no_ties() -> None:
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=7).filter(any))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_with_ties_it_is_the_share_of_all_sign_patterns(values: list[int]) -> None:
     kept = np.array([one for one in values if one])
     ranks = stats.rankdata(np.abs(kept))

@@ -155,7 +155,7 @@ def foreign(folder: Path, *, seed: int = 0, name: str = "s.h5") -> tuple[Path, s
     return path, file_digest(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(make=st.sampled_from([sealed, foreign]), data=st.data())
 def test_a_changed_byte_is_refused_before_hdf5_sees_it(
     tmp_path_factory: pytest.TempPathFactory, make: Callable[..., tuple[Path, str]], data: st.DataObject

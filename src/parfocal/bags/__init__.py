@@ -14,7 +14,7 @@ from parfocal.bags.derived import (
     one_by_one,
     pseudo_name,
 )
-from parfocal.bags.parts import Filler, fine_bag, glance_at, open_filler, read_in_part
+from parfocal.bags.parts import Filler, empty_bag, fine_bag, glance_at, open_filler, read_in_part
 from parfocal.bags.represent import (
     RepresentChoices,
     RepresentSettings,
@@ -38,6 +38,7 @@ __all__ = [
     "bag_of_slide",
     "derived_names",
     "elsewhere_name",
+    "empty_bag",
     "fine_bag",
     "glance_at",
     "mpps_behind",

@@ -5,7 +5,7 @@ and `decoded-variance` how unsure the model is, the mean over the same places as
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -65,6 +65,20 @@ class TileDecoder:
     def dim(self) -> int:
         """Width of an embedding at that magnification."""
         return self.model.config.dims[int(nearest_levels(torch.tensor(self.mpp), self.model.config))]
+
+    def at(self, mpp: float) -> "TileDecoder":
+        """The same model asked for another of its magnifications.
+
+        Raises:
+            MismatchError: it was not trained at that magnification.
+        """
+        known = {format_mpp(one): one for one in self.model.config.mpps}
+        if format_mpp(mpp) not in {*known, format_mpp(self.mpp)}:
+            raise MismatchError(
+                f"the model was trained at {', '.join(known)} mpp and cannot say what is expected at "
+                f"{format_mpp(mpp)}. Name a model of the magnifications that are read."
+            )
+        return replace(self, mpp=known.get(format_mpp(mpp), self.mpp))
 
     @torch.inference_mode()
     def ask(

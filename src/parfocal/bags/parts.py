@@ -66,16 +66,28 @@ def fine_bag(tokens: SlideTokens, read: Bool[np.ndarray, " tile"], usual: Float3
     finest = tokens.mpps[-1]
     if read.any():
         return bag_of_slide(read_in_part(tokens, read), finest)
+    return empty_bag(tokens.slide, finest, tokens.n_regions, usual)
+
+
+def empty_bag(slide: str, mpp: float, n_regions: int, usual: Float32[np.ndarray, " dim"]) -> Bag:
+    """The bag of a slide of which no tile of a magnification is read.
+
+    Args:
+        slide: id.
+        mpp: of the tiles.
+        n_regions: how many regions the slide has.
+        usual: the mean that the slide is given.
+    """
     return Bag(
-        name=format_mpp(finest),
-        slides=(tokens.slide,),
+        name=format_mpp(mpp),
+        slides=(slide,),
         rows=np.zeros((0, len(usual)), dtype=np.float32),
         start=np.array([0, 0]),
         n_instances=np.array([0]),
         mean=usual[None],
-        region_mean=np.full((tokens.n_regions, len(usual)), np.nan, dtype=np.float32),
-        region_start=np.array([0, tokens.n_regions]),
-        region_present=np.zeros(tokens.n_regions, dtype=bool),
+        region_mean=np.full((n_regions, len(usual)), np.nan, dtype=np.float32),
+        region_start=np.array([0, n_regions]),
+        region_present=np.zeros(n_regions, dtype=bool),
     )
 
 

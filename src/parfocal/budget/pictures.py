@@ -122,7 +122,7 @@ def read_figures(
         glance, thumbnail = glance_at(tokens, asked.seed), find_thumbnail(source, slide)
         for policy in scores.policies[place]:
             try:
-                order = order_of(policy, tokens, glance, scores.usual[place])
+                order = order_of(policy, tokens, glance, scores.usual[place], budget=max(shown))
             except ConfigError:  # it has no order here, and the page says in how many folds
                 continue
             layers = [chosen(order, budget) for budget in shown]

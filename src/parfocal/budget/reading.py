@@ -28,7 +28,17 @@ from parfocal.heads import (
 )
 from parfocal.run.cache import StepCache
 from parfocal.store import SlideTokens
-from parfocal.zoom import POLICIES, Glance, HeadOfBags, PartReader, Policy, TileOrder, best_regions_first, chosen
+from parfocal.zoom import (
+    POLICIES,
+    Glance,
+    HeadOfBags,
+    PartReader,
+    Policy,
+    TileOrder,
+    best_regions_first,
+    chosen,
+    replayed,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +68,28 @@ class Oracle:
 
 
 def order_of(
-    policy: Policy | Oracle, tokens: SlideTokens, glance: Glance, usual: Float32[np.ndarray, " dim"]
+    policy: Policy | Oracle,
+    tokens: SlideTokens,
+    glance: Glance,
+    usual: Float32[np.ndarray, " dim"],
+    *,
+    budget: float = 1.0,
 ) -> TileOrder:
     """The order in which a slide is read.
 
     Args:
-        policy: sees the glance alone, unless it is the oracle.
+        policy: sees the glance and what it has read, unless it is the oracle.
         tokens: all of the slide.
         glance: what is known of it before fine tiles are read.
         usual: the fine mean of a slide of which none is read.
+        budget: the share of its fine tiles that is read.
 
     Raises:
         ConfigError: the policy cannot say where to read.
     """
-    return policy.order(tokens, glance, usual) if isinstance(policy, Oracle) else policy(glance)
+    if isinstance(policy, Oracle):
+        return policy.order(tokens, glance, usual)
+    return replayed(policy, tokens, glance, budget=budget)
 
 
 def read_slide(
@@ -91,7 +109,7 @@ def read_slide(
     scores, silent = np.empty((len(heads), len(policies), len(budgets))), dict[str, str]()
     for place, policy in enumerate(policies):
         try:
-            order = order_of(policy, tokens, glance, usual)
+            order = order_of(policy, tokens, glance, usual, budget=max(budgets))
         except ConfigError as error:
             silent[policy.name] = str(error)
             order = POLICIES.get("stride")(glance)
@@ -130,7 +148,7 @@ class Asked:
             policy = POLICIES.get(name)
             arm = self.attention if name == "attention" and self.attention else self.heads[0]
             try:
-                result.append(policy.bound(head_of(arm, probes)) if policy.needs else policy)
+                result.append(policy.with_head(head_of(arm, probes)))
             except ConfigError as error:  # told by `read_slide`, which goes on without it
                 result.append(replace(policy, order=partial(_refuse, error)))
         return result

@@ -40,6 +40,8 @@ COMMANDS = {
     "fit": "Fit one arm of a STUDY on all of its labelled slides, as a head that predicts new slides.",
     "predict": "Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.",
     "explain": "Say what each magnification, pair, region and tile of STORE adds to the score of a head.",
+    "view": "Look at the slides of STORE in a browser: regions, magnifications side by side, what a head says and why.",
+    "similar": "Find the regions of the cohort in STORE that are most like the one at a place of a slide.",
     "finetune": "Train a tile encoder, a region encoder and a head together from the pixels of SLIDES.",
     "encoders": "List the tile encoders, what each needs and whether it is installed.",
     "completion": "Print a script that completes commands, options and files in a shell.",
@@ -48,7 +50,7 @@ COMMANDS = {
 """The commands, in the order of a datum's path, with the first line of their help."""
 
 # Of these a stopped run leaves nothing that the next one could go on from; they are short, or only show something.
-_NOTHING_KEPT = frozenset({"inspect", "index", "export-model", "explain", "encoders", "completion"})
+_NOTHING_KEPT = frozenset({"inspect", "index", "export-model", "explain", "view", "similar", "encoders", "completion"})
 
 FUNCTIONS = {
     "inspect": "inspect_slides",
@@ -66,6 +68,8 @@ FUNCTIONS = {
     "fit": "fit_head",
     "predict": "predict_slides",
     "explain": "explain_slides",
+    "view": "view_store",
+    "similar": "find_similar",
     "finetune": "finetune_encoder",
     "encoders": "available_encoders",
     "demo": "run_demo",
@@ -80,6 +84,8 @@ _MODULES = {
     "budgets": ("budget",),
     "heads": ("fit", "predict"),
     "explaining": ("explain",),
+    "viewing": ("view",),
+    "searching": ("similar",),
     "finetuning": ("finetune",),
     "reference": ("completion",),
 }

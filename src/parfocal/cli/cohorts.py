@@ -1,6 +1,7 @@
 """The commands over labelled cohorts: `evaluate`, `synergy`, `study` and `demo`."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,7 +92,8 @@ def evaluate(
         with Bars() as bars:
             found = evaluate_places(stores, places, target, output, asked, group=columns.group, on_event=bars)
         written = json.loads((output / "results.json").read_text(encoding="utf-8"))
-        return Answer(written, (places_table(found),), (*found.sentences, f"report: {found.report}"), 0)
+        told = (*(one for one in found.sentences if one != found.answer), f"report: {found.report}")
+        return Answer(written, (found.answer, places_table(found)), told, 0)
     if labels is None:
         raise ConfigError("name one of the two: --labels CSV for slides, or --places FILE for targets inside slides.")
     if columns.group is None and columns.patient_of is None:
@@ -113,7 +115,10 @@ def evaluate(
     notes = [f"{name}: {one.edge_note}" for name, one in result.targets.items() if one.edge_note]
     written = json.loads((result.out / "results.json").read_text(encoding="utf-8"))
     return Answer(
-        written, (_evaluate_table(result),), (*result.sentences, *notes, f"report: {result.report}"), result.exit_status
+        written,
+        (result.answer, _evaluate_table(result)),
+        (*result.sentences, *notes, f"report: {result.report}"),
+        result.exit_status,
     )
 
 
@@ -270,7 +275,8 @@ def study(
         result = run_study(plan, output, on_event=bars)
     data = {"report": result.report, "seconds": dict(result.seconds), "failed": len(result.failed)}
     budgets = {name: one.report for name, one in result.budgets.items()}
-    lines = [f"report: {result.report}", *(f"budgets for {name}: {report}" for name, report in budgets.items())]
+    lines = [result.evaluation.answer, f"report: {result.report}"]
+    lines += [f"budgets for {name}: {report}" for name, report in budgets.items()]
     return Answer({**data, "budgets": budgets}, tuple(lines), failed_lines(result.failed), result.exit_status)
 
 
@@ -332,20 +338,22 @@ def demo(output: Output = Path("demo-output"), settings: DemoSettings = _DEMO) -
 
     Slides, tile embeddings by the filter bank, a pretrained region encoder, region embeddings, and every arm
     cross-validated on two labels: one that only the pairing of magnifications knows, and one that any magnification
-    knows. Nothing is downloaded.
+    knows. A head is fitted for the former, and the last line is the command that shows the slides, what it says of
+    them and why. Nothing is downloaded.
 
     Example:
         parfocal demo -o demo-output
 
     Args:
-        output: the folder for slides, store, model and report.
+        output: the folder for slides, store, model, report and head.
         settings: size of the cohort and length of the training.
     """
     with Bars() as bars:
         result = run_demo(output, settings, on_event=bars)
+    look = f"parfocal view {shlex.quote(str(result.tiles.path.parent))} --head {shlex.quote(str(result.head))}"
     return Answer(
-        {"report": result.report, "seconds": dict(result.seconds)},
-        (f"report: {result.report}",),
-        tuple(f"{stage:<26}{seconds:7.1f} s" for stage, seconds in result.seconds.items()),
+        {"report": result.report, "view": look, "seconds": dict(result.seconds)},
+        (result.evaluation.answer, f"report: {result.report}"),
+        (*(f"{stage:<26}{seconds:7.1f} s" for stage, seconds in result.seconds.items()), f"look at its slides: {look}"),
         result.evaluation.exit_status,
     )

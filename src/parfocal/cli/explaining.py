@@ -25,11 +25,12 @@ def explain(
 
     The head is asked with every set of its magnifications; one that is left out is absent. Shapley values of
     magnifications and the score with none add up to the score before calibration, and so do the contributions of
-    regions. Tables of slides, regions, tiles and of the two ends of every contrast direction, and a page.
+    regions. Tables of slides, regions, tiles and of the two ends of every contrast direction, a page, and for every
+    slide a page, heatmaps (OME-TIFF and PNG) and regions for QuPath. A second run into a folder replaces the first.
 
     It takes contrast heads, attention (union, late, one magnification), mean or mlp of one magnification, and the same
-    on the readouts cls and tokens of a region encoder, which then makes them again without each magnification. Slides
-    have to be read whole.
+    on the readouts cls and tokens of a region encoder, which then makes them again without each magnification. Of
+    slides that were read in part it explains what was read, as predict scores it.
 
     Example:
         parfocal explain store --head head -o why

@@ -225,7 +225,7 @@ def predict(
     maps: int | None = None,
     store: Path | None = None,
     zoom: str | None = None,
-    budget: float | None = None,
+    budget: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE...")] = (),
     whole: bool = False,
     settings: PredictSettings = _PREDICT,
 ) -> Answer:
@@ -259,14 +259,15 @@ def predict(
         zoom: the policy that says which of the finest tiles are read, as in `parfocal embed`; where --budget alone is
             given the head, or the policy of its --parts.
         budget: the share of each slide's finest tiles that is read, 0 to 1, or the most that is where the head says
-            when it has seen enough; all where nothing is said.
+            when it has seen enough; all where nothing is said. Several are of the last magnifications, as in
+            `parfocal embed`.
         whole: read slides whole, though the head says when it has seen enough.
         settings: how slides are embedded.
     """
     if not slides:
         raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
     if is_place_head(head):
-        if zoom is not None or budget is not None or whole:
+        if zoom is not None or budget or whole:
             raise ConfigError(
                 f"the head {head} predicts places, of which all tiles are read. Leave out --budget and --whole."
             )
@@ -305,18 +306,18 @@ def predict(
 
 
 def _how_read(
-    slides: tuple[Path, ...], head: Path, zoom: str | None, budget: float | None, *, whole: bool
+    slides: tuple[Path, ...], head: Path, zoom: str | None, budget: tuple[float, ...], *, whole: bool
 ) -> Zoom | None:
     """Which of the finest tiles are read: as the head says where it knows when it has seen enough, and nobody else."""
     if whole and any(map(is_store, slides)):
         raise ConfigError(f"{slides[0]} is a store and has been read; --whole is of slide files. Leave it out.")
-    if whole and (zoom is not None or budget is not None):
+    if whole and (zoom is not None or budget):
         raise ConfigError("--whole reads slides whole: leave out --zoom and --budget, or leave out --whole.")
-    if zoom is not None and budget is None:
+    if zoom is not None and not budget:
         raise ConfigError(f"--zoom {zoom} says which tiles are read, and not how many. Add --budget, such as 0.1.")
     if zoom is None and not whole and not any(map(is_store, slides)) and load_head(head).stopping is not None:
-        return zoom_until_settled(head, at_most=1.0 if budget is None else budget)
-    return None if budget is None else zoom_by(zoom or usual_zoom(head), budget)
+        return zoom_until_settled(head, at_most=budget or 1.0)
+    return zoom_by(zoom or usual_zoom(head), budget) if budget else None
 
 
 def _places_answer(summary: PlacesSummary) -> Answer:

@@ -2,7 +2,9 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -113,7 +115,7 @@ def embed(
     output: Output,
     settings: EmbedSettings = _EMBED,
     zoom: str | None = None,
-    budget: float | None = None,
+    budget: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE...")] = (),
     budget_total: float | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -127,11 +129,14 @@ def embed(
 
     With --zoom the coarser magnifications of a slide are read first, from its own levels, and of the finest one only
     the tiles that a policy puts first: a share --budget of them. The same call with a larger budget reads the rest.
+    With several shares the last magnifications are chosen among one after the other, coarse to fine: of 2, 1 and 0.5
+    mpp, --budget 0.3 0.1 reads the first whole, of the second 0.3 and of the third 0.1, where the second was read.
     With --budget-total in its place the share is of all SLIDES together, and goes where tiles are worth most.
 
     Example:
         parfocal embed scans/ -o store --encoder filterbank --mpps 2 1 0.5
         parfocal embed scans/ -o store --encoder filterbank --zoom stride --budget 0.1
+        parfocal embed scans/ -o store --encoder filterbank --zoom diversity --budget 0.3 0.1
 
     Args:
         slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
@@ -139,8 +144,10 @@ def embed(
         settings: how.
         zoom: a policy (stride, random, random-regions, tissue, change, diversity), or the folder of a head (policy
             contrast or attention) or of a pretrained model (entropy) that says where to look; POLICY=FOLDER names both.
-            The policy value asks a head and a model: value=HEAD,MODEL.
-        budget: share of each slide's finest tiles that --zoom reads, 0 to 1; 0.1 where nothing is said.
+            The policy value asks a head and a model: value=HEAD,MODEL. The policy entropy-rounds looks at what has been
+            read and orders the rest anew.
+        budget: share of each slide's finest tiles that --zoom reads, 0 to 1; 0.1 where nothing is said. Several are of
+            the last magnifications, coarse to fine.
         budget_total: share of the finest tiles of all given slides that --zoom reads, 0 to 1, in place of --budget; for
             the policies contrast, contrast-tiles, entropy and value. A slide may get none of them, or all.
         seed: of policies that draw.
@@ -170,20 +177,20 @@ def embed(
     return Answer(summary.describe(), (summary_table(summary),), tuple(remarks), summary.exit_status)
 
 
-def _zoom(policy: str | None, budget: float | None, total: float | None, seed: int) -> Zoom | None:
+def _zoom(policy: str | None, budget: tuple[float, ...], total: float | None, seed: int) -> Zoom | None:
     if policy is None:
-        if budget is not None or total is not None or seed:
+        if budget or total is not None or seed:
             raise ConfigError(
                 "--budget, --budget-total and --seed say how --zoom reads slides. Name a policy, such as --zoom stride."
             )
         return None
-    if budget is not None and total is not None:
+    if budget and total is not None:
         raise ConfigError("--budget is of each slide, and --budget-total of all of them together. Leave one out.")
     from parfocal.predict import zoom_by  # torch, which reading and embedding do without
 
     if total is not None:
         return zoom_by(policy, total, seed=seed, over_slides=True)
-    return zoom_by(policy, _BUDGET if budget is None else budget, seed=seed)
+    return zoom_by(policy, budget or _BUDGET, seed=seed)
 
 
 _FEATURES = FeatureSettings()

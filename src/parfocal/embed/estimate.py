@@ -148,7 +148,7 @@ def estimate_run(
     sources = find_slides(inputs, ids=settings.ids)
     check_places(sources, settings)
     if zoom is not None:
-        settings = zoomable(settings)
+        settings = zoomable(settings, zoom)
         if zoom.shares is not None:
             zoom = replace(zoom, shares={source.slide: zoom.budget for source in sources})
     encoders = load_encoders(settings)
@@ -170,7 +170,8 @@ def estimate_run(
     todo = [one for one in slides if not one.done]
     if costs is None:
         return RunEstimate(set_path, slides, None, {}, None)
-    share = 1.0 if zoom is None else zoom.budget
+    # A region is at most read anew for each magnification of which a part is chosen.
+    share = 1.0 if zoom is None else sum((*zoom.coarser, zoom.budget))
     per_region = share * costs.read_seconds + costs.glance_seconds
     reading = per_region * sum(one.n_regions for one in todo)
     encoding = sum(costs.encode_seconds[mpp] * count for one in todo for mpp, count in one.n_tiles.items())
@@ -218,13 +219,14 @@ class _Planner:
             n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
             n_places = {mpp: plan.n_places(mpp) for mpp in self._settings.grid.mpps}
             if self._zoom is not None:
-                finest = min(n_tiles)
-                n_tiles[finest] = n_places[finest] = n_chosen(n_tiles[finest], self._zoom.budget_of(source.slide))
+                for mpp, share in self._zoom.shares_of(source.slide, self._settings.grid.mpps).items():
+                    n_tiles[mpp] = n_places[mpp] = n_chosen(n_tiles[mpp], share)
             estimate = self._estimate(source, False, plan.n_regions, n_tiles, n_places)
             if not self._has_measured and plan.n_regions:
                 costs = _measure(slide, plan, self._encoders, self._settings)
                 if self._zoom is not None:
-                    costs = replace(costs, glance_seconds=_glance_seconds(slide, plan, self._settings))
+                    whole = plan.grid.mpps[: -1 - len(self._zoom.coarser)]
+                    costs = replace(costs, glance_seconds=_glance_seconds(slide, plan, self._settings, whole))
                 self._has_measured = True
         return estimate, costs
 
@@ -274,9 +276,9 @@ def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncode
     return _Costs(read_seconds, per_tile)
 
 
-def _glance_seconds(slide: Slide, plan: RegionPlan, settings: EmbedSettings) -> float:
-    """Seconds for reading a region without its finest tiles, on a few regions of this slide."""
-    coarser = {mpp: np.ones(plan.n_tiles(mpp), dtype=bool) for mpp in plan.grid.mpps if mpp != min(plan.grid.mpps)}
+def _glance_seconds(slide: Slide, plan: RegionPlan, settings: EmbedSettings, mpps: Sequence[float]) -> float:
+    """Seconds for reading a region at its coarser magnifications alone, on a few regions of this slide."""
+    coarser = {mpp: np.ones(plan.n_tiles(mpp), dtype=bool) for mpp in mpps}
     started = time.monotonic()
     regions = list(islice(iter_tiles(slide, plan.only(coarser), coarse=settings.coarse_from), _SAMPLE_REGIONS))
     return (time.monotonic() - started) / len(regions)

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
+from parfocal.embed.stored_part import as_rest, as_word, in_part
 from parfocal.embed.summary import EmbeddedSlide
-from parfocal.embed.zoom import Zoom, as_rest, as_word, in_part
+from parfocal.embed.zoom import Zoom
 from parfocal.errors import MismatchError, ParfocalWarning, SlideError, StoreError
-from parfocal.files import file_fingerprint
 from parfocal.geometry import format_mpp
 from parfocal.regions.places import Places, places_digest, read_places
 from parfocal.slides import SlideSource, check_slide_mpp
-from parfocal.store.files import PLACES, SCAN, SIZES, TIMES
-from parfocal.store.fingerprint import is_digest, slide_digest, slide_state
+from parfocal.store.files import PLACES, SCAN
+from parfocal.store.fingerprint import FINGERPRINT, SIZES, TIMES, is_digest, is_embedded_file, slide_digest, slide_state
 from parfocal.store.h5 import check_seal, opened_h5
 from parfocal.store.layout import (
     BUDGET,
+    COARSER,
     FILE_DIGEST,
     POLICY,
     VERSION_ATTRIBUTE,
@@ -34,6 +35,7 @@ from parfocal.store.layout import (
     index_path,
     repair_advice,
 )
+from parfocal.store.reading import Reading
 from parfocal.store.set import done_slides, stored_rows
 from parfocal.table import some_of
 
@@ -74,6 +76,7 @@ def kept_slide(
             {mpp: len(texts) for mpp, texts in reasons.items()},
             next((str(texts.asstr()[0]) for texts in reasons.values()), None),
             float(attributes.get(BUDGET, 1.0)),
+            tuple(map(float, attributes.get(COARSER, ()))),
         )
     anew = f"remove {path} to embed it anew"
     _check_file(source, settings, attributes, anew)
@@ -103,9 +106,9 @@ def kept_slide(
         zoom.check(source.slide, attributes, anew)
         if not zoom.has_read(source.slide, attributes):
             return None
-    elif kept.budget < 1:
+    elif (reading := Reading.of(attributes)) is not None:
         raise MismatchError(
-            f"{source.slide} is in the store with a budget of {kept.budget:g} by the policy {attributes[POLICY]}. "
+            f"{source.slide} is in the store with a budget of {reading.shares} by the policy {reading.policy}. "
             f"{as_rest(attributes)}, or {anew}."
         )
     for mpp, rows in kept.n_tiles.items():
@@ -116,26 +119,18 @@ def kept_slide(
 def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[str, Any], anew: str) -> None:
     """Refuse a slide whose file is another one than the one that was embedded; one that is not there is not asked.
 
-    Sizes and times decide where they are the same, the digest of the whole file where only the times differ: a good
-    copy that was put over a damaged one has its size, and mostly its first and last bytes.
+    What decides is said by `is_embedded_file`.
     """
-    fingerprint = str(stored["slide_fingerprint"])
     if not source.path.exists():
         return
-    if is_digest(fingerprint):
-        state = slide_state(source.path)
-        same = state.times == stored[TIMES] or (
-            state.sizes == stored[SIZES] and (settings.trust_times or slide_digest(source.path) == fingerprint)
+    same = is_embedded_file(source.path, stored, trust_times=settings.trust_times)
+    if same and not is_digest(str(stored[FINGERPRINT])):
+        warnings.warn(
+            f"{source.slide} was embedded by an older version: that its file is the same is known from its size, "
+            "its first and its last MiB only.",
+            ParfocalWarning,
+            stacklevel=2,
         )
-    else:
-        same = file_fingerprint(source.path) == fingerprint
-        if same:
-            warnings.warn(
-                f"{source.slide} was embedded by an older version: that its file is the same is known from its size, "
-                "its first and its last MiB only.",
-                ParfocalWarning,
-                stacklevel=2,
-            )
     if not same:
         raise MismatchError(
             f"{source.slide} is in the store, but {source.path} is another file than the one that was embedded. "
@@ -262,6 +257,6 @@ def _is_moved(path: Path, stored: dict[str, Any]) -> bool:
         state = slide_state(path)
         if state.sizes != stored.get(SIZES):
             return False
-        return state.times == stored.get(TIMES) or slide_digest(path) == stored.get("slide_fingerprint")
+        return state.times == stored.get(TIMES) or slide_digest(path) == stored.get(FINGERPRINT)
     except SlideError:
         return False

@@ -75,7 +75,7 @@ def embed_slides(
     sources = find_slides(inputs, ids=settings.ids)
     check_places(sources, settings)
     if zoom is not None:
-        settings = zoomable(settings)
+        settings = zoomable(settings, zoom)
     read_failures(store)  # a table that nobody can add to is told before the work, not after it
     encoders = load_encoders(settings)
     set_path = create_embedding_set(store, settings, encoders)

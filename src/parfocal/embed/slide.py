@@ -14,15 +14,11 @@ from jaxtyping import Int64
 
 from parfocal.embed.kept import kept_slide, known_places
 from parfocal.embed.reading import OnTiles, TileRows
+from parfocal.embed.rounds import append_zoomed, warn_of_missing_levels
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
+from parfocal.embed.stored_part import stored_rows_of
 from parfocal.embed.summary import EmbeddedSlide
-from parfocal.embed.zoom import (
-    Zoom,
-    append_zoomed,
-    is_read,
-    stored_rows_of,
-    warn_of_missing_levels,
-)
+from parfocal.embed.zoom import Zoom, is_read
 from parfocal.encoders import TileEncoder
 from parfocal.errors import StoreError
 from parfocal.regions import RegionPlan, plan_places, plan_regions, qc_path, write_qc
@@ -99,17 +95,17 @@ def embed_slide(
         with writer:
             if zoom is None:
                 rows.expect({mpp: len(tiles) for mpp, tiles in planned.items()})
-                unread: dict[float, Int64[np.ndarray, " _tile"]] = {}
+                unread: Mapping[float, Int64[np.ndarray, " _tile"]] = {}
                 for mpp, own in rows.read():
                     writer.append(mpp, own)
             else:
                 warn_of_missing_levels(slide, plan)
                 before = stored_rows_of(set_path, source.slide, planned) if is_grown else None
                 reached = append_zoomed(writer, rows, zoom, before, source.slide)
-                unread, budget = {finest: reached.unread}, reached.budget
+                unread, budget = reached.unread, reached.budget
                 writer.set_reading(zoom.attributes(budget, is_settled=reached.is_settled), reached.worth)
                 if settings.qc:
-                    draw(read=~np.isin(np.arange(rows.plan.n_tiles(finest)), unread[finest]))
+                    draw(read={mpp: ~np.isin(np.arange(plan.n_tiles(mpp)), left) for mpp, left in unread.items()})
             if any(rows.absent.values()) or any(map(len, unread.values())):
                 writer.leave_out(rows.absent, unread)
             writer.set_fingerprint(*fingerprint())
@@ -128,6 +124,7 @@ def embed_slide(
         {mpp: len(found) for mpp, found in rows.absent.items()},
         next((reason for found in rows.absent.values() for reason in found.values()), None),
         budget,
+        () if zoom is None else zoom.coarser,
     )
 
 

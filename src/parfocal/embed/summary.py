@@ -10,6 +10,7 @@ from rich.table import Table
 
 from parfocal.geometry import format_mpp
 from parfocal.run.failures import NOT_TRIED, FailedSlide, exit_status
+from parfocal.store.reading import shares_text
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class EmbeddedSlide:
         seconds: wall-clock time of the job.
         n_absent: how many planned tiles the file has no pixels for, per magnification; those with none are left out.
         absent_reason: why, for one of them.
-        budget: the share of its finest tiles that has been read; 1 where it was read whole.
+        budget: the share of its finest tiles that has been read; 1 where all were.
+        coarser: the shares of the magnifications before of which a part has been read, coarse to fine.
     """
 
     slide: str
@@ -37,6 +39,7 @@ class EmbeddedSlide:
     n_absent: Mapping[float, int] = field(default_factory=dict)
     absent_reason: str | None = None
     budget: float = 1.0
+    coarser: tuple[float, ...] = ()
 
     @property
     def status(self) -> str:
@@ -44,7 +47,8 @@ class EmbeddedSlide:
         status = "kept" if self.kept else "done"
         if not self.n_regions:
             return f"{status}, no tissue found"
-        return status if self.budget >= 1 else f"{status}, {self.budget:g} read"
+        is_whole = self.budget >= 1 and not self.coarser
+        return status if is_whole else f"{status}, {shares_text(self.budget, self.coarser)} read"
 
     @property
     def absence(self) -> str:
@@ -147,6 +151,7 @@ def _row(outcome: EmbeddedSlide | FailedSlide) -> dict[str, Any]:
         "absent": tile_counts(outcome.n_absent),
         "absent_reason": outcome.absent_reason,
         "budget": outcome.budget,
+        "coarser_budgets": list(outcome.coarser),
         "seconds": round(outcome.seconds, 3),
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from parfocal.embed.glance import n_chosen
-from parfocal.embed.zoom import in_part
+from parfocal.embed.stored_part import in_part
 from parfocal.errors import MismatchError
 from parfocal.geometry import format_mpp
 from parfocal.store.h5 import opened_h5

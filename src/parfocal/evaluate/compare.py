@@ -18,11 +18,13 @@ from parfocal.evaluate.metric import METRICS
 from parfocal.evaluate.result import AcrossTargets, ArmFits, ArmRun, FailedArm, TargetComparison, TargetResult
 from parfocal.evaluate.split import SplitGain
 from parfocal.stats import (
+    FEWEST_TARGETS,
     Interval,
     detectable_difference,
     holm,
     mean_over_targets,
     paired_test,
+    verdict,
     wilcoxon_signed_rank,
 )
 
@@ -236,6 +238,8 @@ def across_targets(
 ) -> AcrossTargets | None:
     """One comparison over all targets that have it; None where none has.
 
+    With fewer targets than `FEWEST_TARGETS` the means have no interval, and the signed-rank test has no p-value.
+
     Args:
         results: by target.
         which: takes the comparison out of a result, such as `lambda result: result.primary`.
@@ -248,13 +252,18 @@ def across_targets(
     runs = {target: results[target].runs for target in found}
 
     def mean(values: Sequence[float | int], lowest: float = 0.0) -> Interval | None:
-        return mean_over_targets(values).clipped(lowest, 1.0) if len(values) > 1 else None
+        return mean_over_targets(values, fewest=FEWEST_TARGETS).clipped(lowest, 1.0) if len(values) > 1 else None
+
+    by_target = {target: float(value) for target, value in zip(found, adjusted, strict=True)}
+    test = wilcoxon_signed_rank(differences)
 
     return AcrossTargets(
         targets=tuple(found),
-        p_holm={target: float(value) for target, value in zip(found, adjusted, strict=True)},
+        p_holm=by_target,
+        shown={target: verdict(one.test.difference, by_target[target]) for target, one in found.items()},
+        ahead=sum(difference > 0 for difference in differences),
         single=mean([runs[target][one.single].interval.estimate for target, one in found.items()]),
         mixed=mean([runs[target][one.mixed].interval.estimate for target, one in found.items()]),
         difference=mean(differences, -1.0),
-        signed_rank=wilcoxon_signed_rank(differences),
+        signed_rank=test if len(found) >= FEWEST_TARGETS else replace(test, p_value=float("nan")),
     )

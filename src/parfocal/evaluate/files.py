@@ -9,6 +9,7 @@ import numpy as np
 from parfocal.cohort import Cohort, write_splits
 from parfocal.evaluate.compare import across_targets
 from parfocal.evaluate.page import evaluation_page
+from parfocal.evaluate.page_answer import answer_sentence
 from parfocal.evaluate.page_split import split_sentences
 from parfocal.evaluate.result import AcrossTargets, ArmRun, Calibration, EvaluateResult, TargetComparison, TargetResult
 from parfocal.report import Field, Section, columns, interval_columns, make_report, pick, write_json, write_table
@@ -114,7 +115,7 @@ def write_evaluation(
     """
     primary = across_targets(results, lambda result: result.primary)
     picked = across_targets(results, lambda result: result.picked)
-    sentences = split_sentences(results)
+    answer, sentences = answer_sentence(results, primary), split_sentences(results)
     across = {name: one for name, one in (("primary", primary), ("picked", picked)) if one is not None}
     write_table(out / "results.csv", _RESULTS, _result_rows(results))
     write_table(out / "summary.csv", _SUMMARY, _summary_rows(results, across))
@@ -128,6 +129,7 @@ def write_evaluation(
         "parfocal_version": __version__,
         "settings": settings,
         "inputs": inputs,
+        "answer": answer,
         "sentences": sentences,
         "targets": {target: _target_json(result) for target, result in results.items()},
         "across_targets": {name: _across_json(one) for name, one in across.items()},
@@ -135,6 +137,7 @@ def write_evaluation(
     write_json(out / "results.json", content)
     page = evaluation_page(
         results,
+        answer=answer,
         split=sentences,
         primary=primary,
         picked=picked,
@@ -144,7 +147,7 @@ def write_evaluation(
         sections=sections,
     )
     report = make_report(page, out / "report.html")
-    return EvaluateResult(results, report, out, inputs, settings, sentences, primary, picked)
+    return EvaluateResult(results, report, out, inputs, settings, answer, sentences, primary, picked)
 
 
 def _arm_rows(results: Mapping[str, TargetResult]) -> Iterator[tuple[TargetResult, ArmRun, Row]]:
@@ -340,7 +343,7 @@ def _comparison_json(result: TargetResult, one: TargetComparison | None) -> dict
 
 def _across_json(one: AcrossTargets) -> dict[str, Any]:
     return {
-        **pick(one, "targets", "p_holm", "single", "mixed", "difference"),
+        **pick(one, "targets", "p_holm", "shown", "ahead", "single", "mixed", "difference"),
         "wilcoxon": pick(
             one.signed_rank,
             "rank_sum",

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parfocal.evaluate.arm import ARM_METHODS
-from parfocal.evaluate.page_split import MOST_IN_LEAD
-from parfocal.evaluate.page_target import choices_table, target_blocks, target_sentences
+from parfocal.evaluate.page_answer import answer_blocks, missing_sentences
+from parfocal.evaluate.page_split import split_section
+from parfocal.evaluate.page_target import choices_table, target_blocks
 from parfocal.evaluate.result import AcrossTargets, ArmRun, TargetComparison, TargetResult
 from parfocal.report import (
     Field,
@@ -23,8 +24,9 @@ from parfocal.report import (
     show_p,
 )
 from parfocal.report.page import Block
-from parfocal.stats import Interval
+from parfocal.stats import FEWEST_TARGETS, Interval
 
+_MOST_NAMED = 3
 _WORDS = (
     "An arm is one way to read a slide: which magnifications go in, and how their tiles become one prediction. A "
     "single arm sees the tiles of one magnification; a late arm sees several, each as a bag that does not say which "
@@ -48,6 +50,10 @@ _PICKED = (
     "in this target. The highest of many is high partly by luck, and more arms mix than not, so these differences are "
     "too large and these p-values too small. They say where to look next; a gain here is no evidence of one."
 )
+_MEAN = (
+    "The mean's p-value is Wilcoxon's. Its intervals take the targets as drawn from many (t with one value for each "
+    "target); labels of the same patients are not independent, so they are too narrow where targets share patients."
+)
 
 
 def summary_section(
@@ -60,74 +66,59 @@ def summary_section(
         mixed = dict.fromkeys(results[target].label(one.mixed) for target, one in found.items())
         title = f"{'; '.join(mixed)}, against the best single magnification"
         blocks += [
-            Text((_PRIMARY, *across_sentences(results, primary)[1:])),
+            Text((_PRIMARY, *across_sentences(results, primary))),
             _table(title, results, primary, found, picked=False),
         ]
     if picked is not None and (primary is None or _differ(results, primary)):
         found = {target: one for target in picked.targets if (one := results[target].picked) is not None}
-        worse = [target for target, one in found.items() if one.test.difference.high < 0]
-        said = (f"Even the best arm that mixes is worse than the best single magnification in {', '.join(worse)}.",)
+        behind = [target for target, one in found.items() if one.test.difference.estimate < 0]
+        said = (f"Even the best arm that mixes is behind the best single magnification in {', '.join(behind)}.",)
         blocks += [
-            Text((_PICKED, *(said if worse else ()))),
+            Text((_PICKED, *(said if behind else ()))),
             _table("The best of each kind", results, picked, found, picked=True),
         ]
     missing = missing_sentences(results)
     if missing:
         blocks.append(Text(missing))
     reading = next(iter(results.values())).cohort.worded(_READING)
-    return Section("Single magnifications and mixtures", (Text((_WORDS, reading)), *blocks)) if blocks else None
-
-
-def missing_sentences(results: Mapping[str, TargetResult]) -> tuple[str, ...]:
-    """The targets that have no primary comparison because an arm of it failed, each with the reason."""
-    return tuple(f"{name}: {one.missing_primary}" for name, one in results.items() if one.missing_primary)
+    return (
+        Section("Single magnifications and mixtures", (Text((_QUESTION, _WORDS, reading)), *blocks)) if blocks else None
+    )
 
 
 def across_sentences(results: Mapping[str, TargetResult], across: AcrossTargets) -> tuple[str, ...]:
-    """What the primary comparison says: over one target its difference, over several the mean and the signed-rank test.
-
-    The first sentence is the answer; the others say how far it can be trusted.
-    """
-    found = {target: one for target in across.targets if (one := results[target].primary) is not None}
+    """What the primary comparison says: of one target its difference, of several the mean and each of them."""
     if across.single is None or across.mixed is None or across.difference is None:
-        target, only = next(iter(found.items()))
-        result, difference = results[target], only.test.difference
-        side = "better" if difference.estimate > 0 else "worse"
-        verdict = f"{side} by more than chance gives"
-        if 0.0 in difference:
-            verdict = "which leaves it open which is better"
+        target = across.targets[0]
+        result, only = results[target], results[target].primary
+        assert only is not None, f"{target!r} has no primary comparison"
         pair = f"\u201c{result.label(only.mixed)}\u201d against \u201c{result.label(only.single)}\u201d"
-        text = (
-            f"Primary comparison for {target}: {pair}, a difference of {show_difference(difference)}, {verdict} "
-            f"(p {show_p(only.test.p_value)})."
+        return (
+            f"Primary comparison for {target}: {pair}, a difference of {show_difference(only.test.difference)}: "
+            f"{across.shown[target]} (p {show_p(only.test.p_value)}).",
         )
-        return (text,)
     n, test = len(across.targets), across.signed_rank
-    better = sum(one.test.difference.estimate > 0 for one in found.values())
-    shown = [
-        f"{target} ({'better' if found[target].test.difference.estimate > 0 else 'worse'})"
-        for target, p_value in across.p_holm.items()
-        if p_value < 0.05
-    ]
-    average = across.difference.estimate
-    verdict = "better" if average > 0 else "worse" if average < 0 else "neither better nor worse"
-    doubt = "; the interval leaves it open which is better" if 0.0 in across.difference else ""
-    answer = (
+    said = [
         f"Over {n} targets the mixture has {across.mixed.estimate:.2f} on average and the best single magnification "
-        f"{across.single.estimate:.2f}: {show_difference(across.difference)}. The mixture is {verdict} on average, and "
-        f"better in {better} of {n} targets{doubt}."
-    )
-    floor = f"{test.smallest_p:.2g}"
-    wilcoxon = (
-        f"Wilcoxon's signed-rank test over targets gives p {show_p(test.p_value)}; with {test.n_nonzero} targets that "
-        f"differ it cannot come below {floor}, whatever the differences are."
-    )
-    holm = (
-        f"After Holm's correction for {n} targets the mixture is shown to differ in {len(shown)}: {', '.join(shown)}."
-        if shown
+        f"{across.single.estimate:.2f}: {show_difference(across.difference)}, ahead in {across.ahead} of {n} targets."
+    ]
+    if across.difference.has_ends:
+        said.append(
+            f"On average: {across.shown_on_average}. Wilcoxon's signed-rank test over targets gives p "
+            f"{show_p(test.p_value)}; with {test.n_nonzero} targets that differ it cannot come below "
+            f"{test.smallest_p:.2g}, whatever the differences are."
+        )
+    else:
+        said.append(
+            f"So few targets say nothing of others like them; from {FEWEST_TARGETS} on the mean has an interval."
+        )
+    listed = [f"{target} ({one})" for target, one in across.shown.items() if one != "open"]
+    said.append(
+        f"After Holm's correction for {n} targets the mixture is shown to differ in {len(listed)}: {', '.join(listed)}."
+        if listed
         else f"After Holm's correction for {n} targets no single target shows a difference."
     )
-    return answer, wilcoxon, holm
+    return tuple(said)
 
 
 def _differ(results: Mapping[str, TargetResult], primary: AcrossTargets) -> bool:
@@ -198,13 +189,8 @@ def _table(
                 "is_mean": True,
             }
         )
-        notes.append(
-            next(iter(results.values())).cohort.worded(
-                "The mean's p-value is Wilcoxon's. Its intervals take the targets as drawn from many (t with one value "
-                "for each target); labels of the same patients are not independent, so they are too narrow where "
-                "targets share patients."
-            )
-        )
+        if across.difference.has_ends:
+            notes.append(next(iter(results.values())).cohort.worded(_MEAN))
     return page_table(
         title, columns, rows, kind=lambda row: "highlight" if "is_mean" in row else "plain", footnotes=notes
     )
@@ -238,13 +224,6 @@ _METHOD = (
     "patients vary, with the fits as they are, to what the fits vary, which the repeats show; the p-values are those "
     "of the same sum. Of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
 )
-_SPLIT = (
-    "Context and magnification are told apart by one readout that was fixed beforehand: a linear model of slide means "
-    "and of second moments, which say how vectors vary together. The finest tiles stand one by one; then their means "
-    "over the areas that coarse tiles show join them, with no pixel of a coarse tile; then the coarse tiles, and their "
-    "products with the fine tiles of their region. A mean alone could not tell, because a mean of means is the mean. "
-    "The arm that takes the coarse tiles of other regions of the slide says what they bring wherever they lie."
-)
 _BY_PATIENT = (
     "A patient counts once in every number: the scores of a patient's slides that have the same label are averaged "
     "inside a fold."
@@ -271,6 +250,7 @@ _BALANCED = (
 def evaluation_page(
     results: Mapping[str, TargetResult],
     *,
+    answer: str,
     settings: Mapping[str, Any],
     seed: int,
     inputs: Mapping[str, str],
@@ -283,6 +263,7 @@ def evaluation_page(
 
     Args:
         results: by target.
+        answer: what was asked, in one sentence.
         settings: everything that made them.
         seed: of splits, inner folds, networks and draws.
         inputs: the digests of what went in.
@@ -291,29 +272,23 @@ def evaluation_page(
         picked: the best against the best, over the targets.
         sections: further parts.
     """
-    in_lead = len(results) <= MOST_IN_LEAD
-    lead = across_sentences(results, primary)[:1] if primary is not None else ()
-    if in_lead:
-        lead += tuple(sentence for target, result in results.items() for sentence in target_sentences(target, result))
-    summary = summary_section(results, primary, picked)
+    summary, gains = summary_section(results, primary, picked), split_section(results, split)
     cohort = next(iter(results.values())).cohort  # all were read by the same columns
     counted = _BY_SLIDE if cohort.count == "slide" else _BY_PATIENT
     method: tuple[str, ...] = (*map(cohort.worded, _METHOD), counted if cohort.is_grouped else _BY_NOTHING)
-    if split:
-        method += (cohort.worded(_SPLIT),)
     if any(run.seed_sd is not None for result in results.values() for run in result.runs):
         method += (cohort.worded(_SEEDS),)
     if settings.get("probes", {}).get("balanced"):
         method += (cohort.worded(_BALANCED),)
+    asked = ", ".join(results) if len(results) <= _MOST_NAMED else f"{len(results)} targets"
     return ReportPage(
-        title="Magnifications compared: " + ", ".join(results),
-        lead=(*missing_sentences(results), *split, _QUESTION, *lead),
+        title=f"Magnifications compared: {asked}",
+        lead=(answer,),
+        first=answer_blocks(results, primary),
         sections=(
             *([] if summary is None else [summary]),
-            *(
-                Section(target, target_blocks(target, result, with_sentences=not in_lead))
-                for target, result in results.items()
-            ),
+            *([] if gains is None else [gains]),
+            *(Section(target, target_blocks(target, result)) for target, result in results.items()),
             *sections,
             Section("What each arm costs", (_costs(results),)),
             Section(

@@ -132,15 +132,14 @@ def target_sentences(target: str, result: TargetResult) -> tuple[str, ...]:
     )
 
 
-def target_blocks(target: str, result: TargetResult, *, with_sentences: bool) -> tuple[Block, ...]:
-    """Everything about one target; the sentences only where they do not stand at the head of the page."""
+def target_blocks(target: str, result: TargetResult) -> tuple[Block, ...]:
+    """Everything about one target."""
     arms, metric = arm_results(result), result.metric
-    sentences = target_sentences(target, result) if with_sentences else ()
     folds = f"{result.splits.n_folds} folds, {result.splits.n_repeats} times."
     blocks: list[Block] = [
         Text(
             (
-                *sentences,
+                *target_sentences(target, result),
                 f"{_described(result.cohort)} {folds}",
                 f"{metric.name}: {result.cohort.worded(metric.meaning)}",
             )

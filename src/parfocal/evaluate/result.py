@@ -15,7 +15,7 @@ from parfocal.evaluate.metric import Metric
 from parfocal.evaluate.split import SplitGain
 from parfocal.heads import FoldPrediction, is_at_edge
 from parfocal.report import Reference
-from parfocal.stats import FoldTest, Interval, ReliabilityBin, SignedRankTest, holm
+from parfocal.stats import FoldTest, Interval, ReliabilityBin, SignedRankTest, Verdict, holm, verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,18 +307,28 @@ class AcrossTargets:
     Attributes:
         targets: their names.
         p_holm: the p-value of each after Holm's correction for the number of targets.
-        single: the mean of the single magnification's metric; the interval takes targets as drawn, None with one.
+        shown: what each shows of the mixed arm, by its interval and that p-value.
+        ahead: for how many targets the mixed arm has the higher number, shown or not.
+        single: the mean of the single magnification's metric; the interval takes targets as drawn, and has no ends with
+            few of them; None with one.
         mixed: the same for the mixed arm.
         difference: the same for their difference.
-        signed_rank: Wilcoxon's test of the differences.
+        signed_rank: Wilcoxon's test of the differences; its p-value is NaN with few targets.
     """
 
     targets: tuple[str, ...]
     p_holm: Mapping[str, float]
+    shown: Mapping[str, Verdict]
+    ahead: int
     single: Interval | None
     mixed: Interval | None
     difference: Interval | None
     signed_rank: SignedRankTest
+
+    @property
+    def shown_on_average(self) -> Verdict:
+        """What the mean over targets shows; open with few of them."""
+        return "open" if self.difference is None else verdict(self.difference, self.signed_rank.p_value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,6 +341,7 @@ class EvaluateResult:
         out: the folder with the tables, results.json, predictions.csv and splits.csv.
         inputs: the digests of sets and labels, by name.
         settings: everything that made the results.
+        answer: what was asked, in one sentence.
         sentences: how the gain is split into context and magnification; none where that was not measured.
         primary: the comparison named before looking, over all targets; None where no target has it.
         picked: the best against the best, picked after looking, over all targets.
@@ -341,6 +352,7 @@ class EvaluateResult:
     out: Path
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
+    answer: str
     sentences: tuple[str, ...] = ()
     primary: AcrossTargets | None = None
     picked: AcrossTargets | None = None

@@ -86,15 +86,20 @@ def common_slides(sets: Sequence[EmbeddingSet]) -> tuple[list[str], list[str]]:
 
 
 def _parts(one: EmbeddingSet, slides: Sequence[str]) -> list[str]:
-    """What has to be known of slides whose finest tiles were read in part."""
-    how = [readings for slide in slides if (readings := one.reading(slide)) is not None]
+    """What has to be known of slides that were read in part."""
+    how = {slide: reading for slide in slides if (reading := one.reading(slide)) is not None}
     if not how:
         return []
-    ways = some_of(sorted({f"{policy} {budget:g}" for policy, budget in how}))
+    ways = some_of(sorted({f"{reading.policy} {reading.shares}" for reading in how.values()}))
+    mpps = [min(one.mpps)]
+    if one.kind == "tiles":
+        unread = [one.n_unread(slide) for slide in how]
+        mpps = [mpp for mpp in one.mpps if any(counts[mpp] for counts in unread)] or mpps
+    names = " and ".join(map(format_mpp, mpps))
     rest = "" if len(how) == len(slides) else f", and {len(slides) - len(how)} whole"
     return [
-        f"{len(how)} slides of {one.name} were read in part at {format_mpp(min(one.mpps))} mpp ({ways}){rest}: what is "
-        "said of that magnification is said of the tiles that were read."
+        f"{len(how)} slides of {one.name} were read in part at {names} mpp ({ways}){rest}: what is said of that is "
+        "said of the tiles that were read."
     ]
 
 

@@ -6,9 +6,10 @@ context; what it gains on top of them is magnification.
 
 from dataclasses import dataclass
 
-import numpy as np
+from parfocal.report import show_signed
+from parfocal.stats import Interval, verdict
 
-from parfocal.stats import Interval
+_WORDS = {"better": "helps", "worse": "costs", "open": "open"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class SplitGain:
     context: Interval
     magnification: Interval
 
+    @property
+    def brought(self) -> str:
+        """What each part brings, in few words: "context brings +0.02 (open) and magnification +0.40 (helps)"."""
+        return f"context brings {show_part(self.context)} and magnification {show_part(self.magnification)}"
+
     def sentences(self, alone: str, metric: str, brought: str, who: str, units: str) -> tuple[str, str]:
         """The answer in two sentences: how the gain is split, and what of it is shown.
 
@@ -48,13 +54,17 @@ class SplitGain:
         )
 
 
+def show_part(part: Interval) -> str:
+    """One part with two decimals and what is shown of it: helps, costs or open; without ends the number alone."""
+    return f"{show_signed(part.estimate)} ({_WORDS[verdict(part)]})" if part.has_ends else show_signed(part.estimate)
+
+
 def _verdict(interval: Interval, what: str, units: str) -> str:
-    if interval.low > 0:
-        return f"{what} helps in this data."
-    if interval.high < 0:
-        return f"{what} costs in this data."
-    if not np.isfinite(interval.low):
-        return f"One slide or group cannot show whether {what.lower()} helps."
+    found = verdict(interval)
+    if found != "open":
+        return f"{what} {_WORDS[found]} in this data."
+    if not interval.has_ends:
+        return f"{units} cannot show whether {what.lower()} helps."
     return f"{units} do not show whether {what.lower()} helps."
 
 
@@ -70,6 +80,6 @@ def show_signed3(interval: Interval) -> str:
 
 def _shown(interval: Interval, shape: str) -> str:
     text = format(interval.estimate, shape)
-    if np.isfinite(interval.low):
+    if interval.has_ends:
         text += f" ({interval.low:{shape}} to {interval.high:{shape}})"
     return text.replace("-", "\u2212")

@@ -18,10 +18,10 @@ from parfocal.heads import FittedProbe
 from parfocal.heads.abmil import FittedAbmil
 from parfocal.heads.attention import AttentionNetwork
 from parfocal.heads.contrast.fit import FittedContrast
+from parfocal.heads.contrast.partly import regions_partly_read
 from parfocal.heads.linear import FittedMean
 from parfocal.heads.mlp import MeanNetwork
 from parfocal.heads.network import FittedNetwork
-from parfocal.stats.whitening import AffineMap
 
 _ONE = np.array([0])
 
@@ -35,12 +35,14 @@ class ShownSlide:
         region: of each bag the number of each instance's region in the slide.
         of_region: of each bag the number in the slide of each of its own regions.
         n_regions: of the slide.
+        share: of each region's tiles that was read, of the bags that were read in part.
     """
 
     bags: Mapping[int, Bag]
     region: Mapping[int, Int[np.ndarray, " _tile"]]
     of_region: Mapping[int, Int[np.ndarray, " _region"]]
     n_regions: int
+    share: Mapping[int, Float64[np.ndarray, " _region"]] = field(default_factory=dict)
 
     @property
     def in_order(self) -> list[Bag]:
@@ -68,13 +70,16 @@ Ask = Callable[[frozenset[int]], Said]
 """From the numbers of the bags that are there to what is said."""
 
 
-def way_to_ask(probe: FittedProbe, bags: Sequence[str], head: str) -> Callable[[ShownSlide], Ask]:
+def way_to_ask(
+    probe: FittedProbe, bags: Sequence[str], head: str, *, knows_absent: bool = False
+) -> Callable[[ShownSlide], Ask]:
     """How a probe is asked about a slide with some of its magnifications.
 
     Args:
         probe: fitted.
         bags: the names of its bags, for messages.
         head: the head's folder, for messages.
+        knows_absent: whether it was fitted on slides without some of its magnifications.
 
     Raises:
         ConfigError: it has no answer where one of its magnifications is absent, or it is not known how to ask it.
@@ -85,11 +90,15 @@ def way_to_ask(probe: FittedProbe, bags: Sequence[str], head: str) -> Callable[[
         return lambda slide: _of_sum(probe.constant, probe.of_instances, slide)
     if isinstance(probe, FittedNetwork) and isinstance(probe.network, AttentionNetwork):
         return lambda slide: _of_attention(probe, slide)
-    if len(bags) > 1:
+    takes_means = isinstance(probe, FittedMean) or (
+        isinstance(probe, FittedNetwork) and isinstance(probe.network, MeanNetwork)
+    )
+    if len(bags) > 1 and not (takes_means and knows_absent):
+        remedy = "Fit it with --drop-magnifications 0.5, or explain" if takes_means else "Explain"
         raise ConfigError(
             f"the head {head} ({probe.state().probe}) takes {', '.join(bags)} mpp side by side and was not fitted with "
-            "one of them missing, so it cannot say what each adds. Explain a head of the arm contrast or union, or of "
-            "one magnification."
+            f"one of them missing, so it cannot say what each adds. {remedy} a head of the arm "
+            "contrast or union, or of one magnification."
         )
     if isinstance(probe, FittedMean):
         return lambda slide: _of_sum(
@@ -104,11 +113,17 @@ def way_to_ask(probe: FittedProbe, bags: Sequence[str], head: str) -> Callable[[
 
 
 def _of_contrast(probe: FittedContrast, slide: ShownSlide) -> Ask:
-    means = {number: probe.means.of_tiles(bag, number) * probe.means_weight for number, bag in slide.bags.items()}
+    # The mean of what was read counts by the share of regions that it is the mean of, as in `score_partly_read`.
+    known = {number: slide.bags[number].region_present.mean() for number in slide.share}
+    means = {
+        number: probe.means.of_tiles(bag, number) * probe.means_weight * known.get(number, 1.0)
+        for number, bag in slide.bags.items()
+    }
+    bags = slide.in_order
     terms = [
-        ({one.first, one.second}, one.column, slide.of_region[one.first], probe.of_regions(one, slide.in_order, 0))
+        (sides, one.column, slide.of_region[one.first], regions_partly_read(probe, one, bags, slide.share))
         for one in probe.terms
-        if {one.first, one.second} <= slide.bags.keys()
+        if (sides := {one.first, one.second}) <= slide.bags.keys()
     ]
     constant = probe.intercept + probe.means.intercept * probe.means_weight
 
@@ -150,14 +165,14 @@ def _of_sum(
 
 
 def _of_mean_network(probe: FittedNetwork, slide: ShownSlide) -> Ask:
-    """A network on the slide mean of one magnification, which is the training mean where there is none."""
-    (bag,) = slide.bags.values()
-    usual = AffineMap.load("mean 0", probe.columns[0].fitted).offset
-    assert usual is not None  # slide means are centred on the training mean
+    """A network on slide means, which takes one that is left out for the training mean."""
 
     def ask(there: frozenset[int]) -> Said:
-        shown = bag if there else replace(bag, mean=usual[None].astype(np.float32))
-        return Said(probe.score([shown], _ONE)[0], None)
+        shown = [
+            bag if number in there else replace(bag, n_instances=np.zeros_like(bag.n_instances))
+            for number, bag in enumerate(slide.in_order)
+        ]
+        return Said(probe.score(shown, _ONE)[0], None)
 
     return ask
 

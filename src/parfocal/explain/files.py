@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.explain.qupath import write_geojson
-from parfocal.explain.result import ExplainSummary, SlideExplanation
+from parfocal.explain.result import ExplainSummary, SlideExplanation, region_part_names
 from parfocal.explain.shapley import pairs_of_players
-from parfocal.files import write_csv
+from parfocal.files import file_of, write_csv
 from parfocal.geometry import format_mpp
 from parfocal.report import columns, pick, write_json, write_table
 from parfocal.run.failures import FailedSlide
@@ -20,27 +20,29 @@ _ENDS = (
 
 
 def write_slide(one: SlideExplanation, scores: Sequence[str], mpps: Sequence[float], out: Path) -> None:
-    """Write what there is of a slide: `regions/SLIDE.csv`, `qupath/SLIDE.geojson` and `tiles/SLIDE.csv`."""
+    """Write the tables of a slide: `regions/SLIDE.csv`, `qupath/SLIDE.geojson` and `tiles/SLIDE.csv`."""
     slide = one.parts.slide
     if one.regions is not None:
-        names = ("score_of", "x_um", "y_um", "side_um", "contribution", *_of_mpps("shapley", mpps), *_of_pairs(mpps))
-        write_csv(out / "regions" / f"{slide}.csv", names, _region_rows(one, scores))
-        write_geojson(one, scores, mpps, out / "qupath" / f"{slide}.geojson")
+        names = ("score_of", "x_um", "y_um", "side_um", *region_part_names(mpps))
+        write_csv(file_of(out / "regions", slide, ".csv"), names, _region_rows(one, scores))
+        write_geojson(one, scores, mpps, file_of(out / "qupath", slide, ".geojson"))
     if one.tiles:
         names = ("score_of", "mpp", "x_um", "y_um", "side_um", "contribution")
-        write_csv(out / "tiles" / f"{slide}.csv", names, _tile_rows(one, scores))
+        write_csv(file_of(out / "tiles", slide, ".csv"), names, _tile_rows(one, scores))
 
 
-def write_explanations(summary: ExplainSummary, *, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+def write_explanations(
+    summary: ExplainSummary, out: Path, *, settings: Mapping[str, Any], inputs: Mapping[str, str]
+) -> None:
     """Write the table of slides, that of directions where there are any, and `explain.json`."""
     mpps = summary.head.facts.tiles.mpps
     said = next((tuple(one.prediction) for one in summary.explained), ())
     parts = (*_of_mpps("shapley", mpps), *_of_mpps("own", mpps), *_of_pairs(mpps))
     names = ("slide", "score_of", "base", "score", *said, *parts, "problem", "parfocal_version", "head")
-    write_csv(summary.out / "slides.csv", names, _slide_rows(summary, len(names)))
-    write_table(summary.out / "directions.csv", _ENDS, map(_with_pair, summary.ends), keep_empty=False)
+    write_csv(out / "slides.csv", names, _slide_rows(summary, len(names)))
+    write_table(out / "directions.csv", _ENDS, map(_with_pair, summary.ends), keep_empty=False)
     write_json(
-        summary.out / "explain.json",
+        out / "explain.json",
         {"parfocal_version": __version__, "settings": settings, "inputs": inputs, **describe(summary)},
     )
 
@@ -85,10 +87,8 @@ def _slide_rows(summary: ExplainSummary, width: int) -> Iterator[list[str]]:
 def _region_rows(one: SlideExplanation, scores: Sequence[str]) -> Iterator[list[str]]:
     assert one.regions is not None
     for place, name in enumerate(scores):
-        for region, xy_um in enumerate(one.xy_um):
-            parts = (one.regions.shapley[:, region, place], one.regions.interaction[:, region, place])
-            added = one.regions.contribution[region, place]
-            yield [name, *_numbers(*xy_um, one.side_um, added, *(n for own in parts for n in own))]
+        for xy_um, parts in zip(one.xy_um, one.regions.of_column(place), strict=True):
+            yield [name, *_numbers(*xy_um, one.side_um, *parts)]
 
 
 def _tile_rows(one: SlideExplanation, scores: Sequence[str]) -> Iterator[list[str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from parfocal.evaluate.places.maps import find_thumbnail
+from parfocal.evaluate.places.maps import empty_ground, find_thumbnail
 from parfocal.explain.result import ExplainSummary, PartOfScore, SlideParts
 from parfocal.explain.slide import Sources, explain_slide
 from parfocal.predict import Head
@@ -23,9 +23,9 @@ from parfocal.report import (
 from parfocal.report.page import Block
 from parfocal.table import some_of
 
-_LONGEST_PX = 600
+_SAID = 0.0005  # what is less is written as 0.000
 
-_METHOD = (
+METHOD = (
     "The head was asked with every set of its magnifications. One that is left out is absent and not zero: a pair with "
     "one side missing is no evidence, and a slide mean that is missing is the training mean; attention is asked "
     "with a bag that lacks these tiles, and a region encoder is given the other tiles alone.",
@@ -46,7 +46,7 @@ _METHOD = (
 )
 _TABLE = (
     Field("name", "name", "Part"),
-    Field("share", "share", "Share of the differences", lambda value: _percent(value), align="right"),
+    Field("share", "share", "Share of the differences", lambda value: percent(value), align="right"),
     Field("mean", "mean", "Mean", "+.3f"),
     Field("spread", "spread", "Standard deviation", ".3f", is_optional=True),
 )
@@ -61,24 +61,43 @@ def sentences(
     said = []
     for place, column in enumerate(columns):
         own = [one for one in parts if one.column == column]
-        what = f"score of {target}" if len(columns) == 1 else f"score of {target}, {column},"
+        what = f"score of {target}" if len(columns) == 1 else f"score of {target} for {column}"
         if any(one.share is not None for one in own):
-            first, *others = sorted(own, key=lambda one: -(one.share or 0.0))
-            listed = ", ".join(f"{one.name} {_percent(one.share or 0.0)}" for one in others)
-            said.append(
-                f"{first.name} makes up {_percent(first.share or 0.0)} of the differences between {len(slides)} slides "
-                f"in the {what} before calibration" + (f" ({listed})." if listed else ".")
-            )
+            said.append(_share_sentence(own, f"{len(slides)} slides apart in the {what}"))
             continue
         base = float(np.mean([one.base[place] for one in slides]))
         score = float(np.mean([one.score[place] for one in slides]))
         of = slides[0].slide if len(slides) == 1 else f"{len(slides)} slides, on average"
-        listed = ", ".join(f"{one.name} {_signed(one.mean)}" for one in sorted(own, key=lambda one: -abs(one.mean)))
+        some = sorted((one for one in own if abs(one.mean) >= _SAID), key=lambda one: -abs(one.mean))
+        listed = ", ".join(f"{one.name} {signed(one.mean)}" for one in some) or "nothing else"
+        rest = "; the other parts add nothing" if 0 < len(some) < len(own) else ""
         said.append(
-            f"{of}: the {what} before calibration is {_signed(score)}, which is {_signed(base)} with no magnification "
-            f"and {listed}."
+            f"{of}: the {what} before calibration is {signed(score)}, which is {signed(base)} with no magnification "
+            f"and {listed}{rest}."
         )
     return tuple(said)
+
+
+def _share_sentence(parts: Sequence[PartOfScore], what: str) -> str:
+    """Which part makes up how much of what tells slides apart, the largest first; parts of 0 % added nothing."""
+    first, *others = sorted(parts, key=lambda one: -(one.share or 0.0))
+    share = percent(first.share or 0.0)
+    text = f"{_said(first.name)} made up {'all' if share == '100 %' else share} of what tells these {what}"
+    some = [one for one in others if percent(one.share or 0.0) != "0 %"]
+    if some:
+        listed = ", ".join(f"{_said(one.name).lower()} {percent(one.share or 0.0)}" for one in some)
+        text += f"; {listed}"
+    if len(some) < len(others):
+        text += "; nothing else added to it"
+    return f"{text}."
+
+
+def _said(name: str) -> str:
+    """A part in words: "What 2 mpp and 0.5 mpp show together", or "What 2 mpp shows by itself"."""
+    coarse, pairs, fine = name.partition(" with ")
+    if pairs:
+        return f"What {coarse} mpp and {fine} show together"
+    return f"What {name.removesuffix(' alone')} shows by itself"
 
 
 def explain_page(
@@ -101,7 +120,7 @@ def explain_page(
     sections = [Section("What carries the score", tuple(blocks))] if blocks else []
     if figures:
         sections.append(Section("Where", tuple(figures)))
-    sections.append(Section("What the numbers are", (Text(_METHOD),)))
+    sections.append(Section("What the numbers are", (Text(METHOD),)))
     if summary.failed:
         failed = some_of([one.slide for one in summary.failed])
         sections.insert(
@@ -119,9 +138,9 @@ def explain_page(
 def _bars(parts: Sequence[PartOfScore], caption: str) -> Figure:
     shares = [one.share for one in parts if one.share is not None]
     if len(shares) == len(parts):
-        panel = bars_panel([one.name for one in parts], shares, x_label="share of the differences", show=_percent)
+        panel = bars_panel([one.name for one in parts], shares, x_label="share of the differences", show=percent)
         return Figure((panel,), f"{caption}: its share of the differences between slides.")
-    panel = bars_panel([one.name for one in parts], [one.mean for one in parts], x_label="adds", show=_signed)
+    panel = bars_panel([one.name for one in parts], [one.mean for one in parts], x_label="adds", show=signed)
     return Figure((panel,), f"{caption}, in units of the score before calibration.")
 
 
@@ -148,21 +167,20 @@ def map_figures(
         thumbnail, ground = find_thumbnail(sources.tiles, slide), ""
         if thumbnail is None:
             ground = " The slide is no longer where it was embedded from, so it is not shown."
-            far = one.xy_um.max(axis=0) + one.side_um
-            mpp = float(far.max()) / _LONGEST_PX
-            width, height = np.ceil(far / mpp).astype(int).tolist()
-            thumbnail = np.full((height, width, 3), 255, np.uint8), mpp
+            thumbnail = empty_ground(sources.tiles, slide, one.xy_um.max(axis=0) + one.side_um)
         of = [""] if len(columns) == 1 else [f" to the score of {name}" for name in columns]
         maps = {f"What regions add{name}": one.regions.contribution[:, place] for place, name in enumerate(of)}
-        score = ", ".join(_signed(float(value)) for value in one.parts.score)
+        score = ", ".join(signed(float(value)) for value in one.parts.score)
         caption = f"{slide}, score {score}: orange where a region raises the score, blue where it lowers it.{ground}"
         figures.append(slide_map_figure(*thumbnail, one.xy_um, one.side_um, maps, caption, slide=slide))
     return tuple(figures)
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in whole per cent."""
     return f"{100 * value:.0f} %".replace("-0 %", "0 %").replace("-", "\u2212")
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A part of a score."""
     return f"{value:+.3f}".replace("-", "\u2212")

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from parfocal.explain.result import RegionParts, SlideExplanation
-from parfocal.explain.shapley import pairs_of_players
+import numpy as np
+
+from parfocal.explain.result import RegionParts, SlideExplanation, named_score, region_part_names
 from parfocal.files import writing
-from parfocal.geometry import format_mpp
 
 
 def write_geojson(one: SlideExplanation, scores: Sequence[str], mpps: Sequence[float], path: Path) -> None:
@@ -23,31 +22,25 @@ def write_geojson(one: SlideExplanation, scores: Sequence[str], mpps: Sequence[f
     if one.regions is None:
         raise ValueError(f"{one.parts.slide} has nothing to write: its score is no sum over regions")
     features = []
-    for region, (x_um, y_um) in enumerate(one.xy_um.tolist()):
+    found = _measurements(one.regions, scores, mpps)
+    for region, ((x_um, y_um), measurements) in enumerate(zip(one.xy_um.tolist(), found, strict=True), 1):
         left, top, right, bottom = (
             round(edge / one.slide_mpp, 3) for edge in (x_um, y_um, x_um + one.side_um, y_um + one.side_um)
         )
         ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
-        found = [{"name": name, "value": value} for name, value in _measurements(one.regions, scores, mpps, region)]
-        properties: dict[str, Any] = {"objectType": "detection", "name": f"region {region + 1}", "measurements": found}
-        features.append(
-            {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
-        )
+        properties = {"objectType": "detection", "name": f"region {region}", "measurements": measurements}
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     with writing(path) as temporary:
         text = json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
         temporary.write_text(text, encoding="utf-8")
 
 
 def _measurements(
-    regions: RegionParts, scores: Sequence[str], mpps: Sequence[float], region: int
-) -> Iterator[tuple[str, float]]:
-    """What a region adds, by what a person reads; the score is named only where there are several."""
-    names = [format_mpp(mpp) for mpp in mpps]
-    for place, score in enumerate(scores):
-        of = f" to {score}" if len(scores) > 1 else ""
-        yield f"Adds{of}", float(regions.contribution[region, place])
-        for name, value in zip(names, regions.shapley[:, region, place].tolist(), strict=True):
-            yield f"Shapley value of {name} mpp{of}", value
-        pairs = regions.interaction[:, region, place].tolist()
-        for (a, b), value in zip(pairs_of_players(len(names)), pairs, strict=True):
-            yield f"Interaction of {names[a]} and {names[b]} mpp{of}", value
+    regions: RegionParts, scores: Sequence[str], mpps: Sequence[float]
+) -> Iterator[list[dict[str, object]]]:
+    """Of each region what it adds, by what a person reads."""
+    names = [named_score(label, score, scores) for score in scores for label in region_part_names(mpps).values()]
+    values = np.concatenate([regions.of_column(place) for place in range(len(scores))], axis=1)
+    for own in values.tolist():
+        yield [{"name": name, "value": value} for name, value in zip(names, own, strict=True)]

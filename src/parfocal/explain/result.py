@@ -1,6 +1,6 @@
 """What an explanation is made of: parts of the scores of slides, of regions and of tiles."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.explain.directions import EndRegion
+from parfocal.explain.shapley import pairs_of_players
+from parfocal.geometry import format_mpp
 from parfocal.predict import Head
-from parfocal.run.failures import FailedSlide, exit_status
+from parfocal.run.failures import FailedSlide, SlideOutcomes
 from parfocal.store import EmbeddingSet
 
 
@@ -52,6 +54,27 @@ class RegionParts:
     contribution: Float64[np.ndarray, "region column"]
     shapley: Float64[np.ndarray, "mpp region column"]
     interaction: Float64[np.ndarray, "pair region column"]
+
+    def of_column(self, column: int) -> Float64[np.ndarray, "region part"]:
+        """All of it for one score, in the order of `region_part_names`."""
+        parts = [self.contribution[:, column], *self.shapley[:, :, column], *self.interaction[:, :, column]]
+        return np.stack(parts, axis=1)
+
+
+def region_part_names(mpps: Sequence[float]) -> dict[str, str]:
+    """What is known of a region and a score: the names of columns of tables, and what people read."""
+    names = [format_mpp(mpp) for mpp in mpps]
+    pairs = [(names[a], names[b]) for a, b in pairs_of_players(len(names))]
+    return {
+        "contribution": "Adds",
+        **{f"shapley_{name}": f"Shapley value of {name} mpp" for name in names},
+        **{f"interaction_{a}_{b}": f"Interaction of {a} and {b} mpp" for a, b in pairs},
+    }
+
+
+def named_score(label: str, score: str, scores: Sequence[str]) -> str:
+    """What is said of a score; it is named only where there are several."""
+    return label if len(scores) == 1 else f"{label} to {score}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +138,7 @@ class PartOfScore:
 
 
 @dataclass(frozen=True, eq=False)
-class ExplainSummary:
+class ExplainSummary(SlideOutcomes[SlideParts]):
     """What came of a run.
 
     Attributes:
@@ -143,14 +166,4 @@ class ExplainSummary:
     @property
     def explained(self) -> tuple[SlideParts, ...]:
         """The slides that are explained."""
-        return tuple(one for one in self.slides if isinstance(one, SlideParts))
-
-    @property
-    def failed(self) -> tuple[FailedSlide, ...]:
-        """The slides that are not."""
-        return tuple(one for one in self.slides if isinstance(one, FailedSlide))
-
-    @property
-    def exit_status(self) -> int:
-        """0 when all slides are explained, 1 when none is, 3 when some are."""
-        return exit_status(len(self.failed), len(self.slides))
+        return self.done

@@ -1,7 +1,8 @@
 """From a store and a head to the explanations of its slides, their tables and a page."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,28 +10,35 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.explain.anndata import need_anndata, write_anndata
 from parfocal.explain.directions import Direction, EndRegion, all_ends, along_directions, furthest
 from parfocal.explain.files import write_explanations, write_slide
+from parfocal.explain.folder import EMBEDDINGS, replacing
+from parfocal.explain.heatmaps import part_maps, pictures, write_heatmaps
 from parfocal.explain.page import explain_page, map_figures, sentences
-from parfocal.explain.result import ExplainSummary, PartOfScore, SlideParts
+from parfocal.explain.result import ExplainSummary, PartOfScore, SlideExplanation, SlideParts
 from parfocal.explain.settings import ExplainSettings
 from parfocal.explain.shapley import coalitions, pairs_of_players
-from parfocal.explain.slide import Branch, Sources, branches_of, explain_tokens, read_whole, score_names
-from parfocal.files import digest8, writable_folder
+from parfocal.explain.slide import Branch, Sources, branches_of, explain_tokens, score_names
+from parfocal.explain.slide_page import slide_page
+from parfocal.files import digest8, file_of
 from parfocal.geometry import format_mpp
 from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.predict import Head, PredictSettings, load_head
 from parfocal.predict.given import represented_slides
+from parfocal.predict.parts import filler_of_head
+from parfocal.predict.predict import read_in_part_at, refuse_nothing_to_pool, warn_of_doubt
 from parfocal.predict.source import HeadModel, find_tiles
 from parfocal.report import make_report
 from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.run.failures import FailedSlide
-from parfocal.run.jobs import attempt_slide
+from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import SlideSource
-from parfocal.store import EmbeddingSet, Source
+from parfocal.store import EmbeddingSet, SlideTokens, Source
 from parfocal.table import some_of
 
+REPORT = "report.html"
 _FEWEST = 10
 """Slides from which on their differences are spoken of; of fewer the means are."""
 
@@ -52,13 +60,15 @@ def explain_slides(
     Args:
         source: a store of tile embeddings, or a set of it, open or by its folder.
         head: the folder of a head.
-        out: the folder; files of an earlier run are written over. What the head's region encoder makes is kept there.
+        out: the folder; what an earlier run wrote there is replaced when this one is done, and nothing else is touched.
+            What the head's region encoder makes is kept there.
         settings: how much is listed and drawn.
         slides: ids; all of the store where none is named.
         on_event: told how far it is.
 
     Raises:
-        ConfigError: the head cannot be asked without a magnification, or a slide is not in the store.
+        ConfigError: the head cannot be asked without a magnification, a slide is not in the store, `out` holds
+            something else, or AnnData is asked for and not installed.
         MismatchError: the embeddings are of another encoder, other magnifications or other regions than the head's.
         StoreError: the head or the store cannot be read, or `out` cannot be written.
     """
@@ -71,60 +81,119 @@ def explain_slides(
     if unknown:
         raise ConfigError(f"{tiles.name} has no slide {some_of(unknown)}. Name slides as `predict` lists them.")
     asked = list(dict.fromkeys(slides)) or list(tiles.slides)
-    writable_folder(out)
-    sources, failed = sources_of(fitted, replace(tiles, slides=tuple(asked)), out / "embeddings", settings, tell)
-    outcomes, ends = list[SlideParts | FailedSlide](), dict[Direction, list[EndRegion]]()
-    for number, slide in enumerate(asked):
-        tell(Progress("explain", number, len(asked)))
-        job = partial(_explain, fitted, branches, columns, sources, slide, out, settings, ends)
-        with threadpool_limits(1):
-            outcomes.append(failed[slide] if slide in failed else attempt_slide(SlideSource(slide, tiles.path), job))
-    tell(Progress("explain", len(asked), len(asked)))
-    explained = [one for one in outcomes if isinstance(one, SlideParts)]
-    parts = tuple(parts_of_scores(explained, columns, part_names(fitted)))
-    summary = ExplainSummary(
-        out,
-        out / "report.html",
-        fitted,
-        tiles,
-        columns,
-        tuple(outcomes),
-        parts,
-        all_ends(ends),
-        sentences(fitted.facts.target, explained, columns, parts),
-    )
+    if settings.anndata:
+        need_anndata()
     described: dict[str, Any] = {**settings.model_dump(mode="json"), "slides": list(slides), "head": fitted.digest}
     inputs = {tiles.name: digest8(tiles.settings), "head": fitted.digest}
-    write_explanations(summary, settings=described, inputs=inputs)
-    figures = map_figures(fitted, sources, explained, columns, settings.maps)
-    make_report(explain_page(summary, figures, settings=described, inputs=inputs), summary.report)
+    outcomes, ends = list[SlideParts | FailedSlide](), dict[Direction, list[EndRegion]]()
+    warned = list[str]()
+    with replacing(out) as fresh:
+        store, asked_tiles = out / EMBEDDINGS, replace(tiles, slides=tuple(asked))
+        sources, failed = sources_of(fitted, asked_tiles, store, settings, tell)
+        run = _Run(fitted, branches, columns, sources, fresh, settings, ends, described, inputs)
+        for number, slide in enumerate(asked):
+            tell(Progress("explain", number, len(asked)))
+            job = partial(run.explain, slide)
+            with own_warnings() as caught, threadpool_limits(1):
+                outcomes.append(
+                    failed[slide] if slide in failed else attempt_slide(SlideSource(slide, tiles.path), job)
+                )
+            warned += [str(one.message) for one in caught[:1]]
+        tell(Progress("explain", len(asked), len(asked)))
+        explained = [one for one in outcomes if isinstance(one, SlideParts)]
+        parts = tuple(parts_of_scores(explained, columns, part_names(fitted)))
+        summary = ExplainSummary(
+            out,
+            out / REPORT,
+            fitted,
+            tiles,
+            columns,
+            tuple(outcomes),
+            parts,
+            all_ends(ends),
+            sentences(fitted.facts.target, explained, columns, parts),
+        )
+        write_explanations(summary, fresh, settings=described, inputs=inputs)
+        figures = map_figures(fitted, sources, explained, columns, settings.maps)
+        make_report(explain_page(summary, figures, settings=described, inputs=inputs), fresh / REPORT)
+    if warned:
+        warnings.warn(f"{len(warned)} slides gave a warning; the first: {warned[0]}", ParfocalWarning, stacklevel=2)
     return summary
 
 
-def _explain(
-    head: Head,
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the slides of a run have in common."""
+
+    head: Head
+    branches: Sequence[Branch]
+    columns: Sequence[str]
+    sources: Sources
+    out: Path
+    settings: ExplainSettings
+    ends: dict[Direction, list[EndRegion]]
+    described: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    def explain(self, slide: str) -> SlideParts:
+        """One slide: its files are written, and what lies furthest along the directions is kept."""
+        tiles = self.sources.tiles
+        refuse_nothing_to_pool(self.head, tiles, slide)
+        is_whole, tokens = not read_in_part_at(tiles, slide), tiles.read(slide)
+        branches = self.branches if is_whole else branches_of(self.head, in_part=True)
+        one = explain_tokens(self.head, branches, self.sources, tokens)
+        warn_of_doubt(self.head, tiles, slide)
+        write_slide(one, self.columns, self.head.facts.tiles.mpps, self.out)
+        self._write_exports(one)
+        if self.settings.ends and is_whole:  # regions are centred on their slide's mean, which must be known
+            see_ends(self.ends, self.branches, self.columns, self.sources, tokens, self.settings)
+        return one.parts
+
+    def _write_exports(self, one: SlideExplanation) -> None:
+        slide, tiles = one.parts.slide, self.sources.tiles
+        maps = part_maps(one, self.columns, self.head.facts.tiles.mpps)
+        if self.settings.pictures:
+            drawn = pictures(one, maps, tiles)
+            if maps:
+                write_heatmaps(one, maps, drawn, tiles, self.out / "heatmaps" / slide)
+            parts = list(parts_of_scores([one.parts], self.columns, part_names(self.head)))
+            page = slide_page(
+                self.head, one.parts, self.columns, parts, maps, drawn, settings=self.described, inputs=self.inputs
+            )
+            make_report(page, file_of(self.out / "slides", slide, ".html"))
+        if self.settings.anndata and maps:
+            described = {**self.described, "inputs": dict(self.inputs)}
+            path = file_of(self.out / "anndata", slide, ".h5ad")
+            write_anndata(one, maps, self.columns, path, described=described)
+
+
+def see_ends(
+    ends: dict[Direction, list[EndRegion]],
     branches: Sequence[Branch],
     columns: Sequence[str],
     sources: Sources,
-    slide: str,
-    out: Path,
+    tokens: SlideTokens,
     settings: ExplainSettings,
-    ends: dict[Direction, list[EndRegion]],
-) -> SlideParts:
-    """One slide: its tables are written, and what lies furthest along the directions is kept."""
-    tokens = read_whole(sources.tiles, slide)
-    explanation = explain_tokens(head, branches, sources, tokens)
-    write_slide(explanation, columns, head.facts.tiles.mpps, out)
+) -> None:
+    """Keep what lies furthest along the directions of contrast probes when one slide more is seen.
+
+    Args:
+        ends: of the slides before, and then with this one; directions come in the order of the probes.
+        branches: of the head; those of other kinds have no directions.
+        columns: the names of the scores.
+        sources: what the slide was read from.
+        tokens: the slide.
+        settings: how many directions and regions.
+    """
     xy_um, side_um = tokens.region_xy_um, tokens.region_um
-    for branch in branches if settings.ends else ():
+    for branch in branches:
         if not isinstance(branch.probe, FittedContrast):
             continue
         shown = sources.shown(branch, tokens, frozenset(range(len(tokens.mpps))))
         along = along_directions(branch.probe, branch.names, columns, shown, settings.directions)
         for direction, projection in along:
             before = ends.get(direction, [])
-            ends[direction] = furthest(before, direction, projection, slide, xy_um, side_um, settings.ends)
-    return explanation.parts
+            ends[direction] = furthest(before, direction, projection, tokens.slide, xy_um, side_um, settings.ends)
 
 
 def sources_of(
@@ -136,14 +205,15 @@ def sources_of(
         head: its region encoder, where it has one, is asked with every set of the magnifications.
         tiles: the set that it fits, with the slides that are explained.
         store: where region embeddings are written; what is there is not made again.
-        settings: where the region encoder runs.
+        settings: where the model runs.
         tell: told how far that is.
 
     Raises:
         MismatchError: the region encoder is not the one that the head was fitted with.
     """
     if not head.readouts:
-        return Sources(tiles), {}
+        needs_filler = head.fills_in and any(read_in_part_at(tiles, slide) for slide in tiles.slides)
+        return Sources(tiles, filler=filler_of_head(head, tiles, device=settings.device) if needs_filler else None), {}
     assert head.model is not None  # a head with a readout has a model
     assert head.facts.model is not None
     made, failed = dict[frozenset[int], dict[str, EmbeddingSet]](), dict[str, FailedSlide]()

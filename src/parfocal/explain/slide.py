@@ -1,15 +1,15 @@
 """One slide explained: the head is asked with every set of its magnifications."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int32, Int64
 
-from parfocal.bags import Bag, bag_of_slide, read_bags
+from parfocal.bags import Bag, Filler, bag_of_slide, empty_bag, read_bags
 from parfocal.cohort import Outcome
-from parfocal.errors import ConfigError, SlideError, StoreError
+from parfocal.errors import ConfigError, StoreError
 from parfocal.explain.asked import Ask, Said, ShownSlide, way_to_ask
 from parfocal.explain.result import RegionParts, SlideExplanation, SlideParts, TileParts
 from parfocal.explain.shapley import coalitions, interactions, own_parts, shapley_values
@@ -17,6 +17,8 @@ from parfocal.geometry import format_mpp
 from parfocal.heads import FittedProbe
 from parfocal.predict import Head
 from parfocal.predict.head import TILES, SourceBag
+from parfocal.predict.parts import filler_of_head
+from parfocal.predict.predict import read_in_part_at, refuse_nothing_to_pool
 from parfocal.store import EmbeddingSet, SlideTokens
 
 _EVERYTHING = 1 << 62  # attention sees all instances of a slide
@@ -51,6 +53,42 @@ class Branch:
 
 
 @dataclass(frozen=True, eq=False)
+class PartRead:
+    """How a slide was read in part.
+
+    Attributes:
+        budget: share of its finest tiles.
+        share: of each region's tiles, of the magnifications of which a part was read; the others were read whole.
+        filler: what fills the places of unread tiles; they are absent where None.
+        unread: the regions and the places of these tiles.
+    """
+
+    budget: float
+    share: Mapping[float, Float64[np.ndarray, " region"]]
+    filler: Filler | None
+    unread: tuple[Int32[np.ndarray, " tile"], Float32[np.ndarray, "tile 2"]]
+
+    def seen(self, tokens: SlideTokens, there: frozenset[int]) -> SlideTokens:
+        """The slide as a head sees it with some of its magnifications: what is filled in is expected of these alone."""
+        finest = len(tokens.mpps) - 1
+        if self.filler is None or finest not in there:
+            return tokens
+        absent = {mpp for place, mpp in enumerate(tokens.mpps) if place not in there}
+
+        def left(of_mpps: Mapping[float, np.ndarray]) -> dict[float, np.ndarray]:
+            return {mpp: rows[:0] if mpp in absent else rows for mpp, rows in of_mpps.items()}
+
+        less = replace(
+            tokens,
+            features=left(tokens.features),
+            region=left(tokens.region),
+            center_um=left(tokens.center_um),
+            tissue=left(tokens.tissue),
+        )
+        return self.filler.fill(less, *self.unread)
+
+
+@dataclass(frozen=True, eq=False)
 class Sources:
     """What slides are read from.
 
@@ -58,22 +96,43 @@ class Sources:
         tiles: the set of tile embeddings that fits the head.
         made: what its region encoder made of every set of magnifications but none, by readout; nothing where it has
             none.
+        filler: what fills the places of tiles that were not read, of a head that was fitted so; where None it is
+            loaded for each slide that needs it.
     """
 
     tiles: EmbeddingSet
     made: Mapping[frozenset[int], Mapping[str, EmbeddingSet]] = field(default_factory=dict)
+    filler: Filler | None = None
 
-    def shown(self, branch: Branch, tokens: SlideTokens, there: frozenset[int]) -> ShownSlide:
+    def part_read(self, head: Head, slide: str) -> PartRead | None:
+        """How a slide was read in part; None where it was read whole."""
+        parts, reading = read_in_part_at(self.tiles, slide), self.tiles.reading(slide)
+        if reading is None or not parts:
+            return None
+        filler = self.filler or filler_of_head(head, self.tiles, device="cpu")
+        absent = parts - ({min(self.tiles.mpps)} if filler else set())
+        share = {mpp: self.tiles.share_read(slide, mpp) for mpp in absent}
+        return PartRead(reading.budget, share, filler, self.tiles.unread_tiles(slide))
+
+    def shown(
+        self, branch: Branch, tokens: SlideTokens, there: frozenset[int], part: PartRead | None = None
+    ) -> ShownSlide:
         """A slide as a probe takes it with some of its magnifications, which are at least one."""
         bags, region, of_region = dict[int, Bag](), dict[int, np.ndarray](), dict[int, np.ndarray]()
+        share = dict[int, np.ndarray]()
+        seen = tokens if part is None else part.seen(tokens, there)
         for number, (place, (source, name)) in enumerate(zip(branch.players, branch.bags, strict=True)):
             if place is not None and place not in there:
                 continue
             if source == TILES:
                 assert place is not None  # bags of tiles are those of one magnification
-                mpp = tokens.mpps[place]
-                bags[number], region[number] = bag_of_slide(tokens, mpp), tokens.region[mpp]
-                of_region[number] = np.arange(tokens.n_regions)
+                mpp = seen.mpps[place]
+                if part is not None and mpp in part.share:
+                    share[number] = part.share[mpp]
+                elif not len(seen.region[mpp]):
+                    continue  # there is nothing to expect its tiles from
+                bags[number], region[number] = _bag_of(seen, mpp), seen.region[mpp]
+                of_region[number] = np.arange(seen.n_regions)
                 continue
             made = self.made[there][source]
             (bags[number],) = read_bags(made, [tokens.slide], names=[name], most_instances=_EVERYTHING)
@@ -81,7 +140,15 @@ class Sources:
             of_region[number] = _numbers_of(places, tokens.region_xy_um)
             rows = np.arange(len(places)) if place is None else made.read(tokens.slide).region[tokens.mpps[place]]
             region[number] = of_region[number][rows]
-        return ShownSlide(bags, region, of_region, tokens.n_regions)
+        return ShownSlide(bags, region, of_region, tokens.n_regions, share)
+
+
+def _bag_of(tokens: SlideTokens, mpp: float) -> Bag:
+    """The bag of one magnification, of which nothing may have been read."""
+    if len(tokens.region[mpp]):
+        return bag_of_slide(tokens, mpp)
+    nothing = np.zeros(tokens.features[mpp].shape[1], dtype=np.float32)
+    return empty_bag(tokens.slide, mpp, tokens.n_regions, nothing)
 
 
 def _numbers_of(
@@ -92,8 +159,12 @@ def _numbers_of(
     return np.array([number[place] for place in map(tuple, xy_um.tolist())], dtype=np.int64)
 
 
-def branches_of(head: Head) -> tuple[Branch, ...]:
+def branches_of(head: Head, *, in_part: bool = False) -> tuple[Branch, ...]:
     """The probes of a head that can be explained.
+
+    Args:
+        head: what is asked.
+        in_part: whether about slides that were read in part, for which it may have others.
 
     Raises:
         ConfigError: it pools what a region encoder made and cannot make without a magnification, or vectors of several
@@ -101,7 +172,7 @@ def branches_of(head: Head) -> tuple[Branch, ...]:
     """
     names = [format_mpp(mpp) for mpp in head.facts.tiles.mpps]
     found = []
-    for probe, facts in zip(head.probes, head.facts.branches, strict=True):
+    for probe, facts in zip(head.probes_of(in_part=in_part), head.facts.branches, strict=True):
         others = [source for source, _ in facts.bags if source not in (TILES, *_READOUTS)]
         if others:
             raise ConfigError(
@@ -116,7 +187,8 @@ def branches_of(head: Head) -> tuple[Branch, ...]:
                 "head of the arm contrast or union, or of one magnification."
             )
         players = tuple(names.index(name) if name in names else None for _, name in facts.bags)
-        ask = way_to_ask(probe, tuple(name for _, name in facts.bags), str(head.path))
+        names_of = tuple(name for _, name in facts.bags)
+        ask = way_to_ask(probe, names_of, str(head.path), knows_absent=head.knows_absent)
         found.append(Branch(probe, facts.bags, players, ask))
     return tuple(found)
 
@@ -138,34 +210,25 @@ def explain_slide(head: Head, sources: Sources, slide: str) -> SlideExplanation:
 
     Raises:
         ConfigError: the head cannot be explained.
-        SlideError: the slide was read in part, or has no tile of a magnification.
+        SlideError: the slide has no tile of a magnification.
         StoreError: it is not in the set, its files are damaged, or what the head says of it is not finite.
     """
-    return explain_tokens(head, branches_of(head), sources, read_whole(sources.tiles, slide))
-
-
-def read_whole(tiles: EmbeddingSet, slide: str) -> SlideTokens:
-    """The tiles of a slide that was read whole.
-
-    Raises:
-        SlideError: it was read in part, or has no tile of a magnification.
-    """
-    if tiles.reading(slide) is not None:
-        raise SlideError(
-            f"{slide} was read in part, and what its unread tiles would add is not known. Embed it with --budget 1."
-        )
-    for mpp, count in tiles.n_tiles(slide).items():
-        if not count:
-            raise SlideError(
-                f"{slide} has no tile at {format_mpp(mpp)} mpp: no tissue was found on it, so there is nothing to "
-                "explain. Look at the slide, or leave it out."
-            )
-    return tiles.read(slide)
+    refuse_nothing_to_pool(head, sources.tiles, slide)
+    branches = branches_of(head, in_part=bool(read_in_part_at(sources.tiles, slide)))
+    return explain_tokens(head, branches, sources, sources.tiles.read(slide))
 
 
 def explain_tokens(head: Head, branches: Sequence[Branch], sources: Sources, tokens: SlideTokens) -> SlideExplanation:
-    """The explanation of a slide that has been read; see `explain_slide`."""
-    of_branches = [_said(one, sources, tokens) for one in branches]
+    """The explanation of a slide that has been read; see `explain_slide`.
+
+    Args:
+        head: what is asked.
+        branches: of it, for slides that were read as this one was.
+        sources: what it was read from.
+        tokens: its tiles.
+    """
+    part = sources.part_read(head, tokens.slide)
+    of_branches = [_said(one, sources, tokens, part) for one in branches]
     every = list(zip(*of_branches, strict=True))
     worth = np.stack([_mean([said.total for said in saids]) for saids in every])
     if not np.isfinite(worth).all():
@@ -176,7 +239,7 @@ def explain_tokens(head: Head, branches: Sequence[Branch], sources: Sources, tok
     values, pairs = shapley_values(worth), interactions(worth)
     score = worth[-1]
     parts = SlideParts(
-        tokens.slide, worth[0], score, values, own_parts(values, pairs), pairs, _prediction(head, score[None])
+        tokens.slide, worth[0], score, values, own_parts(values, pairs), pairs, _prediction(head, score[None], part)
     )
     by_region = [_mean_of_regions(saids) for saids in every]
     known = [one for one in by_region if one is not None]
@@ -184,28 +247,30 @@ def explain_tokens(head: Head, branches: Sequence[Branch], sources: Sources, tok
     if len(known) == len(every):
         of_regions = np.stack(known)
         regions = RegionParts(of_regions[-1], shapley_values(of_regions), interactions(of_regions))
+    seen = tokens if part is None else part.seen(tokens, frozenset(range(len(tokens.mpps))))
     return SlideExplanation(
         parts,
         tokens.region_xy_um,
         tokens.region_um,
         tokens.slide_mpp,
         regions,
-        _tiles(sources.tiles, tokens, branches, every[-1]),
+        _tiles(sources.tiles, seen, branches, every[-1]),
     )
 
 
-def _said(branch: Branch, sources: Sources, tokens: SlideTokens) -> list[Said]:
+def _said(branch: Branch, sources: Sources, tokens: SlideTokens, part: PartRead | None) -> list[Said]:
     """What a probe says with every set of the magnifications."""
     every = coalitions(len(tokens.mpps))
-    ask = cache(branch.ask(sources.shown(branch, tokens, every[-1])))  # many sets are one where it pools few of them
-    if branch.of_tiles:
+    whole = sources.shown(branch, tokens, every[-1], part)
+    ask = cache(branch.ask(whole))  # many sets are one where it pools few of them
+    if branch.of_tiles and (part is None or part.filler is None):
         return [ask(frozenset(n for n, player in enumerate(branch.players) if player in there)) for there in every]
-    # The region encoder makes something else of every set.
+    # The model makes something else of every set.
     found = [ask(frozenset())]
-    for there in every[1:]:
-        shown = sources.shown(branch, tokens, there)
-        found.append(branch.ask(shown)(frozenset(shown.bags)))
-    return found
+    for there in every[1:-1]:
+        shown = sources.shown(branch, tokens, there, part)
+        found.append(branch.ask(shown)(frozenset(shown.bags)) if shown.bags else found[0])
+    return [*found, ask(frozenset(whole.bags))]
 
 
 def _mean(several: Sequence[np.ndarray]) -> np.ndarray:
@@ -237,14 +302,14 @@ def _tiles(
     return found
 
 
-def _prediction(head: Head, score: Float64[np.ndarray, "one column"]) -> dict[str, float]:
+def _prediction(head: Head, score: Float64[np.ndarray, "one column"], part: PartRead | None) -> dict[str, float]:
     """What a score means, under the names that tables of predictions have."""
-    classes = head.facts.classes
+    classes, calibration = head.facts.classes, head.calibration_at(None if part is None else part.budget)
     if classes:
-        probability = head.calibration.probability(score)[0].tolist()
+        probability = calibration.probability(score)[0].tolist()
         named = dict(zip(classes, probability, strict=True))
         return {
             f"probability_{name}": named[name] for name in (classes[1:] if head.facts.kind == "binary" else classes)
         }
     name = "risk_percentile" if head.facts.kind == "survival" else head.facts.target
-    return {name: float(head.calibration.value(score)[0])}
+    return {name: float(calibration.value(score)[0])}

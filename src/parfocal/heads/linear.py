@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from parfocal.bags import Bag
 from parfocal.cohort import Column, Fold, Outcome
 from parfocal.heads.base import Bags, FittedProbe, ProbeSettings, ProbeState, Scores, Slides, name_choices
-from parfocal.heads.preparation import Preparation, preparations
+from parfocal.heads.preparation import Preparation, has_mean, preparations, prepare_means
 from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.regression import column_weight, fit_column, held_out_loss, inner_weights, predict_column, row_space
 from parfocal.stats.whitening import AffineMap, fit_whitening
@@ -44,7 +44,7 @@ class FittedMean(FittedProbe):
         """The score of each column for some slides."""
         total = np.tile(self.intercept, (len(slides), 1))
         for bag, offset, coefficient in zip(bags, self.offset, self.coefficient, strict=True):
-            total += (bag.mean[slides] - offset) @ coefficient
+            total += np.where(has_mean(bag, slides)[:, None], bag.mean[slides] - offset, 0.0) @ coefficient
         return total
 
     def of_tiles(self, bag: Bag, number: int) -> Float64[np.ndarray, "tile column"]:
@@ -58,7 +58,8 @@ class FittedMean(FittedProbe):
         # In steps, because a slide of a hundred thousand tiles in double precision is twice as large as its store.
         steps = range(0, len(bag.rows), _TILES_AT_A_TIME)
         parts = [bag.rows[at : at + _TILES_AT_A_TIME].astype(np.float64) @ coefficient for at in steps]
-        return np.asarray((np.concatenate(parts) - self.offset[number] @ coefficient) / len(bag.rows))
+        nothing = np.zeros((0, coefficient.shape[1]))  # of a slide that was read in part there may be no tile
+        return np.asarray((np.concatenate([nothing, *parts]) - self.offset[number] @ coefficient) / len(bag.rows))
 
     def state(self) -> ProbeState:
         """All of it as plain data."""
@@ -102,7 +103,10 @@ def fit_mean_fold(bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSetti
     best: list[_Candidate | None] = [None] * len(columns)
     for preparation in preparations(settings.components):
         maps = [_map_of(bag, fold, preparation, len(bags), settings) for bag in bags]
-        mapped = [one.apply(bag.mean[fold.train].astype(np.float64)) for bag, one in zip(bags, maps, strict=True)]
+        mapped = [
+            prepare_means(one, bag.mean[fold.train].astype(np.float64), has_mean(bag, fold.train))
+            for bag, one in zip(bags, maps, strict=True)
+        ]
         train, basis = row_space(np.concatenate(mapped, axis=1))
         for number, column in enumerate(columns):
             found = _fit_column(train, column, fold, settings)
@@ -121,7 +125,7 @@ def fit_mean_fold(bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSetti
                 )
     done = [one for one in best if one is not None]
     coefficient = np.split(np.stack([one.slope for one in done], axis=1), np.cumsum([bag.dim for bag in bags])[:-1])
-    offset = [bag.mean[fold.train].mean(axis=0, dtype=np.float64) for bag in bags]
+    offset = [_known_means(bag, fold).mean(axis=0, dtype=np.float64) for bag in bags]
     intercept = np.array([one.intercept for one in done])
     intercept += sum(mean @ part for mean, part in zip(offset, coefficient, strict=True))
     name = name_choices(tuple(column.name for column in columns), tuple(one.name for one in done))
@@ -159,7 +163,7 @@ def _fit_column(
 
 def _map_of(bag: Bag, fold: Fold, preparation: Preparation, n_bags: int, settings: ProbeSettings) -> AffineMap:
     """How a preparation turns a slide mean into features; rows have a mean square norm of one."""
-    means = bag.mean[fold.train].astype(np.float64)
+    means = _known_means(bag, fold).astype(np.float64)
     if preparation.components is None:
         # All columns, however many: the span of the training slides holds everything a ridge penalty can use.
         scores = AffineMap.standardising(means)
@@ -171,4 +175,11 @@ def _map_of(bag: Bag, fold: Fold, preparation: Preparation, n_bags: int, setting
     return AffineMap(whitened.offset, whitened.matrix / np.sqrt(whitened.matrix.shape[1] * n_bags))
 
 
-HEAD = RegisteredHead("mean", "mean, linear model", "means", FittedMean.load, fit_mean, takes_several=True)
+def _known_means(bag: Bag, fold: Fold) -> Float[np.ndarray, "train dim"]:
+    """The means of the training slides that have one."""
+    return np.asarray(bag.mean[fold.train][has_mean(bag, fold.train)])
+
+
+HEAD = RegisteredHead(
+    "mean", "mean, linear model", "means", FittedMean.load, fit_mean, takes_several=True, may_lack=True
+)

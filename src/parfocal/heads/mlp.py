@@ -1,6 +1,7 @@
 """Networks with one hidden layer: on the mean of a slide, and on every region with the mean taken afterwards."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -114,5 +115,5 @@ place. A slide without any such region is scored by the intercept alone. Raised 
 of the same regions, or no training slide has a region in all of them.
 """
 
-MLP = network_head(MeanNetwork(), "mean, one hidden layer", "means")
+MLP = replace(network_head(MeanNetwork(), "mean, one hidden layer", "means"), may_lack=True)
 REGION_MLP = network_head(RegionNetwork(), "one hidden layer over each region, averaged", "regions")

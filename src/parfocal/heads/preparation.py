@@ -12,13 +12,16 @@ each k of a small grid. What the vectors are centred on follows from what the po
   on the training mean and whitened by the covariance between slides.
 
 Networks take a preparation as one linear map.
+
+A slide of which a magnification is left out has no instance there. Behind the map it stands where the mean training
+slide does, at 0, and the map is fitted on the others. A mean that is NaN is none that is left out, and stays NaN.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from parfocal.bags import Bag
 from parfocal.heads.base import ProbeSettings, Slides
@@ -96,6 +99,23 @@ def fit_map(
     matrix = np.zeros((rows.shape[1], min(widest, rows.shape[1])), dtype=np.float32)
     matrix[:, : kept.shape[1]] = kept
     return AffineMap(None if whitening.mean is None else whitening.mean.astype(np.float32), matrix)
+
+
+def has_mean(bag: Bag, slides: Slides) -> Bool[np.ndarray, " picked"]:
+    """Which of some slides have a mean: those of which the magnification is not left out."""
+    return np.asarray(bag.n_instances[slides] > 0)
+
+
+def prepare_means(
+    prepared_by: AffineMap, means: Float[np.ndarray, "slide dim"], there: Bool[np.ndarray, " slide"]
+) -> Float[np.ndarray, "slide kept"]:
+    """Slide means behind a map that is centred on the training mean; 0, which is that mean, where there is none."""
+    if there.all():
+        return prepared_by.apply(means)
+    known = prepared_by.apply(means[there])
+    prepared = np.zeros((len(means), known.shape[1]), dtype=known.dtype)
+    prepared[there] = known
+    return prepared
 
 
 def gather(bag: Bag, slides: Slides) -> tuple[Float32[np.ndarray, "row dim"], np.ndarray]:

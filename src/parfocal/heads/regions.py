@@ -14,7 +14,7 @@ from parfocal.bags import Bag
 from parfocal.geometry import format_mpp
 from parfocal.heads.base import Arrays, Bags, ProbeSettings, Slides
 from parfocal.heads.contrast.moments import PickedRegions, is_partly_read, slide_means
-from parfocal.heads.preparation import Preparation, bounds_of, fit_map
+from parfocal.heads.preparation import Preparation, bounds_of, fit_map, has_mean, prepare_means
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 from parfocal.region_encoder.batch import RegionBatch, number_ranges
 from parfocal.stats.whitening import AffineMap
@@ -119,7 +119,8 @@ def fit_mean_maps(
     """How each bag's slide means are prepared: centred on the training mean, whitened by the spread between slides."""
     arrays: dict[str, np.ndarray] = {}
     for number, bag in enumerate(bags):
-        fitted = fit_map(bag.mean, train, np.arange(len(train)), None, preparation, settings)
+        there = train[has_mean(bag, train)]
+        fitted = fit_map(bag.mean, there, np.arange(len(there)), None, preparation, settings)
         arrays |= fitted.state(f"mean {number}")
     return arrays
 
@@ -127,7 +128,10 @@ def fit_mean_maps(
 def prepared_means(bags: Bags, slides: Slides, fitted: Arrays) -> Float32[np.ndarray, "picked kept"]:
     """The means of some slides, all bags side by side."""
     return np.concatenate(
-        [AffineMap.load(f"mean {number}", fitted).apply(bag.mean[slides]) for number, bag in enumerate(bags)],
+        [
+            prepare_means(AffineMap.load(f"mean {number}", fitted), bag.mean[slides], has_mean(bag, slides))
+            for number, bag in enumerate(bags)
+        ],
         axis=1,
     )
 

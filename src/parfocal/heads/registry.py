@@ -28,6 +28,7 @@ class RegisteredHead(Plugin):
             model, and is made where that is known.
         takes_several: whether it takes the bags of several magnifications at once.
         is_random: whether its fit draws random numbers, so that another seed gives another result.
+        may_lack: whether slides may have NaN for the mean of a bag, of several, and are scored without it.
         by_request: whether it takes so long that it makes arms only where it is named.
     """
 
@@ -37,6 +38,7 @@ class RegisteredHead(Plugin):
     fit: Fit | None = None
     takes_several: bool = False
     is_random: bool = False
+    may_lack: bool = False
     by_request: bool = False
 
     def guarded(self, origin: Origin) -> "RegisteredHead":

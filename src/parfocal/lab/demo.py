@@ -20,6 +20,7 @@ from parfocal.lab.synthetic.adversary import PixelAdversary, pixel_adversary
 from parfocal.lab.synthetic.readability import AttributeReading, attribute_readability
 from parfocal.lab.synthetic.rendered import RenderedCohort, RenderSettings, SlideDesign, render_cohort
 from parfocal.lab.synthetic.tissue import LEVEL0_MPP, REGION_PX
+from parfocal.predict import fit_study
 from parfocal.regions import read_thumbnail
 from parfocal.report import Figure, Note, Reference, Section, Text, slide_map_figure, tile_gallery
 from parfocal.report.writer import Field as TableField
@@ -159,7 +160,7 @@ def _examples(
     return tiles
 
 
-_RENDER, _MEASURE = "render slides", "measure what can be read"
+_RENDER, _MEASURE, _FIT = "render slides", "measure what can be read", "fit a head"
 
 
 class DemoSettings(Settings):
@@ -182,6 +183,7 @@ class DemoResult:
         tiles: the tile embeddings.
         model: the folder of the region encoder.
         evaluation: the arms' results.
+        head: the folder of a head for the label `pairing`, by the arm contrast.
         seconds: wall-clock time of each stage.
     """
 
@@ -190,6 +192,7 @@ class DemoResult:
     tiles: EmbeddingSet
     model: Path
     evaluation: EvaluateResult
+    head: Path
     seconds: dict[str, float]
 
 
@@ -200,7 +203,7 @@ def run_demo(out: Path, settings: DemoSettings | None = None, *, on_event: OnEve
     the demo shows that the chain works and what pairing magnifications can do, not how good an encoder is.
 
     Args:
-        out: the folder for slides, store, models, regions and report.
+        out: the folder for slides, store, models, regions, report and head.
         settings: size of the cohort and length of the training.
         on_event: told how far each stage is.
 
@@ -245,4 +248,7 @@ def run_demo(out: Path, settings: DemoSettings | None = None, *, on_event: OnEve
     )
     done = run_study(plan, out, extras=known, on_event=tell)
     assert isinstance(done.evaluation, EvaluateResult)  # the demo is about labels of slides
-    return DemoResult(done.report, cohort, done.tiles, done.models["mem"], done.evaluation, {**seconds, **done.seconds})
+    started = time.monotonic()
+    head = fit_study(out, "contrast", out / "head", target="pairing", on_event=tell)
+    seconds = {**seconds, **done.seconds, _FIT: time.monotonic() - started}
+    return DemoResult(done.report, cohort, done.tiles, done.models["mem"], done.evaluation, head.path, seconds)

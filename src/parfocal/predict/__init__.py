@@ -33,7 +33,14 @@ from parfocal.predict.places import (
     place_head_sentences,
     predict_places,
 )
-from parfocal.predict.predict import PredictSummary, SlidePrediction, predict_slides
+from parfocal.predict.predict import (
+    PredictSources,
+    PredictSummary,
+    SlidePrediction,
+    predict_slide,
+    predict_slides,
+    sources_for,
+)
 from parfocal.predict.zoom import zoom_by, zoom_until_settled
 
 __all__ = [
@@ -49,6 +56,7 @@ __all__ = [
     "PlacePrediction",
     "PlacesSummary",
     "PredictSettings",
+    "PredictSources",
     "PredictSummary",
     "ShownInPart",
     "SlidePrediction",
@@ -66,10 +74,12 @@ __all__ = [
     "outside_sentence",
     "place_head_sentences",
     "predict_places",
+    "predict_slide",
     "predict_slides",
     "read_finished_study",
     "read_place_study",
     "shown_in_part",
+    "sources_for",
     "usual_zoom",
     "write_head",
     "zoom_by",

@@ -44,6 +44,7 @@ from parfocal.heads import (
     predict,
 )
 from parfocal.predict.calibration import fit_calibration, held_out_brier
+from parfocal.predict.dropped import ShownWithout
 from parfocal.predict.facts import (
     FORMAT_VERSION,
     BranchFacts,
@@ -125,6 +126,9 @@ def fit_head(
     shown, asked_parts = None, settings.parts_facts
     if asked_parts is not None:
         shown, model = shown_in_part(asked_parts, branches, sets, cohort.slides, models, seed=seed)
+    dropped = None
+    if settings.drop_magnifications is not None:
+        dropped = ShownWithout.of(branches, sets, settings.drop_magnifications)
     bags = read_arm_bags(
         branches,
         sets,
@@ -150,13 +154,18 @@ def fit_head(
     with threadpool_limits(1):
         # Slides that are read whole have probes that were shown no others, and lose nothing by it.
         alone = bags if shown is None else {key: shown.whole(bag) for key, bag in bags.items()}
-        of_folds, score = fit_jobs(alone, cohort.outcome, [*folds, whole])
+        if dropped is None:
+            of_folds, score = fit_jobs(alone, cohort.outcome, [*folds, whole])
+        else:
+            every = [dropped.fold(fold) for fold in (*folds, whole)]
+            of_folds, of_all = fit_jobs(dropped.bags(alone), dropped.outcome(cohort.outcome), every)
+            score = dropped.of_showing(of_all, 0)
         probes, part_probes, showings = [one[-1] for one in of_folds], list[FittedProbe](), [score]
         if shown is not None:
             every = [shown.fold(fold) for fold in (*folds, whole)]
             of_showings, of_all = fit_jobs(bags, shown.outcome(cohort.outcome), every)
             part_probes = [one[-1] for one in of_showings]
-            showings += [shown.of_budget(of_all, number) for number in range(len(shown.budgets))]
+            showings += [shown.of_showing(of_all, number + 1) for number in range(len(shown.budgets))]
         by_repeat = [_by_repeat(one, folds, len(cohort.slides)) for one in showings]
         calibrations = [fit_calibration(cohort.outcome, one, cohort.groups) for one in by_repeat]
         held_out = by_repeat[0]

@@ -39,6 +39,13 @@ class FitSettings(Settings):
         description="What stands for a tile that is not read: nothing, or the embedding that the model of --model "
         "expects of it. The head keeps the model.",
     )
+    drop_magnifications: float | None = Field(
+        None,
+        ge=0.1,
+        lt=1,
+        description="Share of the showings of a training slide in which some of its magnifications are left out, such "
+        "as 0.5, so that `explain` can ask concat and concat-mlp without them.",
+    )
     stop_rate: float | None = Field(
         None,
         gt=0,
@@ -65,6 +72,11 @@ class FitSettings(Settings):
             raise ValueError("parts names a budget twice. Name each once.")
         if self.parts and self.stop_rate is not None:
             raise ValueError("a head is shown slides in part or says when it has seen enough: parts, or stop_rate.")
+        if self.drop_magnifications is not None and (self.parts or self.stop_rate is not None):
+            raise ValueError(
+                "a head knows slides without some magnifications, or such that are read in part: drop_magnifications, "
+                "or parts or stop_rate."
+            )
         fields = type(self).model_fields
         said = [
             name

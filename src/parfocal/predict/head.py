@@ -1,6 +1,6 @@
 """A head: all that turns the embeddings of a slide into a prediction, in a folder. Nothing in it is ever executed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from parfocal.predict.outside import PARTS, BagHabit, Habits, Limit
 from parfocal.predict.page import write_head_page
 from parfocal.predict.stopping import Stopping
 from parfocal.stats.whitening import Whitening
+from parfocal.store import Reading
 
 TILES = "tiles"
 """The source of bags that are made of the tile embeddings themselves; other sources are readouts of the model."""
@@ -76,34 +77,46 @@ class Head:
         known = facts.model_dump(exclude={"share", "other", "metric", "usual"})
         return Stopping(usual=np.array(facts.usual), **known)
 
-    @property
-    def knows_parts(self) -> bool:
-        """Whether it knows what to make of slides whose finest tiles were read in part.
-
-        Because it was shown such slides, adds nothing for what was not read, or pools no finest tiles.
-        """
-        if self.facts.parts is not None:
-            return True
-        return self._is_coarse or self.adds_up
-
-    @property
-    def _is_coarse(self) -> bool:
-        """Whether it pools no finest tiles."""
-        coarser = {format_mpp(mpp) for mpp in self.facts.tiles.mpps[:-1]}
-        return all(source == TILES and name in coarser for source, name in self.bags)
+    def _pools_nothing_of(self, names: Collection[str]) -> bool:
+        """Whether it pools tiles of other magnifications alone."""
+        others = {format_mpp(mpp) for mpp in self.facts.tiles.mpps}.difference(names)
+        return all(source == TILES and name in others for source, name in self.bags)
 
     @property
     def adds_up(self) -> bool:
         """Whether its score is a sum over what was read, to which unread tiles add nothing."""
         return not self.readouts and all(isinstance(probe, FittedContrast) for probe in self.probes)
 
-    def doubt(self, policy: str, budget: float) -> str | None:
-        """What is wrong with a slide of which a policy has read a budget, as what the head does; None where nothing is.
+    @property
+    def fills_in(self) -> bool:
+        """Whether a model says what stands for tiles that were not read."""
+        return self.facts.parts is not None and self.facts.parts.unread == "decoded"
+
+    @property
+    def knows_absent(self) -> bool:
+        """Whether it was fitted on slides without some of their magnifications too."""
+        return self.facts.settings.get("drop_magnifications") is not None
+
+    def probes_of(self, *, in_part: bool) -> tuple[FittedProbe, ...]:
+        """The probe of each branch for slides that were read whole or in part."""
+        return self.part_probes if in_part and self.part_probes else self.probes
+
+    def doubt(self, reading: Reading, partly: Collection[str]) -> str | None:
+        """What is wrong with a slide that was read in part, as what the head does; None where nothing is.
 
         An unread tile that is absent makes of every policy a kind of slide of its own; one that is filled in does not.
+
+        Args:
+            reading: how.
+            partly: the magnifications of which a part was read, as text.
         """
-        parts = self.facts.parts
-        if not self.knows_parts:
+        parts, policy, budget = self.facts.parts, reading.policy, reading.budget
+        if self._pools_nothing_of(partly):
+            return None
+        coarser = {*partly} - {format_mpp(self.facts.tiles.mpps[-1])}
+        if parts is not None and coarser and not self._pools_nothing_of(coarser):
+            return "was shown no slide of which a coarser magnification was read in part. Read with one --budget"
+        if parts is None and not self.adds_up:
             return (
                 "takes that for all there is. Fit it with --parts, or use a contrast head of tile embeddings, which "
                 "knows what it has not seen"
@@ -115,7 +128,7 @@ class Head:
             )
         if parts is not None and budget < min(parts.budgets):
             return f"was shown no slide with less than {min(parts.budgets):g} read. Fit it with smaller --parts"
-        if parts is None and self.adds_up and self.facts.classes and not self._is_coarse:
+        if parts is None and self.facts.classes:
             return (
                 "orders such slides well and was calibrated on slides that were read whole: do not take its "
                 "probabilities as they are. Fit it with --stop-rate to read slides until their class is settled"
@@ -152,7 +165,7 @@ class Head:
         """
         picked, known = np.array([slide]), partly or {}
         scores = []
-        probes = self.probes if partly is None or not self.part_probes else self.part_probes
+        probes = self.probes_of(in_part=partly is not None)
         for probe, branch in zip(probes, self.facts.branches, strict=True):
             own = [bags[bag] for bag in branch.bags]
             share = {number: known[bag] for number, bag in enumerate(branch.bags) if bag in known}

@@ -22,6 +22,9 @@ def fit_sentences(facts: HeadFacts) -> tuple[str, ...]:
         f"{metric.name} {metric.estimate:.2f} ({metric.low:.2f} to {metric.high:.2f}) on slides it had not seen; "
         f"fitted on {trained.slides} slides{joint}{whose}"
     ]
+    share = facts.settings.get("drop_magnifications")
+    if share is not None:
+        said.append(f"training slides were shown with magnifications left out in {share:.0%} of the showings")
     parts = facts.parts
     if parts is not None:
         filled = ", the rest as a model expects it" if parts.unread == "decoded" else ""

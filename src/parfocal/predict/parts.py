@@ -8,26 +8,22 @@ Slides that are read whole keep a probe of their own, fitted on whole ones alone
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int64
-
 from parfocal.bags import Bag, Filler, glance_at, mpps_behind, open_filler, read_in_part
-from parfocal.cohort import Fold, Outcome
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.evaluate.arm import ARM_METHODS, Arm
-from parfocal.heads import FoldPrediction
 from parfocal.predict.facts import ModelFacts, PartsFacts
-from parfocal.predict.head import load_head
+from parfocal.predict.head import Head, load_head
+from parfocal.predict.showings import Showings
 from parfocal.predict.source import HeadModel, is_made_by_model
 from parfocal.store import EmbeddingSet, SlideTokens
-from parfocal.zoom import POLICIES, Policy, chosen
+from parfocal.zoom import POLICIES, Policy, chosen, replayed
 
 
 @dataclass(frozen=True, eq=False)
-class ShownInPart:
+class ShownInPart(Showings):
     """How a training slide is seen: whole, and read to every one of some budgets.
 
     Attributes:
@@ -50,7 +46,7 @@ class ShownInPart:
     def __call__(self, tokens: SlideTokens) -> Iterator[SlideTokens]:
         """A slide that was read whole, first as it is, then in part; what is not read of it is never looked at."""
         yield tokens
-        order = self.policy(glance_at(tokens, self.seed))
+        order = replayed(self.policy, tokens, glance_at(tokens, self.seed), budget=max(self.budgets))
         finest = tokens.mpps[-1]
         for budget in self.budgets:
             read = chosen(order, budget)
@@ -59,26 +55,9 @@ class ShownInPart:
                 part = self.filler.fill(part, tokens.region[finest][~read], tokens.center_um[finest][~read])
             yield part
 
-    def outcome(self, outcome: Outcome) -> Outcome:
-        """The label of every showing."""
-        return outcome.of(np.repeat(np.arange(len(outcome)), self.times))
-
-    def fold(self, fold: Fold) -> Fold:
-        """The fold with every showing of its slides in place of the slide."""
-        train, test = self._showings(fold.train), self._showings(fold.test)
-        return replace(fold, train=train, test=test, inner=np.repeat(fold.inner, self.times))
-
     def whole(self, bag: Bag) -> Bag:
         """The bag of the slides as they were read."""
         return bag.of_slides(range(0, len(bag.slides), self.times))
-
-    def of_budget(self, predictions: Sequence[FoldPrediction], number: int) -> list[FoldPrediction]:
-        """What is said of the test slides where they are read to one of the budgets, by its number."""
-        return [replace(one, score=one.score[number + 1 :: self.times]) for one in predictions]
-
-    def _showings(self, slides: Int64[np.ndarray, " slide"]) -> Int64[np.ndarray, " showing"]:
-        """The numbers of all showings of some slides: those of one follow each other, whole first."""
-        return (slides[:, None] * self.times + np.arange(self.times)).ravel()
 
 
 def shown_in_part(
@@ -158,24 +137,27 @@ def shown_in_part(
     return ShownInPart(asked.budgets, POLICIES.get(asked.policy), seed, filler), model
 
 
-def filler_of(model: HeadModel, tiles: EmbeddingSet, head: Path, *, device: str) -> Filler:
-    """What fills the places of unread tiles for a head that was fitted so.
+def filler_of_head(head: Head, tiles: EmbeddingSet, *, device: str) -> Filler | None:
+    """What fills the places of unread tiles for a head that was fitted so; None where they stay absent.
 
     Args:
-        model: the head's.
+        head: keeps the model.
         tiles: what is predicted.
-        head: the folder, for messages.
         device: where the model runs.
 
     Raises:
         MismatchError: the model in the head is not the one that it was fitted with, or not of these slides.
     """
-    filler = open_filler(tiles, model.folder, device=device)
+    if not head.fills_in:
+        return None
+    assert head.model is not None  # a head that fills in keeps what does it
+    assert head.facts.model is not None
+    filler = open_filler(tiles, head.model, device=device)
     digest = filler.decoder.model.digest
-    if digest != model.facts.digest:
+    if digest != head.facts.model.digest:
         raise MismatchError(
-            f"the head {head} is damaged: its region encoder is {digest} and was {model.facts.digest} when it was "
-            "fitted. Copy or fit it again."
+            f"the head {head.path} is damaged: its region encoder is {digest} and was {head.facts.model.digest} when "
+            "it was fitted. Copy or fit it again."
         )
     return filler
 

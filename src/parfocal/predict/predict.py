@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 from threadpoolctl import threadpool_limits
 
-from parfocal.bags import Bag, Filler, fine_bag, read_bags
+from parfocal.bags import Bag, Filler, empty_bag, read_bags
 from parfocal.embed import Zoom
 from parfocal.errors import ParfocalWarning, SlideError, StoreError
 from parfocal.files import write_csv
@@ -18,11 +18,11 @@ from parfocal.geometry import format_mpp
 from parfocal.predict.given import PredictSettings, check_named, embedded_slides, represented_slides
 from parfocal.predict.head import TILES, Head, SourceBag, load_head
 from parfocal.predict.outside import Distance
-from parfocal.predict.parts import filler_of
+from parfocal.predict.parts import filler_of_head
 from parfocal.predict.source import HeadModel
 from parfocal.run.device import find_device
 from parfocal.run.events import OnEvent, Progress, warn_of
-from parfocal.run.failures import FailedSlide, exit_status
+from parfocal.run.failures import FailedSlide, SlideOutcomes
 from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import SlideSource
 from parfocal.store import EmbeddingSet, SlideTokens, Source
@@ -43,6 +43,8 @@ class SlidePrediction:
         absent_overall: the same over all magnifications.
         n_regions: regions of the slide.
         share_read: of its planned finest tiles.
+        read_by: the policy and the shares of a slide that was read in part; empty of one that was read whole.
+        doubt: why what is said of a slide that was read in part is not to be taken as it is; empty where it is.
         is_settled: whether reading ended because its class was settled; None where the head does not say when it is.
         distance: from the training slides.
         rank: its place among the training patients' distances and its own, 1 where it is further than all; None where
@@ -58,6 +60,8 @@ class SlidePrediction:
     absent_overall: float
     n_regions: int
     share_read: float
+    read_by: str
+    doubt: str
     is_settled: bool | None
     distance: Distance
     rank: int | None
@@ -65,7 +69,7 @@ class SlidePrediction:
 
 
 @dataclass(frozen=True, eq=False)
-class PredictSummary:
+class PredictSummary(SlideOutcomes[SlidePrediction]):
     """What came of a run.
 
     Attributes:
@@ -83,17 +87,7 @@ class PredictSummary:
     @property
     def predicted(self) -> tuple[SlidePrediction, ...]:
         """The slides with a prediction."""
-        return tuple(one for one in self.slides if isinstance(one, SlidePrediction))
-
-    @property
-    def failed(self) -> tuple[FailedSlide, ...]:
-        """The slides without."""
-        return tuple(one for one in self.slides if isinstance(one, FailedSlide))
-
-    @property
-    def exit_status(self) -> int:
-        """0 when all slides are predicted, 1 when none is, 3 when some are."""
-        return exit_status(len(self.failed), len(self.slides))
+        return self.done
 
 
 def prediction_columns(head: Head) -> tuple[str, ...]:
@@ -109,7 +103,7 @@ def prediction_columns(head: Head) -> tuple[str, ...]:
         said = [f"probability_{name}" for name in classes]
     absent = [f"absent_share_{format_mpp(mpp)}" for mpp in head.facts.tiles.mpps]
     trust = ["n_regions", "outside", "distance", "cut", "rank", "rank_of", "false_alarm_rate", "furthest"]
-    read = () if head.stopping is None else ("share_read", "settled")
+    read = ("read_by", "doubt") if head.stopping is None else ("share_read", "settled", "read_by", "doubt")
     return ("slide", *said, "absent_share", *absent, *read, *trust, "problem", "parfocal_version", "head", "encoder")
 
 
@@ -140,6 +134,7 @@ def _rows(summary: PredictSummary) -> Iterator[list[str]]:
         numbers = [f"{number:.6g}" for number in (*said, *shares)]
         if head.stopping is not None:
             numbers += [f"{one.share_read:.6g}", "" if one.is_settled is None else str(int(one.is_settled))]
+        numbers += [one.read_by, one.doubt]
         yield [one.slide, *numbers, str(one.n_regions), *trust, "", *by]
 
 
@@ -185,24 +180,13 @@ def predict_slides(
     given = embedded_slides(inputs, fitted.facts, head, settings, store, tell, zoom=zoom)
     tiles, slides, failed = given.tiles, given.slides, dict(given.failed)
     usable = [slide for slide in slides if slide not in failed]
-    sources = {TILES: replace(tiles, slides=tuple(usable))}
-    if fitted.readouts:
-        assert fitted.model is not None  # a head with a readout has a model
-        assert fitted.facts.model is not None
-        model = HeadModel(fitted.model, fitted.facts.model)
-        made, unrepresented = represented_slides(sources[TILES], model, fitted.readouts, head, settings, store, tell)
-        sources |= made
-        failed |= unrepresented
-    filler = None
-    if fitted.facts.parts is not None and fitted.facts.parts.unread == "decoded":
-        assert fitted.model is not None  # a head that fills in keeps what does it
-        assert fitted.facts.model is not None
-        filler = filler_of(HeadModel(fitted.model, fitted.facts.model), tiles, head, device=settings.device)
+    sources, unrepresented = sources_for(fitted, replace(tiles, slides=tuple(usable)), store, settings, tell)
+    failed |= unrepresented
     outcomes: list[SlidePrediction | FailedSlide] = []
     warned: list[str] = []
     for number, slide in enumerate(slides):
         tell(Progress("predict", number, len(slides)))
-        outcomes.append(failed.get(slide) or _predict_or_fail(fitted, sources, slide, filler, warned))
+        outcomes.append(failed.get(slide) or predict_slide(fitted, sources, slide, warned))
     tell(Progress("predict", len(slides), len(slides)))
     if warned:
         warnings.warn(f"{len(warned)} slides gave a warning; the first: {warned[0]}", ParfocalWarning, stacklevel=2)
@@ -211,16 +195,102 @@ def predict_slides(
     return summary
 
 
-def _predict_or_fail(
-    head: Head, sources: Mapping[str, EmbeddingSet], slide: str, filler: Filler | None, warned: list[str]
-) -> SlidePrediction | FailedSlide:
+@dataclass(frozen=True, eq=False)
+class PredictSources:
+    """What a head reads slides from.
+
+    Attributes:
+        sets: of tile embeddings, and of what its region encoder made of them, by readout.
+        filler: what fills in tiles that were not read; None where they stay absent.
+    """
+
+    sets: Mapping[str, EmbeddingSet]
+    filler: Filler | None
+
+    @property
+    def tiles(self) -> EmbeddingSet:
+        """The set of tile embeddings."""
+        return self.sets[TILES]
+
+
+def sources_for(
+    head: Head, tiles: EmbeddingSet, store: Path, settings: PredictSettings, tell: OnEvent
+) -> tuple[PredictSources, dict[str, FailedSlide]]:
+    """What the slides of a set are predicted from, and those that the head's region encoder could make nothing of.
+
+    Args:
+        head: its region encoder, where it has one, makes what it pools.
+        tiles: the set that fits it.
+        store: where region embeddings are written; what is there is not made again.
+        settings: where the region encoder runs.
+        tell: told how far that is.
+
+    Raises:
+        MismatchError: the region encoder is not the one that the head was fitted with.
+    """
+    sets, failed = {TILES: tiles}, dict[str, FailedSlide]()
+    if head.readouts:
+        assert head.model is not None  # a head with a readout has a model
+        assert head.facts.model is not None
+        model = HeadModel(head.model, head.facts.model)
+        made, failed = represented_slides(tiles, model, head.readouts, head.path, settings, store, tell)
+        sets |= made
+    return PredictSources(sets, filler_of_head(head, tiles, device=settings.device)), failed
+
+
+def predict_slide(head: Head, sources: PredictSources, slide: str, warned: list[str]) -> SlidePrediction | FailedSlide:
+    """What a head says about one slide, or why it says nothing; the first warning, if there is one, joins `warned`."""
     with own_warnings() as caught, threadpool_limits(1):
         outcome = attempt_slide(
-            SlideSource(slide, sources[TILES].path), partial(_predict, head, sources, slide, filler)
+            SlideSource(slide, sources.tiles.path), partial(_predict, head, sources.sets, slide, sources.filler)
         )
     if not isinstance(outcome, FailedSlide):
         warned += [str(one.message) for one in caught[:1]]
     return outcome
+
+
+def read_in_part_at(tiles: EmbeddingSet, slide: str) -> set[float]:
+    """The magnifications of which a part of a slide was read by choice."""
+    return {mpp for mpp, n in tiles.n_unread(slide).items() if n}
+
+
+def refuse_nothing_to_pool(head: Head, tiles: EmbeddingSet, slide: str) -> None:
+    """Return if a slide has the vectors that a head pools, or was read so that the head knows what to do without.
+
+    Raises:
+        SlideError: a magnification has none.
+    """
+    parts, filled = read_in_part_at(tiles, slide), {min(tiles.mpps)} if head.fills_in else set()
+    pooled = {name for source, name in head.bags if source == TILES}
+    for mpp, count in tiles.n_tiles(slide).items():
+        # Where none of the chosen tiles was read: the head fills them in, adds nothing for them, or pools none.
+        if not count and not (mpp in parts and (mpp in filled or head.adds_up or format_mpp(mpp) not in pooled)):
+            why = "none of them was read" if mpp in parts else "no tissue was found on it"
+            raise SlideError(
+                f"{slide} has no vector to pool at {format_mpp(mpp)} mpp: {why}, so nothing can be "
+                "predicted. Look at the slide, or leave it out."
+            )
+
+
+def warn_of_doubt(head: Head, tiles: EmbeddingSet, slide: str) -> str:
+    """Warn where a slide was read in part in a way that the head does not know; not where the head's rule read it.
+
+    Returns:
+        What is wrong with it, as what the head does; empty where nothing is.
+    """
+    parts, reading = read_in_part_at(tiles, slide), tiles.reading(slide)
+    if reading is None or not parts or tiles.attributes(slide).get(RULE) == head.digest:
+        return ""
+    doubt = head.doubt(reading, {format_mpp(mpp) for mpp in parts})
+    if doubt is not None:
+        of = " and ".join(format_mpp(mpp) for mpp in sorted(parts, reverse=True))
+        warnings.warn(
+            f"{slide} was read in part ({reading.policy}, {reading.shares} of its tiles at {of} mpp), and the head "
+            f"{head.path} {doubt}.",
+            ParfocalWarning,
+            stacklevel=2,
+        )
+    return doubt or ""
 
 
 def _filled(filler: Filler, tiles: EmbeddingSet, tokens: SlideTokens) -> list[SlideTokens]:
@@ -230,46 +300,30 @@ def _filled(filler: Filler, tiles: EmbeddingSet, tokens: SlideTokens) -> list[Sl
 def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str, filler: Filler | None) -> SlidePrediction:
     """One slide, read by itself, so that nothing of another one can reach it."""
     tiles, bags = sources[TILES], dict[SourceBag, Bag]()
-    reading, finest = tiles.reading(slide), min(tiles.mpps)
+    parts, finest = read_in_part_at(tiles, slide), min(tiles.mpps)
+    reading = tiles.reading(slide) if parts else None
     seen_as = None if reading is None or filler is None else partial(_filled, filler, tiles)
     n_tiles, pooled = tiles.n_tiles(slide), {name for source, name in head.bags if source == TILES}
-    # Where none of the finest tiles was read: the head fills them in, adds nothing for them, or pools none.
-    goes_on = reading is not None and (seen_as is not None or head.adds_up or format_mpp(finest) not in pooled)
-    for mpp, count in n_tiles.items():
-        if not count and not (mpp == finest and goes_on):
-            why = "no tissue was found on it" if mpp != finest or reading is None else "none of them was read"
-            raise SlideError(
-                f"{slide} has no vector to pool at {format_mpp(mpp)} mpp: {why}, so nothing can be "
-                "predicted. Look at the slide, or leave it out."
-            )
+    partly = parts - ({finest} if seen_as else set())
+    refuse_nothing_to_pool(head, tiles, slide)
     # What was read whole of a slide says whether it is like others.
-    usual = [None if reading is not None and mpp == finest else format_mpp(mpp) for mpp in tiles.mpps]
-    unread = {format_mpp(finest)} if not n_tiles[finest] and seen_as is None else set()
+    usual = [None if mpp in parts else format_mpp(mpp) for mpp in tiles.mpps]
+    unread = {format_mpp(mpp): mpp for mpp in partly if not n_tiles[mpp]}
     for source, one in sources.items():
         own = [name for asked, name in head.bags if asked == source]
         names = [name for name in (*(usual if source == TILES else ()), *own) if name is not None]
         names = [name for name in names if source != TILES or name not in unread]
         found = read_bags(one, [slide], names=names, most_instances=_EVERYTHING, seen_as=seen_as)
         bags |= {(source, bag.name): bag for bag in found}
-    for name in unread & pooled:
-        none, dim = np.zeros(0, dtype=bool), tiles.content["dims"][name]
-        bags[TILES, name] = fine_bag(tiles.read(slide), none, np.zeros(dim, dtype=np.float32))
+    for name in unread.keys() & pooled:
+        nothing = np.zeros(tiles.content["dims"][name], dtype=np.float32)
+        bags[TILES, name] = empty_bag(slide, unread[name], tiles.n_regions(slide), nothing)
     stored = tiles.attributes(slide)
-    partly: dict[SourceBag, Float64[np.ndarray, " region"]] | None = None
-    if reading is not None:
-        partly = {} if seen_as else {(TILES, format_mpp(finest)): tiles.share_read(slide)}
-    is_by_rule = stored.get(RULE) == head.digest
-    doubt = None if reading is None or is_by_rule else head.doubt(*reading)
-    if reading is not None and doubt is not None:
-        policy, budget = reading
-        warnings.warn(
-            f"{slide} was read in part ({policy}, {budget:g} of its finest tiles), and the head {head.path} {doubt}.",
-            ParfocalWarning,
-            stacklevel=2,
-        )
-    score = head.score(bags, 0, partly)
+    shares = {(TILES, format_mpp(mpp)): tiles.share_read(slide, mpp) for mpp in partly}
+    doubt = warn_of_doubt(head, tiles, slide)
+    score = head.score(bags, 0, None if reading is None else shares)
     distance = head.habits.distance([None if name is None else bags[TILES, name] for name in usual], 0)
-    calibration = head.calibration_at(None if reading is None else reading[1])
+    calibration = head.calibration_at(None if reading is None else reading.budget)
     probability, value, interval = np.zeros(0), None, None
     with np.errstate(invalid="ignore"):  # what is not finite is refused below, with its reason
         if head.facts.classes:
@@ -300,7 +354,9 @@ def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str, filler
         absent_overall=1 - there / planned,
         n_regions=n_regions,
         share_read=float(stored.get(BUDGET, 1.0)),
-        is_settled=bool(stored[SETTLED]) if is_by_rule else None,
+        read_by="" if reading is None else f"{reading.policy} {reading.shares}",
+        doubt=f"the head {doubt}" if doubt else "",
+        is_settled=bool(stored[SETTLED]) if stored.get(RULE) == head.digest else None,
         distance=distance,
         rank=head.habits.limit.rank(distance.value),
         is_outside=distance.value > head.habits.limit.cut,

@@ -123,12 +123,12 @@ class StopFit:
     def _scores(self, probes: Sequence[FittedProbe], folds: Sequence[Fold]) -> InPart:
         policy, heads = POLICIES.get(self.policy), [HeadOfBags(probe, self.bags) for probe in probes]
         try:
-            orders: list[Policy] = [*([POLICIES.get("stride")] * len(folds)), _bound(policy, heads[-1])]
+            orders: list[Policy] = [*([POLICIES.get("stride")] * len(folds)), policy.with_head(heads[-1])]
         except ConfigError as error:
             raise ConfigError(f"--stop-policy {self.policy} cannot be used: {error}") from error
         for number, head in enumerate(heads[:-1]):
             with suppress(ConfigError):  # a fold whose head cannot say where to read reads a stride, as `budget` does
-                orders[number] = _bound(policy, head)
+                orders[number] = policy.with_head(head)
         tested = [*(fold.test for fold in folds), np.arange(len(self.cohort.slides))]
         found = [np.empty((len(test), len(RUNGS), len(self.cohort.outcome.columns))) for test in tested]
         place = [{int(number): at for at, number in enumerate(test)} for test in tested]
@@ -207,10 +207,6 @@ class Stopped:
         rule = {name: value for name, value in vars(self.rule).items() if name != "usual"}
         usual = tuple(self.rule.usual.tolist())
         return StoppingFacts(**rule, usual=usual, share=self.share, other=self.other, metric=metric)
-
-
-def _bound(policy: Policy, head: HeadOfBags) -> Policy:
-    return policy.bound(head) if policy.needs else policy
 
 
 def _probabilities(

@@ -1,6 +1,6 @@
 """From the word after `--zoom` to what is read of a slide: a policy, and the head or the model that it asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from parfocal.bags import TileDecoder, open_decoder
 from parfocal.embed import Glance, Stop, Zoom
 from parfocal.embed.glance import Ranked
-from parfocal.embed.zoom import IsSettled
+from parfocal.embed.zoom import IsSettled, split_shares
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp
@@ -19,21 +19,23 @@ from parfocal.predict.head import TILES, Head, load_head
 from parfocal.zoom import POLICIES, HeadOfBags, PartReader, Policy
 
 
-def zoom_by(text: str | Path, budget: float, *, seed: int = 0, over_slides: bool = False) -> Zoom:
+def zoom_by(text: str | Path, budget: float | Sequence[float], *, seed: int = 0, over_slides: bool = False) -> Zoom:
     """How `embed_slides` reads slides in part.
 
     Args:
         text: the name of a policy; `POLICY=FOLDER` for one that asks a head or a pretrained model, and
             `POLICY=HEAD,MODEL` for one that asks both; or that folder alone, which stands for the policy `contrast` or
             `attention` by the kind of head, and `entropy` of a model. A path is always a folder.
-        budget: the share of each slide's planned fine tiles that is read, 0 to 1.
+        budget: the share of each slide's planned finest tiles that is read, 0 to 1; or one for each magnification that
+            is chosen among, coarse to fine, such as (0.3, 0.1). Magnifications before these are read whole.
         seed: of policies that draw.
         over_slides: the budget is the share of those of all slides that are given together, and is spent on the tiles
             that are worth most, whatever slide they are on; a slide may get none of it, or be read whole.
 
     Raises:
         ConfigError: there is no such policy, it needs a folder or has one that it does not need, what is in the folder
-            cannot say where to look, the budget is no share, or the policy does not compare tiles over slides.
+            cannot say where to look, a share is none, the policy does not compare tiles over slides, or it cannot
+            choose at a coarser magnification.
         MismatchError: head and model are of different tile encoders.
         StoreError: the folder is absent or damaged.
     """
@@ -44,24 +46,31 @@ def zoom_by(text: str | Path, budget: float, *, seed: int = 0, over_slides: bool
             f"the policy {policy.name} cannot spend a budget over slides: it says which tiles of a slide come first, "
             f"and not how these compare with tiles of another slide. Use one of {able}, or a budget of each slide."
         )
+    coarser, finest = split_shares(budget)
+    if coarser and not policy.by_levels:
+        raise ConfigError(
+            f"the policy {policy.name} asks about finest tiles and cannot choose among coarser ones. Name one share "
+            "(--budget 0.1), or another policy."
+        )
     loaded = _load(policy, folders)
     _bind(policy, loaded)  # what cannot say where to look is said before any slide is read
     digests = [one.digest if isinstance(one, Head) else digest8(one.describe()) for one in loaded]
     prepare = partial(_order, policy.name, *folders)
     shares = dict[str, float]() if over_slides else None
-    return Zoom(policy.name, prepare, budget, seed, "+".join(digests), draws=policy.draws, shares=shares)
+    bound = "+".join(digests)
+    return Zoom(policy.name, prepare, finest, seed, bound, draws=policy.draws, shares=shares, coarser=coarser)
 
 
-def zoom_until_settled(head: Path, *, at_most: float = 1.0, seed: int = 0) -> Zoom:
+def zoom_until_settled(head: Path, *, at_most: float | Sequence[float] = 1.0, seed: int = 0) -> Zoom:
     """How `embed_slides` reads slides until a head's call of them is settled.
 
     Args:
         head: the folder of a head that was fitted with a rate of stopping.
-        at_most: the largest share of a slide's planned fine tiles that is read, 0 to 1.
+        at_most: the largest share of a slide's planned finest tiles that is read, 0 to 1.
         seed: of policies that draw.
 
     Raises:
-        ConfigError: the head does not say when a slide has been read far enough, or `at_most` is no share.
+        ConfigError: the head does not say when a slide has been read far enough, or `at_most` is not one share.
         StoreError: the folder is absent or damaged.
     """
     fitted = load_head(head)

@@ -1,5 +1,6 @@
 """A picture of a slide's tissue and regions, to see at a glance whether they are right."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,11 @@ def qc_path(store: Path, slide_id: str) -> Path:
 
 
 def draw_qc(
-    slide: Slide, plan: RegionPlan, *, slide_id: str | None = None, read: Bool[np.ndarray, " tile"] | None = None
+    slide: Slide,
+    plan: RegionPlan,
+    *,
+    slide_id: str | None = None,
+    read: Mapping[float, Bool[np.ndarray, " _tile"]] | None = None,
 ) -> UInt8[np.ndarray, "y x 3"]:
     """Draw a slide small, with the outline of its tissue, its kept regions, and a few words above.
 
@@ -39,7 +44,7 @@ def draw_qc(
         slide: the open slide.
         plan: its plan.
         slide_id: how the picture calls the slide; the name of its file when None.
-        read: which tiles of the finest magnification were read, where not all were; these are shaded.
+        read: which tiles were read of the magnifications of which not all were; these are shaded, once for each.
 
     Returns:
         RGB, at most about 1,500 pixels along a side.
@@ -66,11 +71,11 @@ def draw_qc(
         smaller = max(round(canvas.shape[1] * shrink), 1), max(round(canvas.shape[0] * shrink), 1)
         canvas = np.asarray(cv2.resize(canvas, smaller, interpolation=cv2.INTER_AREA))
         um_per_px = um_per_px[0] / shrink, um_per_px[1] / shrink
-    if read is not None:
-        _shade(canvas, plan, um_per_px, read)
+    for mpp, own in (read or {}).items():
+        _shade(canvas, plan, um_per_px, mpp, own)
     _outline(canvas, plan, slide, um_per_px)
     _regions(canvas, plan, um_per_px)
-    return np.concatenate([_words(canvas.shape[1], slide, plan, slide_id or slide.name, read), canvas])
+    return np.concatenate([_words(canvas.shape[1], slide, plan, slide_id or slide.name, read or {}), canvas])
 
 
 def write_qc(
@@ -79,7 +84,7 @@ def write_qc(
     plan: RegionPlan,
     *,
     slide_id: str | None = None,
-    read: Bool[np.ndarray, " tile"] | None = None,
+    read: Mapping[float, Bool[np.ndarray, " _tile"]] | None = None,
 ) -> None:
     """Write the picture as a JPEG, whole or not at all; arguments as in `draw_qc`."""
     picture = cv2.cvtColor(draw_qc(slide, plan, slide_id=slide_id, read=read), cv2.COLOR_RGB2BGR)
@@ -117,22 +122,24 @@ def _shade(
     canvas: UInt8[np.ndarray, "y x 3"],
     plan: RegionPlan,
     um_per_px: tuple[float, float],
+    mpp: float,
     read: Bool[np.ndarray, " tile"],
 ) -> None:
-    finest = min(plan.grid.mpps)
-    corner_um = plan.tiles(finest).xy_um[read] - plan.origin_um
-    edges = np.concatenate([corner_um, corner_um + plan.grid.tile_um(finest)], axis=1)
+    corner_um = plan.tiles(mpp).xy_um[read] - plan.origin_um
+    edges = np.concatenate([corner_um, corner_um + plan.grid.tile_um(mpp)], axis=1)
     for left, top, right, bottom in np.rint(edges / np.tile(um_per_px, 2)).astype(int).tolist():
         tile = canvas[top:bottom, left:right]
         tile[...] = (tile * (1 - _SHADE) + np.array(_READ) * _SHADE).astype(np.uint8)
 
 
 def _words(
-    width: int, slide: Slide, plan: RegionPlan, name: str, read: Bool[np.ndarray, " tile"] | None
+    width: int, slide: Slide, plan: RegionPlan, name: str, read: Mapping[float, Bool[np.ndarray, " _tile"]]
 ) -> UInt8[np.ndarray, "y x 3"]:
-    tiles = ", ".join(f"{plan.n_tiles(mpp):,} at {format_mpp(mpp)}" for mpp in plan.grid.mpps)
-    if read is not None:
-        tiles += f", of which {int(read.sum()):,} were read (shaded)"
+    tiles = ", ".join(
+        f"{plan.n_tiles(mpp):,} at {format_mpp(mpp)}"
+        + (f", of which {int(read[mpp].sum()):,} were read (shaded)" if mpp in read else "")
+        for mpp in plan.grid.mpps
+    )
     how = plan.tissue.mask_file or plan.grid.tissue
     lines = [
         printable(name),

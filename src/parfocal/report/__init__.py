@@ -6,6 +6,7 @@ figures, and `make_report` writes it as one HTML file.
 """
 
 from parfocal.report.arms import ArmResult, Reference, arms_sentences, arms_table
+from parfocal.report.compared import compared_figure
 from parfocal.report.figures import (
     bars_panel,
     curves_panel,
@@ -18,6 +19,7 @@ from parfocal.report.figures import (
     tile_strip,
     training_figure,
 )
+from parfocal.report.heatmap import overlay, raster_of_regions, scale_bar_um, signed_colours, signed_scale, with_bars
 from parfocal.report.page import (
     Column,
     Figure,
@@ -67,29 +69,36 @@ __all__ = [
     "arms_table",
     "bars_panel",
     "columns",
+    "compared_figure",
     "curves_panel",
     "forest_figure",
     "interval_columns",
     "make_report",
+    "overlay",
     "page_table",
     "pick",
     "plain",
     "png",
+    "raster_of_regions",
     "read",
     "reliability_figure",
     "roc_figure",
+    "scale_bar_um",
     "show",
     "show_difference",
     "show_interval",
     "show_number",
     "show_p",
     "show_signed",
+    "signed_colours",
+    "signed_scale",
     "slide_map_figure",
     "terminal_table",
     "tile_gallery",
     "tile_strip",
     "to_records",
     "training_figure",
+    "with_bars",
     "write_json",
     "write_table",
 ]

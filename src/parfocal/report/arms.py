@@ -175,13 +175,10 @@ def arms_sentences(
         )
         if best.against_best_single is not None:
             difference, p_value = best.against_best_single.difference, _holm_over(arms)[place]
-            # A constant difference has no p-value; its interval decides.
-            shown = p_value < 1 - difference.level if p_value == p_value else 0.0 not in difference
-            side = "better" if difference.estimate > 0 else "worse"
-            verdict = f"{side} by more than chance gives" if shown else "which chance can explain"
+            # Nothing is said to be shown: both were picked by these very numbers.
             text += (
-                f"; against the best single magnification that is {show_difference(difference)}, {verdict} "
-                f"(p {show_p(p_value)} after Holm's correction)"
+                f"; against the best single magnification that is {show_difference(difference)} "
+                f"(p {show_p(p_value)} after Holm's correction), both picked after looking"
             )
         said.append(text + ".")
     if detectable is not None and detectable == detectable:

@@ -16,6 +16,7 @@ from PIL import Image
 from parfocal.errors import StoreError
 from parfocal.report.arms import ArmResult
 from parfocal.report.drawing import Plot, nice_ticks, shorten
+from parfocal.report.heatmap import overlay, signed_scale
 from parfocal.report.page import Figure, Panel
 from parfocal.stats import ReliabilityBin, RocCurve
 from parfocal.stats.interval import Number, Numbers
@@ -243,15 +244,10 @@ def _last(values: Numbers) -> float:
     return float(finite[-1]) if len(finite) else float("nan")
 
 
-# Blue through nothing to orange: signs differ for every kind of colour vision. The middle is transparent, so that
-# tissue stays visible where a region says nothing.
-_LOW, _HIGH = np.array([20, 90, 200]), np.array([225, 95, 10])
-
-
 def png(pixels: UInt8[np.ndarray, "y x channel"]) -> bytes:
     """RGB or RGBA pixels as a PNG, which keeps every grey level: textures of one pixel are what a tile may be about."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -304,29 +300,7 @@ def slide_map_figure(
     """
     panels = [Panel(png(thumbnail), f"Thumbnail of slide {slide}", slide)]
     for label, values in maps.items():
-        overlaid = _overlay(thumbnail, thumbnail_mpp, region_xy_um, region_um, np.asarray(values, dtype=float))
+        own = np.asarray(values, dtype=float)
+        overlaid = overlay(thumbnail, thumbnail_mpp, region_xy_um, region_um, own, signed_scale([own]))
         panels.append(Panel(png(overlaid), f"Map of {label} over slide {slide}", label))
     return Figure(tuple(panels), caption)
-
-
-def _overlay(
-    thumbnail: UInt8[np.ndarray, "y x 3"],
-    thumbnail_mpp: Number,
-    region_xy_um: Float[np.ndarray, "region 2"],
-    region_um: Number,
-    values: Float[np.ndarray, "region"],
-) -> UInt8[np.ndarray, "y x 3"]:
-    finite = np.abs(values[np.isfinite(values)])
-    scale = float(np.percentile(finite, 98)) if len(finite) else 0.0
-    # Grey tissue under the colours: pink and purple would be read as part of the map.
-    grey = thumbnail.mean(axis=2, keepdims=True)
-    picture = np.repeat(128 + grey / 2, 3, axis=2)
-    for (x_um, y_um), value in zip(region_xy_um, values, strict=True):
-        if not np.isfinite(value) or scale == 0:
-            continue
-        left, right = (max(0, round(edge / thumbnail_mpp)) for edge in (x_um, x_um + region_um))
-        top, bottom = (max(0, round(edge / thumbnail_mpp)) for edge in (y_um, y_um + region_um))
-        strength = 0.85 * min(abs(value) / scale, 1.0)
-        colour = _HIGH if value > 0 else _LOW
-        picture[top:bottom, left:right] = (1 - strength) * picture[top:bottom, left:right] + strength * colour
-    return np.asarray(np.rint(picture), dtype=np.uint8)

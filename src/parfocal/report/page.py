@@ -139,6 +139,7 @@ class ReportPage:
         title: what was asked.
         lead: the answer in a few sentences, before any table.
         sections: the parts; from four on, a list of links stands before them.
+        first: a table and a figure that stand below the answer, before any heading.
         settings: every setting that made the results, as JSON-able values; folded away at the end, and digested.
         seeds: the seeds of splits, models and permutations, by name.
         inputs: the digests of what went in (stores, models, labels), by name.
@@ -147,6 +148,7 @@ class ReportPage:
     title: str
     lead: tuple[str, ...]
     sections: tuple[Section, ...]
+    first: tuple[Block, ...] = field(default=(), kw_only=True)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)

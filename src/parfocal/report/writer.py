@@ -200,7 +200,7 @@ def show(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
         return show_number(float(value))
     if isinstance(value, Interval):
-        return f"{value.estimate:.2f} ({show_interval(value)})"
+        return f"{value.estimate:.2f}" + (f" ({show_interval(value)})" if value.has_ends else "")
     return str(value)
 
 
@@ -221,7 +221,9 @@ def show_number(value: Number) -> str:
 
 
 def show_difference(interval: Interval) -> str:
-    """A difference with its sign, and the two ends with theirs."""
+    """A difference with its sign, and the two ends with theirs where it has any."""
+    if not interval.has_ends:
+        return show_signed(interval.estimate)
     return f"{show_signed(interval.estimate)} ({show_signed(interval.low)} to {show_signed(interval.high)})"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Generic, TypeVar
 
 from parfocal.errors import StoreError, as_problem
 from parfocal.files import no_space, read_csv, write_csv, writer_name
@@ -101,6 +102,30 @@ def failure(source: SlideSource, error: Exception, writes_to: Path | None = None
 def exit_status(failed: int, total: int) -> int:
     """What a command over many slides ends with: 0 when none failed, 1 when all did, 3 when some did."""
     return 0 if not failed else 1 if failed == total else 3
+
+
+Done = TypeVar("Done")
+
+
+class SlideOutcomes(Generic[Done]):
+    """What the results of runs over slides have in common: what came of each slide, in order, failures in between."""
+
+    slides: tuple[Done | FailedSlide, ...]
+
+    @property
+    def done(self) -> tuple[Done, ...]:
+        """The slides that did not fail."""
+        return tuple(one for one in self.slides if not isinstance(one, FailedSlide))
+
+    @property
+    def failed(self) -> tuple[FailedSlide, ...]:
+        """The slides that failed."""
+        return tuple(one for one in self.slides if isinstance(one, FailedSlide))
+
+    @property
+    def exit_status(self) -> int:
+        """0 when no slide failed, 1 when all did, 3 when some did."""
+        return exit_status(len(self.failed), len(self.slides))
 
 
 @dataclass(frozen=True)

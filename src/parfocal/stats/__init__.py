@@ -6,6 +6,8 @@ Which one is right depends on the design, and using the wrong one is the usual m
 - repeated cross-validation: `cross_validated`, and of that `auc_interval` or `concordance_interval`, `paired_test`,
   `detectable_difference`;
 - several targets: `wilcoxon_signed_rank` over their means, `holm` over their p-values, `mean_over_targets`.
+
+Whether a difference is shown is said by one rule, `verdict`, wherever it is said.
 """
 
 from parfocal.stats.agreement import (
@@ -56,9 +58,11 @@ from parfocal.stats.cross_validated import (
     standard_error,
 )
 from parfocal.stats.interval import Interval, rule_of_three
-from parfocal.stats.tasks import SignedRankTest, holm, mean_over_targets, wilcoxon_signed_rank
+from parfocal.stats.tasks import FEWEST_TARGETS, SignedRankTest, holm, mean_over_targets, wilcoxon_signed_rank
+from parfocal.stats.verdict import Verdict, verdict
 
 __all__ = [
+    "FEWEST_TARGETS",
     "AucTest",
     "CalibrationLine",
     "CrossValidated",
@@ -71,6 +75,7 @@ __all__ = [
     "RocCurve",
     "SignedRankTest",
     "TestedFold",
+    "Verdict",
     "auc",
     "auc_interval",
     "balanced_accuracy",
@@ -103,6 +108,7 @@ __all__ = [
     "tally_order",
     "tally_times",
     "time_pairs",
+    "verdict",
     "weighted_auc",
     "wilcoxon_signed_rank",
     "wilson_interval",

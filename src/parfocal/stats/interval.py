@@ -33,8 +33,15 @@ class Interval:
         """Half of the distance between the two ends."""
         return (self.high - self.low) / 2
 
+    @property
+    def has_ends(self) -> bool:
+        """Whether anything is known of how far the true value may lie: too few units have an infinite interval."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
     def clipped(self, lowest: Number, highest: Number) -> "Interval":
-        """The same interval with its ends moved into the range that the quantity can have."""
+        """The same interval with its ends moved into the range that the quantity can have; itself without ends."""
+        if not self.has_ends:
+            return self
         return Interval(self.estimate, max(self.low, lowest), min(self.high, highest), self.level, self.method)
 
     def to_dict(self) -> dict[str, Number | str]:

@@ -8,6 +8,9 @@ from scipy import stats
 
 from parfocal.stats.interval import Interval, Numbers, finite_numbers
 
+FEWEST_TARGETS = 6
+"""With fewer targets nothing is inferred over them: no result of the signed-rank test is below .05 with five."""
+
 
 @dataclass(frozen=True)
 class SignedRankTest:
@@ -42,17 +45,24 @@ def wilcoxon_signed_rank(differences: Numbers) -> SignedRankTest:
     return SignedRankTest(rank_sum, n, len(array) - n, min(p_value, 1.0), float(2.0 ** (1 - n)))
 
 
-def mean_over_targets(values: Numbers, level: float = 0.95) -> Interval:
+def mean_over_targets(values: Numbers, level: float = 0.95, *, fewest: int = 2) -> Interval:
     """The mean of one number for each target, with the t interval that takes the targets as drawn from many.
 
     It says what a further target of this sort would show on average. Targets that are labels of the same patients are
     not independent of each other, and then it is too narrow.
+
+    Args:
+        values: one number for each target.
+        level: of the interval.
+        fewest: with fewer values the interval has no ends.
 
     Raises:
         ValueError: fewer than two targets, or a number that is not finite.
     """
     array = finite_numbers(values, "the mean over targets", at_least=2)
     mean = float(array.mean())
+    if len(array) < fewest:
+        return Interval(mean, -np.inf, np.inf, level, f"none: fewer than {fewest} targets")
     reach = float(array.std(ddof=1) / np.sqrt(len(array)) * stats.t.ppf(0.5 + level / 2, len(array) - 1))
     return Interval(mean, mean - reach, mean + reach, level, "t over targets")
 

@@ -9,6 +9,7 @@ from parfocal.store.formats.format import FeatureFile, FeatureFormat
 from parfocal.store.index import IndexedSlide, IndexSummary, index_features
 from parfocal.store.layout import RowDtype, create_set, settings_digest
 from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
+from parfocal.store.reading import Reading
 from parfocal.store.set import EmbeddingSet, Source, only_mpps, open_set, open_sets
 from parfocal.store.survey import FeatureSettings
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
@@ -22,6 +23,7 @@ __all__ = [
     "IndexSummary",
     "IndexedSlide",
     "LeftOut",
+    "Reading",
     "RowDtype",
     "SlideOrigin",
     "SlidePlaces",

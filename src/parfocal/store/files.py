@@ -15,7 +15,7 @@ from parfocal.errors import StoreError
 from parfocal.geometry import format_mpp
 from parfocal.store.absent import AbsentRows
 from parfocal.store.disk import new_file
-from parfocal.store.fingerprint import SlideState
+from parfocal.store.fingerprint import FINGERPRINT, SIZES, TIMES, SlideState
 from parfocal.store.layout import (
     FILE_DIGEST,
     chunk_rows,
@@ -27,7 +27,7 @@ from parfocal.store.layout import (
 )
 from parfocal.store.tokens import SlidePlaces
 
-SIZES, TIMES, SCAN, PLACES = "slide_sizes", "slide_times", "slide_scan", "places_digest"
+SCAN, PLACES = "slide_scan", "places_digest"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SlideOrigin:
         mpp_source: where the slide's mpp came from.
         tissue_mask: name and digest of the file that said where its tissue is.
         places: digest of the places that its regions lie on; None where they lie on a lattice.
-        reading: how its finest tiles were read in part, by the names of READING; nothing where all were.
+        reading: how it was read in part, by the names of READING; nothing where all of it was.
     """
 
     path: str | None = None
@@ -62,7 +62,7 @@ class SlideOrigin:
         """As attributes of a file; None where nothing is known."""
         return {
             "slide_path": self.path,
-            "slide_fingerprint": self.fingerprint,
+            FINGERPRINT: self.fingerprint,
             SIZES: self.state.sizes if self.state else None,
             TIMES: self.state.times if self.state else None,
             SCAN: self.scan,

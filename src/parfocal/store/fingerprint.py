@@ -6,13 +6,18 @@ asked for again only where the times say that the file may be another one.
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from parfocal.errors import UnreadableSlideError
+from parfocal.files import file_fingerprint
 from parfocal.slides import slide_files
+
+FINGERPRINT, SIZES, TIMES = "slide_fingerprint", "slide_sizes", "slide_times"
+"""What an index keeps of a slide's file."""
 
 _PREFIX = "sha256-"
 _BLOCK_BYTES = 1 << 22
@@ -64,6 +69,35 @@ def slide_digest(path: Path, stop: Callable[[], bool] = lambda: False) -> str:
     except OSError as error:
         raise _unreadable(path, error) from error
     return f"{_PREFIX}{digest.hexdigest()[:32]}"
+
+
+def is_embedded_file(
+    path: Path, stored: Mapping[str, Any], *, trust_times: bool = False, stop: Callable[[], bool] = lambda: False
+) -> bool:
+    """Whether a file is the one that was embedded, as far as the index of the slide knows that.
+
+    Sizes and times decide where they are the same, the digest of the whole file where only the times differ: a good
+    copy that was put over a damaged one has its size, and mostly its first and last bytes. Of what an older version
+    has embedded, size and both ends decide.
+
+    Args:
+        path: the slide.
+        stored: the attributes of its index.
+        trust_times: take a file of the same sizes for the same whatever its times are, and read nothing of it.
+        stop: asked now and then while it is read; where it says so, what is returned means nothing.
+
+    Raises:
+        UnreadableSlideError: a file is absent or cannot be read.
+    """
+    if FINGERPRINT not in stored:
+        return True
+    fingerprint = str(stored[FINGERPRINT])
+    if not is_digest(fingerprint):
+        return file_fingerprint(path) == fingerprint
+    state = slide_state(path)
+    if state.times == stored[TIMES]:
+        return True
+    return state.sizes == stored[SIZES] and (trust_times or slide_digest(path, stop) == fingerprint)
 
 
 def is_digest(fingerprint: str) -> bool:

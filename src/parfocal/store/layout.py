@@ -38,8 +38,17 @@ _SETTINGS: dict[str, type | tuple[type, ...]] = {
 VERSION_ATTRIBUTE = "parfocal_format"
 FILE_DIGEST = "file_digest"
 # How a slide was read in part.
-READING = ("zoom_policy", "zoom_budget", "zoom_seed", "zoom_bound", "zoom_rule", "zoom_settled", "zoom_total")
-POLICY, BUDGET, SEED, BOUND, RULE, SETTLED, TOTAL = READING
+READING = (
+    "zoom_policy",
+    "zoom_budget",
+    "zoom_seed",
+    "zoom_bound",
+    "zoom_rule",
+    "zoom_settled",
+    "zoom_total",
+    "zoom_coarser",
+)
+POLICY, BUDGET, SEED, BOUND, RULE, SETTLED, TOTAL, COARSER = READING
 SETTINGS_FILE = "settings.json"
 _SEAL = "digest"
 INDEX_FOLDER = "index"

@@ -15,17 +15,14 @@ from typing import Any
 import h5py
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32
-from scipy.spatial import KDTree
 
 from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
-from parfocal.geometry import format_mpp, lattice_um
+from parfocal.geometry import format_mpp
 from parfocal.store.formats.format import format_of
 from parfocal.store.h5 import check_seal, count_not_finite, opened_h5, read_rows
 from parfocal.store.layout import (
-    BUDGET,
     FILE_DIGEST,
     INDEX_FOLDER,
-    POLICY,
     SETTINGS_FILE,
     VERSION_ATTRIBUTE,
     Kind,
@@ -37,6 +34,7 @@ from parfocal.store.layout import (
     read_settings,
     repair_advice,
 )
+from parfocal.store.reading import Reading, unread_tiles
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 
 
@@ -132,6 +130,10 @@ class EmbeddingSet:
         with self._open_index(slide) as index:
             return np.asarray(index["region_xy_um"][...], np.float64)
 
+    def side_um(self, slide: str) -> float:
+        """Side of a slide's regions, in micrometres, which is not exactly the set's in an indexed one."""
+        return float(self.attributes(slide)["region_um"])
+
     def n_tiles(self, slide: str) -> dict[float, int]:
         """How many tiles the regions of a slide have, per magnification; only its index is opened.
 
@@ -162,11 +164,9 @@ class EmbeddingSet:
         with self._open_index(slide) as index:
             return {mpp: len(index[format_mpp(mpp)].get("unread_coords", ())) for mpp in self.mpps}
 
-    def reading(self, slide: str) -> tuple[str, float] | None:
-        """By which policy and with which budget a slide's finest tiles were read; None where all of them were."""
-        stored = self.attributes(slide)
-        budget = float(stored.get(BUDGET, 1.0))
-        return (str(stored[POLICY]), budget) if budget < 1 else None
+    def reading(self, slide: str) -> Reading | None:
+        """By which policy and with which shares a slide was read; None where all of it was."""
+        return Reading.of(self.attributes(slide))
 
     def has_tissue(self, slide: str) -> bool:
         """Whether the index of a slide keeps how much of each finest tile is tissue; older versions did not."""
@@ -174,37 +174,37 @@ class EmbeddingSet:
         with self._open_index(slide) as index:
             return "tissue" in index[format_mpp(min(self.mpps))]
 
-    def share_read(self, slide: str) -> Float64[np.ndarray, " region"]:
-        """Of each region, the share of its planned finest tiles that has been read; 1 where none was planned."""
+    def share_read(self, slide: str, mpp: float | None = None) -> Float64[np.ndarray, " region"]:
+        """Of each region, the share of its planned tiles that has been read; 1 where none was planned.
+
+        Args:
+            slide: id.
+            mpp: of the tiles; the finest where None.
+        """
+        self._must_be("tiles")
+        mpp = min(self.mpps) if mpp is None else mpp
         with self._open_index(slide) as index:
             n_regions = len(index["region_xy_um"])
-            read = np.bincount(index[format_mpp(min(self.mpps))]["region"][...], minlength=n_regions)
-        others = np.bincount(self.unread_tiles(slide)[0], minlength=n_regions)
+            read = np.bincount(index[format_mpp(mpp)]["region"][...], minlength=n_regions)
+        others = np.bincount(self.unread_tiles(slide, mpp)[0], minlength=n_regions)
         return np.asarray(np.where(read + others > 0, read / np.maximum(read + others, 1), 1.0))
 
-    def unread_tiles(self, slide: str) -> tuple[Int32[np.ndarray, " tile"], Float32[np.ndarray, "tile 2"]]:
-        """The planned finest tiles that were not read by choice; only the slide's index is opened.
+    def unread_tiles(
+        self, slide: str, mpp: float | None = None
+    ) -> tuple[Int32[np.ndarray, " tile"], Float32[np.ndarray, "tile 2"]]:
+        """The planned tiles of a magnification that were not read by choice; only the slide's index is opened.
+
+        Args:
+            slide: id.
+            mpp: of the tiles; the finest where None.
 
         Returns:
             the number of each one's region, never falling, and its centre about its region's centre in micrometres. Of
             regions of which nothing was read, which are not in the set, no tile is named.
         """
-        finest = min(self.mpps)
+        self._must_be("tiles")
         with self._open_index(slide) as index:
-            group, xy_um = index[format_mpp(finest)], np.asarray(index["region_xy_um"][...], np.float64)
-            slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
-            unread = np.asarray(group["unread_coords"][...] if "unread_coords" in group else np.zeros((0, 2)))
-        if not len(xy_um) or not len(unread):
-            return np.zeros(0, np.int32), np.zeros((0, 2), np.float32)
-        side_um = finest * int(self.content["tile_px"])
-        middle_um = (unread + 0.5) * slide_mpp + side_um / 2
-        away, region = KDTree(xy_um + region_um / 2).query(middle_um, p=np.inf)
-        lattice = lattice_um(region_um, max(1, round(region_um / side_um)))
-        # Stored corners are whole pixels: the place of the lattice that is nearest is the one that was planned.
-        _, place = KDTree(lattice).query(middle_um - (xy_um[region] + region_um / 2))
-        order = np.lexsort((place, region))
-        order = order[away[order] < region_um / 2]
-        return region[order].astype(np.int32), lattice[place[order]].astype(np.float32)
+            return unread_tiles(index, min(self.mpps) if mpp is None else mpp, int(self.content["tile_px"]))
 
     def attributes(self, slide: str) -> dict[str, Any]:
         """The attributes of a slide's index: fingerprint, path, mpp and what else is known of it."""
@@ -223,21 +223,38 @@ class EmbeddingSet:
         """
         self._must_be("tiles")
         with self._open_index(slide) as index:
-            groups = {mpp: index[format_mpp(mpp)] for mpp in self.mpps}
-            region = {mpp: group["region"][...] for mpp, group in groups.items()}
-            center_um = {mpp: group["center_um"][...] for mpp, group in groups.items()}
-            tissue = {mpp: group["tissue"][...] for mpp, group in groups.items() if "tissue" in group}
-            places = replace(_places(slide, index, region, center_um), tissue=tissue)
-            if not all(np.isfinite(values).all() for values in (places.region_xy_um, *center_um.values())):
-                raise ValueError("a place is not finite")
-            if not all(((values >= 0) & (values <= 1)).all() for values in tissue.values()):
-                raise ValueError("a share of tissue is not between 0 and 1")
-            rows = {mpp: _Group.of(group, len(region[mpp])) for mpp, group in groups.items()}
+            places = self._tile_places(slide, index)
+            rows = {mpp: _Group.of(index[format_mpp(mpp)], len(places.region[mpp])) for mpp in self.mpps}
         features = {mpp: self._read_features(slide, mpp, own) for mpp, own in rows.items()}
         try:
             return SlideTokens(features=features, **vars(places))
         except ValueError as error:
             raise StoreError(f"cannot use {index_path(self.path, slide)}: {error}. {_index_remedy(slide)}") from error
+
+    def places(self, slide: str) -> SlidePlaces:
+        """Where the regions of a slide and their tiles lie, checked as in `read`; only its index is opened.
+
+        Raises:
+            StoreError: the slide is not done, or its index is damaged.
+        """
+        with self._open_index(slide) as index:
+            if self.kind == "regions":
+                return _places(slide, index, {}, {})
+            places = self._tile_places(slide, index)
+            places.check_order()
+            return places
+
+    def _tile_places(self, slide: str, index: h5py.File) -> SlidePlaces:
+        groups = {mpp: index[format_mpp(mpp)] for mpp in self.mpps}
+        region = {mpp: group["region"][...] for mpp, group in groups.items()}
+        center_um = {mpp: group["center_um"][...] for mpp, group in groups.items()}
+        tissue = {mpp: group["tissue"][...] for mpp, group in groups.items() if "tissue" in group}
+        places = replace(_places(slide, index, region, center_um), tissue=tissue)
+        if not all(np.isfinite(values).all() for values in (places.region_xy_um, *center_um.values())):
+            raise ValueError("a place is not finite")
+        if not all(((values >= 0) & (values <= 1)).all() for values in tissue.values()):
+            raise ValueError("a share of tissue is not between 0 and 1")
+        return places
 
     def read_regions(self, slide: str) -> SlideRegions:
         """The region embeddings of a slide, checked as in `read`.

@@ -29,6 +29,16 @@ class SlidePlaces:
     center_um: Mapping[float, Float32[np.ndarray, "_tile 2"]] = field(default_factory=dict)
     tissue: Mapping[float, Float32[np.ndarray, " _tile"]] = field(default_factory=dict)
 
+    def check_order(self) -> None:
+        """Refuse rows that are not those of the slide's regions in their order.
+
+        Raises:
+            ValueError: they are not.
+        """
+        for mpp, region in self.region.items():
+            if len(region) and (region[0] < 0 or region[-1] >= len(self.region_xy_um) or np.any(np.diff(region) < 0)):
+                raise ValueError(f"the rows of {self.slide} at {mpp:g} mpp are not in the order of its regions")
+
 
 @dataclass(frozen=True, eq=False)
 class SlideTokens:
@@ -67,8 +77,7 @@ class SlideTokens:
                 raise ValueError(f"features, region and center_um of {self.slide} at {mpp:g} mpp differ in length")
             if mpp in self.tissue and len(self.tissue[mpp]) != len(region):
                 raise ValueError(f"tissue of {self.slide} at {mpp:g} mpp is of another number of tiles than its rows")
-            if len(region) and (region[0] < 0 or region[-1] >= self.n_regions or np.any(np.diff(region) < 0)):
-                raise ValueError(f"the rows of {self.slide} at {mpp:g} mpp are not in the order of its regions")
+        self.places.check_order()
 
     @property
     def places(self) -> SlidePlaces:
@@ -82,6 +91,15 @@ class SlideTokens:
             self.center_um,
             self.tissue,
         )
+
+    def region_means(self, mpp: float) -> Float64[np.ndarray, "region dim"]:
+        """The mean of each region's tiles of a magnification; NaN for a region without any."""
+        rows = self.features[mpp]
+        means = np.full((self.n_regions, rows.shape[1]), np.nan)
+        there, first, count = np.unique(self.region[mpp], return_index=True, return_counts=True)
+        if len(there):
+            means[there] = np.add.reduceat(rows.astype(np.float64), first, axis=0) / count[:, None]
+        return means
 
     @property
     def mpps(self) -> tuple[float, ...]:

@@ -148,11 +148,11 @@ class SlideWriter:
         return as_stored(rows, self._datasets[mpp].dtype, f"rows of {self._places.slide} at {mpp:g} mpp")
 
     def set_reading(self, reading: Mapping[str, Any], worth: Float[np.ndarray, " tile"] | None = None) -> None:
-        """Say how the finest tiles were read in part, before the fingerprint is set.
+        """Say how the slide was read in part, before the fingerprint is set.
 
         Args:
             reading: by the names of READING.
-            worth: of all planned ones as they are ordered, where it is compared between slides.
+            worth: of all planned finest tiles as they are ordered, where it is compared between slides.
         """
         self._origin = replace(self._origin, reading=reading)
         if worth is not None:

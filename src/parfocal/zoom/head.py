@@ -1,5 +1,6 @@
 """A fitted head as policies take it: it does not know itself which bags it was fitted on."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from parfocal.bags import Bag, bag_of_slide
@@ -27,27 +28,38 @@ class HeadOfBags:
         mpps = {float(name): number for number, name in enumerate(self.bags) if name.replace(".", "").isdecimal()}
         return mpps[min(mpps)] if mpps else None
 
-    def known(self, coarse: SlideTokens, unread: float) -> dict[int, Bag]:
-        """The bags that the head pools beside the one that is not read, by their numbers, of one slide.
+    def known(self, coarse: SlideTokens, unread: Collection[int]) -> dict[int, Bag]:
+        """The bags that the head pools beside those that are not read, by their numbers, of one slide.
 
         Args:
             coarse: what is known of the slide.
-            unread: micrometres per pixel of the tiles that are not read.
+            unread: the numbers of the bags that are not read.
 
         Raises:
             ConfigError: the slide does not show one of them.
             ValueError: the slide has no tile of one of them.
         """
         shown = {format_mpp(mpp): mpp for mpp in coarse.mpps}
-        wanted = {number: name for number, name in enumerate(self.bags) if name != format_mpp(unread)}
+        wanted = {number: name for number, name in enumerate(self.bags) if number not in unread}
         missing = [name for name in wanted.values() if name not in shown]
         if missing:
+            names = " and ".join(self.bags[number] for number in sorted(unread))
             raise ConfigError(
                 f"the head pools {', '.join(missing)}, and {', '.join(shown) or 'nothing'} is known of {coarse.slide} "
-                f"before tiles at {format_mpp(unread)} mpp are read. Fit a head on the coarser magnifications and that "
+                f"before tiles at {names} mpp are read. Fit a head on the coarser magnifications and that "
                 "one."
             )
         return {number: bag_of_slide(coarse, shown[name]) for number, name in wanted.items()}
+
+    def unread_at(self, mpp: float) -> tuple[int, ...]:
+        """Which of the bags hold tiles of a magnification that is to be read, or of finer ones that it opens.
+
+        Raises:
+            ConfigError: none holds that magnification.
+        """
+        least = self.number_of(mpp)
+        mpps = {number: float(name) for number, name in enumerate(self.bags) if name.replace(".", "").isdecimal()}
+        return tuple(number for number, own in mpps.items() if number == least or own < mpp)
 
     def number_of(self, mpp: float) -> int:
         """Which of the bags holds the tiles of a magnification.

@@ -1,21 +1,10 @@
 """How the regions of a slide look at its coarser magnifications, in units in which they can be compared."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64
 
 from parfocal.embed.glance import Glance
 from parfocal.stats.whitening import varying
-
-
-def region_means(
-    rows: Float[np.ndarray, "tile dim"], region: Int[np.ndarray, " tile"], n_regions: int
-) -> Float64[np.ndarray, "region dim"]:
-    """The mean of each region's tiles; NaN for a region without any."""
-    means = np.full((n_regions, rows.shape[1]), np.nan)
-    there, first, count = np.unique(region, return_index=True, return_counts=True)
-    if len(there):
-        means[there] = np.add.reduceat(rows.astype(np.float64), first, axis=0) / count[:, None]
-    return means
 
 
 def tissue_share(glance: Glance) -> Float64[np.ndarray, " region"]:
@@ -50,7 +39,7 @@ def region_looks(glance: Glance) -> list[tuple[Float64[np.ndarray, "region dim"]
     coarse, share = glance.coarse, tissue_share(glance)
     looks = []
     for mpp in coarse.mpps:
-        means = region_means(coarse.features[mpp], coarse.region[mpp], coarse.n_regions)
+        means = coarse.region_means(mpp)
         there = ~np.isnan(means).any(axis=1)
         centred = np.zeros_like(means)
         if there.any():

@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
 from parfocal.bags import Bag, bag_of_slide, fine_bag, glance_at
-from parfocal.embed.glance import Glance, Ranked, chosen
+from parfocal.embed.glance import Glance, chosen
 from parfocal.geometry import format_mpp
 from parfocal.heads import score_partly_read
 from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.store import SlideTokens
 from parfocal.zoom.head import HeadOfBags
-from parfocal.zoom.policies.policy import Order
+from parfocal.zoom.policies.policy import Policy
+from parfocal.zoom.replay import replayed
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,18 +89,19 @@ class PartReader:
 
 
 def scores_by_share(
-    head: HeadOfBags, order: Order, tokens: SlideTokens, shares: Sequence[float], seed: int
+    head: HeadOfBags, policy: Policy, tokens: SlideTokens, shares: Sequence[float], seed: int
 ) -> Float64[np.ndarray, "share column"]:
     """The scores of a slide that was read whole, as if it were read to each of some shares of its finest tiles.
 
     Args:
         head: one that had not seen the slide.
-        order: of a policy.
+        policy: by which it is read.
         tokens: of the slide; rows of tiles that are not read are not touched.
         shares: of its finest tiles.
         seed: of policies that draw.
     """
     glance = glance_at(tokens, seed)
-    reader, first, rows = PartReader.of(glance), Ranked.of(order(glance)).order, tokens.features[glance.mpp]
+    reader, rows = PartReader.of(glance), tokens.features[glance.mpp]
+    first = replayed(policy, tokens, glance, budget=max(shares))
     masks = [chosen(first, share) for share in shares]
     return np.stack([reader.scores([head], rows[read], read)[0] for read in masks])

@@ -44,7 +44,7 @@ def on_the_slide(tokens: SlideTokens) -> dict[float, set[tuple[float, ...]]]:
     st.integers(2, 3),
     st.sampled_from([0.0, 137.25]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_tile_stays_where_it_is_on_the_slide(places: set[tuple[int, int]], n: int, offset: float) -> None:
     tokens = tokens_at(sorted(places), offset=offset)
     joined = regroup_tokens(tokens, n)

@@ -65,7 +65,7 @@ def test_what_the_classes_differ_in_is_named() -> None:
 
 
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 0.2]), st.sampled_from([1.0, 0.7]), st.sampled_from([0.0, 0.5]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_a_slide_that_is_there_twice_is_found(seed: int, noise: float, part: float, stain: float) -> None:
     slides, _, _ = draw("none", n=24, seed=seed)
     rng = np.random.default_rng(seed)

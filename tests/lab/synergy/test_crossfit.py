@@ -21,7 +21,7 @@ def moments(rng: np.random.Generator, spread: np.ndarray, planted: np.ndarray | 
 
 
 @given(st.integers(0, 2**31), st.integers(12, 60), st.integers(0, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_slope_is_that_of_least_squares_with_hc3_errors(seed: int, n: int, q: int) -> None:
     rng = np.random.default_rng(seed)
     label = (rng.permutation(n) < n // 3).astype(float)

@@ -13,7 +13,7 @@ from .drawn import MPPS, draw, draw_slide, rows_of, without_tiles
 
 
 @given(st.integers(0, 2**31), st.integers(2, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_moments_are_the_covariances_of_the_regions_that_have_both(seed: int, n_slides: int) -> None:
     rng = np.random.default_rng(seed)
     slides, _, _ = draw("none", n=n_slides + 2, seed=seed)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from parfocal.embed.unfolding import LEAST, Unfolding
 from parfocal.errors import ConfigError, PluginError
 from parfocal.plugins import Origin
 from parfocal.testing import PolicyContract
-from parfocal.zoom import POLICIES, Glance, Policy, Ranked
+from parfocal.zoom import POLICIES, Glance, Policy, Ranked, ReadSoFar
 from parfocal.zoom.policies.policy import Order
 
 from ..glances import glance_of
@@ -22,6 +23,7 @@ def test_ours_are_the_files_of_the_folder() -> None:
         "contrast-tiles",
         "diversity",
         "entropy",
+        "entropy-rounds",
         "random",
         "random-regions",
         "stride",
@@ -83,6 +85,22 @@ def test_a_failure_of_another_package_names_it() -> None:
         Policy("odd", fails).guarded(ORIGIN)(glance_of())
 
 
+def test_a_failure_on_the_way_names_the_package_too() -> None:
+    def fails(so_far: ReadSoFar) -> Ranked:
+        raise ZeroDivisionError("nothing there")
+
+    def goes_on_twice(so_far: ReadSoFar) -> Ranked:
+        return Ranked(so_far.left, goes_on=fails)
+
+    def order(glance: Glance) -> Ranked:
+        return Ranked(np.arange(glance.n_tiles), goes_on=goes_on_twice)
+
+    glance = glance_of()
+    order_of = Unfolding("odd", glance, Policy("odd", order).guarded(ORIGIN).ranked(glance))
+    with pytest.raises(PluginError, match=r"parfocal-odd 1\.2 failed .ZeroDivisionError: nothing there"):
+        order_of.first(3 * LEAST, lambda read: (np.zeros((int(read.sum()), 2)), read))
+
+
 class Remembers:
     """Gives another order each time."""
 
@@ -91,6 +109,19 @@ class Remembers:
     def __call__(self, glance: Glance) -> np.ndarray:
         self.calls += 1
         return np.roll(np.arange(glance.n_tiles), self.calls)
+
+
+class SecondThoughts:
+    """Orders the rest by how often it was asked for any slide, and not by what was read."""
+
+    calls = 0
+
+    def __call__(self, glance: Glance) -> Ranked:
+        return Ranked(np.arange(glance.n_tiles), goes_on=self.goes_on)
+
+    def goes_on(self, so_far: ReadSoFar) -> Ranked:
+        self.calls += 1
+        return Ranked(np.roll(so_far.left, self.calls), goes_on=self.goes_on)
 
 
 def changes(glance: Glance) -> np.ndarray:
@@ -108,6 +139,7 @@ def changes(glance: Glance) -> np.ndarray:
             lambda glance: Ranked(np.arange(glance.n_tiles), np.zeros(glance.n_tiles)),
             "test_what_tiles_are_worth_is_given_by_a_policy_that_compares_them_over_slides",
         ),
+        (SecondThoughts(), "test_an_order_that_goes_on_depends_on_nothing_that_was_not_read"),
         (changes, "test_it_changes_nothing_of_what_it_looks_at"),
         (lambda glance: np.arange(len(glance.coarse.features[1.0])), "test_coarse_tiles_that_are_absent_are_no_error"),
     ],

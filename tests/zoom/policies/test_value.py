@@ -163,5 +163,5 @@ def test_what_does_not_fit_together_is_refused() -> None:
     policy = POLICIES.get("value")
     with pytest.raises(ConfigError, match=r"predicts whitened ones, .* targets=standardised"):
         policy.bound(linear(np.ones((DIM, 1))), replace(DECODER, whitened=True))
-    with pytest.raises(MismatchError, match=r"asked for tiles at 1 mpp, and 0\.5 is what"):
-        policy.bound(linear(np.ones((DIM, 1))), replace(DECODER, mpp=1.0))(glance_of(dim=DIM, mpps=(2.0,)))
+    with pytest.raises(MismatchError, match=r"cannot say what is expected at 0\.25"):
+        policy.bound(linear(np.ones((DIM, 1))), DECODER)(replace(glance_of(dim=DIM, mpps=(2.0,)), mpp=0.25))

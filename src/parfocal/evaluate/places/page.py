@@ -6,9 +6,20 @@ from typing import Any
 import numpy as np
 
 from parfocal.evaluate.places.maps import Thumbnail, place_map
-from parfocal.evaluate.places.result import PlaceArmResult, PlaceComparison, PlacesResult
-from parfocal.evaluate.split import show3, show_signed3
-from parfocal.report import Field, Figure, Note, ReportPage, Section, Table, Text, page_table
+from parfocal.evaluate.places.result import METRICS, PlaceArmResult, PlaceComparison, PlacesResult
+from parfocal.evaluate.split import show3, show_part, show_signed3
+from parfocal.report import (
+    Field,
+    Figure,
+    Note,
+    ReportPage,
+    Section,
+    Table,
+    Text,
+    compared_figure,
+    page_table,
+    show_difference,
+)
 
 MAPPED_SLIDES, _MAPPED_TARGETS, _LISTED = 4, 3, 15
 _READING = (
@@ -35,9 +46,10 @@ def places_page(
     notes = tuple(Note(note, "Left out or remarkable") for note in result.data.notes)
     return ReportPage(
         title="What do magnifications know at places?",
-        lead=result.sentences,
+        lead=(result.answer,),
+        first=_answer(result),
         sections=(
-            Section("Arms", (_arms(result), *notes)),
+            Section("Arms", (Text(result.sentences), _arms(result), *notes)),
             Section("Slide by slide", (_by_slide(result),)),
             Section("Target by target", (_by_target(result),)),
             Section("On the slides", tuple(_maps(result, thumbnails or {}))),
@@ -47,6 +59,40 @@ def places_page(
         settings=settings,
         seeds={"folds, exchanged places and noise": seed},
         inputs=inputs,
+    )
+
+
+def _answer(result: PlacesResult) -> tuple[Table | Figure, ...]:
+    """The answer as a table of one line, and the steps from the finest magnification to everything as a figure."""
+    split = result.split
+    if split is None:
+        return ()
+    steps = {
+        f"{result.finest} alone": result.finest,
+        "with context": "context",
+        "and coarser tiles": "mixed+context",
+    }
+    arms = {name: result.arm(one) for name, one in steps.items()}
+    fields = (
+        Field(f"{result.finest} um per pixel alone", lambda _: show3(arms[f"{result.finest} alone"].interval)),
+        Field("All with context", lambda _: show3(arms["and coarser tiles"].interval)),
+        Field("Difference", "whole", show=show_difference, align="right"),
+        Field("All are", lambda _: result.shown),
+        Field("Context", "context", show=show_part, align="right"),
+        Field("Magnification", "magnification", show=show_part, align="right"),
+    )
+    note = (
+        "Open: chance can explain a number of this size with so few slides. Context is what means of fine tiles around "
+        "the place add to the finest magnification, magnification what coarse tiles add beyond."
+    )
+    is_auc = result.metric == METRICS["auc"]
+    return (
+        page_table(f"{result.metric} with 95 % intervals over slides", fields, [split], footnotes=(note,)),
+        compared_figure(
+            {name: {result.metric: one.interval} for name, one in arms.items()},
+            metric=result.metric,
+            chance=0.5 if is_auc else 0.0,
+        ),
     )
 
 

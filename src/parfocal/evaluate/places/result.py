@@ -14,11 +14,12 @@ from parfocal.errors import ConfigError
 from parfocal.evaluate.places.fitting import PlaceArm, PlacePredictions
 from parfocal.evaluate.places.reading import PlaceData
 from parfocal.evaluate.split import SplitGain, show3, show_signed3
-from parfocal.report import Field, terminal_table
-from parfocal.stats import Interval, auc
+from parfocal.report import Field, show_difference, terminal_table
+from parfocal.stats import Interval, Verdict, auc, verdict
 from parfocal.stats.agreement import spearman
 from parfocal.stats.tasks import mean_over_targets
 
+_PARTS = ("whole", "context", "magnification")
 METRICS: Mapping[str, str] = {"r": "Pearson r", "spearman": "Spearman", "r2": "R2", "auc": "AUC"}
 
 
@@ -82,7 +83,7 @@ class PlacesResult:
         gain: of everything over the finest magnification alone; `context` and `magnification` are its parts.
         comparisons: of every arm with the finest magnification alone, and with context.
         report: the page.
-        sentences: the answer in words, first how the gain is split.
+        sentences: how the gain is split, and what the best region encoder adds.
     """
 
     data: PlaceData
@@ -93,6 +94,43 @@ class PlacesResult:
     comparisons: tuple[PlaceComparison, ...]
     report: Path
     sentences: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> str:
+        """How much was measured."""
+        data = self.data
+        return f"{len(data.slides):,} places of {len(self.slides)} slides, {len(data.names)} targets"
+
+    @property
+    def split(self) -> SplitGain | None:
+        """How the gain over the finest magnification alone is split; None with one magnification."""
+        if not self.gain:
+            return None
+        alone, everything = (self.arm(name).interval.estimate for name in (self.finest, "mixed+context"))
+        return SplitGain(alone, everything, *(self.gain[part].difference for part in _PARTS))
+
+    @property
+    def shown(self) -> Verdict:
+        """What all tiles with their context show against the finest magnification alone."""
+        return verdict(self.gain["whole"].difference, self.gain["whole"].p_value) if self.gain else "open"
+
+    @property
+    def answer(self) -> str:
+        """What was asked, in one sentence; with one magnification, what it reaches."""
+        split = self.split
+        if split is None:
+            only = self.arms[0]
+            return f"{only.arm.name} reaches a {self.metric} of {show3(only.interval)} ({self.size})."
+        finest = f"{self.finest} um per pixel alone"
+        said = {
+            "better": f"All magnifications with their context are better than {finest}",
+            "worse": f"All magnifications with their context are worse than {finest}",
+            "open": f"It is open whether all magnifications with their context are better than {finest}",
+        }[self.shown]
+        return (
+            f"{said}: {self.metric} {split.everything:.2f} against {split.alone:.2f}, {show_difference(split.whole)}; "
+            f"{split.brought} ({self.size})."
+        )
 
     @property
     def finest(self) -> str:
@@ -234,25 +272,21 @@ def _compare(first: PlaceArmResult, second: PlaceArmResult, slides: Sequence[str
 
 
 def _sentences(result: PlacesResult) -> tuple[str, ...]:
-    """The answer: first how the gain is split."""
+    """How the gain is split, and what the best region encoder adds."""
     unit_of_slide = result.data.unit_of_slide
     n = len({unit_of_slide[slide] for slide in result.slides})
     units = "slides" if n == len(result.slides) else "groups of slides"
-    who = f"{len(result.data.slides)} places of {len(result.slides)} slides, {len(result.data.names)} targets"
-    if not result.gain:
-        only = result.arms[0]
-        return (f"{only.arm.name} reaches a {result.metric} of {show3(only.interval)} ({who}).",)
-    whole, context, extra = (result.gain[name].difference for name in ("whole", "context", "magnification"))
-    fine = result.arm(result.finest).interval.estimate
-    everything = result.arm("mixed+context").interval.estimate
-    split = SplitGain(fine, everything, whole, context, extra).sentences(
+    split = result.split
+    if split is None:
+        return (result.answer,)
+    said = split.sentences(
         f"{result.finest} um per pixel",
         result.metric,
         "fine tiles around the place bring as well",
-        f"{who}; 95 % intervals over {units}",
-        f"{n} {units}",
+        f"{result.size}; 95 % intervals over {units}",
+        f"{n} {units}" if n > 1 else "One slide or group",
     )
-    lines = list(split)
+    lines = list(said)
     models = [one for one in result.arms if one.arm.kind == "region encoder"]
     if models:
         best = max(models, key=lambda one: one.interval.estimate)

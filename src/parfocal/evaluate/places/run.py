@@ -134,6 +134,7 @@ def _write(result: PlacesResult, out: Path, described: Mapping[str, object], dig
         "slides": result.slides,
         "targets": result.data.names,
         "notes": result.data.notes,
+        "answer": result.answer,
         "sentences": result.sentences,
         "arms": summary,
         "gain": dict(result.gain),

@@ -13,6 +13,11 @@ b is centred on what the slide's mean is expected to be from the known bag (see 
 slide's number of regions. The mean of a is taken off because a constant in a costs a whole slide nothing, where b adds
 up to nothing, and so may be anything; over the regions that happen to be read b does not add up. What reading a region
 can add is known before: |a - mean of a| times the spread of b.
+
+Where the known bag is read in part itself, the mean of a is over what was read of it: then what b is wrong by for a
+whole slide, such as stain, cancels over these regions as it does over all. Centred on what is usual instead, stain
+stays in both; centred on the regions that both bags have, regions that were chosen for their a lose it (see the
+decision on slides that are read in part). A region that neither has adds what is usual of both.
 """
 
 from collections.abc import Collection, Mapping
@@ -47,8 +52,8 @@ def score_partly_read(
         head: fitted on whole slides; a bag of which a part was read in training too is scored as `head.score` does.
         bags: as the head was fitted on; rows of regions that are not present are never read.
         slides: numbers.
-        partly: the numbers of the bags that are partly read. Where both bags of a pair are, the first is taken for
-            known as far as it is read.
+        partly: the numbers of the bags that are partly read. Where both bags of a pair are, the first is the known one
+            as far as it is read, and its regions are believed by their share too.
         share: of the tiles of each region of these slides that was read, by the number of the bag; without it regions
             are read whole or not at all.
 
@@ -61,39 +66,71 @@ def score_partly_read(
     ]
     total = head.means.score(shown, slides) * head.means_weight + head.intercept
     for term in head.terms:
-        side = 1 if term.second in partly else 0
-        unread = term.second if side else term.first
-        if unread not in partly or head.offset[unread] is not None:
+        side = _side_in_part(head, term, bags, partly)
+        if side is None:
             added = head.add_up(term, bags, slides)
-        elif term.first == term.second:
-            raise ConfigError(
-                f"this contrast head compares the regions of {bags[unread].name} with one another, and of these a part "
-                "is read: what they are centred on is not known. Fit a head on several magnifications."
-            )
         else:
-            added = _add_up(head, _Side.of(term, side), bags, slides, (share or {}).get(unread))
+            counts = np.diff(bags[term.first].region_start)[slides]
+            of_region = _of_regions(head, side, bags, slides, partly, share or {})
+            divisor = np.maximum(counts, 1) ** (1 - term.power)
+            added = slide_sums(of_region[:, None], counts)[:, 0] / divisor
         total[:, term.column] += added
     return np.asarray(total)
 
 
-def worth_of_reading(head: FittedContrast, known: Mapping[int, Bag], unread: int) -> Float64[np.ndarray, " region"]:
-    """How far the score of one slide is expected to move when a region is read in one of the bags.
+def regions_partly_read(
+    head: FittedContrast, term: PairTerm, bags: Bags, share: Mapping[int, Float64[np.ndarray, " _region"]]
+) -> Float64[np.ndarray, " region"]:
+    """What each region of one slide adds to `score_partly_read` through one of the terms.
+
+    Args:
+        head: as there.
+        term: one of its terms.
+        bags: of the slide alone.
+        share: of the tiles of each region that was read, by the numbers of the bags that are partly read.
+
+    Raises:
+        ConfigError: as there.
+    """
+    side = _side_in_part(head, term, bags, share)
+    if side is None:
+        return head.of_regions(term, bags, 0)
+    of_region = _of_regions(head, side, bags, np.array([0]), share, share)
+    return np.asarray(of_region / max(len(of_region), 1) ** (1 - term.power))
+
+
+def _side_in_part(head: FittedContrast, term: PairTerm, bags: Bags, partly: Collection[int]) -> "_Side | None":
+    """The side of a term that is read in part; None where nothing in the sum depends on which regions were read."""
+    number = 1 if term.second in partly else 0
+    unread = term.second if number else term.first
+    if unread not in partly or head.offset[unread] is not None:
+        return None
+    if term.first == term.second:
+        raise ConfigError(
+            f"this contrast head compares the regions of {bags[unread].name} with one another, and of these a part "
+            "is read: what they are centred on is not known. Fit a head on several magnifications."
+        )
+    return _Side.of(term, number)
+
+
+def worth_of_reading(head: FittedContrast, known: Mapping[int, Bag], *unread: int) -> Float64[np.ndarray, " region"]:
+    """How far the score of one slide is expected to move when a region is read in some of the bags.
 
     The root of the expected square of what the region adds, as if b were independent of a, which it is over all classes
     where only the pairing knows the label. Several pairs of directions are weighed by the covariance of what they give;
     squares of several pairs of bags and of several columns are added.
 
     Args:
-        head: fitted on these bags and on the one that is not read.
-        known: bags of this slide alone, by their numbers in the head.
-        unread: number of the bag that is not read.
+        head: fitted on these bags and on those that are not read.
+        known: bags of this slide alone, by their numbers in the head; of some a part of the regions may be there.
+        unread: numbers of the bags that are not read. What two of these add together is the same for all regions.
 
     Returns:
         Of each region, in the units of the score; 0 where the other bag does not have the region.
 
     Raises:
-        ConfigError: no term pairs that bag with another, so all regions are worth the same; or the head was saved
-            before it kept the spread.
+        ConfigError: no term pairs one of them with another bag, so all regions are worth the same; or the head was
+            saved before it kept the spread.
     """
     squares = []
     for side in _sides(head, unread):
@@ -105,8 +142,8 @@ def worth_of_reading(head: FittedContrast, known: Mapping[int, Bag], unread: int
     return np.asarray(np.sqrt(np.maximum(np.sum(squares, axis=0), 0.0)))
 
 
-def noise_of_regions(head: FittedContrast, unread: int) -> float:
-    """The noise of a whole region's mean in a bag over what its tiles have in common, along the head's directions.
+def noise_of_regions(head: FittedContrast, *unread: int) -> float:
+    """The noise of a region's mean in unread bags over what its tiles have in common, along the head's directions.
 
     The mean over its terms, by the weight that they have in the score. A share s of a region's tiles tells s / (s + q)
     of what the region could tell, with q this number.
@@ -119,15 +156,20 @@ def noise_of_regions(head: FittedContrast, unread: int) -> float:
     return float(np.average([side.usual.noise for side in sides], weights=weight if weight.sum() > 0 else None))
 
 
-def _sides(head: FittedContrast, unread: int) -> "list[_Side]":
-    """The sides of the terms that pair a bag with another one."""
-    terms = [term for term in head.terms if unread in (term.first, term.second) and term.first != term.second]
+def pairs_with_known(head: FittedContrast, unread: Collection[int]) -> bool:
+    """Whether a term pairs a bag that is not read with one that is."""
+    return any((term.first in unread) != (term.second in unread) for term in head.terms)
+
+
+def _sides(head: FittedContrast, unread: Collection[int]) -> "list[_Side]":
+    """The sides of the terms that pair a bag that is not read with one that is."""
+    terms = [term for term in head.terms if (term.first in unread) != (term.second in unread)]
     if not terms:
         raise ConfigError(
             "this contrast head pairs the magnification that is to be read with no other one, so it cannot say where "
             "to read. Choose a policy that needs no head, such as stride."
         )
-    return [_Side.of(term, 1 if term.second == unread else 0) for term in terms]
+    return [_Side.of(term, 1 if term.second in unread else 0) for term in terms]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,11 +209,19 @@ class _Side:
         return a, there
 
     def in_any_case(
-        self, head: FittedContrast, bags: Mapping[int, Bag], slides: Slides
+        self, head: FittedContrast, bags: Mapping[int, Bag], slides: Slides, *, partly: bool
     ) -> Float64[np.ndarray, "region"]:
-        """What each region adds without being read."""
-        a, _, _ = self._other(head, bags, slides)
+        """What each region adds without being read; where the known side is partly read, one that it lacks too."""
+        a, there, _ = self._other(head, bags, slides)
+        if partly:
+            a[~there] = self.of_known.mean
         return np.asarray(a @ self.usual.mean)
+
+    @property
+    def of_known(self) -> Usual:
+        """What is usual of the known side."""
+        assert self.term.usual is not None  # `of` has looked
+        return self.term.usual[1 - self.number]
 
     def _other(
         self, head: FittedContrast, bags: Mapping[int, Bag], slides: Slides
@@ -193,19 +243,23 @@ class _Side:
         return term.squashed(along, self.number) - self.usual.mean, there
 
 
-def _add_up(
+def _of_regions(
     head: FittedContrast,
     side: _Side,
     bags: Bags,
     slides: Slides,
-    share: Float64[np.ndarray, " region"] | None,
-) -> Float64[np.ndarray, " picked"]:
+    partly: Collection[int],
+    share: Mapping[int, Float64[np.ndarray, " _region"]],
+) -> Float64[np.ndarray, " region"]:
+    """What each region of some slides adds, before it is divided by their number."""
     by_number = dict(enumerate(bags))
-    counts = np.diff(bags[side.term.first].region_start)[slides]
     (a, a_there), (b, b_there) = side.known(head, by_number, slides), side.read(bags, slides)
-    believed = 1.0 if share is None else share * (1 + side.usual.noise) / np.maximum(share + side.usual.noise, 1e-300)
-    of_region = np.where(a_there & b_there, believed * (a * b).sum(axis=1), 0.0) + side.in_any_case(
-        head, by_number, slides
-    )
-    divisor = np.maximum(counts, 1) ** (1 - side.term.power)
-    return np.asarray(side.term.weight * slide_sums(of_region[:, None], counts)[:, 0] / divisor)
+    known, unread = side.bags
+    believed: Float64[np.ndarray, " region"] | float = 1.0
+    for number, usual in ((known, side.of_known), (unread, side.usual)):
+        if number in share:
+            own = share[number]
+            believed = believed * own * (1 + usual.noise) / np.maximum(own + usual.noise, 1e-300)
+    of_region = np.where(a_there & b_there, believed * (a * b).sum(axis=1), 0.0)
+    of_region += side.in_any_case(head, by_number, slides, partly=known in partly)
+    return np.asarray(side.term.weight * of_region)

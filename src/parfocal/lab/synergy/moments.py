@@ -183,7 +183,7 @@ def read_rows(
             tokens = read(slide)
             kept.append(slide)
             counts.append(tokens.n_regions)
-            regions = {mpp: region_means(tokens, mpp) for mpp in mpps}
+            regions = {mpp: tokens.region_means(mpp) for mpp in mpps}
             for mpp in mpps:
                 means[mpp].append(tokens.features[mpp].mean(axis=0, dtype=np.float64))
                 raw[mpp].append(regions[mpp] @ mapping[mpp])
@@ -207,16 +207,6 @@ def read_rows(
         varies={mpp: _varies(centred[mpp], whitened[mpp], group)[of_slide] for mpp in mpps},
         same={pair: np.array(of_slides) for pair, of_slides in same.items()},
     )
-
-
-def region_means(tokens: SlideTokens, mpp: float) -> Float64[np.ndarray, "region dim"]:
-    """The mean of each region's tiles at one magnification; NaN where it has none."""
-    features, region = tokens.features[mpp], tokens.region[mpp]
-    means = np.full((tokens.n_regions, features.shape[1]), np.nan)
-    if len(region):
-        there, first, count = np.unique(region, return_index=True, return_counts=True)
-        means[there] = np.add.reduceat(features.astype(np.float64), first, axis=0) / count[:, None]
-    return means
 
 
 def centred_within(
@@ -325,7 +315,7 @@ def _fit(
         with left_out.reading(slide):
             tokens = read(slide)
             for mpp in mpps:
-                means = region_means(tokens, mpp)
+                means = tokens.region_means(mpp)
                 means = means[np.isfinite(means[:, 0])]
                 key = (mpp, within[slide])
                 total[key] = total.get(key, 0.0) + means.sum(axis=0)

@@ -21,7 +21,7 @@ from parfocal.predict.source import HeadModel
 from parfocal.regions.places import Places, read_places
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
-from parfocal.run.failures import FailedSlide, exit_status
+from parfocal.run.failures import FailedSlide, SlideOutcomes
 from parfocal.run.jobs import attempt_slide
 from parfocal.slides import SlideSource
 from parfocal.store import EmbeddingSet, Source
@@ -60,7 +60,7 @@ class PlacePrediction:
 
 
 @dataclass(frozen=True, eq=False)
-class PlacesSummary:
+class PlacesSummary(SlideOutcomes[PlacePrediction]):
     """What came of a run.
 
     Attributes:
@@ -80,22 +80,12 @@ class PlacesSummary:
     @property
     def predicted(self) -> tuple[PlacePrediction, ...]:
         """The slides with predictions."""
-        return tuple(one for one in self.slides if isinstance(one, PlacePrediction))
-
-    @property
-    def failed(self) -> tuple[FailedSlide, ...]:
-        """The slides without."""
-        return tuple(one for one in self.slides if isinstance(one, FailedSlide))
+        return self.done
 
     @property
     def n_places(self) -> int:
         """How many places have a prediction."""
         return sum(int(one.there.sum()) for one in self.predicted)
-
-    @property
-    def exit_status(self) -> int:
-        """0 when all slides are predicted, 1 when none is, 3 when some are."""
-        return exit_status(len(self.failed), len(self.slides))
 
 
 def predict_places(

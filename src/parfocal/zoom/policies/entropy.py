@@ -7,35 +7,41 @@ each other it is no better than random.
 """
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from parfocal.bags import TileDecoder
 from parfocal.embed.glance import Glance, Ranked
-from parfocal.errors import MismatchError
-from parfocal.geometry import format_mpp
+from parfocal.store import SlideTokens
 from parfocal.zoom.looks import tissue_share
 from parfocal.zoom.policies.policy import Order, Policy
 
 
-def check_asked(decoder: TileDecoder, glance: Glance) -> None:
-    """Return if a model is asked for the tiles that are to be read.
+def entropy_of_tiles(
+    decoder: TileDecoder, glance: Glance, given: SlideTokens, tiles: Int[np.ndarray, " tile"]
+) -> Float64[np.ndarray, " tile"]:
+    """How unsure the model is of some planned tiles of a slide; NaN for those of regions of which nothing is given.
 
-    Raises:
-        MismatchError: it is asked for another magnification.
+    Args:
+        decoder: asked for tiles of the magnification that is to be read.
+        glance: of the slide.
+        given: what the model is given.
+        tiles: their numbers, rising.
     """
-    if format_mpp(decoder.mpp) != format_mpp(glance.mpp):
-        raise MismatchError(
-            f"the model is asked for tiles at {format_mpp(decoder.mpp)} mpp, and {format_mpp(glance.mpp)} is what "
-            "is to be read. Open the decoder at that magnification."
-        )
+    region = glance.region[tiles]
+    # A number whose standard deviation counts s times has log(s) more entropy, and there are `dim` of them.
+    share = decoder.dim * np.log(np.maximum(tissue_share(glance), 1e-9))
+    return np.asarray(decoder.entropy(given, region, glance.center_um[tiles]) + share[region])
+
+
+def most_first(entropy: Float64[np.ndarray, " tile"]) -> Int[np.ndarray, " tile"]:
+    """The places of the largest ones first, equal ones in their order; what is no number comes last."""
+    return np.argsort(-np.where(np.isnan(entropy), -np.inf, entropy), kind="stable")
 
 
 def _by_entropy(decoder: TileDecoder) -> Order:
     def order(glance: Glance) -> Ranked:
-        check_asked(decoder, glance)
-        # A number whose standard deviation counts s times has log(s) more entropy, and there are `dim` of them.
-        share = decoder.dim * np.log(np.maximum(tissue_share(glance), 1e-9))
-        entropy = decoder.entropy(glance.coarse, glance.region, glance.center_um) + share[glance.region]
-        return Ranked.by(np.argsort(-np.where(np.isnan(entropy), -np.inf, entropy), kind="stable"), entropy)
+        entropy = entropy_of_tiles(decoder.at(glance.mpp), glance, glance.coarse, np.arange(glance.n_tiles))
+        return Ranked.by(most_first(entropy), entropy)
 
     return order
 

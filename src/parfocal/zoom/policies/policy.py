@@ -1,4 +1,4 @@
-"""What a policy says: in which order the fine tiles of a slide are read, by what is known before any of them is."""
+"""What a policy says: in which order tiles of a slide are read at a magnification, by what is known of coarser ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ Need = Literal["head", "model"]
 
 Order = Callable[[Glance], TileOrder | Ranked]
 """From what is known of a slide to the numbers of all its planned tiles, the first to be read first; with what reading
-each is worth where that can be compared between slides.
+each is worth where that can be compared between slides, or with how the order goes on by what has been read.
 
-It depends on nothing else but what it was bound to: not on other slides, and on no fine embedding.
+It depends on nothing else but what it was bound to: not on other slides, and on no fine embedding that was not read.
 """
 
 _NEEDED: dict[Need, str] = {"model": "a pretrained model that predicts tiles", "head": "a fitted head"}
@@ -35,6 +35,7 @@ class Policy(Plugin):
         draws: whether another seed of the run gives another order.
         over_slides: whether it says what tiles are worth in one unit on all slides, so that a budget can be spent over
             slides and not only on each.
+        by_levels: whether it can choose among coarser tiles before anything of finer ones is read.
     """
 
     order: Order | None = None
@@ -42,6 +43,7 @@ class Policy(Plugin):
     binds: Callable[..., Order] | None = None
     draws: bool = False
     over_slides: bool = False
+    by_levels: bool = True
 
     def __post_init__(self) -> None:
         if bool(self.needs) == (self.binds is None) or (not self.needs and self.order is None):
@@ -60,8 +62,16 @@ class Policy(Plugin):
             raise ConfigError(f"the policy {self.name} looks at the slide alone. Name no model and no head with it.")
         return replace(self, order=self.binds(*to))
 
+    def with_head(self, head: Any) -> "Policy":
+        """The policy, bound to a `HeadOfBags` where it needs one.
+
+        Raises:
+            ConfigError: the head cannot say where to read.
+        """
+        return self.bound(head) if self.needs else self
+
     def __call__(self, glance: Glance) -> TileOrder:
-        """The order of a slide's tiles.
+        """The order of a slide's tiles before any is read.
 
         Raises:
             ConfigError: what the policy needs was not given.
@@ -100,4 +110,9 @@ class _AddedOrder:
                 raise PluginError(
                     f"{self.origin} does not name each of the {glance.n_tiles} tiles of {glance.coarse.slide} once."
                 )
-        return ranked
+        return self._going_on(ranked)
+
+    def _going_on(self, ranked: Ranked) -> Ranked:
+        if ranked.goes_on is None:
+            return ranked
+        return replace(ranked, goes_on=self.origin.guarded(ranked.goes_on, lambda _, rest: self._going_on(rest)))

@@ -28,7 +28,6 @@ from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.region_encoder.batch import number_ranges
 from parfocal.zoom.head import HeadOfBags
 from parfocal.zoom.order import best_regions_first
-from parfocal.zoom.policies.entropy import check_asked
 from parfocal.zoom.policies.policy import Order, Policy
 
 _DRAWS = 4
@@ -53,7 +52,8 @@ def value_of_reading(
     Raises:
         ConfigError: the head does not pool these magnifications.
     """
-    unread, known = head.number_of(glance.mpp), head.known(glance.coarse, glance.mpp)
+    unread = head.number_of(glance.mpp)
+    known = head.known(glance.coarse, {unread})
     worth = np.full(glance.coarse.n_regions, np.nan)
     mean, spread = (np.full((glance.n_tiles, decoder.dim), np.nan, dtype=np.float32) for _ in range(2))
     for rows, said, variance in decoder.ask_tiles(glance.coarse, glance.region, glance.center_um):
@@ -164,10 +164,10 @@ def _by_value(head: HeadOfBags, decoder: TileDecoder) -> Order:
         )
 
     def order(glance: Glance) -> Ranked:
-        check_asked(decoder, glance)
-        return best_regions_first(value_of_reading(head, decoder, glance), glance)
+        return best_regions_first(value_of_reading(head, decoder.at(glance.mpp), glance), glance)
 
     return order
 
 
-VALUE = Policy("value", needs=("head", "model"), binds=_by_value, draws=True, over_slides=True)
+# A head is shown all that it pools, and before a coarser magnification is chosen nothing is expected of finer ones.
+VALUE = Policy("value", needs=("head", "model"), binds=_by_value, draws=True, over_slides=True, by_levels=False)
