@@ -20,7 +20,7 @@ def main(out: Path) -> None:
 
     indexed = index_features([made / "1", made / "0.5"], out / "indexed", slide_mpp=0.5)
     for slide in indexed.slides:
-        print(f"{slide.slide}: {slide.n_regions} regions, tiles {slide.misalignment_um:g} um beside each other")
+        print(f"{slide.slide}: {slide.n_regions} regions, tiles {slide.largest_misalignment_um:g} um beside each other")
     print(f"a set like any other: {indexed.embeddings.mpps} um per pixel")
 
 

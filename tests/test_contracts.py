@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from parfocal.encoders import TileEncoder, load_tile_encoder
@@ -12,7 +11,6 @@ from parfocal.store.formats.format import FORMATS, FeatureFormat
 from parfocal.testing import FeatureFormatContract, HeadContract, ObjectiveContract, PolicyContract, TileEncoderContract
 from parfocal.zoom import POLICIES, Policy
 
-from .embed.trident import trident_file
 from .zoom.bound import bound
 
 
@@ -36,12 +34,15 @@ class TestFunction(TileEncoderContract):
         return load_tile_encoder(f"python:{self.file}:means,tile_px=64")
 
 
-class TestTrident(FeatureFormatContract):
-    def make(self) -> FeatureFormat:
-        return FORMATS.get("trident")
+# The formats that say how their files are written; what was written is read.
+@pytest.mark.parametrize("name", [name for name, format in FORMATS.ours.items() if format.write is not None])
+class TestFormats(FeatureFormatContract):
+    @pytest.fixture(autouse=True)
+    def _name(self, name: str) -> None:
+        self.name = name
 
-    def write(self, path: Path, rows: np.ndarray, xy_l0px: np.ndarray, *, tile_px: int, tile_l0px: int) -> None:
-        trident_file(path, xy_l0px, power=10, side_l0px=tile_l0px, features=rows)
+    def make(self) -> FeatureFormat:
+        return FORMATS.get(self.name)
 
 
 @pytest.mark.parametrize("name", [name for name, head in HEADS.ours.items() if head.fit is not None])

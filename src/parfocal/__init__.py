@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from parfocal.bags import RepresentSettings, represent_regions
     from parfocal.budget import BudgetSettings, measure_budgets
     from parfocal.config import GridConfig
+    from parfocal.convert import ConvertSettings, convert_pictures
     from parfocal.embed import EmbedSettings, embed_slides
     from parfocal.encoders import available_encoders, load_tile_encoder
     from parfocal.evaluate import EvaluateSettings, evaluate_arms
     from parfocal.evaluate.places import evaluate_places
     from parfocal.explain import ExplainSettings, explain_slides
+    from parfocal.export import ExportSettings, PictureSettings, export_features, export_pictures
     from parfocal.finetune import FinetuneSettings, finetune_encoder
     from parfocal.lab.demo import run_demo
     from parfocal.lab.explore import explore_designs
@@ -46,12 +48,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BudgetSettings",
+    "ConvertSettings",
     "EmbedSettings",
     "EvaluateSettings",
     "ExplainSettings",
+    "ExportSettings",
     "FinetuneSettings",
     "FitSettings",
     "GridConfig",
+    "PictureSettings",
     "PredictSettings",
     "PretrainSettings",
     "RegionEncoder",
@@ -60,12 +65,15 @@ __all__ = [
     "available_encoders",
     "budget_study",
     "collate_regions",
+    "convert_pictures",
     "embed_slides",
     "evaluate_arms",
     "evaluate_places",
     "explain_slides",
     "explore_designs",
+    "export_features",
     "export_model",
+    "export_pictures",
     "find_similar",
     "find_tissue",
     "finetune_encoder",
@@ -99,6 +107,7 @@ __all__ = [
 _HOMES = {
     "slides": ("open_slide", "read_tile"),
     "config": ("GridConfig",),
+    "convert": ("ConvertSettings", "convert_pictures"),
     "regions": ("find_tissue", "inspect_slide", "inspect_slides", "plan_regions", "read_places"),
     "regions.tiles": ("iter_tiles",),
     "encoders": ("available_encoders", "load_tile_encoder"),
@@ -122,6 +131,7 @@ _HOMES = {
     "explain": ("ExplainSettings", "explain_slides"),
     "similar": ("find_similar",),
     "view": ("view_store",),
+    "export": ("ExportSettings", "PictureSettings", "export_features", "export_pictures"),
     "finetune": ("FinetuneSettings", "finetune_encoder"),
     "study": ("budget_study", "read_study", "run_study"),
     "lab.synergy.run": ("measure_synergy",),

@@ -31,7 +31,7 @@ from parfocal.heads.registry import RegisteredHead
 from parfocal.pretrain.objectives import Objective
 from parfocal.pretrain.settings import PretrainSettings
 from parfocal.store import SlideTokens
-from parfocal.store.formats.format import FeatureFormat
+from parfocal.store.formats.format import FeatureFormat, FeatureSource, FeaturesToWrite
 from parfocal.zoom import Glance, Policy, TileOrder, is_order
 
 __all__ = ["FeatureFormatContract", "HeadContract", "ObjectiveContract", "PolicyContract", "TileEncoderContract"]
@@ -108,9 +108,6 @@ def _tiles(encoder: TileEncoder, n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, side, side, 3)).astype(np.uint8)
 
 
-_TILE_PX, _TILE_L0PX = 224, 448
-
-
 class FeatureFormatContract(ABC):
     """The rows and places that were written are read, and a broken file is one line."""
 
@@ -118,47 +115,69 @@ class FeatureFormatContract(ABC):
     def make(self) -> FeatureFormat:
         """The format."""
 
-    @abstractmethod
-    def write(self, path: Path, rows: np.ndarray, xy_l0px: np.ndarray, *, tile_px: int, tile_l0px: int) -> None:
-        """Write a file as the tool does whose format it is.
+    def write(self, folder: Path, features: FeaturesToWrite) -> FeatureSource:
+        """Write features as the tool does whose format it is: as the format's own `write` does, where it has one.
 
-        Args:
-            path: the file, whose name ends as the format says.
-            rows: (tile, dim), float32.
-            xy_l0px: (tile, 2), top left of each tile, in level-0 pixels.
-            tile_px: side of a tile in its own pixels.
-            tile_l0px: side of a tile in level-0 pixels.
+        Returns:
+            What is read: the file, or the folder of a format that has folders, with the files beside it.
         """
+        format = self.make()
+        assert format.write is not None, "the format does not write: say here how its tool does"
+        path = format.write(folder, features)
+        (part,) = format.parts(path) or {"": None}
+        files = (file for file in sorted(folder.rglob("*")) if file != path and file.name.endswith(format.suffixes))
+        return FeatureSource(path, part, tuple(file for file in files if format.parts(file) == {}))
 
     def test_places_and_rows_are_those_that_were_written(self) -> None:
-        """In their order."""
+        """Each row has its place, whatever their order, within what a whole pixel of level 0 or float16 rounds."""
         with tempfile.TemporaryDirectory() as folder:
-            path, rows, xy_l0px = self._written(Path(folder))
-            file = self.make().read_places(path)
-            assert file.path == path
-            assert (file.tile_px, file.tile_l0px, file.dim) == (_TILE_PX, _TILE_L0PX, rows.shape[1])
-            assert np.array_equal(file.xy_l0px, xy_l0px)
-            assert np.allclose(self.make().read_rows(path), rows, atol=1e-2)
+            features = _features()
+            source = self.write(Path(folder), features)
+            assert source.part in (self.make().parts(source.path) or {})
+            target = self.make().target
+            assert (target is None) == (self.make().write is None)
+            if target is not None:
+                found = target(Path(folder), features)
+                assert (found.path, found.part) == (source.path, source.part)
+            file = self.make().read_places(source)
+            l0px = 1.0 if file.unit == "l0px" else features.slide_mpp
+            assert file.source == source
+            assert (file.tile_px, file.dim) == (features.tile_px, features.rows.shape[1])
+            assert abs(file.tile / l0px - features.tile_l0px) <= 1
+            assert file.stride is None or abs(file.stride / l0px - features.stride_l0px) <= 1
+            order = _by_place(file.xy)
+            assert np.abs(file.xy[order] / l0px - features.xy_l0px[_by_place(features.xy_l0px)]).max() <= 0.5
+            assert file.slide_mpp in {None, features.slide_mpp}
+            assert file.size_l0px in {(0, 0), features.size_l0px}
+            rows = self.make().read_rows(source)
+            assert rows.shape == features.rows.shape
+            assert np.allclose(rows[order], features.rows[_by_place(features.xy_l0px)], atol=1e-2)
 
     def test_a_broken_file_is_one_line(self) -> None:
         """An error of parfocal's, so that one slide is left out and the rest goes on."""
         with tempfile.TemporaryDirectory() as folder:
-            path, _, _ = self._written(Path(folder))
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+            source = self.write(Path(folder), _features())
+            for file in [source.path] if source.path.is_file() else sorted(source.path.rglob("*")):
+                if file.is_file():
+                    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
             for read in (self.make().read_places, self.make().read_rows):
                 try:
-                    read(path)
+                    read(source)
                 except ParfocalError:
                     continue
                 raise AssertionError(f"{read} took a file that was cut")
 
-    def _written(self, folder: Path) -> tuple[Path, np.ndarray, np.ndarray]:
-        rng = np.random.default_rng(0)
-        rows = rng.standard_normal((6, 5)).astype(np.float32)
-        xy_l0px = np.stack([np.arange(6) % 3, np.arange(6) // 3], axis=1).astype(np.float64) * _TILE_L0PX
-        path = folder / f"slide{self.make().suffix}"
-        self.write(path, rows, xy_l0px, tile_px=_TILE_PX, tile_l0px=_TILE_L0PX)
-        return path, rows, xy_l0px
+
+def _by_place(xy: np.ndarray) -> np.ndarray:
+    return np.lexsort(np.rint(xy).T)
+
+
+def _features() -> FeaturesToWrite:
+    """Six tiles in two rows, neither from zero nor square, and their features."""
+    side = 448
+    xy_l0px = np.stack([np.arange(6) % 3 + 2, np.arange(6) // 3 + 1], axis=1).astype(np.int64) * side
+    rows = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
+    return FeaturesToWrite("slide", rows, xy_l0px, 224, side, side, 0.5, 0.25, (5000, 3000), "toy")
 
 
 _SLIDES, _REGIONS, _DIM = 24, 4, 6
@@ -256,7 +275,7 @@ def _changed(bag: Bag, slides: np.ndarray, by: float) -> Bag:
     """The bag with other numbers in some slides."""
     if not by:
         return bag
-    rows = bag.rows.copy()
+    rows = np.array(bag.rows)
     for slide in slides:
         rows[bag.start[slide] : bag.start[slide + 1]] += by
     mean = rows.reshape(_SLIDES, _REGIONS, _DIM).mean(axis=1)

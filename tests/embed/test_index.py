@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import CalibrationError, ConfigError, MismatchError, StoreError
 from parfocal.store import index_features, open_set
-from parfocal.store.formats.format import FeatureFile
+from parfocal.store.grid import TileGrid
 from parfocal.store.join import join_tiles
 
 from .trident import SIDES, trident_file, trident_job
@@ -30,15 +30,16 @@ def test_three_runs_become_regions_in_true_micrometres(tmp_path: Path) -> None:
     assert tokens.mpps == (2.0, 1.0, 0.5)
     assert tokens.region_um == pytest.approx(1792 * 0.2525)
     assert summary.slides[0].realised_mpp == pytest.approx({2.0: 2.02, 1.0: 1.01, 0.5: 0.505})
-    assert summary.slides[0].misalignment_um == pytest.approx(0, abs=1e-9)
-    assert tokens.n_regions == len(written[5][0])
+    assert summary.slides[0].largest_misalignment_um == pytest.approx(0, abs=1e-9)
+    # Independent: TRIDENT's grids start at zero, so the parent is an integer division (exact); a region without a tile
+    # at 5x is one too.
+    corners = {tuple(v // 1792 * 1792 for v in xy) for coords, _ in written.values() for xy in coords.tolist()}
+    assert {tuple(xy) for xy in np.rint(tokens.region_xy_um / 0.2525).astype(int).tolist()} == corners
+    assert len(tokens.region[2.0]) == len(written[5][0]) < tokens.n_regions
     for mpp, power in ((2.0, 5), (1.0, 10), (0.5, 20)):
         coords, features = written[power]
-        # Independent: TRIDENT's grids start at zero, so the parent is an integer division (exact).
-        corners = {tuple(corner) for corner in written[5][0].tolist()}
-        inside = [row for row, xy in enumerate(coords.tolist()) if tuple(v // 1792 * 1792 for v in xy) in corners]
-        assert len(tokens.region[mpp]) == len(inside)
-        assert summary.slides[0].n_left_out[mpp] == len(coords) - len(inside)
+        assert len(tokens.region[mpp]) == len(coords)
+        assert summary.slides[0].n_left_out[mpp] == 0
         found = tokens.region_xy_um[tokens.region[mpp]] + tokens.region_um / 2 + tokens.center_um[mpp]
         by_place = {tuple(xy): row for row, xy in zip(features, coords.tolist(), strict=True)}
         for center_um, row in zip(found, tokens.features[mpp], strict=True):
@@ -58,16 +59,16 @@ def test_regions_may_be_several_coarsest_tiles(tmp_path: Path) -> None:
     assert np.bincount(tokens.region[0.5]).max() <= 64
 
 
-def test_a_shifted_grid_is_measured_and_refused(tmp_path: Path) -> None:
-    trident_job(tmp_path / "a", "s", shift_l0px=20)
-    trident_job(tmp_path / "b", "s", shift_l0px=40)
+def test_a_shifted_grid_is_measured_and_named_and_can_be_refused(tmp_path: Path) -> None:
+    trident_job(tmp_path / "job", "s", shift_l0px=40)
 
-    near = index_features([tmp_path / "a"], tmp_path / "store-a", slide_mpp=0.25)
-    assert near.slides[0].misalignment_um == pytest.approx(20 * 0.25)
-    with pytest.raises(MismatchError, match=r"10\.00 um from its place in a region, and the limit is 5\.60 um"):
-        index_features([tmp_path / "b"], tmp_path / "store-b", slide_mpp=0.25)
-    wide = index_features([tmp_path / "b"], tmp_path / "store-b", slide_mpp=0.25, max_misalignment=0.1)
-    assert wide.slides[0].misalignment_um == pytest.approx(10)
+    found = index_features([tmp_path / "job"], tmp_path / "store", slide_mpp=0.25).slides[0]
+    assert found.misalignment_um == pytest.approx({2.0: 0, 1.0: 0, 0.5: 10})
+    assert found.remarks == (
+        "the tiles of 0.5 mpp do not nest: their grid starts +10.0, +10.0 um from that of the regions",
+    )
+    with pytest.raises(MismatchError, match=r"10\.00 um from its place in a region, and the limit is 5\.60 um.*starts"):
+        index_features([tmp_path / "job"], tmp_path / "strict", slide_mpp=0.25, max_misalignment=0.05)
 
 
 def test_a_nominal_magnification_is_never_a_length(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_folders_of_any_name_and_our_own_files_are_indexed(
     assert summary.embeddings.name.startswith("bank-")
     assert summary.embeddings.slides == ("one",)
     # Our tiles lie on whole level-0 pixels, so theirs are half a pixel off at most, plus that of the tile's side.
-    assert 0 < summary.slides[0].misalignment_um < 1.0
+    assert 0 < summary.slides[0].largest_misalignment_um < 1.0
     for mpp in first.mpps:
         assert sorted(map(tuple, first.features[mpp].tolist())) == sorted(map(tuple, second.features[mpp].tolist()))
 
@@ -191,18 +192,19 @@ def test_any_nesting_grid_joins_exactly(
 ) -> None:
     """On a lattice of its own origin, 5 x 3 coarse tiles of 4 x 4 fine ones."""
 
-    def file(side: int, columns: int, rows: int) -> FeatureFile:
+    def grid(side: int, columns: int, rows: int) -> TileGrid:
         xy = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2) * side + origin
-        return FeatureFile(Path("f.h5"), xy.astype(np.float64), 224, float(side), 3)
+        return TileGrid("f.h5", xy * slide_mpp, side * slide_mpp, side * slide_mpp)
 
-    files = {2.0: file(4 * fine_l0px, 5, 3), 0.5: file(fine_l0px, 20, 12)}
+    grids = {2.0: grid(4 * fine_l0px, 5, 3), 0.5: grid(fine_l0px, 20, 12)}
 
-    joined = join_tiles(files, slide_mpp, per_side, 0.05)
+    joined = join_tiles(grids, per_side, 0.05)
 
-    assert joined.misalignment_um < 1e-6 * fine_l0px
+    assert max(joined.misalignment_um.values()) < 1e-6 * fine_l0px
+    assert not joined.reasons
     assert joined.n_left_out == {2.0: 0, 0.5: 0}
     for mpp, side in ((2.0, 4 * fine_l0px), (0.5, fine_l0px)):
         corner = joined.region_xy_um[joined.region[mpp]] + joined.region_um / 2 + joined.center_um[mpp]
-        corner = corner / slide_mpp - side / 2
-        assert np.allclose(corner, files[mpp].xy_l0px[joined.row[mpp]], atol=1e-2)
-        assert sorted(joined.row[mpp].tolist()) == list(range(len(files[mpp].xy_l0px)))
+        corner = corner - side * slide_mpp / 2
+        assert np.allclose(corner, grids[mpp].xy_um[joined.row[mpp]], atol=1e-2)
+        assert sorted(joined.row[mpp].tolist()) == list(range(len(grids[mpp].xy_um)))

@@ -52,7 +52,7 @@ def test_a_term_gives_the_moments_score(
         fit_region_map(bag, one, fold, SETTINGS, by_slide=own)
         for bag, one, own in zip(bags, rows, by_slide, strict=True)
     ]
-    (pair,) = pair_up(bags, rows, maps, fold, lifted=lifted)
+    *_, (pair,) = pair_up(bags, rows, maps, fold, lifted=[lifted] if lifted else [])
     rng = np.random.default_rng(1)
     u, v = (rng.standard_normal((width, 2)) for width in pair.moments.shape[1:])
     expected = 3 * np.einsum("nab,ar,br->n", pair.moments, u, v) * pair.n_regions**power

@@ -15,7 +15,7 @@ from parfocal.embed import EmbedSettings
 from parfocal.errors import ConfigError, MismatchError, StoreError
 from parfocal.evaluate.places import PlaceFitSettings, PlaceSettings
 from parfocal.evaluate.places.reading import PlaceData, read_place_data
-from parfocal.evaluate.places.rows import all_model_blocks, read_made, rows_at, tile_um
+from parfocal.evaluate.places.rows import all_model_blocks, read_made, rows_at
 from parfocal.predict import PlaceHead, PredictSettings, load_place_head
 from parfocal.regions import read_places
 from parfocal.store import EmbeddingSet, open_set
@@ -64,7 +64,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
 
 def rows_of(tiles: EmbeddingSet, slide: str) -> dict[str, np.ndarray]:
     tokens = tiles.read(slide)
-    found = rows_at(tokens, tile_um(tiles, tokens), [], tokens.region_xy_um + tokens.region_um / 2)
+    found = rows_at(tokens, tiles.tile_um_of(tokens), [], tokens.region_xy_um + tokens.region_um / 2)
     assert found.there.all()
     return {name: rows.astype(np.float64) for name, rows in found.blocks.items()}
 
@@ -341,7 +341,7 @@ def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: P
     for one in again.predicted[:3]:
         tokens = tiles.read(one.slide)
         known = [(all_model_blocks(made, tiles), read_made(made, one.slide))]
-        rows = rows_at(tokens, tile_um(tiles, tokens), known, one.xy_um)
+        rows = rows_at(tokens, tiles.tile_um_of(tokens), known, one.xy_um)
         expected = head.fitted.predict(rows.blocks, np.zeros(len(one.xy_um), np.int64))
         np.testing.assert_allclose(one.value, expected, atol=1e-6)
 

@@ -6,18 +6,27 @@ from pathlib import Path
 import numpy as np
 
 from parfocal.errors import StoreError
-from parfocal.store import FeatureFile, FeatureFormat
+from parfocal.store import FeatureFile, FeatureFormat, FeatureSource
 
 
-def read_places(path: Path) -> FeatureFile:
-    rows, file = read_all(path)
+def parts(path: Path) -> dict[str, str | None] | None:
+    """One, where the file has the arrays of this format."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {"": None} if {"rows", "xy", "tile_l0px"} <= set(file) else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def read_places(source: FeatureSource) -> FeatureFile:
+    rows, file = read_all(source.path)
     return FeatureFile(
-        path, file["xy"].astype(np.float64), int(file["tile_px"]), float(file["tile_l0px"]), rows.shape[1]
+        source, file["xy"].astype(np.float64), int(file["tile_px"]), float(file["tile_l0px"]), rows.shape[1]
     )
 
 
-def read_rows(path: Path) -> np.ndarray:
-    return read_all(path)[0]
+def read_rows(source: FeatureSource) -> np.ndarray:
+    return read_all(source.path)[0]
 
 
 def read_all(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -29,4 +38,4 @@ def read_all(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         raise StoreError(f"cannot read {path}: it is no .npz of features ({error}). Write it again.") from error
 
 
-FORMAT = FeatureFormat("npz", ".npz", read_places, read_rows)
+FORMAT = FeatureFormat("npz", (".npz",), read_places, read_rows, parts)

@@ -3,7 +3,7 @@
 `represent` writes region embeddings into a store; `read_bags` reads what the probes of the next step pool.
 """
 
-from parfocal.bags.bag import Bag, bag_of_slide, own_names, read_bags
+from parfocal.bags.bag import Bag, bag_of_vectors
 from parfocal.bags.decoded import DECODED, PredictedTiles, TileDecoder, open_decoder
 from parfocal.bags.derived import (
     PARENTS,
@@ -15,6 +15,7 @@ from parfocal.bags.derived import (
     pseudo_name,
 )
 from parfocal.bags.parts import Filler, empty_bag, fine_bag, glance_at, open_filler, read_in_part
+from parfocal.bags.reading import MOST_BYTES, bag_of_slide, own_names, read_bags
 from parfocal.bags.represent import (
     RepresentChoices,
     RepresentSettings,
@@ -23,9 +24,11 @@ from parfocal.bags.represent import (
     represent_regions,
     seen_by,
 )
+from parfocal.bags.rows import RowsAsNeeded
 
 __all__ = [
     "DECODED",
+    "MOST_BYTES",
     "PARENTS",
     "PLACED",
     "Bag",
@@ -34,8 +37,10 @@ __all__ = [
     "RepresentChoices",
     "RepresentSettings",
     "RepresentSummary",
+    "RowsAsNeeded",
     "TileDecoder",
     "bag_of_slide",
+    "bag_of_vectors",
     "derived_names",
     "elsewhere_name",
     "empty_bag",

@@ -12,6 +12,7 @@
 - `tiles in place`: all tiles as they are, those of a region together, each with its place; what a region encoder needs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,21 +93,20 @@ def derive(source: EmbeddingSet, tokens: SlideTokens, name: str) -> Derived:
         raise ValueError(f"{source.name} has no bag {name!r}; it has {', '.join(derived_names(source))}")
     if name == PLACED:
         return _placed(tokens)
-    # A slide of an indexed set may have slightly larger or smaller tiles than the set says; its regions are as much so.
-    unit_um = int(source.tile_px or 0) * tokens.region_um / source.region_um
+    tile_um = source.tile_um_of(tokens)
     finest = tokens.mpps[-1]
     region = tokens.region[finest].astype(np.int64)
     if name == PARENTS:
-        return _with_parents(tokens, region, unit_um)
+        return _with_parents(tokens, region, tile_um)
     exchanged = [mpp for mpp in tokens.mpps if elsewhere_name(mpp) == name]
     if exchanged:
         return _elsewhere(tokens, exchanged[0])
-    coarse = next(mpp for mpp in tokens.mpps if pseudo_name(mpp) == name)
+    coarse = next(mpp for mpp in source.mpps if pseudo_name(mpp) == name)
     rows, own = mean_of_cells(
         tokens.features[finest].astype(np.float32),
         tokens.center_um[finest],
         region,
-        cell_um=coarse * unit_um,
+        cell_um=tile_um[coarse],
         region_um=tokens.region_um,
     )
     return Derived(rows, own)
@@ -179,7 +179,7 @@ def mean_of_cells(
     return means.astype(np.float32), region[order][first]
 
 
-def _with_parents(tokens: SlideTokens, region: Int64[np.ndarray, " tile"], unit_um: float) -> Derived:
+def _with_parents(tokens: SlideTokens, region: Int64[np.ndarray, " tile"], tile_um: Mapping[float, float]) -> Derived:
     *coarser, finest = tokens.mpps
     parents = {
         mpp: find_parents(
@@ -187,7 +187,7 @@ def _with_parents(tokens: SlideTokens, region: Int64[np.ndarray, " tile"], unit_
             region,
             tokens.center_um[mpp],
             tokens.region[mpp].astype(np.int64),
-            side_um=mpp * unit_um,
+            side_um=tile_um[mpp],
         )
         for mpp in coarser
     }

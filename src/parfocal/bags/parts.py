@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from parfocal.bags.bag import Bag, bag_of_slide
+from parfocal.bags.bag import Bag
 from parfocal.bags.decoded import TileDecoder, open_decoder
+from parfocal.bags.reading import bag_of_slide
 from parfocal.bags.represent import seen_by
 from parfocal.embed.glance import Glance
 from parfocal.errors import ConfigError

@@ -94,6 +94,7 @@ def _check(source: EmbeddingSet, config: RegionEncoderConfig, model: str, *, oth
                 f"{model} was trained on the tile encoder {config.encoders[nearest]} and {source.name} was embedded by "
                 f"{source.encoder_digests[mpp]} (at {format_mpp(mpp)} mpp). Embed with that encoder or train a model."
             )
+    source.refuse_several_sides()
     found = (source.region_um, source.tile_px)
     if found != (config.region_um, config.tile_px):
         raise MismatchError(

@@ -26,6 +26,7 @@ __all__ = ["COMMANDS", "FUNCTIONS", "call", "main", "stored_help"]
 
 COMMANDS = {
     "inspect": "Show what a slide is and what the grid would take from it.",
+    "convert": "Write PICTURES that are too large or too slow to read as tiled pyramids.",
     "embed": "Embed the tiles of SLIDES at every magnification into a store.",
     "index": "Make a store of features that TRIDENT has extracted at several magnifications.",
     "pretrain": "Pretrain a region encoder on a STORE by masked embedding modelling.",
@@ -42,6 +43,7 @@ COMMANDS = {
     "explain": "Say what each magnification, pair, region and tile of STORE adds to the score of a head.",
     "view": "Look at the slides of STORE in a browser: regions, magnifications side by side, what a head says and why.",
     "similar": "Find the regions of the cohort in STORE that are most like the one at a place of a slide.",
+    "export": "Write the embeddings of STORE in the layout of another tool, or its tiles as pictures.",
     "finetune": "Train a tile encoder, a region encoder and a head together from the pixels of SLIDES.",
     "encoders": "List the tile encoders, what each needs and whether it is installed.",
     "completion": "Print a script that completes commands, options and files in a shell.",
@@ -54,6 +56,7 @@ _NOTHING_KEPT = frozenset({"inspect", "index", "export-model", "explain", "view"
 
 FUNCTIONS = {
     "inspect": "inspect_slides",
+    "convert": "convert_pictures",
     "embed": "embed_slides",
     "index": "index_features",
     "pretrain": "pretrain_encoder",
@@ -70,6 +73,7 @@ FUNCTIONS = {
     "explain": "explain_slides",
     "view": "view_store",
     "similar": "find_similar",
+    "export": "export_features",
     "finetune": "finetune_encoder",
     "encoders": "available_encoders",
     "demo": "run_demo",
@@ -78,6 +82,7 @@ FUNCTIONS = {
 
 _MODULES = {
     "slides": ("inspect", "embed", "index"),
+    "converting": ("convert",),
     "encoders": ("encoders",),
     "models": ("pretrain", "represent", "export-model", "prove", "explore"),
     "cohorts": ("evaluate", "synergy", "study", "demo"),
@@ -86,6 +91,7 @@ _MODULES = {
     "explaining": ("explain",),
     "viewing": ("view",),
     "searching": ("similar",),
+    "exporting": ("export",),
     "finetuning": ("finetune",),
     "reference": ("completion",),
 }

@@ -59,6 +59,7 @@ def evaluate(
 
     Example:
         parfocal evaluate store regions --labels labels.csv --target msi --group patient -o report
+        parfocal evaluate store regions --labels labels.csv --target msi --slide-vectors slide_features_titan -o report
         parfocal evaluate spots-store --places spots.csv --target all --most-variable 50 -o report
 
     Args:
@@ -82,8 +83,9 @@ def evaluate(
             "no store is named: parfocal evaluate store regions --labels labels.csv --target msi -o report"
         )
     if places is not None:
-        of_slides = (labels, holds, columns.model_copy(update={"group": None}), models, splits, test, test_labels)
-        if of_slides != (None, _TARGET, _COHORT, (), None, (), None):
+        own = columns.model_copy(update={"group": None})
+        of_slides = (labels, holds, own, models, splits, test, test_labels, settings.slide_vectors)
+        if of_slides != (None, _TARGET, _COHORT, (), None, (), None, ()):
             raise ConfigError(
                 "--places asks about places inside slides: it goes with --target, --group, --arms, --folds and its own "
                 "options, and not with --labels or what is about whole slides."

@@ -19,7 +19,7 @@ from parfocal.regions import SlideReport, inspect_slides
 from parfocal.report.writer import Field, terminal_table
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
-from parfocal.store import FeatureSettings, IndexedSlide, IndexSummary, index_features
+from parfocal.store import FeatureSettings, IndexedSlide, IndexSummary, index_features, open_set
 
 _GRID, _EMBED = GridConfig(), EmbedSettings(workers=1)
 _BUDGET = 0.1
@@ -112,7 +112,7 @@ def _inspect_table(reports: list[SlideReport], grid: GridConfig) -> Table:
 
 def embed(
     slides: Positional[tuple[Path, ...]],
-    output: Output,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="PATH")] = None,
     settings: EmbedSettings = _EMBED,
     zoom: str | None = None,
     budget: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE...")] = (),
@@ -133,14 +133,19 @@ def embed(
     mpp, --budget 0.3 0.1 reads the first whole, of the second 0.3 and of the third 0.1, where the second was read.
     With --budget-total in its place the share is of all SLIDES together, and goes where tiles are worth most.
 
+    With --add-to only the magnifications that a store of `parfocal index` does not have are encoded, on the lattice of
+    its tiles: a set beside it has both, and names the rows that are there where they lie. A few of them are encoded
+    again (--verify), and a slide of which they differ fails: another encoder, normalisation or place made them.
+
     Example:
         parfocal embed scans/ -o store --encoder filterbank --mpps 2 1 0.5
+        parfocal embed scans/ --add-to store --encoder filterbank --mpps 2 1
         parfocal embed scans/ -o store --encoder filterbank --zoom stride --budget 0.1
         parfocal embed scans/ -o store --encoder filterbank --zoom diversity --budget 0.3 0.1
 
     Args:
         slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
-        output: the store to write to.
+        output: the store to write to; with --add-to that store where it is not named.
         settings: how.
         zoom: a policy (stride, random, random-regions, tissue, change, diversity), or the folder of a head (policy
             contrast or attention) or of a pretrained model (entropy) that says where to look; POLICY=FOLDER names both.
@@ -159,6 +164,12 @@ def embed(
         print_table(encoder_table(), to_stderr=True)
         raise ConfigError("no tile encoder is named, and there is no silent default. Use --encoder with one of these.")
     how = _zoom(zoom, budget, budget_total, seed)
+    if output is None:
+        if settings.add_to is None:
+            raise ConfigError("no store is named. Say where to write: parfocal embed scans/ -o store ...")
+        output = open_set(settings.add_to).path.parent
+    if dry_run and settings.add_to is not None:
+        raise ConfigError("--dry-run does not know what tiles are there. Leave it or --add-to out.")
     if dry_run:
         estimate = estimate_run(slides, output, settings, zoom=how)
         remarks = [
@@ -201,7 +212,9 @@ def index(
     output: Output,
     settings: FeatureSettings = _FEATURES,
 ) -> Answer:
-    """Make a store of FEATURES that TRIDENT has extracted at several magnifications.
+    """Make a store of FEATURES that another tool has extracted at one or several magnifications.
+
+    TRIDENT's files are taken, CLAM's, STAMP's, slide2vec's, AtlasPatch's and LazySlide's; which it is is recognised.
 
     Only an index is written; the features stay where they are, and are read once to see that they are whole. Tiles are
     joined into regions by where they lie in micrometres, so each slide's true resolution is needed: from the slide
@@ -212,7 +225,7 @@ def index(
         parfocal index trident_jobs/ -o store --slides scans/
 
     Args:
-        features: TRIDENT job folders, or one folder of HDF5 files for each magnification.
+        features: the folders that the tool has written to, or one folder of files for each magnification.
         output: the store to write to.
         settings: how.
     """
@@ -224,7 +237,14 @@ def index(
     if summary.failed:
         n_all = len(summary.slides) + len(summary.failed)
         remarks += (f"{len(summary.slides)} of {n_all} slides are indexed",)
-    return Answer(summary.describe(), (_index_table(summary),), remarks, summary.exit_status)
+    said = [f"{one.slide}: {remark}" for one in summary.slides for remark in one.remarks]
+    more = (f"and {len(said) - _MOST_SAID} more such lines; --json has them all",) if len(said) > _MOST_SAID else ()
+    return Answer(
+        summary.describe(), (_index_table(summary),), (*said[:_MOST_SAID], *more, *remarks), summary.exit_status
+    )
+
+
+_MOST_SAID = 6
 
 
 def _index_table(summary: IndexSummary) -> Table:
@@ -235,7 +255,7 @@ def _index_table(summary: IndexSummary) -> Table:
         Field("regions", "n_regions"),
         *(Field(f"tiles at {format_mpp(mpp)}", partial(_tiles_at, mpp)) for mpp in summary.embeddings.mpps),
         Field("left out", lambda one: sum(one.n_left_out.values())),
-        Field("misaligned by (um)", "misalignment_um", show=".2f"),
+        Field("misaligned by (um)", "largest_misalignment_um", show=".2f"),
     )
     return terminal_table(columns, summary.slides, title=str(summary.embeddings.path))
 

@@ -12,6 +12,7 @@ from parfocal.cohort.labels import (
     read_cohort,
     read_test_cohort,
 )
+from parfocal.cohort.matching import ids_of_slides
 from parfocal.cohort.outcome import Column, Outcome, OutcomeKind, strata
 from parfocal.cohort.reading import LabelledSlides, one_site_each, read_groups, read_labels
 from parfocal.cohort.settings import AskedKind, CohortColumns, CountedBy, LabelColumns, Target, TargetSettings
@@ -55,6 +56,7 @@ __all__ = [
     "class_name",
     "cohort_of",
     "deal_folds",
+    "ids_of_slides",
     "make_splits",
     "number_of",
     "number_then_name",

@@ -63,12 +63,24 @@ def match_slides(
     return {slide: pairs[slide] for slide in slides if slide in pairs}, notes
 
 
+def ids_of_slides(ids: Sequence[str], slides: Collection[str]) -> dict[str, list[str]]:
+    """The ids that each slide may have, by the same rule: one of them where all is well, several where it is open.
+
+    Args:
+        ids: those of files, such as of slide vectors.
+        slides: those that are looked for.
+    """
+    exact, by_name = set(slides), _by_name(slides)
+    found: dict[str, list[str]] = {slide: [] for slide in slides}
+    for one in ids:
+        for slide in [one] if one in exact else _fitting(one, by_name):
+            found[slide].append(one)
+    return found
+
+
 def _slides_of_rows(ids: Sequence[str], slides: Sequence[str], source: str) -> dict[str, int]:
     """The row of each slide that has one."""
-    exact = set(slides)
-    by_name: dict[str, list[str]] = {}
-    for slide in slides:
-        by_name.setdefault(_parts(slide)[-1], []).append(slide)
+    exact, by_name = set(slides), _by_name(slides)
     pairs: dict[str, int] = {}
     example: dict[bool, str] = {}  # of a row with a suffix that its slide has not, or the reverse, and of one without
     for place, one in enumerate(ids):
@@ -93,6 +105,13 @@ def _slides_of_rows(ids: Sequence[str], slides: Sequence[str], source: str) -> d
             f"{example[True]} and {example[False]}. Write all in one way."
         )
     return pairs
+
+
+def _by_name(slides: Collection[str]) -> dict[str, list[str]]:
+    by_name: dict[str, list[str]] = {}
+    for slide in slides:
+        by_name.setdefault(_parts(slide)[-1], []).append(slide)
+    return by_name
 
 
 def _fitting(one: str, by_name: Mapping[str, Sequence[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from parfocal.embed.onto import SAME_MPP, added_mpps, index_of
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embed.stored_part import as_rest, as_word, in_part
 from parfocal.embed.summary import EmbeddedSlide
@@ -22,7 +23,7 @@ from parfocal.regions.places import Places, places_digest, read_places
 from parfocal.slides import SlideSource, check_slide_mpp
 from parfocal.store.files import PLACES, SCAN
 from parfocal.store.fingerprint import FINGERPRINT, SIZES, TIMES, is_digest, is_embedded_file, slide_digest, slide_state
-from parfocal.store.h5 import check_seal, opened_h5
+from parfocal.store.h5 import check_seal, opened_h5, tree_digest
 from parfocal.store.layout import (
     BUDGET,
     COARSER,
@@ -55,7 +56,7 @@ def kept_slide(
         SlideError: its file may have changed and cannot be read.
         ConfigError: the resolution asked for it is one that no slide has.
     """
-    started = time.monotonic()
+    started, new = time.monotonic(), added_mpps(settings)
     path = index_path(set_path, source.slide)
     if not path.exists():
         return None
@@ -71,7 +72,7 @@ def kept_slide(
             source.path,
             True,
             int(index["region_xy_um"].shape[0]),
-            {mpp: stored_rows(group) for mpp, group in groups.items()},
+            {mpp: stored_rows(groups[mpp]) for mpp in new},
             0.0,
             {mpp: len(texts) for mpp, texts in reasons.items()},
             next((str(texts.asstr()[0]) for texts in reasons.values()), None),
@@ -82,7 +83,9 @@ def kept_slide(
     _check_file(source, settings, attributes, anew)
     asked = asked_mpp(source, settings)
     check_slide_mpp(asked, f"the mpp of {source.slide}")
-    if asked is not None and abs(asked - slide_mpp) > 1e-6 * slide_mpp:
+    # What tiles were added to has the resolution that those count by.
+    close = 1e-6 if settings.add_to is None else SAME_MPP
+    if asked is not None and abs(asked - slide_mpp) > close * slide_mpp:
         raise MismatchError(
             f"{source.slide} is in the store with {slide_mpp:g} um per pixel, and {asked:g} is asked now. "
             f"Ask for {slide_mpp:g} or for none to keep it, or {anew}."
@@ -111,6 +114,7 @@ def kept_slide(
             f"{source.slide} is in the store with a budget of {reading.shares} by the policy {reading.policy}. "
             f"{as_rest(attributes)}, or {anew}."
         )
+    _check_there(source.slide, settings, digests, anew)
     for mpp, rows in kept.n_tiles.items():
         _check_features(set_path, source.slide, mpp, rows, digests[mpp])
     return replace(kept, seconds=time.monotonic() - started)
@@ -136,6 +140,23 @@ def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[st
             f"{source.slide} is in the store, but {source.path} is another file than the one that was embedded. "
             f"{anew[0].upper()}{anew[1:]}, or give the slide another name."
         )
+
+
+def _check_there(slide: str, settings: EmbedSettings, digests: Mapping[float, str | None], anew: str) -> None:
+    """Refuse a slide whose tiles that were there have been indexed anew since, or whose files are not as they were."""
+    if settings.add_to is None:
+        return
+    index = index_of(settings.add_to)
+    for mpp, rows in index.row_sources(slide).items():
+        if digests[mpp] != rows.digest:
+            raise MismatchError(
+                f"the features of {slide} at {format_mpp(mpp)} mpp are others in {index} now than when magnifications "
+                f"were added to them. {anew[0].upper()}{anew[1:]}."
+            )
+        is_same = rows.path.exists() and (rows.digest is None or tree_digest(rows.path) == rows.digest)
+        if not is_same:
+            what = "has changed since it was indexed" if rows.path.exists() else "is absent"
+            raise StoreError(f"cannot use {rows.path}: it {what}. {repair_advice(index.path, slide)}")
 
 
 def _check_features(set_path: Path, slide: str, mpp: float, rows: int, digest: str | None) -> None:

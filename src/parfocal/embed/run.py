@@ -9,6 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from parfocal.embed.kept import check_one_reading, check_places, slides_with_other_ids
+from parfocal.embed.onto import (
+    added_mpps,
+    added_rows,
+    check_widths,
+    encoder_settings,
+    index_of,
+    matched,
+    set_facts,
+    settings_onto,
+    without_partner,
+)
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import JobResult, run_job
 from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
@@ -16,8 +27,9 @@ from parfocal.embed.total import shares_of_all
 from parfocal.embed.workers import each_slide
 from parfocal.embed.zoom import Zoom, is_read, zoomable
 from parfocal.encoders import TileEncoder, check_trained_mpps
-from parfocal.errors import StoreError
+from parfocal.errors import ConfigError, StoreError
 from parfocal.files import canonical_json, sweep_leftovers
+from parfocal.geometry import format_mpp
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.run.failures import (
     DISK_FULL,
@@ -47,6 +59,9 @@ def embed_slides(
     Beside the set, the store gets `failures.csv` (slides that are missing, and why; a slide that is done later leaves
     it) and `logs/<time>.log`. A run that was stopped or killed is continued by the same call.
 
+    With `settings.add_to` only the magnifications that a store does not have are encoded: a new set has regions on the
+    lattice of the tiles that are there, and names their rows where they lie.
+
     Args:
         inputs: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
         store: the folder to write to; made where it is absent.
@@ -65,7 +80,7 @@ def embed_slides(
         EncoderError: an encoder cannot be loaded.
         MismatchError: the store holds a set of this name with other settings, or slides that have been read whole
             where these would be in part, or the other way about; or more has been read of these slides than a budget of
-            all of them pays for.
+            all of them pays for; or the rows of the store that is added to are not as wide as the encoder's.
         StoreError: `failures.csv` of the store is no table of failures.
     """
     started = time.monotonic()
@@ -74,10 +89,17 @@ def embed_slides(
         check_workers()
     sources = find_slides(inputs, ids=settings.ids)
     check_places(sources, settings)
+    if zoom is not None and settings.add_to is not None:
+        raise ConfigError(
+            "what is added to tiles that are there is read whole, so zoom would do nothing. Leave it out."
+        )
+    settings = settings_onto(settings)
+    sources = list(matched(sources, settings))
     if zoom is not None:
         settings = zoomable(settings, zoom)
     read_failures(store)  # a table that nobody can add to is told before the work, not after it
-    encoders = load_encoders(settings)
+    encoders = load_encoders(encoder_settings(settings))
+    check_widths(settings, encoders)
     set_path = create_embedding_set(store, settings, encoders)
     told = _Told(on_event or warn_of, len(sources))
     check_one_reading(set_path, zoom, {source.slide for source in sources})
@@ -85,7 +107,10 @@ def embed_slides(
         log.line(f"{len(sources)} slides into {set_path}")
         log.line(f"settings {canonical_json(settings.model_dump(mode='json'))}")
         told.slides()
-        for text in _encoder_notices(encoders):
+        if settings.add_to is not None:
+            log.line(_adding(settings))
+            told.notice(_adding(settings))
+        for text in _encoder_notices({mpp: encoders[mpp] for mpp in added_mpps(settings)}):
             log.line(f"warning: {text}")
             told.warning(text)
         if settings.workers:
@@ -140,6 +165,9 @@ class _Told:
 
     def warning(self, text: str) -> None:
         self._on_event(Notice(text, is_warning=True))
+
+    def notice(self, text: str) -> None:
+        self._on_event(Notice(text))
 
     def next_pass(self) -> None:
         """Tiles are counted anew."""
@@ -196,15 +224,16 @@ def create_embedding_set(store: Path, settings: EmbedSettings, encoders: Mapping
     Raises:
         MismatchError: it is there with other settings.
     """
-    rows = row_settings(settings, encoders)
+    rows = {**row_settings(settings, encoders), **added_rows(settings)}
+    dims, digests = set_facts(settings, encoders)
     return create_set(
         store,
         set_name(rows),
         "tiles",
         region_um=settings.grid.region_um,
-        dims={mpp: encoder.dim for mpp, encoder in encoders.items()},
+        dims=dims,
         settings=rows,
-        encoder_digests={mpp: encoder.digest for mpp, encoder in encoders.items()},
+        encoder_digests=digests,
         tile_px=settings.grid.tile_px,
         dtype=settings.dtype,
     )
@@ -259,15 +288,16 @@ def _results_of_pass(
 ) -> Generator[JobResult]:
     """The result of every slide: first those that are there already, then the others as they come."""
     missing = []
-    other_ids = slides_with_other_ids(sources, settings, set_path)
+    refused = {**slides_with_other_ids(sources, settings, set_path), **without_partner(sources, settings)}
     for source in sources:
-        if source.slide in other_ids:
-            yield JobResult(failure(source, other_ids[source.slide]))
+        if source.slide in refused:
+            yield JobResult(failure(source, refused[source.slide]))
         elif is_read(set_path, source.slide, zoom):
             yield run_job(source, encoders, settings, set_path, zoom)
         else:
             missing.append(source)
-    for _, result in each_slide(missing, encoders, settings, partial(_embedding, settings, set_path, zoom), told.tiles):
+    loading = encoder_settings(settings)
+    for _, result in each_slide(missing, encoders, loading, partial(_embedding, settings, set_path, zoom), told.tiles):
         yield JobResult(result) if isinstance(result, FailedSlide) else result
 
 
@@ -276,6 +306,21 @@ def _embedding(
 ) -> Callable[[SlideSource, Tell], JobResult]:
     return lambda source, tell: run_job(
         source, encoders, settings, set_path, zoom, lambda done, total: tell((done, total))
+    )
+
+
+def _adding(settings: EmbedSettings) -> str:
+    """What a run does that adds magnifications."""
+    index, new = index_of(settings.add_to or Path()), added_mpps(settings)
+    there, added = (" and ".join(map(format_mpp, mpps)) for mpps in (index.mpps, new))
+    whose = (
+        f"{settings.verify} of each slide are encoded again, and the rows count as the same encoder's where they agree"
+        if settings.verify
+        else "nobody looks whether they are the same encoder's"
+    )
+    return (
+        f"{added} mpp on the lattice of the tiles at {there} mpp in {index}, in regions of "
+        f"{settings.grid.region_um:g} um; {whose}."
     )
 
 
@@ -294,4 +339,4 @@ def _line(outcome: EmbeddedSlide | FailedSlide) -> str:
         return f"failed {outcome.slide}: {outcome.error}: {outcome.message}\n{outcome.traceback}".rstrip()
     counts = ", ".join(f"{count} tiles at {mpp}" for mpp, count in tile_counts(outcome.n_tiles).items())
     line = f"{outcome.status} {outcome.slide}: {outcome.n_regions} regions, {counts}, {outcome.seconds:.2f} s"
-    return "; ".join(filter(None, (line, outcome.absence)))
+    return "; ".join(filter(None, (line, outcome.absence, outcome.remark)))

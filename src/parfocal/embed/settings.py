@@ -95,6 +95,17 @@ class EmbedSettings(RowChoices, SlideSettings):
         description="Lay a region on every place of this file, all magnifications centred on it, not on a lattice: a "
         "table with slide, x_um, y_um (or x_px, y_px), an .h5ad with obsm['spatial'], or GeoJSON areas.",
     )
+    add_to: Path | None = Field(
+        None,
+        description="Encode only the magnifications that this store does not have, on the lattice of its tiles, in "
+        "regions of one of the coarsest: a store that `parfocal index` or `embed` made. Its rows stay where they are.",
+    )
+    verify: int = Field(
+        32,
+        ge=0,
+        description="With --add-to: how many stored tiles of each slide and magnification are encoded again; where the "
+        "rows differ the slide fails. 0 takes them as another encoder's.",
+    )
     qc: bool = Field(
         True, description="Write a picture of each slide with its tissue and regions into the folder qc of the store."
     )
@@ -103,6 +114,13 @@ class EmbedSettings(RowChoices, SlideSettings):
     def _one_way_to_lay_regions(self) -> "EmbedSettings":
         if self.places is not None and self.grid.overlaps:
             raise ValueError("places say where regions lie, so stride_um would do nothing. Leave one of them out.")
+        if self.add_to is not None and (self.places is not None or self.grid.overlaps):
+            what = "places" if self.places is not None else "stride_um"
+            raise ValueError(f"tiles that are there say where regions lie, so {what} would do nothing. Leave it out.")
+        if self.add_to is None and self.verify != type(self).model_fields["verify"].default:
+            raise ValueError(
+                "verify is of tiles that are there. Name them with --add-to (add_to=...), or leave it out."
+            )
         return self
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from parfocal.embed.adding import embed_onto
 from parfocal.embed.kept import kept_slide, known_places
 from parfocal.embed.reading import OnTiles, TileRows
 from parfocal.embed.rounds import append_zoomed, warn_of_missing_levels
@@ -64,6 +65,8 @@ def embed_slide(
     kept = kept_slide(source, settings, set_path, zoom)
     if kept is not None:
         return kept
+    if settings.add_to is not None:
+        return embed_onto(source, encoders, settings, set_path, on_tiles=on_tiles)
     started = time.monotonic()
     # A slide that has been read in part, by a smaller budget.
     is_grown = index_path(set_path, source.slide).is_file()

@@ -28,6 +28,7 @@ class EmbeddedSlide:
         absent_reason: why, for one of them.
         budget: the share of its finest tiles that has been read; 1 where all were.
         coarser: the shares of the magnifications before of which a part has been read, coarse to fine.
+        remark: what else a reader of the log should know.
     """
 
     slide: str
@@ -40,6 +41,7 @@ class EmbeddedSlide:
     absent_reason: str | None = None
     budget: float = 1.0
     coarser: tuple[float, ...] = ()
+    remark: str = ""
 
     @property
     def status(self) -> str:
@@ -63,7 +65,7 @@ class EmbeddedSlide:
     def line(self) -> str:
         """What became of it, for a log of many."""
         work = "" if self.kept else f" {self.status}: {sum(self.n_tiles.values())} tiles in {self.seconds:.1f} s"
-        return "; ".join(filter(None, (f"{self.slide}{work or ' kept'}", self.absence)))
+        return "; ".join(filter(None, (f"{self.slide}{work or ' kept'}", self.absence, self.remark)))
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def _row(outcome: EmbeddedSlide | FailedSlide) -> dict[str, Any]:
         "absent_reason": outcome.absent_reason,
         "budget": outcome.budget,
         "coarser_budgets": list(outcome.coarser),
+        "remark": outcome.remark,
         "seconds": round(outcome.seconds, 3),
     }
 

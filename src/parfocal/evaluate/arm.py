@@ -7,10 +7,11 @@ from typing import Literal
 from parfocal.errors import ConfigError
 from parfocal.heads import Fit
 
-ArmKind = Literal["single", "late", "mixed"]
-"""What an arm can know: one magnification, unordered bags of several, or which tiles of several lie together."""
+ArmKind = Literal["single", "late", "mixed", "slide"]
+"""What an arm can know: one magnification, unordered bags of several, which tiles of several lie together, or what a
+whole-slide encoder of another tool says of the slide."""
 
-Knowledge = Literal["single", "single, with regions", "late", "mixed"]
+Knowledge = Literal["single", "single, with regions", "late", "mixed", "slide"]
 """The same, with those apart that know of one magnification which tiles lie in one region."""
 
 SPLIT = "split"

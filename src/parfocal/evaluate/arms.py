@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.bags import (
+    MOST_BYTES,
     PARENTS,
     PLACED,
     Bag,
@@ -25,6 +26,7 @@ from parfocal.bags import (
 )
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning, PluginError
 from parfocal.evaluate.arm import ARM_METHODS, ATTENTIVE, SPLIT, Arm, Knowledge, Method, choose_arms
+from parfocal.evaluate.vectors import SLIDE_VECTOR, SlideVectors
 from parfocal.geometry import format_mpp
 from parfocal.heads.finetune import fit_finetuned
 from parfocal.heads.moments import fit_moments
@@ -35,13 +37,19 @@ from parfocal.store import EmbeddingSet, LeftOut, SlideTokens
 
 
 def table_of_arms(
-    sets: Sequence[EmbeddingSet], *, only: Sequence[str] = (), models: Sequence[str | Path] = ()
+    sets: Sequence[EmbeddingSet],
+    *,
+    only: Sequence[str] = (),
+    models: Sequence[str | Path] = (),
+    vectors: Sequence[str] = (),
 ) -> tuple[Arm, ...]:
     """What `choose_arms` chooses of all arms; arguments and errors as in `all_arms`."""
-    return choose_arms(all_arms(sets, models=models), only)
+    return choose_arms(all_arms(sets, models=models, vectors=vectors), only)
 
 
-def all_arms(sets: Sequence[EmbeddingSet], *, models: Sequence[str | Path] = ()) -> tuple[Arm, ...]:
+def all_arms(
+    sets: Sequence[EmbeddingSet], *, models: Sequence[str | Path] = (), vectors: Sequence[str] = ()
+) -> tuple[Arm, ...]:
     """All arms that the given sets allow, those of a heading following each other, and those by request too.
 
     Tile embeddings give every magnification alone, late fusion and the pairing of magnifications without a region
@@ -50,6 +58,7 @@ def all_arms(sets: Sequence[EmbeddingSet], *, models: Sequence[str | Path] = ())
     Args:
         sets: tile embeddings, and what region encoders made of them.
         models: region encoders (folders or ids on the hub) that are trained on, in every fold, from tile embeddings.
+        vectors: the names of whole-slide encoders that slides have vectors of. Their bags are numbered after the sets.
 
     Raises:
         ConfigError: two arms could not be told apart.
@@ -69,10 +78,12 @@ def all_arms(sets: Sequence[EmbeddingSet], *, models: Sequence[str | Path] = ())
         # Beside what the model wrote, where that is given too.
         beside = [place for place, arm in enumerate(arms) if arm.model == finetuned.model]
         arms.insert(beside[-1] + 1 if beside else len(arms), finetuned)
+    for number, name in enumerate(vectors, start=len(sets)):
+        arms += _vector_arms(number, name, _to_stand_beside(arms))
     doubled = [name for name, count in Counter(arm.id for arm in arms).items() if count > 1]
     if doubled:
         raise ConfigError(
-            f"two arms would be called {doubled[0]!r}. Give models, and sets, folders of different names."
+            f"two arms would be called {doubled[0]!r}. Give models, sets and slide vectors folders of different names."
         )
     return tuple(arms)
 
@@ -91,12 +102,16 @@ def read_arm_bags(
     most_instances: int,
     seed: int,
     left_out: LeftOut | None = None,
+    vectors: Sequence[SlideVectors] = (),
     seen_as: Callable[[SlideTokens], Iterable[SlideTokens]] | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> dict[tuple[int, str], Bag]:
     """The bags that some arm pools, each slide read once for each set, and shown as `read_bags` says of `seen_as`.
 
+    Vectors of more than `most_bytes` in all are read again where they are asked for, those of the last sets first.
+
     With `left_out` a slide that cannot be read in one of the sets is in none of the bags, which then are those of the
-    other slides.
+    other slides. Of `vectors`, which have the numbers after the sets, every slide must have one.
 
     Raises:
         ConfigError: a slide cannot be pooled in one of the arms.
@@ -114,9 +129,15 @@ def read_arm_bags(
                 seed=seed,
                 left_out=left_out,
                 seen_as=seen_as,
+                most_bytes=most_bytes,
             )
+            most_bytes = max(0, most_bytes - sum(bag.n_bytes for bag in found))
             bags |= {(number, bag.name): bag for bag in found}
     left_out.refuse_none_left(slides, "the cohort")
+    asked = {key for arm in arms for key in arm.bags}
+    for number, of_slides in enumerate(vectors, start=len(sets)):
+        if (number, SLIDE_VECTOR) in asked:
+            bags[number, SLIDE_VECTOR] = of_slides.bag(slides)
     return {key: bag.without(left_out.reasons) for key, bag in bags.items()}
 
 
@@ -292,6 +313,36 @@ def _finetuned_arm(sets: Sequence[EmbeddingSet], tiles: Sequence[int], model: st
     raise MismatchError(
         f"{model} cannot be fine-tuned: no set of tile embeddings fits it. {' '.join(reasons) or 'None is given.'}"
     )
+
+
+def _vector_arms(number: int, name: str, beside: Arm | None) -> list[Arm]:
+    """The vectors of a whole-slide encoder alone, and beside one of our arms of slide means.
+
+    Both are read by the heads that read our means, so that what differs is what goes in.
+    """
+    family, own = f"Whole-slide encoder {name}", (number, SLIDE_VECTOR)
+    arms = [
+        _arm(name, method, "slide", f"slide vectors of {name}", family, bags=(own,))
+        for method in ("mean", "mlp", *_more("means"))
+    ]
+    if beside is None:
+        return arms
+    made_by = f" by {beside.model}" if beside.model else ""
+    title = f"the same beside {beside.name}{made_by}"
+    bags = (own, *beside.bags)
+    return arms + [_arm(f"{name}/beside", method, "slide", title, family, bags=bags) for method in ("mean", "mlp")]
+
+
+def _to_stand_beside(arms: Sequence[Arm]) -> Arm | None:
+    """The arm of slide means that a slide vector stands beside; nothing that is measured has a say in it.
+
+    Contextual tokens of the first region encoder that has learnt and reads several magnifications, else what else one
+    reads out, else the means of all magnifications, else the finest one.
+    """
+    means = [arm for arm in arms if arm.method in {"mean", "concat"} and not arm.is_control]
+    made = sorted((arm for arm in means if arm.model), key=lambda arm: (arm.knows != "mixed", arm.readout != "tokens"))
+    concat = [arm for arm in means if arm.method == "concat"]
+    return next(iter([*made, *concat, *reversed(means)]), None)
 
 
 def _arm(source: str, method: str, knows: Knowledge, name: str, family: str, **more: Any) -> Arm:

@@ -92,7 +92,8 @@ def compare_arms(
 
     by_kind = {kind: [place for place, arm in enumerate(arms) if arm.kind == kind] for kind in ("single", "mixed")}
     best, best_mixed = best_of(by_kind["single"]), best_of(by_kind["mixed"])
-    best_other = best_of([place for place, arm in enumerate(arms) if arm.kind != "single"])
+    # Another tool's vectors have no say in what this cohort would have shown of ours.
+    best_other = best_of([place for place, arm in enumerate(arms) if arm.kind in ("late", "mixed")])
     rival = best_of(rivals)
     outside = compare_externally(fits, external, best, baseline=float(cohort.outcome.value.mean()), seed=seed)
     runs = tuple(

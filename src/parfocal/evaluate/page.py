@@ -224,6 +224,11 @@ _METHOD = (
     "patients vary, with the fits as they are, to what the fits vary, which the repeats show; the p-values are those "
     "of the same sum. Of an AUC it is never narrower than the number of patients allows (Newcombe 2006).",
 )
+_FOREIGN = (
+    "An arm of a whole-slide encoder reads the one vector that another model made of each slide, alone and beside "
+    "slide means of ours, by the same heads; it is no magnification of ours and no mixture of them, so the comparisons "
+    "of these leave it out."
+)
 _BY_PATIENT = (
     "A patient counts once in every number: the scores of a patient's slides that have the same label are averaged "
     "inside a fold."
@@ -276,6 +281,8 @@ def evaluation_page(
     cohort = next(iter(results.values())).cohort  # all were read by the same columns
     counted = _BY_SLIDE if cohort.count == "slide" else _BY_PATIENT
     method: tuple[str, ...] = (*map(cohort.worded, _METHOD), counted if cohort.is_grouped else _BY_NOTHING)
+    if any(run.arm.kind == "slide" for result in results.values() for run in result.runs):
+        method += (_FOREIGN,)
     if any(run.seed_sd is not None for result in results.values() for run in result.runs):
         method += (cohort.worded(_SEEDS),)
     if settings.get("probes", {}).get("balanced"):

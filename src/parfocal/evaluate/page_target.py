@@ -113,6 +113,7 @@ def arm_results(result: TargetResult) -> list[ArmResult]:
             references=tuple(result.references.get(run.arm.knows, ())),
             against_best_single=run.against_best_single,
             is_single_magnification=run.arm.kind == "single",
+            has_slide_vector=run.arm.kind == "slide",
             highlight=run is best,
         )
         for run in result.runs
@@ -204,9 +205,9 @@ def _described(cohort: Cohort) -> str:
 
 
 def _shown(result: TargetResult) -> list[ArmRun]:
-    """The best arm of each kind and the arm of the primary comparison: more curves than four hide each other."""
+    """The best arm of each kind and the arm of the primary comparison: more curves than five hide each other."""
     places = []
-    for kind in ("single", "late", "mixed"):
+    for kind in ("single", "late", "mixed", "slide"):
         of_kind = [place for place, run in enumerate(result.runs) if run.arm.kind == kind]
         if of_kind:
             places.append(max(of_kind, key=lambda place: result.runs[place].interval.estimate))
@@ -247,7 +248,7 @@ def _calibration_blocks(target: str, result: TargetResult) -> list[Block]:
 
 
 def _curves(target: str, result: TargetResult, *, external: bool) -> Figure:
-    """Reliability of the best single and the best mixed arm."""
+    """Reliability of the best arm of each kind but late fusion."""
     bins = {}
     for run in _shown(result):
         calibration = read(run, "external.calibration" if external else "calibration")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from parfocal.bags import MOST_BYTES
 from parfocal.cohort import (
     Cohort,
     CohortColumns,
@@ -28,12 +29,13 @@ from parfocal.evaluate.files import write_evaluation
 from parfocal.evaluate.fitting import ExternalBags, FitPlan, cross_validate
 from parfocal.evaluate.result import EvaluateResult, FailedArm, TargetResult
 from parfocal.evaluate.sources import common_slides, encodings_per_slide, matching_sets, named, open_all
+from parfocal.evaluate.vectors import SlideVectors, read_all_vectors
 from parfocal.files import digest8, file_digest8, writable_folder
 from parfocal.heads import ProbeSettings
 from parfocal.report import Reference, Section
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
-from parfocal.store import EmbeddingSet, LeftOut
+from parfocal.store import EmbeddingSet, LeftOut, VectorFolder, find_vector_folders
 
 
 class FoldSettings(Settings):
@@ -62,11 +64,26 @@ class EvaluateSettings(FoldSettings):
         description="Arms to run, by method, magnification or id, such as mlp, 0.5, 0.5/mlp; none runs all but abmil.",
     )
     seeds: int = Field(1, ge=1, description="Seeds that networks are fitted with in every fold; scores are averaged.")
+    slide_vectors: tuple[Path, ...] = Field(
+        (),
+        description="Folders of slide vectors by whole-slide encoders (TRIDENT's slide_features_NAME, or job folders "
+        "with such; STAMP's slide files): each is an arm, alone and beside ours.",
+    )
     primary: str | None = Field(
         None,
         description="Mixed arm of the primary comparison: its id such as mem/tokens/mean, or its label's beginning.",
     )
     arms_at_a_time: int = Field(2, ge=1, description="Arms that are fitted side by side, each on one core.")
+    hold_gib: float = Field(
+        MOST_BYTES / 2**30,
+        ge=0,
+        description="Gibibytes of vectors to hold in memory; those of a cohort with more are read again when needed.",
+    )
+
+    @property
+    def most_bytes(self) -> int:
+        """What may be held, in bytes."""
+        return int(self.hold_gib * 2**30)
 
     def on(self, device: str) -> "EvaluateSettings":
         """The same with networks on a device, where these settings name none themselves."""
@@ -109,7 +126,7 @@ def evaluate_arms(
         models: folders of region encoders that are trained on in every fold, from the tile embeddings; slow.
         splits: a CSV to take the folds from, as `splits.csv` of an earlier run.
         test: stores or sets of an external cohort, made as those of `inputs`; every arm is tested on it after one more
-            fit, on all slides of the training cohort.
+            fit, on all slides of the training cohort. Slide vectors of its slides are looked for in the same folders.
         test_labels: its labels, in the same columns.
         keep: folder of finished fits, which are never done again; None keeps them in `out` until the report is there,
             so that a run that was stopped goes on.
@@ -137,21 +154,36 @@ def evaluate_arms(
     # Labels before the slides: they are read at once, and a wrong name in them is the most frequent mistake.
     labelled = {one.name: read_cohort(labels, one, columns) for one in asked}
     slides, notes = common_slides(sets)
-    cohorts = {target: cohort.restricted_to(slides, named(sets)) for target, cohort in labelled.items()}
+    folders = find_vector_folders(settings.slide_vectors)
+    vectors, slides = read_all_vectors(folders, slides)
+    notes += [note for one in vectors for note in one.notes]
+    source = f"{named(sets)} with slide vectors" if vectors else named(sets)
+    cohorts = {target: cohort.restricted_to(slides, source) for target, cohort in labelled.items()}
     tell = on_event or warn_of
     for cohort in cohorts.values():
         tell(Notice(cohort.sentence()))
-    arms = choose_arms([*all_arms(sets, models=models), *(one.arm for one in absent)], settings.arms)
+    arms = choose_arms(
+        [*all_arms(sets, models=models, vectors=[one.name for one in vectors]), *(one.arm for one in absent)],
+        settings.arms,
+    )
     outside = {}
     if test_labels is not None:
-        outside = _read_test(matching_sets(sets, test), test_labels, arms, asked, cohorts, columns, settings)
+        theirs = matching_sets(sets, test)
+        outside = _read_test(theirs, folders, vectors, test_labels, arms, asked, cohorts, columns, settings)
         for one in outside.values():
             tell(Notice(f"test cohort: {one.cohort.sentence()}"))
     used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
     dealt = read_dealt(splits, cohorts) if splits else {}
     left_out = LeftOut()
     bags = read_arm_bags(
-        arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed, left_out=left_out
+        arms,
+        sets,
+        used,
+        most_instances=settings.most_instances,
+        seed=settings.probes.seed,
+        left_out=left_out,
+        most_bytes=settings.most_bytes,
+        vectors=vectors,
     )
     used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
     cohorts = {target: cohort.without(left_out.reasons) for target, cohort in cohorts.items()}
@@ -184,12 +216,13 @@ def evaluate_arms(
         raise ParfocalError(f"every arm failed on every target; the first, {first.arm.label}: {first.reason}.")
     digests = {**{set_label(one): digest8(one.settings) for one in sets}, labels.name: file_digest8(labels)}
     digests |= {arm.family: arm.reads for arm in arms if arm.reads}
+    digests |= {f"slide vectors of {one.name}": one.digest for one in vectors}
     if test_labels is not None:
         digests[f"test cohort, {test_labels.name}"] = file_digest8(test_labels)
     evaluation = write_evaluation(
         results,
         out,
-        settings={**_described(settings, columns, asked, models, splits, test), **(described or {})},
+        settings={**_described(settings, columns, asked, models, splits, test, vectors), **(described or {})},
         seed=settings.probes.seed,
         inputs=digests,
         sections=sections,
@@ -201,6 +234,8 @@ def evaluate_arms(
 
 def _read_test(
     sets: Sequence[EmbeddingSet],
+    folders: Sequence[VectorFolder],
+    training: Sequence[SlideVectors],
     labels: Path,
     arms: Sequence[Arm],
     asked: Sequence[Target],
@@ -210,11 +245,20 @@ def _read_test(
 ) -> dict[str, ExternalBags]:
     """The test cohort of each target, with the bags of its slides."""
     slides, notes = common_slides(sets)
+    vectors, slides = read_all_vectors(folders, slides, like=training)
+    notes += [note for one in vectors for note in one.notes]
     read = {one.name: read_outside(labels, one, cohorts[one.name], slides, columns) for one in asked}
     used = sorted({slide for cohort in read.values() for slide in cohort.slides})
     left_out = LeftOut()
     bags = read_arm_bags(
-        arms, sets, used, most_instances=settings.most_instances, seed=settings.probes.seed, left_out=left_out
+        arms,
+        sets,
+        used,
+        most_instances=settings.most_instances,
+        seed=settings.probes.seed,
+        left_out=left_out,
+        most_bytes=settings.most_bytes,
+        vectors=vectors,
     )
     used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
     result = {}
@@ -273,13 +317,16 @@ def _described(
     models: Sequence[Path],
     splits: Path | None,
     test: Sequence[Path | EmbeddingSet],
+    vectors: Sequence[SlideVectors],
 ) -> dict[str, object]:
     """All that was asked for, as plain values."""
     return {
-        **settings.model_dump(mode="json", exclude={"probes": {"device"}}),  # where it ran decides nothing
+        # Where it ran, and in how much memory, decides nothing.
+        **settings.model_dump(mode="json", exclude={"probes": {"device"}, "hold_gib": True}),
         **columns.model_dump(mode="json"),
         "targets": {target.name: target.model_dump(mode="json", exclude={"name"}) for target in asked},
         "models": [path.name for path in models],
         "splits": None if splits is None else splits.name,
         "test": [path.name for path in test],
+        "slide_vectors": [one.name for one in vectors],
     }

@@ -163,6 +163,11 @@ def _role(one: EmbeddingSet) -> tuple[object, ...]:
     return one.kind, str(settings["model"]), str(settings["readout"]), settings.get("predict_mpp")
 
 
+def _sides(one: EmbeddingSet) -> list[float]:
+    """The sides of its tiles, in micrometres; nothing of a set of regions."""
+    return list(one.tile_um.values()) if one.kind == "tiles" else []
+
+
 def _made_alike(one: EmbeddingSet, other: EmbeddingSet) -> str | None:
     """What a set of the test cohort has otherwise than that of the training cohort; None when nothing."""
     if one.mpps != other.mpps:
@@ -170,7 +175,7 @@ def _made_alike(one: EmbeddingSet, other: EmbeddingSet) -> str | None:
         return f"it has magnifications {', '.join(map(format_mpp, other.mpps))} mpp, the training cohort {expected}"
     if one.encoder_digests != other.encoder_digests:
         return f"its tile encoder is {other.encoder_digest}, that of the training cohort {one.encoder_digest}"
-    if one.region_um != other.region_um or one.tile_px != other.tile_px:
+    if one.region_um != other.region_um or _sides(one) != _sides(other):
         return f"its regions have {other.region_um:g} um, those of the training cohort {one.region_um:g} um"
     if one.step_um != other.step_um:
         return f"it has a region every {other.step_um:g} um, the training cohort every {one.step_um:g} um"

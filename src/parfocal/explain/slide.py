@@ -286,7 +286,7 @@ def _tiles(
     tiles: EmbeddingSet, tokens: SlideTokens, branches: Sequence[Branch], saids: Sequence[Said]
 ) -> dict[float, TileParts]:
     found = dict[float, TileParts]()
-    assert tiles.tile_px is not None  # a set of tiles
+    sides_um = tiles.tile_um_of(tokens)
     for place, mpp in enumerate(tokens.mpps):
         added = [
             said.of_tiles[number]
@@ -295,10 +295,10 @@ def _tiles(
             if player == place and number in said.of_tiles
         ]
         if added:
-            # A slide of an indexed set may have slightly larger or smaller tiles than the set says.
-            side_um = mpp * tiles.tile_px * tokens.region_um / tiles.region_um
             middle = tokens.region_xy_um[tokens.region[mpp]] + tokens.region_um / 2 + tokens.center_um[mpp]
-            found[mpp] = TileParts(middle - side_um / 2, side_um, np.asarray(np.sum(added, axis=0) / len(branches)))
+            found[mpp] = TileParts(
+                middle - sides_um[mpp] / 2, sides_um[mpp], np.asarray(np.sum(added, axis=0) / len(branches))
+            )
     return found
 
 

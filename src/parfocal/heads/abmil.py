@@ -12,8 +12,9 @@ is chosen inside the fold but the epoch.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class FittedAbmil(FittedProbe):
     def score(self, bags: Bags, slides: Slides) -> Scores:
         """The scores of some slides from all their instances, one slide after the other."""
         device = self.network.head.bias.device
-        scores = [self.network(_rows(bags, self.maps, int(slide), device)).cpu().numpy() for slide in slides]
+        scores = [self.network(_rows(bags, self.maps, device, int(slide))).cpu().numpy() for slide in slides]
         return self.location + self.scale * np.array(scores, dtype=np.float64).reshape(len(slides), -1)
 
     def shares(self, bag: Bag, number: int) -> Float64[np.ndarray, " instance"]:
@@ -127,7 +128,7 @@ class FittedAbmil(FittedProbe):
         device = self.network.head.bias.device
         embedded = torch.cat(
             [
-                self.network.embed[number](torch.from_numpy(self.maps[number].apply(bag.rows)).to(device)).relu()
+                self.network.embed[number](torch.from_numpy(self.maps[number].apply(bag.rows_of(0))).to(device)).relu()
                 for number, bag in bags.items()
             ]
         )
@@ -164,7 +165,9 @@ def _fit_fold(bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSettings)
     device = torch.device(settings.device)
     seed = np.random.SeedSequence([settings.seed, 9, fold.repeat, fold.number])
     maps = tuple(_standardising(bag, fold.train) for bag in bags)
-    slides = [_rows(bags, maps, int(slide), device) for slide in fold.train]
+    rows_of: Callable[[int], list[Tensor]] = partial(_rows, bags, maps, device)
+    if all(bag.is_held for bag in bags):
+        rows_of = dict(zip(fold.train.tolist(), map(rows_of, fold.train.tolist()), strict=True)).__getitem__
     columns = outcome.of(fold.train).columns
     judging = fold.inner == fold.inner.min()
     learns, judges = np.flatnonzero(~judging), np.flatnonzero(judging)
@@ -181,12 +184,12 @@ def _fit_fold(bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSettings)
         order = rng.permutation(learns)
         for begin in range(0, len(order), at_a_time):
             some = order[begin : begin + at_a_time]
-            score = torch.stack([network(slides[slide]) for slide in some], dim=1)
+            score = torch.stack([network(rows_of(int(fold.train[place]))) for place in some], dim=1)
             optimiser.zero_grad()
             targets.of_slides(some).training_loss(score).sum().backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         with torch.no_grad():
-            score = torch.stack([network(slides[slide]) for slide in judges], dim=1)
+            score = torch.stack([network(rows_of(int(fold.train[place]))) for place in judges], dim=1)
             loss = float(targets.of_slides(judges).held_out_loss(score).sum())
         if loss < least:
             best, least, best_epoch = copy.deepcopy(network.state_dict()), loss, epoch
@@ -200,11 +203,19 @@ def _fit_fold(bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSettings)
 
 def _standardising(bag: Bag, train: Int64[np.ndarray, " train"]) -> AffineMap:
     """Each column about the mean of the training slides' instances, over its standard deviation."""
-    rows = bag.rows[joined(bag.start, train)]
-    return AffineMap.standardising(rows).single()
+    if bag.is_held:
+        return AffineMap.standardising(bag.rows[joined(bag.start, train)]).single()
+    n, dim = max(int(np.diff(bag.start)[train].sum()), 1), bag.dim
+    mean, square = np.zeros(dim), np.zeros(dim)
+    for slide in train:
+        mean += bag.rows_of(int(slide)).sum(axis=0, dtype=np.float64) / n
+    for slide in train:
+        square += ((bag.rows_of(int(slide)) - mean) ** 2).sum(axis=0) / n
+    return AffineMap.of_spread(mean, np.sqrt(square)).single()
 
 
-def _rows(bags: Bags, maps: Sequence[AffineMap], slide: int, device: torch.device) -> list[Tensor]:
+def _rows(bags: Bags, maps: Sequence[AffineMap], device: torch.device, slide: int) -> list[Tensor]:
+    """The standardised instances of one slide, by its number."""
     return [torch.from_numpy(one.apply(bag.rows_of(slide))).to(device) for bag, one in zip(bags, maps, strict=True)]
 
 

@@ -5,14 +5,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
 from parfocal.bags import Bag
 from parfocal.heads.base import Arrays, Bags, Fit, ProbeSettings, Slides
 from parfocal.heads.network import FittedColumn, Network, Schedule, by_fold, normal
-from parfocal.heads.preparation import Preparation, Table, fit_map, gather, joined
+from parfocal.heads.preparation import Preparation, Table, bounds_of, fit_map, gather, joined, over_slides
 from parfocal.heads.training import fit_network, network_head
 from parfocal.stats.whitening import AffineMap
 
@@ -43,10 +43,9 @@ class AttentionNetwork(Network):
         """All instances, one table for each bag."""
         tables = []
         for number, bag in enumerate(bags):
-            rows, start = gather(bag, slides)
-            of_slide = np.repeat(np.arange(len(slides)), np.diff(start))
-            prepared = AffineMap.load(f"{number}", fitted).apply(rows, bag.mean[slides], of_slide)
-            tables.append(Table(prepared, start))
+            start = bounds_of(np.diff(bag.start)[slides])
+            prepare = partial(_prepared, bag, AffineMap.load(f"{number}", fitted))
+            tables.append(Table(over_slides([bag], slides, start, prepare), start))
         return tuple(tables)
 
     def start(
@@ -143,11 +142,17 @@ class AttentionNetwork(Network):
         parameters = {key: torch.from_numpy(value)[None] for key, value in one.parameters.items()}
         hidden = []
         for number, bag in bags.items():
-            own = AffineMap.load(f"{number}", one.fitted).apply(bag.rows, bag.mean, np.zeros(len(bag.rows), np.int64))
+            own = _prepared(bag, AffineMap.load(f"{number}", one.fitted), np.array([0]))
             hidden += self._hidden(parameters, [torch.from_numpy(own)[None, None]], number)
         together = torch.cat(hidden, dim=2) if len(hidden) > 1 else hidden[0]
         share = functional.softmax(self._attention(parameters, together).flatten().double(), dim=0)
         return together[0, 0], share
+
+
+def _prepared(bag: Bag, prepared_by: AffineMap, slides: Slides) -> Float32[np.ndarray, "row kept"]:
+    """The instances of some slides; about their slide's mean where the map does not know another one."""
+    rows, start = gather(bag, slides)
+    return np.asarray(prepared_by.apply(rows, bag.mean[slides], np.repeat(np.arange(len(slides)), np.diff(start))))
 
 
 fit_attention: Fit = partial(fit_network, AttentionNetwork())

@@ -18,7 +18,7 @@ from torch import Tensor
 from parfocal.heads.base import Arrays, Bags, Fit, ProbeSettings, Slides
 from parfocal.heads.contrast.moments import cross_moments, pairs_of
 from parfocal.heads.network import Network, Schedule, normal, scores_by_fold
-from parfocal.heads.preparation import Preparation, Table, bounds_of
+from parfocal.heads.preparation import Preparation, Table, bounds_of, together
 from parfocal.heads.regions import (
     check_same_regions,
     fit_mean_maps,
@@ -95,6 +95,11 @@ class BilinearNetwork(Network):
 
 def _moments(bags: Bags, slides: Slides, fitted: Arrays) -> list[Float32[np.ndarray, "picked _product"]]:
     """The cross-moments of each pair of bags, flat."""
+    parts = [_moments_of(bags, slides[part], fitted) for part in together(bags, slides)]
+    return [np.concatenate(own) if len(own) > 1 else own[0] for own in zip(*parts, strict=True)]
+
+
+def _moments_of(bags: Bags, slides: Slides, fitted: Arrays) -> list[Float32[np.ndarray, "picked _product"]]:
     regions = prepared_regions(bags, slides, fitted)
     start = bounds_of(np.diff(bags[0].region_start)[slides])
     bounds = list(pairwise(start.tolist()))

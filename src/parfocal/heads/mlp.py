@@ -6,12 +6,12 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from parfocal.heads.base import Arrays, Bags, Fit, ProbeSettings, Slides
 from parfocal.heads.network import Network, Schedule, by_fold, normal
-from parfocal.heads.preparation import Preparation, Table, bounds_of
+from parfocal.heads.preparation import Preparation, Table, bounds_of, over_slides
 from parfocal.heads.regions import (
     check_same_regions,
     fit_mean_maps,
@@ -96,10 +96,15 @@ class RegionNetwork(_HiddenLayer):
 
     def tables(self, bags: Bags, slides: Slides, fitted: Arrays) -> tuple[Table, ...]:
         """The regions that all bags have."""
-        rows = np.concatenate(prepared_regions(bags, slides, fitted), axis=1)
         there = present_in_all(bags, slides)
         of_slide = np.repeat(np.arange(len(slides)), np.diff(bags[0].region_start)[slides])
-        return (Table(rows[there], bounds_of(np.bincount(of_slide[there], minlength=len(slides)))),)
+        start = bounds_of(np.bincount(of_slide[there], minlength=len(slides)))
+
+        def prepare(some: Slides) -> Float32[np.ndarray, "_region _kept"]:
+            rows = np.concatenate(prepared_regions(bags, some, fitted), axis=1)
+            return np.asarray(rows[present_in_all(bags, some)])
+
+        return (Table(over_slides(bags, slides, start, prepare), start),)
 
 
 fit_mlp: Fit = partial(fit_network, MeanNetwork())

@@ -17,14 +17,14 @@ A slide of which a magnification is left out has no instance there. Behind the m
 slide does, at 0, and the map is fitted on the others. A mean that is NaN is none that is left out, and stays NaN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from parfocal.bags import Bag
-from parfocal.heads.base import ProbeSettings, Slides
+from parfocal.bags import Bag, RowsAsNeeded
+from parfocal.heads.base import Bags, ProbeSettings, Slides
 from parfocal.stats.whitening import AffineMap, Whitening, fit_whitening
 
 # Rows that a map is fitted on, at least; and numbers in them, at most where that is more rows.
@@ -67,7 +67,7 @@ class Table:
 
 
 def fit_map(
-    rows: Float[np.ndarray, "row dim"],
+    rows: Float[np.ndarray, "row dim"] | RowsAsNeeded,
     numbers: Int64[np.ndarray, " used"],
     of_slide: Int64[np.ndarray, " used"],
     slide_mean: Float[np.ndarray, "slide dim"] | None,
@@ -118,10 +118,42 @@ def prepare_means(
     return prepared
 
 
+def together(bags: Bags, slides: Slides) -> Iterator[slice]:
+    """Which of some slides to look at together in all bags: all of them where these are in memory, else a few."""
+    largest = max(bags, key=lambda bag: 0 if bag.is_held else len(bag.region_mean) * bag.dim)
+    return largest.together(slides)
+
+
+def over_slides(
+    bags: Bags,
+    slides: Slides,
+    start: Int64[np.ndarray, " bound"],
+    make: Callable[[Slides], Float[np.ndarray, "_row *_rest"]],
+) -> Float[np.ndarray, "_all *_rest"]:
+    """What is made of the vectors of some slides, of a few at a time where they are not in memory.
+
+    Args:
+        bags: whose vectors they are.
+        slides: numbers.
+        start: where the result of each slide begins, and the end.
+        make: the result of some of the slides, one slide after the other.
+    """
+    parts = list(together(bags, slides))
+    if len(parts) == 1:
+        return make(slides)
+    first = make(slides[parts[0]])
+    result = np.empty((int(start[-1]), *first.shape[1:]), dtype=first.dtype)
+    result[: len(first)] = first
+    for part in parts[1:]:
+        result[start[part.start] : start[part.stop]] = make(slides[part])
+    return result
+
+
 def gather(bag: Bag, slides: Slides) -> tuple[Float32[np.ndarray, "row dim"], np.ndarray]:
     """The instances of some slides and where those of each begin; no copy where it is all of them in order."""
     counts = np.diff(bag.start)[slides]
-    if len(slides) == len(bag.slides) and np.array_equal(slides, np.arange(len(slides))):
+    whole = len(slides) == len(bag.slides) and np.array_equal(slides, np.arange(len(slides)))
+    if whole and isinstance(bag.rows, np.ndarray):
         return bag.rows, bag.start
     if len(slides) == 1:
         return bag.rows_of(int(slides[0])), bounds_of(counts)

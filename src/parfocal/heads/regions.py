@@ -4,6 +4,7 @@ Slide means and region means go to small networks; the tiles of some slides go t
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from parfocal.bags import Bag
 from parfocal.geometry import format_mpp
 from parfocal.heads.base import Arrays, Bags, ProbeSettings, Slides
-from parfocal.heads.contrast.moments import PickedRegions, is_partly_read, slide_means
-from parfocal.heads.preparation import Preparation, bounds_of, fit_map, has_mean, prepare_means
+from parfocal.heads.contrast.expected import means_of_regions
+from parfocal.heads.contrast.moments import PickedRegions, is_partly_read
+from parfocal.heads.preparation import Preparation, bounds_of, fit_map, has_mean, over_slides, prepare_means
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 from parfocal.region_encoder.batch import RegionBatch, number_ranges
 from parfocal.stats.whitening import AffineMap
@@ -157,7 +159,7 @@ def fit_region_maps(
     arrays: dict[str, np.ndarray] = {}
     for number, bag in enumerate(bags):
         picked = PickedRegions.of(bag, train)
-        centre = None if not by_slide or is_partly_read(bag, train) else _means(bag, picked)
+        centre = None if not by_slide or is_partly_read(bag, train) else _means(bag, train)
         fitted = fit_map(bag.region_mean, picked.present, picked.of_slide, centre, preparation, settings)
         arrays |= fitted.state(f"region {number}")
     return arrays
@@ -167,12 +169,18 @@ def prepared_regions(bags: Bags, slides: Slides, fitted: Arrays) -> list[Float32
     """All regions of some slides, one array for each bag; NaN where a bag has nothing of a region."""
     prepared = []
     for number, bag in enumerate(bags):
-        region_map, picked = AffineMap.load(f"region {number}", fitted), PickedRegions.of(bag, slides)
-        result = np.full((len(picked.numbers), region_map.matrix.shape[1]), np.nan, dtype=np.float32)
-        rows = bag.region_mean[picked.present]
-        result[picked.there] = region_map.apply(rows, _means(bag, picked), picked.of_slide)
-        prepared.append(result)
+        start = bounds_of(np.diff(bag.region_start)[slides])
+        prepare = partial(_prepared, bag, AffineMap.load(f"region {number}", fitted))
+        prepared.append(over_slides([bag], slides, start, prepare))
     return prepared
+
+
+def _prepared(bag: Bag, region_map: AffineMap, slides: Slides) -> Float32[np.ndarray, "region kept"]:
+    picked = PickedRegions.of(bag, slides)
+    result = np.full((len(picked.numbers), region_map.matrix.shape[1]), np.nan, dtype=np.float32)
+    rows = bag.region_mean[picked.present]
+    result[picked.there] = region_map.apply(rows, _means(bag, slides), picked.of_slide)
+    return result
 
 
 def present_in_all(bags: Bags, slides: Slides) -> Bool[np.ndarray, " region"]:
@@ -180,6 +188,5 @@ def present_in_all(bags: Bags, slides: Slides) -> Bool[np.ndarray, " region"]:
     return np.asarray(np.logical_and.reduce([PickedRegions.of(bag, slides).there for bag in bags]))
 
 
-def _means(bag: Bag, picked: PickedRegions) -> Float32[np.ndarray, "picked dim"]:
-    """The mean over the present regions of each slide; 0 for a slide without any."""
-    return slide_means(bag.region_mean[picked.present], picked.of_slide, len(picked.counts)).astype(np.float32)
+def _means(bag: Bag, slides: Slides) -> Float32[np.ndarray, "picked dim"]:
+    return means_of_regions(bag, slides).astype(np.float32)

@@ -6,6 +6,7 @@ group `parfocal.heads`; `parfocal.testing.HeadContract` says what it must do.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from parfocal.errors import MismatchError, PluginError
 from parfocal.heads.base import Arrays, Bags, Fit, FittedProbe, ProbeState, Scores, Slides
 from parfocal.plugins import Origin, Plugin, Registry
+
+Pools = Literal["means", "tiles", "regions"]
 
 
 @dataclass(frozen=True)
@@ -22,18 +25,19 @@ class RegisteredHead(Plugin):
     Attributes:
         name: the word that arms and saved heads know it by, such as `mean`.
         label: how it pools, for people, such as `mean, linear model`.
-        pools: what it reads of a bag: means of slides, every tile (or other instance), or the means of regions.
+        pools: what it reads of a bag: means of slides, every tile (or other instance), or the means of regions. Of a
+            cohort that is larger than memory, a head of another package is given these as arrays, and nothing else.
         load: from what a fitted one's `state()` said back to the probe.
         fit: bags, outcome, folds and settings to one probe for each fold; None for one that needs more, such as a
             model, and is made where that is known.
         takes_several: whether it takes the bags of several magnifications at once.
         is_random: whether its fit draws random numbers, so that another seed gives another result.
-        may_lack: whether slides may have NaN for the mean of a bag, of several, and are scored without it.
+        may_lack: whether slides may have no instance in one of several bags, and are scored without its mean.
         by_request: whether it takes so long that it makes arms only where it is named.
     """
 
     label: str
-    pools: Literal["means", "tiles", "regions"]
+    pools: Pools
     load: Callable[[ProbeState], FittedProbe]
     fit: Fit | None = None
     takes_several: bool = False
@@ -45,7 +49,8 @@ class RegisteredHead(Plugin):
         """The same as it comes from another package."""
         if self.fit is None:
             raise PluginError(f"cannot use {origin}: it has no function `fit`.")
-        return replace(self, load=origin.guarded(self.load, _AddedProbe), fit=_Fitted(origin, self.fit))
+        load = origin.guarded(self.load, partial(_AddedProbe, pools=self.pools))
+        return replace(self, load=load, fit=_Fitted(origin, self.fit, self.pools))
 
 
 HEADS: Registry[RegisteredHead] = Registry(RegisteredHead, "head", "parfocal.heads")
@@ -72,13 +77,19 @@ class _Fitted:
 
     origin: Origin
     fit: Fit
+    pools: Pools
 
     def __call__(self, bags: Bags, outcome: Any, folds: Sequence[Any], settings: Any) -> list[FittedProbe]:
         with self.origin.blamed():
-            probes = self.fit(bags, outcome, folds, settings)
+            probes = self.fit(_in_memory(bags, self.pools), outcome, folds, settings)
             if len(probes) != len(folds):
                 raise PluginError(f"{self.origin} gave {len(probes)} probes for {len(folds)} folds.")
-        return [_AddedProbe(self.origin, probe) for probe in probes]
+        return [_AddedProbe(self.origin, probe, self.pools) for probe in probes]
+
+
+def _in_memory(bags: Bags, pools: Pools) -> Bags:
+    """Bags with the vectors in memory that a head of another package pools: it may do with them what it likes."""
+    return [bag.held(rows=pools == "tiles", regions=pools == "regions") for bag in bags]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +98,7 @@ class _AddedProbe(FittedProbe):
 
     origin: Origin
     probe: FittedProbe
+    pools: Pools
 
     @property
     def chosen(self) -> str:
@@ -97,7 +109,10 @@ class _AddedProbe(FittedProbe):
     def score(self, bags: Bags, slides: Slides) -> Scores:
         """The probe's scores, if they are a number for each slide and column."""
         with self.origin.blamed():
-            scores = np.asarray(self.probe.score(bags, slides), dtype=np.float64)
+            own, numbers = bags, slides
+            if not all(bag.is_held for bag in bags):
+                own, numbers = [bag.of_slides(slides.tolist()) for bag in bags], np.arange(len(slides))
+            scores = np.asarray(self.probe.score(_in_memory(own, self.pools), numbers), dtype=np.float64)
         if scores.ndim != 2 or len(scores) != len(slides):
             raise PluginError(f"{self.origin} gave scores of shape {scores.shape} for {len(slides)} slides.")
         return scores

@@ -110,6 +110,7 @@ def _fit_folds(
                         float(targets.scale[column, fold] * slopes[column, fold]),
                         float(targets.location[column, fold]),
                     )
+        del rows, models  # or those of two preparations would be there at a time
     if not np.isfinite(best).all():
         raise FloatingPointError(f"training of {network.name} diverged in every preparation; lower its learning rate")
     names = tuple(column.name for column in columns)
@@ -142,8 +143,12 @@ def _stacked(
 ) -> tuple[list[Float[Tensor, "fold _row _kept"]], list[Int64[np.ndarray, " bound"]]]:
     """The tables of all slides as each fold prepares them."""
     of_folds = [network.tables(bags, slides, one) for one in fitted]
-    rows = [torch.from_numpy(np.stack([one.rows for one in tables])) for tables in zip(*of_folds, strict=True)]
-    return rows, [table.start for table in of_folds[0]]
+    starts, rows = [table.start for table in of_folds[0]], []
+    for tables in zip(*of_folds, strict=True):
+        # One fold alone is not copied: of a large cohort its table is the largest thing in memory.
+        alone = tables[0].rows[None] if len(tables) == 1 else np.stack([one.rows for one in tables])
+        rows.append(torch.from_numpy(alone))
+    return rows, starts
 
 
 def _draws(

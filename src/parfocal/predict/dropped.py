@@ -1,8 +1,8 @@
 """Heads that know slides without some of their magnifications: training slides are shown whole, and with some left out.
 
-It is for heads that have the means of magnifications side by side. A mean that is left out is NaN, which such a head
-takes for the mean of its training slides. The one probe that comes of it scores whole slides too, so that what it says
-without a magnification can be compared with what it says with all.
+It is for heads that have the means of magnifications side by side. Where one is left out the slide has no instance of
+it, which such a head takes for the mean of its training slides. The one probe that comes of it scores whole slides too,
+so that what it says without a magnification can be compared with what it says with all.
 """
 
 from collections.abc import Sequence

@@ -38,6 +38,7 @@ class FinishedStudy:
         models: folders of its region encoders.
         splits: its folds; None where they are gone.
         scheme: how they were dealt.
+        slide_vectors: the names of whole-slide encoders whose vectors were arms.
         encoder: the spec of its tile encoder; None where it had none.
         settings: folds and what its arms chose among.
     """
@@ -52,6 +53,7 @@ class FinishedStudy:
     scheme: str
     encoder: str | None
     settings: FitSettings
+    slide_vectors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,12 @@ def fit_study(
     chosen = found.targets.get(target) if target is not None else next(iter(found.targets.values()))
     if chosen is None:
         raise ConfigError(f"{study} has no target {target!r}; it has {names}.")
+    vectors = next((name for name in found.slide_vectors if arm.startswith(f"{name}/")), None)
+    if vectors is not None:
+        raise ConfigError(
+            f"the arm {arm} reads slide vectors of {vectors}, which another tool makes: a head that parfocal predicts "
+            "new slides with cannot be fitted of them. Fit an arm of tiles or of regions."
+        )
     asked = {} if settings is None else settings.changed()
     splits = found.splits
     if {"folds", "repeats"} & asked.keys():
@@ -262,4 +270,5 @@ def _study(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) 
         scheme=str(settings.get("scheme", "grouped")),
         encoder=(about.get("file") or {}).get("encoder") or None,
         settings=FitSettings(**known, probes=ProbeSettings.model_validate(settings.get("probes", {}))),
+        slide_vectors=tuple(settings.get("slide_vectors") or ()),
     )

@@ -342,8 +342,8 @@ def _predict(head: Head, sources: Mapping[str, EmbeddingSet], slide: str, filler
     there, planned = 0, 0
     absent = {}
     for mpp in tiles.mpps:
-        full = n_regions * round(tiles.region_um / (head.facts.tiles.tile_px * mpp)) ** 2
-        absent[format_mpp(mpp)] = 1 - n_tiles[mpp] / full
+        full = n_regions * round(tiles.region_um / tiles.tile_um[mpp]) ** 2
+        absent[format_mpp(mpp)] = max(0.0, 1 - n_tiles[mpp] / full)  # there are more where tiles overlap
         there, planned = there + n_tiles[mpp], planned + full
     return SlidePrediction(
         slide=slide,

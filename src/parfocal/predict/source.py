@@ -161,7 +161,7 @@ def _differences(expected: TileFacts, found: TileFacts) -> str:
         ("the magnifications", _listed(found.mpps), _listed(expected.mpps), "mpp"),
         ("regions of", f"{found.region_um:g}", f"{expected.region_um:g}", "um"),
         ("a region every", our_step, their_step, "um"),
-        ("tiles of", found.tile_px, expected.tile_px, "px"),
+        ("tiles of", _sides(found), _sides(expected), "px"),
         ("coarse tiles that are", found.settings.get("coarse"), expected.settings.get("coarse"), ""),
         ("the tissue share", _min_tissue(found), _min_tissue(expected), "from which a tile is kept"),
     ]
@@ -169,6 +169,12 @@ def _differences(expected: TileFacts, found: TileFacts) -> str:
         if ours != theirs:
             return f"{name} {ours} {unit}".rstrip() + f", and the head was fitted on {theirs} {unit}".rstrip()
     return ""
+
+
+def _sides(facts: TileFacts) -> Any:
+    """The pixels of a tile's side; of each magnification, in a set that was indexed and has several."""
+    own = facts.settings.get("tile_px")
+    return own if isinstance(own, list) else facts.tile_px
 
 
 def _steps(*facts: TileFacts) -> list[str]:

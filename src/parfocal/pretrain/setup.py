@@ -228,6 +228,7 @@ def new_model(tiles: EmbeddingSet, settings: PretrainSettings, *, seed: int) -> 
     """A model for the set, with random weights that only `seed` decides."""
     if tiles.tile_px is None:
         raise ConfigError(f"cannot pretrain on {tiles.path}: it does not say how many pixels a tile has.")
+    tiles.refuse_several_sides()
     config = RegionEncoderConfig.of_size(
         settings.size,
         mpps=tiles.mpps,

@@ -254,7 +254,7 @@ def plan_regions(
         kept[mpp] = (inside >= max(grid.min_inside - _ROUNDING, _NOTHING)) & (own >= least)
     some = np.array([tiles.any(axis=(1, 2)) for tiles in kept.values()]).any(axis=0)
     lattice, kept = lattice[some], {mpp: tiles[some] for mpp, tiles in kept.items()}
-    shared = {mpp: _shared(lattice, tiles) for mpp, tiles in kept.items()} if grid.overlaps else {}
+    shared = {mpp: shared_tiles(lattice, tiles) for mpp, tiles in kept.items()} if grid.overlaps else {}
     return RegionPlan(
         grid,
         slide.mpp,
@@ -268,7 +268,7 @@ def plan_regions(
     )
 
 
-def _shared(
+def shared_tiles(
     lattice: _Lattice, kept: Bool[np.ndarray, "region side side"]
 ) -> tuple[Bool[np.ndarray, "region side side"], Int64[np.ndarray, " tile"]]:
     """Which kept slots are read with their region, so that every tile is read once; and the row of each kept tile."""

@@ -36,6 +36,7 @@ class ArmResult:
         against_best_single: this arm minus the best single magnification over the same folds; None for that arm itself
             and where there is none.
         is_single_magnification: whether it may be the best single magnification.
+        has_slide_vector: whether it reads the vector of a whole-slide encoder; it stands apart from arms of our own.
         highlight: set off in table and plot.
     """
 
@@ -49,6 +50,7 @@ class ArmResult:
     references: tuple[Reference, ...] = ()
     against_best_single: FoldTest | None = None
     is_single_magnification: bool = False
+    has_slide_vector: bool = False
     highlight: bool = False
 
 
@@ -148,6 +150,8 @@ def arms_sentences(
 ) -> tuple[str, ...]:
     """What the table says, in words: the best single magnification, the best other arm, and what could be seen at all.
 
+    Arms that read another encoder's slide vectors have a sentence of their own.
+
     Args:
         target: the label's name.
         arms: as in the table.
@@ -158,7 +162,8 @@ def arms_sentences(
         patients: what they are called, where nothing says whose a slide is.
     """
     singles = [arm for arm in arms if arm.is_single_magnification]
-    others = [place for place, arm in enumerate(arms) if not arm.is_single_magnification]
+    foreign = [place for place, arm in enumerate(arms) if arm.has_slide_vector]
+    others = [place for place, arm in enumerate(arms) if not arm.is_single_magnification and place not in foreign]
     said = []
     if singles:
         best = max(singles, key=lambda arm: arm.value.estimate)
@@ -166,11 +171,13 @@ def arms_sentences(
             f"{target}: the best single magnification is {best.name} ({best.pooling}): {metric} "
             f"{best.value.estimate:.2f} ({show_interval(best.value)})."
         )
-    if others:
-        place = max(others, key=lambda other: arms[other].value.estimate)
+    for head, places in (("that reads several", others), ("with slide vectors", foreign)):
+        if not places:
+            continue
+        place = max(places, key=lambda other: arms[other].value.estimate)
         best = arms[place]
         text = (
-            f"The best arm that reads several is {best.name} ({best.pooling}): {metric} "
+            f"The best arm {head} is {best.name} ({best.pooling}): {metric} "
             f"{best.value.estimate:.2f} ({show_interval(best.value)})"
         )
         if best.against_best_single is not None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -30,6 +31,15 @@ _FORMAT = 4
 
 # Large inputs take seconds to digest, and many steps share them.
 _KNOWN: "WeakKeyDictionary[Any, str]" = WeakKeyDictionary()
+
+
+class KnowsContent(ABC):
+    """A value that is larger than memory, and says itself what decides it."""
+
+    @property
+    @abstractmethod
+    def content(self) -> Sequence[Any]:
+        """Whatever decides the value, as values that have a digest."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,8 @@ def _update(digest: "hashlib.blake2b", value: Any) -> None:
         value = np.asarray(value)
         digest.update(f"array {value.dtype.str} {value.shape} ".encode())
         digest.update(np.ascontiguousarray(value).data if value.size else b"")
+    elif isinstance(value, KnowsContent):
+        _update(digest, [type(value).__name__, *value.content])
     elif isinstance(value, (tuple, list)):
         digest.update(f"list {len(value)} ".encode())
         for item in value:

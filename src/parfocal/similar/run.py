@@ -9,7 +9,7 @@ from parfocal.files import write_csv
 from parfocal.run.events import OnEvent
 from parfocal.similar.search import RegionSearch, SimilarRegion
 from parfocal.store import EmbeddingSet, Source, open_sets, settings_digest
-from parfocal.table import some_of
+from parfocal.store.choose import the_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,23 +89,6 @@ def searched_set(sets: Sequence[EmbeddingSet], source: str, name: str | None = N
         ConfigError: there are several, or none of that name.
     """
     return the_set(sets, source, name, kind="regions")
-
-
-def the_set(sets: Sequence[EmbeddingSet], source: str, name: str | None, *, kind: str) -> EmbeddingSet:
-    """The set that is meant: by its name or the beginning of it; without one the only set of a kind, or the only set.
-
-    Raises:
-        ConfigError: there is no such set, or several are meant.
-    """
-    if name is None:
-        found = [one for one in sets if one.kind == kind] or [*sets]
-    else:
-        found = [one for one in sets if one.name == name] or [one for one in sets if one.name.startswith(name)]
-    if len(found) != 1:
-        what = f"{len(found)} sets" + ("" if name is None else f" whose name begins with {name!r}")
-        names = some_of([one.name for one in found or sets], 6)
-        raise ConfigError(f"{source} holds {what}. Name one with --set: {names}.")
-    return found[0]
 
 
 def regions_of(tiles: EmbeddingSet, sets: Sequence[EmbeddingSet]) -> EmbeddingSet | None:

@@ -4,6 +4,7 @@ They are decoded strictly into one array, with little more memory than the array
 """
 
 import mmap
+import shlex
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def picture_pixels(path: Path, picture: Image.Image, tiff: TiffFacts | None) -> 
         return _by_pillow(picture) if tiff.strips is None else _upright(_decoded(path, tiff.strips), tiff.orientation)
     if picture.format == "PNG":
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            picture.info.update(_checked_png(data))
+            picture.info.update(checked_png(data))
             pixels = _png(data)
     else:
         pixels = _jpeg(path.read_bytes(), picture.size)
@@ -137,7 +138,7 @@ def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:
     return ((top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def _checked_png(data: mmap.mmap) -> dict[str, bytes]:
+def checked_png(data: mmap.mmap) -> dict[str, bytes]:
     """Compare every chunk with its checksum; a decoder stops reading when it has all rows.
 
     Returns:
@@ -165,8 +166,18 @@ def _checked_png(data: mmap.mmap) -> dict[str, bytes]:
 # 900 MB of RGB, and at most about twice that while it is loaded. A larger picture belongs in a tiled pyramid, which is
 # read piece by piece.
 MAX_PICTURE_PX = 300_000_000
-_FORMATS = ("PNG", "JPEG", "TIFF")
+PICTURE_FORMATS = ("PNG", "JPEG", "TIFF")
 _MODES = {"RGB", "RGBA", "L", "LA", "P"}
+
+
+def check_mode(picture: Image.Image) -> None:
+    """Raise for samples that are not made RGB here, such as those of 16 bits or of CMYK.
+
+    Raises:
+        NotMineError: the picture has such.
+    """
+    if picture.mode not in _MODES:
+        raise NotMineError(f"a picture of mode {picture.mode}, not 8-bit RGB")
 
 
 class PictureReader(PixelReader):
@@ -182,14 +193,13 @@ class PictureReader(PixelReader):
         self.path = path
         self.objective_power = None
         with warnings.catch_warnings(), path.open("rb") as file:
-            # Pillow warns of large pictures and odd tags; the size is checked below.
+            # Pillow warns of odd tags and refuses large pictures in words of its own; the size is checked below, before
+            # anything but the header is read.
             warnings.simplefilter("ignore")
-            pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PICTURE_PX
+            pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 # By its name Pillow would map an uncompressed file into memory, and then not turn it upright.
-                picture = Image.open(file, formats=_FORMATS)
-            except Image.DecompressionBombError as error:
-                raise NotMineError(f"a picture of more than {MAX_PICTURE_PX / 1e6:g} million pixels") from error
+                picture = Image.open(file, formats=PICTURE_FORMATS)
             except (*BROKEN_DATA, SyntaxError) as error:
                 reason = "not a PNG, JPEG or TIFF picture" if "cannot identify" in str(error) else one_line(error)
                 raise NotMineError(reason) from error
@@ -212,10 +222,9 @@ class PictureReader(PixelReader):
         self.format = f"{kind} picture"
         if kind == "TIFF" and tiff is None:
             raise NotMineError("a TIFF that is no plain picture")
-        if picture.mode not in _MODES:
-            raise NotMineError(f"a picture of mode {picture.mode}, not 8-bit RGB")
+        check_mode(picture)
         self._check_size(picture, tiff)
-        self.mpp_claim = tiff.claim if tiff is not None else _resolution(picture)
+        self.mpp_claim = tiff.claim if tiff is not None else print_resolution(picture)
         refusal = "cannot read {}: the {} is broken ({}). Copy the file again or leave it out."
         with foreign_bytes(lambda why: UnreadableSlideError(refusal.format(self.path.name, self.format, why))):
             self._pixels = picture_pixels(self.path, picture, tiff)
@@ -226,17 +235,26 @@ class PictureReader(PixelReader):
             raise UnreadableSlideError(
                 f"cannot read {self.path.name}: a picture without tiles of {picture.width} x {picture.height} px; "
                 f"at most {most / 1e6:g} million are held in memory. "
-                "Write it as a tiled pyramid, for example with `vips tiffsave IN OUT --tile --pyramid`."
+                f"Write it as a tiled pyramid: parfocal convert {shlex.quote(str(self.path))} -o FOLDER"
             )
-        frames = getattr(picture, "n_frames", 1)
-        if picture.format == "PNG" and frames > 1:
-            raise UnreadableSlideError(
-                f"cannot read {self.path.name}: it is an animation of {frames} pictures. "
-                "Write the one that is meant as a file of its own."
-            )
+        refuse_animation(self.path, picture)
 
 
-def _resolution(picture: Image.Image) -> MppClaim | None:
+def refuse_animation(path: Path, picture: Image.Image) -> None:
+    """Raise for a PNG that holds several pictures.
+
+    Raises:
+        UnreadableSlideError: it does.
+    """
+    frames = getattr(picture, "n_frames", 1)
+    if picture.format == "PNG" and frames > 1:
+        raise UnreadableSlideError(
+            f"cannot read {path.name}: it is an animation of {frames} pictures. "
+            "Write the one that is meant as a file of its own."
+        )
+
+
+def print_resolution(picture: Image.Image) -> MppClaim | None:
     """What the picture says of its resolution: dots per inch of a print, if anything."""
     dpi = picture.info.get("dpi")
     if not dpi or min(dpi) <= 1:

@@ -6,6 +6,7 @@ Every place that centres, scales, rotates or whitens vectors fits a `Whitening` 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
@@ -17,6 +18,18 @@ _FEWEST_ROWS = 4096
 _MOST_NUMBERS = 1 << 24
 _ITERATIONS = 8
 _SMALLEST = 1e-8  # variance of a component over that of the leading one
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """Rows that are read when they are indexed, by numbers or by a slice."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and width."""
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Some rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +75,13 @@ class AffineMap:
     @staticmethod
     def standardising(rows: Float[np.ndarray, "row dim"]) -> "AffineMap":
         """Each column about its mean, over its standard deviation; one that never changes becomes 0."""
-        scale = rows.std(axis=0, dtype=np.float64)
+        return AffineMap.of_spread(rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64))
+
+    @staticmethod
+    def of_spread(mean: Float64[np.ndarray, " dim"], scale: Float64[np.ndarray, " dim"]) -> "AffineMap":
+        """The same from the mean and the standard deviation of each column."""
         varies = varying(scale)
-        matrix = np.where(varies, 1 / np.where(varies, scale, 1.0), 0.0)
-        return AffineMap(rows.mean(axis=0, dtype=np.float64), matrix)
+        return AffineMap(mean, np.where(varies, 1 / np.where(varies, scale, 1.0), 0.0))
 
     def single(self) -> "AffineMap":
         """The same in float32."""
@@ -128,29 +144,31 @@ class Whitening:
 
 
 def fit_whitening(
-    rows: Float[np.ndarray, "row dim"],
-    weight: Float64[np.ndarray, " row"],
+    rows: Float[np.ndarray, "row dim"] | Indexed,
+    weight: Float64[np.ndarray, " used"],
     *,
     widest: int,
     centred: bool,
     seed: int,
+    numbers: Int64[np.ndarray, " used"] | None = None,
 ) -> Whitening:
     """Fit on training rows; a row's weight makes slides count alike whatever their number of rows.
 
     Args:
-        rows: of training slides only.
-        weight: at least 0; only ratios matter.
+        rows: of training slides only, where no `numbers` say which they are.
+        weight: of each that is used, at least 0; only ratios matter.
         widest: the most components that are kept.
         centred: whether the rows are centred already (within slides); their mean is then zero and not estimated.
         seed: of the random start, and of the sample where there are more rows than the covariance needs.
+        numbers: which rows are used; all where None. No others are looked at.
     """
     rng = np.random.default_rng([seed, 2])
     most = max(_FEWEST_ROWS, _MOST_NUMBERS // rows.shape[1])
-    if len(rows) > most:
-        picked = np.sort(rng.choice(len(rows), most, replace=False))
-        rows, weight = rows[picked], weight[picked]
+    if len(weight) > most:
+        picked = np.sort(rng.choice(len(weight), most, replace=False))
+        numbers, weight = picked if numbers is None else numbers[picked], weight[picked]
     share = weight / weight.sum()
-    x = rows.astype(np.float64)
+    x = (rows[:] if numbers is None else rows[numbers]).astype(np.float64)
     mean = None if centred else share @ x
     x = x if mean is None else x - mean
     scale = np.sqrt(share @ x**2)

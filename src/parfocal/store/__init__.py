@@ -5,13 +5,14 @@ index that says which rows belong to which region. Features that other tools hav
 """
 
 from parfocal.store.files import SlideOrigin
-from parfocal.store.formats.format import FeatureFile, FeatureFormat
+from parfocal.store.formats.format import FeatureFile, FeatureFormat, FeatureSource, FeaturesToWrite
 from parfocal.store.index import IndexedSlide, IndexSummary, index_features
 from parfocal.store.layout import RowDtype, create_set, settings_digest
-from parfocal.store.left_out import LeftOut, with_readable_index, with_readable_rows
+from parfocal.store.left_out import LeftOut, commonest, with_readable_index, with_readable_rows
 from parfocal.store.reading import Reading
+from parfocal.store.resolution import FeatureSettings
 from parfocal.store.set import EmbeddingSet, Source, only_mpps, open_set, open_sets
-from parfocal.store.survey import FeatureSettings
+from parfocal.store.slide_vectors import VectorFolder, find_vector_folders, read_slide_vector
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 from parfocal.store.write import SlideWriter, write_regions, write_tokens
 
@@ -20,6 +21,8 @@ __all__ = [
     "FeatureFile",
     "FeatureFormat",
     "FeatureSettings",
+    "FeatureSource",
+    "FeaturesToWrite",
     "IndexSummary",
     "IndexedSlide",
     "LeftOut",
@@ -31,11 +34,15 @@ __all__ = [
     "SlideTokens",
     "SlideWriter",
     "Source",
+    "VectorFolder",
+    "commonest",
     "create_set",
+    "find_vector_folders",
     "index_features",
     "only_mpps",
     "open_set",
     "open_sets",
+    "read_slide_vector",
     "settings_digest",
     "with_readable_index",
     "with_readable_rows",

@@ -89,7 +89,7 @@ class _Disk(io.RawIOBase):
         try:
             while written < len(view):
                 written += self._file.write(view[written:])
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, HDF5 must not meet it
             self.error = error
         return len(view)
 
@@ -97,7 +97,7 @@ class _Disk(io.RawIOBase):
         try:
             if self.error is None:
                 self._file.truncate(size)
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, HDF5 must not meet it
             self.error = error
         return self.tell() if size is None else size
 
@@ -118,7 +118,7 @@ def _signals_kept() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         try:
             before[number](number, frame)
-        except BaseException as error:
+        except BaseException as error:  # what a handler raises ends programs: KeyboardInterrupt, SystemExit
             while frame is not None and not isinstance(frame.f_locals.get("self"), _Disk):
                 frame = frame.f_back
             if frame is None:

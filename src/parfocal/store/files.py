@@ -75,6 +75,21 @@ class SlideOrigin:
         }
 
 
+@dataclass(frozen=True)
+class ForeignRows:
+    """Where the rows of an indexed slide are.
+
+    Attributes:
+        file: the features, relative to the set.
+        part: which of them, where the file holds several.
+        format: the name of their format; None in indexes of before there was more than one.
+    """
+
+    file: str
+    part: str = ""
+    format: str | None = None
+
+
 def write_layout(
     file: h5py.File,
     settings: Mapping[str, Any],
@@ -154,7 +169,7 @@ def write_index(
     places: SlidePlaces,
     *,
     row: Mapping[float, Int[np.ndarray, " _tile"]] | None = None,
-    files: Mapping[float, str] | None = None,
+    foreign: Mapping[float, ForeignRows] | None = None,
     digests: Mapping[float | None, str] | None = None,
     absent: Mapping[float, AbsentRows] | None = None,
     unread: Mapping[float, Int64[np.ndarray, "_tile 2"]] | None = None,
@@ -167,9 +182,9 @@ def write_index(
     Args:
         set_path: the set.
         places: of the slide.
-        row: per magnification, which row of the features file is meant, in the order of `places.region`; None where all
-            of them are, in their own order.
-        files: per magnification, the features file relative to the set, where it is not the set's own.
+        row: per magnification, which row of the features file is meant, in the order of `places.region`; nothing of one
+            where all of them are, in their own order.
+        foreign: per magnification, where the rows are, where they are not the set's own.
         digests: per magnification, the digest of the features file (`seal`); under None that of a set of regions.
         absent: per magnification, the planned tiles that the file has no pixels for.
         unread: per magnification, the top left of the planned tiles that were not read by choice, in level-0 pixels.
@@ -199,15 +214,16 @@ def write_index(
         for mpp in sorted(places.region, reverse=True):
             group = file.create_group(format_mpp(mpp))
             group.attrs["mpp"] = mpp
-            if files is not None:
-                group.attrs["features_file"] = files[mpp]
+            if foreign is not None and mpp in foreign:
+                known = {name: value for name, value in vars(foreign[mpp]).items() if value is not None}
+                set_attributes(group, {f"features_{name}": value for name, value in known.items()})
             if mpp in digests:
                 group.attrs[FILE_DIGEST] = digests[mpp]
             group.create_dataset("region", data=places.region[mpp])
             group.create_dataset("center_um", data=places.center_um[mpp])
             if mpp in places.tissue:
                 group.create_dataset("tissue", data=places.tissue[mpp])
-            if row is not None:
+            if row is not None and mpp in row:
                 group.create_dataset("row", data=row[mpp])
             if absent and absent.get(mpp):
                 group.create_dataset("absent_coords", data=absent[mpp].coords_l0px)

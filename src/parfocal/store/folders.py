@@ -1,84 +1,254 @@
-"""The folders of features that other tools have written: which there are, and the file of each slide."""
+"""The features that other tools have written: which folders hold them, in which format, and those of each slide."""
 
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase, translate
 from pathlib import Path
 
-from parfocal.errors import ParfocalWarning, StoreError
-from parfocal.store.formats.format import FORMATS, format_of
-
-_PREFIX = "features_"
+from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning, StoreError
+from parfocal.store.formats.format import FORMATS, FeatureFile, FeatureFormat, FeatureSource
+from parfocal.table import some_of
 
 
 @dataclass(frozen=True)
 class FeatureFolder:
-    """A folder of features of one encoder at one magnification.
+    """The features of one encoder at one magnification.
 
     Attributes:
         path: the folder.
-        encoder: the encoder's name, what follows `features_` in the folder's name; None in a folder of another name.
-        files: the file of each slide, by the slide's id.
+        format: their layout.
+        part: which of the features of each file, where files hold several.
+        encoder: the encoder's name; None where neither the folder nor the files say it.
+        sources: those of each slide, by the slide's id.
     """
 
     path: Path
+    format: FeatureFormat
+    part: str
     encoder: str | None
-    files: dict[str, Path]
+    sources: dict[str, FeatureSource]
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.part})" if self.part else str(self.path)
+
+    def read_places(self, slide: str) -> FeatureFile:
+        """Where the tiles of a slide lie.
+
+        Raises:
+            StoreError: its file is none of the format, or not even a file.
+        """
+        source = self.sources[slide]
+        if not _is_readable(source.path, self.format):
+            what = "is not there" if not source.path.exists() else "is no regular file"
+            raise StoreError(f"cannot read {source.path}: it {what}. Extract it again, or leave it out.")
+        return self.format.read_places(source)
 
 
-def find_feature_folders(sources: Sequence[Path], encoder: str | None = None) -> list[FeatureFolder]:
-    """The folders of features in job folders, magnification folders, or as named themselves; links are followed.
+def find_feature_folders(
+    sources: Sequence[Path], encoder: str | None = None, format: str | None = None
+) -> list[FeatureFolder]:
+    """The features in the folders that are named and in those below them; links are followed.
+
+    The format of a file is recognised by what is in it. One that cannot be read is taken for one of its folder's.
 
     Args:
-        sources: TRIDENT job folders (`5x_224px_0px_overlap/features_NAME/` below them), or folders of files.
+        sources: the folders that a tool has written to, or folders of files.
         encoder: which encoder's, where several are there.
+        format: the only format that is looked for; all where None.
 
     Raises:
         StoreError: nothing is found, or the features of several encoders are and none is named.
+        ConfigError: there is no such format.
     """
-    found: dict[Path, FeatureFolder] = {}
+    if format is not None and format not in FORMATS:
+        raise ConfigError(f"there is no feature format {format!r}. Name one of {', '.join(FORMATS.names)}.")
+    formats = list(FORMATS) if format is None else [FORMATS.get(format)]
+    found: dict[tuple[Path, str, str], FeatureFolder] = {}
+    beside: dict[tuple[str, str], list[Path]] = {}
     for source in sources:
+        if not source.exists():
+            raise StoreError(f"cannot index {source}: it is not there. Name a folder of features.")
         if not source.is_dir():
-            what = "is no folder" if source.exists() else "is not there"
-            raise StoreError(f"cannot index {source}: it {what}. Name a job folder, or a folder of features.")
-        below = [source] if any(map(_is_features, source.iterdir())) else _named_below(source)
-        with_files = [folder for folder in map(_folder, below) if folder.files]
-        if not with_files:
-            raise StoreError(
-                f"{source} holds no features: expected are files *{', *'.join(_suffixes())} in it, or folders "
-                f"{_PREFIX}NAME below it."
-            )
+            raise StoreError(f"cannot index {source}: it is no folder. Name the folder that it lies in.")
+        with_files = _folders(source, formats, beside)
+        if not with_files and not beside:
+            endings = ", ".join(f"*{suffix}" for suffix in _suffixes(formats))
+            raise StoreError(f"{source} holds no features: expected are files {endings} in it or in folders below it.")
         # A folder that is given twice, by its own name and by that of its job, is one.
-        found |= {folder.path.resolve(): folder for folder in with_files if folder.path.resolve() not in found}
+        for one in with_files:
+            found.setdefault((one.path.resolve(), one.format.name, one.part), one)
     names = list(dict.fromkeys(folder.encoder for folder in found.values() if folder.encoder is not None))
+    chosen = list(found.values())
     if encoder is not None:
-        # A folder without an encoder in its name is taken at the caller's word.
-        chosen = [folder for folder in found.values() if folder.encoder in {encoder, None}]
+        # Features without the name of an encoder are taken at the caller's word.
+        chosen = [folder for folder in chosen if folder.encoder in {encoder, None}]
         if not chosen:
             raise StoreError(f"there are no features of {encoder!r}: found are {', '.join(names)}.")
-        return chosen
-    if len(names) > 1:
+    elif len(names) > 1:
         raise StoreError(f"the features of several encoders are there: {', '.join(names)}. Name one (--encoder NAME).")
-    return list(found.values())
+    if not chosen:
+        raise StoreError(
+            f"{', '.join(map(str, sources))} hold the places of tiles and no features. Name the folder of features too."
+        )
+    return [_with_places(folder, beside) for folder in chosen]
 
 
-def _named_below(folder: Path) -> list[Path]:
-    """The folder itself where it is called as one of features, else those below it."""
-    if folder.name.startswith(_PREFIX):
-        return [folder]
-    return [path for path in _walk(folder, is_leaf=_is_named) if _is_named(path)]
+def _with_places(folder: FeatureFolder, beside: dict[tuple[str, str], list[Path]]) -> FeatureFolder:
+    """The folder, each of whose sources knows the files of its slide that hold no rows."""
+    named = {
+        slide: FeatureSource(one.path, one.part, tuple(beside.get((folder.format.name, Path(slide).name), ())))
+        for slide, one in folder.sources.items()
+    }
+    return FeatureFolder(folder.path, folder.format, folder.part, folder.encoder, named)
 
 
-def _is_named(path: Path) -> bool:
-    return path.name.startswith(_PREFIX) and path.is_dir()
+@dataclass(eq=False)
+class _Kind:
+    """What was found in one folder in one format, before it is known what the files there mostly are."""
+
+    parts: dict[str, str | None] = field(default_factory=dict)
+    sources: dict[str, dict[str, Path]] = field(default_factory=dict)
 
 
-def _suffixes() -> tuple[str, ...]:
-    return tuple(each.suffix for each in FORMATS)
+def _folders(
+    source: Path, formats: Sequence[FeatureFormat], beside: dict[tuple[str, str], list[Path]]
+) -> list[FeatureFolder]:
+    """The features in a folder and below it; files without rows are added to `beside`."""
+    kinds: dict[tuple[Path, str], _Kind] = {}
+    unknown: list[Path] = []
+    by_name = {one.name: one for one in formats}
+    files = _walk(source, is_leaf=lambda path: _ends(path, formats))
+    if any(one.is_folder and source.name.endswith(one.suffixes) for one in formats):
+        files, source = iter([source]), source.parent  # the features of one slide, named themselves
+    for file in files:
+        if not _ends(file, formats):
+            continue
+        recognised = _recognise(file, formats)
+        if recognised is None:
+            unknown.append(file)
+            continue
+        name, parts = recognised
+        if not parts:
+            beside.setdefault((name, _stem(file, by_name[name])), []).append(file)
+            continue
+        top = _top(file, source, by_name[name], parts.values())
+        kind = kinds.setdefault((top, name), _Kind())
+        for part, encoder in parts.items():
+            kind.parts.setdefault(part, encoder)
+            kind.sources.setdefault(part, {})[_slide(file, top, by_name[name])] = file
+    _assign(unknown, source, formats, kinds)
+    return [
+        FeatureFolder(
+            top,
+            by_name[name],
+            part,
+            kind.parts.get(part) or _encoder(top, by_name[name]),
+            {slide: FeatureSource(path, part) for slide, path in files.items()},
+        )
+        for (top, name), kind in kinds.items()
+        for part, files in kind.sources.items()
+    ]
 
 
-def _is_features(path: Path) -> bool:
-    return path.name.endswith(_suffixes()) and not path.name.startswith(".")
+def _recognise(file: Path, formats: Sequence[FeatureFormat]) -> tuple[str, dict[str, str | None]] | None:
+    """The format of a file and its parts; None where no format knows it, or it cannot be read."""
+    for one in formats:
+        if file.name.endswith(one.suffixes) and _is_readable(file, one):
+            with suppress(ParfocalError, OSError):
+                parts = one.parts(file)
+                if parts is not None:
+                    return one.name, dict(parts)
+    return None
+
+
+def _is_readable(file: Path, format: FeatureFormat) -> bool:
+    """Whether it may be opened at all: a pipe would wait for ever."""
+    return file.is_dir() if format.is_folder else file.is_file()
+
+
+def _assign(
+    unknown: Sequence[Path],
+    source: Path,
+    formats: Sequence[FeatureFormat],
+    kinds: dict[tuple[Path, str], _Kind],
+) -> None:
+    """Give files that nothing could be made of to the features of their folder: slides that cannot be read are named.
+
+    Where nothing at all was recognised, the first format of such files is taken, which says what it expects.
+    """
+    lost = []
+    names = {name for _, name in kinds}
+    for file in unknown:
+        fitting = [one for one in formats if file.name.endswith(one.suffixes)]
+        tops = {one.name: _known_top(file, one, kinds) or _top(file, source, one) for one in fitting}
+        known = [one for one in fitting if (tops[one.name], one.name) in kinds]
+        expected = [
+            one
+            for one in fitting
+            if (not names or one.name in names) and any(fnmatchcase(tops[one.name].name, each) for each in one.folders)
+        ]
+        chosen = [*known, *expected, *([] if names else fitting)]
+        if not chosen:
+            lost.append(str(file))
+            continue
+        top = tops[chosen[0].name]
+        kind = kinds.setdefault((top, chosen[0].name), _Kind())
+        for part in kind.sources or {"": {}}:
+            kind.sources.setdefault(part, {})[_slide(file, top, chosen[0])] = file
+    if lost:
+        warnings.warn(
+            f"{len(lost)} files are of no known layout and are not used: {some_of(lost)}.",
+            ParfocalWarning,
+            stacklevel=5,
+        )
+
+
+def _known_top(file: Path, format: FeatureFormat, kinds: Mapping[tuple[Path, str], object]) -> Path | None:
+    return next((folder for folder in file.parents if (folder, format.name) in kinds), None)
+
+
+def _top(file: Path, source: Path, format: FeatureFormat, encoders: Collection[str | None] = ()) -> Path:
+    """The folder that a file's slide is named from, or the source.
+
+    It is the last one that is called as the format's are, or as the encoder that the file names.
+    """
+    above = [folder for folder in file.parents if folder == source or source in folder.parents]
+    # The source may itself lie in such a folder, of which it is a part.
+    named = (
+        folder
+        for folder in above
+        if folder.name in encoders or any(fnmatchcase(folder.name, each) for each in format.folders)
+    )
+    return next(named, source)
+
+
+def _encoder(top: Path, format: FeatureFormat) -> str | None:
+    """What a `*` stands for in the name of a folder."""
+    for pattern in format.folders:
+        match = re.fullmatch(translate(pattern).replace(".*", "(.*)", 1), top.name)
+        if match and match.groups():
+            return match[1]
+    return None
+
+
+def _stem(file: Path, format: FeatureFormat) -> str:
+    suffix = max((one for one in format.suffixes if file.name.endswith(one)), key=len)
+    return file.name.removesuffix(suffix)
+
+
+def _slide(file: Path, top: Path, format: FeatureFormat) -> str:
+    return file.relative_to(top).with_name(_stem(file, format)).as_posix()
+
+
+def _suffixes(formats: Sequence[FeatureFormat]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(suffix for one in formats for suffix in one.suffixes))
+
+
+def _ends(path: Path, formats: Sequence[FeatureFormat]) -> bool:
+    return path.name.endswith(_suffixes(formats)) and not path.name.startswith(".")
 
 
 def _walk(folder: Path, is_leaf: Callable[[Path], bool], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -98,13 +268,3 @@ def _walk(folder: Path, is_leaf: Callable[[Path], bool], above: frozenset[Path] 
         real = path.resolve()
         if not any(real == one or real in one.parents for one in above):
             yield from _walk(path, is_leaf, above)
-
-
-def _folder(path: Path) -> FeatureFolder:
-    # A folder, a pipe or a dangling link of such a name is a slide too: one that cannot be read, and is named.
-    files = [file for file in _walk(path, is_leaf=_is_features) if _is_features(file)]
-    return FeatureFolder(
-        path,
-        path.name.removeprefix(_PREFIX) if path.name.startswith(_PREFIX) else None,
-        {file.relative_to(path).as_posix().removesuffix(format_of(file).suffix): file for file in files},
-    )

@@ -49,6 +49,22 @@ def file_digest(path: Path) -> str:
     return _digest(path, 0 if _sealed_digest(path, "") is None else SEAL_BYTES)
 
 
+def tree_digest(path: Path) -> str:
+    """The digest of a file; of a folder, that of the names and digests of all files in it.
+
+    Raises:
+        StoreError: it is called HDF5, and begins with something else than a seal or HDF5 does.
+    """
+    if not path.is_dir():
+        return file_digest(path)
+    named = [
+        f"{file.relative_to(path).as_posix()} {_digest(file, 0)}\n"
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    ]
+    return f"{hashlib.sha256(''.join(named).encode()).hexdigest()}-{len(named)}"
+
+
 def check_seal(path: Path, remedy: str, digest: str | None = None, *, whole: bool = True) -> None:
     """Refuse a file that is not what its seal or its index says; of a file with neither nothing is known.
 

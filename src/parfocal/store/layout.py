@@ -269,7 +269,7 @@ def create_set(
     dims: Mapping[float, int] | int,
     settings: Mapping[str, Any],
     encoder_digests: Mapping[float, str],
-    tile_px: int | None = None,
+    tile_px: int | Mapping[float, int] | None = None,
     dtype: RowDtype = "float16",
 ) -> Path:
     """Make the folder of a set in a store, or find that it is there with the same settings.
@@ -282,7 +282,7 @@ def create_set(
         dims: width of a row, per magnification for tiles, one number for regions.
         settings: everything that changes a row, as plain values.
         encoder_digests: per magnification, the digest of the tile encoder's description.
-        tile_px: side of a tile in pixels; needed for tiles.
+        tile_px: side of a tile in pixels, per magnification where they differ; needed for tiles.
         dtype: type of the rows.
 
     Returns:
@@ -293,11 +293,12 @@ def create_set(
     """
     if (kind == "tiles") != isinstance(dims, Mapping) or (kind == "tiles" and tile_px is None):
         raise ValueError("tiles need dims by magnification and tile_px; regions need one number as dims")
+    sides = dict.fromkeys(encoder_digests, tile_px) if not isinstance(tile_px, Mapping) else dict(tile_px)
     identity = {
         "kind": kind,
         "name": name,
         "region_um": region_um,
-        "tile_px": tile_px,
+        "tile_px": sides[min(sides)],
         "dtype": dtype,
         "mpps": sorted(encoder_digests, reverse=True),
         "dims": {format_mpp(m): d for m, d in dims.items()} if isinstance(dims, Mapping) else dims,
@@ -305,6 +306,8 @@ def create_set(
         "encoder_digest": encoder_digest(encoder_digests),
         "settings": dict(settings),
     }
+    if len(set(sides.values())) > 1:
+        identity["tile_px_by_mpp"] = {format_mpp(m): px for m, px in sides.items()}
     # Through JSON once, so that tuples compare equal with the lists that are read back.
     identity = json.loads(canonical_json(identity))
     path = root / name

@@ -3,7 +3,6 @@
 A set may be read as it would be without some of its magnifications.
 """
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ from jaxtyping import Float, Float32, Float64, Int32
 
 from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
-from parfocal.store.formats.format import format_of
-from parfocal.store.h5 import check_seal, count_not_finite, opened_h5, read_rows
+from parfocal.store.files import ForeignRows
+from parfocal.store.formats.format import FORMATS, FeatureSource
+from parfocal.store.h5 import count_not_finite, opened_h5, read_rows, tree_digest
 from parfocal.store.layout import (
-    FILE_DIGEST,
     INDEX_FOLDER,
     SETTINGS_FILE,
     VERSION_ATTRIBUTE,
@@ -35,6 +34,7 @@ from parfocal.store.layout import (
     repair_advice,
 )
 from parfocal.store.reading import Reading, unread_tiles
+from parfocal.store.row_source import RowSource
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 
 
@@ -102,8 +102,40 @@ class EmbeddingSet:
 
     @property
     def tile_px(self) -> int | None:
-        """Side of a tile in pixels; None for regions."""
+        """Side of a tile in pixels, at the finest magnification where they differ; None for regions."""
         return None if self.content["tile_px"] is None else int(self.content["tile_px"])
+
+    @cached_property
+    def tile_um(self) -> dict[float, float]:
+        """The nominal side of a tile in micrometres, per magnification.
+
+        Raises:
+            StoreError: this is a set of regions.
+        """
+        self._must_be("tiles")
+        sides = self.content.get("tile_px_by_mpp", {})
+        return {mpp: mpp * int(sides.get(format_mpp(mpp), self.content["tile_px"])) for mpp in self.mpps}
+
+    def tile_um_of(self, slide: SlidePlaces | SlideTokens) -> dict[float, float]:
+        """The same of one slide: the regions of an indexed one are slightly larger or smaller, and its tiles as much.
+
+        Raises:
+            StoreError: this is a set of regions.
+        """
+        return {mpp: side_um * slide.region_um / self.region_um for mpp, side_um in self.tile_um.items()}
+
+    def refuse_several_sides(self) -> None:
+        """Refuse tiles that have more pixels at one magnification than at another, for a region encoder.
+
+        Raises:
+            MismatchError: they have; those that parfocal reads never do.
+        """
+        if "tile_px_by_mpp" in self.content:
+            sides = ", ".join(f"{px} px at {mpp} mpp" for mpp, px in self.content["tile_px_by_mpp"].items())
+            raise MismatchError(
+                f"a region encoder takes tiles of one number of pixels, and {self.name} has {sides}. Evaluate its "
+                "tiles themselves, or extract all magnifications with one."
+            )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -211,8 +243,8 @@ class EmbeddingSet:
         with self._open_index(slide) as index:
             return {key: value.item() if isinstance(value, np.generic) else value for key, value in index.attrs.items()}
 
-    def read(self, slide: str) -> SlideTokens:
-        """The tile embeddings of a slide.
+    def read(self, slide: str, mpps: Sequence[float] | None = None) -> SlideTokens:
+        """The tile embeddings of a slide, of all magnifications or of those of its set that are named.
 
         Index and features are checked to belong together: by the ids and settings that they carry, by the seal of the
         index and by the digest of each features file that it has. Sets of before that are said to be unchecked.
@@ -223,8 +255,8 @@ class EmbeddingSet:
         """
         self._must_be("tiles")
         with self._open_index(slide) as index:
-            places = self._tile_places(slide, index)
-            rows = {mpp: _Group.of(index[format_mpp(mpp)], len(places.region[mpp])) for mpp in self.mpps}
+            places = self._tile_places(slide, index, self.mpps if mpps is None else mpps)
+            rows = self._row_sources(slide, index, places)
         features = {mpp: self._read_features(slide, mpp, own) for mpp, own in rows.items()}
         try:
             return SlideTokens(features=features, **vars(places))
@@ -240,12 +272,35 @@ class EmbeddingSet:
         with self._open_index(slide) as index:
             if self.kind == "regions":
                 return _places(slide, index, {}, {})
-            places = self._tile_places(slide, index)
+            places = self._tile_places(slide, index, self.mpps)
             places.check_order()
             return places
 
-    def _tile_places(self, slide: str, index: h5py.File) -> SlidePlaces:
-        groups = {mpp: index[format_mpp(mpp)] for mpp in self.mpps}
+    def row_sources(self, slide: str) -> dict[float, RowSource]:
+        """In which rows of which file each magnification of a slide is, in the order of `places`; rows stay on disk.
+
+        Raises:
+            StoreError: the slide is not done, or its index is damaged.
+        """
+        self._must_be("tiles")
+        with self._open_index(slide) as index:
+            return self._row_sources(slide, index, self._tile_places(slide, index, self.mpps))
+
+    def _row_sources(self, slide: str, index: h5py.File, places: SlidePlaces) -> dict[float, RowSource]:
+        return {
+            mpp: RowSource.of(index[format_mpp(mpp)], len(own), self.path, features_path(self.path, slide, mpp))
+            for mpp, own in places.region.items()
+        }
+
+    def state(self, slide: str) -> tuple[int, int]:
+        """What tells that the index of a slide, which knows its features by their digests, is still the same file.
+
+        Size and time of change; of one that cannot be asked, whoever reads the slide says why.
+        """
+        return _state(index_path(self.path, slide))[1:]
+
+    def _tile_places(self, slide: str, index: h5py.File, mpps: Sequence[float]) -> SlidePlaces:
+        groups = {mpp: index[format_mpp(mpp)] for mpp in mpps}
         region = {mpp: group["region"][...] for mpp, group in groups.items()}
         center_um = {mpp: group["center_um"][...] for mpp, group in groups.items()}
         tissue = {mpp: group["tissue"][...] for mpp, group in groups.items() if "tissue" in group}
@@ -266,7 +321,7 @@ class EmbeddingSet:
         self._must_be("regions")
         with self._open_index(slide) as index:
             places = _places(slide, index, {}, {})
-            rows = _Group.of(index, len(places.region_xy_um))
+            rows = RowSource.of(index, len(places.region_xy_um), self.path, features_path(self.path, slide, None))
         features = self._read_features(slide, None, rows)
         return SlideRegions(slide, places.region_um, places.slide_mpp, places.region_xy_um, features)
 
@@ -280,19 +335,18 @@ class EmbeddingSet:
         if not path.exists():
             raise StoreError(f"{slide} is not done in {self.path}: {path} is absent. Embed it first.")
         remedy = _index_remedy(slide)
-        state = _state(path)
+        state = (*_state(path), "")
         with opened_h5(path, remedy, checked=state in self._checked) as file:
             check_version(file.attrs.get(VERSION_ATTRIBUTE), path)
             check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"])
             self._checked.add(state)
             yield file
 
-    def _read_features(self, slide: str, mpp: float | None, group: "_Group") -> Float[np.ndarray, "tile dim"]:
-        own = group.file is None
-        path = features_path(self.path, slide, mpp) if own else Path(os.path.normpath(self.path / str(group.file)))
+    def _read_features(self, slide: str, mpp: float | None, group: RowSource) -> Float[np.ndarray, "tile dim"]:
+        path = group.path
         expected, dim = group.count, self.dim if mpp is None else self.dims[mpp]
         remedy = repair_advice(self.path, slide)
-        state = _state(path)
+        state = (*_state(path), "" if group.foreign is None else group.foreign.part)
         checked = state in self._checked
         values = self._values(slide, mpp, path, group, checked=checked)
         rows, features = group.row, values
@@ -314,16 +368,12 @@ class EmbeddingSet:
         return features
 
     def _values(
-        self, slide: str, mpp: float | None, path: Path, group: "_Group", *, checked: bool
+        self, slide: str, mpp: float | None, path: Path, group: RowSource, *, checked: bool
     ) -> Float[np.ndarray, "tile dim"]:
         """All rows of a features file, whoever wrote it."""
-        own, remedy = group.file is None, repair_advice(self.path, slide)
-        if path.suffix != ".h5":
-            if not path.is_file():
-                raise StoreError(f"cannot read {path}: it is absent. {remedy}")
-            if not checked:
-                check_seal(path, remedy, group.digest)
-            return np.asarray(format_of(path).read_rows(path))
+        own, remedy = group.foreign is None, repair_advice(self.path, slide)
+        if group.foreign is not None and group.foreign.format is not None:
+            return _foreign_rows(path, group.foreign, remedy, None if checked else group.digest)
         with opened_h5(path, remedy, digest=group.digest, checked=checked) as file:
             if file.attrs.get(VERSION_ATTRIBUTE) is not None:
                 check_version(file.attrs[VERSION_ATTRIBUTE], path)
@@ -355,8 +405,8 @@ class EmbeddingSet:
             )
 
     @cached_property
-    def _checked(self) -> set[tuple[Path, int, int]]:
-        """The features files that have been checked: reading them again, epoch by epoch, costs no digest."""
+    def _checked(self) -> set[tuple[Path, int, int, str]]:
+        """The features that have been checked: reading them again, epoch by epoch, costs no digest."""
         return set()
 
     @cached_property
@@ -423,32 +473,20 @@ def _open(path: Path) -> EmbeddingSet:
     return EmbeddingSet(path=path, content=read_settings(path), slides=done_slides(path))
 
 
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """What an index says of the rows of one magnification, or of the regions of a slide.
-
-    Attributes:
-        count: how many there are.
-        row: the row of each in the features file; None where all rows are meant, in their own order.
-        file: the features file, relative to the set; None for the set's own.
-        digest: that of the features file; None in sets of older versions.
-    """
-
-    count: int
-    row: np.ndarray | None
-    file: str | None
-    digest: str | None
-
-    @classmethod
-    def of(cls, group: h5py.Group, count: int) -> "_Group":
-        file, digest = (group.attrs.get(name) for name in ("features_file", FILE_DIGEST))
-        row = group["row"][...] if "row" in group else None
-        return cls(count, row, None if file is None else str(file), None if digest is None else str(digest))
-
-
 def stored_rows(group: h5py.Group) -> int:
     """How many rows a group of an index names; one that several regions share counts once."""
     return len(np.unique(group["row"][...])) if "row" in group else int(group["region"].shape[0])
+
+
+def _foreign_rows(path: Path, foreign: ForeignRows, remedy: str, digest: str | None) -> Float[np.ndarray, "tile dim"]:
+    """All rows of a file of another tool; against `digest` it is checked that it is the one that was indexed."""
+    if foreign.format is None or foreign.format not in FORMATS:
+        raise StoreError(f"cannot read {path}: its format {foreign.format!r} is not installed. {remedy}")
+    if not path.exists():
+        raise StoreError(f"cannot read {path}: it is absent. {remedy}")
+    if digest is not None and tree_digest(path) != digest:
+        raise StoreError(f"cannot use {path}: it has changed since it was indexed. {remedy}")
+    return np.asarray(FORMATS.get(foreign.format).read_rows(FeatureSource(path, foreign.part)))
 
 
 def _places(

@@ -1,8 +1,6 @@
-"""What the features of a cohort are like before they are joined: what most slides have decides, the odd are named.
+"""What the features of a cohort are like before they are joined: what most slides have decides, the odd are named."""
 
-Also the true resolution of a slide whose features another tool has extracted.
-"""
-
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,105 +12,18 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field
 
-from parfocal.config import Settings
-from parfocal.errors import CalibrationError, MismatchError, ParfocalError, ParfocalWarning, StoreError
-from parfocal.files import file_fingerprint
+from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning, StoreError
 from parfocal.run.failures import FailedSlide, failure
-from parfocal.slides import SlideIds, SlideSource, check_slide_mpp, find_slides, open_slide
-from parfocal.store.files import SlideOrigin
+from parfocal.slides import SlideSource, check_slide_mpp, find_slides
 from parfocal.store.folders import FeatureFolder, find_feature_folders
-from parfocal.store.formats.format import FeatureFile, format_of
+from parfocal.store.formats.format import FeatureFile, FeatureFormat
+from parfocal.store.grid import TileGrid, lay_grid
 from parfocal.store.left_out import commonest
+from parfocal.store.resolution import FeatureSettings, Resolution, find_resolution, source_of
 from parfocal.table import some_of
 
 Result = TypeVar("Result")
-
-
-class FeatureSettings(Settings):
-    """How features that another tool has extracted are indexed."""
-
-    slides: tuple[Path, ...] = Field(
-        (), description="The slide files, folders of them or manifests, for their true resolution."
-    )
-    slide_mpp: float | None = Field(
-        None, description="Micrometres per pixel of every slide whose file is not among the slides."
-    )
-    mpp_from_objective: bool = Field(
-        False, description="Take 10 um / power where a slide has an objective power and no resolution."
-    )
-    ids: SlideIds = Field(
-        "path", description="Whether a slide in a folder is called by its path below it or by its file's name alone."
-    )
-    encoder: str | None = Field(
-        None, description="Name of the encoder, where a job folder holds the features of several."
-    )
-    region_um: float | None = Field(
-        None, description="Side of a region, in micrometres; a whole number of coarsest tiles, one by default."
-    )
-    max_misalignment: float = Field(
-        0.05, description="How far a tile may lie from where it would nest, as a share of the finest tile's side."
-    )
-
-
-def source_of(slide: str, known_slides: Mapping[str, SlideSource]) -> SlideSource | None:
-    """The slide's file among those that were named; by its name alone where that fits only one."""
-    if slide in known_slides:
-        return known_slides[slide]
-    by_stem = [source for source in known_slides.values() if source.slide.rsplit("/", 1)[-1] == slide]
-    return by_stem[0] if len(by_stem) == 1 else None
-
-
-def find_resolution(
-    slide: str, files: Sequence[FeatureFile], known_slides: Mapping[str, SlideSource], settings: FeatureSettings
-) -> tuple[float, SlideOrigin]:
-    """Micrometres per level-0 pixel: from the slide or the manifest, else as given, else from parfocal's own files.
-
-    Beside it what is known of the slide's file, and so where the number came from.
-
-    Raises:
-        CalibrationError: it is not known.
-        MismatchError: the features come from a slide of another size.
-        SlideError: the slide cannot be opened.
-    """
-    source = source_of(slide, known_slides)
-    sizes = {file.size_l0px for file in files if 0 not in file.size_l0px}
-    if len(sizes) > 1:
-        named = " and ".join(f"{width} x {height}" for width, height in sorted(sizes))
-        raise MismatchError(
-            f"the features of {slide} come from slides of different sizes: {named} px. Extract all from one slide."
-        )
-    size_l0px = next(iter(sizes), (0, 0))
-    if source is not None and source.slide_mpp is not None:
-        return source.slide_mpp, SlideOrigin(str(source.path), size_l0px=size_l0px, mpp_source="manifest")
-    if source is not None:
-        with open_slide(
-            source.path,
-            slide_mpp=settings.slide_mpp,
-            mpp_from_objective=settings.mpp_from_objective,
-            scan=source.scan,
-        ) as opened:
-            found, calibration = (opened.width_px, opened.height_px), opened.calibration
-            objective_power, mpp = opened.objective_power, opened.mpp
-        if 0 not in size_l0px and found != size_l0px:
-            raise MismatchError(
-                f"{source.path} has {found[0]} x {found[1]} px, and the features of {slide} come from a slide of "
-                f"{size_l0px[0]} x {size_l0px[1]} px. Name the slide that they were extracted from."
-            )
-        mpp_source = calibration.source if calibration else "slide"
-        return mpp, SlideOrigin(str(source.path), file_fingerprint(source.path), found, objective_power, mpp_source)
-    if settings.slide_mpp is not None:
-        return settings.slide_mpp, SlideOrigin(size_l0px=size_l0px, mpp_source="--slide-mpp")
-    stated = {file.slide_mpp for file in files}
-    own = next(iter(stated))
-    if len(stated) == 1 and own is not None:
-        check_slide_mpp(own, f"{files[0].path}: slide_mpp")
-        return own, SlideOrigin(size_l0px=size_l0px, mpp_source="features file")
-    raise CalibrationError(
-        f"the microns per pixel of {slide} are not known: its features only carry a nominal magnification. "
-        "Name its slide file, a folder of slides or a manifest (--slides), or pass --slide-mpp if you know it."
-    )
 
 
 # How far the true resolution of a slide's tiles may lie from the set's magnification, as in reading slides.
@@ -125,21 +36,29 @@ class SurveyedSlide:
     """A slide whose features can be opened.
 
     Attributes:
-        mpp: its micrometres per level-0 pixel.
-        origin: what is known of its file.
+        resolution: of the slide and of its files.
         files: coarse to fine, without the places of their tiles.
+        formats: of the files.
         n_tiles: how many tiles each file has.
+        stride_um: from one tile to the next, of each file.
     """
 
-    mpp: float
-    origin: SlideOrigin
+    resolution: Resolution
     files: tuple[FeatureFile, ...]
+    formats: tuple[FeatureFormat, ...]
     n_tiles: tuple[int, ...]
+    stride_um: tuple[float, ...]
+
+    def grid(self, number: int, file: FeatureFile) -> TileGrid:
+        """The tiles of one of its files, whose places have been read, on the lattice that was measured before."""
+        unit_um = self.resolution.unit_um[number]
+        return TileGrid(str(file.source), file.xy * unit_um, file.tile * unit_um, self.stride_um[number])
 
     @property
     def true_mpp(self) -> tuple[float, ...]:
         """The true resolution of its tiles, coarse to fine."""
-        return tuple(file.tile_l0px * self.mpp / file.tile_px for file in self.files)
+        units = zip(self.files, self.resolution.unit_um, strict=True)
+        return tuple(file.tile * unit_um / file.tile_px for file, unit_um in units)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,19 +67,23 @@ class FeatureSurvey:
 
     Attributes:
         mpps: the names of the magnifications, coarse to fine.
-        tile_px: side of a tile.
+        tile_px: side of a tile, per magnification.
         dims: width of a row, per magnification.
         float16: whether rows are float16.
         encoder: the name of the encoder.
+        formats: the names of the formats of their files.
+        region_step: from one of the largest tiles to the next, as a share of their side; below 1 where they overlap.
         slides: those that can be joined, by id.
         trouble: the others.
     """
 
     mpps: tuple[float, ...]
-    tile_px: int
+    tile_px: Mapping[float, int]
     dims: Mapping[float, int]
     float16: bool
     encoder: str
+    formats: tuple[str, ...]
+    region_step: float
     slides: Mapping[str, SurveyedSlide]
     trouble: "Trouble"
 
@@ -209,9 +132,9 @@ def _used_folders(folders: Sequence[FeatureFolder]) -> tuple[list[FeatureFolder]
     Raises:
         MismatchError: as many slides are in some folders as are in others.
     """
-    ids = sorted({slide for folder in folders for slide in folder.files})
+    ids = sorted({slide for folder in folders for slide in folder.sources})
     present = {
-        slide: frozenset(number for number, folder in enumerate(folders) if slide in folder.files) for slide in ids
+        slide: frozenset(number for number, folder in enumerate(folders) if slide in folder.sources) for slide in ids
     }
     counts = Counter(present.values())
     best = [kind for kind, count in counts.items() if count == max(counts.values())]
@@ -219,13 +142,13 @@ def _used_folders(folders: Sequence[FeatureFolder]) -> tuple[list[FeatureFolder]
     if not all(kind <= chosen for kind in best):
 
         def named(kind: frozenset[int]) -> str:
-            return f"features in {', '.join(str(folders[number].path) for number in sorted(kind))}"
+            return f"features in {', '.join(str(folders[number]) for number in sorted(kind))}"
 
         commonest(present, named, _CANNOT)
     odd = {}
     for slide, kind in present.items():
-        absent = ", ".join(str(folders[number].path) for number in sorted(chosen - kind))
-        beyond = ", ".join(str(folders[number].path) for number in sorted(kind - chosen))
+        absent = ", ".join(str(folders[number]) for number in sorted(chosen - kind))
+        beyond = ", ".join(str(folders[number]) for number in sorted(kind - chosen))
         if absent:
             odd[slide] = MismatchError(f"{slide} has no features in {absent}. Extract it there, or leave it out.")
         elif beyond:
@@ -245,7 +168,7 @@ def survey_features(sources: Sequence[Path], settings: FeatureSettings) -> Featu
         ParfocalError: no slide can be used, or two kinds of slides are equally frequent.
     """
     check_slide_mpp(settings.slide_mpp)
-    folders = find_feature_folders(sources, settings.encoder)
+    folders = find_feature_folders(sources, settings.encoder, settings.format)
     slides = find_slides(list(settings.slides), ids=settings.ids) if settings.slides else ()
     known_slides = {source.slide: source for source in slides}
     trouble = Trouble(lambda slide: _source_for(slide, folders, known_slides))
@@ -253,12 +176,12 @@ def survey_features(sources: Sequence[Path], settings: FeatureSettings) -> Featu
     for folder in folders:
         if folder not in used:
             warnings.warn(
-                f"{folder.path} is not used: most slides have no features there ({len(folder.files)} have).",
+                f"{folder} is not used: most slides have no features there ({len(folder.sources)} have).",
                 ParfocalWarning,
                 stacklevel=3,
             )
     opened: dict[str, SurveyedSlide] = {}
-    for slide in sorted({slide for folder in folders for slide in folder.files}):
+    for slide in sorted({slide for folder in folders for slide in folder.sources}):
         if slide in odd:
             trouble.add(slide, odd[slide])
             continue
@@ -266,8 +189,8 @@ def survey_features(sources: Sequence[Path], settings: FeatureSettings) -> Featu
         if one is not None:
             opened[slide] = one
     trouble.refuse_if_alone(opened)
-    kinds = {slide: (one.files[0].tile_px, *(file.dim for file in one.files)) for slide, one in opened.items()}
-    tile_px, *dims = kind = commonest(kinds, _described, _CANNOT)
+    kinds = {slide: tuple((file.tile_px, file.dim) for file in one.files) for slide, one in opened.items()}
+    kind = commonest(kinds, _described, _CANNOT)
     alike = list(kinds.values()).count(kind)
     for slide, own in kinds.items():
         if own != kind:
@@ -275,10 +198,12 @@ def survey_features(sources: Sequence[Path], settings: FeatureSettings) -> Featu
     mpps = _magnifications(opened)
     return FeatureSurvey(
         mpps,
-        tile_px,
-        dict(zip(mpps, dims, strict=True)),
+        {mpp: tile_px for mpp, (tile_px, _) in zip(mpps, kind, strict=True)},
+        {mpp: dim for mpp, (_, dim) in zip(mpps, kind, strict=True)},
         sum(all(file.float16 for file in one.files) for one in opened.values()) * 2 > len(opened),
         settings.encoder or next((folder.encoder for folder in used if folder.encoder), "features"),
+        tuple(sorted({format.name for one in opened.values() for format in one.formats})),
+        float(np.median([_region_step(one) for one in opened.values()])),
         opened,
         trouble,
     )
@@ -287,61 +212,88 @@ def survey_features(sources: Sequence[Path], settings: FeatureSettings) -> Featu
 def _open(
     slide: str, folders: Sequence[FeatureFolder], known_slides: Mapping[str, SlideSource], settings: FeatureSettings
 ) -> SurveyedSlide:
-    files = [format_of(folder.files[slide]).read_places(folder.files[slide]) for folder in folders]
-    for file in files:
+    read = [(folder.read_places(slide), folder.format) for folder in folders]
+    for file, _ in read:
         # A tool names a slide by its file, without the folders that an id may hold, and some with its ending.
         own = slide.rsplit("/", 1)[-1]
         if file.slide is not None and not {file.slide, file.slide.rpartition(".")[0]} & {slide, own}:
             raise MismatchError(
-                f"{file.path} says that it holds the features of {file.slide}, not of {slide}. Give it its own name "
+                f"{file.source} says that it holds the features of {file.slide}, not of {slide}. Give it its own name "
                 "again, or leave it out."
             )
-    if len({file.tile_px for file in files}) > 1:
-        sides = ", ".join(f"{file.tile_px} px in {file.path.parent}" for file in files)
-        raise MismatchError(f"the tiles of {slide} have different sides: {sides}. Extract all with one.")
-    files.sort(key=lambda file: file.tile_l0px, reverse=True)
-    for coarse, fine in pairwise(files):
-        if coarse.tile_l0px == fine.tile_l0px:
-            raise MismatchError(
-                f"{coarse.path} and {fine.path} are one magnification: tiles of {fine.tile_l0px:g} level-0 px both."
-            )
-    mpp, origin = find_resolution(slide, files, known_slides, settings)
-    n_tiles = tuple(len(file.xy_l0px) for file in files)
-    return SurveyedSlide(mpp, origin, tuple(file.without_places() for file in files), n_tiles)
-
-
-def _described(kind: tuple[int, ...]) -> str:
-    tile_px, *dims = kind
-    widths = f"width {dims[0]}" if len(set(dims)) == 1 else f"widths {', '.join(map(str, dims))}"
-    return f"tiles of {tile_px} px and rows of {widths}"
-
-
-def _odd(slide: str, one: SurveyedSlide, kind: tuple[int, ...], alike: str) -> MismatchError:
-    tile_px, *dims = kind
-    if one.files[0].tile_px != tile_px:
-        what = f"the tiles of {slide} have {one.files[0].tile_px} px in {one.files[0].path.parent}"
-        return MismatchError(f"{what}, and {alike} have {tile_px} px. Extract it as the others, or index it apart.")
-    file, dim = next((file, dim) for file, dim in zip(one.files, dims, strict=True) if file.dim != dim)
-    return MismatchError(
-        f"{file.path} has rows of width {file.dim}, and {alike} have {dim}. "
-        "Extract it with the encoder of the others, or index it apart."
+    resolution = find_resolution(slide, [file for file, _ in read], known_slides, settings)
+    unit_um = dict(zip(map(id, read), resolution.unit_um, strict=True))
+    read.sort(key=lambda one: one[0].tile * unit_um[id(one)] / one[0].tile_px, reverse=True)
+    units = tuple(unit_um[id(one)] for one in read)
+    files, formats = tuple(file for file, _ in read), tuple(format for _, format in read)
+    grids = [lay_grid(file, own_um) for file, own_um in zip(files, units, strict=True)]
+    opened = SurveyedSlide(
+        Resolution(resolution.mpp, units, resolution.origin),
+        tuple(file.without_places() for file in files),
+        formats,
+        tuple(len(file.xy) for file in files),
+        tuple(grid.stride_um for grid in grids),
     )
+    for (coarse, coarser_mpp), (fine, finer_mpp) in pairwise(zip(files, opened.true_mpp, strict=True)):
+        if coarser_mpp == finer_mpp:
+            raise MismatchError(
+                f"{coarse.source} and {fine.source} are one magnification: tiles of {finer_mpp:.4g} um per pixel both."
+            )
+    return opened
+
+
+def _largest(one: SurveyedSlide) -> int:
+    """Which of its files has the largest tiles."""
+    return max(range(len(one.files)), key=lambda number: one.true_mpp[number] * one.files[number].tile_px)
+
+
+def _region_step(one: SurveyedSlide) -> float:
+    """From one of its largest tiles to the next, as a share of their side; 1 where they do not overlap."""
+    number = _largest(one)
+    grid = one.grid(number, one.files[number])
+    return grid.stride_um / grid.side_um if grid.overlaps else 1.0
+
+
+_Kind = tuple[tuple[int, int], ...]
+
+
+def _described(kind: _Kind) -> str:
+    sides, widths = zip(*kind, strict=True)
+    return f"tiles of {_several(sides)} px and rows of width {_several(widths)}"
+
+
+def _several(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values if len(set(values)) > 1 else values[:1]))
+
+
+def _odd(slide: str, one: SurveyedSlide, kind: _Kind, alike: str) -> MismatchError:
+    for file, (tile_px, dim) in zip(one.files, kind, strict=True):
+        if file.tile_px != tile_px:
+            return MismatchError(
+                f"the tiles of {slide} have {file.tile_px} px in {file.path.parent}, and {alike} have {tile_px} px. "
+                "Extract it as the others, or index it apart."
+            )
+        if file.dim != dim:
+            return MismatchError(
+                f"{file.source} has rows of width {file.dim}, and {alike} have {dim}. "
+                "Extract it with the encoder of the others, or index it apart."
+            )
+    raise AssertionError("it is like the others")
 
 
 def _magnifications(opened: Mapping[str, SurveyedSlide]) -> tuple[float, ...]:
     """The names of the set's magnifications, coarse to fine.
 
-    The nominal value where the typical slide is within the tolerance of it, so that sets of several cohorts agree;
-    the median of the true ones elsewhere.
+    The nominal value where the typical slide is within the tolerance of it, so that sets of several cohorts agree (of
+    files that do not say one, the nearest of 0.25, 0.5, 1, 2, 4, ...); the median of the true ones elsewhere.
     """
     typical = _typical({slide: one.true_mpp for slide, one in opened.items()})
     names = []
     for which, true in enumerate(typical):
         powers = Counter(one.files[which].target_magnification for one in opened.values())
         power = max(powers, key=lambda power: (powers[power], power or 0.0))
-        nominal = 10 / power if power and power > 0 else None
-        close = nominal is not None and abs(true / nominal - 1) <= TOLERANCE
-        names.append(nominal if nominal is not None and close else float(f"{true:.3g}"))
+        nominal = 10 / power if power and power > 0 else 2.0 ** round(math.log2(true))
+        names.append(nominal if abs(true / nominal - 1) <= TOLERANCE else float(f"{true:.3g}"))
     if len(set(names)) < len(names):
         raise MismatchError(
             f"{_CANNOT}: two of their magnifications are nearly one ({', '.join(f'{mpp:.4g}' for mpp in typical)} um "
@@ -379,4 +331,4 @@ def _typical(true_mpp: Mapping[str, tuple[float, ...]]) -> Float64[np.ndarray, "
 def _source_for(slide: str, folders: Sequence[FeatureFolder], known_slides: Mapping[str, SlideSource]) -> SlideSource:
     """What the table of failures names: the slide's file where it is known, else a file of its features."""
     found = source_of(slide, known_slides)
-    return found or SlideSource(slide, next(folder.files[slide] for folder in folders if slide in folder.files))
+    return found or SlideSource(slide, next(one.sources[slide].path for one in folders if slide in one.sources))

@@ -18,6 +18,7 @@ from parfocal.store.disk import NewFile, new_file
 from parfocal.store.files import SlideOrigin, as_stored, write_index, write_layout
 from parfocal.store.fingerprint import SlideState
 from parfocal.store.layout import features_path, index_path, read_settings, realised_mpp, set_attributes
+from parfocal.store.row_source import RowSource
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 
 
@@ -35,8 +36,10 @@ class SlideWriter:
         *,
         coords_l0px: Mapping[float, Int64[np.ndarray, "_tile 2"]] | None = None,
         row: Mapping[float, Int64[np.ndarray, " _place"]] | None = None,
+        there: Mapping[float, RowSource] | None = None,
         origin: SlideOrigin | None = None,
         replaces: bool = False,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """Prepare to write the rows that are announced.
 
@@ -47,14 +50,18 @@ class SlideWriter:
             coords_l0px: per magnification, the top left of each row's tile as the slide was read; computed where it is
                 not given.
             row: per magnification, the number of the row of each of `places` where they share some; every row is named.
+            there: of magnifications whose rows lie in files that are there already, and stay as they are; their rows
+                neither are announced nor come.
             origin: what is known of the slide file.
             replaces: whether the slide is there already, and what is written takes its place.
+            attributes: further attributes of the index.
 
         Raises:
             StoreError: this is no set of tiles.
         """
         self._set_path, self._places, self._coords_l0px, self._row = set_path, places, coords_l0px, row
         self._origin, self._replaces = origin or SlideOrigin(), replaces
+        self._there, self._attributes = dict(there or {}), dict(attributes or {})
         self._settings = read_settings(set_path)
         if self._settings["kind"] != "tiles":
             raise StoreError(f"cannot write tile embeddings to {set_path}: it is a set of regions.")
@@ -73,11 +80,16 @@ class SlideWriter:
 
     def __enter__(self) -> "SlideWriter":
         with ExitStack() as stack:
-            for mpp in self._settings["mpps"]:
+            for mpp in self._own:
                 self._datasets[mpp] = self._begin(stack, mpp)
                 self._written[mpp] = 0
             self._stack = stack.pop_all()
         return self
+
+    @property
+    def _own(self) -> list[float]:
+        """The magnifications of which rows come."""
+        return [mpp for mpp in self._settings["mpps"] if mpp not in self._there]
 
     def append(self, mpp: float, rows: Float[np.ndarray, "tile dim"]) -> Float[np.ndarray, "tile dim"]:
         """Add the next rows of a magnification, in the order that was announced; they come back as they are stored.
@@ -113,7 +125,7 @@ class SlideWriter:
         unread = unread or {}
         announced = self._places
         lost: set[int] = set()
-        coords = {mpp: self._coords(mpp) for mpp in announced.region}
+        coords = {mpp: self._coords(mpp) for mpp in self._own}
         region, center_um, coords_l0px = dict(announced.region), dict(announced.center_um), dict(coords)
         row, tissue = dict(self._row or {}), dict(announced.tissue)
         for mpp in dict.fromkeys([*absent, *unread]):
@@ -186,15 +198,24 @@ class SlideWriter:
         self._stack.__exit__(kind, error, trace)
         if kind is None:
             digests: dict[float | None, str] = {mpp: file.digest for mpp, file in self._files.items()}
+            foreign, rows = {}, dict(self._row or {})
+            for mpp, source in self._there.items():
+                foreign[mpp] = source.rows_in(self._set_path)
+                if source.row is not None:
+                    rows[mpp] = source.row
+                if source.digest is not None:
+                    digests[mpp] = source.digest
             write_index(
                 self._set_path,
                 self._places,
-                row=self._row,
+                row=rows or None,
+                foreign=foreign or None,
                 digests=digests,
                 absent=self._absent,
                 unread=self._unread,
                 worth=self._worth,
                 origin=self._origin,
+                **self._attributes,
             )
 
     def _shorten(self, mpp: float) -> None:
@@ -215,21 +236,26 @@ class SlideWriter:
             path.parent,
             coords_l0px=self._coords(mpp),
             dim=self._settings["dims"][format_mpp(mpp)],
-            tile_um=tile_px * mpp,
+            tile_um=tile_px * mpp * self._scale,
             tile_px=tile_px,
             slide_mpp=places.slide_mpp,
             origin=self._origin,
         )
-        low, high = realised_mpp(places.region_xy_um, places.region_um, places.slide_mpp, mpp)
+        low, high = realised_mpp(places.region_xy_um, places.region_um, places.slide_mpp, mpp * self._scale)
         digest = self._settings["encoder_digests"][format_mpp(mpp)]
         set_attributes(file, {"mpp": mpp, "realised_mpp_min": low, "realised_mpp_max": high, "encoder_digest": digest})
         return dataset
+
+    @property
+    def _scale(self) -> float:
+        """By how much the regions of the slide, and with them its tiles, are larger than the set says."""
+        return float(self._places.region_um / self._settings["region_um"])
 
     def _coords(self, mpp: float) -> Int64[np.ndarray, "tile 2"]:
         if self._coords_l0px is not None:
             return self._coords_l0px[mpp]
         places = self._places
-        tile_um = self._settings["tile_px"] * mpp * places.region_um / self._settings["region_um"]
+        tile_um = self._settings["tile_px"] * mpp * self._scale
         in_region = places.center_um[mpp].astype(np.float64) + (places.region_um - tile_um) / 2
         coords = to_l0px(places.region_xy_um[places.region[mpp]] + in_region, places.slide_mpp)
         return coords if self._row is None else coords[np.unique(self._row[mpp], return_index=True)[1]]

@@ -22,8 +22,9 @@ from parfocal.evaluate.held_out import HeldOut
 from parfocal.evaluate.places.fitting import PlaceArm, arms_at_places
 from parfocal.evaluate.run import deal, read_dealt, read_outside
 from parfocal.evaluate.sources import matching_sets
+from parfocal.evaluate.vectors import read_all_vectors
 from parfocal.geometry import format_mpp
-from parfocal.store import EmbeddingSet, only_mpps
+from parfocal.store import EmbeddingSet, find_vector_folders, only_mpps
 from parfocal.study.places import check_targets, folds_at_places
 from parfocal.study.settings import Study
 
@@ -37,6 +38,7 @@ def expected_arms(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...] | tuple[
 
     Raises:
         ConfigError: the study asks for arms that it cannot have.
+        StoreError: there are no slide vectors where the evaluation names some.
         MismatchError: a model is to see a magnification that the set lacks.
     """
     if study.places is not None:
@@ -51,7 +53,11 @@ def _arms_of_slides(study: Study, tiles: EmbeddingSet) -> tuple[Arm, ...]:
             several = len(only_mpps(tiles, settings.mpps).mpps) > 1
             knows: Knowledge = "mixed" if several else "single, with regions"
             tuned.append(Arm(name, "finetune", knows, "fine-tuned", name, "", model=name))
-    return choose_arms((*all_arms(_pictured_sets(study, tiles)), *tuned), study.evaluation.arms)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParfocalWarning)  # of files that are passed over, which the evaluation says
+        vectors = [folder.name for folder in find_vector_folders(study.evaluation.slide_vectors)]
+    arms = all_arms(_pictured_sets(study, tiles), vectors=vectors)
+    return choose_arms((*arms, *tuned), study.evaluation.arms)
 
 
 def _pictured_sets(study: Study, tiles: EmbeddingSet) -> list[EmbeddingSet]:
@@ -228,6 +234,7 @@ def check_evaluation(
 
     Raises:
         ConfigError: labels and slides do not fit together, or folds cannot be dealt or measured.
+        StoreError: there are no slide vectors where the evaluation names some.
     """
     if study.places is not None:
         folds_at_places(study.places, slides, study.evaluation.folds)
@@ -238,6 +245,10 @@ def check_evaluation(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ParfocalWarning)
         dealt = {} if labels.splits is None else read_dealt(labels.splits, labels.targets)
+        folders = find_vector_folders(settings.slide_vectors)
+        vectors, slides = read_all_vectors(folders, slides)
+        if test_slides is not None:
+            test_slides = read_all_vectors(folders, test_slides, like=vectors)[1]
         for target in labels.named_targets:
             cohort = read_cohort(labels.file, target, columns).restricted_to(slides, source)
             folds = deal(cohort, settings, dealt).folds(cohort, inner=inner, seed=seed)

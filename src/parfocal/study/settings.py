@@ -297,9 +297,9 @@ class Study(CohortSource):
 
     def described(self) -> dict[str, Any]:
         """What decides the results, as plain values: neither paths nor where it runs."""
-        content = self.model_dump(
-            mode="json", exclude={"run", "slides", "features", "store", "test", "pretraining", "budget"}
-        )
+        apart = ("run", "slides", "features", "store", "test", "pretraining", "budget")
+        content = self.model_dump(mode="json", exclude={**dict.fromkeys(apart, True), "evaluation": {"hold_gib"}})
+        content["evaluation"]["slide_vectors"] = [path.name for path in self.evaluation.slide_vectors]
         for name, asked in (("labels", self.labels), ("places", self.places)):
             if asked is not None:
                 content[name]["file"] = asked.file.name
@@ -394,6 +394,7 @@ def _rooted(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ),
         "places": lambda value: _each(value, folder, ("file",)),
         "test": lambda value: _rooted(value, folder) if isinstance(value, Mapping) else value,
+        "evaluation": lambda value: _each(value, folder, ("slide_vectors",)) if isinstance(value, Mapping) else value,
         "encoder": lambda value: _encoder(value, folder),
     }
     return {key: places[key](value) if key in places else value for key, value in content.items()}

@@ -24,13 +24,13 @@ class RegionColumns:
         places: of regions and tiles.
         unread: regions and centres of the tiles of each magnification that were left out by choice.
         mpps: the magnifications, coarse to fine; nothing of a set of regions.
-        tile_px: side of a tile.
+        tile_um: side of the slide's tiles, per magnification.
     """
 
     places: SlidePlaces
     unread: Mapping[float, tuple[Int[np.ndarray, " tile"], Float32[np.ndarray, "tile 2"]]]
     mpps: tuple[float, ...]
-    tile_px: int
+    tile_um: Mapping[float, float]
 
     @property
     def n_regions(self) -> int:
@@ -67,38 +67,35 @@ class RegionColumns:
         }
 
     def tiles(self, region: int, mpp: float) -> list[tuple[float, float, float, str, int | None]]:
-        """Every place of a region's lattice: x, y and side in micrometres, its status, and the row of one that is read.
+        """Every tile of a region and every place without one: x, y, side in micrometres, status, and the row of a tile.
 
-        The row counts the slide's tiles of this magnification.
+        Tiles lie where they were read, which in features of another tool need not be on the region's lattice. The row
+        counts the slide's tiles of this magnification.
         """
-        region_um = self.places.region_um
-        set_side_um = mpp * self.tile_px
-        per_side = max(1, round(region_um / set_side_um))
-        lattice, side_um = lattice_um(region_um, per_side), region_um / per_side
-        status, row = [ABSENT] * len(lattice), list[int | None]([None] * len(lattice))
+        region_um, side_um = self.places.region_um, self.tile_um[mpp]
         first, last = np.searchsorted(self.places.region[mpp], [region, region + 1]).tolist()
+        read_um = self.places.center_um[mpp][first:last].astype(np.float64)
+        lattice = lattice_um(region_um, max(1, round(region_um / side_um)))
         if last > first:
-            _, at = KDTree(lattice).query(self.places.center_um[mpp][first:last])
-            for number, place in enumerate(at.tolist()):
-                status[place], row[place] = READ, first + number
+            lattice = lattice[KDTree(read_um).query(lattice, p=np.inf)[0] > side_um / 2]
         of, center_um = self.unread[mpp]
-        own = center_um[of == region]
-        for place in KDTree(lattice).query(own)[1].tolist() if len(own) else ():
-            status[place] = UNREAD if status[place] == ABSENT else status[place]
+        unread = set(KDTree(lattice).query(center_um[of == region])[1].tolist()) if len(lattice) else set()
+        found = [(x, y, READ, first + number) for number, (x, y) in enumerate(read_um.tolist())]
+        found += [(x, y, UNREAD if n in unread else ABSENT, None) for n, (x, y) in enumerate(lattice.tolist())]
         corner = self.places.region_xy_um[region] + region_um / 2 - side_um / 2
         return [
-            (float(corner[0] + x), float(corner[1] + y), side_um, one, number)
-            for (x, y), one, number in zip(lattice.tolist(), status, row, strict=True)
+            (float(corner[0] + x), float(corner[1] + y), side_um, status, row)
+            for x, y, status, row in sorted(found, key=lambda one: (round(one[1] / side_um), one[0]))
         ]
 
 
 def read_columns(embeddings: EmbeddingSet, slide: str) -> RegionColumns:
     """The columns of a slide; only its index is opened."""
     if embeddings.kind == "regions":
-        return RegionColumns(embeddings.places(slide), {}, (), 0)
-    assert embeddings.tile_px is not None  # a set of tiles
+        return RegionColumns(embeddings.places(slide), {}, (), {})
     unread = {mpp: embeddings.unread_tiles(slide, mpp) for mpp in embeddings.mpps}
-    return RegionColumns(embeddings.places(slide), unread, embeddings.mpps, embeddings.tile_px)
+    places = embeddings.places(slide)
+    return RegionColumns(places, unread, embeddings.mpps, embeddings.tile_um_of(places))
 
 
 def differences(embeddings: EmbeddingSet, slide: str, mpp: float | None) -> Float64[np.ndarray, " region"]:

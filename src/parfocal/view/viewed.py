@@ -10,14 +10,14 @@ from typing import Any
 
 from parfocal.errors import ParfocalError, SlideError
 from parfocal.geometry import format_mpp
-from parfocal.similar.run import the_set
 from parfocal.slides import SlideSource, find_slides
 from parfocal.slides.on_disk import path_problem
 from parfocal.store import EmbeddingSet, Source, open_sets
+from parfocal.store.choose import the_set
 from parfocal.store.files import SCAN
 from parfocal.store.fingerprint import is_embedded_file, slide_state
 from parfocal.store.reading import Reading
-from parfocal.store.survey import source_of
+from parfocal.store.resolution import source_of
 
 
 class NothingThereError(ParfocalError):

@@ -16,7 +16,6 @@ from parfocal.evaluate.places.rows import (
     noise,
     read_made,
     rows_at,
-    tile_um,
 )
 from parfocal.geometry import format_mpp
 from parfocal.regions.places import STEP_UM, Places, read_places
@@ -228,7 +227,7 @@ def _read_slide(sets: Sequence[EmbeddingSet], places: Places, slide: str) -> _Pa
     tokens = tiles.read(slide)
     made = [(all_model_blocks(one, tiles), read_made(one, slide)) for one in sets if not is_tiles(one)]
     xy_um = places.xy_um(number, tokens.slide_mpp)
-    rows = rows_at(tokens, tile_um(tiles, tokens), made, xy_um)
+    rows = rows_at(tokens, tiles.tile_um_of(tokens), made, xy_um)
     return _Part(slide, number, xy_um, rows.offset_um, rows.blocks).at(rows.there)
 
 

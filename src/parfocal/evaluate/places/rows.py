@@ -80,14 +80,9 @@ class PlaceRows:
     blocks: Mapping[str, Float32[np.ndarray, "place _dim"]]
 
 
-def tile_um(tiles: EmbeddingSet, tokens: SlideTokens) -> float:
-    """Micrometres along the side of a slide's tile for each micrometre per pixel: its pixels, but for rounding."""
-    return int(tiles.tile_px or 0) * tokens.region_um / tiles.region_um
-
-
 def rows_at(
     tokens: SlideTokens,
-    unit_um: float,
+    tile_um: Mapping[float, float],
     made: Sequence[tuple[Sequence[str], SlideTokens | SlideRegions]],
     xy_um: Float64[np.ndarray, "place 2"],
 ) -> PlaceRows:
@@ -95,20 +90,20 @@ def rows_at(
 
     Args:
         tokens: of the slide.
-        unit_um: see `tile_um`.
+        tile_um: side of its tiles, per magnification.
         made: what region encoders made of it, each after the names of the blocks that are wanted, of those of
             `all_model_blocks`.
         xy_um: the places.
     """
     footprints = tokens.mpps[:-1]
     region, offset = _nearest(tokens, xy_um)
-    blocks, complete = _blocks_of(tokens, region, offset, unit_um, footprints)
+    blocks, complete = _blocks_of(tokens, region, offset, tile_um, footprints)
     there = complete & _is_inside(tokens, offset)
     for names, known in made:
         region, off = _nearest(known, xy_um)
         there &= _is_inside(known, off)
         if isinstance(known, SlideTokens):
-            rows, complete = _blocks_of(known, region, off, unit_um, footprints)
+            rows, complete = _blocks_of(known, region, off, tile_um, footprints)
             there &= complete
             # The longest, as the name of what lies around ends with that of a magnification too.
             ends = {name: max((end for end in rows if name.endswith(f", {end}")), key=len) for name in names}
@@ -141,7 +136,7 @@ def _blocks_of(
     tokens: SlideTokens,
     region: Int64[np.ndarray, " place"],
     offset_um: Float64[np.ndarray, "place 2"],
-    unit_um: float,
+    tile_um: Mapping[float, float],
     footprints: Sequence[float],
 ) -> tuple[dict[str, Float32[np.ndarray, "place _dim"]], Bool[np.ndarray, " place"]]:
     """The tile of every magnification at each place, and means of the finest ones over the footprints of coarser tiles.
@@ -158,7 +153,7 @@ def _blocks_of(
     if not tokens.n_regions:
         return blocks, there
     bounds = {mpp: np.searchsorted(own, np.arange(tokens.n_regions + 1)) for mpp, own in tokens.region.items()}
-    per_side = round(tokens.region_um / (finest * unit_um))
+    per_side = round(tokens.region_um / tile_um[finest])
     for place, number in enumerate(region.tolist()):
         nearest: dict[float, int] = {}
         for mpp in tokens.mpps:
@@ -174,10 +169,12 @@ def _blocks_of(
             centers = tokens.center_um[finest][own].astype(np.float64)
             # Tiles of the region's lattice alone: one more in its middle would count what it shows twice.
             column = (centers / tokens.region_um + 0.5) * per_side - 0.5
+            # Features of another tool may have a lattice that starts elsewhere.
+            column -= np.median(column - np.rint(column), axis=0)
             on_lattice = (np.abs(column - np.rint(column)) < 0.25).all(axis=1)
             for mpp in footprints:
                 middle = tokens.center_um[mpp][nearest[mpp]] if mpp in nearest else offset_um[place]
-                reach = (mpp - finest) * unit_um / 2 + _TOLERANCE * finest * unit_um
+                reach = (tile_um[mpp] - tile_um[finest]) / 2 + _TOLERANCE * tile_um[finest]
                 inside = (np.abs(centers - middle) <= reach).all(axis=1) & on_lattice
                 picked = own.start + np.flatnonzero(inside) if inside.any() else [nearest[finest]]
                 blocks[around(mpp)][place] = tokens.features[finest][picked].mean(axis=0, dtype=np.float64)

@@ -7,12 +7,16 @@ magnifications: a ridge regression on the slide's mean in the magnification that
 says nothing, the training mean is left.
 """
 
+from functools import partial
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from jaxtyping import Float64
 
 from parfocal.bags import Bag
 from parfocal.heads.base import Slides
 from parfocal.heads.contrast.moments import PickedRegions, slide_means
+from parfocal.heads.preparation import over_slides
 from parfocal.stats.whitening import fit_whitening
 
 Expected = Float64[np.ndarray, "_dim_and_one kept"]
@@ -22,9 +26,25 @@ _COMPONENTS = 64
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Times the number of slides; components have a mean square of one."""
 
+_KNOWN: "WeakKeyDictionary[Bag, np.ndarray]" = WeakKeyDictionary()
+
 
 def means_of_regions(bag: Bag, slides: Slides) -> Float64[np.ndarray, "picked dim"]:
-    """The mean of each slide's regions, whatever their number of instances; 0 for a slide without any."""
+    """The mean of each slide's regions, whatever their number of instances; 0 for a slide without any.
+
+    Where regions are not in memory, the means of all slides are taken in one pass over them, and kept with the bag.
+    """
+    if bag.is_held:
+        return _means(bag, slides)
+    known = _KNOWN.get(bag)
+    if known is None:
+        every = np.arange(len(bag.slides))
+        known = over_slides([bag], every, np.arange(len(every) + 1), partial(_means, bag))
+        _KNOWN[bag] = known
+    return np.asarray(known[slides])
+
+
+def _means(bag: Bag, slides: Slides) -> Float64[np.ndarray, "picked dim"]:
     picked = PickedRegions.of(bag, slides)
     return slide_means(bag.region_mean[picked.present], picked.of_slide, len(slides))
 

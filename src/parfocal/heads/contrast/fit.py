@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
+from parfocal.bags import Bag, RowsAsNeeded
 from parfocal.cohort import Column, Fold, Outcome
 from parfocal.errors import ConfigError
 from parfocal.heads.base import Bags, FittedProbe, ProbeSettings, ProbeState, Scores, Slides, name_choices
@@ -52,6 +53,7 @@ from parfocal.heads.registry import RegisteredHead
 from parfocal.heads.regression import column_weight, fit_nonnegative, held_out_loss, predict_column
 
 _STACK_PENALTY = 1e-2
+_ROUNDING = 1e-11
 _SLIDES_AT_A_TIME = 256
 
 
@@ -171,7 +173,7 @@ def fit_contrast(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: 
         ConfigError: nothing varies within the training slides.
     """
     check_same_regions([bag for bag in bags if not bag.is_one_by_one])
-    centred: dict[tuple[int, bool], Float32[np.ndarray, "region dim"]] = {}
+    centred: dict[tuple[int, bool], Float32[np.ndarray, "region dim"] | RowsAsNeeded] = {}
     fits: list[FittedProbe] = []
     for fold in folds:
         regions = []
@@ -186,7 +188,7 @@ def fit_contrast(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: 
 
 
 def _refuse_nothing_to_pair(
-    bags: Bags, regions: Sequence[tuple[Float32[np.ndarray, "_region _dim"], bool]], fold: Fold
+    bags: Bags, regions: Sequence[tuple[Float32[np.ndarray, "_region _dim"] | RowsAsNeeded, bool]], fold: Fold
 ) -> None:
     """Raise where the regions of every training slide are the same, or one, so that centring leaves nothing of them."""
     if any((np.diff(bag.region_start)[fold.train] < 2).all() for bag in bags):
@@ -195,18 +197,36 @@ def _refuse_nothing_to_pair(
             "larger slides, or leave contrast out."
         )
     for bag, (rows, by_slide) in zip(bags, regions, strict=True):
-        there = PickedRegions.of(bag, fold.train).present
-        # In squares, the rounding of means of many tiles in single precision is a trillionth.
-        if by_slide and np.square(rows[there]).mean() <= 1e-11 * np.square(bag.region_mean[there]).mean():
+        if by_slide and _are_alike(bag, rows, fold.train):
             raise ConfigError(
                 f"contrast has nothing to compare: the regions of every slide are the same in {bag.name}. Look at how "
                 "these embeddings were made, or leave contrast out."
             )
 
 
+def _are_alike(bag: Bag, rows: Float32[np.ndarray, "region dim"] | RowsAsNeeded, slides: Slides) -> bool:
+    """Whether the regions of every slide are the same, but for the rounding of means of many tiles.
+
+    In squares, in single precision, that is a trillionth. Where regions are not in memory, they are read until one
+    slide says no: all that is compared with them is the square of their mean, which is known.
+    """
+    picked = PickedRegions.of(bag, slides)
+    if isinstance(rows, np.ndarray):
+        there = picked.present
+        return bool(np.square(rows[there]).mean() <= _ROUNDING * np.square(bag.region_mean[there]).mean())
+    n_there = np.bincount(picked.of_slide, minlength=len(slides))
+    of_means, about = float(n_there @ np.square(means_of_regions(bag, slides)).sum(axis=1)), 0.0
+    for slide in slides:
+        own = rows[bag.regions_of(int(slide))][bag.region_present[bag.regions_of(int(slide))]]
+        about += float(np.square(own, dtype=np.float64).sum())
+        if about > _ROUNDING * (about + of_means):
+            return False
+    return True
+
+
 def _fit_fold(
     bags: Bags,
-    regions: Sequence[tuple[Float32[np.ndarray, "_region _dim"], bool]],
+    regions: Sequence[tuple[Float32[np.ndarray, "_region _dim"] | RowsAsNeeded, bool]],
     outcome: Outcome,
     fold: Fold,
     settings: ProbeSettings,
@@ -217,7 +237,7 @@ def _fit_fold(
         for bag, (rows, by_slide) in zip(bags, regions, strict=True)
     ]
     rows = [rows for rows, _ in regions]
-    pairs = [pair_up(bags, rows, maps, fold, lifted=one) for one in (0, *settings.lifted)]
+    pairs = pair_up(bags, rows, maps, fold, lifted=settings.lifted, keep_rows=settings.sharpen)
     offset = tuple(one.mean for one in maps)
     region_means = [means_of_regions(bag, fold.train) for bag in bags]
     columns = [column.of(fold.train) for column in outcome.columns]

@@ -1,17 +1,18 @@
 """Region means as contrast sees them: centred, whitened by the training slides, and multiplied within regions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
-from parfocal.bags import Bag
+from parfocal.bags import Bag, RowsAsNeeded
 from parfocal.cohort import Fold
 from parfocal.heads.base import Bags, ProbeSettings, Slides
 from parfocal.heads.contrast.refinement import Along
-from parfocal.heads.preparation import Preparation, bounds_of, joined
+from parfocal.heads.preparation import Preparation, bounds_of, joined, over_slides, together
 from parfocal.stats.whitening import Whitening, fit_whitening
 
 _FEWEST_READ = 0.99
@@ -40,6 +41,11 @@ class Pair:
     of_slide: Int64[np.ndarray, " region"]
     n_regions: Int64[np.ndarray, " train"]
     lifted: int = 0
+
+    def without_rows(self) -> "Pair":
+        """The same without its regions, for whoever needs nothing but moments."""
+        first, second = self.rows
+        return replace(self, rows=(first[:0].copy(), second[:0].copy()), of_slide=self.of_slide[:0].copy())
 
     def scales(self, preparation: Preparation) -> tuple[Float64[np.ndarray, " kept_a"], Float64[np.ndarray, " kept_b"]]:
         """What each side's components are multiplied with: one where whitened, else their own spread."""
@@ -74,7 +80,7 @@ class Pair:
         return corner if preparation.components is not None else corner * np.outer(first, second).astype(np.float32)
 
 
-def centred_regions(bag: Bag, *, by_slide: bool) -> Float32[np.ndarray, "region dim"]:
+def centred_regions(bag: Bag, *, by_slide: bool) -> Float32[np.ndarray, "region dim"] | RowsAsNeeded:
     """The region means about their slide's mean over regions; absent regions stay NaN.
 
     Not by slide, the rows come back as they are: where a bag is partly read they are centred on the training mean
@@ -83,11 +89,21 @@ def centred_regions(bag: Bag, *, by_slide: bool) -> Float32[np.ndarray, "region 
     """
     if not by_slide:
         return bag.region_mean
+    if isinstance(bag.region_mean, RowsAsNeeded):
+        return bag.region_mean.changed(partial(_about_mean, bag))
     rows = bag.region_mean.copy()
     for slide in range(len(bag.slides)):
         there = np.flatnonzero(bag.region_present[bag.regions_of(slide)]) + bag.region_start[slide]
         if len(there):
             rows[there] -= rows[there].mean(axis=0, dtype=np.float64)
+    return rows
+
+
+def _about_mean(bag: Bag, slide: int, rows: Float32[np.ndarray, "region dim"]) -> Float32[np.ndarray, "region dim"]:
+    """The regions of one slide about their mean."""
+    there, rows = np.flatnonzero(bag.region_present[bag.regions_of(slide)]), rows.copy()
+    if len(there):
+        rows[there] -= rows[there].mean(axis=0, dtype=np.float64)
     return rows
 
 
@@ -173,7 +189,12 @@ def cross_moments(
 
 
 def fit_region_map(
-    bag: Bag, rows: Float32[np.ndarray, "region dim"], fold: Fold, settings: ProbeSettings, *, by_slide: bool
+    bag: Bag,
+    rows: Float32[np.ndarray, "region dim"] | RowsAsNeeded,
+    fold: Fold,
+    settings: ProbeSettings,
+    *,
+    by_slide: bool,
 ) -> Whitening:
     """Fitted on the regions of the training slides, every slide with the same weight.
 
@@ -186,11 +207,12 @@ def fit_region_map(
     """
     picked = PickedRegions.of(bag, fold.train)
     return fit_whitening(
-        rows[picked.present],
+        rows,
         1 / np.bincount(picked.of_slide)[picked.of_slide],
         widest=max(settings.widest, *settings.components),
         centred=by_slide,
         seed=settings.seed,
+        numbers=picked.present,
     )
 
 
@@ -208,33 +230,84 @@ def pairs_among(bags: Bags) -> list[tuple[int, int]]:
 
 def pair_up(
     bags: Bags,
-    regions: Sequence[Float32[np.ndarray, "_region _dim"]],
+    regions: Sequence[Float32[np.ndarray, "_region _dim"] | RowsAsNeeded],
     maps: Sequence[Whitening],
     fold: Fold,
     *,
-    lifted: int = 0,
-) -> list[Pair]:
-    """The pairs of `pairs_among` of the fold's training slides.
+    lifted: Sequence[int] = (),
+    keep_rows: bool = True,
+) -> list[list[Pair]]:
+    """The pairs of `pairs_among` of the fold's training slides: of all components, and for each number in `lifted`.
 
     Args:
         bags: of the same regions, but for those whose instances stand one by one.
         regions: as `centred_regions` gives them.
         maps: of each bag.
         fold: its training slides are used.
-        lifted: of how many leading components the products are added; 0 gives all components alone.
+        lifted: of how many leading components the products are added.
+        keep_rows: whether somebody looks at the whitened regions of a pair. If not, only the moments of the slides
+            are kept, where regions are not in memory.
     """
-    picked = [PickedRegions.of(bag, fold.train) for bag in bags]
-    whitened = []
-    for some, rows, one in zip(picked, regions, maps, strict=True):
-        prepared = np.full((len(some.numbers), one.basis.shape[1]), np.nan, dtype=np.float32)
-        prepared[some.there] = one.whitened().single().apply(rows[some.present])
-        if lifted:
-            prepared = lift(prepared[:, :lifted], some.there, some.counts, by_slide=one.mean is None)
-        whitened.append(prepared)
+    parts = [slice(0, len(fold.train))] if keep_rows else list(together(bags, fold.train))
+    found = []
+    for part in parts:
+        made = _pairs_of_slides(bags, regions, maps, fold.train[part], lifted)
+        found.append(made if len(parts) == 1 else [[one.without_rows() for one in pairs] for pairs in made])
+    if len(parts) == 1:
+        return found[0]
+    return [[_joined(of_parts) for of_parts in zip(*pairs, strict=True)] for pairs in zip(*found, strict=True)]
+
+
+def _pairs_of_slides(
+    bags: Bags,
+    regions: Sequence[Float32[np.ndarray, "_region _dim"] | RowsAsNeeded],
+    maps: Sequence[Whitening],
+    slides: Slides,
+    lifted: Sequence[int],
+) -> list[list[Pair]]:
+    picked = [PickedRegions.of(bag, slides) for bag in bags]
+    whitened = [_whitened(bag, rows, one, slides) for bag, rows, one in zip(bags, regions, maps, strict=True)]
+    return [
+        _pairs(
+            bags,
+            maps,
+            picked,
+            [
+                lift(rows[:, :components], some.there, some.counts, by_slide=one.mean is None) if components else rows
+                for some, rows, one in zip(picked, whitened, maps, strict=True)
+            ],
+            components,
+        )
+        for components in (0, *lifted)
+    ]
+
+
+def _whitened(
+    bag: Bag, rows: Float32[np.ndarray, "region dim"] | RowsAsNeeded, one: Whitening, slides: Slides
+) -> Float32[np.ndarray, "_own component"]:
+    """The regions of some slides along all components; NaN where a region is not there."""
+    onto = one.whitened().single()
+
+    def of(some: Slides) -> Float32[np.ndarray, "_own component"]:
+        picked = PickedRegions.of(bag, some)
+        prepared = np.full((len(picked.numbers), one.basis.shape[1]), np.nan, dtype=np.float32)
+        prepared[picked.there] = onto.apply(rows[picked.present])
+        return prepared
+
+    return over_slides([bag], slides, bounds_of(np.diff(bag.region_start)[slides]), of)
+
+
+def _pairs(
+    bags: Bags,
+    maps: Sequence[Whitening],
+    picked: Sequence[PickedRegions],
+    whitened: Sequence[Float32[np.ndarray, "_region _component"]],
+    lifted: int,
+) -> list[Pair]:
     result = []
     for a, b in pairs_among(bags):
         n_regions = picked[a].counts
-        of_slide = np.repeat(np.arange(len(fold.train)), n_regions)
+        of_slide = np.repeat(np.arange(len(n_regions)), n_regions)
         bounds = list(pairwise(bounds_of(n_regions).tolist()))
         both = picked[a].there & picked[b].there
         moments = cross_moments(whitened[a], whitened[b], both, bounds)
@@ -245,6 +318,15 @@ def pair_up(
         )
         result.append(Pair(a, b, moments, (spread[0], spread[1]), sides, of_slide[both], n_regions, lifted))
     return result
+
+
+def _joined(parts: Sequence[Pair]) -> Pair:
+    """A pair of the slides of several, one after the other; no rows of any of them are kept."""
+    return replace(
+        parts[0],
+        moments=np.concatenate([one.moments for one in parts]),
+        n_regions=np.concatenate([one.n_regions for one in parts]),
+    )
 
 
 def lift(

@@ -154,6 +154,12 @@ def project(
         lifted: components in the columns of the embeddings.
         about: what each slide's regions are centred on instead, along the directions or along `lifted`.
     """
+    parts = list(bag.together(slides))
+    if len(parts) > 1:
+        found = [
+            project(bag, offset, onto, slides[part], lifted, None if about is None else about[part]) for part in parts
+        ]
+        return np.concatenate([own for own, _ in found]), np.concatenate([there for _, there in found])
     picked = PickedRegions.of(bag, slides)
     if lifted is not None:
         components, there = project(bag, offset, lifted, slides, about=about)

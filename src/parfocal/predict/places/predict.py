@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from parfocal.errors import ConfigError, SlideError, StoreError
 from parfocal.evaluate.places.maps import find_thumbnail
 from parfocal.evaluate.places.reading import offset_notes, target_values
-from parfocal.evaluate.places.rows import read_made, rows_at, tile_um
+from parfocal.evaluate.places.rows import read_made, rows_at
 from parfocal.files import write_csv
 from parfocal.predict.given import PredictSettings, check_named, embedded_slides, represented_slides
 from parfocal.predict.places.head import PlaceHead, load_place_head
@@ -191,7 +191,7 @@ def _predict(
         ([name for source, name in head.facts.blocks if source == readout], read_made(one, slide))
         for readout, one in made.items()
     ]
-    rows = rows_at(tokens, tile_um(tiles, tokens), of_models, xy_um)
+    rows = rows_at(tokens, tiles.tile_um_of(tokens), of_models, xy_um)
     if not rows.there.any():
         raise SlideError(f"of {len(xy_um)} places of {slide} none can be predicted: {_NO_REGION}.")
     value = np.full((len(xy_um), len(head.facts.targets)), np.nan)

@@ -1,165 +1,145 @@
-"""`trident`: features in TRIDENT's layout, one HDF5 file for each slide with the datasets `features` and `coords`."""
+"""`trident`: features in TRIDENT's layout, one HDF5 file for each slide with the datasets `features` and `coords`.
 
-import math
-import re
+The side of a tile and what else is known of it are attributes of `coords`. Source: `trident/IO.py` and
+`trident/wsi_objects/WSI.py` of TRIDENT 0.3.1 (a91fa84). parfocal's own files are in this layout, and say the slide's
+resolution.
+"""
+
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from jaxtyping import Float
 
 from parfocal.errors import StoreError
-from parfocal.store.formats.format import FeatureFile, FeatureFormat
+from parfocal.store.formats.checks import (
+    REMEDY,
+    array_of,
+    checked_places,
+    checked_rows,
+    checked_side,
+    checked_tile_px,
+    number_of,
+    text_of,
+)
+from parfocal.store.formats.format import FeatureFile, FeatureFormat, FeatureSource, FeaturesToWrite
+from parfocal.store.formats.written import file_name, float32_rows, growing, new_h5
 from parfocal.store.h5 import opened_h5, read_rows
+from parfocal.store.layout import VERSION_ATTRIBUTE, check_version, coords_attributes
 
-_REMEDY = "Extract it again, or leave it out."
-# 2.5 m of tissue at the resolution of a 40x scan: beyond any slide.
-_LARGEST_L0PX = 1e7
-_LARGEST_TILE_PX = 1 << 16
-_NOTHING = {"", "none", "null", "nan"}
-_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*(?:x|px)?")
+_FOLDER = "features_*"
+_VECTORS = "slide_features_*"
 
 
-def read_feature_file(path: Path) -> FeatureFile:
+def parts(path: Path) -> Mapping[str, str | None] | None:
+    """One where the file has `features`, in a folder of TRIDENT's or beside coords that say how large tiles are."""
+    if fnmatchcase(path.parent.name, _VECTORS):
+        return {}
+    with opened_h5(path, checked=True) as file:
+        coords, has_rows = file.get("coords"), isinstance(file.get("features"), h5py.Dataset)
+        says = isinstance(coords, h5py.Dataset) and "patch_size_level0" in coords.attrs
+        if not has_rows:
+            return {} if says else None
+        return {"": None} if says or fnmatchcase(path.parent.name, _FOLDER) else None
+
+
+def read_places(source: FeatureSource) -> FeatureFile:
     """Read the places of a file's tiles; the rows themselves stay on disk.
 
     Attributes may be of any type that says a number: an integer, text, bytes, or an array whose values are alike.
 
     Raises:
-        StoreError: it is no file in TRIDENT's layout, its tiles overlap, or lie where no slide is.
+        StoreError: it is no file in TRIDENT's layout, or its tiles lie where no slide is.
+        FormatVersionError: a newer parfocal wrote it.
     """
-    with opened_h5(path, _REMEDY) as file:
-        features, coords = _dataset(file, "features", path), _dataset(file, "coords", path)
-        shape, dtype = _shape(features), features.dtype
-        n_tiles, *more = _shape(coords)
-        if len(shape) != 2 or more != [2] or n_tiles != shape[0] or shape[1] == 0:
-            raise StoreError(
-                f"cannot use {path}: features are {features.shape} and coords {coords.shape}; "
-                "expected are (N, D) and (N, 2)."
-            )
-        if dtype.kind != "f" or dtype.itemsize > 8:
-            raise StoreError(f"cannot use {path}: features are {dtype}; expected are float16, float32 or float64.")
-        if coords.dtype.kind not in "iuf":
-            raise StoreError(f"cannot use {path}: coords are {coords.dtype}; expected are numbers.")
-        for name, dataset in (("features", features), ("coords", coords)):
-            _refuse_unwritten(dataset, name, path)
-        attributes = {name: _number(coords.attrs, name, path) for name in _ATTRIBUTES}
-        slide_mpp = _number(file.attrs, "slide_mpp", path)
-        slide = _name(coords.attrs.get("name"))
-        xy_l0px = coords[...].reshape(-1, 2).astype(np.float64)
-    missing = [name for name in ("patch_size", "patch_size_level0") if attributes[name] is None]
+    path = source.path
+    with opened_h5(path, REMEDY) as file:
+        features, coords = array_of(file, "features", path), array_of(file, "coords", path)
+        n_tiles, dim = checked_rows(features, coords, path)
+        said = {name: number_of(coords.attrs, name, path) for name in _ATTRIBUTES}
+        if VERSION_ATTRIBUTE in file.attrs:
+            check_version(file.attrs[VERSION_ATTRIBUTE], path)
+        slide_mpp = number_of(file.attrs, "slide_mpp", path)
+        slide = text_of(coords.attrs.get("name"))
+        xy = coords[...].reshape(n_tiles, 2).astype(np.float64)
+        float16 = features.dtype.itemsize == 2
+    missing = [name for name in ("patch_size", "patch_size_level0") if said[name] is None]
     if missing:
         raise StoreError(f"cannot use {path}: coords have no attribute {' and '.join(missing)}, so tiles have no size.")
-    tile_px, tile_l0px = attributes["patch_size"] or 0.0, attributes["patch_size_level0"] or 0.0
-    if tile_px != round(tile_px) or not 0 < tile_px <= _LARGEST_TILE_PX:
-        raise StoreError(f"cannot use {path}: patch_size is {tile_px:g}; expected is a number of pixels.")
-    if not 0 < tile_l0px <= _LARGEST_L0PX:
-        raise StoreError(f"cannot use {path}: patch_size_level0 is {tile_l0px:g}; expected is a number of pixels.")
-    if attributes["overlap"]:
-        raise StoreError(
-            f"cannot use {path}: its tiles overlap by {attributes['overlap']:g} px. Extract with overlap 0."
-        )
-    size_l0px = tuple(int(attributes[name] or 0) for name in ("level0_width", "level0_height"))
-    _refuse_places(xy_l0px, size_l0px, path)
+    tile_px = checked_tile_px(said["patch_size"], "patch_size", path)
+    tile = checked_side(said["patch_size_level0"], "patch_size_level0", path)
+    overlap = said["overlap"] or 0.0
+    if not 0 <= overlap < tile_px:
+        raise StoreError(f"cannot use {path}: overlap is {overlap:g} px of {tile_px}. {REMEDY}")
+    size_l0px = (int(said["level0_width"] or 0), int(said["level0_height"] or 0))
     return FeatureFile(
-        path,
-        xy_l0px,
-        int(tile_px),
-        tile_l0px,
-        int(shape[1]),
-        attributes["target_magnification"],
-        slide_mpp,
-        (size_l0px[0], size_l0px[1]),
-        dtype.itemsize == 2,
-        slide,
+        source,
+        checked_places(xy, path, size_l0px),
+        tile_px,
+        tile,
+        dim,
+        stride=tile * (1 - overlap / tile_px),
+        target_magnification=said["target_magnification"],
+        slide_mpp=slide_mpp,
+        size_l0px=size_l0px,
+        float16=float16,
+        slide=slide,
     )
 
 
-def _read_rows(path: Path) -> Float[np.ndarray, "tile dim"]:
-    with opened_h5(path, _REMEDY) as file:
+def _read_rows(source: FeatureSource) -> Float[np.ndarray, "tile dim"]:
+    with opened_h5(source.path, REMEDY) as file:
         return read_rows(file)[0]
+
+
+def write(folder: Path, features: FeaturesToWrite) -> Path:
+    """Write what TRIDENT writes into a job's folder: the features, and the places alone in `patches`.
+
+    Its tools compute how much of a slide a tile covers as `patch_size * level0_magnification / target_magnification`.
+    The objective's magnification stands there only where that comes out right, and else 10 / mpp.
+    """
+    overlap_px, path = _overlap_px(features), target(folder, features).path
+    into = path.parents[features.slide.count("/")]
+    job = into.parent
+    rows, xy = float32_rows(features), features.xy_l0px.astype(np.int64)
+    power = features.objective_power
+    if power is not None and round(features.tile_px * power * features.mpp / 10) != features.tile_l0px:
+        power = None
+    on_coords = coords_attributes(
+        slide=features.slide,
+        folder=job,
+        tile_px=features.tile_px,
+        mpp=features.mpp,
+        slide_mpp=features.slide_mpp,
+        size_l0px=features.size_l0px,
+        objective_power=power,
+        overlap_px=overlap_px,
+    )
+    on_coords["patch_size_level0"] = features.tile_l0px
+    with new_h5(job / "patches" / f"{features.slide}_patches.h5") as file:
+        growing(file, "coords", xy, 1, on_coords)
+    on_features = {"name": features.slide, "savetodir": str(into), "encoder": features.encoder}
+    with new_h5(path) as file:
+        growing(file, "features", rows, 1, on_features)
+        growing(file, "coords", xy, 1, on_coords)
+    return path
+
+
+def target(folder: Path, features: FeaturesToWrite) -> FeatureSource:
+    """The file of features that `write` writes into a job's folder."""
+    job = folder / f"{10 / features.mpp:g}x_{features.tile_px}px_{_overlap_px(features)}px_overlap"
+    return FeatureSource(job / f"features_{file_name(features.encoder)}" / f"{features.slide}.h5")
+
+
+def _overlap_px(features: FeaturesToWrite) -> int:
+    return round((1 - features.stride_l0px / features.tile_l0px) * features.tile_px)
 
 
 _ATTRIBUTES = ("patch_size", "patch_size_level0", "overlap", "target_magnification", "level0_width", "level0_height")
 
 
-def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset) or found.shape is None:
-        there = ", ".join(sorted(file)) or "nothing"
-        raise StoreError(f"cannot use {path}: it has no array {name!r}, only {there}. {_REMEDY}")
-    return found
-
-
-def _shape(dataset: h5py.Dataset) -> tuple[int, ...]:
-    """Without the leading axis of one that some tools keep."""
-    shape: tuple[int, ...] = dataset.shape
-    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape or (0,)
-
-
-def _refuse_unwritten(dataset: h5py.Dataset, name: str, path: Path) -> None:
-    """Refuse rows that were announced and never written: HDF5 reads them as zeros without a word."""
-    if dataset.size == 0:
-        return
-    if dataset.chunks is None:
-        written, expected = int(dataset.id.get_storage_size() > 0), 1
-    else:
-        written = dataset.id.get_num_chunks()
-        expected = math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-    if written < expected:
-        raise StoreError(
-            f"cannot use {path}: its {name} are not all there ({written} of {expected} parts are written), as after an "
-            f"extraction that was stopped. {_REMEDY}"
-        )
-
-
-def _refuse_places(xy_l0px: Float[np.ndarray, "tile 2"], size_l0px: tuple[int, ...], path: Path) -> None:
-    largest = np.array([size or _LARGEST_L0PX for size in size_l0px])
-    outside = np.flatnonzero(~((xy_l0px >= 0) & (xy_l0px < largest)).all(axis=1))  # what is no number is outside too
-    if len(outside):
-        x, y = xy_l0px[outside[0]]
-        raise StoreError(
-            f"cannot use {path}: {len(outside)} of its {len(xy_l0px)} tiles lie outside of the slide, such as row "
-            f"{outside[0]} at {x:g}, {y:g}. {_REMEDY}"
-        )
-
-
-def _number(attributes: Mapping[str, Any], name: str, path: Path) -> float | None:
-    """An attribute as a number, whatever its type; None where there is none, or it says so (TRIDENT writes `None`)."""
-    if name not in attributes:
-        return None
-    value = attributes[name]
-    found = [] if isinstance(value, h5py.Empty) else {_parsed(one) for one in np.ravel(np.asarray(value)).tolist()}
-    if len(found) > 1 or not all(one is None or math.isfinite(one) for one in found):
-        raise StoreError(f"cannot use {path}: {name} is {_short(value)}; expected is one number. {_REMEDY}")
-    return next(iter(found), None)
-
-
-def _parsed(value: Any) -> float | None:
-    """A single value as a number; infinite where it is none."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    if isinstance(text, str):
-        text = text.strip().strip("\0").lower()
-        if text in _NOTHING:
-            return None
-        match = _NUMBER.fullmatch(text)
-        return float(match.group(1)) if match else math.inf
-    if isinstance(text, int | float | np.floating):
-        return None if math.isnan(text) else float(text)
-    return None if text is None else math.inf
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _name(value: Any) -> str | None:
-    """The slide that a file says it is of; None where it does not say it."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return text.strip() if isinstance(text, str) and text.strip().lower() not in _NOTHING else None
-
-
-TRIDENT = FeatureFormat("trident", ".h5", read_feature_file, _read_rows)
+TRIDENT = FeatureFormat(
+    "trident", (".h5",), read_places, _read_rows, parts, (_FOLDER,), write=write, target=target, by_mpp=True
+)

@@ -92,9 +92,9 @@ class _Slide:
         name = head.probe.state().probe
         self._pools_means = name in HEADS and HEADS.get(name).pools == "means"
         fine = bags[unread]
-        self._expected, self._mean = fine.rows.copy(), fine.mean[0].copy()
+        self._expected, self._mean = np.array(fine.rows), fine.mean[0].copy()
         if self._counts_parts:
-            fine.region_mean[:], fine.region_present[:] = np.nan, False
+            np.asarray(fine.region_mean)[:], fine.region_present[:] = np.nan, False
         self._before = self._score()
 
     def moved(
@@ -120,16 +120,17 @@ class _Slide:
             scores = self._probe.score(shown, np.arange(means.shape[0] * means.shape[1]))
             return np.asarray((scores - self._before).reshape(*means.shape[:2], -1))
         fine, moved = self._bags[self._unread], np.empty((*total.shape[:2], len(self._before)))
+        rows, means = np.asarray(fine.rows), np.asarray(fine.region_mean)
         for place, (number, start, n) in enumerate(zip(numbers, first, count, strict=True)):
-            own, was = slice(start, start + n), (fine.region_mean[number].copy(), fine.region_present[number])
+            own, was = slice(start, start + n), (means[number].copy(), fine.region_present[number])
             for draw, tiles in enumerate(change[:, begin[place] : begin[place] + n]):
-                fine.rows[own] = self._expected[own] + tiles
-                fine.region_mean[number], fine.region_present[number] = fine.rows[own].mean(axis=0), True
-                alone = fine.region_mean[number]
+                rows[own] = self._expected[own] + tiles
+                means[number], fine.region_present[number] = rows[own].mean(axis=0), True
+                alone = means[number]
                 fine.mean[0] = alone if self._counts_parts else self._mean + total[draw, place] / len(self._expected)
                 moved[draw, place] = self._score() - self._before
-            fine.rows[own] = self._expected[own]
-            fine.region_mean[number], fine.region_present[number] = was
+            rows[own] = self._expected[own]
+            means[number], fine.region_present[number] = was
         return moved
 
     def _score(self) -> Float64[np.ndarray, " column"]:
