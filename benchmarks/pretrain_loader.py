@@ -82,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tiles = make_set(Path(folder), slides=arguments.slides, regions=arguments.regions, dim=arguments.dim)
         split = split_set(tiles, share=settings.holdout, seed=0)
-        order = new_order(tiles, split, settings, rank=0, world=1)
+        order = new_order(tiles, split, settings, stream=0, world=1)
         print(f"window: {order.window_size} regions; a region has 21 tokens of {arguments.dim} float16 numbers")
         for name, memory in (("files", 0), ("memory", 1 << 34)):
             cache = SlideCache(tiles, max_bytes=memory)

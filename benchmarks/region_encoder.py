@@ -150,7 +150,7 @@ def training(config: RegionEncoderConfig, dtype: torch.dtype, *, batch: int, rep
         take_statistics(trainee, split, cache)
         trainee.train()
         optimizer = new_optimizer(trainee, settings, device=torch.device("cpu"))
-        stream = RegionStream(new_order(tiles, split, settings, rank=0, world=1), cache, workers=0)
+        stream = RegionStream(new_order(tiles, split, settings, stream=0, world=1), cache, workers=0)
         operations = 0.0
 
         def read() -> Iterator[tuple[RegionBatch, Masks, bool]]:

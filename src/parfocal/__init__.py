@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         fit_head,
         fit_places,
         load_head,
+        merge_predictions,
         predict_places,
         predict_slides,
     )
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from parfocal.regions.tiles import iter_tiles
     from parfocal.similar import find_similar
     from parfocal.slides import open_slide, read_tile
-    from parfocal.store import index_features, open_set, open_sets
+    from parfocal.store import index_features, open_set, open_sets, read_status
     from parfocal.study import budget_study, read_study, run_study
     from parfocal.view import view_store
 
@@ -87,6 +88,7 @@ __all__ = [
     "load_tile_encoder",
     "measure_budgets",
     "measure_synergy",
+    "merge_predictions",
     "open_set",
     "open_sets",
     "open_slide",
@@ -96,6 +98,7 @@ __all__ = [
     "pretrain_encoder",
     "prove_encoder",
     "read_places",
+    "read_status",
     "read_study",
     "read_tile",
     "represent_regions",
@@ -111,7 +114,7 @@ _HOMES = {
     "regions": ("find_tissue", "inspect_slide", "inspect_slides", "plan_regions", "read_places"),
     "regions.tiles": ("iter_tiles",),
     "encoders": ("available_encoders", "load_tile_encoder"),
-    "store": ("index_features", "open_set", "open_sets"),
+    "store": ("index_features", "open_set", "open_sets", "read_status"),
     "embed": ("EmbedSettings", "embed_slides"),
     "region_encoder": ("RegionEncoder", "collate_regions", "export_model"),
     "pretrain": ("PretrainSettings", "pretrain_encoder"),
@@ -124,6 +127,7 @@ _HOMES = {
         "fit_head",
         "fit_places",
         "load_head",
+        "merge_predictions",
         "predict_places",
         "predict_slides",
     ),

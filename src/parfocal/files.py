@@ -20,8 +20,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from parfocal.addresses import address_of
 from parfocal.errors import StoreError
 from parfocal.version import __version__
 
@@ -58,13 +59,19 @@ def file_fingerprint(path: Path) -> str:
 
     A whole-slide image has gigabytes; reading them all only to name them would double the input of a run.
     """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
+        return fingerprint_of(file)
+
+
+def fingerprint_of(file: BinaryIO) -> str:
+    """The same of an open file, which may lie on no disk."""
+    size = file.seek(0, 2)
+    digest = hashlib.sha256(str(size).encode())
+    file.seek(0)
+    digest.update(file.read(1 << 20))
+    if size > 1 << 20:
+        file.seek(max(size - (1 << 20), 1 << 20))
         digest.update(file.read(1 << 20))
-        if size > 1 << 20:
-            file.seek(max(size - (1 << 20), 1 << 20))
-            digest.update(file.read(1 << 20))
     return f"{size}-{digest.hexdigest()[:16]}"
 
 
@@ -77,8 +84,9 @@ def writable_folder(path: Path) -> Path:
     """The folder, made where it is absent; asked for before long work, whose result would else have no place.
 
     Raises:
-        StoreError: it cannot be made or written to.
+        StoreError: it cannot be made or written to, or is the address of a bucket.
     """
+    check_on_disk(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -86,6 +94,19 @@ def writable_folder(path: Path) -> Path:
     except OSError as error:
         raise StoreError(f"cannot write to {path}: {error.strerror or error}. Name another folder.") from error
     return path
+
+
+def check_on_disk(path: Path) -> None:
+    """Refuse an address for what is written, where a folder called `s3:` would be made.
+
+    Raises:
+        StoreError: it is one.
+    """
+    address = address_of(path)
+    if address is not None:
+        raise StoreError(
+            f"cannot write to {address}: results are written to a disk only. Name a folder, and copy what is done."
+        )
 
 
 def check_permission(error: BaseException, file: Path) -> None:

@@ -1,5 +1,6 @@
 """Region embeddings are those of the encoder, slide by slide; killed runs go on, wrong models are refused."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal.bags import RepresentSettings, represent_regions
+from parfocal.bags import RepresentSettings, represent, represent_regions
 from parfocal.errors import MismatchError
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig, collate_regions
 from parfocal.run.events import Event, Progress
 from parfocal.run.failures import read_failures
-from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, open_sets, write_tokens
+from parfocal.run.records import read_records
+from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, open_sets, write_regions, write_tokens
 from parfocal.store.layout import features_path, index_path
 
 DIMS = {2.0: 6, 0.5: 6}
@@ -197,3 +199,71 @@ def test_random_weights_are_said_in_the_set(source: EmbeddingSet, tmp_path: Path
     assert random.settings["weights"] == "random"
     assert "weights" not in trained.settings
     assert random.name != trained.name
+
+
+def test_shards_make_the_sets_of_one_run_and_record_each_slide(source: EmbeddingSet, tmp_path: Path) -> None:
+    folder, how = model(tmp_path / "mem"), RepresentSettings(dtype="float32")
+    single = represent_regions(source, folder, tmp_path / "single", how).sets[0]
+
+    for number in range(3):
+        represent_regions(source, folder, tmp_path / "out", how.model_copy(update={"shard": f"{number}/3"}))
+    found, _ = read_records(tmp_path / "out" / "run.jsonl")
+
+    joined = open_set(tmp_path / "out")
+    assert (joined.name, joined.slides) == (single.name, single.slides)
+    for slide in single.slides:
+        np.testing.assert_array_equal(joined.read_regions(slide).features, single.read_regions(slide).features)
+    done = {one.slide: one for one in found if one.status == "done"}
+    assert set(done) == {*source.slides}
+    # Two coarse tiles and three fine ones; the file of rows and the index.
+    assert {one.tiles for one in done.values()} == {5}
+    sizes = {slide: sum(file.stat().st_size for file in joined.path.rglob(f"{slide}.h5")) for slide in done}
+    assert {slide: one.bytes for slide, one in done.items()} == sizes
+
+
+def test_a_full_disk_ends_the_run_in_a_line_and_the_same_call_goes_on(
+    source: EmbeddingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out, is_full = model(tmp_path / "mem"), tmp_path / "out", [True]
+
+    def full(*arguments: object, **options: object) -> None:
+        if is_full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device", str(out / "x.h5"))
+        write_regions(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(represent, "write_regions", full)
+    first = represent_regions(source, folder, out)
+    is_full[0] = False
+    found, _ = read_records(out / "run.jsonl")
+    again = represent_regions(source, folder, out)
+
+    assert [(one.slide, one.error) for one in first.failed] == [("a", "DiskFull"), ("b/c", "NotTried")]
+    assert "Make room" in first.failed[0].message
+    assert [(one.slide, one.status) for one in found][-2:] == [("a", "failed"), ("b/c", "not tried")]
+    assert (again.done, again.failed) == (("a", "b/c"), ())
+    assert read_failures(out) == []
+
+
+def test_processes_write_the_rows_that_this_one_writes(source: EmbeddingSet, tmp_path: Path) -> None:
+    folder = model(tmp_path / "mem")
+    here = represent_regions(source, folder, tmp_path / "here", EVERYTHING)
+    there = EVERYTHING.model_copy(update={"workers": 1})
+
+    summary = represent_regions(source, folder, tmp_path / "there", there)
+
+    assert (summary.done, summary.failed) == (("a", "b/c"), ())
+    for one, other in zip(here.sets, summary.sets, strict=True):
+        assert one.name == other.name
+        for slide in one.slides:
+            for file in (tmp_path / "here").rglob(f"{slide}*.h5"):
+                same = tmp_path / "there" / file.relative_to(tmp_path / "here")
+                assert _datasets(file) == _datasets(same)
+
+
+def _datasets(file: Path) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    with h5py.File(file) as opened:
+        opened.visititems(
+            lambda name, item: found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None
+        )
+    return found

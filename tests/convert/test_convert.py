@@ -452,3 +452,18 @@ def test_the_command_converts_what_it_can(
     assert (found["done"][0]["width_px"], found["done"][0]["mpp"]) == (WIDTH, 0.5)
     assert "gone failed: UnreadableSlideError" in said.err
     assert main(["convert", "-o", str(tmp_path)]) == 2
+
+
+def test_shards_convert_each_picture_once(tmp_path: Path) -> None:
+    for name in "abcdef":
+        Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(tmp_path / f"{name}.png")
+    pictures = sorted(tmp_path.glob("*.png"))
+
+    parts = [
+        convert_pictures(pictures, tmp_path / "out", LOSSLESS.model_copy(update={"shard": f"{n}/2"}), slide_mpp=0.5)
+        for n in range(2)
+    ]
+
+    assert sorted(one.slide for part in parts for one in part.done) == [*"abcdef"]
+    assert all(part.done for part in parts)
+    assert not any(part.failed for part in parts)

@@ -160,7 +160,7 @@ def test_settings_decide_the_set_and_the_batch_does_not(tmp_path: Path, small_se
         settings = small_settings.model_copy(update=changes)
         return create_embedding_set(tmp_path, settings, load_encoders(settings)).name
 
-    assert name() == name(batch=3, workers=2, device="cpu")
+    assert name() == name(batch=3, workers=2, device=("cpu",))
     grids = [small_settings.grid.model_copy(update=change) for change in ({"min_tissue": 0.2}, {"mpps": (2.0, 1.0)})]
     assert len({name(), name(dtype="float16"), name(coarse="native"), *(name(grid=grid) for grid in grids)}) == 5
 

@@ -143,6 +143,27 @@ def test_regions_come_back_and_carry_their_corner(tmp_path: Path) -> None:
         open_set(path).read("s")
 
 
+def test_without_a_resolution_places_are_micrometres_and_say_so(tmp_path: Path) -> None:
+    """As of a slide that was indexed from files in micrometres: whoever needs pixels finds none."""
+    path = new_set(tmp_path, dtype="float32")
+    tokens = tokens_of("s", slide_mpp=float("nan"))
+    write_tokens(path, tokens)
+
+    again = open_set(path).read("s")
+    assert np.isnan(again.slide_mpp)
+    np.testing.assert_array_equal(again.region_xy_um, tokens.region_xy_um)
+    for mpp in tokens.mpps:
+        np.testing.assert_array_equal(again.features[mpp], tokens.features[mpp])
+        np.testing.assert_array_equal(again.center_um[mpp], tokens.center_um[mpp])
+        with h5py.File(path / f"{mpp:g}" / "s.h5") as file:
+            of = file["coords"].attrs
+            assert of["unit"] == "um"
+            assert not {"patch_size_level0", "level0_magnification", "level0_width"} & set(of)
+            corner_um = tokens.region_xy_um[tokens.region[mpp]] + tokens.center_um[mpp]
+            corner_um = corner_um + (tokens.region_um - of["patch_size"] * mpp) / 2
+            assert np.abs(file["coords"][...] - corner_um).max() <= 0.5
+
+
 def test_a_slide_without_tissue_is_done_and_empty(tmp_path: Path) -> None:
     path = new_set(tmp_path)
     empty = SlideTokens(

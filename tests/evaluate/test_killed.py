@@ -40,3 +40,17 @@ def test_an_evaluation_that_is_killed_between_two_arms_keeps_those_that_are_done
 def _numbers(report: Path) -> list[dict[str, str]]:
     with (report / "results.csv").open(newline="") as file:
         return [{name: value for name, value in row.items() if "second" not in name} for row in csv.DictReader(file)]
+
+
+def test_arms_that_are_fitted_in_processes_give_what_they_give_here(tmp_path: Path) -> None:
+    cohort = write_cohort(tmp_path / "store", n_slides=16, seed=1)
+    options = ["--folds", "2", "--repeats", "1", "--arms", "mean", "concat", "--components", "4"]
+    call = ["evaluate", str(cohort.tiles), "--labels", str(cohort.labels), "--target", "gland_type"]
+    call += ["--group", "patient", *options, "--inner-folds", "2", "-o"]
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+
+    assert main([*call, str(here)]) == 0
+    assert main([*call, str(elsewhere), "--executor", "processes", "--arms-at-a-time", "1"]) == 0
+
+    assert (elsewhere / "predictions.csv").read_bytes() == (here / "predictions.csv").read_bytes()
+    assert _numbers(elsewhere) == _numbers(here)

@@ -13,7 +13,7 @@ import openslide
 import pytest
 import tifffile
 
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.explain import ExplainSettings, ExplainSummary, RegionParts, SlideExplanation, SlideParts, explain_slides
 from parfocal.explain.anndata import write_anndata
 from parfocal.explain.files import write_slide
@@ -132,6 +132,23 @@ def test_without_pictures_there_are_tables_alone(panel: Panel, tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} == {
         "explain.json", "files.json", "qupath", "regions", "report.html", "slides.csv", "tiles"
     }  # fmt: skip
+
+
+def test_without_a_resolution_what_counts_in_pixels_is_left_out_and_said(panel: Panel, tmp_path: Path) -> None:
+    path = tmp_path / "store" / panel.tiles.name
+    path.mkdir(parents=True)
+    shutil.copy(panel.tiles.path / "settings.json", path)
+    write_tokens(path, replace(panel.tiles.read(panel.tiles.slides[0]), slide_mpp=float("nan")))
+
+    with pytest.warns(ParfocalWarning, match="no file for QuPath and no AnnData, .* resolution is not known"):
+        summary = explain_slides(
+            open_set(path), panel.head("pairing", "contrast").path, tmp_path / "why", ExplainSettings(anndata=True)
+        )
+
+    assert len(summary.explained) == 1
+    made = {path.name for path in (tmp_path / "why").iterdir()}
+    assert {"heatmaps", "regions", "slides"} <= made
+    assert not {"qupath", "anndata"} & made
 
 
 def test_a_score_that_is_no_sum_over_regions_has_a_page_without_maps(panel: Panel, tmp_path: Path) -> None:

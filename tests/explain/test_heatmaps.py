@@ -1,6 +1,7 @@
 """Heatmaps lie over the slide: every pixel of a region carries its value, in both readers, at every level."""
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from PIL import Image
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.explain import RegionParts, SlideExplanation, SlideParts
+from parfocal.explain.files import write_slide
 from parfocal.explain.heatmaps import part_maps, pictures, write_heatmaps
-from parfocal.store import EmbeddingSet, open_set
+from parfocal.store import EmbeddingSet, open_set, write_tokens
 from parfocal.version import __version__
 
 MPPS = (8.0, 4.0)
@@ -51,6 +53,27 @@ def written(section: EmbeddingSet, tmp_path_factory: pytest.TempPathFactory) -> 
     maps = part_maps(one, ["1"], MPPS)
     write_heatmaps(one, maps, pictures(one, maps, section), section, folder)
     return one, folder
+
+
+def test_without_a_resolution_the_map_is_the_same_in_micrometres(section: EmbeddingSet, tmp_path: Path) -> None:
+    """As of a slide that was indexed from files in micrometres, which say nothing of its pixels."""
+    store = tmp_path / section.name
+    store.mkdir()
+    shutil.copy(section.path / "settings.json", store)
+    write_tokens(store, replace(section.read(section.slides[0]), slide_mpp=float("nan")))
+    unknown = open_set(store)
+    one = explained(unknown)
+    maps = part_maps(one, ["1"], MPPS)
+
+    write_heatmaps(one, maps, pictures(one, maps, unknown), unknown, tmp_path / "maps")
+    write_slide(one, ["1"], MPPS, tmp_path / "tables")
+
+    with tifffile.TiffFile(tmp_path / "maps" / "values.ome.tif") as file:
+        values, pixel_um = file.asarray()[0], 448.0 / 16
+    x, y = (one.xy_um[7] / pixel_um + 8).astype(int)
+    assert one.regions is not None
+    assert values[y, x] == np.float32(one.regions.contribution[7, 0])
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"regions"}  # QuPath counts in pixels
 
 
 def colour_of(value: float, scale: float) -> np.ndarray:

@@ -235,3 +235,12 @@ def test_an_object_of_anndata_has_all_tiles_with_their_places_and_is_kept(
     state = path.stat().st_mtime_ns
     assert export_features(tiles, tmp_path / "out", settings).done[0].n_kept == 1
     assert path.stat().st_mtime_ns == state
+
+
+def test_shards_export_each_slide_once_and_one_object_for_all_is_of_no_shard(tmp_path: Path) -> None:
+    path = toy_set(tmp_path / "store").path
+    parts = [export_features(path, tmp_path / "out", ExportSettings(shard=f"{n}/2")) for n in range(2)]
+
+    assert sorted(one.slide for part in parts for one in part.done) == list(open_set(path).slides)
+    with pytest.raises(ConfigError, match="needs all slides in one run"):
+        export_features(path, tmp_path / "all", ExportSettings(format="anndata", per="cohort", shard="0/2"))

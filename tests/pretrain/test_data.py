@@ -18,7 +18,15 @@ from .conftest import MakeSet, toy_tokens
 
 def order_of(sizes: list[int], **changes: int) -> RegionOrder:
     parts = tuple(SlidePart(f"s{i}", np.arange(n)) for i, n in enumerate(sizes))
-    values = {"batch": 4, "per_visit": 4, "per_window": 3, "neighbours": 1, "seed": 5, "rank": 0, "world": 1} | changes
+    values = {
+        "batch": 4,
+        "per_visit": 4,
+        "per_window": 3,
+        "neighbours": 1,
+        "seed": 5,
+        "stream": 0,
+        "n_streams": 1,
+    } | changes
     return RegionOrder(parts, **values)
 
 
@@ -56,7 +64,7 @@ def test_batches_cut_the_windows_without_gap(batch: int, per_visit: int, per_win
 
 def test_processes_share_no_visit_and_together_make_one_pass() -> None:
     sizes = [8] * 6
-    both = [order_of(sizes, rank=rank, world=2, per_window=3) for rank in (0, 1)]
+    both = [order_of(sizes, stream=stream, n_streams=2, per_window=3) for stream in (0, 1)]
 
     first, second = ({part for part, _ in drawn(order, 1)} for order in both)
     assert first.isdisjoint(second)

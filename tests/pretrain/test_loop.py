@@ -162,9 +162,10 @@ def test_regions_with_a_single_tile_are_skipped_and_counted(make_set: MakeSet, t
     assert sum(row["skipped_regions"] for row in read_metrics(tmp_path / "m" / "metrics.csv")) > 0
 
 
-def test_two_processes_train_one_model(make_set: MakeSet, tmp_path: Path) -> None:
+def test_two_processes_have_the_curve_of_one_that_draws_from_two_streams(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 9, 5, 7), absent=0.3)
-    settings = SMALL.model_copy(update={"batch": 4})
+    # With contrast and dropped paths, whose draws and negatives are those of a part too.
+    settings = SMALL.model_copy(update={"batch": 4, "objective": "cmem"})
     shared = {
         "TORCHELASTIC_RUN_ID": "test",
         "MASTER_ADDR": "127.0.0.1",
@@ -177,15 +178,27 @@ def test_two_processes_train_one_model(make_set: MakeSet, tmp_path: Path) -> Non
     ]
     errors = [process.communicate(timeout=600)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    pretrain_encoder(tiles, tmp_path / "one", SMALL)
+    pretrain_encoder(tiles, tmp_path / "one", settings.model_copy(update={"batch": 8, "streams": 2}))
+    pretrain_encoder(tiles, tmp_path / "plain", settings.model_copy(update={"batch": 8}))
 
-    rows = curve(tmp_path / "two")
+    rows, reference, plain = curve(tmp_path / "two"), curve(tmp_path / "one"), curve(tmp_path / "plain")
     assert [row["step"] for row in rows] == list(range(1, 13))
-    # The same columns from the same held-out regions; the batches are others, so the losses agree in their mean only.
-    reference = curve(tmp_path / "one")
-    assert rows[-1].keys() == reference[-1].keys()
-    assert sum(row["loss"] for row in rows) == pytest.approx(sum(row["loss"] for row in reference), rel=0.15)
+    for own, other in zip(rows, reference, strict=True):
+        assert own == pytest.approx(other, rel=1e-4, abs=1e-5)
+    assert rows[-1]["loss"] != pytest.approx(plain[-1]["loss"], rel=1e-4)  # of other batches, so the curves can differ
     assert json.loads((tmp_path / "two" / "config.json").read_text())["pretraining"]["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("streams", "batch", "said"), [(3, 8, "8 regions cannot be drawn from 3 streams"), (8, 8, "2 or more")]
+)
+def test_streams_that_give_no_equal_parts_are_refused(
+    streams: int, batch: int, said: str, make_set: MakeSet, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        pretrain_encoder(
+            make_set((6, 7)), tmp_path / "m", SMALL.model_copy(update={"batch": batch, "streams": streams})
+        )
 
 
 def test_regions_of_one_tile_are_refused_because_nothing_can_be_hidden(make_set: MakeSet, tmp_path: Path) -> None:

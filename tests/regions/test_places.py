@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from parfocal.config import GridConfig
-from parfocal.errors import ConfigError, SlideError
+from parfocal.errors import CalibrationError, ConfigError, SlideError
 from parfocal.regions import RegionPlan, TissueMask, plan_places, read_places
 from parfocal.regions.places import places_digest
 from parfocal.regions.tiles import iter_tiles
@@ -36,6 +36,10 @@ def test_a_table_has_places_in_micrometres_or_in_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(um.on_slide("a", 0.25), [[10, 20.5]])
     np.testing.assert_array_equal(px.on_slide("a", 0.5), [[10, 20.5]])
     assert read_places(um.path, None).targets.keys() == {"gene", "kind"}
+    # A slide that was indexed from micrometres alone has no known pixel.
+    np.testing.assert_array_equal(um.on_slide("a", np.nan), [[10, 20.5]])
+    with pytest.raises(CalibrationError, match=r"px\.csv has its places in pixels, .* not known, .* \(x_um, y_um\)"):
+        px.on_slide("a", np.nan)
 
 
 def test_places_are_found_under_the_id_or_the_name_and_each_once(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_crash_costs_one_slide_and_the_order_is_that_of_the_input(
     assert [one.slide for one in reports] == ["a", "fatal", "c"]
     assert [one.width_px for one in reports] == [500, None, 500]
     assert reports[1].problem is not None
-    assert "the process that read fatal.png died twice" in reports[1].problem
+    assert "the process that read fatal died twice" in reports[1].problem
 
 
 def test_what_a_source_says_goes_before_what_is_said_of_all(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Jobs in threads and in processes, and what becomes of one that fails."""
 
+import errno
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from parfocal.errors import ConfigError, ParfocalError
-from parfocal.run.failures import Failed
-from parfocal.run.jobs import attempt, each_in_process, each_in_thread
+from parfocal.run.failures import Failed, FailedSlide
+from parfocal.run.jobs import attempt, attempt_slides, each_in_process, each_in_thread
+from parfocal.slides import SlideSource
 
 
 def test_nobody_waits_for_a_job_that_is_at_work_when_the_others_are_left() -> None:
@@ -62,3 +65,23 @@ def test_whatever_a_job_raises_is_its_failure_except_what_passes_and_a_stop() ->
     for error in (ConfigError("no"), KeyboardInterrupt()):
         with pytest.raises(type(error)):
             attempt(lambda error=error: fails(error), passing=(ConfigError,))
+
+
+def test_after_a_slide_without_space_no_other_is_tried(tmp_path: Path) -> None:
+    tried = []
+
+    def job(source: SlideSource) -> str:
+        tried.append(source.slide)
+        if source.slide == "b":
+            raise ValueError("an odd slide")
+        if source.slide == "c":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return source.slide.upper()
+
+    outcomes = list(attempt_slides([SlideSource(name, Path(name)) for name in "abcde"], job, writes_to=tmp_path))
+
+    assert tried == ["a", "b", "c"]
+    assert outcomes[0] == "A"
+    failed = [one for one in outcomes if isinstance(one, FailedSlide)]
+    assert [one.error for one in failed] == ["ValueError", "DiskFull", "NotTried", "NotTried"]
+    assert [one.seconds is None for one in failed] == [False, False, True, True]

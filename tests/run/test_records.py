@@ -13,6 +13,7 @@ from parfocal.errors import StoreError
 from parfocal.files import read_csv
 from parfocal.run import FailedSlide, read_failures
 from parfocal.run.failures import RunLog, update_failures
+from parfocal.run.records import read_records
 
 
 def failed(slide: str, message: str = "no mpp") -> FailedSlide:
@@ -25,18 +26,22 @@ WRITER = textwrap.dedent(
     from pathlib import Path
     from parfocal.run import FailedSlide
     from parfocal.run.failures import update_failures
+    from parfocal.run.records import RunRecords
     store, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     print("ready", flush=True)
     sys.stdin.readline()
-    for number in range(count):
-        update_failures(store, "set", [FailedSlide(f"{name}{number}", Path("x"), "E", "m")], [])
+    with RunRecords(store / "run.jsonl", command="embed", sets=["set"], settings="") as records:
+        for number in range(count):
+            failed = FailedSlide(f"{name}{number}", Path("x"), "E", "m")
+            update_failures(store, "set", [failed], [])
+            records.failed(failed)
     update_failures(store, "set", [], [f"{name}{number}" for number in range(0, count, 4)])
     """
 )
 
 
-def test_no_row_is_lost_when_several_processes_write(tmp_path: Path) -> None:
-    count, names = 20, "abc"
+def test_of_four_writers_with_thirty_failures_each_no_row_and_no_record_is_lost(tmp_path: Path) -> None:
+    count, names = 40, "abcd"  # a quarter of each is mended
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path), name, str(count)],
@@ -53,7 +58,7 @@ def test_no_row_is_lost_when_several_processes_write(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert [process.wait() for process in processes] == [0] * 4
 
     expected = {f"{name}{number}" for name in names for number in range(count) if number % 4}
     assert {row.slide for row in read_failures(tmp_path)} == expected
@@ -61,6 +66,10 @@ def test_no_row_is_lost_when_several_processes_write(tmp_path: Path) -> None:
     columns, *rows = read_csv(tmp_path / "failures.csv")
     assert columns == ["slide", "path", "error", "message", "time", "set"]
     assert {row[0] for row in rows} == expected
+    assert len(rows) == 120
+    found, damaged = read_records(tmp_path / "run.jsonl")
+    assert damaged == 0
+    assert sorted(one.slide for one in found) == sorted(f"{name}{number}" for name in names for number in range(count))
     for process in processes:
         process.communicate()
 

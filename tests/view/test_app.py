@@ -4,7 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +411,24 @@ def test_a_fault_of_ours_is_a_line_and_not_a_traceback(
     assert status == 500
     assert json.loads(body)["error"] == "RuntimeError: unforeseen (a fault of parfocal)"
     assert "RuntimeError: unforeseen" in capsys.readouterr().err
+
+
+def test_a_slide_without_a_resolution_is_shown_by_its_regions_and_by_its_file_where_that_is_named(
+    tmp_path: Path,
+) -> None:
+    """As of features that were indexed from files in micrometres, which know no pixel of level 0."""
+    pixels = write_slide(tmp_path / "slides" / "a.tif", 640, 480, 1)
+    write_store(tmp_path / "store", [replace(tokens("a", PLACES), slide_mpp=float("nan"))], {})
+
+    with open_viewer(tmp_path / "store") as viewer:
+        app = make_app(viewer, TOKEN)
+        slide = read(app, "/api/slides/0")
+        assert (slide["mpp"], slide["size_um"], slide["is_there"]) == (None, None, False)
+        assert read(app, "/api/slides/0/regions")["x_um"] == [x for x, _ in PLACES]
+    with open_viewer(tmp_path / "store", slides=[tmp_path / "slides"]) as viewer:
+        slide = read(make_app(viewer, TOKEN), "/api/slides/0")
+        height, width = pixels.shape[:2]
+        assert (slide["mpp"], slide["size_um"], slide["is_there"]) == (0.5, [width / 2, height / 2], True)
 
 
 def test_a_damaged_slide_leaves_the_others_alone(tmp_path: Path) -> None:

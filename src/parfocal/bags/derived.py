@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
+from scipy.sparse import csr_matrix
 
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
@@ -27,6 +28,7 @@ PARENTS, PLACED, ONE_BY_ONE = "parents", "tiles in place", ", one by one"
 # machine.
 _TOLERANCE = 1e-3
 _AT_A_TIME = 1 << 20  # pairs of tiles that are compared
+_COLUMNS = 128  # of rows that are summed, so that few are in float64 at a time
 
 
 def pseudo_name(mpp: float) -> str:
@@ -175,8 +177,13 @@ def mean_of_cells(
     _, first, count = np.unique(cell[order], return_index=True, return_counts=True)
     if not len(first):
         return rows[:0], region[:0]
-    means = np.add.reduceat(rows[order], first, axis=0, dtype=np.float64) / count[:, None]
-    return means.astype(np.float32), region[order][first]
+    # Sums in float64 as a sparse product, some columns at a time: a fifth of the time of `np.add.reduceat`.
+    sums = csr_matrix((np.ones(len(rows)), order, [*first, len(rows)]), shape=(len(first), len(rows)))
+    means = np.empty((len(first), rows.shape[1]), np.float32)
+    for start in range(0, rows.shape[1], _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        means[:, columns] = (sums @ rows[:, columns]) / count[:, None]
+    return means, region[order][first]
 
 
 def _with_parents(tokens: SlideTokens, region: Int64[np.ndarray, " tile"], tile_um: Mapping[float, float]) -> Derived:

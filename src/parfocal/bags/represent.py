@@ -3,8 +3,10 @@
 What a region encoder sees of the tiles is settled before, and one that was not trained on such a set is refused.
 """
 
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +19,8 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from parfocal.bags.decoded import DECODED, DecodedReadout, TileDecoder, open_decoder
-from parfocal.config import Settings
-from parfocal.errors import MismatchError, ParfocalError, ParfocalWarning
+from parfocal.config import Devices, Settings
+from parfocal.errors import ConfigError, MismatchError, ParfocalError, ParfocalWarning
 from parfocal.files import writable_folder
 from parfocal.former import call_as
 from parfocal.geometry import format_mpp
@@ -26,9 +28,14 @@ from parfocal.region_encoder import Readout, RegionEncoder, RegionEncoderConfig,
 from parfocal.region_encoder.checkpoint import read_config, read_pretraining, resolve
 from parfocal.region_encoder.standardise import nearest_levels
 from parfocal.run.device import find_device
-from parfocal.run.events import OnEvent, Progress, warn_of
-from parfocal.run.failures import FailedSlide, exit_status, update_failures
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
+from parfocal.run.executor import Serial
+from parfocal.run.executors import RunsSlides, lost_slide, slide_executor
+from parfocal.run.failures import DISK_FULL, NOT_TRIED, FailedSlide, exit_status, not_tried, try_update_failures
 from parfocal.run.jobs import attempt_slide
+from parfocal.run.processes import CannotStartError, Death, Tell, TimedOut
+from parfocal.run.records import RUN_FILE, RunRecords
+from parfocal.run.shards import Sharding
 from parfocal.slides import SlideSource
 from parfocal.store import (
     EmbeddingSet,
@@ -44,7 +51,7 @@ from parfocal.store import (
     write_regions,
     write_tokens,
 )
-from parfocal.store.layout import READING
+from parfocal.store.layout import READING, read_settings, stored_bytes
 
 RegionReadout = Literal[Readout, DecodedReadout]
 """What is read out of a model: of its encoder, or of its decoder."""
@@ -157,11 +164,13 @@ class RepresentChoices(Settings):
         return self
 
 
-class RepresentSettings(RepresentChoices):
+class RepresentSettings(RepresentChoices, RunsSlides, Sharding):
     """How region embeddings are made and stored."""
 
     batch: int = Field(256, ge=1, description="Regions that are encoded at a time.")
-    device: str = Field("cpu", description="Where the region encoder runs: cpu, cuda, cuda:1, mps.")
+    device: Devices = Field(
+        ("cpu",), description="Where the region encoder runs: cpu, cuda, mps, or several such as cuda:0 cuda:1."
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the encoder.")
     dtype: RowDtype = Field("float16", description="Type of the stored rows.")
     other_mpps: bool = Field(
@@ -217,6 +226,8 @@ def represent_regions(
         ConfigError: this machine does not have the device, or the model has no decoder to ask.
     """
     settings = settings or RepresentSettings()
+    executor = slide_executor(settings, settings.device)
+    executor.check()
     tiles = open_set(source)
     reader = _open_reader(model, settings)
     source = seen_by(only_mpps(tiles, settings.read_mpps), model, other_mpps=settings.other_mpps)
@@ -240,23 +251,103 @@ def represent_regions(
     there = {readout: _represented(open_set(path), source) for readout, path in paths.items()}
     done: list[str] = []
     failed: list[FailedSlide] = []
+    unwritten: list[str] = []
     tell = on_event or warn_of
-    for number, slide in enumerate(source.slides):
-        tell(Progress("slides", number, len(source.slides), slide))
-        missing = [readout for readout in settings.readouts if slide not in there[readout]]
-        sets = {readout: paths[readout] for readout in missing}
-        work = partial(_represent_slide, source, slide, reader, sets, settings)
-        outcome = attempt_slide(SlideSource(slide, source.path), work) if missing else None
-        if isinstance(outcome, FailedSlide):
-            failed.append(outcome)
-            for path in sets.values():
-                update_failures(out, path.name, [outcome], [])
-        else:
-            done.append(slide)
+    sources = [SlideSource(slide, source.path) for slide in settings.own(source.slides)]
+    missing = {
+        one.slide: tuple(readout for readout in settings.readouts if one.slide not in there[readout]) for one in sources
+    }
+    todo = [one for one in sources if missing[one.slide]]
+    job = _Job(source, model, settings, paths, missing)
+    prepare = (lambda device: partial(job.do, reader)) if isinstance(executor, Serial) else job.prepare
+    with _records(out, tuple(paths.values()), settings) as records:
+
+        def ended(one: SlideSource, outcome: tuple[float, int] | FailedSlide | None) -> None:
+            if isinstance(outcome, FailedSlide):
+                failed.append(outcome)
+                records.failed(outcome)
+                for readout in missing[one.slide] if outcome.error != NOT_TRIED else ():
+                    unwritten.extend(try_update_failures(out, paths[readout].name, [outcome], []))
+            else:
+                done.append(one.slide)
+                records.ended(
+                    one,
+                    "kept" if outcome is None else "done",
+                    seconds=outcome and outcome[0],
+                    tiles=outcome and outcome[1],
+                    n_bytes=sum(stored_bytes(path, one.slide) for path in paths.values()),
+                )
+            tell(Progress("slides", len(done) + len(failed), len(sources), one.slide))
+
+        tell(Progress("slides", 0, len(sources)))
+        records.given(todo)
+        for one in sources:
+            if not missing[one.slide]:
+                ended(one, None)
+        left = {one.slide: one for one in todo}
+        try:
+            with closing(executor.run(todo, prepare)) as results:
+                for one, outcome in results:
+                    del left[one.slide]
+                    if isinstance(outcome, Death | TimedOut):
+                        outcome = lost_slide(one, outcome, "represented")
+                    ended(one, outcome)
+                    if failed and failed[-1].error == DISK_FULL:
+                        break
+        except CannotStartError as error:
+            raise ConfigError(
+                f"the model {model} cannot be opened in a process of its own: {error}. Use --workers 0."
+            ) from error
+        for one in left.values():
+            ended(one, not_tried(one))
+    done.sort(key=source.slides.index)
+    failed.sort(key=lambda one: source.slides.index(one.slide))
     for path in paths.values():
-        update_failures(out, path.name, [], done)
-    tell(Progress("slides", len(source.slides), len(source.slides)))
+        unwritten += try_update_failures(out, path.name, [], done)
+    for text in dict.fromkeys([*unwritten, *filter(None, [records.problem])]):
+        tell(Notice(text, is_warning=True))
     return RepresentSummary(tuple(open_set(path) for path in paths.values()), tuple(done), tuple(failed))
+
+
+def _records(out: Path, sets: Sequence[Path], settings: RepresentSettings) -> RunRecords:
+    return RunRecords(
+        out / RUN_FILE,
+        command="represent",
+        sets=[path.name for path in sets],
+        settings=settings_digest({path.name: read_settings(path)["settings"] for path in sets}),
+        shard=settings.shard,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What is done with each slide; it can be pickled.
+
+    Attributes:
+        source: the set of tiles.
+        model: the checkpoint, which every process opens for itself.
+        settings: how.
+        paths: the set of each readout.
+        missing: the readouts of each slide that are not there.
+    """
+
+    source: EmbeddingSet
+    model: str | Path
+    settings: RepresentSettings
+    paths: Mapping[RegionReadout, Path]
+    missing: Mapping[str, tuple[RegionReadout, ...]]
+
+    def prepare(self, device: str) -> Callable[[SlideSource, Tell], tuple[float, int] | FailedSlide]:
+        """Open the model in a process."""
+        return partial(self.do, _open_reader(self.model, self.settings.model_copy(update={"device": (device,)})))
+
+    def do(self, reader: "_Reader", task: SlideSource, tell: Tell) -> tuple[float, int] | FailedSlide:
+        """Represent a slide: the seconds that it took and its tiles, or what went wrong with it."""
+        started = time.monotonic()
+        sets = {readout: self.paths[readout] for readout in self.missing[task.slide]}
+        work = partial(_represent_slide, self.source, task.slide, reader, sets, self.settings)
+        outcome = attempt_slide(task, work, writes_to=next(iter(self.paths.values())).parent)
+        return outcome if isinstance(outcome, FailedSlide) else (time.monotonic() - started, outcome)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,14 +367,14 @@ class _Reader:
 
 def _open_reader(model: str | Path, settings: RepresentSettings) -> _Reader:
     if not settings.decoded:
-        device = find_device(settings.device)
+        device = find_device(settings.device[0])
         return _Reader(RegionEncoder.from_pretrained(model, device=device, dtype=settings.precision), None)
     decoder = open_decoder(
         model,
         settings.decoded,
         mpp=settings.predict_mpp,
         other_mpps=settings.other_mpps,
-        device=settings.device,
+        device=settings.device[0],
         precision=settings.precision,
     )
     return _Reader(decoder.model.encoder, decoder)
@@ -333,7 +424,8 @@ def _represent_slide(
     reader: _Reader,
     paths: Mapping[RegionReadout, Path],
     settings: RepresentSettings,
-) -> None:
+) -> int:
+    """Write what is read out of a slide; how many tiles it has."""
     tokens = source.read(slide)
     # A region without any tile has no vector; it is not there, rather than a row that says nothing.
     kept = np.unique(np.concatenate([tokens.region[mpp] for mpp in tokens.mpps]))
@@ -347,6 +439,7 @@ def _represent_slide(
             xy_um = tokens.region_xy_um[kept]
             regions = SlideRegions(slide, tokens.region_um, tokens.slide_mpp, xy_um, rows[readout, None])
             write_regions(path, regions, origin=origin)
+    return sum(len(own) for own in tokens.features.values())
 
 
 def _encode(

@@ -57,7 +57,7 @@ def embed_again(
         coarse="native",
         dtype=source.content["dtype"],
         encoder_dtype=_dtype_of(source),
-        device=device,
+        device=(device,),
         qc=False,
     )
     found = {mpp: one.digest for mpp, one in load_encoders(settings).items()}

@@ -45,6 +45,7 @@ COMMANDS = {
     "similar": "Find the regions of the cohort in STORE that are most like the one at a place of a slide.",
     "export": "Write the embeddings of STORE in the layout of another tool, or its tiles as pictures.",
     "finetune": "Train a tile encoder, a region encoder and a head together from the pixels of SLIDES.",
+    "status": "Show how far STORE is: slides that are done, failed and why, missing, bytes, and the last run's rate.",
     "encoders": "List the tile encoders, what each needs and whether it is installed.",
     "completion": "Print a script that completes commands, options and files in a shell.",
     "demo": "Render a small cohort, run the whole chain on it and write a report.",
@@ -52,7 +53,9 @@ COMMANDS = {
 """The commands, in the order of a datum's path, with the first line of their help."""
 
 # Of these a stopped run leaves nothing that the next one could go on from; they are short, or only show something.
-_NOTHING_KEPT = frozenset({"inspect", "index", "export-model", "explain", "view", "similar", "encoders", "completion"})
+_NOTHING_KEPT = frozenset(
+    {"inspect", "index", "export-model", "explain", "view", "similar", "status", "encoders", "completion"}
+)
 
 FUNCTIONS = {
     "inspect": "inspect_slides",
@@ -75,6 +78,7 @@ FUNCTIONS = {
     "similar": "find_similar",
     "export": "export_features",
     "finetune": "finetune_encoder",
+    "status": "read_status",
     "encoders": "available_encoders",
     "demo": "run_demo",
 }
@@ -91,6 +95,7 @@ _MODULES = {
     "explaining": ("explain",),
     "viewing": ("view",),
     "searching": ("similar",),
+    "watching": ("status",),
     "exporting": ("export",),
     "finetuning": ("finetune",),
     "reference": ("completion",),

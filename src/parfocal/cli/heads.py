@@ -29,6 +29,8 @@ from parfocal.predict import (
     is_place_head,
     is_study,
     load_head,
+    load_place_head,
+    merge_predictions,
     outside_sentence,
     place_head_sentences,
     predict_places,
@@ -39,6 +41,7 @@ from parfocal.predict import (
     zoom_until_settled,
 )
 from parfocal.predict.source import is_store
+from parfocal.run.failures import exit_status
 from parfocal.run.progress import Bars
 
 _TARGET, _COLUMNS, _FIT, _PLACES = TargetSettings(), LabelColumns(), FitSettings(), PlaceChoices()
@@ -227,6 +230,7 @@ def predict(
     zoom: str | None = None,
     budget: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE...")] = (),
     whole: bool = False,
+    merge: bool = False,
     settings: PredictSettings = _PREDICT,
 ) -> Answer:
     """Predict SLIDES, or the slides of a store of tile embeddings, with a head that `fit` has made.
@@ -242,6 +246,9 @@ def predict(
     slides were read where it was fitted with --parts, or where --zoom says; the head has to be fitted on a store with
     --coarse native. A head that was fitted with --stop-rate reads each slide until its class is settled, at most
     --budget, and the table says how far; --whole reads all.
+
+    With --shard I/N one of N parts of SLIDES is predicted, into a table of its own beside OUTPUT. When all shards are
+    done, --merge joins them into OUTPUT, and names those that are missing.
 
     Example:
         parfocal predict scans/ --head head -o predictions.csv
@@ -262,8 +269,13 @@ def predict(
             when it has seen enough; all where nothing is said. Several are of the last magnifications, as in
             `parfocal embed`.
         whole: read slides whole, though the head says when it has seen enough.
+        merge: join the tables of all shards into OUTPUT, and predict nothing; no SLIDES are named.
         settings: how slides are embedded.
     """
+    if merge:
+        if slides or places or maps or store or zoom or budget or whole or settings.shard:
+            raise ConfigError("--merge joins what shards have written. Name only --head and --output beside it.")
+        return _merged(output, head)
     if not slides:
         raise ConfigError("no slide and no store is named: parfocal predict scans/ --head head -o predictions.csv")
     if is_place_head(head):
@@ -303,6 +315,15 @@ def predict(
         "failed": [asdict(failed) for failed in summary.failed],
     }
     return Answer(data, (f"{summary.out}: {len(summary.predicted)} slides",), remarks, summary.exit_status)
+
+
+def _merged(output: Path, head: Path) -> Answer:
+    digest = load_place_head(head).digest if is_place_head(head) else load_head(head).digest
+    merged = merge_predictions(output, head=digest)
+    data = {**asdict(merged), "head": digest}
+    shown = (f"{output}: {merged.slides} slides of {merged.shards} shards",)
+    told = (f"{merged.problems} of {merged.slides} slides have a problem in place of a prediction",)
+    return Answer(data, shown, told if merged.problems else (), exit_status(merged.problems, merged.slides))
 
 
 def _how_read(

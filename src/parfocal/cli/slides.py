@@ -11,17 +11,28 @@ from tyro.conf import Positional
 from parfocal.cli.command import Answer, Output, failed_lines, print_table
 from parfocal.cli.encoders import encoder_table
 from parfocal.config import GridConfig
-from parfocal.embed import EmbedSettings, Zoom, embed_slides, estimate_run, estimate_table, summary_table
+from parfocal.embed import (
+    EmbedSettings,
+    FleetSettings,
+    Zoom,
+    embed_slides,
+    estimate_run,
+    estimate_table,
+    fleet_table,
+    plan_fleet,
+    summary_table,
+)
 from parfocal.embed.summary import no_tissue_line, summary_counts
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
 from parfocal.regions import SlideReport, inspect_slides
 from parfocal.report.writer import Field, terminal_table
+from parfocal.run.executors import RunsSlides
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
 from parfocal.store import FeatureSettings, IndexedSlide, IndexSummary, index_features, open_set
 
-_GRID, _EMBED = GridConfig(), EmbedSettings(workers=1)
+_GRID, _RUNS, _EMBED = GridConfig(), RunsSlides(workers=1), EmbedSettings(workers=1)
 _BUDGET = 0.1
 
 
@@ -32,8 +43,9 @@ def inspect(
     mpp_from_objective: bool = False,
     ids: SlideIds = "path",
     scan: int | None = None,
-    workers: int = 1,
+    runs: RunsSlides = _RUNS,
     qc: Path | None = None,
+    shard: str | None = None,
 ) -> Answer:
     """Show what each of SLIDES is, and how many regions and tiles the grid would take from it.
 
@@ -49,8 +61,10 @@ def inspect(
         mpp_from_objective: take 10 um / power where a slide has an objective power and no resolution.
         ids: whether a slide in a folder is called by its path below the folder or by its file's name alone.
         scan: which scan of a file that holds several, from 0, where a manifest does not say.
-        workers: how many slides at a time, each in a process of its own; 0 uses this process, where a crash ends all.
+        runs: where, and how many slides at a time.
         qc: a folder to write a picture of each slide with its tissue and regions to.
+        shard: show one of N equal parts of the slides, I/N with I from 0 to N - 1, as every command over slides takes
+            them. All when None.
     """
     if not slides:
         raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal inspect case1.svs")
@@ -62,7 +76,8 @@ def inspect(
         ids=ids,
         scan=scan,
         qc=qc,
-        workers=workers,
+        runs=runs,
+        shard=shard,
     )
     remarks = [f"{report.slide}: {line}" for report in reports for line in _remarks(report, grid)]
     usable = sum(report.is_usable for report in reports)
@@ -119,6 +134,7 @@ def embed(
     budget_total: float | None = None,
     seed: int = 0,
     dry_run: bool = False,
+    plan: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME=VALUE...")] = None,
 ) -> Answer:
     """Embed the tiles of SLIDES at every magnification into a store.
 
@@ -142,6 +158,7 @@ def embed(
         parfocal embed scans/ --add-to store --encoder filterbank --mpps 2 1
         parfocal embed scans/ -o store --encoder filterbank --zoom stride --budget 0.1
         parfocal embed scans/ -o store --encoder filterbank --zoom diversity --budget 0.3 0.1
+        parfocal embed few/ -o store --encoder uni2-h --dry-run --plan slides=10000 nodes=4 devices=8 rate=600
 
     Args:
         slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
@@ -157,6 +174,10 @@ def embed(
             the policies contrast, contrast-tiles, entropy and value. A slide may get none of them, or all.
         seed: of policies that draw.
         dry_run: show tiles per magnification, bytes and a time estimate, and write nothing.
+        plan: with --dry-run, work out hours, bytes and costs of many slides like these on many machines. What is left
+            out is as here: slides (how many), nodes, devices (of a node), readers (cores of a device), rate (tiles a
+            device encodes in a second), network (megabytes a second of a node), price (of a node in an hour), failures
+            (of a node in a day), restart (minutes until it is back).
     """
     if not slides:
         raise ConfigError("no slide is named. Give files, folders or a manifest: parfocal embed scans/ -o store ...")
@@ -170,7 +191,10 @@ def embed(
         output = open_set(settings.add_to).path.parent
     if dry_run and settings.add_to is not None:
         raise ConfigError("--dry-run does not know what tiles are there. Leave it or --add-to out.")
+    if plan is not None and not dry_run:
+        raise ConfigError("--plan only works out what a run would take. Add --dry-run.")
     if dry_run:
+        fleet = None if plan is None else FleetSettings.parse(plan)
         estimate = estimate_run(slides, output, settings, zoom=how)
         remarks = [
             f"{slide.slide} would fail: {slide.problem}"
@@ -179,12 +203,17 @@ def embed(
             for slide in estimate.slides
             if slide.problem or not slide.n_regions
         ]
-        return Answer(estimate.describe(), (estimate_table(estimate),), tuple(remarks), estimate.exit_status)
+        found, tables = estimate.describe(), [estimate_table(estimate)]
+        if fleet is not None:
+            planned = plan_fleet(estimate, fleet)
+            found["plan"] = planned.describe()
+            tables.append(fleet_table(planned))
+        return Answer(found, tuple(tables), tuple(remarks), estimate.exit_status)
     with Bars() as bars:
         summary = embed_slides(slides, output, settings, zoom=how, on_event=bars)
     counts = ", ".join(f"{count} {name}" for name, count in summary_counts(summary).items())
     remarks = [no_tissue_line(output, empty.slide, empty.path) for empty in summary.no_tissue]
-    remarks += [counts, f"store: {summary.set_path}    log: {summary.log}"]
+    remarks += [*([summary.pace] if summary.pace else []), counts, f"store: {summary.set_path}    log: {summary.log}"]
     return Answer(summary.describe(), (summary_table(summary),), tuple(remarks), summary.exit_status)
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import Field
 
-from parfocal.config import Settings
 from parfocal.convert.pyramid import Codec, PyramidTags, level_sizes, write_pyramid
 from parfocal.convert.source import open_picture
 from parfocal.errors import CalibrationError, ConfigError, ParfocalWarning, StoreError
 from parfocal.files import remove_leftovers, staging, writable_folder, writing
 from parfocal.run.events import OnEvent, Progress, warn_of
 from parfocal.run.failures import FailedSlide, SlideOutcomes
-from parfocal.run.jobs import attempt_slide
+from parfocal.run.jobs import attempt_slides
+from parfocal.run.shards import Sharding
 from parfocal.slides import SlideSource, check_slide_mpp, open_slide
 from parfocal.slides.calibration import MppClaim, calibrate
 from parfocal.slides.on_disk import real_path
@@ -27,7 +27,7 @@ from parfocal.version import __version__
 _EQUAL_MPP = 1e-6
 
 
-class ConvertSettings(Settings):
+class ConvertSettings(Sharding):
     """How pictures become pyramids."""
 
     codec: Codec = Field("jpeg", description="jpeg, or lossless (deflate), whose files are larger.")
@@ -111,13 +111,13 @@ def convert_pictures(
     check_slide_mpp(slide_mpp)
     sources = [SlideSource(path.stem, path) for path in map(Path, pictures)]
     _check_names(sources, out)
+    sources = settings.own(sources, name=lambda source: source.slide)
     writable_folder(out)
     tell, done = on_event or warn_of, list[ConvertedPicture | FailedSlide]()
-    for number, source in enumerate(sources, start=1):
-        target = out / f"{source.slide}.tif"
-        work = partial(_convert, source, target, settings, slide_mpp)
-        done.append(attempt_slide(source, work, writes_to=target))
-        tell(Progress("pictures", number, len(sources), source.slide))
+    work = partial(_convert, out, settings, slide_mpp)
+    for outcome in attempt_slides(sources, work, writes_to=out):
+        done.append(outcome)
+        tell(Progress("pictures", len(done), len(sources), sources[len(done) - 1].slide))
     return ConvertSummary(tuple(done))
 
 
@@ -133,7 +133,8 @@ def _check_names(sources: Sequence[SlideSource], out: Path) -> None:
             )
 
 
-def _convert(source: SlideSource, target: Path, settings: ConvertSettings, slide_mpp: float | None) -> ConvertedPicture:
+def _convert(out: Path, settings: ConvertSettings, slide_mpp: float | None, source: SlideSource) -> ConvertedPicture:
+    target = out / f"{source.slide}.tif"
     if os.path.lexists(target):
         if real_path(target) == real_path(source.path):
             raise StoreError(f"cannot write {target}: it is the picture itself. Name another folder.")

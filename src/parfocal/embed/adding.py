@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from parfocal.addresses import shown_path
 from parfocal.config import GridConfig
 from parfocal.embed.onto import SAME_MPP, TilesThere, added_mpps, index_of, tiles_there
 from parfocal.embed.reading import OnTiles, TileRows
@@ -129,6 +130,8 @@ def embed_onto(
         {mpp: len(absent) for mpp, absent in rows.absent.items()},
         next((reason for absent in rows.absent.values() for reason in absent.values()), None),
         remark=agreement_text(found),
+        encode_seconds=rows.encode_seconds,
+        wait_seconds=rows.wait_seconds,
     )
 
 
@@ -225,7 +228,7 @@ def _origin(slide: Slide, source: SlideSource, plan: RegionPlan, known: Mapping[
     mpp_source = known.get("slide_mpp_source")
     return SlideOrigin(
         # Names of files may be no UTF-8, and attributes of HDF5 are.
-        path=str(source.path).encode("utf-8", "backslashreplace").decode(),
+        path=shown_path(source.path).encode("utf-8", "backslashreplace").decode(),
         size_l0px=(slide.width_px, slide.height_px),
         objective_power=slide.objective_power,
         mpp_source=None if mpp_source is None else str(mpp_source),

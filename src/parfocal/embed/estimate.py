@@ -18,15 +18,16 @@ from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, 
 from parfocal.embed.slide import open_source, plan_slide
 from parfocal.embed.summary import tile_counts
 from parfocal.embed.workers import each_slide
-from parfocal.embed.zoom import Zoom, zoomable
+from parfocal.embed.zoom import Zoom, own_slides, zoomable
 from parfocal.encoders import TileEncoder
 from parfocal.errors import as_problem
 from parfocal.regions import RegionPlan
 from parfocal.regions.tiles import iter_tiles
+from parfocal.run.executors import slide_executor
 from parfocal.run.failures import Failed, FailedSlide, exit_status
 from parfocal.run.jobs import attempt
-from parfocal.run.processes import Tell, check_workers
-from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides
+from parfocal.run.processes import Tell
+from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides, slide_bytes
 from parfocal.store import EmbeddingSet, open_set
 
 # Bytes of a tile beside its row, and of its place in a region: coords; region number, centre; number of its row where
@@ -52,6 +53,8 @@ class SlideEstimate:
         n_places: the same, where a tile counts in every region that holds it.
         n_bytes: what its files would take on disk.
         problem: why it would fail; None where it would not.
+        file_bytes: of its files, all of which are read; 0 where it is done, or would fail.
+        plan_seconds: opening it and finding its tissue took here.
     """
 
     slide: str
@@ -62,6 +65,8 @@ class SlideEstimate:
     n_places: Mapping[float, int]
     n_bytes: int
     problem: str | None = None
+    file_bytes: int = 0
+    plan_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -143,10 +148,10 @@ def estimate_run(
         EncoderError: an encoder cannot be loaded.
     """
     check_slide_mpp(settings.slide_mpp)
-    if settings.workers:
-        check_workers()
+    slide_executor(settings, settings.device).check()
     sources = find_slides(inputs, ids=settings.ids)
     check_places(sources, settings)
+    sources = own_slides(sources, settings, zoom)
     if zoom is not None:
         settings = zoomable(settings, zoom)
         if zoom.shares is not None:
@@ -214,14 +219,20 @@ class _Planner:
         if kept is not None:
             n_places = self._stored.n_tiles(source.slide)
             return self._estimate(source, True, kept.n_regions, kept.n_tiles, n_places), None
+        started = time.monotonic()
         with open_source(source, self._settings) as slide:
             plan = plan_slide(slide, source, self._settings)
+            plan_seconds = time.monotonic() - started
             n_tiles = {mpp: plan.n_tiles(mpp) for mpp in self._settings.grid.mpps}
             n_places = {mpp: plan.n_places(mpp) for mpp in self._settings.grid.mpps}
             if self._zoom is not None:
                 for mpp, share in self._zoom.shares_of(source.slide, self._settings.grid.mpps).items():
                     n_tiles[mpp] = n_places[mpp] = n_chosen(n_tiles[mpp], share)
-            estimate = self._estimate(source, False, plan.n_regions, n_tiles, n_places)
+            estimate = replace(
+                self._estimate(source, False, plan.n_regions, n_tiles, n_places),
+                file_bytes=slide_bytes(source.path),
+                plan_seconds=plan_seconds,
+            )
             if not self._has_measured and plan.n_regions:
                 costs = _measure(slide, plan, self._encoders, self._settings)
                 if self._zoom is not None:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from parfocal.addresses import address_of, shown_path
 from parfocal.embed.onto import SAME_MPP, added_mpps, index_of
 from parfocal.embed.settings import EmbedSettings, asked_mpp, asked_scan
 from parfocal.embed.stored_part import as_rest, as_word, in_part
@@ -20,7 +21,7 @@ from parfocal.embed.zoom import Zoom
 from parfocal.errors import MismatchError, ParfocalWarning, SlideError, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.regions.places import Places, places_digest, read_places
-from parfocal.slides import SlideSource, check_slide_mpp
+from parfocal.slides import SlideSource, check_slide_mpp, slide_exists
 from parfocal.store.files import PLACES, SCAN
 from parfocal.store.fingerprint import FINGERPRINT, SIZES, TIMES, is_digest, is_embedded_file, slide_digest, slide_state
 from parfocal.store.h5 import check_seal, opened_h5, tree_digest
@@ -125,7 +126,7 @@ def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[st
 
     What decides is said by `is_embedded_file`.
     """
-    if not source.path.exists():
+    if not slide_exists(source.path):
         return
     same = is_embedded_file(source.path, stored, trust_times=settings.trust_times)
     if same and not is_digest(str(stored[FINGERPRINT])):
@@ -137,8 +138,8 @@ def _check_file(source: SlideSource, settings: EmbedSettings, stored: Mapping[st
         )
     if not same:
         raise MismatchError(
-            f"{source.slide} is in the store, but {source.path} is another file than the one that was embedded. "
-            f"{anew[0].upper()}{anew[1:]}, or give the slide another name."
+            f"{source.slide} is in the store, but {shown_path(source.path)} is another file than the one that was "
+            f"embedded. {anew[0].upper()}{anew[1:]}, or give the slide another name."
         )
 
 
@@ -218,12 +219,13 @@ def slides_with_other_ids(
     for slide, stored in _attributes(set_path, sorted(done - {source.slide for source in sources})):
         path, scan = Path(str(stored.get("slide_path", ""))), int(stored.get(SCAN, 0))
         source = new.get(_place(path, scan))
-        if source is None and not path.exists():
+        # Nobody asks for the addresses of a whole store whether something is there.
+        if source is None and address_of(path) is None and not path.exists():
             source = next((one for place, one in new.items() if place[1] == scan and _is_moved(one.path, stored)), None)
         if source is not None:
             found[source.slide] = MismatchError(
-                f"{source.path} is in the store as {slide}, and a store keeps the ids of its slides. Give the same "
-                f"folder as before and the same --ids, or that id in a manifest (slide,path); or remove "
+                f"{shown_path(source.path)} is in the store as {slide}, and a store keeps the ids of its slides. "
+                f"Give the same folder as before and the same --ids, or that id in a manifest (slide,path); or remove "
                 f"{index_path(set_path, slide)} to embed it anew as {source.slide}."
             )
     return found
@@ -259,7 +261,7 @@ def check_one_reading(set_path: Path, zoom: Zoom | None, asked: Collection[str])
 
 
 def _place(path: Path, scan: int | None) -> tuple[str, int]:
-    return os.path.realpath(path), scan or 0
+    return shown_path(path) if address_of(path) else os.path.realpath(path), scan or 0
 
 
 def _attributes(set_path: Path, slides: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

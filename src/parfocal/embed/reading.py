@@ -1,5 +1,6 @@
 """From the plan of a slide to the rows of its tiles: read, put into batches, encoded."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -23,6 +24,8 @@ class TileRows:
     Attributes:
         plan: the plan of all of them.
         absent: per magnification, the number of each absent tile among the planned ones, and why.
+        encode_seconds: how long the encoder was at work.
+        wait_seconds: how long it waited for tiles that were being read.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class TileRows:
         on_tiles: OnTiles | None,
     ) -> None:
         self.plan, self.absent = plan, dict[float, dict[int, str]]()
+        self.encode_seconds = self.wait_seconds = 0.0
         self._slide, self._encoders, self._settings = slide, encoders, settings
         self._on_tiles = on_tiles or _ignore
         self._done = self._total = 0
@@ -70,13 +74,28 @@ class TileRows:
             before=sum(map(len, self.absent.values())),
         )
         with prefetched(batches(regions, self._settings.batch)) as ready:
-            for mpp, tiles in ready:
-                yield mpp, self._encoders[mpp].encode(tiles)
+            for mpp, tiles in self._waited_for(ready):
+                started = time.monotonic()
+                rows = self._encoders[mpp].encode(tiles)
+                self.encode_seconds += time.monotonic() - started
+                yield mpp, rows
                 self._done += len(tiles)
                 self._on_tiles(self._done, self._total)
         for mpp, reasons in found.items():
             number = np.arange(len(planned[mpp])) if wanted is None else np.flatnonzero(wanted[mpp])
             self.absent.setdefault(mpp, {}).update({int(number[row]): why for row, why in reasons.items()})
+
+    def _waited_for(
+        self, ready: Iterator[tuple[float, UInt8[np.ndarray, "tile y x 3"]]]
+    ) -> Iterator[tuple[float, UInt8[np.ndarray, "tile y x 3"]]]:
+        """The same, with the time counted until each is there."""
+        while True:
+            started = time.monotonic()
+            batch = next(ready, None)
+            self.wait_seconds += time.monotonic() - started
+            if batch is None:
+                return
+            yield batch
 
 
 def _ignore(done: int, total: int) -> None:

@@ -22,28 +22,29 @@ from parfocal.embed.onto import (
 )
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import JobResult, run_job
-from parfocal.embed.summary import EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
+from parfocal.embed.summary import TIMES, EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
 from parfocal.embed.total import shares_of_all
 from parfocal.embed.workers import each_slide
-from parfocal.embed.zoom import Zoom, is_read, zoomable
+from parfocal.embed.zoom import Zoom, is_read, own_slides, zoomable
 from parfocal.encoders import TileEncoder, check_trained_mpps
-from parfocal.errors import ConfigError, StoreError
-from parfocal.files import canonical_json, sweep_leftovers
+from parfocal.errors import ConfigError
+from parfocal.files import canonical_json, check_on_disk, sweep_leftovers
 from parfocal.geometry import format_mpp
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
+from parfocal.run.executors import slide_executor
 from parfocal.run.failures import (
     DISK_FULL,
-    FAILURES_FILE,
-    NOT_TRIED,
     FailedSlide,
     RunLog,
     failure,
+    not_tried,
     read_failures,
-    update_failures,
+    try_update_failures,
 )
-from parfocal.run.processes import Tell, check_workers
+from parfocal.run.processes import Tell
+from parfocal.run.records import RUN_FILE, RunRecords
 from parfocal.slides import SlideSource, check_slide_mpp, find_slides
-from parfocal.store.layout import create_set
+from parfocal.store.layout import create_set, read_settings, settings_digest, stored_bytes
 
 
 def embed_slides(
@@ -57,7 +58,8 @@ def embed_slides(
     """Embed the tiles of slides into a store; what is done already is kept, what fails is recorded, the rest goes on.
 
     Beside the set, the store gets `failures.csv` (slides that are missing, and why; a slide that is done later leaves
-    it) and `logs/<time>.log`. A run that was stopped or killed is continued by the same call.
+    it), `run.jsonl` (a record of each slide) and `logs/<time>.log`. A run that was stopped or killed is continued by
+    the same call.
 
     With `settings.add_to` only the magnifications that a store does not have are encoded: a new set has regions on the
     lattice of the tiles that are there, and names their rows where they lie.
@@ -81,12 +83,13 @@ def embed_slides(
         MismatchError: the store holds a set of this name with other settings, or slides that have been read whole
             where these would be in part, or the other way about; or more has been read of these slides than a budget of
             all of them pays for; or the rows of the store that is added to are not as wide as the encoder's.
-        StoreError: `failures.csv` of the store is no table of failures.
+        StoreError: `failures.csv` of the store is no table of failures, or the store is an address.
     """
     started = time.monotonic()
+    check_on_disk(store)
     check_slide_mpp(settings.slide_mpp)
-    if settings.workers:
-        check_workers()
+    executor = slide_executor(settings, settings.device)
+    executor.check()
     sources = find_slides(inputs, ids=settings.ids)
     check_places(sources, settings)
     if zoom is not None and settings.add_to is not None:
@@ -94,7 +97,7 @@ def embed_slides(
             "what is added to tiles that are there is read whole, so zoom would do nothing. Leave it out."
         )
     settings = settings_onto(settings)
-    sources = list(matched(sources, settings))
+    sources = own_slides(list(matched(sources, settings)), settings, zoom)
     if zoom is not None:
         settings = zoomable(settings, zoom)
     read_failures(store)  # a table that nobody can add to is told before the work, not after it
@@ -103,9 +106,10 @@ def embed_slides(
     set_path = create_embedding_set(store, settings, encoders)
     told = _Told(on_event or warn_of, len(sources))
     check_one_reading(set_path, zoom, {source.slide for source in sources})
-    with RunLog(store) as log, _no_leftovers(set_path):
+    with RunLog(store) as log, _no_leftovers(set_path), _records(set_path, settings) as records:
         log.line(f"{len(sources)} slides into {set_path}")
         log.line(f"settings {canonical_json(settings.model_dump(mode='json'))}")
+        records.given(source for source in sources if not is_read(set_path, source.slide, zoom))
         told.slides()
         if settings.add_to is not None:
             log.line(_adding(settings))
@@ -113,7 +117,7 @@ def embed_slides(
         for text in _encoder_notices({mpp: encoders[mpp] for mpp in added_mpps(settings)}):
             log.line(f"warning: {text}")
             told.warning(text)
-        if settings.workers:
+        if not settings.is_serial:
             encoders = {}  # the workers load their own, and a device should not hold a network that nobody uses
         outcomes: dict[str, EmbeddedSlide | FailedSlide] = {}
         said: Counter[str] = Counter()
@@ -128,9 +132,10 @@ def embed_slides(
                         told.warning(text)
                     said[kind] += 1
                 log.line(_line(outcome))
+                _record(records, set_path, outcome)
                 if isinstance(outcome, FailedSlide):
                     # At once, so that a run that is killed later has told of it.
-                    unwritten += _update(store, set_path, [outcome], [])
+                    unwritten += try_update_failures(store, set_path.name, [outcome], [])
                 told.finished(outcome)
                 if isinstance(outcome, FailedSlide) and outcome.error == DISK_FULL:
                     break
@@ -142,15 +147,17 @@ def embed_slides(
             text = f"the disk is full: {len(left)} slides were not tried. Make room, and give the same command again."
             log.line(text)
             told.warning(text)
-            outcomes |= {one.slide: FailedSlide(one.slide, one.path, NOT_TRIED, "the disk is full.") for one in left}
+            outcomes |= {one.slide: not_tried(one) for one in left}
+            for one in left:
+                records.failed(not_tried(one))
         done = [slide for slide, outcome in outcomes.items() if isinstance(outcome, EmbeddedSlide)]
-        unwritten += _update(store, set_path, [], done)
+        unwritten += try_update_failures(store, set_path.name, [], done)
         summary = EmbedSummary(
             set_path, tuple(outcomes[source.slide] for source in sources), time.monotonic() - started, log.path
         )
         counts = ", ".join(f"{count} {name}" for name, count in summary_counts(summary).items())
-        log.line(f"{counts}; {summary.seconds:.1f} s")
-        for text in dict.fromkeys([*unwritten, *([log.problem] if log.problem else [])]):
+        log.line("; ".join(filter(None, (counts, f"{summary.seconds:.1f} s", summary.pace))))
+        for text in dict.fromkeys([*unwritten, *filter(None, (log.problem, records.problem))]):
             told.warning(text)
     return summary
 
@@ -208,14 +215,27 @@ def _no_leftovers(set_path: Path) -> Iterator[None]:
         sweep_leftovers(set_path)
 
 
-def _update(store: Path, set_path: Path, failed: Sequence[FailedSlide], mended: Sequence[str]) -> list[str]:
-    """Bring the table of failures up to date; what comes back says why that could not be done."""
-    try:
-        update_failures(store, set_path.name, failed, mended)
-    except (OSError, StoreError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return [f"{store / FAILURES_FILE} is not up to date: {why}"]
-    return []
+def _records(set_path: Path, settings: EmbedSettings) -> RunRecords:
+    return RunRecords(
+        set_path.parent / RUN_FILE,
+        command="embed",
+        sets=[set_path.name],
+        settings=settings_digest(read_settings(set_path)["settings"]),
+        shard=settings.shard,
+    )
+
+
+def _record(records: RunRecords, set_path: Path, outcome: EmbeddedSlide | FailedSlide) -> None:
+    if isinstance(outcome, FailedSlide):
+        records.failed(outcome)
+        return
+    records.ended(
+        SlideSource(outcome.slide, outcome.path),
+        "kept" if outcome.kept else "done",
+        seconds=outcome.seconds,
+        tiles=sum(outcome.n_tiles.values()),
+        n_bytes=stored_bytes(set_path, outcome.slide),
+    )
 
 
 def create_embedding_set(store: Path, settings: EmbedSettings, encoders: Mapping[float, TileEncoder]) -> Path:
@@ -274,7 +294,8 @@ def _results(
 def _of_both_passes(first: JobResult, last: JobResult) -> JobResult:
     outcome, before = last.outcome, first.outcome
     if isinstance(outcome, EmbeddedSlide) and isinstance(before, EmbeddedSlide) and not before.kept:
-        outcome = before if outcome.kept else replace(outcome, seconds=before.seconds + outcome.seconds)
+        both = {name: getattr(before, name) + getattr(outcome, name) for name in TIMES}
+        outcome = before if outcome.kept else replace(outcome, **both)
     return JobResult(outcome, {**first.notices, **last.notices})
 
 
@@ -297,13 +318,16 @@ def _results_of_pass(
         else:
             missing.append(source)
     loading = encoder_settings(settings)
-    for _, result in each_slide(missing, encoders, loading, partial(_embedding, settings, set_path, zoom), told.tiles):
+    for _, result in each_slide(
+        missing, encoders, loading, partial(embedding_job, settings, set_path, zoom), told.tiles
+    ):
         yield JobResult(result) if isinstance(result, FailedSlide) else result
 
 
-def _embedding(
+def embedding_job(
     settings: EmbedSettings, set_path: Path, zoom: Zoom | None, encoders: Mapping[float, TileEncoder]
 ) -> Callable[[SlideSource, Tell], JobResult]:
+    """What is done with each slide by the encoders of a process."""
     return lambda source, tell: run_job(
         source, encoders, settings, set_path, zoom, lambda done, total: tell((done, total))
     )

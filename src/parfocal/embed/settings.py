@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from parfocal.config import GridConfig, Settings
+from parfocal.config import Devices, GridConfig, Settings
 from parfocal.encoders import TileEncoder, available_encoders, load_tile_encoder, parse_encoder_specs
 from parfocal.errors import ConfigError
 from parfocal.files import digest8
 from parfocal.geometry import format_mpp
 from parfocal.regions.tiles import Coarse
+from parfocal.run.executors import RunsSlides
+from parfocal.run.shards import Sharding
 from parfocal.slides import SlideIds, SlideSource
 from parfocal.store import RowDtype
 
@@ -46,17 +48,13 @@ class SlideReading(SlideOpening):
     )
 
 
-class SlideSettings(SlideReading):
+class SlideSettings(SlideReading, RunsSlides):
     """How slides are read while they are embedded, and where; nothing of it says how they are cut or by what."""
 
-    device: str = Field("cpu", description="Where networks run: cpu, cuda, cuda:1, mps.")
-    batch: int = Field(64, gt=0, description="How many tiles the encoder gets at once.")
-    workers: int = Field(
-        0,
-        ge=0,
-        description="How many slides at a time, each in a process of its own, which a crash costs one slide; "
-        "0 embeds in this process.",
+    device: Devices = Field(
+        ("cpu",), description="Where networks run: cpu, cuda, mps, or several such as cuda:0 cuda:1, a process each."
     )
+    batch: int = Field(64, gt=0, description="How many tiles the encoder gets at once.")
 
 
 class EncoderPrecision(Settings):
@@ -83,7 +81,7 @@ class RowChoices(EncoderPrecision):
         return "derived" if self.coarse == "auto" else self.coarse
 
 
-class EmbedSettings(RowChoices, SlideSettings):
+class EmbedSettings(RowChoices, SlideSettings, Sharding):
     """How slides become tile embeddings."""
 
     grid: GridConfig = Field(GridConfig(), description="How a slide is cut into regions and tiles.")
@@ -138,7 +136,7 @@ def load_encoders(settings: EmbedSettings) -> dict[float, TileEncoder]:
         )
     specs = parse_encoder_specs(settings.encoder, settings.grid.mpps)
     loaded = {
-        spec: load_tile_encoder(spec, device=settings.device, dtype=settings.encoder_dtype)
+        spec: load_tile_encoder(spec, device=settings.device[0], dtype=settings.encoder_dtype)
         for spec in dict.fromkeys(specs.values())
     }
     for spec, encoder in loaded.items():

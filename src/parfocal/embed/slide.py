@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from parfocal.addresses import shown_path
 from parfocal.embed.adding import embed_onto
 from parfocal.embed.kept import kept_slide, known_places
 from parfocal.embed.reading import OnTiles, TileRows
@@ -128,6 +129,8 @@ def embed_slide(
         next((reason for found in rows.absent.values() for reason in found.values()), None),
         budget,
         () if zoom is None else zoom.coarser,
+        encode_seconds=rows.encode_seconds,
+        wait_seconds=rows.wait_seconds,
     )
 
 
@@ -163,7 +166,7 @@ def _origin(slide: Slide, source: SlideSource, plan: RegionPlan, settings: Embed
     digest = settings.places and places_digest(known_places(settings.places).on_slide(source.slide, slide.mpp))
     return SlideOrigin(
         # Names of files may be no UTF-8, and attributes of HDF5 are.
-        path=str(source.path).encode("utf-8", "backslashreplace").decode(),
+        path=shown_path(source.path).encode("utf-8", "backslashreplace").decode(),
         size_l0px=(slide.width_px, slide.height_px),
         objective_power=slide.objective_power,
         mpp_source=calibration.source if calibration else None,

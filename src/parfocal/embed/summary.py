@@ -12,6 +12,9 @@ from parfocal.geometry import format_mpp
 from parfocal.run.failures import NOT_TRIED, FailedSlide, exit_status
 from parfocal.store.reading import shares_text
 
+TIMES = ("seconds", "encode_seconds", "wait_seconds")
+"""What of a slide's outcome adds up where it is read in several passes."""
+
 
 @dataclass(frozen=True)
 class EmbeddedSlide:
@@ -29,6 +32,8 @@ class EmbeddedSlide:
         budget: the share of its finest tiles that has been read; 1 where all were.
         coarser: the shares of the magnifications before of which a part has been read, coarse to fine.
         remark: what else a reader of the log should know.
+        encode_seconds: of `seconds`, those in which the encoder was at work.
+        wait_seconds: of `seconds`, those in which it waited for tiles that were being read.
     """
 
     slide: str
@@ -42,6 +47,8 @@ class EmbeddedSlide:
     budget: float = 1.0
     coarser: tuple[float, ...] = ()
     remark: str = ""
+    encode_seconds: float = 0.0
+    wait_seconds: float = 0.0
 
     @property
     def status(self) -> str:
@@ -104,12 +111,34 @@ class EmbedSummary:
         """0 when all slides have embeddings in the store, 1 when none has, 3 when some have."""
         return exit_status(len(self.failed) + len(self.no_tissue), len(self.outcomes))
 
+    @property
+    def idle_share(self) -> float | None:
+        """Share of the slides' time in which no encoder was at work; None where no slide was embedded.
+
+        Of the process that embeds a slide: where several share a device, that is busier than each of them.
+        """
+        seconds, encode, _ = (sum(getattr(one, name) for one in self.done) for name in TIMES)
+        return 1 - encode / seconds if encode else None
+
+    @property
+    def pace(self) -> str:
+        """How much of the time encoders were idle, and what they waited for; empty where no slide was embedded."""
+        if self.idle_share is None:
+            return ""
+        seconds, encode, wait = (sum(getattr(one, name) for one in self.done) for name in TIMES)
+        return (
+            f"the encoder was idle {self.idle_share:.0%} of the slides' {seconds:.0f} s: {wait / seconds:.0%} waiting "
+            f"for tiles to be read, {(seconds - encode - wait) / seconds:.0%} while slides were opened, searched for "
+            "tissue and written"
+        )
+
     def describe(self) -> dict[str, Any]:
         """The summary as plain values."""
         return {
             "set": str(self.set_path),
             "seconds": round(self.seconds, 3),
             "log": str(self.log),
+            "encoder_idle": None if self.idle_share is None else round(self.idle_share, 4),
             "counts": summary_counts(self),
             "no_tissue": [outcome.slide for outcome in self.no_tissue],
             "slides": [_row(outcome) for outcome in self.outcomes],
@@ -155,7 +184,7 @@ def _row(outcome: EmbeddedSlide | FailedSlide) -> dict[str, Any]:
         "budget": outcome.budget,
         "coarser_budgets": list(outcome.coarser),
         "remark": outcome.remark,
-        "seconds": round(outcome.seconds, 3),
+        **{name: round(getattr(outcome, name), 3) for name in TIMES},
     }
 
 

@@ -14,6 +14,8 @@ from parfocal.embed.settings import EmbedSettings
 from parfocal.embed.stored_part import called, in_part
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, StoreError
 from parfocal.geometry import format_mpp
+from parfocal.run.shards import refuse_shard
+from parfocal.slides import SlideSource
 from parfocal.store.h5 import opened_h5
 from parfocal.store.layout import BOUND, BUDGET, COARSER, POLICY, RULE, SEED, SETTLED, TOTAL, index_path
 
@@ -221,6 +223,17 @@ def zoomable(settings: EmbedSettings, zoom: Zoom) -> EmbedSettings:
             "it. Leave --coarse out."
         )
     return settings.model_copy(update={"coarse": "native"})
+
+
+def own_slides(sources: Sequence[SlideSource], settings: EmbedSettings, zoom: Zoom | None) -> list[SlideSource]:
+    """The slides of the run's shard, all where it is of none.
+
+    Raises:
+        ConfigError: a shard is asked for, and the budget is of all slides together.
+    """
+    if zoom is not None and zoom.shares is not None and not zoom.reads_all:
+        refuse_shard(settings.shard, "a budget of all slides together (--budget-total)")
+    return settings.own(sources, name=lambda source: source.slide)
 
 
 def is_read(set_path: Path, slide: str, zoom: Zoom | None) -> bool:

@@ -1,7 +1,7 @@
 """Every arm fitted on the folds of one target: side by side, with several seeds, and once more for a test cohort."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +12,16 @@ from threadpoolctl import threadpool_limits
 
 from parfocal.bags import Bag
 from parfocal.cohort import Cohort, Fold, Outcome, Splits, whole_fold
+from parfocal.errors import ConfigError
 from parfocal.evaluate.arm import Arm
 from parfocal.evaluate.compare import compare_arms
 from parfocal.evaluate.result import ArmFits, FailedArm, TargetResult
 from parfocal.heads import FoldPrediction, ProbeSettings, average_predictions, predict
 from parfocal.run.cache import StepCache
+from parfocal.run.executors import RunsWhere, executor_for
 from parfocal.run.failures import Failed
 from parfocal.run.jobs import attempt, each_in_thread
+from parfocal.run.processes import CannotStartError, Death, Tell, TimedOut
 
 Bags = Mapping[tuple[int, str], Bag]
 """By the number of the set and the name of the bag."""
@@ -32,6 +35,9 @@ class ExternalBags:
     bags: Bags
 
 
+_ANYWHERE = RunsWhere()
+
+
 @dataclass(frozen=True, eq=False)
 class FitPlan:
     """How arms are fitted; none of it but the seeds changes a result.
@@ -41,12 +47,15 @@ class FitPlan:
         workers: arms that are fitted at a time.
         keep: a folder of finished fits, which are not done again; None keeps nothing.
         on_arm: told of every arm that is done.
+        where: processes or a Ray cluster, where an arm that takes its process with it is tried once more and has
+            failed then; threads of this process where it does not say.
     """
 
     seeds: int = 1
     workers: int = 1
     keep: Path | None = None
     on_arm: Callable[[Arm], None] | None = None
+    where: RunsWhere = _ANYWHERE
 
 
 def cross_validate(
@@ -92,10 +101,8 @@ def cross_validate(
     }
     waiting = [n for n, arm in enumerate(arms) if arm.pool is not None and n not in done]
 
-    def fit(n: int) -> ArmFits | FailedArm:
-        return _fit_arm(arms[n], bags, cohort.outcome, folds, settings, plan, external, whole)
-
-    with one_thread_each(), closing(each_in_thread(waiting, fit, threads=plan.workers)) as results:
+    fitting = _Fitting(arms, bags, cohort.outcome, folds, settings, replace(plan, on_arm=None), external, whole)
+    with one_thread_each(), closing(_fitted(waiting, fitting, plan)) as results:
         for n, result in results:
             done[n] = result
             if plan.on_arm:
@@ -117,6 +124,53 @@ def cross_validate(
         external=external.cohort if external else None,
         seed=settings.seed,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitting:
+    """All that fits need; it can be pickled where the probes of the arms can."""
+
+    arms: Sequence[Arm]
+    bags: Bags
+    outcome: Outcome
+    folds: Sequence[Fold]
+    settings: ProbeSettings
+    plan: FitPlan
+    external: ExternalBags | None
+    whole: Fold | None
+
+    def prepare(self, device: str) -> Callable[[int, Tell], ArmFits | FailedArm]:
+        """Make a process ready."""
+        return self.told
+
+    def told(self, n: int, tell: Tell) -> ArmFits | FailedArm:
+        """What comes of an arm, in a process of its own."""
+        with one_thread_each():
+            return self.of(n)
+
+    def of(self, n: int) -> ArmFits | FailedArm:
+        """What comes of an arm."""
+        return _fit_arm(
+            self.arms[n], self.bags, self.outcome, self.folds, self.settings, self.plan, self.external, self.whole
+        )
+
+
+def _fitted(waiting: Sequence[int], fitting: _Fitting, plan: FitPlan) -> Generator[tuple[int, ArmFits | FailedArm]]:
+    """Every arm that is fitted, as it is done."""
+    if plan.where.executor is None:
+        yield from each_in_thread(waiting, fitting.of, threads=plan.workers)
+        return
+    executor = executor_for(plan.where, workers=plan.workers)
+    executor.check()
+    try:
+        for n, result in executor.run(waiting, fitting.prepare):
+            if isinstance(result, Death | TimedOut):
+                reason = f"its process died twice without a message ({result})"
+                yield n, FailedArm(fitting.arms[n], reason)
+            else:
+                yield n, result
+    except CannotStartError as error:
+        raise ConfigError(f"arms cannot be fitted elsewhere: {error}. Leave --executor out.") from error
 
 
 class FitFailedError(Exception):

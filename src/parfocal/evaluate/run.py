@@ -35,7 +35,11 @@ from parfocal.heads import ProbeSettings
 from parfocal.report import Reference, Section
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
+from parfocal.run.executors import RunsWhere
 from parfocal.store import EmbeddingSet, LeftOut, VectorFolder, find_vector_folders
+
+ELSEWHERE = ("hold_gib", *RunsWhere.model_fields)
+"""Settings that say where an evaluation runs, and nothing of what it finds."""
 
 
 class FoldSettings(Settings):
@@ -56,7 +60,7 @@ class FoldSettings(Settings):
     probes: ProbeSettings = ProbeSettings()
 
 
-class EvaluateSettings(FoldSettings):
+class EvaluateSettings(FoldSettings, RunsWhere):
     """How arms are compared."""
 
     arms: tuple[str, ...] = Field(
@@ -204,7 +208,7 @@ def evaluate_arms(
             replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes())),
             deal(cohort, settings, dealt),
             settings.probes,
-            FitPlan(settings.seeds, settings.arms_at_a_time, kept, partial(report, target)),
+            FitPlan(settings.seeds, settings.arms_at_a_time, kept, partial(report, target), settings),
             external=outside.get(target),
             encodings=encodings_per_slide(sets, arms, cohort.slides),
             primary=settings.primary,
@@ -322,7 +326,7 @@ def _described(
     """All that was asked for, as plain values."""
     return {
         # Where it ran, and in how much memory, decides nothing.
-        **settings.model_dump(mode="json", exclude={"probes": {"device"}, "hold_gib": True}),
+        **settings.model_dump(mode="json", exclude={"probes": {"device"}, **dict.fromkeys(ELSEWHERE, True)}),
         **columns.model_dump(mode="json"),
         "targets": {target.name: target.model_dump(mode="json", exclude={"name"}) for target in asked},
         "models": [path.name for path in models],

@@ -1,5 +1,6 @@
 """The files of an explanation: tables of slides, regions, tiles and directions, and all settings as JSON."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ _ENDS = (
 
 
 def write_slide(one: SlideExplanation, scores: Sequence[str], mpps: Sequence[float], out: Path) -> None:
-    """Write the tables of a slide: `regions/SLIDE.csv`, `qupath/SLIDE.geojson` and `tiles/SLIDE.csv`."""
+    """Write the tables of a slide: `regions/SLIDE.csv`, `qupath/SLIDE.geojson` and `tiles/SLIDE.csv`.
+
+    QuPath's is left out where the resolution of the slide is not known, as its places are in pixels.
+    """
     slide = one.parts.slide
     if one.regions is not None:
         names = ("score_of", "x_um", "y_um", "side_um", *region_part_names(mpps))
         write_csv(file_of(out / "regions", slide, ".csv"), names, _region_rows(one, scores))
-        write_geojson(one, scores, mpps, file_of(out / "qupath", slide, ".geojson"))
+        if math.isfinite(one.slide_mpp):
+            write_geojson(one, scores, mpps, file_of(out / "qupath", slide, ".geojson"))
     if one.tiles:
         names = ("score_of", "mpp", "x_um", "y_um", "side_um", "contribution")
         write_csv(file_of(out / "tiles", slide, ".csv"), names, _tile_rows(one, scores))

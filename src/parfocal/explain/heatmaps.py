@@ -109,7 +109,7 @@ def _levels(one: SlideExplanation, tiles: EmbeddingSet) -> tuple[float, list[tup
     """
     known = tiles.attributes(one.parts.slide)
     size_um = np.array([known.get("level0_width", 0), known.get("level0_height", 0)]) * one.slide_mpp
-    if not size_um.all():
+    if not (size_um > 0).all():  # neither where the resolution is not known
         size_um = one.xy_um.max(axis=0) + one.side_um
     mpp = max(one.side_um / _REGION_PX, float(size_um.max()) / _LARGEST_PX)
     width, height = np.maximum(np.ceil(size_um / mpp - 1e-6), 1).astype(int).tolist()

@@ -1,5 +1,6 @@
 """From a store and a head to the explanations of its slides, their tables and a page."""
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -161,7 +162,15 @@ class _Run:
                 self.head, one.parts, self.columns, parts, maps, drawn, settings=self.described, inputs=self.inputs
             )
             make_report(page, file_of(self.out / "slides", slide, ".html"))
-        if self.settings.anndata and maps:
+        if maps and not math.isfinite(one.slide_mpp):
+            warnings.warn(
+                f"{slide} has no file for QuPath{' and no AnnData' if self.settings.anndata else ''}, whose places are "
+                "in pixels of level 0: its resolution is not known, as it was indexed from files in micrometres. Index "
+                "it again with --slides or --slide-mpp.",
+                ParfocalWarning,
+                stacklevel=2,
+            )
+        elif self.settings.anndata and maps:
             described = {**self.described, "inputs": dict(self.inputs)}
             path = file_of(self.out / "anndata", slide, ".h5ad")
             write_anndata(one, maps, self.columns, path, described=described)
@@ -220,7 +229,7 @@ def sources_of(
     for there in coalitions(len(tiles.mpps))[1:]:
         mpps = tuple(tiles.mpps[place] for place in sorted(there))
         model = HeadModel(head.model, head.facts.model.model_copy(update={"read_mpps": mpps}))
-        how = PredictSettings(device=settings.device)
+        how = PredictSettings(device=(settings.device,))
         made[there], lost = represented_slides(tiles, model, head.readouts, head.path, how, store, tell)
         failed |= lost
     return Sources(tiles, made), failed

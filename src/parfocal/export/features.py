@@ -4,24 +4,24 @@ What is there already is compared with what would be written: the same is kept, 
 and anything else is left alone and told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from parfocal.config import Settings
 from parfocal.errors import ConfigError, MismatchError, ParfocalError
 from parfocal.export.objects import ANNDATA, COHORT_FILE, object_path, write_object
 from parfocal.export.tiles import features_of
 from parfocal.files import writable_folder
 from parfocal.geometry import format_mpp
-from parfocal.run.events import OnEvent, Progress, warn_of
-from parfocal.run.failures import FailedSlide, SlideOutcomes, update_failures
-from parfocal.run.jobs import attempt_slide
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
+from parfocal.run.failures import NOT_TRIED, FailedSlide, SlideOutcomes, try_update_failures, update_failures
+from parfocal.run.jobs import attempt_slide, attempt_slides
+from parfocal.run.shards import Sharding, refuse_shard
 from parfocal.slides import SlideSource
 from parfocal.store import EmbeddingSet, only_mpps, open_sets
 from parfocal.store.choose import the_set
@@ -35,7 +35,7 @@ def export_formats() -> tuple[str, ...]:
     return (*(one.name for one in FORMATS if one.write is not None and one.target is not None), ANNDATA)
 
 
-class ExportChoices(Settings):
+class ExportChoices(Sharding):
     """Which part of a set is exported, and what happens to files that are there."""
 
     mpps: tuple[float, ...] = Field((), description="Magnifications that are exported; all of the set when empty.")
@@ -121,20 +121,36 @@ def export_features(
     writable_folder(out)
     slides = chosen_slides(embeddings, settings)
     if settings.format == ANNDATA and settings.per == "cohort":
+        refuse_shard(settings.shard, "one object for the cohort (--per cohort)")
         return _export_cohort(embeddings, slides, out, settings)
-    outcomes: list[ExportedSlide | FailedSlide] = []
-    for number, slide in enumerate(slides):
-        tell(Progress("slides", number, len(slides), slide))
-        work = partial(
-            _export_object if settings.format == ANNDATA else _export_slide, embeddings, slide, out, settings
-        )
-        outcome = attempt_slide(SlideSource(slide, embeddings.path), work, writes_to=out)
+    export = _export_object if settings.format == ANNDATA else _export_slide
+    outcomes = outcomes_of(embeddings, slides, out, lambda slide: export(embeddings, slide, out, settings), tell)
+    return ExportSummary(embeddings, out, outcomes)
+
+
+Exported = TypeVar("Exported")
+
+
+def outcomes_of(
+    embeddings: EmbeddingSet, slides: Sequence[str], out: Path, export: Callable[[str], Exported], tell: OnEvent
+) -> tuple[Exported | FailedSlide, ...]:
+    """Export each slide of a set, and bring the table of failures up to date; a full disk ends it."""
+    outcomes: list[Exported | FailedSlide] = []
+    unwritten: list[str] = []
+    sources = [SlideSource(slide, embeddings.path) for slide in slides]
+    tell(Progress("slides", 0, len(slides)))
+    for source, outcome in zip(
+        sources, attempt_slides(sources, lambda source: export(source.slide), writes_to=out), strict=True
+    ):
         outcomes.append(outcome)
-        if isinstance(outcome, FailedSlide):
-            update_failures(out, embeddings.name, [outcome], [])
-    update_failures(out, embeddings.name, [], [one.slide for one in outcomes if isinstance(one, ExportedSlide)])
-    tell(Progress("slides", len(slides), len(slides)))
-    return ExportSummary(embeddings, out, tuple(outcomes))
+        if isinstance(outcome, FailedSlide) and outcome.error != NOT_TRIED:
+            unwritten += try_update_failures(out, embeddings.name, [outcome], [])
+        tell(Progress("slides", len(outcomes), len(slides), source.slide))
+    done = [source.slide for source, one in zip(sources, outcomes, strict=True) if not isinstance(one, FailedSlide)]
+    unwritten += try_update_failures(out, embeddings.name, [], done)
+    for text in dict.fromkeys(unwritten):
+        tell(Notice(text, is_warning=True))
+    return tuple(outcomes)
 
 
 def chosen_set(source: Source, set_name: str | None, choices: ExportChoices) -> EmbeddingSet:
@@ -161,7 +177,7 @@ def chosen_slides(embeddings: EmbeddingSet, choices: ExportChoices) -> tuple[str
         raise ConfigError(
             f"{embeddings.name} has no slide {some_of(unknown)}. Its ids are {some_of(embeddings.slides)}."
         )
-    return tuple(slide for slide in embeddings.slides if not choices.only or slide in choices.only)
+    return tuple(choices.own(slide for slide in embeddings.slides if not choices.only or slide in choices.only))
 
 
 def _export_cohort(

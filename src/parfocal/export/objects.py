@@ -5,12 +5,12 @@ from pathlib import Path
 
 import h5py
 
-from parfocal.errors import CalibrationError, MismatchError
+from parfocal.errors import MismatchError
 from parfocal.export.anndata import need_anndata, write_anndata
 from parfocal.export.observations import Observations, observed_regions, observed_tiles
 from parfocal.files import digest8, file_of
 from parfocal.geometry import format_mpp
-from parfocal.store import EmbeddingSet
+from parfocal.store import EmbeddingSet, check_level0_known
 from parfocal.store.h5 import file_digest
 from parfocal.store.layout import index_path
 
@@ -70,12 +70,7 @@ def _observed(embeddings: EmbeddingSet, slides: Sequence[str]) -> Iterator[Obser
 
 
 def _n_rows(embeddings: EmbeddingSet, slide: str) -> dict[float, int]:
-    slide_mpp = float(embeddings.attributes(slide)["slide_mpp"])
-    if not slide_mpp > 0:
-        raise CalibrationError(
-            f"cannot place {slide} in pixels of level 0: its resolution is not known, as it was indexed from files in "
-            "micrometres. Index it again with --slides or --slide-mpp."
-        )
+    check_level0_known(slide, float(embeddings.attributes(slide)["slide_mpp"]))
     if embeddings.kind == "regions":
         return {min(embeddings.mpps): embeddings.n_regions(slide)}
     return embeddings.n_tiles(slide)

@@ -9,7 +9,6 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,19 +16,16 @@ from PIL import Image
 from pydantic import Field
 
 from parfocal.errors import ConfigError, MismatchError, SlideError
-from parfocal.export.features import ExportChoices, chosen_set, chosen_slides
+from parfocal.export.features import ExportChoices, chosen_set, chosen_slides, outcomes_of
 from parfocal.export.pixels import PlacedTile, read_tiles
 from parfocal.files import staging, writable_folder
 from parfocal.geometry import format_mpp
-from parfocal.run.events import OnEvent, Progress, warn_of
-from parfocal.run.failures import FailedSlide, SlideOutcomes, update_failures
-from parfocal.run.jobs import attempt_slide
+from parfocal.run.events import OnEvent, warn_of
+from parfocal.run.failures import FailedSlide, SlideOutcomes
 from parfocal.slides import SlideSource, find_slides, open_slide
 from parfocal.slides.on_disk import path_problem
-from parfocal.store import EmbeddingSet
-from parfocal.store.files import SCAN
+from parfocal.store import EmbeddingSet, stored_file
 from parfocal.store.fingerprint import is_embedded_file
-from parfocal.store.resolution import source_of
 from parfocal.store.set import Source
 
 _MEGABYTE = 1_000_000
@@ -110,39 +106,22 @@ def export_pictures(
     named = {one.slide: one for one in find_slides(slides)} if slides else {}
     writable_folder(out)
     chosen = chosen_slides(embeddings, settings)
-    outcomes: list[PicturedSlide | FailedSlide] = []
-    for number, slide in enumerate(chosen):
-        tell(Progress("slides", number, len(chosen), slide))
-        work = partial(_export_slide, embeddings, slide, named, out, settings)
-        outcome = attempt_slide(SlideSource(slide, embeddings.path), work, writes_to=out)
-        outcomes.append(outcome)
-        if isinstance(outcome, FailedSlide):
-            update_failures(out, embeddings.name, [outcome], [])
-    update_failures(out, embeddings.name, [], [one.slide for one in outcomes if isinstance(one, PicturedSlide)])
-    tell(Progress("slides", len(chosen), len(chosen)))
-    return PictureSummary(embeddings, out, tuple(outcomes))
-
-
-def _file_of(embeddings: EmbeddingSet, slide: str, named: Mapping[str, SlideSource]) -> SlideSource | None:
-    """Where the file of a slide is; None where nobody says it."""
-    stored = embeddings.attributes(slide)
-    there = source_of(slide, named)
-    path = there.path if there is not None else Path(str(stored["slide_path"])) if "slide_path" in stored else None
-    # Where the tiles lie was computed with the store's resolution, whatever the file or a manifest says now.
-    slide_mpp, scan = float(stored["slide_mpp"]), int(stored.get(SCAN, 0))
-    return None if path is None else SlideSource(slide, path, slide_mpp, scan or None)
+    outcomes = outcomes_of(
+        embeddings, chosen, out, lambda slide: _export_slide(embeddings, slide, named, out, settings), tell
+    )
+    return PictureSummary(embeddings, out, outcomes)
 
 
 def _export_slide(
     embeddings: EmbeddingSet, slide: str, named: Mapping[str, SlideSource], out: Path, settings: PictureSettings
 ) -> PicturedSlide:
-    found = _file_of(embeddings, slide, named)
+    stored = embeddings.attributes(slide)
+    found = stored_file(slide, stored, named)
     if found is None:
         raise SlideError(f"the store does not say where the file of {slide} is. Name it or its folder: --slides.")
     problem = path_problem(found.path)
     if problem is not None:
         raise SlideError(f"cannot read {found.path}: {problem}. Name where the slides are now: --slides.")
-    stored = embeddings.attributes(slide)
     # Features of another tool do not say which file they were made of.
     if embeddings.settings.get("grid", {}).get("tile_px") and not is_embedded_file(found.path, stored):
         raise MismatchError(

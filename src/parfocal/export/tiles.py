@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from parfocal.errors import CalibrationError
 from parfocal.geometry import format_mpp, to_l0px
-from parfocal.store import EmbeddingSet
+from parfocal.store import EmbeddingSet, check_level0_known
 from parfocal.store.formats.format import FeaturesToWrite
 from parfocal.store.formats.lattice import step_of
 
@@ -65,12 +64,9 @@ def features_of(source: EmbeddingSet, slide: str, *, in_um: bool) -> Iterator[Fe
     size = (int(known.get("level0_width", 0)), int(known.get("level0_height", 0)))
     path = known.get("slide_path")
     slide_mpp = float(known["slide_mpp"])
-    if not np.isfinite(slide_mpp):
-        if not in_um:
-            raise CalibrationError(
-                f"cannot write {slide} in pixels of level 0: its resolution is not known, as it was indexed from files "
-                "in micrometres. Index it again with --slides or --slide-mpp, or export it in STAMP's layout."
-            )
+    if not in_um:
+        check_level0_known(slide, slide_mpp, ", or export it in STAMP's layout")
+    elif not np.isfinite(slide_mpp):
         slide_mpp, size = _UM_IN_PX, (0, 0)
     if source.kind == "regions":
         regions = source.read_regions(slide)

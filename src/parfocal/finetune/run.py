@@ -296,7 +296,7 @@ def _train(
         device = str(fabric.device)
         spec = _write(folder, goal, tuned, scorer, dtype, scores, settings, device)
         if isinstance(goal, PlaceGoal):
-            how = how.model_copy(update={"encoder": spec, "encoder_dtype": dtype, "device": device})
+            how = how.model_copy(update={"encoder": spec, "encoder_dtype": dtype, "device": (device,)})
             region_folder, grouped = folder.path / REGION_FOLDER, columns.group is not None
             head_folder = folder.path / HEAD_FOLDER
             save_place_head(goal, scorer, region_folder, how, scores, settings, head_folder, grouped=grouped)

@@ -13,6 +13,7 @@ candidates than other arms have, since each costs a training.
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,12 +170,14 @@ def fit_finetuned(model: str | Path) -> Fit:
     Args:
         model: a checkpoint's folder or its id on the hub.
     """
+    return partial(_fit_all, model)
 
-    def fit(bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings) -> list[FittedProbe]:
-        encoder = RegionEncoder.from_pretrained(model, device=settings.device)
-        return [_fit_fold(encoder, bags, outcome, fold, settings) for fold in folds]
 
-    return fit
+def _fit_all(
+    model: str | Path, bags: Bags, outcome: Outcome, folds: Sequence[Fold], settings: ProbeSettings
+) -> list[FittedProbe]:
+    encoder = RegionEncoder.from_pretrained(model, device=settings.device)
+    return [_fit_fold(encoder, bags, outcome, fold, settings) for fold in folds]
 
 
 def _fit_fold(encoder: RegionEncoder, bags: Bags, outcome: Outcome, fold: Fold, settings: ProbeSettings) -> FittedProbe:

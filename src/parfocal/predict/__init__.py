@@ -41,6 +41,7 @@ from parfocal.predict.predict import (
     predict_slides,
     sources_for,
 )
+from parfocal.predict.shards import MergedTable, merge_predictions
 from parfocal.predict.zoom import zoom_by, zoom_until_settled
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Habits",
     "Head",
     "Limit",
+    "MergedTable",
     "PlaceHead",
     "PlacePrediction",
     "PlacesSummary",
@@ -71,6 +73,7 @@ __all__ = [
     "is_study",
     "load_head",
     "load_place_head",
+    "merge_predictions",
     "outside_sentence",
     "place_head_sentences",
     "predict_places",

@@ -15,14 +15,16 @@ from parfocal.predict.facts import AnyHeadFacts
 from parfocal.predict.source import HeadModel, embed_settings, find_tiles, is_store, refuse_other_tiles
 from parfocal.run import read_failures
 from parfocal.run.events import OnEvent, as_stage
+from parfocal.run.executors import RunsSlides
 from parfocal.run.failures import FailedSlide, failure
-from parfocal.slides import SlideSource
+from parfocal.run.shards import Sharding
+from parfocal.slides import SlideSource, find_slides
 from parfocal.store import EmbeddingSet, Source, open_sets
 
 _FINGERPRINT = "slide_fingerprint"
 
 
-class PredictSettings(SlideSettings):
+class PredictSettings(SlideSettings, Sharding):
     """How slides are embedded for a prediction; what changes a row is the head's and not asked."""
 
     encoder: str = Field(
@@ -36,13 +38,15 @@ class EmbeddedSlides:
 
     Attributes:
         tiles: the set with those that are embedded.
-        slides: all of them; files in the order of the input, those of a store sorted.
+        slides: all of them, or of the run's shard; files in the order of the input, those of a store sorted.
         failed: those that could not be embedded.
+        everyone: the slides of all shards.
     """
 
     tiles: EmbeddingSet
     slides: tuple[str, ...]
     failed: Mapping[str, FailedSlide]
+    everyone: tuple[str, ...]
 
 
 def check_named(inputs: Sequence[Source], out: Path) -> None:
@@ -103,14 +107,17 @@ def embedded_slides(
     if stores:
         tiles = find_tiles(stores[0], facts, head)
         failed = {} if isinstance(stores[0], EmbeddingSet) else _failures_of(tiles)
-        return EmbeddedSlides(tiles, tuple(sorted({*tiles.slides, *failed})), failed)
+        everyone = tuple(sorted({*tiles.slides, *failed}))
+        own = tuple(settings.own(everyone))
+        return EmbeddedSlides(tiles, own, {slide: failed[slide] for slide in own if slide in failed}, everyone)
     how = settings.model_dump(exclude={"encoder"}) | ({} if places is None else {"places": places})
     embedding = embed_settings(facts.tiles, head, encoder=settings.encoder, **how)
     summary = embed_slides(paths, store, embedding, zoom=zoom, on_event=as_stage(tell, "embed", "slides"))
     (tiles,) = (one for one in open_sets(summary.set_path) if one.path == summary.set_path)
     refuse_other_tiles(tiles, facts.tiles, head)
     slides = tuple(one.slide for one in summary.outcomes)
-    return EmbeddedSlides(tiles, slides, {one.slide: one for one in summary.failed})
+    everyone = slides if settings.shard is None else tuple(one.slide for one in find_slides(paths, ids=settings.ids))
+    return EmbeddedSlides(tiles, slides, {one.slide: one for one in summary.failed}, everyone)
 
 
 def _failures_of(tiles: EmbeddingSet) -> dict[str, FailedSlide]:
@@ -143,7 +150,7 @@ def represented_slides(
             "dtype": model.facts.dtype,
             "read_mpps": model.facts.read_mpps,
             "predict_mpp": model.facts.predict_mpp,
-            "device": settings.device,
+            **{name: getattr(settings, name) for name in ("device", *RunsSlides.model_fields)},
             "other_mpps": True,  # those of the head's own training, which had been accepted there
         }
     )

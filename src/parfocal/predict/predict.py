@@ -1,5 +1,6 @@
 """What a head says about slides that nobody has labelled, one row for each, whatever becomes of the others."""
 
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +20,10 @@ from parfocal.predict.given import PredictSettings, check_named, embedded_slides
 from parfocal.predict.head import TILES, Head, SourceBag, load_head
 from parfocal.predict.outside import Distance
 from parfocal.predict.parts import filler_of_head
+from parfocal.predict.shards import described, mark_done, prediction_records, record_prediction, table_of
 from parfocal.predict.source import HeadModel
 from parfocal.run.device import find_device
-from parfocal.run.events import OnEvent, Progress, warn_of
+from parfocal.run.events import Notice, OnEvent, Progress, warn_of
 from parfocal.run.failures import FailedSlide, SlideOutcomes
 from parfocal.run.jobs import attempt_slide, own_warnings
 from parfocal.slides import SlideSource
@@ -160,8 +162,9 @@ def predict_slides(
         inputs: one store of tile embeddings, or a set of it, open or by its folder; or slide files, folders of them, or
             manifests. Of an open set only the slides in it are predicted; of a store those that failed have a row too.
         head: the folder of a head.
-        out: the table to write, a CSV.
-        settings: how slides are embedded.
+        out: the table to write, a CSV; of a shard the one beside it that `table_of` names. `merge_predictions` joins
+            those of all shards. Beside it `NAME.run.jsonl` has a record of each slide.
+        settings: how slides are embedded, and which shard of them is predicted.
         store: where embeddings are written; a folder beside `out` where None.
         zoom: which of the finest tiles of slide files are read, see `zoom_by` and `zoom_until_settled`; all where None.
         on_event: told how far each stage is.
@@ -173,25 +176,36 @@ def predict_slides(
     """
     settings = settings or PredictSettings()
     tell = on_event or warn_of
-    find_device(settings.device)
+    for device in settings.device:
+        find_device(device)
     fitted = load_head(head)
     store = store or out.with_name(f"{out.stem}-store")
     check_named(inputs, out)
     given = embedded_slides(inputs, fitted.facts, head, settings, store, tell, zoom=zoom)
     tiles, slides, failed = given.tiles, given.slides, dict(given.failed)
     usable = [slide for slide in slides if slide not in failed]
+    about = described(fitted.digest, tiles.name, settings, zoom=zoom)
     sources, unrepresented = sources_for(fitted, replace(tiles, slides=tuple(usable)), store, settings, tell)
     failed |= unrepresented
     outcomes: list[SlidePrediction | FailedSlide] = []
     warned: list[str] = []
-    for number, slide in enumerate(slides):
-        tell(Progress("predict", number, len(slides)))
-        outcomes.append(failed.get(slide) or predict_slide(fitted, sources, slide, warned))
+    table = table_of(out, settings.part)
+    with prediction_records(out, table, about, settings) as records:
+        for number, slide in enumerate(slides):
+            tell(Progress("predict", number, len(slides)))
+            started = time.monotonic()
+            outcome = failed.get(slide) or predict_slide(fitted, sources, slide, warned)
+            outcomes.append(outcome)
+            record_prediction(records, outcome, tiles, time.monotonic() - started)
     tell(Progress("predict", len(slides), len(slides)))
+    if records.problem:
+        tell(Notice(records.problem, is_warning=True))
     if warned:
         warnings.warn(f"{len(warned)} slides gave a warning; the first: {warned[0]}", ParfocalWarning, stacklevel=2)
-    summary = PredictSummary(out, fitted, tiles, tuple(outcomes))
+    summary = PredictSummary(table, fitted, tiles, tuple(outcomes))
     write_predictions(summary)
+    if settings.part is not None:
+        mark_done(table, settings.part, given.everyone, about)
     return summary
 
 
@@ -235,7 +249,7 @@ def sources_for(
         model = HeadModel(head.model, head.facts.model)
         made, failed = represented_slides(tiles, model, head.readouts, head.path, settings, store, tell)
         sets |= made
-    return PredictSources(sets, filler_of_head(head, tiles, device=settings.device)), failed
+    return PredictSources(sets, filler_of_head(head, tiles, device=settings.device[0])), failed
 
 
 def predict_slide(head: Head, sources: PredictSources, slide: str, warned: list[str]) -> SlidePrediction | FailedSlide:

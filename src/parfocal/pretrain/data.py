@@ -1,10 +1,10 @@
 """Batches of training regions, streamed: never more in memory than two windows of regions and the slides being read.
 
-The order in which they come is a pure function of a few integers. A process goes through *visits*: one slide, a fixed
+The order in which they come is a pure function of a few integers. A stream goes through *visits*: one slide, a fixed
 number of its regions. Every slide has one visit in a pass, so that slides weigh the same whatever their size. A
-*window* of visits is shuffled and cut into batches; it is all that has to be in memory. Any batch of any process can be
+*window* of visits is shuffled and cut into batches; it is all that has to be in memory. Any batch of any stream can be
 named without going through those before it: that is what makes a run resumable, and the same whatever the number of
-loading threads.
+loading threads. A run of several processes has a *stream* for each, or several; a step takes a batch of every one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,14 +46,14 @@ class RegionOrder:
 
     Attributes:
         parts: the training regions of each slide.
-        batch: regions of a batch, of one process.
+        batch: regions of a batch, of one stream.
         per_visit: regions of a visit.
         per_window: visits of a window.
         neighbours: how many regions of one visit stay together in the shuffle; above 1 a batch holds several regions
             of a slide however many slides there are.
         seed: of all draws.
-        rank: which process this is.
-        world: how many processes there are.
+        stream: which stream this is.
+        n_streams: how many streams there are.
     """
 
     parts: Sequence[SlidePart]
@@ -62,8 +62,8 @@ class RegionOrder:
     per_window: int
     neighbours: int
     seed: int
-    rank: int
-    world: int
+    stream: int
+    n_streams: int
 
     @property
     def window_size(self) -> int:
@@ -71,9 +71,9 @@ class RegionOrder:
         return self.per_visit * self.per_window
 
     def visits(self, window: int) -> list[Visit]:
-        """The visits of a window of this process; processes never share a visit."""
+        """The visits of a window of this stream; streams never share a visit."""
         first = window * self.per_window
-        numbers = [(first + i) * self.world + self.rank for i in range(self.per_window)]
+        numbers = [(first + i) * self.n_streams + self.stream for i in range(self.per_window)]
         passes = {number // len(self.parts) for number in numbers}
         orders = {p: np.random.default_rng([self.seed, _PASS, p]).permutation(len(self.parts)) for p in passes}
         found = []
@@ -85,7 +85,7 @@ class RegionOrder:
 
     def shuffle(self, window: int) -> Int64[np.ndarray, " region"]:
         """The order of a window's regions, as places in its visits laid one after another."""
-        rng = np.random.default_rng([self.seed, _WINDOW, self.rank, window])
+        rng = np.random.default_rng([self.seed, _WINDOW, self.stream, window])
         size, group = self.window_size, self.neighbours
         groups = [np.arange(start, min(start + group, size)) for start in range(0, size, group)]
         return np.concatenate([groups[i] for i in rng.permutation(len(groups))])

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from parfocal.pretrain.setup import (
     learning_rate,
     new_model,
     new_order,
+    own_streams,
     run_identity,
     take_statistics,
 )
@@ -83,7 +85,8 @@ def pretrain_encoder(
 
     A killed run goes on from its last point when it is called again, and on the CPU its curve is that of a run that
     was never killed. A finished run is not repeated. Under torchrun every process calls this function; `batch` is
-    that of one process.
+    that of one process. One process with so many `streams` as there would be processes, and as many times their
+    `batch`, gives their curve.
 
     Args:
         tiles: a set of tile embeddings, or the store or the folder that holds it.
@@ -166,7 +169,9 @@ class _Run:
         self.split = self.whole_split.without(self.left_out)
         if fabric.is_global_zero:
             self.left_out.notes(stacklevel=3)
-        self.order = new_order(self.tiles, self.split, settings, rank=fabric.global_rank, world=fabric.world_size)
+        world = fabric.world_size
+        self.streams, _ = own_streams(settings, rank=fabric.global_rank, world=world)
+        orders = [new_order(self.tiles, self.split, settings, stream=one, world=world) for one in self.streams]
         self.n_steps = count_steps(self.split, settings, world=fabric.world_size)
         reason = self._choose_precision(state) if self.n_steps else "not used"
         self.trainee.to(fabric.device)
@@ -186,13 +191,17 @@ class _Run:
         self.remarks = remarks_before(settings, self.n_steps, self.split, world=fabric.world_size)
         self._warn(self.remarks)
         clock = RateClock()
-        with RegionStream(self.order, self.cache, workers=settings.read_threads) as stream:
-            for step, regions in enumerate(stream.batches(first, self.n_steps), start=first):
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(RegionStream(order, self.cache, workers=settings.read_threads)) for order in orders
+            ]
+            batches = zip(*(stream.batches(first, self.n_steps) for stream in streams), strict=True)
+            for step, parts in enumerate(batches, start=first):
                 rate = learning_rate(step, self.n_steps, settings)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                sums += self._step(step, module, optimizer, regions)
-                clock.regions += len(regions) * fabric.world_size
+                sums += self._step(step, module, optimizer, parts)
+                clock.regions += sum(map(len, parts)) * world
                 done, last = step + 1, step + 1 == self.n_steps
                 if last or done % settings.log_every == 0 or done % settings.monitor_every == 0:
                     self._log(done, rate, sums, clock, held_out)
@@ -206,15 +215,29 @@ class _Run:
             self._finish(reason)
         fabric.barrier()
 
-    def _step(self, step: int, module: Any, optimizer: Any, regions: RegionBatch) -> Float[Tensor, " part"]:
-        """One step; the parts of the loss, and how many regions had nothing to hide."""
-        settings, device, rank = self.settings, self.fabric.device, self.fabric.global_rank
-        generator = torch.Generator().manual_seed(derived_seed(settings.seed, _STEP, step, rank))
+    def _step(self, step: int, module: Any, optimizer: Any, parts: Sequence[RegionBatch]) -> Float[Tensor, " part"]:
+        """One step; the parts of the loss, and how many regions had nothing to hide, as means over streams."""
+        # One draw for all streams: a step is a bottleneck step or it is not.
+        shared = torch.Generator().manual_seed(derived_seed(self.settings.seed, _SHARED, step))
+        bottleneck = bool(torch.rand((), generator=shared) < self.settings.bottleneck)
+        found = []
+        for stream, regions in zip(self.streams, parts, strict=True):
+            with self.fabric.no_backward_sync(module, enabled=stream != self.streams[-1]):
+                found.append(self._part(step, stream, module, regions, bottleneck=bottleneck))
+        self.fabric.clip_gradients(module, optimizer, max_norm=self.settings.clip, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.trainee.follow(step / self.n_steps)
+        return torch.stack(found).mean(dim=0)
+
+    def _part(
+        self, step: int, stream: int, module: Any, regions: RegionBatch, *, bottleneck: bool
+    ) -> Float[Tensor, " part"]:
+        """The gradient of one stream's part of a step, added to those before it."""
+        settings, device = self.settings, self.fabric.device
+        generator = torch.Generator().manual_seed(derived_seed(settings.seed, _STEP, step, stream))
         # Dropped paths draw from torch's own state.
-        torch.manual_seed(derived_seed(settings.seed, _DROP_PATH, step, rank))
-        # One draw for all processes: a step is a bottleneck step or it is not.
-        shared = torch.Generator().manual_seed(derived_seed(settings.seed, _SHARED, step))
-        bottleneck = bool(torch.rand((), generator=shared) < settings.bottleneck)
+        torch.manual_seed(derived_seed(settings.seed, _DROP_PATH, step, stream))
         regions = self.symmetries.apply(regions, generator)
         masks = [
             draw_masks(regions.xy_um, regions.mpp, regions.present, settings, tile_px=self.tile_px, generator=generator)
@@ -226,12 +249,9 @@ class _Run:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             with_variance = step >= settings.variance_from * self.n_steps
             parts = module(*vars(regions).values(), hidden, visible, bottleneck, with_variance)
-        self.fabric.backward(parts[0])
-        self.fabric.clip_gradients(module, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        self.trainee.follow(step / self.n_steps)
-        skipped = parts.new_tensor([float(sum(one.n_skipped for one in masks))])
+        self.fabric.backward(parts[0] / len(self.streams))
+        # Of all streams of this process: what is averaged over them is their sum again.
+        skipped = parts.new_tensor([float(sum(one.n_skipped for one in masks)) * len(self.streams)])
         return torch.cat([parts.detach(), skipped])
 
     def _log(

@@ -66,6 +66,12 @@ class PretrainSettings(MaskSettings):
     )
     epochs: float = Field(20.0, gt=0, description="Times that as many regions are seen as there are to train on.")
     batch: int = Field(256, gt=1, description="Regions of a step, of each process.")
+    streams: int = Field(
+        0,
+        ge=0,
+        description="Parts that a step of all processes consists of, each drawn on its own and averaged; as many as "
+        "processes when 0. With the same number fewer processes do what more do, one part after the other.",
+    )
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw",
         description="AdamW, or Muon for matrices with AdamW for the rest: weak structure is learnt in fewer steps, and "
@@ -146,6 +152,7 @@ class PretrainSettings(MaskSettings):
         # Runs begun before there was a choice go on.
         unchosen = {"mpps"} if not self.mpps else set()
         unchosen |= {"decoder_bias"} if self.decoder_bias == "none" else set()
+        unchosen |= {"streams"} if not self.streams else set()
         unchanged = _EXECUTION | unchosen
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in unchanged}
 

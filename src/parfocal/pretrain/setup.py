@@ -11,6 +11,7 @@ model.safetensors  and config.json: the model; config.json comes last and marks 
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,13 +188,16 @@ def launch(names: Sequence[str]) -> Fabric:
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     many = nodes > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
     try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=nodes,
-            # The variance head, or the whole decoder, has no gradient in some steps.
-            strategy=DDPStrategy(find_unused_parameters=True) if many else "auto",
-        )
+        with warnings.catch_warnings():
+            # Where SLURM is installed it advises to start everything by srun, one process too.
+            warnings.filterwarnings("ignore", "The `srun` command is available")
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                # The variance head, or the whole decoder, has no gradient in some steps.
+                strategy=DDPStrategy(find_unused_parameters=True) if many else "auto",
+            )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"cannot train on {' '.join(names)}: {error}") from error
     fabric.launch()
@@ -261,8 +265,27 @@ def start_weights(model: nn.Module) -> None:
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
 
 
-def new_order(tiles: EmbeddingSet, split: Split, settings: PretrainSettings, *, rank: int, world: int) -> RegionOrder:
-    """The order of the training regions of one process; its window fits the buffer."""
+def own_streams(settings: PretrainSettings, *, rank: int, world: int) -> tuple[range, int]:
+    """The streams of a process, and how many all have; each gives an equal part of a step.
+
+    Raises:
+        ConfigError: processes cannot share them evenly, or a part would be of one region.
+    """
+    every = settings.streams or world
+    if every % world:
+        raise ConfigError(f"{every} streams cannot be shared by {world} processes evenly. Use a multiple (--streams).")
+    own = every // world
+    if settings.batch % own or settings.batch // own < 2:
+        raise ConfigError(
+            f"a batch of {settings.batch} regions cannot be drawn from {own} streams: each gives as many, 2 or more. "
+            "Change --batch or --streams."
+        )
+    return range(rank * own, (rank + 1) * own), every
+
+
+def new_order(tiles: EmbeddingSet, split: Split, settings: PretrainSettings, *, stream: int, world: int) -> RegionOrder:
+    """The order of the training regions of one stream; its window fits the buffer."""
+    _, n_streams = own_streams(settings, rank=0, world=world)
     per_visit = visit_size(split.training, settings.per_visit)
     tokens_per_region = sum((tiles.region_um / ((tiles.tile_px or 224) * mpp)) ** 2 for mpp in tiles.mpps)
     # Four bytes a number, whatever is stored: the order must not depend on it.
@@ -270,17 +293,17 @@ def new_order(tiles: EmbeddingSet, split: Split, settings: PretrainSettings, *, 
     fitting = max(1, int((settings.buffer_mib << 20) / visit_bytes))
     # More than the whole training data would only bring its second pass forward.
     n_regions = sum(len(part.regions) for part in split.training)
-    useful = math.ceil(n_regions / (per_visit * world))
+    useful = math.ceil(n_regions / (per_visit * n_streams))
     return RegionOrder(
         split.training,
-        batch=settings.batch,
+        batch=settings.batch * world // n_streams,
         per_visit=per_visit,
         per_window=min(fitting, useful),
         # Contrast needs several regions of a slide in each batch.
         neighbours=8 if settings.contrasts and settings.same_slide_negatives else 1,
         seed=settings.seed,
-        rank=rank,
-        world=world,
+        stream=stream,
+        n_streams=n_streams,
     )
 
 

@@ -7,13 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parfocal.addresses import shown_path
 from parfocal.config import GridConfig
 from parfocal.errors import ConfigError, ParfocalWarning, as_problem
 from parfocal.geometry import format_mpp
 from parfocal.regions.plan import plan_regions
 from parfocal.regions.qc import write_qc
 from parfocal.regions.tissue import find_tissue
-from parfocal.run.processes import CannotStartError, Death, Tell, run_crew
+from parfocal.run.executors import RunsSlides, lost_slide, slide_executor
+from parfocal.run.processes import CannotStartError, Death, Tell, TimedOut
+from parfocal.run.shards import shard_of
 from parfocal.slides import SlideIds, SlideSource, check_slide_mpp, find_slides, open_slide, slide_name
 from parfocal.terminal import printable
 
@@ -81,7 +84,7 @@ def inspect_slide(
         qc: a folder to write a picture of the slide with its tissue and regions to.
     """
     path = Path(path)
-    found: dict[str, Any] = {"slide": slide_name(path) if slide is None else slide, "path": str(path)}
+    found: dict[str, Any] = {"slide": slide_name(path) if slide is None else slide, "path": shown_path(path)}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -118,6 +121,8 @@ def inspect_slides(
     scan: int | None = None,
     qc: Path | None = None,
     workers: int = 0,
+    runs: RunsSlides | None = None,
+    shard: str | None = None,
 ) -> list[SlideReport]:
     """Describe many slides, in their order; what a slide says of itself goes before what is said of all.
 
@@ -131,10 +136,14 @@ def inspect_slides(
         qc: a folder to write a picture of each slide with its tissue and regions to.
         workers: how many slides at a time, each in a process of its own, so that a library that crashes on a file costs
             that slide alone; 0 uses this process.
+        runs: more about where that is, in place of `workers`.
+        shard: describe one of N equal parts of the slides, I/N with I from 0; all where None.
 
     Raises:
-        ConfigError: no slide is found, two have one id, no worker process can be started, or `workers` is below 0.
+        ConfigError: no slide is found, two have one id, no worker process can be started, `workers` is below 0, or
+            there is no such shard.
     """
+    part = shard_of(shard)
     check_slide_mpp(slide_mpp)
     known = [one for one in slides if isinstance(one, SlideSource)]
     named = [one for one in slides if not isinstance(one, SlideSource)]
@@ -147,14 +156,15 @@ def inspect_slides(
             scan=scan if source.scan is None else source.scan,
         )
         for source in (*known, *(find_slides(named, ids=ids) if named else ()))
+        if part is None or part.holds(source.slide)
     ]
     describe = partial(_describe, grid=grid, mpp_from_objective=mpp_from_objective, qc=qc)
-    if not workers:
-        return [describe(source) for source in sources]
-    found = {}
+    found = dict[str, SlideReport]()
     try:
-        for source, result in run_crew(sources, partial(_prepare, describe), range(min(workers, len(sources)))):
-            found[source.slide] = _died(source, result) if isinstance(result, Death) else result
+        for source, result in slide_executor(runs or RunsSlides(workers=workers)).run(
+            sources, partial(_prepare, describe)
+        ):
+            found[source.slide] = _lost(source, result) if isinstance(result, Death | TimedOut) else result
     except CannotStartError as error:
         raise ConfigError(f"no worker process can be started: {error}. Use --workers 0.") from error
     return [found[source.slide] for source in sources]
@@ -164,13 +174,10 @@ def _describe(source: SlideSource, **settings: Any) -> SlideReport:
     return inspect_slide(source.path, slide=source.slide, slide_mpp=source.slide_mpp, scan=source.scan, **settings)
 
 
-def _prepare(describe: Callable[[SlideSource], SlideReport], place: int) -> Callable[[SlideSource, Tell], SlideReport]:
+def _prepare(describe: Callable[[SlideSource], SlideReport], device: str) -> Callable[[SlideSource, Tell], SlideReport]:
     return lambda source, tell: describe(source)
 
 
-def _died(source: SlideSource, death: Death) -> SlideReport:
-    problem = (
-        f"the process that read {source.path.name} died twice without a message ({death}). "
-        "Check the file with another program, or leave it out."
-    )
-    return SlideReport(source.slide, str(source.path), problem=printable(problem))
+def _lost(source: SlideSource, lost: Death | TimedOut) -> SlideReport:
+    problem = printable(lost_slide(source, lost, "read").message)
+    return SlideReport(source.slide, shown_path(source.path), problem=problem)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from parfocal.errors import ConfigError, SlideError
+from parfocal.errors import CalibrationError, ConfigError, SlideError
 from parfocal.files import digest8
 from parfocal.table import read_table, some_of
 
@@ -84,7 +84,17 @@ class Places:
                 )
 
     def xy_um(self, numbers: Int64[np.ndarray, " picked"], slide_mpp: float) -> Float64[np.ndarray, "picked 2"]:
-        """Some places in micrometres of their slide, whose resolution this is."""
+        """Some places in micrometres of their slide, whose resolution this is; NaN where it is not known.
+
+        Raises:
+            CalibrationError: the file has them in pixels, and it is not known.
+        """
+        if self.unit == "px" and not np.isfinite(slide_mpp):
+            raise CalibrationError(
+                f"{self.path} has its places in pixels, and the resolution of their slide is not known, as it was "
+                "indexed from files in micrometres. Index it again with --slides or --slide-mpp, or give the places in "
+                f"micrometres ({', '.join(_XY['um'])})."
+            )
         return np.asarray(self.xy[numbers] * (slide_mpp if self.unit == "px" else 1.0))
 
     def on_slide(self, slide: str, slide_mpp: float) -> Float64[np.ndarray, "place 2"]:

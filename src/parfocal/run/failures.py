@@ -6,7 +6,7 @@ import json
 import os
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,7 @@ class FailedSlide:
         error: the name of the exception.
         message: its text, with the notes that it gathered.
         traceback: where it came from, for the log.
+        seconds: wall-clock time until it failed; None where that is not known.
     """
 
     slide: str
@@ -54,6 +55,7 @@ class FailedSlide:
     error: str
     message: str
     traceback: str = ""
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ def failure(source: SlideSource, error: Exception, writes_to: Path | None = None
     """An exception as a slide's failure; see `Failed.of`."""
     failed = Failed.of(error, writes_to)
     return FailedSlide(source.slide, source.path, failed.error, failed.message or "no message", failed.traceback)
+
+
+def not_tried(source: SlideSource) -> FailedSlide:
+    """The outcome of a slide that a run did not come to."""
+    return FailedSlide(source.slide, source.path, NOT_TRIED, "the disk is full.")
 
 
 def exit_status(failed: int, total: int) -> int:
@@ -192,6 +199,18 @@ def update_failures(store: Path, set_name: str, failed: Iterable[FailedSlide], m
     if reports:
         _append(store / _REPORTS / f"{writer_name()}.jsonl", reports)
         _make_table(store)
+
+
+def try_update_failures(
+    store: Path, set_name: str, failed: Iterable[FailedSlide], mended: Iterable[str]
+) -> tuple[str, ...]:
+    """Bring `failures.csv` up to date; what comes back says why that could not be done, as on a full disk."""
+    try:
+        update_failures(store, set_name, failed, mended)
+    except (OSError, StoreError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return (f"{store / FAILURES_FILE} is not up to date: {why}",)
+    return ()
 
 
 def _make_table(store: Path) -> None:

@@ -7,19 +7,21 @@ what runs jobs: one after the other, in threads that read ahead or work side by 
 
 import queue
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from parfocal.errors import ParfocalError, ParfocalWarning
-from parfocal.run.failures import Failed, FailedSlide, failure
-from parfocal.run.processes import Death, Tell, run_crew
+from parfocal.run.executor import Processes
+from parfocal.run.failures import DISK_FULL, Failed, FailedSlide, failure, not_tried
+from parfocal.run.processes import Death, Tell, TimedOut
 from parfocal.slides import SlideSource
 
 Task = TypeVar("Task")
@@ -51,10 +53,29 @@ def attempt_slide(
         job: what to do with it.
         writes_to: what is written, for errors that say that there is no space and not where.
     """
+    started = time.monotonic()
     try:
         return job()
     except Exception as error:
-        return failure(source, error, writes_to)
+        return replace(failure(source, error, writes_to), seconds=time.monotonic() - started)
+
+
+def attempt_slides(
+    sources: Sequence[SlideSource], job: Callable[[SlideSource], Result], *, writes_to: Path
+) -> Iterator[Result | FailedSlide]:
+    """What came of each slide, in order; once there is no space for one, the others are not tried.
+
+    Args:
+        sources: the slides.
+        job: what to do with each.
+        writes_to: what is written.
+    """
+    for number, source in enumerate(sources, start=1):
+        outcome = attempt_slide(source, partial(job, source), writes_to=writes_to)
+        yield outcome
+        if isinstance(outcome, FailedSlide) and outcome.error == DISK_FULL:
+            yield from map(not_tried, sources[number:])
+            return
 
 
 @contextmanager
@@ -118,13 +139,13 @@ def each_in_process(
         for task in tasks:
             yield task, work(task)
         return
-    for task, result in run_crew(tasks, partial(_attempts, work), range(min(workers, len(tasks)))):
-        if isinstance(result, Failed | Death):
+    for task, result in Processes(("cpu",) * workers).run(tasks, partial(_attempts, work)):
+        if isinstance(result, Failed | Death | TimedOut):
             raise ParfocalError(f"a worker process failed: {result}. Use one worker to see more.")
         yield task, result
 
 
-def _attempts(work: Callable[[Task], Result], place: int) -> Callable[[Task, Tell], Result | Failed]:
+def _attempts(work: Callable[[Task], Result], device: str) -> Callable[[Task, Tell], Result | Failed]:
     return lambda task, tell: attempt(partial(work, task))
 
 

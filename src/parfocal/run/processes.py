@@ -5,6 +5,7 @@ it is known which task it had; nothing is shared, so nothing can stay locked.
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -54,13 +55,15 @@ class Death:
     """The process of a task died, twice.
 
     Attributes:
-        code: its exit status; minus the number of the signal that killed it.
+        code: its exit status; minus the number of the signal that killed it; None where nobody has seen it end.
     """
 
     code: int | None
 
     def __str__(self) -> str:
-        if self.code is None or self.code >= 0:
+        if self.code is None:
+            return "it crashed or was killed; the log of its node may say more"
+        if self.code >= 0:
             return f"it ended with status {self.code}"
         name = signal.Signals(-self.code).name if -self.code in signal.valid_signals() else f"signal {-self.code}"
         why = {
@@ -68,6 +71,20 @@ class Death:
             "SIGTERM": "it was told to end",
         }.get(name, "a library crashed")
         return f"{why}; {name}"
+
+
+@dataclass(frozen=True)
+class TimedOut:
+    """A task took longer than it may, and its process was killed; it is not tried again.
+
+    Attributes:
+        seconds: how long it may take.
+    """
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"it took longer than {self.seconds:g} s and was ended"
 
 
 class _Stopped(BaseException):
@@ -107,7 +124,9 @@ def run_crew(
     prepare: Callable[[Place], Callable[[Task, Tell], Result]],
     places: Sequence[Place],
     on_told: Callable[[Task, Any], None] | None = None,
-) -> Iterator[tuple[Task, Result | Death]]:
+    *,
+    timeout: float | None = None,
+) -> Iterator[tuple[Task, Result | Death | TimedOut]]:
     """Run every task in a process, as many at a time as there are places, and hand out each result as it comes.
 
     A task whose process dies is tried once more, alone, when all others are done: it may have been killed because
@@ -120,13 +139,15 @@ def run_crew(
             module, or a `functools.partial` of one.
         places: what tells the processes apart, such as a device or nothing.
         on_told: given a task and what it told, about twice a second.
+        timeout: seconds that a task may take. One that takes longer has its process killed, whatever it is at, and is
+            not tried again; another process takes the place. What a process needs to become ready does not count.
 
     Raises:
         ConfigError: see `check_workers`.
         CannotStartError: `prepare` fails, or processes die before they have done anything.
     """
     check_workers()
-    crew = _Crew(tasks, prepare, places)
+    crew = _Crew(tasks, prepare, places, timeout)
     try:
         yield from crew.results(on_told)
     finally:
@@ -145,6 +166,7 @@ class _Member(Generic[Task, Place]):
     def __init__(self, prepare: Callable[[Place], Any], place: Place) -> None:
         self.place = place
         self.job: _Job[Task] | None = None
+        self.given = 0.0
         self.is_ready = False
         # Not fork: the run has threads, and a forked child may inherit their locks.
         context = multiprocessing.get_context("spawn")
@@ -159,7 +181,7 @@ class _Member(Generic[Task, Place]):
             self.pipe.send(job.task)
         except OSError:
             return False
-        self.job = job
+        self.job, self.given = job, time.monotonic()
         return True
 
     def messages(self) -> Iterator[tuple[str, Any]]:
@@ -187,15 +209,16 @@ class _Crew(Generic[Task, Place, Result]):
         tasks: Sequence[Task],
         prepare: Callable[[Place], Callable[[Task, Tell], Result]],
         places: Sequence[Place],
+        timeout: float | None,
     ) -> None:
-        self.prepare = prepare
+        self.prepare, self.timeout = prepare, timeout
         self.waiting = deque(_Job(task) for task in tasks)
         self.again: deque[_Job[Task]] = deque()
         self.free = deque(places)
         self.members: list[_Member[Task, Place]] = []
         self.useless = 0
 
-    def results(self, on_told: Callable[[Task, Any], None] | None) -> Iterator[tuple[Task, Result | Death]]:
+    def results(self, on_told: Callable[[Task, Any], None] | None) -> Iterator[tuple[Task, Result | Death | TimedOut]]:
         while self.waiting or self.again or self.busy:
             self._hand_out()
             wait([handle for one in self.members for handle in (one.pipe, one.process.sentinel)], _LOOK_SECONDS)
@@ -222,6 +245,20 @@ class _Crew(Generic[Task, Place, Result]):
                         else:
                             self.free.append(member.place)
                             self.again.append(_Job(job.task, is_second=True))
+            yield from self._overdue()
+
+    def _overdue(self) -> Iterator[tuple[Task, TimedOut]]:
+        """End the processes whose tasks have taken too long."""
+        seconds = math.inf if self.timeout is None else self.timeout
+        for member in self.busy:
+            if member.job is not None and time.monotonic() - member.given > seconds:
+                task = member.job.task
+                member.process.kill()
+                member.process.join(_GRACE_SECONDS)
+                self._leave(member)
+                self.free.append(member.place)
+                self.useless = 0
+                yield task, TimedOut(seconds)
 
     @property
     def busy(self) -> list[_Member[Task, Place]]:

@@ -6,9 +6,10 @@ source, and RGB windows of any level, white beyond the edge. Nothing here knows 
 
 from parfocal.slides.calibration import Calibration, check_slide_mpp
 from parfocal.slides.folders import slide_name
-from parfocal.slides.on_disk import slide_files
+from parfocal.slides.on_disk import slide_bytes, slide_exists, slide_files
 from parfocal.slides.opening import open_slide
 from parfocal.slides.reader import Gap, Window
+from parfocal.slides.remote import RemoteFile, remote_state
 from parfocal.slides.slide import (
     MAX_ENLARGEMENT,
     Level,
@@ -25,6 +26,7 @@ __all__ = [
     "Calibration",
     "Gap",
     "Level",
+    "RemoteFile",
     "Slide",
     "SlideIds",
     "SlideSource",
@@ -35,7 +37,10 @@ __all__ = [
     "open_slide",
     "read_manifest",
     "read_tile",
+    "remote_state",
     "resample",
+    "slide_bytes",
+    "slide_exists",
     "slide_files",
     "slide_name",
     "tile_window",

@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from parfocal.addresses import address_of
 from parfocal.slides.dicom import read_dicom_header
+from parfocal.slides.ome_zarr import is_ome_zarr
 from parfocal.slides.on_disk import real_path
 
 SLIDE_SUFFIXES = frozenset(
@@ -100,7 +102,7 @@ def slide_name(path: Path) -> str:
 
     What looks like a suffix there is the end of a unique identifier, or the number of one of many files.
     """
-    if path.suffix.lower() in SLIDE_SUFFIXES | PICTURE_SUFFIXES:
+    if address_of(path) or is_ome_zarr(path) or path.suffix.lower() in SLIDE_SUFFIXES | PICTURE_SUFFIXES:
         return path.stem
     return path.name if read_dicom_header(path) is not None or os.path.isdir(path) else path.stem
 
@@ -121,6 +123,8 @@ def _contents(folder: Path, found: FolderSearch) -> Iterator[tuple[Path, str]]:
             path = here / name
             if not os.path.isdir(path):
                 yield path, _kind(path)
+            elif is_ome_zarr(path):
+                yield path, _SLIDE
             elif path.suffix.lower() == ".zarr":
                 found.others[".zarr"] += 1
             elif path.is_symlink():

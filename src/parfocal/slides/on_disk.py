@@ -8,8 +8,11 @@ import os
 import stat
 from pathlib import Path
 
+from parfocal.addresses import address_of
 from parfocal.errors import UnreadableSlideError
 from parfocal.slides.dicom import dicom_series
+from parfocal.slides.ome_zarr import is_ome_zarr
+from parfocal.slides.remote import remote_exists, remote_state
 
 # Text that names the other files, one of them a line; it is a few KiB long.
 _LISTS = {".vms", ".vmu"}
@@ -17,12 +20,24 @@ _LIST_BYTES = 1 << 20
 
 
 def real_path(path: Path) -> Path:
-    """The path without links; of a link that leads nowhere or back to itself the place where it stops."""
+    """The path without links; of a link that leads nowhere or back to itself the place where it stops.
+
+    An address is no path of a disk and stays what it is.
+    """
+    if address_of(path):
+        return path
     return Path(os.path.realpath(path))
 
 
 def path_problem(path: Path) -> str | None:
     """Why there is no file to read at `path`, as a clause that begins with `it`; None where there is one."""
+    address = address_of(path)
+    if address is not None:
+        try:
+            remote_state(address)
+        except UnreadableSlideError as error:
+            return f"it cannot be reached ({str(error).partition(f'{address}: ')[2].rstrip('.')})"
+        return None
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -33,6 +48,8 @@ def path_problem(path: Path) -> str | None:
         if path.is_symlink():
             return f"it is a link to {os.readlink(path)} that leads to no file ({_reason(error)})"
         return f"it cannot be reached ({_reason(error)})"
+    if stat.S_ISDIR(mode) and is_ome_zarr(path):
+        return None
     if stat.S_ISDIR(mode):
         try:
             os.scandir(path).close()
@@ -48,8 +65,10 @@ def check_openable(path: Path) -> None:
     """Refuse what is no file that can be read, without waiting for it.
 
     Raises:
-        UnreadableSlideError: there is no file, or no permission to read it.
+        UnreadableSlideError: there is no file, or no permission to read it, or it is at an address.
     """
+    if (address := address_of(path)) is not None:
+        raise UnreadableSlideError(f"cannot open {address}: it can be read from a disk only; copy it first.")
     problem = path_problem(path)
     if problem is None:
         try:
@@ -69,8 +88,12 @@ def slide_files(path: Path) -> tuple[Path, ...]:
     """The files of a slide, sorted; for most formats the file itself.
 
     A DICOM series is all of its files in the folder, an MRXS slide its folder of the same name, and a VMS or VMU slide
-    the files that it lists.
+    the files that it lists; an OME-Zarr slide all files of its folder. At an address it is one file.
     """
+    if address_of(path):
+        return (path,)
+    if is_ome_zarr(path):
+        return tuple(sorted(file for file in path.rglob("*") if file.is_file()))
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         below = path.with_suffix("")
@@ -78,6 +101,22 @@ def slide_files(path: Path) -> tuple[Path, ...]:
     if suffix in _LISTS:
         return tuple(sorted({path, *_listed(path)}))
     return dicom_series(path)
+
+
+def slide_bytes(path: Path) -> int:
+    """How many bytes the files of a slide have together, wherever they lie."""
+    address = address_of(path)
+    return remote_state(address).n_bytes if address else sum(file.stat().st_size for file in slide_files(path))
+
+
+def slide_exists(path: Path) -> bool:
+    """Whether a slide's file is there, on a disk or at its address.
+
+    Raises:
+        UnreadableSlideError: an address cannot be asked.
+    """
+    address = address_of(path)
+    return remote_exists(address) if address else path.exists()
 
 
 def _listed(path: Path) -> list[Path]:

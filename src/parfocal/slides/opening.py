@@ -5,16 +5,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import openslide
 
+from parfocal.addresses import address_of
 from parfocal.errors import CalibrationError, ParfocalWarning, UnreadableSlideError
 from parfocal.slides.calibration import Calibration, calibrate
+from parfocal.slides.ome_zarr import OmeZarrReader, is_ome_zarr
 from parfocal.slides.on_disk import check_openable
 from parfocal.slides.openslide_reader import OpenSlideReader
 from parfocal.slides.picture import PictureReader
-from parfocal.slides.reader import NotMineError, PixelReader, foreign_bytes
+from parfocal.slides.reader import NotMineError, PixelReader, foreign_bytes, one_line
+from parfocal.slides.remote import RemoteFile
 from parfocal.slides.slide import Slide
 from parfocal.slides.tiff_file import NotWholeError, TiffFacts, read_tiff
 from parfocal.slides.tiled_tiff import TiledTiffReader
@@ -35,11 +38,13 @@ def open_slide(
 ) -> Slide:
     """Open a slide and settle its resolution.
 
-    Tiled TIFF and SVS are read by a fast path of our own, pictures by Pillow, everything else by OpenSlide. A file that
-    nobody shows right is refused, not handed on to a reader that knows less of it.
+    Tiled TIFF and SVS are read by a fast path of our own, OME-Zarr by zarr, pictures by Pillow, everything else by
+    OpenSlide. A file that nobody shows right is refused, not handed on to a reader that knows less of it.
 
     Args:
-        path: the file; of a DICOM series or an MRXS slide the file that OpenSlide opens.
+        path: the file; of a DICOM series or an MRXS slide the file that OpenSlide opens, of OME-Zarr the folder. Or an
+            address (`s3://`, `gs://`, `https://`, `http://`) of a tiled TIFF, SVS or OME-TIFF, or in a bucket of an
+            OME-Zarr: only the bytes that are needed come.
         slide_mpp: micrometres per level-0 pixel, in place of what the file says.
         mpp_from_objective: take 10 um / power where the file has no plausible resolution but an objective power.
         require_mpp: False opens a slide of unknown resolution too; its `mpp` then raises.
@@ -91,6 +96,13 @@ def _notes(reader: PixelReader, scan: int | None) -> list[str]:
 
 def _first_reader(path: Path, scan: int | None) -> PixelReader:
     """The first reader that takes the file."""
+    address = address_of(path)
+    if is_ome_zarr(path):
+        if scan not in {None, 0}:
+            raise UnreadableSlideError(f"cannot read scan {scan} of {path.name}: it holds one, which is scan 0.")
+        return OmeZarrReader(path)
+    if address is not None:
+        return _remote_reader(path, address, scan)
     check_openable(path)
     reasons: list[str] = []
     facts = _tried("tifffile", partial(_read_plain_tiff, path, scan), reasons)
@@ -117,6 +129,30 @@ def _first_reader(path: Path, scan: int | None) -> PixelReader:
         f"cannot open {path.name}: no reader takes it ({'; '.join(reasons)}). "
         "Expected is a slide that OpenSlide knows, a tiled 8-bit RGB TIFF, or an RGB picture."
     )
+
+
+def _remote_reader(path: Path, address: str, scan: int | None) -> PixelReader:
+    """The reader of a slide that lies on no disk: others than the fast one read a file as a whole, or many files."""
+    with ExitStack() as on_error:
+        file = RemoteFile(address)
+        on_error.callback(file.close)
+        try:
+            facts, why = read_tiff(path, scan, cast(BinaryIO, file)), "it is no TIFF, or one with a scanner's own rules"
+        except NotMineError as error:
+            facts, why = None, one_line(error)
+        except NotWholeError as error:
+            facts, why = None, f"it is no whole TIFF ({one_line(error.__cause__ or error)})"
+        if file.problem is not None:
+            raise file.problem
+        if facts is None or not facts.levels:
+            if facts is not None:
+                why = f"only {facts.left_to} shows its pixels right"
+            raise UnreadableSlideError(
+                f"cannot read {address} where it is: {why.rstrip('.')}. Tiled TIFF, SVS and OME-TIFF are read from an "
+                "address; other formats can be read from a disk only; copy it first."
+            )
+        on_error.pop_all()
+    return TiledTiffReader(path, facts, file)
 
 
 def _read_plain_tiff(path: Path, scan: int | None) -> TiffFacts:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from parfocal.addresses import address_of, below, has_folders
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.slides.calibration import check_slide_mpp
 from parfocal.slides.dicom import read_dicom_header
 from parfocal.slides.folders import PICTURE_SUFFIXES, SLIDE_SUFFIXES, search_folder, slide_name
+from parfocal.slides.ome_zarr import is_ome_zarr
 from parfocal.slides.on_disk import path_problem, real_path
+from parfocal.slides.remote import list_below
 from parfocal.table import read_lines
 from parfocal.terminal import printable
 
@@ -51,8 +54,12 @@ def find_slides(inputs: Sequence[Path | str], *, ids: SlideIds = "path") -> list
     What cannot be opened (a link that leads nowhere, a pipe, a folder without permission) is listed like a slide and
     fails alone when it is opened.
 
+    An address (`s3://`, `gs://`, `https://`, `http://`) with the suffix of a slide, or `.zarr`, is a slide; nobody asks
+    whether it is there. Another one in a bucket is a folder, of which everything below is listed; on a web
+    server it is a slide too.
+
     Args:
-        inputs: files, folders, manifests, in any mixture.
+        inputs: files, folders, manifests, addresses, in any mixture.
         ids: `path` takes for the id of a slide in a folder its path below the folder without the suffix; `name` the
             file's name without the suffix, for archives that keep a folder for each slide. A manifest has its own ids.
 
@@ -62,13 +69,17 @@ def find_slides(inputs: Sequence[Path | str], *, ids: SlideIds = "path") -> list
 
     Raises:
         ConfigError: an input is absent, a folder holds no slide, two slides have one id, or a file is given twice with
-            two ids or two resolutions.
+            two ids or two resolutions, or an address cannot name a slide.
+        UnreadableSlideError: a bucket cannot be listed.
     """
     found: list[SlideSource] = []
     paths = [Path(given) for given in inputs]
     named = {real_path(given) for given in paths}
     for given in paths:
-        if os.path.isdir(given):
+        address = address_of(given)
+        if address is not None:
+            found += _at_address(given, address, ids)
+        elif os.path.isdir(given) and not is_ome_zarr(given):
             found += _slides_below(given, named, ids)
         elif not os.path.lexists(given):
             raise ConfigError(f"cannot find {given}: there is no such file or folder.")
@@ -85,7 +96,8 @@ def read_manifest(csv_path: Path) -> list[SlideSource]:
     Args:
         csv_path: a table as those of labels, with the columns `slide` (id), `path`, and optionally `mpp` (empty: what
             the file says) and `scan` (which one of a file that holds several, from 0), in any case. Paths are relative
-            to the manifest. Other columns are not read, and named in a warning: `slide_mpp` is none of these words.
+            to the manifest, addresses stand as they are. Other columns are not read, and named in a warning:
+            `slide_mpp` is none of these words.
 
     Raises:
         ConfigError: it is absent or no such table, or a row of it makes no sense; the text names the line.
@@ -137,6 +149,9 @@ def _row(csv_path: Path, line: int, columns: Sequence[str], cells: Sequence[str]
         raise ConfigError(f"{csv_path}, line {line}: slide and path must not be empty, found {slide!r} and {path!r}.")
     if "\0" in path:
         raise ConfigError(f"{csv_path}, line {line}: the path of {slide} holds a NUL character. Correct it.")
+    address = address_of(path)
+    if address and (problem := _address_problem(address)):
+        raise ConfigError(f"{csv_path}, line {line}: {address} is no address of a slide: {problem}.")
     problem = _id_problem(slide)
     if problem:
         raise ConfigError(f"{csv_path}, line {line}: the slide id {slide!r} cannot name a file: {problem}.")
@@ -151,7 +166,7 @@ def _row(csv_path: Path, line: int, columns: Sequence[str], cells: Sequence[str]
         raise ConfigError(
             f"{csv_path}, line {line}: scan of {slide} is {scan!r}; expected is a whole number from 0, or nothing."
         )
-    return SlideSource(slide, csv_path.parent / path, slide_mpp, int(scan) if scan else None)
+    return SlideSource(slide, below(csv_path.parent, path), slide_mpp, int(scan) if scan else None)
 
 
 def _id_problem(slide: str) -> str | None:
@@ -179,6 +194,61 @@ def _slides_below(folder: Path, named: set[Path], ids: SlideIds) -> list[SlideSo
     return [SlideSource(_id_below(folder, path, ids), path) for path in search.slides]
 
 
+def _at_address(given: Path, address: str, ids: SlideIds) -> list[SlideSource]:
+    """One slide, or all that lie below an address of a bucket."""
+    problem = _address_problem(address)
+    if problem:
+        raise ConfigError(f"cannot take {address} for a slide: {problem}.")
+    if given.suffix.lower() == ".csv":
+        raise ConfigError(f"cannot read the manifest {address}: manifests are read from a disk only; copy it first.")
+    if is_ome_zarr(given) or given.suffix.lower() in SLIDE_SUFFIXES | PICTURE_SUFFIXES or not has_folders(address):
+        return [SlideSource(_as_id(slide_name(given)), given)]
+    listed = list_below(address)
+    for one in listed:
+        if (problem := _address_problem(one)) is not None and Path(one).suffix.lower() in SLIDE_SUFFIXES:
+            raise ConfigError(f"cannot take {one} for a slide: {problem}. Copy the object to another name.")
+    paths = sorted({_slide_above(Path(one)) for one in listed})
+    slides = [
+        path for path in paths if path.suffix.lower() in {*SLIDE_SUFFIXES, ".zarr"} and not _is_hidden(path, given)
+    ]
+    if not slides:
+        raise ConfigError(
+            f"{address} holds no slide: none of {len(paths)} objects below it ends in one of .zarr "
+            f"{' '.join(sorted(SLIDE_SUFFIXES))}. Name the object itself if it is one."
+        )
+    if len(slides) < len(paths):
+        others = len(paths) - len(slides)
+        warnings.warn(
+            f"{printable(address)}: {others} object{'s' * (others > 1)} of other kinds passed over.",
+            ParfocalWarning,
+            stacklevel=3,
+        )
+    return [SlideSource(_id_below(given, path, ids), path) for path in slides]
+
+
+def _address_problem(address: str) -> str | None:
+    """Why no slide can lie at an address, as a clause; None where one can."""
+    bucket, _, key = address.partition("://")[2].partition("/")
+    if not bucket or (not key and not has_folders(address)):
+        return "expected is an address such as s3://bucket/scans/case1.svs or https://host/case1.svs"
+    if any(char in address for char in "?#*"):
+        return "it holds one of ? # *; a signed address would be kept in the store with its signature"
+    if "@" in bucket:
+        return "it holds a name or a password, which would be kept in the store"
+    if address_of(Path(address)) != address.rstrip("/"):
+        return "a part of it is empty or a dot"
+    return None
+
+
+def _slide_above(path: Path) -> Path:
+    """The OME-Zarr that an object of a bucket belongs to, else the object."""
+    return next((above for above in reversed(path.parents) if above.suffix.lower() == ".zarr"), path)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def _id_below(folder: Path, path: Path, ids: SlideIds) -> str:
     if path == folder:
         return _as_id(real_path(folder).name)
@@ -199,7 +269,7 @@ def _one_per_series(sources: Iterable[SlideSource]) -> list[SlideSource]:
     series: dict[tuple[Path, str] | int, list[SlideSource]] = {}
     for number, source in enumerate(sources):
         suffix = source.path.suffix.lower()
-        known = suffix in SLIDE_SUFFIXES | PICTURE_SUFFIXES and suffix != ".dcm"
+        known = address_of(source.path) or (suffix in SLIDE_SUFFIXES | PICTURE_SUFFIXES and suffix != ".dcm")
         header = None if known else read_dicom_header(source.path)
         key = (real_path(source.path).parent, header.series) if header is not None and header.series else number
         files = series.setdefault(key, [])

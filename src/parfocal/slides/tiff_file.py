@@ -6,6 +6,7 @@ and what comes out wrong in every reader is refused here: a fallback that knows 
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,12 +67,13 @@ class NotWholeError(UnreadableSlideError):
     """The structure of the file is damaged, or bends the rules of TIFF."""
 
 
-def read_tiff(path: Path, scan: int | None) -> TiffFacts | None:
+def read_tiff(path: Path, scan: int | None, remote: BinaryIO | None = None) -> TiffFacts | None:
     """Look into a TIFF; None where the file is none, or has a scanner's own rules.
 
     Args:
         path: any file.
         scan: number of the scan, None for the first.
+        remote: the file, where it lies on no disk; it stays open.
 
     Raises:
         UnreadableSlideError: nobody should read it: what it holds would come out wrong.
@@ -79,7 +81,7 @@ def read_tiff(path: Path, scan: int | None) -> TiffFacts | None:
     refusal = "cannot read {}: it is no whole TIFF ({}). Copy the file again or leave it out."
     with (
         foreign_bytes(lambda why: NotWholeError(refusal.format(path.name, why))),
-        path.open("rb") as file,
+        nullcontext(remote) if remote is not None else path.open("rb") as file,
         quiet_tifffile(),
         warnings.catch_warnings(),
     ):
@@ -92,7 +94,9 @@ def read_tiff(path: Path, scan: int | None) -> TiffFacts | None:
                 f"cannot read {path.name}: its index lists {tiles} tiles; at most {MOST_TILES} are read. "
                 "Write it again with larger tiles."
             )
-        with tifffile.TiffFile(path, _multifile=False) as tiff:
+        source = path if remote is None else remote
+        file.seek(0)  # tifffile begins where a file stands
+        with tifffile.TiffFile(source, name=path.name, _multifile=False) as tiff:
             return _facts(path.name, tiff, scan, _reader(file))
 
 

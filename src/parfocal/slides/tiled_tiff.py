@@ -8,13 +8,19 @@ with libjpeg-turbo and JPEG 2000 with OpenJPEG.
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from parfocal.slides.reader import MAX_CACHE_BYTES, Missing, PixelReader, Window, join_gaps, one_line
+from parfocal.slides.remote import RemoteFile
 from parfocal.slides.tiff_file import TiffFacts
 from parfocal.slides.tiff_level import BrokenTileError
+
+# Of compressed tiles that are asked for together, where they lie on no disk; more than that would push each other out.
+_AHEAD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -27,15 +33,16 @@ class _NoTile:
 class TiledTiffReader(PixelReader):
     """A tiled pyramid that is decoded tile by tile, each tile once for windows in reading order."""
 
-    def __init__(self, path: Path, facts: TiffFacts) -> None:
-        """Take over what `read_tiff` has found in the file."""
+    def __init__(self, path: Path, facts: TiffFacts, remote: RemoteFile | None = None) -> None:
+        """Take over what `read_tiff` has found in the file, and the file itself where it lies on no disk."""
         self.path = path
         self.format = facts.format
         self.mpp_claim, self.objective_power = facts.claim, facts.objective_power
         self.level_sizes, self.level_downsamples = facts.sizes, facts.ratios
         self.scan_sizes, self.scan, self.notes = facts.scan_sizes, facts.scan, facts.notes
         self._levels = facts.levels
-        self._file = path.open("rb", buffering=0)
+        self._remote = remote
+        self._file = path.open("rb", buffering=0) if remote is None else cast(FileIO, remote)
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
@@ -54,10 +61,14 @@ class TiledTiffReader(PixelReader):
         window = np.empty((height, width, 3), np.uint8)
         missing = []
         self._forget_above(level, y)
-        for row in range(y // page.tile_height, (y + height - 1) // page.tile_height + 1):
+        rows = range(y // page.tile_height, (y + height - 1) // page.tile_height + 1)
+        columns = range(x // page.tile_width, (x + width - 1) // page.tile_width + 1)
+        if self._remote is not None:
+            self._ask_for(level, rows, columns)
+        for row in rows:
             top = row * page.tile_height
             y0, y1 = max(top, y), min(top + page.tile_height, y + height)
-            for column in range(x // page.tile_width, (x + width - 1) // page.tile_width + 1):
+            for column in columns:
                 left = column * page.tile_width
                 x0, x1 = max(left, x), min(left + page.tile_width, x + width)
                 key = (level, row * page.across + column)
@@ -79,6 +90,23 @@ class TiledTiffReader(PixelReader):
             self._cache.clear()
             self._spare.clear()
             self._cached_bytes = 0
+
+    def _ask_for(self, level: int, rows: range, columns: range) -> None:
+        """Have the bytes of the tiles that are to be decoded come with as few requests as possible."""
+        page = self._levels[level]
+        with self._lock:
+            numbers = [
+                number
+                for row in rows
+                for number in range(row * page.across + columns.start, row * page.across + columns.stop)
+                if (level, number) not in self._cache
+            ]
+        starts, sizes = page.offsets[:, numbers].ravel(), page.sizes[:, numbers].ravel()
+        is_there = (sizes > 0) & np.tile(~page.is_misplaced[numbers], len(page.offsets))
+        starts, ends = starts[is_there].tolist(), (starts + sizes)[is_there].tolist()
+        assert self._remote is not None
+        if sum(ends) - sum(starts) <= _AHEAD_BYTES:
+            self._remote.prefetch(starts, ends)
 
     def _take(self, key: tuple[int, int]) -> "np.ndarray | _NoTile":
         """A decoded tile, out of the cache where it is; or why there is none."""

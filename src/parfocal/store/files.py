@@ -22,6 +22,7 @@ from parfocal.store.layout import (
     coords_attributes,
     file_attributes,
     index_path,
+    pixel_of_places,
     read_settings,
     set_attributes,
 )
@@ -130,7 +131,7 @@ def write_layout(
             slide_mpp=slide_mpp,
             size_l0px=origin.size_l0px,
             objective_power=origin.objective_power,
-            overlap_px=_overlap_px(coords_l0px, tile_um / slide_mpp, tile_px),
+            overlap_px=_overlap_px(coords_l0px, tile_um / pixel_of_places(slide_mpp), tile_px),
         ),
     )
     return features

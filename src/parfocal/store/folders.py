@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase, translate
 from pathlib import Path
 
@@ -99,10 +99,10 @@ def find_feature_folders(
 def _with_places(folder: FeatureFolder, beside: dict[tuple[str, str], list[Path]]) -> FeatureFolder:
     """The folder, each of whose sources knows the files of its slide that hold no rows."""
     named = {
-        slide: FeatureSource(one.path, one.part, tuple(beside.get((folder.format.name, Path(slide).name), ())))
+        slide: replace(one, beside=tuple(beside.get((folder.format.name, Path(slide).name), ())))
         for slide, one in folder.sources.items()
     }
-    return FeatureFolder(folder.path, folder.format, folder.part, folder.encoder, named)
+    return replace(folder, sources=named)
 
 
 @dataclass(eq=False)
@@ -119,12 +119,12 @@ def _folders(
     """The features in a folder and below it; files without rows are added to `beside`."""
     kinds: dict[tuple[Path, str], _Kind] = {}
     unknown: list[Path] = []
-    by_name = {one.name: one for one in formats}
-    files = _walk(source, is_leaf=lambda path: _ends(path, formats))
+    by_name, suffixes = {one.name: one for one in formats}, _suffixes(formats)
+    files = walk(source, is_leaf=lambda path: path.name.endswith(suffixes))
     if any(one.is_folder and source.name.endswith(one.suffixes) for one in formats):
         files, source = iter([source]), source.parent  # the features of one slide, named themselves
     for file in files:
-        if not _ends(file, formats):
+        if not file.name.endswith(suffixes):
             continue
         recognised = _recognise(file, formats)
         if recognised is None:
@@ -247,12 +247,16 @@ def _suffixes(formats: Sequence[FeatureFormat]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(suffix for one in formats for suffix in one.suffixes))
 
 
-def _ends(path: Path, formats: Sequence[FeatureFormat]) -> bool:
-    return path.name.endswith(_suffixes(formats)) and not path.name.startswith(".")
+def walk(
+    folder: Path, is_leaf: Callable[[Path], bool] = lambda _: False, above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
+    """What lies below a folder, sorted, without hidden names; links are followed, but not back to where they are.
 
-
-def _walk(folder: Path, is_leaf: Callable[[Path], bool], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """What lies below a folder, sorted, without hidden names; links are followed, but not back to where they are."""
+    Args:
+        folder: the folder.
+        is_leaf: which folders are not looked into.
+        above: the folders that it was reached through.
+    """
     above = above | {folder.resolve()}
     try:
         entries = sorted(folder.iterdir())
@@ -267,4 +271,4 @@ def _walk(folder: Path, is_leaf: Callable[[Path], bool], above: frozenset[Path] 
             continue
         real = path.resolve()
         if not any(real == one or real in one.parents for one in above):
-            yield from _walk(path, is_leaf, above)
+            yield from walk(path, is_leaf, above)

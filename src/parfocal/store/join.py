@@ -154,6 +154,11 @@ def _offset(values: Float64[np.ndarray, " tile"], pitch: float) -> float:
     return 0.0 if abs(offset) < 1e-6 * pitch else offset
 
 
+def _wrapped(values: Float64[np.ndarray, "pair 2"], pitch: float) -> Float64[np.ndarray, "pair 2"]:
+    """The distance of each from the nearest whole number of pitches."""
+    return np.asarray(values - np.rint(values / pitch) * pitch)
+
+
 def _place(grid: TileGrid, corners_um: Float64[np.ndarray, "region 2"], side_um: float) -> _Placed:
     centers_um = grid.xy_um + grid.side_um / 2
     region, row = _held(centers_um, corners_um + side_um / 2, side_um)
@@ -164,7 +169,7 @@ def _place(grid: TileGrid, corners_um: Float64[np.ndarray, "region 2"], side_um:
     exact_side_um, stride_um = _filling(grid.side_um, side_um), _filling(grid.stride_um, side_um)
     first_um = (stride_um + grid.side_um - grid.stride_um) / 2
     steps = (offset_um + side_um / 2 - first_um) / stride_um
-    off_um = (steps - np.rint(steps)) * stride_um
+    off_um = _wrapped(offset_um + side_um / 2 - first_um, stride_um)
     # Regions that overlap share tiles, which nest where they do in one of them.
     away_um, least_um = np.abs(off_um).max(axis=1), np.full(len(centers_um), np.inf)
     np.minimum.at(least_um, row, away_um)
@@ -207,10 +212,14 @@ def _reason(grid: TileGrid, side_um: float, off_um: Float64[np.ndarray, "pair 2"
     if misalignment_um <= _NESTS_UM:
         return ""
     reasons = []
-    shift_um = np.median(off_um, axis=0)
+    # A step further is on the grid again, so that what is off by half a step lies to either side.
+    middle_um = np.array([[_offset(off_um[:, axis], grid.stride_um) for axis in (0, 1)]])
+    shift_um = middle_um + np.median(_wrapped(off_um - middle_um, grid.stride_um), axis=0)
+    apart_um = _wrapped(off_um - shift_um, grid.stride_um)
+    (shift_um,) = _wrapped(shift_um, grid.stride_um)
     if np.abs(shift_um).max() > _NESTS_UM / 2:
         reasons.append(f"their grid starts {shift_um[0]:+.1f}, {shift_um[1]:+.1f} um from that of the regions")
-    spread_um = float(np.abs(off_um - shift_um).max())
+    spread_um = float(np.abs(_wrapped(apart_um, grid.stride_um)).max())
     ratio = side_um / grid.stride_um
     if abs(ratio - round(ratio)) > _WHOLE:
         reasons.append(f"{ratio:.2f} of their steps of {grid.stride_um:.1f} um fill a region of {side_um:.1f} um")

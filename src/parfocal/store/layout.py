@@ -6,7 +6,9 @@ is, the slide is done.
 """
 
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from parfocal.errors import FormatVersionError, MismatchError, StoreError
-from parfocal.files import canonical_json, digest8, provenance, writing
+from parfocal.files import canonical_json, check_on_disk, digest8, provenance, writing
 from parfocal.geometry import format_mpp, to_l0px
 
 FORMAT_VERSION = 1
@@ -64,6 +66,15 @@ def index_path(set_path: Path, slide: str) -> Path:
 def features_path(set_path: Path, slide: str, mpp: float | None) -> Path:
     """The features of a slide at one magnification, or of its regions where `mpp` is None."""
     return set_path / (REGION_FOLDER if mpp is None else format_mpp(mpp)) / f"{slide}.h5"
+
+
+def stored_bytes(set_path: Path, slide: str) -> int:
+    """How many bytes the files of a slide have in a set; those of another tool that an index names do not count."""
+    n_bytes = 0
+    for folder in set_path.iterdir():
+        with suppress(OSError):  # it has none there, or another run is at it
+            n_bytes += (folder / f"{slide}.h5").stat().st_size
+    return n_bytes
 
 
 def repair_advice(set_path: Path, slide: str) -> str:
@@ -196,6 +207,15 @@ def _check_settings(content: Mapping[str, Any]) -> None:
         content["encoder_digests"][name].strip()
 
 
+def pixel_of_places(slide_mpp: float) -> float:
+    """The unit of the places in a features file, in micrometres: a pixel of level 0.
+
+    It is a micrometre where the resolution is not known, as of features that were indexed from files in micrometres;
+    the attributes of the places say so (`unit`) and leave out all that is of level 0.
+    """
+    return slide_mpp if math.isfinite(slide_mpp) else 1.0
+
+
 def realised_mpp(
     region_xy_um: Float64[np.ndarray, "region 2"], region_um: float, slide_mpp: float, mpp: float
 ) -> tuple[float, float]:
@@ -204,7 +224,7 @@ def realised_mpp(
     A region's window starts and ends on whole level-0 pixels, so its tiles differ from the asked mpp by up to one
     level-0 pixel in a region's side; the mean over regions does not drift.
     """
-    if len(region_xy_um) == 0:
+    if len(region_xy_um) == 0 or math.isnan(slide_mpp):
         return mpp, mpp
     window_px = to_l0px(region_xy_um + region_um, slide_mpp) - to_l0px(region_xy_um, slide_mpp)
     scale = slide_mpp / region_um * mpp
@@ -227,14 +247,19 @@ def coords_attributes(
     TRIDENT knows magnifications only, so both are 10 / mpp where the slide names no objective; whoever needs lengths
     finds the true mpp in the attributes of the file.
     """
-    return {
+    known = {
         "patch_size": tile_px,
-        "patch_size_level0": round(tile_px * mpp / slide_mpp),
-        "level0_magnification": _whole(objective_power or 10 / slide_mpp),
         "target_magnification": _whole(10 / mpp),
         "overlap": overlap_px,
         "name": slide,
         "savetodir": str(folder),
+    }
+    if math.isnan(slide_mpp):
+        return {**known, "unit": "um"}
+    return {
+        **known,
+        "patch_size_level0": round(tile_px * mpp / slide_mpp),
+        "level0_magnification": _whole(objective_power or 10 / slide_mpp),
         "level0_width": size_l0px[0],
         "level0_height": size_l0px[1],
     }
@@ -290,7 +315,9 @@ def create_set(
 
     Raises:
         MismatchError: the folder is there and was made with other settings.
+        StoreError: the store is an address.
     """
+    check_on_disk(root)
     if (kind == "tiles") != isinstance(dims, Mapping) or (kind == "tiles" and tile_px is None):
         raise ValueError("tiles need dims by magnification and tile_px; regions need one number as dims")
     sides = dict.fromkeys(encoder_digests, tile_px) if not isinstance(tile_px, Mapping) else dict(tile_px)

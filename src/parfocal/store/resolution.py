@@ -3,17 +3,20 @@
 A nominal magnification is never a length.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
+from parfocal.addresses import shown_path
 from parfocal.config import Settings
 from parfocal.errors import CalibrationError, MismatchError
-from parfocal.files import file_fingerprint
 from parfocal.slides import SlideIds, SlideSource, check_slide_mpp, open_slide
-from parfocal.store.files import SlideOrigin
+from parfocal.store.files import SCAN, SlideOrigin
+from parfocal.store.fingerprint import ends_fingerprint
 from parfocal.store.formats.format import FeatureFile
 
 # Two numbers for one slide that differ by more cannot both be right.
@@ -75,6 +78,36 @@ def source_of(slide: str, known_slides: Mapping[str, SlideSource]) -> SlideSourc
     return by_stem[0] if len(by_stem) == 1 else None
 
 
+def stored_file(slide: str, stored: Mapping[str, Any], named: Mapping[str, SlideSource]) -> SlideSource | None:
+    """The file of a slide of a set: where it was named to be, else where it was; None where nobody knows it.
+
+    Its resolution is the set's, with which the places of its tiles were computed, whatever the file or a manifest says
+    now; its own where the set has none. Of several scans it is the one that was read.
+
+    Args:
+        slide: id.
+        stored: its attributes in the set.
+        named: slide files, by id.
+    """
+    there = source_of(slide, named)
+    path = there.path if there is not None else Path(str(stored["slide_path"])) if "slide_path" in stored else None
+    mpp, scan = float(stored["slide_mpp"]), int(stored.get(SCAN, 0))
+    return None if path is None else SlideSource(slide, path, mpp if math.isfinite(mpp) else None, scan or None)
+
+
+def check_level0_known(slide: str, slide_mpp: float, remedy: str = "") -> None:
+    """Make sure that lengths of a slide can be told in pixels of level 0.
+
+    Raises:
+        CalibrationError: its resolution is not known; `remedy` is what helps beside indexing it again.
+    """
+    if not math.isfinite(slide_mpp):
+        raise CalibrationError(
+            f"cannot place {slide} in pixels of level 0: its resolution is not known, as it was indexed from files in "
+            f"micrometres. Index it again with --slides or --slide-mpp{remedy}."
+        )
+
+
 def find_resolution(
     slide: str, files: Sequence[FeatureFile], known_slides: Mapping[str, SlideSource], settings: FeatureSettings
 ) -> Resolution:
@@ -126,7 +159,7 @@ def _slide_itself(
     """What the slide's file or the manifest says; else what the user says of all slides; None where nobody does."""
     source = source_of(slide, known_slides)
     if source is not None and source.slide_mpp is not None:
-        return source.slide_mpp, SlideOrigin(str(source.path), mpp_source="manifest")
+        return source.slide_mpp, SlideOrigin(shown_path(source.path), mpp_source="manifest")
     if source is not None:
         with open_slide(
             source.path,
@@ -136,9 +169,9 @@ def _slide_itself(
         ) as opened:
             mpp_source = opened.calibration.source if opened.calibration else "slide"
             size = (opened.width_px, opened.height_px)
-            fingerprint = file_fingerprint(source.path)
+            fingerprint = ends_fingerprint(source.path)
             return opened.mpp, SlideOrigin(
-                str(source.path), fingerprint, size, opened.objective_power, mpp_source, scan=source.scan
+                shown_path(source.path), fingerprint, size, opened.objective_power, mpp_source, scan=source.scan
             )
     return None if settings.slide_mpp is None else (settings.slide_mpp, SlideOrigin(mpp_source="--slide-mpp"))
 

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32
 
+from parfocal.addresses import address_of
 from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.store.files import ForeignRows
@@ -435,6 +436,8 @@ def open_sets(source: Source) -> list[EmbeddingSet]:
     path = Path(source)
     if (path / SETTINGS_FILE).is_file():
         return [_open(path)]
+    if (address := address_of(path)) is not None:
+        raise StoreError(f"cannot read {address}: stores are read from a disk only. Copy it first.")
     # Nothing is found in what is no folder.
     found = [_open(file.parent) for file in sorted(path.glob(f"*/{SETTINGS_FILE}")) if file.is_file()]
     if not found:

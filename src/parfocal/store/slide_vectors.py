@@ -4,12 +4,11 @@ Two layouts are read, each one HDF5 file a slide. TRIDENT's `slide_features_NAME
 shape (dim,) or (1, dim); STAMP's has `feats`, and an attribute `feat_type` that says `slide`.
 """
 
-import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -17,6 +16,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from parfocal.errors import ConfigError, NotFiniteError, ParfocalWarning, StoreError
+from parfocal.store.folders import walk
+from parfocal.store.formats.checks import parts_written, text_of
 from parfocal.store.h5 import count_not_finite, opened_h5
 from parfocal.table import some_of
 
@@ -58,7 +59,9 @@ def find_vector_folders(sources: Sequence[Path]) -> list[VectorFolder]:
         if not source.is_dir():
             what = f"is a link to {os.readlink(source)}, which is not there" if source.is_symlink() else "is no folder"
             raise StoreError(f"cannot read slide vectors in {source}: it {what}. Name a folder of them.")
-        folders = [source] if _holds_vectors(source) else [one for one in _folders(source) if _is_named(one)]
+        folders = (
+            [source] if _holds_vectors(source) else [one for one in walk(source) if _is_named(one) and one.is_dir()]
+        )
         read = [folder for folder in map(_folder, folders or [source]) if folder.files]
         if not read:
             raise StoreError(
@@ -79,24 +82,24 @@ def read_slide_vector(path: Path) -> Float32[np.ndarray, " dim"]:
     with opened_h5(path, _REMEDY) as file:
         name = next((one for one in _NAMES if isinstance(file.get(one), h5py.Dataset)), None)
         there = ", ".join(sorted(file)) or "nothing"
-        of = _text(file.attrs.get("feat_type", ""))
+        of = text_of(file.attrs.get("feat_type")) or "slide"
         shape: tuple[int, ...] = () if name is None else file[name].shape or ()
         is_vector = len(shape) == 1 or (len(shape) == 2 and shape[0] == 1)
         dtype = np.dtype("f4") if name is None else file[name].dtype
-        is_whole = name is not None and _is_written(file[name])
+        written, expected = (0, 0) if name is None else parts_written(file[name])
         values = file[name][...].reshape(-1) if name is not None and is_vector and dtype.kind == "f" else None
     if name is None:
         raise StoreError(
             f"cannot use {path}: it has no array {' or '.join(map(repr, _NAMES))}, only {there}. {_REMEDY}"
         )
-    if of not in {"", "slide"}:
+    if of != "slide":
         raise StoreError(f"cannot use {path}: it says that it is of a {of}, not of a slide. {_REMEDY}")
     if not is_vector:
         more = " These look like tiles, which are for `parfocal index`." if len(shape) == 2 else ""
         raise StoreError(f"cannot use {path}: {name} have the shape {shape}; expected is one vector (dim,).{more}")
     if values is None or dtype.itemsize > 8:
         raise StoreError(f"cannot use {path}: {name} are {dtype}; expected are float16, float32 or float64.")
-    if not values.size or not is_whole:
+    if not values.size or written < expected:
         what = "empty" if not values.size else "not all there, as after an extraction that was stopped"
         raise StoreError(f"cannot use {path}: its {name} are {what}. {_REMEDY}")
     if count_not_finite(values[None]):
@@ -106,26 +109,13 @@ def read_slide_vector(path: Path) -> Float32[np.ndarray, " dim"]:
     return vector
 
 
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _is_written(dataset: h5py.Dataset) -> bool:
-    """Whether all values are there: HDF5 reads those that were announced and never written as zeros."""
-    if dataset.size == 0 or dataset.chunks is None:
-        return bool(dataset.size == 0 or dataset.id.get_storage_size() > 0)
-    n_chunks = math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-    return bool(dataset.id.get_num_chunks() >= n_chunks)
-
-
 def _named_apart(folders: Sequence[VectorFolder]) -> list[VectorFolder]:
     """The folders, those of one name with that of the folder above, such as another magnification's."""
     count = Counter(folder.name for folder in folders)
     apart = [
-        VectorFolder(one.path, f"{one.path.resolve().parent.name}/{one.name}" if count[one.name] > 1 else one.name,
-                     one.files)
+        replace(one, name=f"{one.path.resolve().parent.name}/{one.name}") if count[one.name] > 1 else one
         for one in folders
-    ]  # fmt: skip
+    ]
     doubled = [name for name, times in Counter(folder.name for folder in apart).items() if times > 1]
     if doubled:
         paths = some_of([str(one.path) for one in apart if one.name == doubled[0]])
@@ -134,7 +124,7 @@ def _named_apart(folders: Sequence[VectorFolder]) -> list[VectorFolder]:
 
 
 def _is_vectors(name: str) -> bool:
-    return name.endswith(_SUFFIX) and not name.startswith(".")
+    return name.endswith(_SUFFIX)
 
 
 def _is_named(folder: Path) -> bool:
@@ -142,37 +132,17 @@ def _is_named(folder: Path) -> bool:
 
 
 def _holds_vectors(folder: Path) -> bool:
-    return _is_named(folder) or any(_is_vectors(name) for name in _listed(folder))
-
-
-def _listed(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError as error:
-        raise StoreError(f"cannot look into {folder} ({error.strerror}). Change its permissions.") from error
-
-
-def _folders(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Every visible folder below one, sorted; links are followed, but not back to where they are."""
-    above = above | {folder.resolve()}
-    for name in _listed(folder):
-        path = folder / name
-        if name.startswith(".") or not path.is_dir() or path.resolve() in above:
-            continue
-        yield path
-        yield from _folders(path, above)
+    return _is_named(folder) or any(_is_vectors(one.name) for one in walk(folder, is_leaf=lambda _: True))
 
 
 def _folder(path: Path) -> VectorFolder:
     files, others = dict[str, Path](), Counter[str]()
-    for folder in (path, *_folders(path)):
-        for name in _listed(folder):
-            file = folder / name
-            # A link that leads nowhere is a slide too: one that cannot be read, and is named.
-            if _is_vectors(name):
-                files[file.relative_to(path).as_posix().removesuffix(_SUFFIX)] = file
-            elif not file.is_dir() and not name.startswith("."):
-                others[file.suffix or "without suffix"] += 1
+    for file in walk(path):
+        # A link that leads nowhere is a slide too: one that cannot be read, and is named.
+        if _is_vectors(file.name):
+            files[file.relative_to(path).as_posix().removesuffix(_SUFFIX)] = file
+        elif not file.is_dir():
+            others[file.suffix or "without suffix"] += 1
     name = path.resolve().name if path.name in {"", "."} else path.name
     if others:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))

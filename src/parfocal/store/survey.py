@@ -222,10 +222,10 @@ def _open(
                 "again, or leave it out."
             )
     resolution = find_resolution(slide, [file for file, _ in read], known_slides, settings)
-    unit_um = dict(zip(map(id, read), resolution.unit_um, strict=True))
-    read.sort(key=lambda one: one[0].tile * unit_um[id(one)] / one[0].tile_px, reverse=True)
-    units = tuple(unit_um[id(one)] for one in read)
-    files, formats = tuple(file for file, _ in read), tuple(format for _, format in read)
+    fineness = [file.tile_px / (file.tile * own_um) for (file, _), own_um in zip(read, resolution.unit_um, strict=True)]
+    order = sorted(range(len(read)), key=fineness.__getitem__)
+    files, formats = tuple(read[number][0] for number in order), tuple(read[number][1] for number in order)
+    units = tuple(resolution.unit_um[number] for number in order)
     grids = [lay_grid(file, own_um) for file, own_um in zip(files, units, strict=True)]
     opened = SurveyedSlide(
         Resolution(resolution.mpp, units, resolution.origin),

@@ -17,7 +17,14 @@ from parfocal.store.absent import AbsentRows
 from parfocal.store.disk import NewFile, new_file
 from parfocal.store.files import SlideOrigin, as_stored, write_index, write_layout
 from parfocal.store.fingerprint import SlideState
-from parfocal.store.layout import features_path, index_path, read_settings, realised_mpp, set_attributes
+from parfocal.store.layout import (
+    features_path,
+    index_path,
+    pixel_of_places,
+    read_settings,
+    realised_mpp,
+    set_attributes,
+)
 from parfocal.store.row_source import RowSource
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
 
@@ -257,7 +264,7 @@ class SlideWriter:
         places = self._places
         tile_um = self._settings["tile_px"] * mpp * self._scale
         in_region = places.center_um[mpp].astype(np.float64) + (places.region_um - tile_um) / 2
-        coords = to_l0px(places.region_xy_um[places.region[mpp]] + in_region, places.slide_mpp)
+        coords = to_l0px(places.region_xy_um[places.region[mpp]] + in_region, pixel_of_places(places.slide_mpp))
         return coords if self._row is None else coords[np.unique(self._row[mpp], return_index=True)[1]]
 
 
@@ -282,7 +289,7 @@ def write_regions(set_path: Path, regions: SlideRegions, *, origin: SlideOrigin 
     if settings["kind"] != "regions":
         raise StoreError(f"cannot write region embeddings to {set_path}: it is a set of tiles.")
     path = features_path(set_path, regions.slide, None)
-    coords_l0px = to_l0px(regions.region_xy_um, regions.slide_mpp)
+    coords_l0px = to_l0px(regions.region_xy_um, pixel_of_places(regions.slide_mpp))
     with ExitStack() as stack:
         file = new_file(stack, path)
         finest = min(settings["mpps"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from parfocal.addresses import below
 from parfocal.bags import DECODED, RepresentChoices, RepresentSettings
 from parfocal.budget import BudgetChoices
 from parfocal.cohort import CohortColumns, Target, TargetSettings
@@ -15,9 +16,10 @@ from parfocal.embed.settings import EmbedSettings, RowChoices, SlideReading
 from parfocal.encoders.loading import parse_spec
 from parfocal.errors import ConfigError, EncoderError
 from parfocal.evaluate.places import PlaceQuestion
-from parfocal.evaluate.run import EvaluateSettings
+from parfocal.evaluate.run import ELSEWHERE, EvaluateSettings
 from parfocal.geometry import format_mpp
 from parfocal.pretrain import PretrainSettings
+from parfocal.run.executors import RunsSlides
 from parfocal.store import FeatureSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*( [A-Za-z0-9_+-]+)*")
@@ -132,7 +134,7 @@ class TileSettings(RowChoices):
     batch: int = Field(64, gt=0, description="How many tiles the encoder gets at once.")
 
 
-class RunSettings(Settings):
+class RunSettings(RunsSlides):
     """Where and with how much a study runs; nothing of it changes a result but in the last bits."""
 
     device: str = Field("auto", description="Where networks run: auto (a GPU where there is one), cpu, cuda:1, mps.")
@@ -252,8 +254,8 @@ class Study(CohortSource):
             grid=self.grid,
             encoder=self.encoder,
             **slides.model_dump(exclude={"paths"}),
-            device=device,
-            workers=self.run.workers,
+            device=(device,),
+            **{name: getattr(self.run, name) for name in RunsSlides.model_fields},
             **self.tiles.model_dump(),
             places=None if self.places is None else self.places.file,
         )
@@ -293,12 +295,15 @@ class Study(CohortSource):
         self, model: PretrainSettings, seen: Sequence[float], device: str
     ) -> tuple[RepresentSettings, ...]:
         """The settings of `represent` for a model, one run after the other; arguments as of `read_out`."""
-        return tuple(RepresentSettings(**dict(one), device=device) for one in self.read_out(model, seen))
+        runs = {name: getattr(self.run, name) for name in RunsSlides.model_fields}
+        if self.run.executor is None:
+            runs = {}  # the workers of a study are of slides that are embedded; these are done in a moment
+        return tuple(RepresentSettings(**dict(one), **runs, device=(device,)) for one in self.read_out(model, seen))
 
     def described(self) -> dict[str, Any]:
         """What decides the results, as plain values: neither paths nor where it runs."""
         apart = ("run", "slides", "features", "store", "test", "pretraining", "budget")
-        content = self.model_dump(mode="json", exclude={**dict.fromkeys(apart, True), "evaluation": {"hold_gib"}})
+        content = self.model_dump(mode="json", exclude={**dict.fromkeys(apart, True), "evaluation": {*ELSEWHERE}})
         content["evaluation"]["slide_vectors"] = [path.name for path in self.evaluation.slide_vectors]
         for name, asked in (("labels", self.labels), ("places", self.places)):
             if asked is not None:
@@ -409,7 +414,7 @@ def _each(value: Any, folder: Path, keys: tuple[str, ...]) -> Any:
 def _absolute(value: Any, folder: Path) -> Any:
     if isinstance(value, (list, tuple)):
         return [_absolute(one, folder) for one in value]
-    return str(folder / value) if isinstance(value, (str, Path)) else value
+    return str(below(folder, value)) if isinstance(value, (str, Path)) else value
 
 
 def _encoder(value: Any, folder: Path) -> Any:

@@ -1,5 +1,6 @@
 """What is looked at: one set of a store, where its slides are, and what is known of each without reading its rows."""
 
+import math
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,10 @@ from parfocal.errors import ParfocalError, SlideError
 from parfocal.geometry import format_mpp
 from parfocal.slides import SlideSource, find_slides
 from parfocal.slides.on_disk import path_problem
-from parfocal.store import EmbeddingSet, Source, open_sets
+from parfocal.store import EmbeddingSet, Source, open_sets, stored_file
 from parfocal.store.choose import the_set
-from parfocal.store.files import SCAN
 from parfocal.store.fingerprint import is_embedded_file, slide_state
 from parfocal.store.reading import Reading
-from parfocal.store.resolution import source_of
 
 
 class NothingThereError(ParfocalError):
@@ -33,7 +32,7 @@ class SlideFacts:
         n_tiles: of its regions, by magnification; nothing of a set of regions.
         shares_read: of its planned tiles, by magnification, coarse to fine; those that were read whole are left out.
         source: its file and resolution; None where nobody knows the file.
-        slide_mpp: micrometres per pixel of level 0.
+        slide_mpp: micrometres per pixel of level 0; None where it is not known.
         size_px: of level 0; None where it is not known.
         stored: the attributes of its index.
     """
@@ -42,7 +41,7 @@ class SlideFacts:
     n_tiles: Mapping[str, int]
     shares_read: Mapping[str, float]
     source: SlideSource | None
-    slide_mpp: float
+    slide_mpp: float | None
     size_px: tuple[int, int] | None
     stored: Mapping[str, Any]
 
@@ -124,18 +123,11 @@ class ViewedSet:
             embeddings.n_regions(slide),
             n_tiles,
             _shares_read(embeddings.mpps, Reading.of(stored)),
-            self._source(slide, stored),
-            float(stored["slide_mpp"]),
+            stored_file(slide, stored, self.named),
+            mpp if math.isfinite(mpp := float(stored["slide_mpp"])) else None,
             size if all(size) else None,
             stored,
         )
-
-    def _source(self, slide: str, stored: Mapping[str, Any]) -> SlideSource | None:
-        mpp, scan = float(stored["slide_mpp"]), int(stored.get(SCAN, 0))
-        named = source_of(slide, self.named)
-        path = named.path if named is not None else Path(str(stored["slide_path"])) if "slide_path" in stored else None
-        # Where the regions lie was computed with the store's resolution, whatever the file or a manifest says now.
-        return None if path is None else SlideSource(slide, path, mpp, scan or None)
 
 
 def _shares_read(mpps: Sequence[float], reading: Reading | None) -> dict[str, float]:

@@ -150,16 +150,16 @@ class Viewer:
     def slide(self, number: int) -> dict[str, Any]:
         """One slide: its size and levels, and what can be asked of it."""
         facts, no_parts = self.viewed.facts(self._number(number)), self._why_no_parts(number)
-        size_px, levels, why = facts.size_px, list[dict[str, Any]](), None
+        mpp, size_px, levels, why = facts.slide_mpp, facts.size_px, list[dict[str, Any]](), None
         try:
             with self.pictures.opened(number) as one:
-                size_px = one.slide.width_px, one.slide.height_px
+                mpp, size_px = one.slide.mpp, (one.slide.width_px, one.slide.height_px)
                 levels = [
                     {
                         "w": level.width,
                         "h": level.height,
                         "downsample": level.downsample,
-                        "mpp": level.downsample * facts.slide_mpp,
+                        "mpp": level.downsample * one.slide.mpp,
                     }
                     for level in one.levels
                 ]
@@ -171,9 +171,9 @@ class Viewer:
         return {
             "number": number,
             "id": self.viewed.slides[number],
-            "mpp": facts.slide_mpp,
+            "mpp": mpp,
             "size_px": size_px,
-            "size_um": None if size_px is None else [side * facts.slide_mpp for side in size_px],
+            "size_um": None if size_px is None or mpp is None else [side * mpp for side in size_px],
             "levels": levels,
             "tile_size": TILE_PX,
             "is_there": why is None,

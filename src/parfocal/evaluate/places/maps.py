@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 from scipy.spatial import KDTree
 
+from parfocal.addresses import address_of
 from parfocal.regions import read_thumbnail
 from parfocal.report import Figure, slide_map_figure
 from parfocal.run.failures import Failed
 from parfocal.run.jobs import attempt
-from parfocal.slides import open_slide
-from parfocal.store import EmbeddingSet
-from parfocal.store.files import SCAN
+from parfocal.slides import SlideSource, open_slide
+from parfocal.store import EmbeddingSet, stored_file
 
 Thumbnail = tuple[UInt8[np.ndarray, "_y _x 3"], float]
 """A picture of a whole slide and its micrometres per pixel."""
@@ -26,18 +25,15 @@ _THUMBNAIL_PX = 600
 
 def find_thumbnail(tiles: EmbeddingSet, slide: str, *, longest_px: int = _THUMBNAIL_PX) -> Thumbnail | None:
     """A small picture of a slide of a set; None where its file is no longer where it was, or cannot be read."""
-    known = tiles.attributes(slide)
-    path, scan = Path(str(known.get("slide_path", ""))), known.get(SCAN)
-    if not path.is_file():
+    file = stored_file(slide, tiles.attributes(slide), {})
+    if file is None or (address_of(file.path) is None and not file.path.exists()):
         return None
-    found = attempt(
-        partial(_thumbnail, path, float(known["slide_mpp"]), None if scan is None else int(scan), longest_px)
-    )
+    found = attempt(partial(_thumbnail, file, longest_px))
     return None if isinstance(found, Failed) else found
 
 
-def _thumbnail(path: Path, slide_mpp: float, scan: int | None, longest_px: int) -> Thumbnail:
-    with open_slide(path, slide_mpp=slide_mpp, scan=scan) as slide:
+def _thumbnail(file: SlideSource, longest_px: int) -> Thumbnail:
+    with open_slide(file.path, slide_mpp=file.slide_mpp, scan=file.scan) as slide:
         picture = Image.fromarray(read_thumbnail(slide))
         picture.thumbnail((longest_px, longest_px))
         return np.asarray(picture), slide.width_px * slide.mpp / picture.width
@@ -47,7 +43,9 @@ def empty_ground(tiles: EmbeddingSet, slide: str, far_um: Float64[np.ndarray, "2
     """A white picture as large as a slide that is gone; where its size is not known it ends at `far_um`."""
     known = tiles.attributes(slide)
     size_px = np.array([known.get("level0_width", 0), known.get("level0_height", 0)], dtype=np.float64)
-    size_um = size_px * float(known["slide_mpp"]) if size_px.all() else far_um
+    size_um = size_px * float(known["slide_mpp"])
+    if not (size_um > 0).all():  # neither where the resolution is not known
+        size_um = far_um
     mpp = float(size_um.max()) / _THUMBNAIL_PX
     width, height = np.ceil(size_um / mpp).astype(int).tolist()
     return np.full((max(height, 1), max(width, 1), 3), 255, np.uint8), mpp

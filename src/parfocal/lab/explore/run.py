@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from parfocal.cohort import LabelColumns, Target, make_splits, read_cohort, read_groups, write_splits
-from parfocal.config import Devices, Settings, renamed
+from parfocal.config import Devices, renamed
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.files import digest8, file_sha256
 from parfocal.heads import ProbeChoices, ProbeSettings
@@ -27,33 +27,34 @@ from parfocal.pretrain.setup import describe_set
 from parfocal.report.writer import write_table
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
-from parfocal.run.processes import CannotStartError, Death, Tell, run_crew, share_cores
+from parfocal.run.executors import RunsWhere, executor_for
+from parfocal.run.processes import CannotStartError, Death, Tell, TimedOut
 from parfocal.store import EmbeddingSet, LeftOut, Source, open_sets, with_readable_rows
 
 
 def run_jobs(
-    jobs: Sequence[CellJob], *, devices: Sequence[str], workers: int
+    jobs: Sequence[CellJob], *, devices: Sequence[str], workers: int, where: RunsWhere | None = None
 ) -> Iterator[tuple[CellJob, Failure | None]]:
     """Run jobs and hand each out when it is done, with its failure if there is one.
 
-    With one place on one device everything runs in this process. Else every place is a process of its own, and a cell
-    goes to the next free place. A cell whose process dies is tried once more, alone, from its last checkpoint.
+    With one place on one device everything runs in this process, where nothing else is said. Else every place is a
+    process of its own, and a cell goes to the next free place. A cell whose process dies is tried once more, alone,
+    from its last checkpoint.
 
     Args:
         jobs: what to run, in order.
         devices: where; each takes `workers` cells at a time.
         workers: places on each device.
+        where: processes of this machine where there are several places, else this process; or what it says.
 
     Raises:
         ConfigError: no process can be started.
     """
-    places = [device for device in devices for _ in range(workers)]
-    if len(places) == 1:
-        yield from (_attempt_on(places[0], job) for job in jobs)
-        return
+    places = len(devices) * workers
+    executor = executor_for(where or RunsWhere(), workers=places if places > 1 else 0, devices=devices)
     try:
-        for job, result in run_crew(jobs, partial(_prepare, len(places)), places):
-            if isinstance(result, Death):
+        for job, result in executor.run(jobs, _prepare):
+            if isinstance(result, Death | TimedOut):
                 message = f"its process died twice without a message ({result}). Use fewer workers."
                 yield job, Failure(job.cell.name, job.settings.seed, "WorkerDied", message)
             else:
@@ -62,10 +63,8 @@ def run_jobs(
         raise ConfigError(f"cannot run cells in processes of their own: {error}. Use --workers 1.") from error
 
 
-def _prepare(workers: int, device: str) -> Callable[[CellJob, Tell], tuple[CellJob, Failure | None]]:
-    """Make a process ready: its share of the cores, and its device."""
-    with share_cores(workers):
-        return partial(_attempt_on, device)
+def _prepare(device: str) -> Callable[[CellJob, Tell], tuple[CellJob, Failure | None]]:
+    return partial(_attempt_on, device)
 
 
 def _attempt_on(device: str, job: CellJob, tell: Tell | None = None) -> tuple[CellJob, Failure | None]:
@@ -77,7 +76,7 @@ _PROTOCOL = 1
 """Part of a result's identity: raised when the scoring changes, so that old results are not mixed with new ones."""
 
 
-class ExploreSettings(Settings):
+class ExploreSettings(RunsWhere):
     """How the cells of a design are run and scored."""
 
     workers: int = Field(1, ge=1, description="Cells that run at a time on each device, each in a process of its own.")
@@ -325,7 +324,7 @@ def _run_all(jobs: Sequence[CellJob], settings: ExploreSettings, out: Path, tell
     left = [job for job in jobs if not is_done(job)]
     done, failures = len(jobs) - len(left), []
     tell(Progress("runs", done, len(jobs)))
-    for job, failure in run_jobs(left, devices=settings.device, workers=settings.workers):
+    for job, failure in run_jobs(left, devices=settings.device, workers=settings.workers, where=settings):
         done += 1
         if failure is not None:
             failures.append(failure)

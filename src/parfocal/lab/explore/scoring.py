@@ -255,7 +255,7 @@ def _run(job: CellJob) -> dict[str, Any]:
     scores |= bench.linear_scores(contextualise, standardise_on_cpu)
     if job.protocol.labels:
         with tempfile.TemporaryDirectory(dir=job.folder, prefix="regions-") as scratch:
-            how = RepresentSettings(readouts=("cls", "tokens"), device=str(bench.device))
+            how = RepresentSettings(readouts=("cls", "tokens"), device=(str(bench.device),))
             made = represent_regions(bench.tiles, job.folder / "model", Path(scratch), how)
             if made.failed:
                 first = made.failed[0]

@@ -183,7 +183,7 @@ def train_as_subject(
     settings = subject.settings
     declared = declared_symmetries(subject.tiles)
     symmetries = SquareSymmetries.of(declared, dim=max(subject.tiles.dims.values()), wanted=settings.symmetry)
-    order = new_order(subject.tiles, subject.split, settings, rank=0, world=1)
+    order = new_order(subject.tiles, subject.split, settings, stream=0, world=1)
     optimizer = new_optimizer(module, settings, device=device)
     trained = [one for one in module.parameters() if one.requires_grad]
     with RegionStream(order, subject.cache, workers=0) as stream:

@@ -12,8 +12,7 @@ from parfocal.lab.synergy.moments import CohortRows
 from parfocal.lab.synergy.permutation import Candidate
 from parfocal.report import Figure, slide_map_figure, tile_gallery
 from parfocal.slides import Slide, SlideSource, open_slide, read_tile
-from parfocal.store import EmbeddingSet, SlideTokens
-from parfocal.store.files import SCAN
+from parfocal.store import EmbeddingSet, SlideTokens, stored_file
 
 _MAP_PX = 420
 
@@ -153,8 +152,10 @@ def slide_files(source: EmbeddingSet, slides: Sequence[str], given: Sequence[Sli
 
 def open_as_embedded(source: EmbeddingSet, tokens: SlideTokens, file: Path) -> Slide:
     """A slide's file as it was embedded: with its resolution, and of several scans the one that was read."""
-    scan = source.attributes(tokens.slide).get(SCAN)
-    return open_slide(file, slide_mpp=tokens.slide_mpp, scan=None if scan is None else int(scan))
+    named = {tokens.slide: SlideSource(tokens.slide, file)}
+    known = stored_file(tokens.slide, source.attributes(tokens.slide), named)
+    assert known is not None  # it is named
+    return open_slide(known.path, slide_mpp=known.slide_mpp, scan=known.scan)
 
 
 def _spread(order: np.ndarray, slide: np.ndarray, number: int) -> list[int]:

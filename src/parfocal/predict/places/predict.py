@@ -1,5 +1,6 @@
 """What a head of places says, one row for each place, and maps of it."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from parfocal.files import write_csv
 from parfocal.predict.given import PredictSettings, check_named, embedded_slides, represented_slides
 from parfocal.predict.places.head import PlaceHead, load_place_head
 from parfocal.predict.places.page import best_targets, write_map_page
+from parfocal.predict.shards import described, mark_done, prediction_records, record_prediction, table_of
 from parfocal.predict.source import HeadModel
 from parfocal.regions.places import Places, read_places
 from parfocal.run.device import find_device
@@ -107,12 +109,12 @@ def predict_places(
     Args:
         inputs: as in `predict_slides`; the regions of a store may lie on places or on a lattice.
         head: the folder of a head that `fit_places` has written.
-        out: the table to write, a CSV.
-        settings: how slides are embedded.
+        out: the table to write, a CSV; of a shard the one beside it, which `merge_predictions` joins.
+        settings: how slides are embedded, and which shard of them is predicted.
         places: what to predict, see `parfocal.regions.read_places`; slide files are embedded with a region around each.
             What it holds of the head's targets is shown beside the predictions. None predicts the middles of regions.
         store: where embeddings are written; a folder beside `out` where None.
-        maps: of so many slides a page with maps is written, into a folder beside `out`.
+        maps: of so many slides a page with maps is written, into a folder beside the table; of each shard so many.
         on_event: told how far each stage is, and what was left out.
 
     Raises:
@@ -124,15 +126,18 @@ def predict_places(
     settings, tell = settings or PredictSettings(), on_event or warn_of
     if maps < 0:
         raise ConfigError(f"maps cannot be drawn of {maps} slides. Give their number; 0 draws none.")
-    find_device(settings.device)
+    for device in settings.device:
+        find_device(device)
     fitted = load_place_head(head)
     store = store or out.with_name(f"{out.stem}-store")
     check_named(inputs, out)
     known = None if places is None else _read_places(places, fitted)
     given = embedded_slides(inputs, fitted.facts, head, settings, store, tell, places=places)
-    slides, failed = given.slides, dict(given.failed)
+    slides, everyone, failed = given.slides, given.everyone, dict(given.failed)
     if known is not None:
-        slides = _slides_with_places(slides, known, failed, tell)
+        everyone = _slides_with_places(everyone, known, failed, tell)
+        slides = tuple(slide for slide in slides if slide in {*everyone})
+    about = described(fitted.digest, given.tiles.name, settings, places=places)
     tiles = replace(given.tiles, slides=tuple(slide for slide in slides if slide not in failed))
     made: Mapping[str, EmbeddingSet] = {}
     if fitted.model is not None and fitted.facts.model is not None:
@@ -140,19 +145,28 @@ def predict_places(
         made, unrepresented = represented_slides(tiles, model, fitted.readouts, head, settings, store, tell)
         failed |= unrepresented
     outcomes: list[PlacePrediction | FailedSlide] = []
-    for number, slide in enumerate(slides):
-        tell(Progress("predict", number, len(slides)))
-        if slide in failed:
-            outcomes.append(failed[slide])
-            continue
-        with threadpool_limits(1):
-            job = partial(_predict, fitted, tiles, made, slide, known)
-            outcomes.append(attempt_slide(SlideSource(slide, tiles.path), job))
+    table = table_of(out, settings.part)
+    with prediction_records(out, table, about, settings) as records, threadpool_limits(1):
+        for number, slide in enumerate(slides):
+            tell(Progress("predict", number, len(slides)))
+            started = time.monotonic()
+            outcome: PlacePrediction | FailedSlide
+            if slide in failed:
+                outcome = failed[slide]
+            else:
+                job = partial(_predict, fitted, tiles, made, slide, known)
+                outcome = attempt_slide(SlideSource(slide, tiles.path), job)
+            outcomes.append(outcome)
+            record_prediction(records, outcome, tiles, time.monotonic() - started)
     tell(Progress("predict", len(slides), len(slides)))
-    summary = PlacesSummary(out, fitted, given.tiles, tuple(outcomes))
+    if records.problem:
+        tell(Notice(records.problem, is_warning=True))
+    summary = PlacesSummary(table, fitted, given.tiles, tuple(outcomes))
     for note in _notes(summary):
         tell(Notice(note, is_warning=True))
-    write_csv(out, [*_FIRST, *(one.name for one in fitted.facts.targets), *_LAST], _rows(summary))
+    write_csv(table, [*_FIRST, *(one.name for one in fitted.facts.targets), *_LAST], _rows(summary))
+    if settings.part is not None:
+        mark_done(table, settings.part, everyone, about)
     return replace(summary, maps=tuple(_write_maps(summary, maps)))
 
 

@@ -117,6 +117,16 @@ def number_of(attributes: Mapping[str, Any], name: str, path: Path) -> float | N
     return next(iter(found), None)
 
 
+def parts_written(dataset: h5py.Dataset) -> tuple[int, int]:
+    """How many parts of an array are in its file, and how many it has: HDF5 reads the rest as zeros without a word."""
+    if dataset.size == 0:
+        return 0, 0
+    if dataset.chunks is None:
+        return int(dataset.id.get_storage_size() > 0), 1
+    n_parts = math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    return min(dataset.id.get_num_chunks(), n_parts), n_parts
+
+
 def text_of(value: Any) -> str | None:
     """An attribute as text; None where it says nothing."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
@@ -130,14 +140,7 @@ def _shape(dataset: h5py.Dataset) -> tuple[int, ...]:
 
 
 def _refuse_unwritten(dataset: h5py.Dataset, name: str, path: Path) -> None:
-    """Refuse rows that were announced and never written: HDF5 reads them as zeros without a word."""
-    if dataset.size == 0:
-        return
-    if dataset.chunks is None:
-        written, expected = int(dataset.id.get_storage_size() > 0), 1
-    else:
-        written = dataset.id.get_num_chunks()
-        expected = math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    written, expected = parts_written(dataset)
     if written < expected:
         raise StoreError(
             f"cannot use {path}: its {name} are not all there ({written} of {expected} parts are written), as after an "

@@ -71,7 +71,10 @@ export class Panes {
 
   /** The least and the most micrometres per screen pixel of the first pane. */
   limits() {
-    return [this.slide.mpp / FINEST_PX_PER_PX, 4 * this.#whole().mpp];
+    const { mpp, region_um } = this.slide;
+    // Without a resolution there is no picture either, and at most a region fills the pane.
+    const finest = mpp ? mpp / FINEST_PX_PER_PX : region_um / Math.max(1, this.panes[0].stage.clientWidth);
+    return [finest, 4 * this.#whole().mpp];
   }
 
   showWhole() {
