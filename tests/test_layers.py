@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "parfocal"
 # import each other. Inside a folder imports never run in a circle, and the folders of `lab` have an order of their own.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"version"}),
-    frozenset({"terminal", "addresses"}),
+    frozenset({"terminal", "addresses", "signals"}),
     frozenset({"errors"}),
     frozenset({"geometry", "files", "former", "plugins"}),
     frozenset({"config", "stats", "table"}),

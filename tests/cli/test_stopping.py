@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from parfocal import cli
-from parfocal.cli.stopping import stoppable
+from parfocal.signals import raised
 
 from ..embed.held import held_encoder, wait_for_slides
 
@@ -105,7 +105,7 @@ class Finalised:
 
 
 def test_a_signal_during_a_finaliser_is_raised_again_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    with stoppable() as came:
+    with raised() as came:
         Finalised()
         first = list(came)
         with pytest.raises(KeyboardInterrupt):
@@ -113,6 +113,16 @@ def test_a_signal_during_a_finaliser_is_raised_again_and_nothing_is_printed(caps
 
     assert first == [signal.SIGTERM]
     assert set(came) == {signal.SIGTERM}
+    assert capsys.readouterr().err == ""
+
+
+def test_of_two_signals_the_first_alone_is_raised_where_one_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    with raised(lambda: SystemExit(143), (signal.SIGTERM,), once=True):
+        Finalised()
+        with pytest.raises(SystemExit):
+            threading.Event().wait(60)
+        signal.raise_signal(signal.SIGTERM)
+
     assert capsys.readouterr().err == ""
 
 

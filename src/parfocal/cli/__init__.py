@@ -17,8 +17,9 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TextIO
 
-from parfocal.cli.stopping import leave_threads, stoppable
+from parfocal.cli.stopping import leave_threads
 from parfocal.errors import ConfigError, ParfocalDeprecationWarning, ParfocalError, ParfocalWarning
+from parfocal.signals import raised
 from parfocal.terminal import discard_output, say, tell
 from parfocal.version import __version__
 
@@ -171,7 +172,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if text is not None:
         say(*text.splitlines())
         return 0
-    with warnings.catch_warnings(), stoppable() as signals:
+    with warnings.catch_warnings(), raised() as signals:
         warnings.simplefilter("default", ParfocalWarning)
         warnings.simplefilter("default", ParfocalDeprecationWarning)
         warnings.showwarning = _show_warning

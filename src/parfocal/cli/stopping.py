@@ -1,54 +1,10 @@
-"""Ctrl-C and SIGTERM end a command alike: what is done is kept, what has been begun is removed."""
+"""How a command ends its process."""
 
-import _thread
 import atexit
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
-
-_MOMENT_SECONDS = 0.05
-
-
-@contextmanager
-def stoppable() -> Iterator[list[int]]:
-    """Inside the block both signals raise `KeyboardInterrupt`; the list holds those that came.
-
-    A library may swallow the exception, and then the list is all that is left of it. Where Python itself has to,
-    because the signal came during the callback of a weak reference or in a finaliser, it is raised again soon after.
-    """
-    came: list[int] = []
-    ended = threading.Event()
-
-    def again(number: int) -> None:
-        if not ended.wait(_MOMENT_SECONDS):
-            os.kill(os.getpid(), number)
-
-    def unraisable(what: "sys.UnraisableHookArgs") -> None:
-        if came and isinstance(what.exc_value, KeyboardInterrupt):
-            _thread.start_new_thread(again, (came[-1],))
-        else:
-            hook(what)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread only
-        yield came
-        return
-    hook, sys.unraisablehook = sys.unraisablehook, unraisable
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        ended.set()
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
+from contextlib import suppress
 
 
 def leave_threads(status: int) -> None:

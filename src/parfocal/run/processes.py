@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import cv2
 from threadpoolctl import threadpool_limits
 
 from parfocal.errors import ConfigError
+from parfocal.signals import raised
 
 Task = TypeVar("Task")
 Place = TypeVar("Place")
@@ -321,12 +321,14 @@ def _serve(pipe: Connection, prepare: Callable[[Place], Callable[[Task, Tell], A
     # The terminal sends Ctrl-C to every process; the run alone answers it. Whoever ends a batch of processes tells
     # each of them, and what this one has begun to write is removed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
     _allow_interrupts()
-    threading.Thread(target=_end_with_parent, name="parfocal-parent", daemon=True).start()
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # data goes to stdout, and it is the run that writes it
-    with contextlib.suppress(_Stopped, EOFError, BrokenPipeError, ConnectionResetError):
+    with (
+        raised(lambda: SystemExit(_TERMINATED), (signal.SIGTERM,), once=True),
+        contextlib.suppress(_Stopped, EOFError, BrokenPipeError, ConnectionResetError),
+    ):
+        threading.Thread(target=_end_with_parent, name="parfocal-parent", daemon=True).start()
         try:
             work = prepare(place)
         except Exception as error:  # whatever it is, the run tells it
@@ -355,11 +357,6 @@ class _Teller:
                 self._pipe.send(("told", value))
             except OSError as error:
                 raise _Stopped from error
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one must not end what the first one's clean-up is at
-    raise SystemExit(_TERMINATED)
 
 
 def _end_with_parent() -> None:

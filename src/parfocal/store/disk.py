@@ -2,8 +2,6 @@
 
 import io
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import h5py
 
 from parfocal.files import remove_leftovers, writing
+from parfocal.signals import Held
 from parfocal.store.h5 import SEAL_BYTES, write_seal
 
 
@@ -45,8 +44,13 @@ class NewFile(h5py.File):
 
 @contextmanager
 def _written(path: Path) -> Iterator[NewFile]:
-    with _signals_kept(), path.open("w+b", buffering=0) as opened, NewFile(_Disk(opened)) as file:
-        yield file
+    with Held(_kept) as held, path.open("w+b", buffering=0) as opened:
+        file = NewFile(_Disk(opened))
+        try:
+            with held.let_through():
+                yield file
+        finally:
+            file.close()  # whatever ends the block: HDF5 would write to the closed file when Python drops what is left
     file.check()
     file.digest = write_seal(path)
 
@@ -102,33 +106,14 @@ class _Disk(io.RawIOBase):
         return self.tell() if size is None else size
 
 
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Inside the block, what a signal raises while HDF5 is at the disk is kept there like any other error of it.
+def _kept(frame: FrameType | None, error: BaseException) -> bool:
+    """Whether a signal came while HDF5 was at a disk: then what it raised is kept there like any other error of it.
 
-    A signal that comes inside HDF5 is handled in the next line of Python, and that is often the first one of a method
-    of the disk, before it can catch anything.
+    It is handled in the next line of Python, and that is often the first one of a method of the disk, before it can
+    catch anything.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread only
-        yield
-        return
-    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {int(number): handler for number, handler in found.items() if callable(handler)}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        try:
-            before[number](number, frame)
-        except BaseException as error:  # what a handler raises ends programs: KeyboardInterrupt, SystemExit
-            while frame is not None and not isinstance(frame.f_locals.get("self"), _Disk):
-                frame = frame.f_back
-            if frame is None:
-                raise
-            frame.f_locals["self"].error = error
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    while frame is not None and not isinstance(frame.f_locals.get("self"), _Disk):
+        frame = frame.f_back
+    if frame is not None:
+        frame.f_locals["self"].error = error
+    return frame is not None
