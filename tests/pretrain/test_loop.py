@@ -199,6 +199,7 @@ def test_streams_that_give_no_equal_parts_are_refused(
         pretrain_encoder(
             make_set((6, 7)), tmp_path / "m", SMALL.model_copy(update={"batch": batch, "streams": streams})
         )
+    assert not (tmp_path / "m").exists()
 
 
 def test_regions_of_one_tile_are_refused_because_nothing_can_be_hidden(make_set: MakeSet, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -200,6 +200,18 @@ class _Maker:
         return self.part(slide, _derived(source, shown, self.name), shown.n_regions, self.done_before[place])
 
 
+@dataclass(frozen=True, eq=False)
+class _Again:
+    """Reads vectors of a slide again; it can be pickled, so that another process reads them itself."""
+
+    maker: _Maker
+    which: Literal["rows", "region_mean"]
+
+    def __call__(self, place: int) -> Float32[np.ndarray, "_row _dim"]:
+        vectors: Float32[np.ndarray, "_row _dim"] = getattr(self.maker.again(place), self.which)
+        return vectors
+
+
 class _Vectors:
     """The vectors of all bags as long as they are not too many; from then on none."""
 
@@ -225,8 +237,8 @@ class _Vectors:
         dim, decided_by, slides = len(facts[0].mean), tuple(maker.decided_by), np.arange(len(facts))
         rows, regions = bounds([one.n_kept for one in facts]), bounds([len(one.region_present) for one in facts])
         return (
-            RowsAsNeeded(lambda place: maker.again(place).rows, slides, rows, dim, decided_by),
-            RowsAsNeeded(lambda place: maker.again(place).region_mean, slides, regions, dim, decided_by),
+            RowsAsNeeded(_Again(maker, "rows"), slides, rows, dim, decided_by),
+            RowsAsNeeded(_Again(maker, "region_mean"), slides, regions, dim, decided_by),
         )
 
 

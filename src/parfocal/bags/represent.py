@@ -300,8 +300,9 @@ def represent_regions(
             ) from error
         for one in left.values():
             ended(one, not_tried(one))
-    done.sort(key=source.slides.index)
-    failed.sort(key=lambda one: source.slides.index(one.slide))
+    place = {slide: number for number, slide in enumerate(source.slides)}
+    done.sort(key=place.__getitem__)
+    failed.sort(key=lambda one: place[one.slide])
     for path in paths.values():
         unwritten += try_update_failures(out, path.name, [], done)
     for text in dict.fromkeys([*unwritten, *filter(None, [records.problem])]):

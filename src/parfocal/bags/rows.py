@@ -26,6 +26,9 @@ class Recent(Generic[Part]):
     parts: dict[Hashable, Part] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
+    def __reduce__(self) -> tuple[type["Recent[Part]"], tuple[()]]:
+        return Recent, ()  # another process begins with none of them
+
     def get(self, key: Hashable, make: Callable[[], Part]) -> Part:
         """What is there, or else what `make` gives; what was not asked for longest makes room."""
         with self.lock:

@@ -26,7 +26,7 @@ from parfocal.errors import ConfigError, ParfocalError
 from parfocal.evaluate.arm import Arm, choose_arms
 from parfocal.evaluate.arms import all_arms, read_arm_bags, set_label
 from parfocal.evaluate.files import write_evaluation
-from parfocal.evaluate.fitting import ExternalBags, FitPlan, cross_validate
+from parfocal.evaluate.fitting import Bags, ExternalBags, FitPlan, cross_validate
 from parfocal.evaluate.result import EvaluateResult, FailedArm, TargetResult
 from parfocal.evaluate.sources import common_slides, encodings_per_slide, matching_sets, named, open_all
 from parfocal.evaluate.vectors import SlideVectors, read_all_vectors
@@ -176,21 +176,9 @@ def evaluate_arms(
         outside = _read_test(theirs, folders, vectors, test_labels, arms, asked, cohorts, columns, settings)
         for one in outside.values():
             tell(Notice(f"test cohort: {one.cohort.sentence()}"))
-    used = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
     dealt = read_dealt(splits, cohorts) if splits else {}
-    left_out = LeftOut()
-    bags = read_arm_bags(
-        arms,
-        sets,
-        used,
-        most_instances=settings.most_instances,
-        seed=settings.probes.seed,
-        left_out=left_out,
-        most_bytes=settings.most_bytes,
-        vectors=vectors,
-    )
-    used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
-    cohorts = {target: cohort.without(left_out.reasons) for target, cohort in cohorts.items()}
+    read = _ReadBags(cohorts, arms, sets, vectors, settings)
+    cohorts = {target: cohort.without(read.left_out) for target, cohort in cohorts.items()}
     results: dict[str, TargetResult] = {}
     kept = keep or out / "kept"
     done, total = 0, sum(arm.pool is not None for arm in arms) * len(cohorts)
@@ -201,11 +189,10 @@ def evaluate_arms(
         tell(Progress("arms", done, total, f"{target}, {arm.label}"))
 
     for target, cohort in cohorts.items():
-        numbers = [used.index(slide) for slide in cohort.slides]
         result = cross_validate(
             arms,
-            {key: bag.of_slides(numbers) for key, bag in bags.items()},
-            replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes())),
+            read.of(cohort),
+            replace(cohort, notes=(*notes, *read.notes, *cohort.notes, *cohort.group_notes())),
             deal(cohort, settings, dealt),
             settings.probes,
             FitPlan(settings.seeds, settings.arms_at_a_time, kept, partial(report, target), settings),
@@ -252,27 +239,50 @@ def _read_test(
     vectors, slides = read_all_vectors(folders, slides, like=training)
     notes += [note for one in vectors for note in one.notes]
     read = {one.name: read_outside(labels, one, cohorts[one.name], slides, columns) for one in asked}
-    used = sorted({slide for cohort in read.values() for slide in cohort.slides})
-    left_out = LeftOut()
-    bags = read_arm_bags(
-        arms,
-        sets,
-        used,
-        most_instances=settings.most_instances,
-        seed=settings.probes.seed,
-        left_out=left_out,
-        most_bytes=settings.most_bytes,
-        vectors=vectors,
-    )
-    used, notes = list(left_out.keep(used)), [*notes, *left_out.notes()]
+    bags = _ReadBags(read, arms, sets, vectors, settings)
     result = {}
     for target, whole in read.items():
-        cohort = whole.of([number for number, slide in enumerate(whole.slides) if slide not in left_out.reasons])
-        numbers = [used.index(slide) for slide in cohort.slides]
-        own = {key: bag.of_slides(numbers) for key, bag in bags.items()}
-        noted = replace(cohort, notes=(*notes, *cohort.notes, *cohort.group_notes()))
-        result[target] = ExternalBags(noted, own)
+        cohort = whole.of([number for number, slide in enumerate(whole.slides) if slide not in bags.left_out])
+        noted = replace(cohort, notes=(*notes, *bags.notes, *cohort.notes, *cohort.group_notes()))
+        result[target] = ExternalBags(noted, bags.of(cohort))
     return result
+
+
+class _ReadBags:
+    """The bags of all slides of some cohorts, each slide read once.
+
+    Attributes:
+        left_out: why a slide that cannot be read is in none of them.
+        notes: the same in sentences.
+    """
+
+    def __init__(
+        self,
+        cohorts: Mapping[str, Cohort],
+        arms: Sequence[Arm],
+        sets: Sequence[EmbeddingSet],
+        vectors: Sequence[SlideVectors],
+        settings: EvaluateSettings,
+    ) -> None:
+        slides = sorted({slide for cohort in cohorts.values() for slide in cohort.slides})
+        left_out = LeftOut()
+        self._bags = read_arm_bags(
+            arms,
+            sets,
+            slides,
+            most_instances=settings.most_instances,
+            seed=settings.probes.seed,
+            left_out=left_out,
+            most_bytes=settings.most_bytes,
+            vectors=vectors,
+        )
+        self._place = {slide: place for place, slide in enumerate(left_out.keep(slides))}
+        self.left_out, self.notes = left_out.reasons, left_out.notes(stacklevel=3)
+
+    def of(self, cohort: Cohort) -> Bags:
+        """The bags of a cohort's slides, in their order."""
+        places = [self._place[slide] for slide in cohort.slides]
+        return {key: bag.of_slides(places) for key, bag in self._bags.items()}
 
 
 def read_outside(

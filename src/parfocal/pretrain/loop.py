@@ -111,6 +111,7 @@ def pretrain_encoder(
     groups = shared_groups(tiles.slides, groups)
     split = split_set(tiles, share=settings.holdout, slides=settings.holdout_slides, seed=settings.seed, groups=groups)
     check_hidable(tiles, split)
+    own_streams(settings, rank=fabric.global_rank, world=fabric.world_size)  # refused before anything is made
     writable_folder(out)
     folder = RunFolder(out, run_identity(settings, tiles, groups))
     finished = fabric.broadcast(folder.claim() if fabric.is_global_zero else None)
@@ -170,7 +171,7 @@ class _Run:
         if fabric.is_global_zero:
             self.left_out.notes(stacklevel=3)
         world = fabric.world_size
-        self.streams, _ = own_streams(settings, rank=fabric.global_rank, world=world)
+        self.streams = own_streams(settings, rank=fabric.global_rank, world=world)
         orders = [new_order(self.tiles, self.split, settings, stream=one, world=world) for one in self.streams]
         self.n_steps = count_steps(self.split, settings, world=fabric.world_size)
         reason = self._choose_precision(state) if self.n_steps else "not used"

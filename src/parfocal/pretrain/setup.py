@@ -265,8 +265,8 @@ def start_weights(model: nn.Module) -> None:
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
 
 
-def own_streams(settings: PretrainSettings, *, rank: int, world: int) -> tuple[range, int]:
-    """The streams of a process, and how many all have; each gives an equal part of a step.
+def own_streams(settings: PretrainSettings, *, rank: int, world: int) -> range:
+    """The streams of a process; each gives an equal part of a step.
 
     Raises:
         ConfigError: processes cannot share them evenly, or a part would be of one region.
@@ -280,12 +280,12 @@ def own_streams(settings: PretrainSettings, *, rank: int, world: int) -> tuple[r
             f"a batch of {settings.batch} regions cannot be drawn from {own} streams: each gives as many, 2 or more. "
             "Change --batch or --streams."
         )
-    return range(rank * own, (rank + 1) * own), every
+    return range(rank * own, (rank + 1) * own)
 
 
 def new_order(tiles: EmbeddingSet, split: Split, settings: PretrainSettings, *, stream: int, world: int) -> RegionOrder:
     """The order of the training regions of one stream; its window fits the buffer."""
-    _, n_streams = own_streams(settings, rank=0, world=world)
+    n_streams = settings.streams or world
     per_visit = visit_size(split.training, settings.per_visit)
     tokens_per_region = sum((tiles.region_um / ((tiles.tile_px or 224) * mpp)) ** 2 for mpp in tiles.mpps)
     # Four bytes a number, whatever is stored: the order must not depend on it.

@@ -50,12 +50,14 @@ def checked_rows(features: h5py.Dataset, coords: h5py.Dataset, path: Path, width
     if len(shape) != 2 or more != [width] or n_tiles != shape[0] or shape[1] == 0:
         raise StoreError(
             f"cannot use {path}: {names[0]} are {features.shape} and {names[1]} {coords.shape}; "
-            f"expected are (N, D) and (N, {width})."
+            f"expected are (N, D) and (N, {width}). {REMEDY}"
         )
     if dtype.kind != "f" or dtype.itemsize > 8:
-        raise StoreError(f"cannot use {path}: {names[0]} are {dtype}; expected are float16, float32 or float64.")
+        raise StoreError(
+            f"cannot use {path}: {names[0]} are {dtype}; expected are float16, float32 or float64. {REMEDY}"
+        )
     if coords.dtype.kind not in "iuf":
-        raise StoreError(f"cannot use {path}: {names[1]} are {coords.dtype}; expected are numbers.")
+        raise StoreError(f"cannot use {path}: {names[1]} are {coords.dtype}; expected are numbers. {REMEDY}")
     for name, dataset in zip(names, (features, coords), strict=True):
         _refuse_unwritten(dataset, name, path)
     return shape[0], shape[1]
@@ -87,7 +89,7 @@ def checked_tile_px(value: float | None, name: str, path: Path) -> int:
         StoreError: no tile has it.
     """
     if value is None or value != round(value) or not 0 < value <= _LARGEST_TILE_PX:
-        raise StoreError(f"cannot use {path}: {name} is {_said(value)}; expected is a number of pixels.")
+        raise StoreError(f"cannot use {path}: {name} is {_said(value)}; expected is a number of pixels. {REMEDY}")
     return int(value)
 
 
@@ -98,7 +100,7 @@ def checked_side(value: float | None, name: str, path: Path) -> float:
         StoreError: no tile has it.
     """
     if value is None or not 0 < value <= _LARGEST_SIDE:
-        raise StoreError(f"cannot use {path}: {name} is {_said(value)}; expected is the side of a tile.")
+        raise StoreError(f"cannot use {path}: {name} is {_said(value)}; expected is the side of a tile. {REMEDY}")
     return float(value)
 
 

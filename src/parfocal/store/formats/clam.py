@@ -220,7 +220,7 @@ def _grid(path: Path) -> _Grid:
         coords, pictures = array_of(file, "coords", path), file.get("imgs")
         if coords.dtype.kind not in "iuf" or coords.ndim != 2 or coords.shape[1] != 2:
             raise StoreError(
-                f"cannot use {path}: coords are {coords.dtype} {coords.shape}; expected are numbers (N, 2)."
+                f"cannot use {path}: coords are {coords.dtype} {coords.shape}; expected are numbers (N, 2). {REMEDY}"
             )
         xy = coords[...].astype(np.float64)
         if isinstance(pictures, h5py.Dataset):

@@ -67,7 +67,9 @@ def read_places(source: FeatureSource) -> FeatureFile:
         float16 = features.dtype.itemsize == 2
     missing = [name for name in ("patch_size", "patch_size_level0") if said[name] is None]
     if missing:
-        raise StoreError(f"cannot use {path}: coords have no attribute {' and '.join(missing)}, so tiles have no size.")
+        raise StoreError(
+            f"cannot use {path}: coords have no attribute {' and '.join(missing)}, so tiles have no size. {REMEDY}"
+        )
     tile_px = checked_tile_px(said["patch_size"], "patch_size", path)
     tile = checked_side(said["patch_size_level0"], "patch_size_level0", path)
     overlap = said["overlap"] or 0.0
