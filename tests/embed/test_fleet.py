@@ -29,8 +29,8 @@ def plan_of(n_slides: int, seconds: float, *, spread: float = 0.0, **fleet: floa
     return FleetPlan(FleetSettings(**fleet), n_slides, 1, 100.0, stages, 0.0, 1e9, 1e6, spread)
 
 
-def estimate_of(*slides: SlideEstimate) -> RunEstimate:
-    return RunEstimate(Path("set"), slides, 0.5, {2.0: 0.01, 0.5: 0.02}, 1.0)
+def estimate_of(*slides: SlideEstimate, core_seconds: dict[float, float] | None = None) -> RunEstimate:
+    return RunEstimate(Path("set"), slides, 0.5, {2.0: 0.01, 0.5: 0.02}, core_seconds or {}, 1.0)
 
 
 def test_stages_by_hand() -> None:
@@ -56,6 +56,20 @@ def test_stages_by_hand() -> None:
     assert measured.cost_per_slide is None
     with pytest.raises(SlideError, match="nothing can be planned"):
         plan_fleet(estimate_of(done, fails), fleet)
+
+
+def test_slides_under_way_together_share_the_cores_that_read_and_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parfocal.embed.fleet.count_cores", lambda: 4)
+    one = SlideEstimate("a", Path("a"), False, 10, {2.0: 10, 0.5: 150}, {}, 4000, None, 2_000_000_000, 3.0)
+    estimate = estimate_of(one, core_seconds={2.0: 0.03, 0.5: 0.04})
+
+    alone, several = (plan_fleet(estimate, FleetSettings(devices=devices)) for devices in (1, 8))
+
+    # 10 regions of half a second, 0.3 s and 6 s of cores.
+    assert alone.stages["cores"] == pytest.approx(11.3 / 4)
+    assert alone.limit == "reading"
+    assert several.slide_seconds == pytest.approx(3 + 11.3 * 2)
+    assert "cores" not in plan_fleet(estimate, FleetSettings(rate=100.0)).stages
 
 
 @settings(max_examples=25)

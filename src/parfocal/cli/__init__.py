@@ -29,7 +29,7 @@ COMMANDS = {
     "inspect": "Show what a slide is and what the grid would take from it.",
     "convert": "Write PICTURES that are too large or too slow to read as tiled pyramids.",
     "embed": "Embed the tiles of SLIDES at every magnification into a store.",
-    "index": "Make a store of features that TRIDENT has extracted at several magnifications.",
+    "index": "Make a store of features that other tools have extracted at several magnifications.",
     "pretrain": "Pretrain a region encoder on a STORE by masked embedding modelling.",
     "prove": "Compare the predictions of a MODEL with baselines and controls on regions it never saw.",
     "export-model": "Write a MODEL as one file that runs wherever torch runs, without parfocal.",

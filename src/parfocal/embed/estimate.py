@@ -26,7 +26,7 @@ from parfocal.regions.tiles import iter_tiles
 from parfocal.run.executors import slide_executor
 from parfocal.run.failures import Failed, FailedSlide, exit_status
 from parfocal.run.jobs import attempt
-from parfocal.run.processes import Tell
+from parfocal.run.processes import Tell, count_cores
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides, slide_bytes
 from parfocal.store import EmbeddingSet, open_set
 
@@ -78,6 +78,7 @@ class RunEstimate:
         slides: one entry for each slide.
         read_seconds: reading one region of tiles, on average; None where nothing could be measured.
         encode_seconds: encoding one tile, per magnification; empty where nothing could be measured.
+        core_seconds: what cores worked for that, all together; empty where another device encodes.
         seconds: the whole run without the slides that are done; None where nothing could be measured.
     """
 
@@ -85,6 +86,7 @@ class RunEstimate:
     slides: tuple[SlideEstimate, ...]
     read_seconds: float | None
     encode_seconds: Mapping[float, float]
+    core_seconds: Mapping[float, float]
     seconds: float | None
 
     @property
@@ -133,8 +135,9 @@ def estimate_run(
     """Plan every slide and time a few tiles with the real encoder; nothing is written.
 
     The time is that of reading or of encoding, whichever is longer, because they overlap; it is divided by the workers,
-    which is right only where they do not wait for one device. What a policy takes to choose is not counted, and of a
-    slide that a smaller budget has read everything is. A budget of all slides together is taken to be spent evenly.
+    which is right only where they do not wait for one device, and not below what the cores have to do. What a policy
+    takes to choose is not counted, and of a slide that a smaller budget has read everything is. A budget of all slides
+    together is taken to be spent evenly.
 
     Args:
         inputs: as for `embed_slides`.
@@ -174,22 +177,30 @@ def estimate_run(
     slides = tuple(estimates[source.slide] for source in sources)
     todo = [one for one in slides if not one.done]
     if costs is None:
-        return RunEstimate(set_path, slides, None, {}, None)
+        return RunEstimate(set_path, slides, None, {}, {}, None)
     # A region is at most read anew for each magnification of which a part is chosen.
     share = 1.0 if zoom is None else sum((*zoom.coarser, zoom.budget))
     per_region = share * costs.read_seconds + costs.glance_seconds
     reading = per_region * sum(one.n_regions for one in todo)
-    encoding = sum(costs.encode_seconds[mpp] * count for one in todo for mpp, count in one.n_tiles.items())
+    encoding, on_cores = (
+        sum(of_tile.get(mpp, 0.0) * count for one in todo for mpp, count in one.n_tiles.items())
+        for of_tile in (costs.encode_seconds, costs.core_seconds)
+    )
     seconds = max(reading, encoding) / max(1, min(settings.workers, len(todo)))
-    return RunEstimate(set_path, slides, costs.read_seconds, costs.encode_seconds, seconds)
+    seconds = max(seconds, (reading + on_cores) / count_cores())
+    return RunEstimate(set_path, slides, costs.read_seconds, costs.encode_seconds, costs.core_seconds, seconds)
 
 
 @dataclass(frozen=True)
 class _Costs:
-    """What was measured, in seconds: reading a region, its coarser tiles where they come first, and encoding a tile."""
+    """What was measured, in seconds: reading a region, its coarser tiles where they come first, and encoding a tile.
+
+    Encoding on the cores that read too counts as what they work together as well.
+    """
 
     read_seconds: float
     encode_seconds: Mapping[float, float]
+    core_seconds: Mapping[float, float]
     glance_seconds: float = 0.0
 
 
@@ -274,17 +285,19 @@ def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncode
     started = time.monotonic()
     regions = list(islice(iter_tiles(slide, plan, coarse=settings.coarse_from, start=start), _SAMPLE_REGIONS))
     read_seconds = (time.monotonic() - started) / len(regions)
-    per_tile = {}
+    per_tile, on_cores = {}, {}
     for mpp, encoder in encoders.items():
         tiles = np.concatenate([region.tiles[mpp] for region in regions])[:_SAMPLE_TILES]
         if not len(tiles):
             per_tile[mpp] = 0.0
             continue
         encoder.encode(tiles[:1])  # the first call loads kernels and does not count
-        started = time.monotonic()
+        started, worked = time.monotonic(), time.process_time()
         encoder.encode(tiles)
         per_tile[mpp] = (time.monotonic() - started) / len(tiles)
-    return _Costs(read_seconds, per_tile)
+        if set(settings.device) == {"cpu"}:
+            on_cores[mpp] = (time.process_time() - worked) / len(tiles)
+    return _Costs(read_seconds, per_tile, on_cores)
 
 
 def _glance_seconds(slide: Slide, plan: RegionPlan, settings: EmbedSettings, mpps: Sequence[float]) -> float:

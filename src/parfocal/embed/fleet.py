@@ -1,8 +1,9 @@
 """What a run over many slides would cost on many machines, worked out from a few slides that are measured here.
 
 A slide passes three stages that overlap: its bytes come over the network, cores read its tiles, a device encodes them.
-The slowest one says how long a slide takes; finding its tissue comes before and overlaps with nothing. A node that
-fails loses what its devices are at, and the slides under way begin anew.
+The slowest one says how long a slide takes; finding its tissue comes before and overlaps with nothing. Where the cores
+that read encode as well, slides that are under way together share them. A node that fails loses what its devices are
+at, and the slides under way begin anew.
 """
 
 import heapq
@@ -20,6 +21,7 @@ from rich.table import Table
 from parfocal.config import Settings
 from parfocal.embed.estimate import RunEstimate
 from parfocal.errors import ConfigError, SlideError
+from parfocal.run.processes import count_cores
 
 _HOUR, _DAY = 3600.0, 86400.0
 
@@ -172,6 +174,13 @@ def plan_fleet(estimate: RunEstimate, fleet: FleetSettings) -> FleetPlan:
     reading = [estimate.read_seconds * one.n_regions / fleet.readers for one in measured]
     sizes = [one.file_bytes for one in measured]
     stages = {"encoding": float(np.mean(encoding)), "reading": float(np.mean(reading))}
+    if estimate.core_seconds and fleet.rate is None:
+        working = [
+            estimate.read_seconds * one.n_regions
+            + sum(estimate.core_seconds[mpp] * n for mpp, n in one.n_tiles.items())
+            for one in measured
+        ]
+        stages["cores"] = float(np.mean(working)) * fleet.devices / count_cores()
     if fleet.network is not None:
         stages["network"] = float(np.mean(sizes)) / (fleet.network * 1e6 / fleet.devices)
     return FleetPlan(

@@ -111,6 +111,9 @@ def inspect_slide(
     return SlideReport(**found, notices=tuple(dict.fromkeys(ours)))
 
 
+_HERE = RunsSlides()
+
+
 def inspect_slides(
     slides: Sequence[Path | str | SlideSource],
     grid: GridConfig,
@@ -120,8 +123,7 @@ def inspect_slides(
     ids: SlideIds = "path",
     scan: int | None = None,
     qc: Path | None = None,
-    workers: int = 0,
-    runs: RunsSlides | None = None,
+    runs: RunsSlides = _HERE,
     shard: str | None = None,
 ) -> list[SlideReport]:
     """Describe many slides, in their order; what a slide says of itself goes before what is said of all.
@@ -134,21 +136,17 @@ def inspect_slides(
         ids: whether a slide in a folder is called by its path below the folder or by its file's name alone.
         scan: which scan of files that hold several, where a source does not say.
         qc: a folder to write a picture of each slide with its tissue and regions to.
-        workers: how many slides at a time, each in a process of its own, so that a library that crashes on a file costs
-            that slide alone; 0 uses this process.
-        runs: more about where that is, in place of `workers`.
+        runs: how many slides at a time and where; with workers each has a process of its own, so that a library that
+            crashes on a file costs that slide alone.
         shard: describe one of N equal parts of the slides, I/N with I from 0; all where None.
 
     Raises:
-        ConfigError: no slide is found, two have one id, no worker process can be started, `workers` is below 0, or
-            there is no such shard.
+        ConfigError: no slide is found, two have one id, no worker process can be started, or there is no such shard.
     """
     part = shard_of(shard)
     check_slide_mpp(slide_mpp)
     known = [one for one in slides if isinstance(one, SlideSource)]
     named = [one for one in slides if not isinstance(one, SlideSource)]
-    if workers < 0:
-        raise ConfigError(f"workers={workers} cannot be: it is how many processes, or 0 for this one.")
     sources = [
         replace(
             source,
@@ -161,9 +159,7 @@ def inspect_slides(
     describe = partial(_describe, grid=grid, mpp_from_objective=mpp_from_objective, qc=qc)
     found = dict[str, SlideReport]()
     try:
-        for source, result in slide_executor(runs or RunsSlides(workers=workers)).run(
-            sources, partial(_prepare, describe)
-        ):
+        for source, result in slide_executor(runs).run(sources, partial(_prepare, describe)):
             found[source.slide] = _lost(source, result) if isinstance(result, Death | TimedOut) else result
     except CannotStartError as error:
         raise ConfigError(f"no worker process can be started: {error}. Use --workers 0.") from error

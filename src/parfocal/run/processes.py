@@ -369,6 +369,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def share_cores(workers: int) -> Iterator[None]:
     """Give this process its share of the cores, in the libraries that the block loads as in those that are there.
@@ -378,7 +383,7 @@ def share_cores(workers: int) -> Iterator[None]:
     if workers <= 1:
         yield
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     threads = max(1, min(cores // workers, int(asked) if asked.isdigit() else cores))
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by libraries that are loaded from here on
