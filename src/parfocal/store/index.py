@@ -237,7 +237,11 @@ def _index_slide(
     grids = {mpp: one.grid(number, file) for number, (mpp, file) in enumerate(files.items())}
     joined = join_tiles(grids, per_side, max_misalignment)
     _refuse_few(joined, grids)
-    digests: dict[float | None, str] = {mpp: _checked_digest(formats[mpp], source) for mpp, source in sources.items()}
+    for mpp, source in sources.items():
+        _check_rows(formats[mpp], source)
+    # A file may hold several magnifications, and by its digest a later reader sees that it is still the same.
+    known = {path: tree_digest(path) for path in {source.path for source in sources.values()}}
+    digests: dict[float | None, str] = {mpp: known[source.path] for mpp, source in sources.items()}
     write_index(
         set_path,
         SlidePlaces(slide, joined.region_um, one.resolution.mpp, joined.region_xy_um, joined.region, joined.center_um),
@@ -267,14 +271,14 @@ def _index_slide(
     return indexed, tuple(digests.values())
 
 
-def _checked_digest(format: FeatureFormat, source: FeatureSource) -> str:
-    """The digest of a file whose rows are all there, by which a later reader sees that it is still the same.
+def _check_rows(format: FeatureFormat, source: FeatureSource) -> None:
+    """Refuse a file whose rows are not all there.
 
     Raises:
         NotFiniteError: a value is not finite.
         StoreError: rows hold nothing but zeros, as where an extraction was stopped; or the file cannot be read.
     """
-    rows, digest = format.read_rows(source), tree_digest(source.path)
+    rows = format.read_rows(source)
     remedy = "Extract it again, or leave it out."
     bad = count_not_finite(rows)
     if bad:
@@ -287,7 +291,6 @@ def _checked_digest(format: FeatureFormat, source: FeatureSource) -> str:
             f"cannot use {source}: {empty} of its {len(rows)} rows hold nothing but zeros, as after an extraction that "
             f"was stopped. {remedy}"
         )
-    return digest
 
 
 def _refuse_few(joined: JoinedTiles, grids: Mapping[float, TileGrid]) -> None:
