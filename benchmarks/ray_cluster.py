@@ -82,9 +82,9 @@ def on_cluster(here: Path, asked: argparse.Namespace) -> dict[str, int]:
             if killed["workers"] >= node_at and not killed["nodes"]:
                 cluster.remove_node(nodes[draw.randrange(len(nodes))], allow_graceful=False)
                 killed["nodes"] += 1
-            # A process of Ray says what it is at: ray::_serve while it has a slide, ray::IDLE while it has none.
+            # A process of Ray says what it is at: ray::serve while it has a slide, ray::IDLE while it has none.
             serving = [
-                one.pid for one in psutil.process_iter(["name"]) if (one.info["name"] or "").startswith("ray::_s")
+                one.pid for one in psutil.process_iter(["name"]) if (one.info["name"] or "").startswith("ray::s")
             ]
             if serving:
                 os.kill(draw.choice(serving), signal.SIGKILL)

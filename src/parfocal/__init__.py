@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from parfocal.encoders import available_encoders, load_tile_encoder
     from parfocal.evaluate import EvaluateSettings, evaluate_arms
     from parfocal.evaluate.places import evaluate_places
-    from parfocal.explain import ExplainSettings, explain_slides
+    from parfocal.explain import ExplainSettings, explain_slides, merge_explanations
     from parfocal.export import ExportSettings, PictureSettings, export_features, export_pictures
     from parfocal.finetune import FinetuneSettings, finetune_encoder
     from parfocal.lab.demo import run_demo
@@ -88,6 +88,7 @@ __all__ = [
     "load_tile_encoder",
     "measure_budgets",
     "measure_synergy",
+    "merge_explanations",
     "merge_predictions",
     "open_set",
     "open_sets",
@@ -132,7 +133,7 @@ _HOMES = {
         "predict_slides",
     ),
     "budget": ("BudgetSettings", "measure_budgets"),
-    "explain": ("ExplainSettings", "explain_slides"),
+    "explain": ("ExplainSettings", "explain_slides", "merge_explanations"),
     "similar": ("find_similar",),
     "view": ("view_store",),
     "export": ("ExportSettings", "PictureSettings", "export_features", "export_pictures"),

@@ -64,6 +64,21 @@ def raised(
             signal.signal(number, handler)
 
 
+@contextmanager
+def none_lost() -> Iterator[None]:
+    """Inside the block Ctrl-C is not lost where nobody has taken it over from Python, as in a script of a user.
+
+    Python's own handler raises where it stands, be it in the callback of a weak reference, and prints what comes of it.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    with raised(numbers=(signal.SIGINT,)) as came:
+        yield
+    if came:  # and none of them ended the block
+        raise KeyboardInterrupt
+
+
 class Held:
     """Signals wait while a library is at something that it cannot leave half done.
 

@@ -18,6 +18,8 @@ from parfocal.run.records import read_records
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, open_sets, write_regions, write_tokens
 from parfocal.store.layout import features_path, index_path
 
+from ..slides.bucket import serving_bucket
+
 DIMS = {2.0: 6, 0.5: 6}
 EVERYTHING = RepresentSettings(readouts=("cls", "tokens", "attention"), batch=2, dtype="float32")
 
@@ -70,6 +72,24 @@ def test_rows_are_what_the_encoder_says(source: EmbeddingSet, tmp_path: Path) ->
     np.testing.assert_array_equal(back.center_um[0.5], own.center_um[0.5])
     fine = batch.mpp[0] == 0.5
     np.testing.assert_allclose(back.features[0.5], encoded.tokens[0][fine & batch.present[0]].numpy(), atol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_a_store_that_was_copied_to_a_bucket_gives_the_same(
+    source: EmbeddingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, settings = model(tmp_path / "mem"), RepresentSettings(readouts=("cls",), dtype="float32")
+    here = represent_regions(source, folder, tmp_path / "here", settings)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    with serving_bucket("lab") as files:
+        files.put(str(source.path.parent), "lab/deep/store", recursive=True)
+        there = represent_regions("s3://lab/deep/store", folder, tmp_path / "there", settings)
+
+    assert there.sets[0].slides == ("a", "b/c")
+    for slide in there.sets[0].slides:
+        own, other = (one.sets[0].read_regions(slide).features for one in (here, there))
+        np.testing.assert_array_equal(own, other)
 
 
 def test_a_region_without_a_tile_gets_no_row(source: EmbeddingSet, tmp_path: Path) -> None:

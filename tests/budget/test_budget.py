@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +27,13 @@ from parfocal.budget.reading import (
 from parfocal.budget.settings import choose_policies
 from parfocal.cli import main
 from parfocal.cohort import Cohort, CohortColumns, Fold, Outcome, make_splits, read_cohort
-from parfocal.errors import ConfigError, MismatchError, StoreError
+from parfocal.errors import ConfigError, MismatchError, ParfocalError, StoreError
 from parfocal.evaluate import EvaluateSettings, evaluate_arms
 from parfocal.evaluate.arms import all_arms, read_arm_bags
 from parfocal.evaluate.fitting import Bags
 from parfocal.evaluate.held_out import HeldOut
-from parfocal.heads import ProbeSettings
+from parfocal.heads import FittedProbe, ProbeSettings
+from parfocal.heads.registry import HEADS
 from parfocal.lab.synthetic import FeatureModel, IidSettings, draw_cohort, write_cohort
 from parfocal.run.cache import StepCache
 from parfocal.store import EmbeddingSet, open_set
@@ -273,7 +276,7 @@ def test_a_slide_of_which_nothing_is_read_has_the_usual_mean_and_no_region(opene
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(few: Written, tmp_path: Path) -> None:
-    settings = QUICK.model_copy(update={"policies": ("stride",)})
+    settings = QUICK.model_copy(update={"policies": ("stride",), "executor": "serial"})
     kept, stays = tmp_path / "stopped" / "kept", set[str]()
 
     def run(out: str, on_event: Callable[[object], None]) -> BudgetResult:
@@ -298,6 +301,40 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(few: Written, tmp_path: Pat
     assert not kept.exists()
     assert again.sentences == whole.sentences
     assert (again.out / "results.csv").read_bytes() == (whole.out / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize("executor", ["processes", "ray"])
+def test_fits_and_readings_elsewhere_give_what_they_give_here(few: Written, tmp_path: Path, executor: str) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray")
+    settings = QUICK.model_copy(update={"policies": ("contrast", "oracle"), "repeats": 2})
+    elsewhere = settings.model_copy(update={"executor": executor, "hold_gib": 0.0})
+
+    def run(out: str, settings: BudgetSettings) -> BudgetResult:
+        return measure_budgets(few.tiles, few.labels, "label", tmp_path / out, settings, columns=PATIENTS)
+
+    here, there = run("here", settings), run("there", elsewhere)
+
+    assert there.sentences == here.sentences
+    for name in ("results.csv", "readers.csv", "budget.json"):
+        assert (there.out / name).read_bytes() == (here.out / name).read_bytes()
+
+
+def test_a_fit_that_takes_its_process_with_it_is_one_line_and_what_was_done_is_kept(
+    few: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = QUICK.model_copy(update={"policies": ("stride",), "executor": "processes", "arms_at_a_time": 1})
+    monkeypatch.setitem(HEADS.ours, "attention", replace(HEADS.get("attention"), fit=killed))
+
+    with pytest.raises(ParfocalError, match=r"gated attention: its process died twice.*SIGKILL.*same command again"):
+        measure_budgets(few.tiles, few.labels, "label", tmp_path, settings, columns=PATIENTS)
+
+    assert len(list((tmp_path / "kept").iterdir())) == 3  # the fits of the other arms
+
+
+def killed(*_: object) -> list[FittedProbe]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(cohort: Written, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from parfocal.encoders import TileEncoder, load_tile_encoder
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.geometry import Box
 from parfocal.slides import open_slide, read_tile
-from parfocal.store import EmbeddingSet, index_features, open_set
+from parfocal.store import EmbeddingSet, index_features, open_set, open_sets
 
 from .conftest import slide_bytes
 
@@ -221,6 +221,20 @@ def test_source_files_stay_as_they_are_and_a_second_run_keeps_all_until_they_cha
         file["features"][0] = 0.5
     changed = embed_slides([lab.slides], lab.root / "store", adding(index))
     assert "has changed since it was indexed" in changed.failed[0].message
+
+
+def test_the_same_command_goes_on_and_another_adds_more(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.add("a", 0)
+    index = lab.index()
+    call = ["embed", str(lab.slides), "--add-to", str(index.path.parent), "--encoder", SPEC, "--workers", "0", "--json"]
+
+    assert main([*call, "--mpps", "2", "1"]) == 0
+    assert main([*call, "--mpps", "2", "1"]) == 0
+    said = capsys.readouterr().out
+    assert main([*call, "--mpps", "1"]) == 0
+
+    assert '"kept": 1' in said
+    assert len(open_sets(index.path.parent)) == 3
 
 
 def test_a_run_that_was_killed_leaves_what_one_without_a_pause_does(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from parfocal.embed import EmbedSettings, create_embedding_set, embed_slide, load_encoders
+from parfocal.embed.pace import TilesDone
 from parfocal.embed.reading import batches
 from parfocal.encoders import TileEncoder
 from parfocal.errors import ConfigError, MismatchError, StoreError
@@ -24,19 +25,18 @@ def test_the_store_holds_the_rows_of_the_planned_tiles(tmp_path: Path, make_slid
     path = make_slide()
     encoders = load_encoders(small_settings)
     set_path = create_embedding_set(tmp_path / "store", small_settings, encoders)
-    told: list[tuple[int, int]] = []
+    told: list[TilesDone] = []
 
-    embedded = embed_slide(
-        SlideSource("one", path), encoders, small_settings, set_path, on_tiles=lambda *counts: told.append(counts)
-    )
+    embedded = embed_slide(SlideSource("one", path), encoders, small_settings, set_path, on_tiles=told.append)
 
     with open_slide(path) as slide:
         plan = plan_regions(slide, small_settings.grid)
         regions = list(iter_tiles(slide, plan))
     tokens = open_set(set_path).read("one")
     assert embedded.n_regions == plan.n_regions == tokens.n_regions >= 20
-    assert told[0] == (0, sum(embedded.n_tiles.values())) == (0, told[-1][1])
-    assert told[-1][0] == told[-1][1]
+    assert told[0] == TilesDone(0, sum(embedded.n_tiles.values()))
+    assert told[-1].done == told[-1].total == told[0].total
+    assert (told[-1].encode_seconds, told[-1].wait_seconds) <= (embedded.encode_seconds, embedded.wait_seconds)
     assert np.array_equal(tokens.region_xy_um, plan.region_xy_um())
     for mpp in (2.0, 1.0, 0.5):
         # One tile at a time, whatever the batches were.
@@ -182,7 +182,7 @@ def test_batches_cross_regions_and_lose_nothing() -> None:
         for number, fine in enumerate([5, 0, 9, 2])
     ]
     found: dict[float, list[np.ndarray]] = {2.0: [], 0.5: []}
-    for mpp, tiles in batches(regions, 4):
+    for mpp, tiles in batches(regions, {2.0: 4, 0.5: 4}):
         found[mpp].append(tiles)
 
     assert [len(tiles) for tiles in found[0.5]] == [4, 4, 4, 4]

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parfocal.cli import main
@@ -234,6 +234,23 @@ def another_file(path: Path) -> None:
         file["features"], file["coords"] = (h5py.ExternalLink(str(other), name) for name in ("features", "coords"))
 
 
+def without_features(there: Any = None, *, called: str = "features") -> Callable[[Path], None]:
+    """What an extraction leaves that crashed, or a program that calls them otherwise."""
+
+    def spoil(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            rows = file["features"][...]
+            del file["features"]
+            if called != "features":
+                file[called] = rows
+            elif there == "a group":
+                file.create_group("features")
+            elif there is not None:
+                file["features"] = there
+
+    return spoil
+
+
 def another_thing(make: Callable[[Path], Any]) -> Callable[[Path], None]:
     def spoil(path: Path) -> None:
         path.unlink()
@@ -255,6 +272,10 @@ SPOILT: dict[str, Callable[[Path], None]] = {
     "never written": never_written,
     "compressed zeros": compressed_zeros,
     "another file": another_file,
+    "no features": without_features(),
+    "features called otherwise": without_features(called="embeddings"),
+    "features: a group": without_features("a group"),
+    "features: a link to nowhere": without_features(h5py.ExternalLink("absent.h5", "features")),
     "a folder": another_thing(Path.mkdir),
     "a pipe": another_thing(os.mkfifo),
     "empty": another_thing(Path.touch),
@@ -267,6 +288,7 @@ SPOILT: dict[str, Callable[[Path], None]] = {
 }
 
 
+@example(kind="no features", which=0, power=20)
 @settings(max_examples=60)
 @given(kind=st.sampled_from(sorted(SPOILT)), which=st.integers(0, 2), power=st.sampled_from(sorted(SMALL)))
 def test_a_slide_that_cannot_be_used_is_named_and_the_others_are_indexed(

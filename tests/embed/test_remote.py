@@ -7,6 +7,7 @@ import pytest
 
 from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import StoreError
+from parfocal.files import writable_folder
 from parfocal.slides import remote
 from parfocal.store import EmbeddingSet, open_set
 
@@ -60,14 +61,16 @@ def test_rows_are_those_of_the_local_file_and_a_change_is_noticed(
     assert local.done[0].n_regions > 0
 
 
-def test_a_store_at_an_address_is_refused_and_makes_no_folder(
+def test_what_is_written_to_an_address_is_refused_and_makes_no_folder(
     make_slide: Callable[..., Path], small_settings: EmbedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = make_slide()
 
-    with pytest.raises(StoreError, match=r"cannot write to s3://bucket/store: results are written to a disk only"):
-        embed_slides([path], Path("s3://bucket/store"), small_settings)
-    with pytest.raises(StoreError, match=r"cannot read s3://bucket/store: stores are read from a disk only"):
-        open_set("s3://bucket/store")
+    with pytest.raises(StoreError, match=r"cannot use https://host/store as a store: a web server cannot be listed"):
+        embed_slides([path], Path("https://host/store"), small_settings)
+    with pytest.raises(StoreError, match=r"cannot use https://host/store as a store: a web server cannot be listed"):
+        open_set("https://host/store")
+    with pytest.raises(StoreError, match=r"cannot write to s3://bucket/out: results are written to a disk only"):
+        writable_folder(Path("s3://bucket/out"))
     assert [one.name for one in tmp_path.iterdir()] == ["slides"]

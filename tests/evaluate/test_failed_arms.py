@@ -56,7 +56,7 @@ def arm(name: str, kind: ArmKind, spoil: Spoil | BaseException = plain, average_
     ) -> list[FittedProbe]:
         if isinstance(spoil, BaseException):
             raise spoil
-        return [Known(number, spoil) for number in range(len(folds))]
+        return [Known(4 * fold.repeat + fold.number, spoil) for fold in folds]
 
     source, _, method = name.rpartition("/")
     fit = None if average_of else pool
@@ -91,7 +91,7 @@ def raises_later(number: int, score: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (some_nan, "its scores are not finite in 1 of 8 fits; the first is fold 2 of repeat 2"),
+        (some_nan, "its scores are not finite in 1 of 4 fits; the first is fold 2 of repeat 2"),
         (raises_later, "FloatingPointError: training diverged; lower its learning rate"),
         (np.linalg.LinAlgError("SVD did not converge"), "LinAlgError: SVD did not converge"),
         (RuntimeError(), "RuntimeError"),
@@ -179,14 +179,15 @@ def test_a_fit_for_the_test_cohort_that_fails_is_the_arms_failure() -> None:
     assert found.runs[0].external is not None
 
 
-def test_nothing_of_a_failed_arm_is_kept_and_a_kept_nan_is_no_result(tmp_path: Path) -> None:
+def test_no_failed_fit_is_kept_and_a_kept_nan_is_no_result(tmp_path: Path) -> None:
     good = arm("2/gated-attention", "single")
     with pytest.warns(ParfocalWarning, match="1 of 2 arms failed"):
         compared([good, arm("x/abmix", "single", some_nan)], tmp_path)
-    (file,) = tmp_path.glob("*.npz")
+    assert len(list(tmp_path.glob("*.npz"))) == 3  # two arms, two repeats, and one fit that failed
     again = compared([good, arm("x/abmix", "single")], tmp_path)
     assert not again.failed
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+    file, *others = tmp_path.glob("*.npz")
+    assert len(others) == 3
 
     with np.load(file) as kept:
         content = dict(kept)

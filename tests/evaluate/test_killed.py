@@ -42,18 +42,22 @@ def _numbers(report: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if "second" not in name} for row in csv.DictReader(file)]
 
 
-def test_arms_that_are_fitted_in_processes_give_what_they_give_here(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["processes", "ray"])
+def test_arms_that_are_fitted_elsewhere_give_what_they_give_here(tmp_path: Path, executor: str) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray")
     cohort = write_cohort(tmp_path / "store", n_slides=16, seed=1)
-    options = ["--folds", "2", "--repeats", "1", "--arms", "concat", "second-moment", "--components", "4"]
+    options = ["--folds", "2", "--repeats", "2", "--arms", "mlp", "second-moment", "--components", "4"]
+    options += ["--mlp-steps", "8"]
     call = ["evaluate", str(cohort.tiles), "--labels", str(cohort.labels), "--target", "gland_type"]
     call += ["--group", "patient", *options, "--inner-folds", "2", "-o"]
     here, elsewhere, read_again = tmp_path / "here", tmp_path / "elsewhere", tmp_path / "again"
-    processes = ["--executor", "processes", "--arms-at-a-time", "1"]
+    there = ["--executor", executor, "--arms-at-a-time", "2"]
 
     assert main([*call, str(here)]) == 0
-    assert main([*call, str(elsewhere), *processes]) == 0
-    assert main([*call, str(read_again), *processes, "--hold-gib", "0"]) == 0
+    assert main([*call, str(elsewhere), *there]) == 0
+    assert main([*call, str(read_again), *there, "--hold-gib", "0"]) == 0
 
-    for there in (elsewhere, read_again):
-        assert (there / "predictions.csv").read_bytes() == (here / "predictions.csv").read_bytes()
-        assert _numbers(there) == _numbers(here)
+    for out in (elsewhere, read_again):
+        assert (out / "predictions.csv").read_bytes() == (here / "predictions.csv").read_bytes()
+        assert _numbers(out) == _numbers(here)

@@ -25,7 +25,7 @@ def files(out: Path) -> dict[str, str]:
 def test_files_of_slides_that_are_not_in_a_run_are_gone_and_those_of_others_stay(tmp_path: Path) -> None:
     out = tmp_path / "why"
     write(out, ["slides.csv", "regions/a.csv", "regions/deep/b.csv"], "old")
-    for name in ("notes.txt", "regions/mine.csv", f"{EMBEDDINGS}/set/index.h5"):
+    for name in ("notes.txt", "files-of-mine.json", "regions/mine.csv", f"{EMBEDDINGS}/set/index.h5"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("mine")
 
@@ -36,6 +36,7 @@ def test_files_of_slides_that_are_not_in_a_run_are_gone_and_those_of_others_stay
         "regions/a.csv": "new",
         "tiles/a.csv": "new",
         "notes.txt": "mine",
+        "files-of-mine.json": "mine",
         "regions/mine.csv": "mine",
         f"{EMBEDDINGS}/set/index.h5": "mine",
     }

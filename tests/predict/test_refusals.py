@@ -16,6 +16,8 @@ from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import ConfigError, FormatVersionError, MismatchError, ParfocalError, StoreError
 from parfocal.heads.registry import HEADS
 from parfocal.predict import PredictSettings, fit_head, load_head, predict_slides
+from parfocal.predict.given import check_named
+from parfocal.predict.source import embed_settings
 
 from .scans import ENCODER, GRID, QUICK, Scanned
 
@@ -24,6 +26,12 @@ from .scans import ENCODER, GRID, QUICK, Scanned
 def head(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("heads") / "head"
     return fit_head([scanned.store], scanned.labels, "red", "2/mean", out, QUICK).path
+
+
+def test_an_input_that_is_not_there_is_refused_at_once_and_an_address_is_asked_later(tmp_path: Path) -> None:
+    check_named([Path("s3://lab/scans"), "https://host/a.svs"], tmp_path / "out.csv")
+    with pytest.raises(ConfigError, match=r"cannot predict .*scans: there is no such file or folder"):
+        check_named([tmp_path / "scans"], tmp_path / "out.csv")
 
 
 def other_grid(**changes: object) -> GridConfig:
@@ -192,3 +200,11 @@ def test_a_head_is_replaced_as_a_whole_and_nothing_else_is(scanned: Scanned, hea
     assert load_head(out).facts.arm == "0.5/mean"
     with pytest.raises(ConfigError, match="is no head"):
         fit_head([scanned.store], scanned.labels, "red", "2/mean", scanned.folder / "slides", QUICK)
+
+
+def test_a_head_of_tiles_that_another_program_has_cut_asks_for_an_index(head: Path) -> None:
+    facts = load_head(head).facts.tiles
+    indexed = replace(facts, settings={name: value for name, value in facts.settings.items() if name != "grid"})
+
+    with pytest.raises(ConfigError, match="parfocal index FOLDER"):
+        embed_settings(indexed, head, encoder="filterbank")

@@ -11,44 +11,15 @@ from parfocal.addresses import shown_path
 from parfocal.errors import ConfigError, ParfocalWarning, UnreadableSlideError
 from parfocal.slides import find_slides, open_slide, remote_state
 
-pytest.importorskip("s3fs", reason="reading from S3 needs s3fs (the extra `cloud`)")
+from .bucket import serving_bucket
+
 pytest.importorskip("zarr", reason="OME-Zarr needs zarr (the extra `zarr`)")
-moto = pytest.importorskip("moto.server", reason="a bucket to test with needs moto: pip install 'moto[s3,server]'")
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Any]:
-    """An empty bucket `scans`; what asks for it finds the server by the variables of its own library."""
-    import s3fs
-
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
-        files = s3fs.S3FileSystem()
-        files.mkdir("scans")
+    with serving_bucket("scans") as files:
         yield files
-        _close_what_zarr_left_open()
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
-def _close_what_zarr_left_open() -> None:
-    """zarr has a client of its own for each bucket, which lives as long as the process."""
-    import s3fs
-    from zarr.core.sync import sync
-
-    for files in list(s3fs.S3FileSystem._cache.values()):
-        if files.asynchronous and files._s3 is not None:
-            sync(files._s3creator.__aexit__(None, None, None))
 
 
 @pytest.mark.filterwarnings("ignore")  # of botocore and moto

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from types import FrameType
 
 import h5py
@@ -78,6 +78,33 @@ def test_a_signal_between_two_calls_of_hdf5_is_raised_at_once(tmp_path: Path, nu
         write()
 
     assert list(tmp_path.iterdir()) == []
+
+
+class Finalised:
+    """Interrupted while Python is in its finaliser, where no exception can be passed on."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_ctrl_c_in_a_finaliser_is_not_lost_where_python_handles_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], waits: bool
+) -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def write() -> None:
+        with ExitStack() as stack:
+            new_file(stack, tmp_path / "s.h5")
+            Finalised()
+            if waits:
+                Event().wait(60)  # it is raised again soon
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+
+    assert capfd.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_signal_in_any_call_of_writing_a_file_is_raised_and_leaves_nothing(

@@ -6,18 +6,20 @@ held-out slide but what a policy may see has a say in what is read of it.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from parfocal.bags import Bag, glance_at
+from parfocal.bags import glance_at
 from parfocal.budget.result import ORACLE
-from parfocal.cohort import Cohort, Fold
-from parfocal.errors import ConfigError
+from parfocal.cohort import Cohort, Fold, Outcome
+from parfocal.errors import ConfigError, ParfocalError
 from parfocal.evaluate.arm import Arm
-from parfocal.evaluate.fitting import Bags
+from parfocal.evaluate.fitting import Bags, FitsWhere, each_fit
 from parfocal.heads import (
     FittedProbe,
     FoldPrediction,
@@ -26,7 +28,9 @@ from parfocal.heads import (
     load_probe,
     predict,
 )
-from parfocal.run.cache import StepCache
+from parfocal.run.cache import StepCache, content_digest
+from parfocal.run.failures import Failed
+from parfocal.run.processes import Death, TimedOut
 from parfocal.store import SlideTokens
 from parfocal.zoom import (
     POLICIES,
@@ -209,6 +213,7 @@ def score_budgets(
     settings: ProbeSettings,
     cache: StepCache,
     on_step: Callable[[str], None],
+    where: FitsWhere | None = None,
 ) -> BudgetScores:
     """Fit every arm on the training slides of each fold, and read the held-out ones.
 
@@ -220,69 +225,143 @@ def score_budgets(
         tokens_of: the embeddings of a slide, by its id.
         asked: policies, budgets and heads.
         settings: what arms choose among.
-        cache: of finished steps: the fits of an arm, and the reading of a fold.
-        on_step: told what is done, once for each arm and fold.
+        cache: of finished steps: the fits of an arm on the folds of a repeat, and the reading of a fold.
+        on_step: told what is done, once for each of these.
+        where: arms are fitted, and folds are read; in threads of this process where it does not say.
+
+    Raises:
+        ConfigError: what `where` asks for cannot be started.
+        ParfocalError: a step failed in another process, or took the process with it.
     """
-    choices = settings.model_dump(mode="json", exclude={"device"})
-    states: dict[str, list[ProbeState]] = {}
-    for arm in arms:
-        own = [bags[key] for key in arm.bags]
-        inputs = [own, cohort.outcome, list(folds), choices]
-        states[arm.id] = cache.step(f"fit {arm.id}", inputs, partial(_fit, arm, own, cohort, folds, settings))
-        on_step(arm.label)
+    where = where or FitsWhere()
+    fits = _Fits(arms, bags, cohort.outcome, folds, settings, cache)
+    repeats = list(dict.fromkeys(fold.repeat for fold in folds))
+    tasks = [(number, repeat) for number in range(len(arms)) for repeat in repeats]
+    by_arm: dict[str, list[ProbeState]] = {arm.id: [] for arm in arms}
+    states = _all_of(tasks, fits, where, lambda task: arms[task[0]].label, on_step)
+    for (number, _), own in zip(tasks, states, strict=True):
+        by_arm[arms[number].id] += own
     # As they are kept, so that a run which goes on has the same numbers as one that was not stopped.
-    probes = [{name: load_probe(own[place]) for name, own in states.items()} for place in range(len(folds))]
+    probes = [{name: load_probe(own[place]) for name, own in by_arm.items()} for place in range(len(folds))]
     whole = {arm.id: predict([own[arm.id] for own in probes], [bags[key] for key in arm.bags], folds) for arm in arms}
     finest = bags[asked.heads[0].bags[-1]]
-    read = [bags[key] for arm in (*asked.heads, asked.attention) if arm for key in arm.bags]
-    needed = {arm.id for arm in (*asked.heads, asked.attention) if arm}
+    needed = [arm for arm in (*asked.heads, asked.attention) if arm]
+    fitted = [{arm.id: by_arm[arm.id][place] for arm in needed} for place in range(len(folds))]
     usual = [finest.mean[fold.train].mean(axis=0, dtype=np.float64).astype(np.float32) for fold in folds]
-    policies = [asked.bound(own) for own in probes]
-    parts: list[_FoldScores] = []
-    for place, fold in enumerate(folds):
-        fitted = {name: state[place] for name, state in states.items() if name in needed}
-        parts.append(
-            cache.step(
-                f"read {fold.repeat} {fold.number}",
-                [fitted, read, fold, list(asked.policies), list(asked.budgets), asked.seed],
-                partial(
-                    _read_fold,
-                    [cohort.slides[slide] for slide in fold.test],
-                    tokens_of,
-                    asked,
-                    [head_of(arm, probes[place]) for arm in asked.heads],
-                    policies[place],
-                    usual[place],
-                ),
-            )
-        )
-        on_step(f"fold {fold.number + 1} of repeat {fold.repeat + 1}")
+    # Whoever reads needs no bag but to know that it is another one.
+    content = content_digest([bags[key] for arm in needed for key in arm.bags])
+    reads = _Reads(cohort.slides, tokens_of, asked, folds, fitted, usual, content, cache)
+
+    def named(place: int) -> str:
+        return f"fold {folds[place].number + 1} of repeat {folds[place].repeat + 1}"
+
+    parts = _all_of(range(len(folds)), reads, where, named, on_step)
     counts = Counter(name for one in parts for name in one.silent)
     reasons = {name: why for one in parts for name, why in one.silent.items()}
     return BudgetScores(
         whole,
         tuple(one.scores for one in parts),
         {name: (counts[name], why) for name, why in reasons.items()},
-        tuple(policies),
+        tuple(asked.bound(own) for own in probes),
         tuple(usual),
     )
 
 
-def _fit(
-    arm: Arm, bags: Sequence[Bag], cohort: Cohort, folds: Sequence[Fold], settings: ProbeSettings
-) -> list[ProbeState]:
-    assert arm.pool is not None  # arms that average others are refused before
-    return [probe.state() for probe in arm.pool(bags, cohort.outcome, folds, settings)]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
-def _read_fold(
-    slides: Sequence[str],
-    tokens_of: Callable[[str], SlideTokens],
-    asked: Asked,
-    heads: Sequence[HeadOfBags],
-    policies: Sequence[Policy | Oracle],
-    usual: Float32[np.ndarray, " dim"],
-) -> _FoldScores:
-    found = [read_slide(tokens_of(slide), heads, policies, asked.budgets, usual, asked.seed) for slide in slides]
-    silent = {name: why for _, reasons in found for name, why in reasons.items()}
-    return _FoldScores(np.stack([scores for scores, _ in found], axis=-1), silent)
+def _all_of(
+    tasks: Sequence[Task],
+    work: Callable[[Task], Result],
+    where: FitsWhere,
+    named: Callable[[Task], str],
+    on_step: Callable[[str], None],
+) -> list[Result]:
+    """The results of all tasks, in their order.
+
+    Raises:
+        ParfocalError: a task failed in another process, or took the process with it.
+    """
+    found = dict[Task, Result]()
+    with closing(each_fit(tasks, work, where)) as results:
+        for task, result in results:
+            if isinstance(result, Failed):
+                raise ParfocalError(f"{named(task)}: {result.problem}")
+            if isinstance(result, Death | TimedOut):
+                raise ParfocalError(
+                    f"{named(task)}: its process died twice without a message ({result}). What was done before is "
+                    "kept: give the same command again, with fewer --arms-at-a-time or without --executor."
+                )
+            found[task] = result
+            on_step(named(task))
+    return [found[task] for task in tasks]
+
+
+@dataclass(frozen=True, eq=False)
+class _Fits:
+    """All that the fits of arms need; it can be pickled where their heads can."""
+
+    arms: Sequence[Arm]
+    bags: Bags
+    outcome: Outcome
+    folds: Sequence[Fold]
+    settings: ProbeSettings
+    cache: StepCache
+
+    def __call__(self, task: tuple[int, int]) -> list[ProbeState]:
+        """The probes of an arm, one for each fold of a repeat."""
+        number, repeat = task
+        arm, folds = self.arms[number], [fold for fold in self.folds if fold.repeat == repeat]
+        own = [self.bags[key] for key in arm.bags]
+        inputs = [own, self.outcome, folds, self.settings.model_dump(mode="json", exclude={"device"})]
+
+        def fit() -> list[ProbeState]:
+            assert arm.pool is not None  # arms that average others are refused before
+            return [probe.state() for probe in arm.pool(own, self.outcome, folds, self.settings)]
+
+        return self.cache.step(f"fit {arm.id}", inputs, fit)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reads:
+    """All that the reading of folds needs; it can be pickled where heads can.
+
+    Attributes:
+        slides: the cohort's.
+        tokens_of: the embeddings of a slide.
+        asked: policies, budgets and heads.
+        folds: the outer folds.
+        fitted: of each fold, the probes that are asked, by the ids of their arms.
+        usual: of each fold, the fine mean of a slide of which nothing is read.
+        content: the digest of the bags that probes were fitted on.
+        cache: of folds that have been read.
+    """
+
+    slides: Sequence[str]
+    tokens_of: Callable[[str], SlideTokens]
+    asked: Asked
+    folds: Sequence[Fold]
+    fitted: Sequence[Mapping[str, ProbeState]]
+    usual: Sequence[Float32[np.ndarray, " dim"]]
+    content: str
+    cache: StepCache
+
+    def __call__(self, place: int) -> _FoldScores:
+        """The scores of the held-out slides of a fold."""
+        asked, fold, fitted = self.asked, self.folds[place], self.fitted[place]
+        inputs = [fitted, self.content, fold, list(asked.policies), list(asked.budgets), asked.seed]
+
+        def read() -> _FoldScores:
+            probes = {name: load_probe(state) for name, state in fitted.items()}
+            heads, policies = [head_of(arm, probes) for arm in asked.heads], asked.bound(probes)
+            found = [
+                read_slide(
+                    self.tokens_of(self.slides[slide]), heads, policies, asked.budgets, self.usual[place], asked.seed
+                )
+                for slide in fold.test
+            ]
+            silent = {name: why for _, reasons in found for name, why in reasons.items()}
+            return _FoldScores(np.stack([scores for scores, _ in found], axis=-1), silent)
+
+        return self.cache.step(f"read {fold.repeat} {fold.number}", inputs, read)

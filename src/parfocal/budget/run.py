@@ -23,7 +23,7 @@ from parfocal.evaluate.arm import Arm, choose_arms
 from parfocal.evaluate.arms import all_arms, read_arm_bags
 from parfocal.evaluate.fitting import one_thread_each
 from parfocal.evaluate.held_out import HeldOut
-from parfocal.evaluate.run import deal, read_dealt
+from parfocal.evaluate.run import ELSEWHERE, deal, read_dealt
 from parfocal.evaluate.sources import common_slides, tiles_per_slide
 from parfocal.files import digest8, file_digest8, writable_folder
 from parfocal.geometry import format_mpp
@@ -105,13 +105,14 @@ def measure_budgets(
         most_instances=settings.most_instances,
         seed=settings.probes.seed,
         left_out=unread,
+        most_bytes=settings.most_bytes,
     )
     cohort = cohort.without(unread.reasons)
     cohort = replace(cohort, notes=(*notes, *unread.notes(), *cohort.notes, *cohort.group_notes()))
     dealt = deal(cohort, settings, read_dealt(splits, [cohort.target]) if splits else {})
     folds = dealt.folds(cohort, inner=settings.probes.inner_folds, seed=settings.probes.seed)
     held_out, kept = HeldOut.of(cohort, folds), out / "kept"
-    done, total = 0, len(arms) + len(folds)
+    done, total = 0, len(arms) * dealt.n_repeats + len(folds)
 
     def report(item: str) -> None:
         nonlocal done
@@ -120,7 +121,7 @@ def measure_budgets(
 
     with one_thread_each():
         scores = score_budgets(
-            arms, bags, cohort, folds, source.read, asked, settings.probes, StepCache(kept, KEPT), report
+            arms, bags, cohort, folds, source.read, asked, settings.probes, StepCache(kept, KEPT), report, settings
         )
     tiles = [one or {} for one in tiles_per_slide([source], arms, cohort.slides)]
     flops, uncounted = flops_per_tile(source, encoder)
@@ -143,7 +144,8 @@ def measure_budgets(
         *([uncounted] if uncounted else []),
     ]
     described = {
-        **settings.model_dump(mode="json", exclude={"probes": {"device"}}),
+        # Where it ran, and in how much memory, decides nothing.
+        **settings.model_dump(mode="json", exclude={"probes": {"device"}, **dict.fromkeys(ELSEWHERE, True)}),
         **columns.model_dump(mode="json"),
         "target": asked_target.model_dump(mode="json"),
         "splits": None if splits is None else splits.name,

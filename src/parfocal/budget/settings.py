@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from parfocal.budget.result import ORACLE
 from parfocal.config import Settings
 from parfocal.errors import ConfigError
+from parfocal.evaluate.fitting import FitsWhere
 from parfocal.evaluate.run import FoldSettings
 from parfocal.store import EmbeddingSet
 from parfocal.zoom import POLICIES
@@ -56,8 +57,8 @@ class BudgetChoices(Settings):
         return value
 
 
-class BudgetSettings(BudgetChoices, FoldSettings):
-    """Which budgets and policies are compared, and how."""
+class BudgetSettings(BudgetChoices, FoldSettings, FitsWhere):
+    """Which budgets and policies are compared, how, and where that is done."""
 
 
 def choose_policies(asked: Sequence[str], source: EmbeddingSet) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -230,10 +230,12 @@ def _run(name: str, arguments: Sequence[str], *, show_traceback: bool) -> int:
         elif isinstance(error, OSError):  # a full disk, a folder without permission, a file in a folder's place
             where = f" {error.filename}" if error.filename else ""
             line = f"cannot use{where}: {error.strerror or error}."
+        elif kind == "ValidationError":  # settings that a command puts together of its options
+            line = importlib.import_module("parfocal.config").first_problem(error)
         else:
             line = f"unexpected {kind}: {said} (a fault of parfocal; --traceback shows where)"
         tell(f"parfocal {name}: {line}")
-        return 2 if isinstance(error, ConfigError) else 1
+        return 2 if isinstance(error, ConfigError) or kind == "ValidationError" else 1
 
 
 def _show_warning(

@@ -7,7 +7,8 @@ import tyro
 from tyro.conf import Positional
 
 from parfocal.cli.command import Answer, Output, failed_lines
-from parfocal.explain import ExplainSettings, explain_slides
+from parfocal.errors import ConfigError
+from parfocal.explain import ExplainSettings, explain_slides, merge_explanations
 from parfocal.explain.files import describe
 from parfocal.run.progress import Bars
 
@@ -19,6 +20,7 @@ def explain(
     head: Path,
     output: Output,
     slides: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SLIDE...")] = (),
+    merge: bool = False,
     settings: ExplainSettings = _EXPLAIN,
 ) -> Answer:
     """Say what each magnification, pair, region and tile of STORE adds to the score of a head.
@@ -32,6 +34,9 @@ def explain(
     on the readouts cls and tokens of a region encoder, which then makes them again without each magnification. Of
     slides that were read in part it explains what was read, as predict scores it.
 
+    With --shard I/N one of N parts of the slides is explained. When all shards are done, the same command with --merge
+    in place of --shard writes the tables and the page over all slides, or names the shards that are missing.
+
     Example:
         parfocal explain store --head head -o why
 
@@ -40,10 +45,19 @@ def explain(
         head: the folder of a head that `fit` has made.
         output: the folder.
         slides: ids of slides; all where none is named.
+        merge: write the tables and the page over the slides of all shards, and explain nothing.
         settings: how much is listed and drawn.
     """
+    if merge and (slides or settings.changed().keys() - {"device"}):
+        raise ConfigError("--merge joins what shards have written. Name only STORE, --head, --output and --device.")
     with Bars() as bars:
-        summary = explain_slides(store, head, output, settings, slides=slides, on_event=bars)
+        if merge:
+            summary = merge_explanations(store, head, output, device=settings.device, on_event=bars)
+        else:
+            summary = explain_slides(store, head, output, settings, slides=slides, on_event=bars)
     data = {"report": summary.report, **describe(summary)}
+    if summary.report is None:
+        shown: tuple[str, ...] = (f"{output}: {len(summary.explained)} slides of shard {settings.shard}",)
+        return Answer(data, shown, failed_lines(summary.failed), summary.exit_status)
     told = (*failed_lines(summary.failed), f"report: {summary.report}")
     return Answer(data, summary.sentences, told, summary.exit_status)

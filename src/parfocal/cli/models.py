@@ -45,7 +45,7 @@ def pretrain(
         parfocal pretrain store -o model --size S
 
     Args:
-        store: a store, or the folder of one of its sets.
+        store: a store, on a disk or in a bucket (s3://, gs://), or the folder of one of its sets.
         output: the folder of the model.
         labels: a table with a slide column and the group; no label is read.
         columns: its columns.
@@ -77,7 +77,7 @@ def represent(store: Positional[Path], model: str, output: Output, settings: Rep
         parfocal represent store --model model -o regions --readouts cls tokens
 
     Args:
-        store: a store, or the folder of one of its sets.
+        store: a store, on a disk or in a bucket (s3://, gs://), or the folder of one of its sets.
         model: the folder of a pretrained region encoder, or its id on the hub.
         output: the store to write region embeddings to.
         settings: how.
@@ -173,7 +173,7 @@ def explore(
 
     Args:
         design: a YAML file: mode, seeds, base, axes, cells (see docs/explore.md).
-        store: a store, or the folder of one of its sets.
+        store: a store, on a disk or in a bucket (s3://, gs://), or the folder of one of its sets.
         output: the folder of cells, tables and report.
         labels: a CSV or an Excel workbook (.xlsx) with a column slide and the target.
         target: a column with two classes.

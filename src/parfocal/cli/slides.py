@@ -22,6 +22,7 @@ from parfocal.embed import (
     plan_fleet,
     summary_table,
 )
+from parfocal.embed.onto import index_of
 from parfocal.embed.summary import no_tissue_line, summary_counts
 from parfocal.errors import ConfigError
 from parfocal.geometry import format_mpp
@@ -30,7 +31,7 @@ from parfocal.report.writer import Field, terminal_table
 from parfocal.run.executors import RunsSlides
 from parfocal.run.progress import Bars
 from parfocal.slides import SlideIds
-from parfocal.store import FeatureSettings, IndexedSlide, IndexSummary, index_features, open_set
+from parfocal.store import FeatureSettings, IndexedSlide, IndexSummary, index_features
 
 _GRID, _RUNS, _EMBED = GridConfig(), RunsSlides(workers=1), EmbedSettings(workers=1)
 _BUDGET = 0.1
@@ -162,7 +163,8 @@ def embed(
 
     Args:
         slides: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
-        output: the store to write to; with --add-to that store where it is not named.
+        output: the store to write to, a folder or an address in a bucket (s3://, gs://); with --add-to that store where
+            it is not named.
         settings: how.
         zoom: a policy (stride, random, random-regions, tissue, change, diversity), or the folder of a head (policy
             contrast or attention) or of a pretrained model (entropy) that says where to look; POLICY=FOLDER names both.
@@ -188,7 +190,7 @@ def embed(
     if output is None:
         if settings.add_to is None:
             raise ConfigError("no store is named. Say where to write: parfocal embed scans/ -o store ...")
-        output = open_set(settings.add_to).path.parent
+        output = index_of(settings.add_to).path.parent
     if dry_run and settings.add_to is not None:
         raise ConfigError("--dry-run does not know what tiles are there. Leave it or --add-to out.")
     if plan is not None and not dry_run:

@@ -26,7 +26,7 @@ def status(
         parfocal status store --slides scans/
 
     Args:
-        store: a store, one of its sets, or a table of predictions.
+        store: a store, on a disk or in a bucket (s3://, gs://), one of its sets, or a table of predictions.
         slides: what should be in it: slide files, folders of them, or manifests; where none is named, what runs were
             given and have not done is missing.
         ids: whether a slide in a folder is called by its path below the folder or by its file's name alone.

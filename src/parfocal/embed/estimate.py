@@ -29,6 +29,7 @@ from parfocal.run.jobs import attempt
 from parfocal.run.processes import Tell, count_cores
 from parfocal.slides import Slide, SlideSource, check_slide_mpp, find_slides, slide_bytes
 from parfocal.store import EmbeddingSet, open_set
+from parfocal.store.mirror import on_disk
 
 # Bytes of a tile beside its row, and of its place in a region: coords; region number, centre; number of its row where
 # regions overlap.
@@ -98,6 +99,11 @@ class RunEstimate:
         }
 
     @property
+    def rate(self) -> float | None:
+        """Tiles per second of the whole run; None where nothing could be measured."""
+        return sum(self.n_tiles.values()) / self.seconds if self.seconds else None
+
+    @property
     def n_bytes(self) -> int:
         """Bytes that would be written."""
         return sum(one.n_bytes for one in self.slides if not one.done)
@@ -114,6 +120,7 @@ class RunEstimate:
             "tiles": tile_counts(self.n_tiles),
             "bytes": self.n_bytes,
             "seconds": self.seconds,
+            "tiles_per_second": self.rate,
             "slides": [
                 {
                     "slide": one.slide,
@@ -160,7 +167,7 @@ def estimate_run(
         if zoom.shares is not None:
             zoom = replace(zoom, shares={source.slide: zoom.budget for source in sources})
     encoders = load_encoders(settings)
-    set_path = store / set_name(row_settings(settings, encoders))
+    set_path = on_disk(store) / set_name(row_settings(settings, encoders))
     check_one_reading(set_path, zoom, {source.slide for source in sources})
     other_ids = slides_with_other_ids(sources, settings, set_path)
     estimates = {
@@ -321,6 +328,8 @@ def estimate_table(estimate: RunEstimate) -> Table:
         counts = [str(one.n_tiles[mpp]) if one.n_tiles else "" for mpp in total]
         table.add_row(one.slide, status, str(one.n_regions), *counts, f"{one.n_bytes / 1e6:.1f}")
     seconds = "time unknown" if estimate.seconds is None else f"about {estimate.seconds:.0f} s"
+    if estimate.rate is not None:
+        seconds += f", {estimate.rate:.4g} tiles/s"
     todo = sum(one.n_regions for one in estimate.slides if not one.done)
     table.add_section()
     table.add_row("to do", seconds, str(todo), *map(str, total.values()), f"{estimate.n_bytes / 1e6:.1f}")

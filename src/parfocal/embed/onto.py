@@ -23,7 +23,7 @@ from parfocal.store.join import JoinedTiles, join_tiles
 from parfocal.store.layout import index_path
 from parfocal.store.resolution import source_of
 from parfocal.store.row_source import RowSource
-from parfocal.store.set import EmbeddingSet, open_set
+from parfocal.store.set import EmbeddingSet, open_set, open_sets
 from parfocal.store.tokens import SlidePlaces
 
 # Tools cut places to whole pixels of level 0; what is off by more does not nest.
@@ -36,8 +36,16 @@ _DEFAULT = GridConfig()
 
 @lru_cache(maxsize=1)
 def index_of(path: Path) -> EmbeddingSet:
-    """The set to which magnifications are added; a process opens it once for all slides of a run."""
-    return open_set(path)
+    """The set to which magnifications are added; a process opens it once for all slides of a run.
+
+    Of a store that is the one of which others were made, so that the same command goes on and another may add more.
+
+    Raises:
+        StoreError: there is none, or more than one.
+    """
+    sets = open_sets(path)
+    own = [one for one in sets if "added_to" not in one.settings]
+    return own[0] if len(own) == 1 else open_set(sets[0] if len(sets) == 1 else path)
 
 
 def added_mpps(settings: EmbedSettings) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from parfocal.addresses import address_of
 from parfocal.embed.kept import check_one_reading, check_places, slides_with_other_ids
 from parfocal.embed.onto import (
     added_mpps,
@@ -20,6 +21,7 @@ from parfocal.embed.onto import (
     settings_onto,
     without_partner,
 )
+from parfocal.embed.pace import PaceWatch, TilesDone
 from parfocal.embed.settings import EmbedSettings, load_encoders, row_settings, set_name
 from parfocal.embed.slide import JobResult, run_job
 from parfocal.embed.summary import TIMES, EmbeddedSlide, EmbedSummary, summary_counts, tile_counts
@@ -27,10 +29,11 @@ from parfocal.embed.total import shares_of_all
 from parfocal.embed.workers import each_slide
 from parfocal.embed.zoom import Zoom, is_read, own_slides, zoomable
 from parfocal.encoders import TileEncoder, check_trained_mpps
-from parfocal.errors import ConfigError
-from parfocal.files import canonical_json, check_on_disk, sweep_leftovers
+from parfocal.errors import ConfigError, StoreError
+from parfocal.files import canonical_json, sweep_leftovers
 from parfocal.geometry import format_mpp
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
+from parfocal.run.executor import Executor, Processes, Serial
 from parfocal.run.executors import slide_executor
 from parfocal.run.failures import (
     DISK_FULL,
@@ -45,6 +48,7 @@ from parfocal.run.processes import Tell
 from parfocal.run.records import RUN_FILE, RunRecords
 from parfocal.slides import SlideSource, check_slide_mpp, find_slides
 from parfocal.store.layout import create_set, read_settings, settings_digest, stored_bytes
+from parfocal.store.mirror import bytes_away, on_disk, publish_records, publish_set
 
 
 def embed_slides(
@@ -66,7 +70,8 @@ def embed_slides(
 
     Args:
         inputs: slide files, folders of them, or manifests (CSV with slide,path[,mpp]).
-        store: the folder to write to; made where it is absent.
+        store: the folder to write to, made where it is absent; or an address in a bucket (`s3://`, `gs://`). There a
+            slide is uploaded when it is done, its index last, and leaves this machine but for its index.
         settings: how.
         zoom: which of the finest tiles are read, chosen for each slide when its coarser magnifications, read from the
             slide's own levels, have been encoded. Other tiles are absent from the store, and a later call with a larger
@@ -83,10 +88,11 @@ def embed_slides(
         MismatchError: the store holds a set of this name with other settings, or slides that have been read whole
             where these would be in part, or the other way about; or more has been read of these slides than a budget of
             all of them pays for; or the rows of the store that is added to are not as wide as the encoder's.
-        StoreError: `failures.csv` of the store is no table of failures, or the store is an address.
+        StoreError: `failures.csv` of the store is no table of failures, or the store is on a web server, or
+            in a bucket that cannot be reached.
     """
     started = time.monotonic()
-    check_on_disk(store)
+    store = _work_folder(store, settings)
     check_slide_mpp(settings.slide_mpp)
     executor = slide_executor(settings, settings.device)
     executor.check()
@@ -104,9 +110,19 @@ def embed_slides(
     encoders = load_encoders(encoder_settings(settings))
     check_widths(settings, encoders)
     set_path = create_embedding_set(store, settings, encoders)
-    told = _Told(on_event or warn_of, len(sources))
+    publish_set(set_path)
     check_one_reading(set_path, zoom, {source.slide for source in sources})
-    with RunLog(store) as log, _no_leftovers(set_path), _records(set_path, settings) as records:
+    tell = on_event or warn_of
+    with (
+        _records_published(store, tell),
+        RunLog(store) as log,
+        _no_leftovers(set_path),
+        _records(set_path, settings) as records,
+    ):
+        is_one_pass = zoom is None or zoom.shares is None or zoom.reads_all
+        # Of two passes each has a rate of its own.
+        watch = PaceWatch(settings.expect if is_one_pass else None)
+        told = _Told(tell, len(sources), watch, log, is_alone=_is_one_place(executor))
         log.line(f"{len(sources)} slides into {set_path}")
         log.line(f"settings {canonical_json(settings.model_dump(mode='json'))}")
         records.given(source for source in sources if not is_read(set_path, source.slide, zoom))
@@ -162,13 +178,45 @@ def embed_slides(
     return summary
 
 
-class _Told:
-    """What a run tells: its slides, each when it is finished, its tiles, and warnings."""
+def _work_folder(store: Path, settings: EmbedSettings) -> Path:
+    """Where a run writes: the store, or the mirror of one in a bucket.
 
-    def __init__(self, on_event: OnEvent, n_slides: int) -> None:
+    Raises:
+        ConfigError: tiles are to be added to a store, and one of the two lies in a bucket.
+        StoreError: the store is on a web server, or cannot be reached.
+    """
+    address = address_of(store) or (settings.add_to and address_of(settings.add_to))
+    if settings.add_to is not None and address:
+        raise ConfigError(
+            f"magnifications are added from a disk to a disk, and {address} is in a bucket. Copy it first."
+        )
+    return on_disk(store)
+
+
+@contextmanager
+def _records_published(store: Path, tell: OnEvent) -> Iterator[None]:
+    """Whatever ends the block, what it noted goes to the address of the store, where it has one."""
+    try:
+        yield
+    finally:
+        try:
+            publish_records(store)
+        except StoreError as error:  # slides are there, and their records are not worth a run
+            tell(Notice(f"the records of this run are not in the bucket: {error}", is_warning=True))
+
+
+def _is_one_place(executor: Executor) -> bool:
+    return isinstance(executor, Serial) or (isinstance(executor, Processes) and len(executor.devices) == 1)
+
+
+class _Told:
+    """What a run tells: its slides, each when it is finished, its tiles, warnings, and that it is slow."""
+
+    def __init__(self, on_event: OnEvent, n_slides: int, watch: PaceWatch, log: RunLog, *, is_alone: bool) -> None:
         self._on_event, self._n_slides = on_event, n_slides
+        self._watch, self._log, self._is_alone = watch, log, is_alone
         self._finished = self._failed = 0
-        self._tiles: dict[str, tuple[int, int]] = {}
+        self._tiles: dict[str, TilesDone] = {}
 
     def warning(self, text: str) -> None:
         self._on_event(Notice(text, is_warning=True))
@@ -177,33 +225,43 @@ class _Told:
         self._on_event(Notice(text))
 
     def next_pass(self) -> None:
-        """Tiles are counted anew."""
+        """Tiles are counted anew, and timed."""
         self._tiles.clear()
+        self._watch = PaceWatch()
 
     def slides(self, line: str = "", outcome: EmbeddedSlide | FailedSlide | None = None) -> None:
         failed = f"{self._failed} failed" if self._failed else ""
         self._on_event(Progress("slides", self._finished, self._n_slides, failed, line, outcome))
 
-    def tiles(self, source: SlideSource, done_of_total: tuple[int, int]) -> None:
+    def tiles(self, source: SlideSource, told: TilesDone) -> None:
         """Of a slide; what is told of all of them takes slides that nobody has opened yet to be like the others."""
-        self._tiles[source.slide] = done_of_total
-        done, planned = map(sum, zip(*self._tiles.values(), strict=True))
-        counted = sum(total > 0 for _, total in self._tiles.values())
+        self._tiles[source.slide] = told
+        done, planned = (sum(getattr(one, name) for one in self._tiles.values()) for name in ("done", "total"))
+        counted = sum(one.total > 0 for one in self._tiles.values())
         unknown = max(0, self._n_slides - len(self._tiles))
         expected = planned + (round(planned / counted * unknown) if counted else 0)
         self._on_event(Progress("tiles", done, expected or None))
+        if len(self._tiles) == self._n_slides and not self._is_alone:
+            self._watch.end()  # some workers have nothing left to do
+        text = self._watch.look(time.monotonic(), self._tiles)
+        if text is not None:
+            self._log.line(f"warning: {text}")
+            self.warning(text)
 
     def finished(self, outcome: EmbeddedSlide | FailedSlide) -> None:
         self._finished += 1
         if isinstance(outcome, FailedSlide):
             self._failed += 1
             # What it will never encode must not stay in the estimate.
-            done, _ = self._tiles.get(outcome.slide, (0, 0))
-            tiles, line = done, f"{outcome.slide} failed: {outcome.error}: {outcome.message}"
+            told = self._tiles.get(outcome.slide, TilesDone(0, 0))
+            told = replace(told, total=told.done)
+            line = f"{outcome.slide} failed: {outcome.error}: {outcome.message}"
         else:
             tiles, line = 0 if outcome.kept else sum(outcome.n_tiles.values()), outcome.line
+            seconds, encode, wait = (getattr(outcome, name) for name in TIMES)
+            told = TilesDone(tiles, tiles, encode, wait, seconds - encode - wait)
         self.slides(line, outcome)
-        self.tiles(SlideSource(outcome.slide, outcome.path), (tiles, tiles))
+        self.tiles(SlideSource(outcome.slide, outcome.path), told)
 
 
 @contextmanager
@@ -234,7 +292,7 @@ def _record(records: RunRecords, set_path: Path, outcome: EmbeddedSlide | Failed
         "kept" if outcome.kept else "done",
         seconds=outcome.seconds,
         tiles=sum(outcome.n_tiles.values()),
-        n_bytes=stored_bytes(set_path, outcome.slide),
+        n_bytes=stored_bytes(set_path, outcome.slide) + sum(bytes_away(set_path, outcome.slide).values()),
     )
 
 
@@ -328,9 +386,7 @@ def embedding_job(
     settings: EmbedSettings, set_path: Path, zoom: Zoom | None, encoders: Mapping[float, TileEncoder]
 ) -> Callable[[SlideSource, Tell], JobResult]:
     """What is done with each slide by the encoders of a process."""
-    return lambda source, tell: run_job(
-        source, encoders, settings, set_path, zoom, lambda done, total: tell((done, total))
-    )
+    return lambda source, tell: run_job(source, encoders, settings, set_path, zoom, tell)
 
 
 def _adding(settings: EmbedSettings) -> str:

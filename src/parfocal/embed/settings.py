@@ -104,6 +104,12 @@ class EmbedSettings(RowChoices, SlideSettings, Sharding):
         description="With --add-to: how many stored tiles of each slide and magnification are encoded again; where the "
         "rows differ the slide fails. 0 takes them as another encoder's.",
     )
+    expect: float | None = Field(
+        None,
+        gt=0,
+        description="Tiles per second that the run should reach, such as --dry-run tells. A run that falls below 70 % "
+        "of it says so once, and what it waits for; of the rate of its own first minute where None.",
+    )
     qc: bool = Field(
         True, description="Write a picture of each slide with its tissue and regions into the folder qc of the store."
     )

@@ -4,10 +4,11 @@ Its boundary is here too: whatever goes wrong in the job becomes that slide's re
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -31,8 +32,11 @@ from parfocal.slides import Slide, SlideSource, open_slide
 from parfocal.store.files import SlideOrigin
 from parfocal.store.fingerprint import fingerprinting
 from parfocal.store.layout import index_path
+from parfocal.store.mirror import publish
 from parfocal.store.tokens import SlidePlaces
 from parfocal.store.write import SlideWriter
+
+Outcome = TypeVar("Outcome")
 
 
 def embed_slide(
@@ -74,8 +78,6 @@ def embed_slide(
     with open_source(source, settings) as slide, fingerprinting(source.path) as fingerprint:
         plan = plan_slide(slide, source, settings)
         draw = partial(write_qc, qc_path(set_path.parent, source.slide), slide, plan, slide_id=source.slide)
-        if settings.qc and zoom is None:
-            draw()
         placed = {mpp: plan.tiles(mpp) for mpp in settings.grid.mpps}
         planned = {mpp: tiles.only_read() for mpp, tiles in placed.items()}
         finest = min(placed)
@@ -100,7 +102,7 @@ def embed_slide(
             if zoom is None:
                 rows.expect({mpp: len(tiles) for mpp, tiles in planned.items()})
                 unread: Mapping[float, Int64[np.ndarray, " _tile"]] = {}
-                for mpp, own in rows.read():
+                for mpp, own in rows.read(meanwhile=draw if settings.qc else None):
                     writer.append(mpp, own)
             else:
                 warn_of_missing_levels(slide, plan)
@@ -204,9 +206,18 @@ def run_job(
     was_done = index_path(set_path, source.slide).is_file()
     with own_warnings() as notices:
         work = partial(embed_slide, source, encoders, settings, set_path, zoom=zoom, on_tiles=on_tiles)
-        outcome = attempt_slide(source, work, writes_to=set_path)
+        outcome = attempt_slide(source, partial(_published, work, set_path, source.slide), writes_to=set_path)
         if isinstance(outcome, FailedSlide) and not was_done:
-            elsewhere = attempt_slide(source, partial(kept_slide, source, settings, set_path, zoom))
+            kept = partial(kept_slide, source, settings, set_path, zoom)
+            elsewhere = attempt_slide(source, partial(_published, kept, set_path, source.slide))
             # Where that fails too, this job's own failure says more.
             outcome = elsewhere if isinstance(elsewhere, EmbeddedSlide) else outcome
     return JobResult(outcome, {f"{one.filename}:{one.lineno}": str(one.message) for one in notices})
+
+
+def _published(work: Callable[[], Outcome], set_path: Path, slide: str) -> Outcome:
+    """What a work on a slide gives; where it is done, and its store lies in a bucket, it is uploaded."""
+    outcome = work()
+    if outcome is not None:
+        publish(set_path, slide, [qc_path(set_path.parent, slide)])
+    return outcome

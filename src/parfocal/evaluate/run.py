@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from parfocal.bags import MOST_BYTES
 from parfocal.cohort import (
     Cohort,
     CohortColumns,
@@ -26,7 +25,7 @@ from parfocal.errors import ConfigError, ParfocalError
 from parfocal.evaluate.arm import Arm, choose_arms
 from parfocal.evaluate.arms import all_arms, read_arm_bags, set_label
 from parfocal.evaluate.files import write_evaluation
-from parfocal.evaluate.fitting import Bags, ExternalBags, FitPlan, cross_validate
+from parfocal.evaluate.fitting import Bags, ExternalBags, FitPlan, FitsWhere, cross_validate
 from parfocal.evaluate.result import EvaluateResult, FailedArm, TargetResult
 from parfocal.evaluate.sources import common_slides, encodings_per_slide, matching_sets, named, open_all
 from parfocal.evaluate.vectors import SlideVectors, read_all_vectors
@@ -35,10 +34,9 @@ from parfocal.heads import ProbeSettings
 from parfocal.report import Reference, Section
 from parfocal.run.device import find_device
 from parfocal.run.events import Notice, OnEvent, Progress, warn_of
-from parfocal.run.executors import RunsWhere
 from parfocal.store import EmbeddingSet, LeftOut, VectorFolder, find_vector_folders
 
-ELSEWHERE = ("hold_gib", *RunsWhere.model_fields)
+ELSEWHERE = tuple(FitsWhere.model_fields)
 """Settings that say where an evaluation runs, and nothing of what it finds."""
 
 
@@ -60,7 +58,7 @@ class FoldSettings(Settings):
     probes: ProbeSettings = ProbeSettings()
 
 
-class EvaluateSettings(FoldSettings, RunsWhere):
+class EvaluateSettings(FoldSettings, FitsWhere):
     """How arms are compared."""
 
     arms: tuple[str, ...] = Field(
@@ -77,17 +75,6 @@ class EvaluateSettings(FoldSettings, RunsWhere):
         None,
         description="Mixed arm of the primary comparison: its id such as mem/tokens/mean, or its label's beginning.",
     )
-    arms_at_a_time: int = Field(2, ge=1, description="Arms that are fitted side by side, each on one core.")
-    hold_gib: float = Field(
-        MOST_BYTES / 2**30,
-        ge=0,
-        description="Gibibytes of vectors to hold in memory; those of a cohort with more are read again when needed.",
-    )
-
-    @property
-    def most_bytes(self) -> int:
-        """What may be held, in bytes."""
-        return int(self.hold_gib * 2**30)
 
     def on(self, device: str) -> "EvaluateSettings":
         """The same with networks on a device, where these settings name none themselves."""
@@ -195,7 +182,7 @@ def evaluate_arms(
             replace(cohort, notes=(*notes, *read.notes, *cohort.notes, *cohort.group_notes())),
             deal(cohort, settings, dealt),
             settings.probes,
-            FitPlan(settings.seeds, settings.arms_at_a_time, kept, partial(report, target), settings),
+            FitPlan(settings.seeds, settings, kept, partial(report, target)),
             external=outside.get(target),
             encodings=encodings_per_slide(sets, arms, cohort.slides),
             primary=settings.primary,

@@ -7,7 +7,7 @@ that is left out is absent, not zero.
 
 from parfocal.explain.directions import EndRegion
 from parfocal.explain.result import ExplainSummary, PartOfScore, RegionParts, SlideExplanation, SlideParts, TileParts
-from parfocal.explain.run import explain_slides, sources_of
+from parfocal.explain.run import explain_slides, merge_explanations, sources_of
 from parfocal.explain.settings import ExplainSettings
 from parfocal.explain.shapley import interactions, own_parts, shapley_values
 from parfocal.explain.slide import Sources, explain_slide
@@ -25,6 +25,7 @@ __all__ = [
     "explain_slide",
     "explain_slides",
     "interactions",
+    "merge_explanations",
     "own_parts",
     "shapley_values",
     "sources_of",

@@ -118,3 +118,24 @@ def furthest(
 def all_ends(ends: Mapping[Direction, Sequence[EndRegion]]) -> tuple[EndRegion, ...]:
     """The ends of all directions, one direction after the other."""
     return tuple(one for direction in ends.values() for one in direction)
+
+
+def joined_ends(of_shards: Sequence[Sequence[EndRegion]], order: Mapping[str, int], n: int) -> tuple[EndRegion, ...]:
+    """The ends of all directions, as one run over all slides would have found them.
+
+    Args:
+        of_shards: what runs over some slides each have found.
+        order: the number of each slide in the run over all.
+        n: at most so many regions of each end.
+    """
+    ends = dict[tuple[Direction, str], list[EndRegion]]()
+    for own in of_shards:
+        for one in own:
+            ends.setdefault((one.direction, one.end), []).append(one)
+    found = list[EndRegion]()
+    for (_, end), regions in ends.items():
+        sign = -1.0 if end == "top" else 1.0
+        # Of equal ones the slide that was seen first.
+        regions.sort(key=lambda one, sign=sign: (sign * one.projection, order[one.slide]))  # type: ignore[misc]
+        found += [replace(one, place=place) for place, one in enumerate(regions[:n], 1)]
+    return tuple(found)

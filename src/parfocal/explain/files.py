@@ -8,6 +8,7 @@ from typing import Any
 from parfocal.explain.qupath import write_geojson
 from parfocal.explain.result import ExplainSummary, SlideExplanation, region_part_names
 from parfocal.explain.shapley import pairs_of_players
+from parfocal.explain.shards import SLIDES
 from parfocal.files import file_of, write_csv
 from parfocal.geometry import format_mpp
 from parfocal.report import columns, pick, write_json, write_table
@@ -40,16 +41,21 @@ def write_explanations(
     summary: ExplainSummary, out: Path, *, settings: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> None:
     """Write the table of slides, that of directions where there are any, and `explain.json`."""
-    mpps = summary.head.facts.tiles.mpps
-    said = next((tuple(one.prediction) for one in summary.explained), ())
-    parts = (*_of_mpps("shapley", mpps), *_of_mpps("own", mpps), *_of_pairs(mpps))
-    names = ("slide", "score_of", "base", "score", *said, *parts, "problem", "parfocal_version", "head")
-    write_csv(out / "slides.csv", names, _slide_rows(summary, len(names)))
+    write_slides(summary, out / SLIDES)
     write_table(out / "directions.csv", _ENDS, map(_with_pair, summary.ends), keep_empty=False)
     write_json(
         out / "explain.json",
         {"parfocal_version": __version__, "settings": settings, "inputs": inputs, **describe(summary)},
     )
+
+
+def write_slides(summary: ExplainSummary, path: Path) -> None:
+    """Write the table of slides, or of those of a shard."""
+    mpps = summary.head.facts.tiles.mpps
+    said = next((tuple(one.prediction) for one in summary.explained), ())
+    parts = (*_of_mpps("shapley", mpps), *_of_mpps("own", mpps), *_of_pairs(mpps))
+    names = ("slide", "score_of", "base", "score", *said, *parts, "problem", "parfocal_version", "head")
+    write_csv(path, names, _slide_rows(summary, len(names)))
 
 
 def describe(summary: ExplainSummary) -> dict[str, Any]:

@@ -143,18 +143,18 @@ class ExplainSummary(SlideOutcomes[SlideParts]):
 
     Attributes:
         out: the folder.
-        report: its page.
+        report: its page; None of a shard, which has none.
         head: what is explained.
         tiles: the tile embeddings that were read.
         columns: the names of its scores.
         slides: the parts of every slide, and the failures in between, in the order of the set.
         parts: of the scores of all slides.
         ends: regions at the ends of contrast directions; none for other heads.
-        sentences: the answer in words.
+        sentences: the answer in words; none of a shard.
     """
 
     out: Path
-    report: Path
+    report: Path | None
     head: Head
     tiles: EmbeddingSet
     columns: tuple[str, ...]

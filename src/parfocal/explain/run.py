@@ -14,13 +14,14 @@ from threadpoolctl import threadpool_limits
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.explain.anndata import need_anndata, write_anndata
 from parfocal.explain.directions import Direction, EndRegion, all_ends, along_directions, furthest
-from parfocal.explain.files import write_explanations, write_slide
+from parfocal.explain.files import write_explanations, write_slide, write_slides
 from parfocal.explain.folder import EMBEDDINGS, replacing
 from parfocal.explain.heatmaps import part_maps, pictures, write_heatmaps
 from parfocal.explain.page import explain_page, map_figures, sentences
 from parfocal.explain.result import ExplainSummary, PartOfScore, SlideExplanation, SlideParts
 from parfocal.explain.settings import ExplainSettings
 from parfocal.explain.shapley import coalitions, pairs_of_players
+from parfocal.explain.shards import SLIDES, join_shards, mark_shard
 from parfocal.explain.slide import Branch, Sources, branches_of, explain_tokens, score_names
 from parfocal.explain.slide_page import slide_page
 from parfocal.files import digest8, file_of
@@ -30,6 +31,7 @@ from parfocal.predict import Head, PredictSettings, load_head
 from parfocal.predict.given import represented_slides
 from parfocal.predict.parts import filler_of_head
 from parfocal.predict.predict import read_in_part_at, refuse_nothing_to_pool, warn_of_doubt
+from parfocal.predict.shards import table_of
 from parfocal.predict.source import HeadModel, find_tiles
 from parfocal.report import make_report
 from parfocal.run.events import OnEvent, Progress, warn_of
@@ -62,8 +64,9 @@ def explain_slides(
         source: a store of tile embeddings, or a set of it, open or by its folder.
         head: the folder of a head.
         out: the folder; what an earlier run wrote there is replaced when this one is done, and nothing else is touched.
-            What the head's region encoder makes is kept there.
-        settings: how much is listed and drawn.
+            What the head's region encoder makes is kept there. A shard replaces what the same shard wrote, and writes
+            no page and no table of all slides: `merge_explanations` does when all shards are done.
+        settings: how much is listed and drawn, and which shard of the slides is explained.
         slides: ids; all of the store where none is named.
         on_event: told how far it is.
 
@@ -81,16 +84,21 @@ def explain_slides(
     unknown = [slide for slide in slides if slide not in tiles.slides]
     if unknown:
         raise ConfigError(f"{tiles.name} has no slide {some_of(unknown)}. Name slides as `predict` lists them.")
-    asked = list(dict.fromkeys(slides)) or list(tiles.slides)
+    everyone = list(dict.fromkeys(slides)) or list(tiles.slides)
+    asked, part = settings.own(everyone), settings.part
     if settings.anndata:
         need_anndata()
-    described: dict[str, Any] = {**settings.model_dump(mode="json"), "slides": list(slides), "head": fitted.digest}
+    described: dict[str, Any] = {
+        **settings.model_dump(mode="json", exclude={"shard"}),
+        "slides": list(slides),
+        "head": fitted.digest,
+    }
     inputs = {tiles.name: digest8(tiles.settings), "head": fitted.digest}
     outcomes, ends = list[SlideParts | FailedSlide](), dict[Direction, list[EndRegion]]()
     warned = list[str]()
-    with replacing(out) as fresh:
+    with replacing(out, part) as fresh:
         store, asked_tiles = out / EMBEDDINGS, replace(tiles, slides=tuple(asked))
-        sources, failed = sources_of(fitted, asked_tiles, store, settings, tell)
+        sources, failed = sources_of(fitted, asked_tiles, store, settings, tell) if asked else (Sources(tiles), {})
         run = _Run(fitted, branches, columns, sources, fresh, settings, ends, described, inputs)
         for number, slide in enumerate(asked):
             tell(Progress("explain", number, len(asked)))
@@ -101,25 +109,71 @@ def explain_slides(
                 )
             warned += [str(one.message) for one in caught[:1]]
         tell(Progress("explain", len(asked), len(asked)))
-        explained = [one for one in outcomes if isinstance(one, SlideParts)]
-        parts = tuple(parts_of_scores(explained, columns, part_names(fitted)))
-        summary = ExplainSummary(
-            out,
-            out / REPORT,
-            fitted,
-            tiles,
-            columns,
-            tuple(outcomes),
-            parts,
-            all_ends(ends),
-            sentences(fitted.facts.target, explained, columns, parts),
-        )
-        write_explanations(summary, fresh, settings=described, inputs=inputs)
-        figures = map_figures(fitted, sources, explained, columns, settings.maps)
-        make_report(explain_page(summary, figures, settings=described, inputs=inputs), fresh / REPORT)
+        summary = ExplainSummary(out, None, fitted, tiles, columns, tuple(outcomes), (), all_ends(ends), ())
+        if part is None:
+            summary = _write_together(summary, sources, fresh, settings.maps, described, inputs)
+        else:
+            table = table_of(fresh / SLIDES, part)
+            write_slides(summary, table)
+            mark_shard(table, part, everyone, outcomes, summary.ends, inputs=inputs, settings=described)
     if warned:
         warnings.warn(f"{len(warned)} slides gave a warning; the first: {warned[0]}", ParfocalWarning, stacklevel=2)
     return summary
+
+
+def merge_explanations(
+    source: Source, head: Path, out: Path, *, device: str = "cpu", on_event: OnEvent | None = None
+) -> ExplainSummary:
+    """Join what the shards of an explanation have found into the tables and the page of a run without shards.
+
+    What they wrote of each slide stays as it is. What is in `out` of other runs is removed.
+
+    Args:
+        source: as each shard was told to.
+        head: likewise.
+        out: likewise.
+        device: where the head's region encoder runs.
+        on_event: told how far it is.
+
+    Raises:
+        StoreError: there is no shard, one is missing, not finished or damaged, or the store cannot be read.
+        MismatchError: shards are of different heads, settings or lists of slides.
+    """
+    tell, fitted = on_event or warn_of, load_head(head)
+    tiles, columns = find_tiles(source, fitted.facts, head), score_names(fitted)
+    joined = join_shards(out, fitted.digest)
+    settings = ExplainSettings.model_validate(
+        {name: joined.settings[name] for name in ExplainSettings.model_fields if name != "shard"} | {"device": device}
+    )
+    inputs = {tiles.name: digest8(tiles.settings), "head": fitted.digest}
+    done = tuple(one.slide for one in joined.slides if isinstance(one, SlideParts))
+    with replacing(out, keep=joined.files) as fresh:
+        sources, _ = (
+            sources_of(fitted, replace(tiles, slides=done), out / EMBEDDINGS, settings, tell)
+            if done
+            else (Sources(tiles), {})
+        )
+        summary = ExplainSummary(out, None, fitted, tiles, columns, joined.slides, (), joined.ends, ())
+        return _write_together(summary, sources, fresh, settings.maps, joined.settings, inputs)
+
+
+def _write_together(
+    summary: ExplainSummary,
+    sources: Sources,
+    fresh: Path,
+    maps: int,
+    described: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> ExplainSummary:
+    """Write what is about all slides; the summary with it."""
+    explained, columns = summary.explained, summary.columns
+    parts = tuple(parts_of_scores(explained, columns, part_names(summary.head)))
+    said = sentences(summary.head.facts.target, explained, columns, parts)
+    whole = replace(summary, report=summary.out / REPORT, parts=parts, sentences=said)
+    write_explanations(whole, fresh, settings=described, inputs=inputs)
+    figures = map_figures(summary.head, sources, explained, columns, maps)
+    make_report(explain_page(whole, figures, settings=described, inputs=inputs), fresh / REPORT)
+    return whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from parfocal.config import Settings
+from parfocal.run.shards import Sharding
 
 
-class ExplainSettings(Settings):
-    """How much of an explanation is listed and drawn; no number in it depends on this."""
+class ExplainSettings(Sharding):
+    """How much of an explanation is listed and drawn, and of which slides; no number in it depends on this."""
 
     ends: int = Field(10, ge=0, description="Regions that are listed at each end of a contrast direction.")
     directions: int = Field(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from parfocal.addresses import address_of
 from parfocal.bags import RepresentSettings, represent_regions
 from parfocal.embed import SlideSettings, Zoom, embed_slides
 from parfocal.errors import ConfigError, MismatchError, ParfocalError
@@ -58,7 +59,9 @@ def check_named(inputs: Sequence[Source], out: Path) -> None:
     if out.is_dir():
         raise ConfigError(f"cannot write the predictions to {out}: it is a folder. Name a file, such as {out}.csv.")
     for one in inputs:
-        if not isinstance(one, EmbeddingSet) and not os.path.lexists(one):
+        if isinstance(one, EmbeddingSet) or address_of(one) is not None:
+            continue
+        if not os.path.lexists(one):
             raise ConfigError(f"cannot predict {one}: there is no such file or folder.")
     writable_folder(out.absolute().parent)
 

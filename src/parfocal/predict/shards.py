@@ -140,26 +140,8 @@ def merge_predictions(out: Path, *, head: str | None = None) -> MergedTable:
         StoreError: there is no shard, one is missing, not finished or damaged, or there are shards of several runs.
         MismatchError: they are of different heads, settings or lists of slides.
     """
-    found = _shards_beside(out)
-    counts = sorted({part.count for part in found})
-    if not counts:
-        raise StoreError(
-            f"cannot merge {out}: there is no {table_of(out, Shard(0, 4)).name} or the like beside it. Run every shard "
-            "first, with the same --output and --shard 0/4, 1/4 and so on."
-        )
-    if len(counts) > 1:
-        raise StoreError(
-            f"cannot merge {out}: there are shards of {' and of '.join(map(str, counts))}. Remove those that are not "
-            "meant."
-        )
-    parts = [Shard(number, counts[0]) for number in range(counts[0])]
-    contents = {part: _read(out, part) for part in parts if part in found}
-    missing = [str(part) for part in parts if contents.get(part) is None]
-    if missing:
-        which = f"shard {missing[0]} is" if len(missing) == 1 else f"shards {', '.join(missing)} are"
-        raise StoreError(f"cannot merge {out}: {which} missing or not finished. Run what is missing with --shard.")
-    whole = {part: content for part, content in contents.items() if content is not None}
-    _refuse_different(out, whole, head)
+    whole = read_shards(out, _NAMES, head=head)
+    parts = [*whole]
     order = {slide: number for content in whole.values() for slide, number in content["order"].items()}
     header, rows = list[str](), list[list[str]]()
     for part in parts:
@@ -173,6 +155,41 @@ def merge_predictions(out: Path, *, head: str | None = None) -> MergedTable:
     return MergedTable(out, len(parts), n_slides, n_slides - len(spoken))
 
 
+def read_shards(out: Path, names: Mapping[str, str], *, head: str | None = None) -> dict[Shard, dict[str, Any]]:
+    """What the marks of all shards of a run say, in their order.
+
+    Args:
+        out: the table that is joined of theirs.
+        names: what they have in common, by its key in the marks, and how it is called.
+        head: the digest of the head that they must be of; whatever they are of where None.
+
+    Raises:
+        StoreError: there is no shard, one is missing, not finished or damaged, or there are shards of several runs.
+        MismatchError: they are of different heads, settings or lists of slides.
+    """
+    found = _shards_beside(out)
+    counts = sorted({part.count for part in found})
+    if not counts:
+        raise StoreError(
+            f"cannot merge {out}: there is no {table_of(out, Shard(0, 4)).name} or the like beside it. Run every shard "
+            "first, with the same --output and --shard 0/4, 1/4 and so on."
+        )
+    if len(counts) > 1:
+        raise StoreError(
+            f"cannot merge {out}: there are shards of {' and of '.join(map(str, counts))}. Remove those that are not "
+            "meant."
+        )
+    parts = [Shard(number, counts[0]) for number in range(counts[0])]
+    contents = {part: _read(out, part, names) for part in parts if part in found}
+    missing = [str(part) for part in parts if contents.get(part) is None]
+    if missing:
+        which = f"shard {missing[0]} is" if len(missing) == 1 else f"shards {', '.join(missing)} are"
+        raise StoreError(f"cannot merge {out}: {which} missing or not finished. Run what is missing with --shard.")
+    whole = {part: content for part, content in contents.items() if content is not None}
+    _refuse_different(out, whole, names, head)
+    return whole
+
+
 def _shards_beside(out: Path) -> set[Shard]:
     """The shards of which something is there, a table or its mark."""
     found = set()
@@ -183,14 +200,14 @@ def _shards_beside(out: Path) -> set[Shard]:
     return found
 
 
-def _read(out: Path, part: Shard) -> dict[str, Any] | None:
+def _read(out: Path, part: Shard, names: Mapping[str, str]) -> dict[str, Any] | None:
     """What a shard is of; None where it is not finished, as where it is run anew."""
     table = table_of(out, part)
     mark = table.with_suffix(".json")
     try:
         content = json.loads(mark.read_text())
         is_whole = content["table"] == file_sha256(table)
-        if content["shard"] != str(part) or not {*_NAMES} <= {*content} or not isinstance(content["order"], dict):
+        if content["shard"] != str(part) or not {*names} <= {*content} or not isinstance(content["order"], dict):
             raise ValueError
     except FileNotFoundError:
         return None
@@ -199,9 +216,11 @@ def _read(out: Path, part: Shard) -> dict[str, Any] | None:
     return content if is_whole else None
 
 
-def _refuse_different(out: Path, contents: Mapping[Shard, Mapping[str, Any]], head: str | None) -> None:
+def _refuse_different(
+    out: Path, contents: Mapping[Shard, Mapping[str, Any]], names: Mapping[str, str], head: str | None
+) -> None:
     first, *others = contents
-    for name, what in _NAMES.items():
+    for name, what in names.items():
         odd = [str(part) for part in others if contents[part][name] != contents[first][name]]
         if odd:
             counts = sorted({content["n_slides"] for content in contents.values()})

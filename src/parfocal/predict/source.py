@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parfocal.addresses import address_of, has_folders
 from parfocal.config import GridConfig
 from parfocal.embed import EmbedSettings, load_encoders
 from parfocal.encoders.loading import parse_encoder_specs, parse_spec
@@ -15,12 +16,15 @@ from parfocal.geometry import format_mpp
 from parfocal.predict.facts import AnyHeadFacts, ModelFacts, TileFacts
 from parfocal.region_encoder import RegionEncoder
 from parfocal.store import EmbeddingSet, Source, only_mpps, open_sets, settings_digest
+from parfocal.store.mirror import holds_store
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def is_store(path: Path) -> bool:
     """Whether a path is a store or one of its sets, and not a folder of slides."""
+    if (address := address_of(path)) is not None:
+        return has_folders(address) and holds_store(address)
     return path.is_dir() and ((path / "settings.json").is_file() or any(path.glob("*/settings.json")))
 
 
@@ -99,6 +103,11 @@ def embed_settings(facts: TileFacts, head: Path, *, encoder: str = "", **how: An
         MismatchError: the encoder is another one.
         ConfigError: it is not known how to load the encoder, or it cannot be loaded.
     """
+    if "grid" not in facts.settings:
+        raise ConfigError(
+            f"the head {head} was fitted on tiles that another program has cut, and how it would cut new slides is not "
+            "known. Let it cut and embed them, and give their index in place of slides: parfocal index FOLDER -o store."
+        )
     spec = encoder or facts.spec
     if spec is None:
         raise ConfigError(

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from parfocal.regions.colours import strongest, weakest
+
 # Grey levels between the darkest and the brightest neighbour of a pixel of flat ground; noise has 2 to 4 at this scale.
 _FLAT = 7
 # Smallest share of the slide for a colour to be its glass.
@@ -77,7 +79,7 @@ class _Peak:
 
 def find_glass(rgb: UInt8[np.ndarray, "y x 3"]) -> Glass:
     """The colour of the glass on a small picture of a slide."""
-    brightest = rgb.max(axis=2)
+    brightest = strongest(rgb)
     peaks = _peaks(rgb)
     shown = [peak for peak in peaks if peak.may_be_glass]
     candidates = [one for one in shown if not any(_outshines(other, one) for other in shown)]
@@ -158,7 +160,7 @@ def _uneven_glass(rgb: UInt8[np.ndarray, "y x 3"]) -> Float[np.ndarray, "3"] | N
 
 def _is_flat(rgb: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x"]:
     kernel = np.ones((3, 3), np.uint8)
-    return np.asarray((cv2.dilate(rgb, kernel) - cv2.erode(rgb, kernel)).max(axis=2) <= _FLAT)
+    return strongest(np.asarray(cv2.dilate(rgb, kernel) - cv2.erode(rgb, kernel))) <= _FLAT
 
 
 def _box3(cube: Float[np.ndarray, "r g b"]) -> Float[np.ndarray, "r g b"]:
@@ -177,8 +179,8 @@ def _is_fill(rgb: UInt8[np.ndarray, "y x 3"], colours: UInt8[np.ndarray, "n 3"])
     if counts.max() < 0.9 * len(codes):
         return False
     exact = np.array([values[counts.argmax()] >> shift & 255 for shift in (16, 8, 0)], np.uint8)
-    mask = (rgb == exact).all(axis=2)
-    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    mask = np.asarray(cv2.inRange(rgb, exact, exact)) // 255
+    mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)))
     steps = straight = 0
     for one in (mask, mask.T):
         if one.shape[1] < 2:
@@ -203,7 +205,7 @@ def _is_narrow(rgb: UInt8[np.ndarray, "y x 3"], peak: _Peak) -> bool:
     low, high = np.clip(peak.colour - _ABOUT, 0, 255), np.clip(peak.colour + _ABOUT, 0, 255)
     about = cv2.inRange(rgb, low, high).astype(bool)
     if not peak.is_white:
-        about &= rgb.min(axis=2) < _WHITE
+        about &= weakest(rgb) < _WHITE
     return bool(peak.share >= _NARROW * about.mean())
 
 
@@ -213,7 +215,7 @@ def _is_outshone(rgb: UInt8[np.ndarray, "y x 3"], peak: _Peak) -> bool:
         return False
     # Tissue is darker than its glass under any light; white padding does not count.
     margin = _BRIGHTER if peak.is_neutral else _BRIGHTER / 2
-    brighter = (rgb.mean(axis=2) > peak.colour.mean() + margin) & (rgb.min(axis=2) < _WHITE)
+    brighter = (rgb.mean(axis=2) > peak.colour.mean() + margin) & (weakest(rgb) < _WHITE)
     return float(brighter.mean()) > 0.02
 
 

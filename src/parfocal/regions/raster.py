@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from parfocal.errors import ParfocalWarning, UnreadableSlideError
+from parfocal.regions.colours import weakest
 from parfocal.slides import Gap, Slide, resample
 
 # About one raster pixel per nucleus: fine enough for the share of a 112 um tile (14 x 14 pixels).
@@ -204,7 +205,7 @@ def _places(pixels: UInt8[np.ndarray, "y x 3"], size: int, n_places: int) -> lis
     down = max(-(-n_places // across), 1)
     row = ((np.repeat(np.arange(down), across) + rng.random(across * down)) * height / down).astype(int)
     column = ((np.tile(np.arange(across), down) + rng.random(across * down)) * width / across).astype(int)
-    contrast = cv2.morphologyEx(pixels.min(axis=2), cv2.MORPH_GRADIENT, np.ones((2 * size + 1, 2 * size + 1), np.uint8))
+    contrast = cv2.morphologyEx(weakest(pixels), cv2.MORPH_GRADIENT, np.ones((2 * size + 1, 2 * size + 1), np.uint8))
     varied = np.flatnonzero(contrast >= np.percentile(contrast, 95))
     extra = rng.choice(varied, min(n_places // 4, len(varied)), replace=False)
     places = [*zip(row.tolist(), column.tolist(), strict=True)]

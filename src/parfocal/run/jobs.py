@@ -18,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from parfocal.errors import ParfocalError, ParfocalWarning
+from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning
 from parfocal.run.executor import Processes
+from parfocal.run.executors import RunsWhere, executor_for
 from parfocal.run.failures import DISK_FULL, Failed, FailedSlide, failure, not_tried
-from parfocal.run.processes import Death, Tell, TimedOut
+from parfocal.run.processes import CannotStartError, Death, Tell, TimedOut
 from parfocal.slides import SlideSource
 
 Task = TypeVar("Task")
@@ -143,6 +144,33 @@ def each_in_process(
         if isinstance(result, Failed | Death | TimedOut):
             raise ParfocalError(f"a worker process failed: {result}. Use one worker to see more.")
         yield task, result
+
+
+def each_where(
+    tasks: Sequence[Task], work: Callable[[Task], Result], where: RunsWhere, *, at_a_time: int
+) -> Generator[tuple[Task, Result | Failed | Death | TimedOut]]:
+    """Do a work on every task where it is asked for, and hand out each result as it comes.
+
+    In threads of this process, where nothing is asked for, what a task raises is raised; elsewhere it comes back.
+
+    Args:
+        tasks: what to do.
+        work: does one; work, tasks and results can be pickled where there is an executor.
+        where: the executor.
+        at_a_time: how many tasks at a time.
+
+    Raises:
+        ConfigError: the executor cannot be started.
+    """
+    if where.executor is None:
+        yield from each_in_thread(tasks, work, threads=at_a_time)
+        return
+    executor = executor_for(where, workers=at_a_time)
+    executor.check()
+    try:
+        yield from executor.run(tasks, partial(_attempts, work))
+    except CannotStartError as error:
+        raise ConfigError(f"jobs cannot be done elsewhere: {error}. Leave --executor out.") from error
 
 
 def _attempts(work: Callable[[Task], Result], device: str) -> Callable[[Task, Tell], Result | Failed]:

@@ -134,6 +134,7 @@ def serve(prepared: Prepared, number: int, task: Task, board: Any, actor: Any) -
             board.tell.remote(number, value)
 
     try:
-        return "done", _WORK[name](task, tell)
+        # As bytes: Ray would hand out arrays that nobody may write to, which torch warns of.
+        return "done", pickle.dumps(_WORK[name](task, tell))
     except DeviceLostError as error:
         return "lost", str(error)

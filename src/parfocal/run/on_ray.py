@@ -6,6 +6,7 @@ whoever runs the task, so their folders are known by the same paths on all nodes
 
 import logging
 import os
+import pickle
 import signal
 import sys
 import time
@@ -263,7 +264,7 @@ class _Run(Generic[Task, Result]):
         else:
             if kind == "done":
                 self.useless = 0
-                yield job.task, value
+                yield job.task, pickle.loads(value)
             elif kind == "lost":
                 self._lost_under(job, value)
             else:

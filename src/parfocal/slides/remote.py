@@ -10,7 +10,7 @@ import io
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def remote_state(address: str) -> RemoteState:
     Raises:
         UnreadableSlideError: there is no such file, or it cannot be reached; the text says which.
     """
-    return _asked(address, lambda: _state(_file_system(address), address))
+    return asked(address, lambda: _state(file_system(address), address))
 
 
 def remote_exists(address: str) -> bool:
@@ -68,7 +68,7 @@ def remote_exists(address: str) -> bool:
         UnreadableSlideError: that cannot be found out.
     """
     try:
-        _tried(address, lambda: _state(_file_system(address), address))
+        _tried(address, lambda: _state(file_system(address), address))
     except _AbsentError:
         return False
     return True
@@ -83,11 +83,11 @@ def list_below(address: str) -> list[str]:
     scheme = address.partition("://")[0]
 
     def find() -> list[str]:
-        files = _file_system(address)
+        files = file_system(address)
         files.invalidate_cache()
         return list(files.find(address.rstrip("/") + "/"))
 
-    found = _asked(address, find)
+    found = asked(address, find)
     return sorted(f"{scheme}://{name}" for name in found)
 
 
@@ -114,7 +114,7 @@ class RemoteFile(io.RawIOBase):
         with _told(address):
             pin = {"headers": {"If-Match": self.state.tag}} if self.state.can_pin else {}
             size = {"size": self.state.n_bytes} if address.startswith("http") else {}
-            self._file = _file_system(address).open(address, "rb", cache_type="none", **size, **pin)
+            self._file = file_system(address).open(address, "rb", cache_type="none", **size, **pin)
         if not hasattr(self._file, "_fetch_range"):
             raise UnreadableSlideError(f"cannot read {address}: the server gives no ranges of bytes. Copy it first.")
         self._at = 0
@@ -226,7 +226,7 @@ class RemoteFile(io.RawIOBase):
             return data
 
         try:
-            return _asked(self.address, fetch)
+            return asked(self.address, fetch)
         except UnreadableSlideError as error:
             self.problem = error
             raise
@@ -269,7 +269,12 @@ def _runs(numbers: Iterable[int]) -> Iterator[range]:
         yield range(first, last + 1)
 
 
-def _file_system(address: str) -> Any:
+def file_system(address: str) -> Any:
+    """What fsspec has for the scheme of an address.
+
+    Raises:
+        UnreadableSlideError: the package for it is not installed.
+    """
     scheme = address.partition("://")[0]
     try:
         import fsspec
@@ -293,9 +298,7 @@ def _state(files: Any, address: str) -> RemoteState:
         raise UnreadableSlideError(f"cannot read {address}: it is a folder of a bucket; name the slide's file in it.")
     if info.get("size") is None:
         raise UnreadableSlideError(f"cannot read {address}: the server does not say how large it is. Copy it first.")
-    named = {key.lower().replace("-", ""): value for key, value in info.items()}
-    etag = str(named.get("etag") or "")
-    tag = etag or str(named.get("lastmodified") or "")
+    tag, etag = tag_of(info)
     if not tag:
         raise UnreadableSlideError(
             f"cannot read {address}: the server gives neither an ETag nor the time of its last change, so that another "
@@ -305,23 +308,43 @@ def _state(files: Any, address: str) -> RemoteState:
     return RemoteState(int(info["size"]), tag, can_pin=address.startswith("http") and etag.startswith('"'))
 
 
-def _asked(address: str, ask: Callable[[], _T]) -> _T:
-    """What an answer gives; whatever went wrong is an UnreadableSlideError and none of its kinds."""
+def tag_of(info: Mapping[str, Any]) -> tuple[str, str]:
+    """What changes with the content of an object, by what fsspec says of it: its ETag, else the time of its change.
+
+    Returns:
+        that, and the ETag alone; empty where there is none.
+    """
+    named = {key.lower().replace("-", ""): value for key, value in info.items()}
+    etag = str(named.get("etag") or "")
+    return etag or str(named.get("lastmodified") or named.get("updated") or ""), etag
+
+
+def asked(address: str, ask: Callable[[], _T], doing: str = "read") -> _T:
+    """What an answer gives, asked for again where the way is at fault.
+
+    Args:
+        address: what it is about.
+        ask: asks for it.
+        doing: what is done there, for messages.
+
+    Raises:
+        UnreadableSlideError: whatever went wrong, in one line.
+    """
     try:
-        return _tried(address, ask)
+        return _tried(address, ask, doing)
     except (_AbsentError, _LostError) as error:
         raise UnreadableSlideError(str(error)) from error
 
 
-def _tried(address: str, ask: Callable[[], _T]) -> _T:
+def _tried(address: str, ask: Callable[[], _T], doing: str = "read") -> _T:
     """What an answer gives; asked for again where the way is at fault, and not the file."""
     for wait in _WAITS:
         try:
-            with _told(address):
+            with _told(address, doing):
                 return ask()
         except _LostError:
             time.sleep(wait)
-    with _told(address):
+    with _told(address, doing):
         return ask()
 
 
@@ -330,10 +353,7 @@ def _state_of_folder(files: Any, address: str) -> RemoteState:
     found = files.find(address.rstrip("/") + "/", detail=True)
     if not found:
         raise FileNotFoundError(address)
-    tags = [
-        (name, one["size"], str(one.get("ETag") or one.get("etag") or one.get("LastModified") or one.get("updated")))
-        for name, one in sorted(found.items())
-    ]
+    tags = [(name, one["size"], tag_of(one)[0]) for name, one in sorted(found.items())]
     # Names below the slide, so that a copy in another bucket is the same.
     root = len(address.partition("://")[2].rstrip("/"))
     content = repr([(name[root:], size, tag) for name, size, tag in tags])
@@ -341,40 +361,40 @@ def _state_of_folder(files: Any, address: str) -> RemoteState:
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
+def _told(address: str, doing: str = "read") -> Iterator[None]:
     """Whatever fsspec and what it stands on raise becomes one line of ours."""
     try:
         yield
     except UnreadableSlideError:
         raise
     except Exception as error:  # botocore, aiohttp and gcsfs share no base
-        raise _as_ours(address, error) from error
+        raise _as_ours(address, error, doing) from error
 
 
-def _as_ours(address: str, error: BaseException) -> UnreadableSlideError:
+def _as_ours(address: str, error: BaseException, doing: str = "read") -> UnreadableSlideError:
     # Whatever goes wrong with a web server, fsspec says that there is no such file, and keeps the reason as its cause.
     chain = _chain(error)
     named = {type(one).__name__ for one in chain}
     status = next((code for one in reversed(chain) if (code := _status(one))), 0)
     if status in {401, 403} or isinstance(error, PermissionError) or named & {"NoCredentialsError", "HttpError401"}:
         return UnreadableSlideError(
-            f"cannot read {address}: access is denied ({one_line(chain[-1])}). Check the name and the credentials."
+            f"cannot {doing} {address}: access is denied ({one_line(chain[-1])}). Check the name and the credentials."
         )
     if status == 412 or (isinstance(error, OSError) and "pre-conditions" in str(error)) or "FileExpired" in named:
-        return UnreadableSlideError(f"cannot read {address}: the file changed while it was read.")
+        return UnreadableSlideError(f"cannot {doing} {address}: the file changed while it was read.")
     is_reached = not named & {"ClientConnectorError", "ClientConnectorDNSError", "EndpointConnectionError"}
     if status == 404 or (isinstance(error, FileNotFoundError) and not status and is_reached):
-        return _AbsentError(f"cannot read {address}: there is no such file.")
+        return _AbsentError(f"cannot {doing} {address}: there is no such file.")
     if isinstance(error, ValueError) and "range requests" in str(error):
-        return UnreadableSlideError(f"cannot read {address}: the server gives no ranges of bytes. Copy it first.")
+        return UnreadableSlideError(f"cannot {doing} {address}: the server gives no ranges of bytes. Copy it first.")
     why = f"the server answers {status}" if status else one_line(chain[-1])
     if not is_reached:
-        return _LostError(f"cannot read {address}: the server cannot be reached ({why}).")
+        return _LostError(f"cannot {doing} {address}: the server cannot be reached ({why}).")
     if status >= 500 or named & {"ServerDisconnectedError", "ClientPayloadError", "TimeoutError", "ClientOSError"}:
-        return _LostError(f"cannot read {address}: {why}.")
+        return _LostError(f"cannot {doing} {address}: {why}.")
     if isinstance(error, OSError) and error.errno in {errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EIO}:
-        return _LostError(f"cannot read {address}: {why}.")
-    return UnreadableSlideError(f"cannot read {address}: {why}.")
+        return _LostError(f"cannot {doing} {address}: {why}.")
+    return UnreadableSlideError(f"cannot {doing} {address}: {why}.")
 
 
 def _chain(error: BaseException) -> list[BaseException]:

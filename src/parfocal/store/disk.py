@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 
 from parfocal.files import remove_leftovers, writing
-from parfocal.signals import Held
+from parfocal.signals import Held, none_lost
 from parfocal.store.h5 import SEAL_BYTES, write_seal
 
 
@@ -44,7 +44,7 @@ class NewFile(h5py.File):
 
 @contextmanager
 def _written(path: Path) -> Iterator[NewFile]:
-    with Held(_kept) as held, path.open("w+b", buffering=0) as opened:
+    with none_lost(), Held(_kept) as held, path.open("w+b", buffering=0) as opened:
         file = NewFile(_Disk(opened))
         try:
             with held.let_through():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from parfocal.errors import ConfigError, ParfocalError, ParfocalWarning, StoreError
 from parfocal.store.formats.format import FORMATS, FeatureFile, FeatureFormat, FeatureSource
+from parfocal.store.h5 import opened_h5
 from parfocal.table import some_of
 
 
@@ -90,9 +91,10 @@ def find_feature_folders(
     elif len(names) > 1:
         raise StoreError(f"the features of several encoders are there: {', '.join(names)}. Name one (--encoder NAME).")
     if not chosen:
-        raise StoreError(
-            f"{', '.join(map(str, sources))} hold the places of tiles and no features. Name the folder of features too."
-        )
+        named = ", ".join(map(str, sources))
+        if any(file.suffix == ".pt" for files in beside.values() for file in files):
+            raise StoreError(f"{named} hold rows that are there as .h5 too. Name the folder of those, or that of both.")
+        raise StoreError(f"{named} hold the places of tiles and no features. Name the folder of features too.")
     return [_with_places(folder, beside) for folder in chosen]
 
 
@@ -119,6 +121,8 @@ def _folders(
     """The features in a folder and below it; files without rows are added to `beside`."""
     kinds: dict[tuple[Path, str], _Kind] = {}
     unknown: list[Path] = []
+    with_rows: dict[tuple[Path, str], set[str]] = {}
+    without_rows: list[tuple[str, Path]] = []
     by_name, suffixes = {one.name: one for one in formats}, _suffixes(formats)
     files = walk(source, is_leaf=lambda path: path.name.endswith(suffixes))
     if any(one.is_folder and source.name.endswith(one.suffixes) for one in formats):
@@ -133,12 +137,19 @@ def _folders(
         name, parts = recognised
         if not parts:
             beside.setdefault((name, _stem(file, by_name[name])), []).append(file)
+            without_rows.append((name, file))
             continue
+        with_rows.setdefault((file.parent, name), set()).add(_stem(file, by_name[name]))
         top = _top(file, source, by_name[name], parts.values())
         kind = kinds.setdefault((top, name), _Kind())
         for part, encoder in parts.items():
             kind.parts.setdefault(part, encoder)
             kind.sources.setdefault(part, {})[_slide(file, top, by_name[name])] = file
+    # Among the features of other slides lies what was to have some, and not where tiles were to be cut.
+    for name, file in without_rows:
+        stems = with_rows.get((file.parent, name))
+        if stems is not None and _stem(file, by_name[name]) not in stems and _has_places(file):
+            unknown.append(file)
     _assign(unknown, source, formats, kinds)
     return [
         FeatureFolder(
@@ -162,6 +173,12 @@ def _recognise(file: Path, formats: Sequence[FeatureFormat]) -> tuple[str, dict[
                 if parts is not None:
                     return one.name, dict(parts)
     return None
+
+
+def _has_places(file: Path) -> bool:
+    with suppress(ParfocalError, OSError), opened_h5(file, checked=True) as opened:
+        return "coords" in opened
+    return False
 
 
 def _is_readable(file: Path, format: FeatureFormat) -> bool:

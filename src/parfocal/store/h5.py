@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from parfocal.errors import StoreError
 from parfocal.files import check_permission
+from parfocal.store.mirror import fetch
 
 SEAL_BYTES = 512
 _TITLE = b"parfocal seal "
@@ -144,6 +145,7 @@ def opened_h5(path: Path, remedy: str = "", *, digest: str | None = None, checke
     HDF5 may compute without an end, which nothing can stop from within.
 
     Files of a store never change once they have their name, so a file system that has no locks is no reason to fail.
+    One that is absent from the mirror of a store in a bucket is fetched.
 
     Args:
         path: the file; anything else than a regular file is refused before it is opened.
@@ -156,6 +158,8 @@ def opened_h5(path: Path, remedy: str = "", *, digest: str | None = None, checke
         StoreError: it is absent, may not be read, is damaged, or is not what it should be.
     """
     try:
+        if not path.exists():
+            fetch(path)
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"cannot read {path}: it is no regular file. {remedy}".strip())

@@ -30,7 +30,8 @@ class FeatureSettings(Settings):
         (), description="The slide files, folders of them or manifests, for their true resolution."
     )
     slide_mpp: float | None = Field(
-        None, description="Micrometres per pixel of every slide whose file is not among the slides."
+        None,
+        description="Micrometres per pixel of every slide, in place of what its file says; a manifest's goes before.",
     )
     mpp_from_objective: bool = Field(
         False, description="Take 10 um / power where a slide has an objective power and no resolution."
@@ -113,8 +114,9 @@ def find_resolution(
 ) -> Resolution:
     """The true resolution of a slide, and of the level 0 that each of its features files counts its pixels in.
 
-    A file's own number counts first, then that of the slide or the manifest, then what the user gives for all. A file
-    whose level 0 is another size than the slide's was extracted from another copy of it, and is scaled by the sizes.
+    That of a manifest counts first, then what the user gives for all, then that of the slide, then a features file's
+    own; where a features file has one its places are counted by that, and two that differ are refused. A file whose
+    level 0 is another size than the slide's was extracted from another copy of it, and is scaled by the sizes.
 
     Raises:
         CalibrationError: it is not known.

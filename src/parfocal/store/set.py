@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32
 
-from parfocal.addresses import address_of
+from parfocal.addresses import shown_path
 from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.store.files import ForeignRows
@@ -34,6 +34,7 @@ from parfocal.store.layout import (
     read_settings,
     repair_advice,
 )
+from parfocal.store.mirror import fetch, on_disk
 from parfocal.store.reading import Reading, unread_tiles
 from parfocal.store.row_source import RowSource
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
@@ -347,6 +348,8 @@ class EmbeddingSet:
         path = group.path
         expected, dim = group.count, self.dim if mpp is None else self.dims[mpp]
         remedy = repair_advice(self.path, slide)
+        if not path.exists():  # or its state would be that of all files that are absent
+            fetch(path)
         state = (*_state(path), "" if group.foreign is None else group.foreign.part)
         checked = state in self._checked
         values = self._values(slide, mpp, path, group, checked=checked)
@@ -417,7 +420,8 @@ class EmbeddingSet:
 
 
 Source = Path | str | EmbeddingSet
-"""Where embeddings come from: a store, the folder of one of its sets, or a set that is open."""
+"""Where embeddings come from: a store, on a disk or in a bucket, the folder of one of its sets, or a set that is open.
+"""
 
 
 def open_sets(source: Source) -> list[EmbeddingSet]:
@@ -433,20 +437,20 @@ def open_sets(source: Source) -> list[EmbeddingSet]:
     """
     if isinstance(source, EmbeddingSet):
         return [source]
-    path = Path(source)
+    path = on_disk(source)
     if (path / SETTINGS_FILE).is_file():
         return [_open(path)]
-    if (address := address_of(path)) is not None:
-        raise StoreError(f"cannot read {address}: stores are read from a disk only. Copy it first.")
     # Nothing is found in what is no folder.
     found = [_open(file.parent) for file in sorted(path.glob(f"*/{SETTINGS_FILE}")) if file.is_file()]
     if not found:
-        raise StoreError(f"{path} holds no embeddings: there is no {SETTINGS_FILE} in it or in a folder of it.")
+        raise StoreError(
+            f"{shown_path(source)} holds no embeddings: there is no {SETTINGS_FILE} in it or in a folder of it."
+        )
     with_slides = [one for one in found if one.slides]
     if not with_slides:
         names = ", ".join(one.name for one in found)
         raise StoreError(
-            f"{path} holds no embeddings: no slide is done in any of its {len(found)} sets: {names}. "
+            f"{shown_path(source)} holds no embeddings: no slide is done in any of its {len(found)} sets: {names}. "
             "Embed slides first; failures.csv says which ones failed, and why."
         )
     return with_slides

@@ -9,11 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from parfocal.addresses import address_of, shown_path
 from parfocal.errors import StoreError
 from parfocal.run.failures import exit_status, read_failures
 from parfocal.run.records import RUN_FILE, SlideRecord, read_records
 from parfocal.slides import SlideIds, find_slides
 from parfocal.store.layout import SETTINGS_FILE
+from parfocal.store.mirror import bytes_away, on_disk
 from parfocal.store.set import done_slides
 
 
@@ -99,7 +101,7 @@ class StoreStatus:
     def describe(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {
-            "path": str(self.path),
+            "path": shown_path(self.path),
             "damaged_lines": self.damaged,
             "sets": [
                 {
@@ -134,14 +136,19 @@ def read_status(store: Path | str, slides: Sequence[Path | str] = (), *, ids: Sl
     """
     path = Path(store)
     asked = [one.slide for one in find_slides(slides, ids=ids)] if slides else None
+    path = on_disk(path)
     if not path.is_dir():
         return _status_of_table(path, asked)
     names = sorted(file.parent.name for file in path.glob(f"*/{SETTINGS_FILE}") if file.is_file())
     if (path / SETTINGS_FILE).is_file():
         path, names = path.parent, [path.name]
-    records, damaged = read_records(path / RUN_FILE)
+    # Of a store in a bucket every machine has noted its own.
+    read = [read_records(file) for file in (path / RUN_FILE, *sorted(path.glob("run.*.jsonl")))]
+    records, damaged = [one for own, _ in read for one in own], sum(count for _, count in read)
     if not names:
-        raise StoreError(f"{path} is no store: there is no {SETTINGS_FILE} in a folder of it. Name the store itself.")
+        raise StoreError(
+            f"{shown_path(store)} is no store: there is no {SETTINGS_FILE} in a folder of it. Name the store itself."
+        )
     failures = read_failures(path)
     sets = []
     for name in names:
@@ -151,8 +158,8 @@ def read_status(store: Path | str, slides: Sequence[Path | str] = (), *, ids: Sl
             if one.set == name and one.slide not in {*done}:
                 failed.setdefault(one.error, []).append(one.slide)
         own = [one for one in records if name in one.sets]
-        sets.append(_status(name, done, failed, own, asked, _bytes_below(path / name)))
-    return StoreStatus(path, tuple(sets), damaged)
+        sets.append(_status(name, done, failed, own, asked, _bytes_of(path / name, done)))
+    return StoreStatus(Path(store) if address_of(store) else path, tuple(sets), damaged)
 
 
 def _status_of_table(table: Path, asked: Sequence[str] | None) -> StoreStatus:
@@ -256,9 +263,9 @@ def _time(text: str | None) -> datetime | None:
         return None
 
 
-def _bytes_below(folder: Path) -> int:
-    """What all files below a folder hold; what another run removes meanwhile does not count."""
-    n_bytes = 0
+def _bytes_of(folder: Path, done: Sequence[str]) -> int:
+    """What all files of a set hold; what another run removes meanwhile does not count."""
+    n_bytes = sum(sum(bytes_away(folder, slide).values()) for slide in done)
     for where, _, names in os.walk(folder):
         for name in names:
             try:

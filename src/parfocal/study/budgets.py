@@ -13,6 +13,7 @@ from parfocal.budget.settings import choose_policies
 from parfocal.cohort import Target, read_cohort
 from parfocal.embed.settings import SlideOpening
 from parfocal.errors import ConfigError, ParfocalWarning
+from parfocal.evaluate.fitting import FitsWhere
 from parfocal.evaluate.run import FoldSettings
 from parfocal.files import digest8, writable_folder
 from parfocal.run import FailedSlide
@@ -118,9 +119,10 @@ def settings_of(study: Study, device: str) -> BudgetSettings:
         study: with a section `budget`.
         device: where networks run, where the evaluation names none.
     """
-    evaluation, asked = study.evaluation.on(device), study.budget or BudgetSection()
+    evaluation, asked = study.evaluation_on(device), study.budget or BudgetSection()
     choices = {name: getattr(asked, name) for name in type(asked).model_fields if name != "targets"}
-    return BudgetSettings(**{name: getattr(evaluation, name) for name in FoldSettings.model_fields}, **choices)
+    shared = {name: getattr(evaluation, name) for name in (*FoldSettings.model_fields, *FitsWhere.model_fields)}
+    return BudgetSettings(**shared, **choices)
 
 
 def targets_of(study: Study) -> tuple[Target, ...]:

@@ -269,9 +269,7 @@ def _make_model(
 
 def _evaluation_on(plan: Study, run: _Run) -> EvaluateSettings:
     """The evaluation on the device of the study; where models failed, still about the arm that it was to be about."""
-    evaluation = plan.evaluation.on(run.device)
-    if plan.run.executor is not None and evaluation.executor is None:
-        evaluation = evaluation.model_copy(update={"executor": plan.run.executor, "address": plan.run.address})
+    evaluation = plan.evaluation_on(run.device)
     if run.failed_models and evaluation.primary is None:
         evaluation = evaluation.model_copy(update={"primary": run.primary})
     return evaluation

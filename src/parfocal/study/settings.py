@@ -300,6 +300,13 @@ class Study(CohortSource):
             runs = {}  # the workers of a study are of slides that are embedded; these are done in a moment
         return tuple(RepresentSettings(**dict(one), **runs, device=(device,)) for one in self.read_out(model, seen))
 
+    def evaluation_on(self, device: str) -> EvaluateSettings:
+        """The evaluation with networks on a device, where it names none, and fits where the study runs."""
+        evaluation = self.evaluation.on(device)
+        if self.run.executor is None or evaluation.executor is not None:
+            return evaluation
+        return evaluation.model_copy(update={"executor": self.run.executor, "address": self.run.address})
+
     def described(self) -> dict[str, Any]:
         """What decides the results, as plain values: neither paths nor where it runs."""
         apart = ("run", "slides", "features", "store", "test", "pretraining", "budget")
