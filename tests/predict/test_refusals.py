@@ -204,7 +204,8 @@ def test_a_head_is_replaced_as_a_whole_and_nothing_else_is(scanned: Scanned, hea
 
 def test_a_head_of_tiles_that_another_program_has_cut_asks_for_an_index(head: Path) -> None:
     facts = load_head(head).facts.tiles
-    indexed = replace(facts, settings={name: value for name, value in facts.settings.items() if name != "grid"})
+    settings = {name: value for name, value in facts.settings.items() if name != "grid"}
+    indexed = facts.model_copy(update={"settings": settings})
 
     with pytest.raises(ConfigError, match="parfocal index FOLDER"):
         embed_settings(indexed, head, encoder="filterbank")

@@ -78,11 +78,12 @@ def serving(folder: Path) -> Iterator[Web]:
                 with path.open("rb") as file:
                     file.seek(start)
                     data = file.read(end - start)
+                # Before it is sent: who has asked may look at once.
+                web.ranges.append((start, end))
                 try:
                     self.wfile.write(data)
-                except OSError:
-                    return  # who asked has left
-                web.ranges.append((start, end))
+                except OSError:  # who asked has left
+                    web.ranges.remove((start, end))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
