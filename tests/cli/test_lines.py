@@ -154,6 +154,20 @@ def complete(script: str, words: list[str], tmp_path: Path, shell: str) -> list[
     return done.stdout.split()
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(["--format", "CLAM"], "format: 'CLAM' is no layout"), (["--pictures", "png", "--jpeg", "500"], "jpeg: ")],
+)
+def test_an_option_with_a_value_that_cannot_be_is_wrong_usage_and_no_fault(
+    options: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(tmp_path / "store"), "-o", str(tmp_path / "out"), *options]) == 2
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"parfocal export: {says}")
+    assert "fault" not in line
+
+
 def test_completion_knows_commands_and_options(tmp_path: Path) -> None:
     script = completion_script("bash")
 

@@ -224,18 +224,20 @@ def _run(name: str, arguments: Sequence[str], *, show_traceback: bool) -> int:
         if show_traceback:
             raise
         kind, said = type(error).__name__, " ".join(str(error).split()) or "no message"
+        # What a command puts together of its options may be no settings; pydantic is not imported to know that kind.
+        is_no_setting = kind == "ValidationError"
         if isinstance(error, ParfocalError):
             notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
             line = f"{kind}: {error}{notes}"
         elif isinstance(error, OSError):  # a full disk, a folder without permission, a file in a folder's place
             where = f" {error.filename}" if error.filename else ""
             line = f"cannot use{where}: {error.strerror or error}."
-        elif kind == "ValidationError":  # settings that a command puts together of its options
+        elif is_no_setting:
             line = importlib.import_module("parfocal.config").first_problem(error)
         else:
             line = f"unexpected {kind}: {said} (a fault of parfocal; --traceback shows where)"
         tell(f"parfocal {name}: {line}")
-        return 2 if isinstance(error, ConfigError) or kind == "ValidationError" else 1
+        return 2 if is_no_setting or isinstance(error, ConfigError) else 1
 
 
 def _show_warning(

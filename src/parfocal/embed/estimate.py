@@ -292,19 +292,17 @@ def _measure(slide: Slide, plan: RegionPlan, encoders: Mapping[float, TileEncode
     started = time.monotonic()
     regions = list(islice(iter_tiles(slide, plan, coarse=settings.coarse_from, start=start), _SAMPLE_REGIONS))
     read_seconds = (time.monotonic() - started) / len(regions)
-    per_tile, on_cores = {}, {}
+    per_tile, on_cores = dict.fromkeys(encoders, 0.0), dict.fromkeys(encoders, 0.0)
     for mpp, encoder in encoders.items():
         tiles = np.concatenate([region.tiles[mpp] for region in regions])[:_SAMPLE_TILES]
         if not len(tiles):
-            per_tile[mpp] = 0.0
             continue
         encoder.encode(tiles[:1])  # the first call loads kernels and does not count
         started, worked = time.monotonic(), time.process_time()
         encoder.encode(tiles)
         per_tile[mpp] = (time.monotonic() - started) / len(tiles)
-        if set(settings.device) == {"cpu"}:
-            on_cores[mpp] = (time.process_time() - worked) / len(tiles)
-    return _Costs(read_seconds, per_tile, on_cores)
+        on_cores[mpp] = (time.process_time() - worked) / len(tiles)
+    return _Costs(read_seconds, per_tile, on_cores if set(settings.device) == {"cpu"} else {})
 
 
 def _glance_seconds(slide: Slide, plan: RegionPlan, settings: EmbedSettings, mpps: Sequence[float]) -> float:

@@ -43,9 +43,8 @@ def index_of(path: Path) -> EmbeddingSet:
     Raises:
         StoreError: there is none, or more than one.
     """
-    sets = open_sets(path)
-    own = [one for one in sets if "added_to" not in one.settings]
-    return own[0] if len(own) == 1 else open_set(sets[0] if len(sets) == 1 else path)
+    own = [one for one in open_sets(path) if "added_to" not in one.settings]
+    return own[0] if len(own) == 1 else open_set(path)
 
 
 def added_mpps(settings: EmbedSettings) -> tuple[float, ...]:

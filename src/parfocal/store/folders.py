@@ -91,10 +91,10 @@ def find_feature_folders(
     elif len(names) > 1:
         raise StoreError(f"the features of several encoders are there: {', '.join(names)}. Name one (--encoder NAME).")
     if not chosen:
-        named = ", ".join(map(str, sources))
-        if any(file.suffix == ".pt" for files in beside.values() for file in files):
-            raise StoreError(f"{named} hold rows that are there as .h5 too. Name the folder of those, or that of both.")
-        raise StoreError(f"{named} hold the places of tiles and no features. Name the folder of features too.")
+        raise StoreError(
+            f"{', '.join(map(str, sources))} hold the places of tiles and no features (a .pt whose rows are there as "
+            ".h5 too counts as none). Name the folder of features too."
+        )
     return [_with_places(folder, beside) for folder in chosen]
 
 
