@@ -46,13 +46,18 @@ _checks_shapes = jaxtyping.jaxtyped
 _IN_WORDS = re.compile(r"^'|\"|ForwardRef|TypeVar|~")
 _A_SHAPE = re.compile(r"(Float|Int|UInt|Bool|Num|Shaped|Inexact|Real|Complex|Key)\d*\[")
 
+# A few functions that are called for every tile or step make nearly all calls, and checking all of these took a quarter
+# of the tests' time: in each test a function's first calls are checked, and one of so many that follow.
+_CHECKED_FIRST, _CHECKED_THEN = 50, 16
+_test_number = 0
+
 
 def _check_types(checked: Any = None, *, typechecker: Any) -> Any:
-    """Check shapes where annotations speak of them, and types alone, which is far quicker, where none does.
+    """Check shapes where annotations speak of them; types alone are mypy's.
 
     Arguments and result are checked once, and the axes that they name belong to that one call. What jaxtyping makes of
-    a function checks arguments twice and binds all of them to names first, for longer messages, which takes a quarter
-    of the tests' time; it is left to annotations in words, which it can read, and to generators.
+    a function checks arguments twice and binds all of them to names first, for longer messages, which takes twice as
+    long; it is left to annotations in words, which it can read, to generators and to dataclasses.
     """
     if checked is None:
         return partial(_check_types, typechecker=typechecker)
@@ -60,9 +65,15 @@ def _check_types(checked: Any = None, *, typechecker: Any) -> Any:
         return _checks_shapes(checked, typechecker=typechecker)
     annotations = [repr(one) for one in checked.__annotations__.values()]
     if any(map(_IN_WORDS.search, annotations)):
-        return _checks_shapes(checked, typechecker=typechecker)
-    if not any(map(_A_SHAPE.search, annotations)):
-        return typechecker(checked)
+        every_call = _checks_shapes(checked, typechecker=typechecker)
+    elif any(map(_A_SHAPE.search, annotations)):
+        every_call = _with_axes(checked, typechecker)
+    else:
+        return checked
+    return every_call if isgeneratorfunction(checked) else _sampled(checked, every_call)
+
+
+def _with_axes(checked: Any, typechecker: Any) -> Any:
     if isgeneratorfunction(checked):
         return _checks_shapes(checked, typechecker=typechecker)
     inner = typechecker(checked)
@@ -73,6 +84,20 @@ def _check_types(checked: Any = None, *, typechecker: Any) -> Any:
             return inner(*given, **named)
 
     return with_axes
+
+
+def _sampled(unchecked: Any, every_call: Any) -> Any:
+    test, calls = _test_number, 0
+
+    @wraps(unchecked)
+    def sampled(*given: Any, **named: Any) -> Any:
+        nonlocal test, calls
+        test, calls = _test_number, calls + 1 if test == _test_number else 1
+        if calls > _CHECKED_FIRST and calls % _CHECKED_THEN:
+            return unchecked(*given, **named)
+        return every_call(*given, **named)
+
+    return sampled
 
 
 jaxtyping.jaxtyped = _check_types
@@ -86,6 +111,12 @@ def pytest_configure() -> None:
     """Take Ctrl-C, which a shell's background jobs ignore, and the processes that tests start and stop with them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup() -> None:
+    """Each test begins with checking all calls."""
+    global _test_number
+    _test_number += 1
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""While tests run, what functions are given and give back is checked: its shape where one is named, else its type."""
+"""While tests run, the shapes of what functions are given and give back are checked."""
 
 import jaxtyping
 import numpy as np
@@ -7,14 +7,7 @@ from beartype import beartype
 from beartype.roar import BeartypeCallHintParamViolation, BeartypeCallHintReturnViolation
 from jaxtyping import Float
 
-from parfocal.geometry import format_mpp
 from parfocal.stats import auc
-
-
-def test_a_wrong_type_is_refused() -> None:
-    assert format_mpp(0.5) == "0.5"
-    with pytest.raises(BeartypeCallHintParamViolation):
-        format_mpp("0.5")  # type: ignore[arg-type]
 
 
 def test_arrays_whose_shapes_do_not_agree_are_refused() -> None:
@@ -41,3 +34,15 @@ def test_the_axes_of_a_call_are_its_own_and_hold_for_its_result_too() -> None:
     with pytest.raises(BeartypeCallHintParamViolation):
         checked(np.zeros((2, 4)), np.zeros(3))
     assert len(checked(np.zeros((2, 4)), np.zeros(2))) == 4  # nor of one that was refused
+
+
+def test_of_a_function_that_is_called_again_and_again_a_wrong_shape_is_still_refused() -> None:
+    checked = jaxtyping.jaxtyped(pair, typechecker=beartype)
+
+    def call(times: int, n_rows: int) -> None:
+        for _ in range(times):
+            checked(np.zeros((2, 4)), np.zeros(n_rows))
+
+    call(1000, n_rows=2)
+    with pytest.raises(BeartypeCallHintParamViolation):
+        call(16, n_rows=3)
