@@ -67,12 +67,11 @@ def make_slide(tmp_path: Path) -> SlideMaker:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_settings() -> EmbedSettings:
     """Regions of 128 um: one tile of 64 px at 2 mpp, four at 1, sixteen at 0.5."""
-    return EmbedSettings(
-        grid=GridConfig(region_um=128.0, tile_px=64), encoder="filterbank,tile_px=64", batch=10, dtype="float32"
-    )
+    encoder = f"python:{Path(__file__).with_name('colours.py')}:colours,tile_px=64"
+    return EmbedSettings(grid=GridConfig(region_um=128.0, tile_px=64), encoder=encoder, batch=10, dtype="float32")
 
 
 # Attributes that hold places or times, or the digest of a file with such, and differ between two stores of one content.

@@ -1,7 +1,9 @@
 """A budget of all slides together: which tiles it reads, and how that grows, is gone on with and refused."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from parfocal.embed import EmbedSettings, EmbedSummary, Glance, Stop, Zoom, embed_slides, estimate_run
 from parfocal.embed import slide as slide_module
-from parfocal.embed.glance import Ranked, n_chosen
+from parfocal.embed.glance import n_chosen
 from parfocal.embed.total import n_of_each
 from parfocal.errors import ConfigError, MismatchError
 from parfocal.lab.synthetic.rendered import write_pyramid
@@ -21,6 +23,9 @@ from parfocal.run.events import Event, Notice
 from parfocal.store import EmbeddingSet, Reading, open_set
 from parfocal.store.h5 import opened_h5
 from parfocal.store.layout import index_path
+
+from .conftest import slide_bytes
+from .worth import BASE, by_number, prepare_by_number
 
 FINEST = 0.5
 
@@ -76,27 +81,25 @@ def test_what_was_read_stays_whatever_slides_come_later(worth: dict[str, np.ndar
         assert all(before[slide] <= n <= len(worth[slide]) for slide, n in after.items())
 
 
-BASE = {"a": 0.0, "b": 10.0, "c": 0.1}
-
-
-def by_number(glance: Glance) -> Ranked:
-    """A tile is worth its place from the end, over the slide's tiles, and a number of the slide's more."""
-    worth = (glance.n_tiles - np.arange(glance.n_tiles)) / glance.n_tiles + BASE[glance.coarse.slide]
-    return Ranked(np.arange(glance.n_tiles), worth)
-
-
 def total(budget: float, order: Callable[[Glance], Any] = by_number, **others: Any) -> Zoom:
     return Zoom("by-number", lambda: order, budget, shares={}, **others)
 
 
-@pytest.fixture
-def scans(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three slides with levels of their own, of unlike sizes."""
-    for name, seed, wider in (("a.tif", 1, 0), ("b.tif", 2, 0), ("c.tif", 3, 224)):
-        path = make_slide(name, seed=seed)
-        pixels = np.pad(tifffile.imread(path), ((0, 2), (0, wider), (0, 0)), mode="edge")
-        write_pyramid(path, pixels, mpp=0.4985, n_levels=3)
-    return tmp_path / "slides"
+    folder = tmp_path_factory.mktemp("total") / "slides"
+    for name, seed, wider in (("a", 1, 0), ("b", 2, 0), ("c", 3, 224)):
+        pixels = tifffile.imread(BytesIO(slide_bytes(seed)))[:, :1000]
+        write_pyramid(
+            folder / f"{name}.tif", np.pad(pixels, ((0, 2), (0, wider), (0, 0)), mode="edge"), mpp=0.4985, n_levels=3
+        )
+    return folder
+
+
+@pytest.fixture
+def scans(drawn: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "slides"))
 
 
 def run(scans: Path, store: Path, settings: EmbedSettings, how: Zoom | None) -> EmbedSummary:
@@ -128,6 +131,12 @@ def assert_same(content: Callable[[Path], dict[str, object]]) -> Callable[[Embed
         assert ours == theirs
 
     return compare
+
+
+@pytest.fixture(scope="module")
+def half(drawn: Path, tmp_path_factory: pytest.TempPathFactory, small_settings: EmbedSettings) -> EmbeddingSet:
+    """Half of all tiles, read at once."""
+    return embed(drawn, tmp_path_factory.mktemp("half"), small_settings, total(0.5))
 
 
 Same = Callable[[EmbeddingSet, EmbeddingSet], None]
@@ -163,10 +172,6 @@ def test_tiles_are_read_where_they_are_worth_most_over_all_slides(
     assert [one.n_tiles[FINEST] for one in summary.done] == [expected[one.slide] for one in summary.done]
 
 
-def prepare_by_number() -> Callable[[Glance], Ranked]:
-    return by_number
-
-
 def test_a_slide_may_get_nothing_and_is_done_all_the_same(
     scans: Path, tmp_path: Path, small_settings: EmbedSettings
 ) -> None:
@@ -181,7 +186,12 @@ def test_a_slide_may_get_nothing_and_is_done_all_the_same(
 
 
 def test_a_total_that_grows_reads_only_what_is_missing(
-    scans: Path, tmp_path: Path, small_settings: EmbedSettings, assert_same: Same, monkeypatch: pytest.MonkeyPatch
+    scans: Path,
+    tmp_path: Path,
+    small_settings: EmbedSettings,
+    half: EmbeddingSet,
+    assert_same: Same,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = embed(scans, tmp_path / "grown", small_settings, total(0.2))
     before = sum(n_read(small).values())
@@ -198,7 +208,7 @@ def test_a_total_that_grows_reads_only_what_is_missing(
     monkeypatch.undo()
 
     assert sum(encoded) == sum(n_read(grown).values()) - before > 0
-    assert_same(grown, embed(scans, tmp_path / "once", small_settings, total(0.5)))
+    assert_same(grown, half)
 
 
 def test_a_total_of_one_gives_the_whole_store_but_for_what_tiles_are_worth(
@@ -222,6 +232,7 @@ def test_a_killed_run_is_gone_on_with(
     scans: Path,
     tmp_path: Path,
     small_settings: EmbedSettings,
+    half: EmbeddingSet,
     assert_same: Same,
     monkeypatch: pytest.MonkeyPatch,
     die_at: int,
@@ -247,7 +258,7 @@ def test_a_killed_run_is_gone_on_with(
     monkeypatch.undo()
 
     again = embed(scans, tmp_path / "store", small_settings, total(0.5))
-    assert_same(again, embed(scans, tmp_path / "once", small_settings, total(0.5)))
+    assert_same(again, half)
 
 
 def test_a_slide_that_fails_is_left_out_and_counted(scans: Path, tmp_path: Path, small_settings: EmbedSettings) -> None:
