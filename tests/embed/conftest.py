@@ -1,5 +1,6 @@
 """Small slides with tissue in known places, for tests of the way into the store."""
 
+import shutil
 from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
@@ -122,14 +123,20 @@ def without_seals() -> Callable[[Path], None]:
     return _without_seals
 
 
-@pytest.fixture
-def scans(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
+@pytest.fixture(scope="session")
+def two_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two slides with levels of their own."""
+    folder = tmp_path_factory.mktemp("scans") / "slides"
     for name, seed in (("a.tif", 1), ("b.tif", 2)):
-        path = make_slide(name, seed=seed)
-        pixels = np.pad(tifffile.imread(path), ((0, 2), (0, 0), (0, 0)), mode="edge")
-        write_pyramid(path, pixels, mpp=0.4985, n_levels=3)
-    return tmp_path / "slides"
+        pixels = tifffile.imread(BytesIO(slide_bytes(seed)))[:, :1000]
+        write_pyramid(folder / name, np.pad(pixels, ((0, 2), (0, 0), (0, 0)), mode="edge"), mpp=0.4985, n_levels=3)
+    return folder
+
+
+@pytest.fixture
+def scans(two_scans: Path, tmp_path: Path) -> Path:
+    """A copy of them that is the test's own."""
+    return Path(shutil.copytree(two_scans, tmp_path / "slides", dirs_exist_ok=True))
 
 
 @pytest.fixture
