@@ -7,8 +7,9 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from functools import partial, wraps
-from inspect import isfunction, isgeneratorfunction
+from inspect import isclass, isfunction, isgeneratorfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +58,18 @@ def _check_types(checked: Any = None, *, typechecker: Any) -> Any:
 
     Arguments and result are checked once, and the axes that they name belong to that one call. What jaxtyping makes of
     a function checks arguments twice and binds all of them to names first, for longer messages, which takes twice as
-    long; it is left to annotations in words, which it can read, to generators and to dataclasses.
+    long; it is left to annotations in words, which it can read, and to generators. Functions inside functions are not
+    checked: they are made, and their checks would be compiled, at each call of those around them.
     """
     if checked is None:
         return partial(_check_types, typechecker=typechecker)
+    if isclass(checked) and is_dataclass(checked) and "__init__" in vars(checked):
+        checked.__init__ = _check_types(checked.__init__, typechecker=typechecker)  # type: ignore[misc]
+        return checked
     if not isfunction(checked):
         return _checks_shapes(checked, typechecker=typechecker)
+    if "<locals>" in checked.__qualname__ and checked.__name__ != "__init__":
+        return checked
     annotations = [repr(one) for one in checked.__annotations__.values()]
     if any(map(_IN_WORDS.search, annotations)):
         every_call = _checks_shapes(checked, typechecker=typechecker)
