@@ -6,6 +6,7 @@ results into what JSON can hold, `pick` only some of their values, under other n
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import chain, groupby, islice
@@ -152,6 +153,10 @@ def page_table(
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it, through dataclasses, mappings, sequences and arrays; None where it is not finite."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -160,9 +165,7 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(one) for one in value]
-    if isinstance(value, Path):
-        return str(value)
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return str(value) if isinstance(value, Path) else value
 
 
 @overload
