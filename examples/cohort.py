@@ -11,7 +11,7 @@ from pathlib import Path
 from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
 
 
-def draw(out: Path, n_slides: int = 24) -> Path:
+def draw(out: Path, n_slides: int = 16) -> Path:
     """Write the embeddings and `labels.csv` (slide, patient, pairing) below `out`, and return the folder of the set."""
     return write_cohort(draw_cohort(StratSettings(n_slides=n_slides, model=FeatureModel(dim=32))), out)
 

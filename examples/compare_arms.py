@@ -18,9 +18,11 @@ def main(out: Path) -> None:
     """Few folds and short networks, to be quick; leave the settings out for a real cohort."""
     store = draw(out / "tiles")
     quick = EvaluateSettings(
-        folds=3,
+        folds=2,
         repeats=1,
-        probes=ProbeSettings(inner_folds=3, attention_steps=10, mlp_steps=10, bilinear_steps=10, growth=1),
+        probes=ProbeSettings(
+            components=(8,), inner_folds=2, attention_steps=10, mlp_steps=10, bilinear_steps=10, growth=1
+        ),
     )
     patients = CohortColumns(group="patient")
     result = evaluate_arms([store], out / "tiles" / "labels.csv", ["pairing"], out / "report", quick, columns=patients)

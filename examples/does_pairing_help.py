@@ -17,7 +17,7 @@ def main(out: Path) -> None:
     """Ask it of the drawn cohort, where the answer is yes."""
     store = draw(out / "tiles", n_slides=40)
     labels = out / "tiles" / "labels.csv"
-    quick = SynergySettings(permutations=199)
+    quick = SynergySettings(permutations=99)
     patients = LabelColumns(group="patient")
     result = measure_synergy(store, labels, "pairing", out / "synergy", quick, columns=patients)
 

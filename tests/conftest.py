@@ -24,6 +24,10 @@ from threadpoolctl import threadpool_limits
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 threadpool_limits(1)
 
+# Where Lightning is loaded, torch looks for a GPU's driver at every step of an optimiser, for a third of the step.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
 # How long an example may take says how busy the machine is, and nothing of the code.
 settings.register_profile("parfocal", deadline=None)
 settings.load_profile("parfocal")

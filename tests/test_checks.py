@@ -1,5 +1,7 @@
 """While tests run, the shapes of what functions are given and give back are checked."""
 
+from dataclasses import dataclass
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -46,3 +48,17 @@ def test_of_a_function_that_is_called_again_and_again_a_wrong_shape_is_still_ref
     call(1000, n_rows=2)
     with pytest.raises(BeartypeCallHintParamViolation):
         call(16, n_rows=3)
+
+
+@dataclass(frozen=True)
+class Rows:
+    values: Float[np.ndarray, "row column"]
+    weight: Float[np.ndarray, " row"]
+
+
+def test_what_a_dataclass_is_made_of_is_checked_together() -> None:
+    checked = jaxtyping.jaxtyped(Rows, typechecker=beartype)
+
+    assert len(checked(np.zeros((2, 3)), weight=np.zeros(2)).weight) == 2
+    with pytest.raises(BeartypeCallHintParamViolation):
+        checked(np.zeros((2, 3)), np.zeros(3))

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from parfocal.cli.reference import help_of, reference_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HELP = cache(help_of)
 BLOCK = re.compile(r"(?:<!-- (?P<note>not run: [^\n]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
 
 
@@ -46,7 +48,7 @@ def test_commands_in_a_page_exist_with_their_options(page: Path) -> None:
         if name.startswith("--"):
             continue
         assert name in COMMANDS, call
-        known = help_of(name)
+        known = HELP(name)
         for option in re.findall(r"(?<= )--[a-z][a-z-]*", call):
             assert option in known or option == "--traceback", f"{call}: {name} has no {option}"
 

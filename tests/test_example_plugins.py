@@ -1,7 +1,6 @@
 """The example packages are installed with pip, which is all that parfocal needs to find them, and run by commands."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,15 +14,10 @@ from PIL import Image
 from parfocal.cli import main
 from parfocal.store import open_set
 
+from .run.forked import Ended, forked
+
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = ROOT / "tests" / "data" / "archives" / "format-1.zip"
-
-# Several commands in one interpreter, up to the first that fails: importing torch takes longer than they do.
-COMMANDS = """
-import json, sys
-from parfocal.cli import main
-sys.exit(next(filter(None, map(main, json.loads(sys.argv[1]))), 0))
-"""
 
 
 @pytest.fixture(scope="session")
@@ -40,22 +34,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def python(site: Path, code: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run code in an interpreter that finds the installed packages."""
-    path = os.pathsep.join([str(site), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == status, done.stderr
-    return done
+def _commands(site: Path, commands: list[list[str]]) -> int:
+    sys.path.insert(0, str(site))
+    return next(filter(None, map(main, commands)), 0)
 
 
-def parfocal(site: Path, *commands: tuple[object, ...], status: int = 0) -> subprocess.CompletedProcess[str]:
+def parfocal(site: Path, *commands: tuple[object, ...], status: int = 0) -> Ended:
     """Run commands where the packages are installed; all succeed, or the last one ends with the status."""
-    return python(site, COMMANDS, json.dumps([[str(word) for word in command] for command in commands]), status=status)
+    ended = forked(_commands, site, [[str(word) for word in command] for command in commands])
+    assert ended.status == status, ended.stderr
+    return ended
+
+
+def _sums(site: Path, store: Path) -> None:
+    sys.path.insert(0, str(site))
+    print({mpp: round(float(rows.sum()), 3) for mpp, rows in open_set(store).read("s0").features.items()})
 
 
 def test_pip_installs_each_as_a_package_of_one_file(site: Path) -> None:
@@ -112,15 +105,11 @@ def test_a_feature_format_of_another_package_is_indexed(site: Path, tmp_path: Pa
 
     folders = sorted((tmp_path / "job").iterdir())
     parfocal(site, ("index", *folders, "-o", tmp_path / "store", "--slide-mpp", "0.25"))
-    read = (
-        "import sys, parfocal; tiles = parfocal.open_set(sys.argv[1]); tokens = tiles.read('s0'); "
-        "print({mpp: round(float(rows.sum()), 3) for mpp, rows in tokens.features.items()})"
-    )
-    done = python(site, read, tmp_path / "store")
+    done = forked(_sums, site, tmp_path / "store")
 
     assert done.stdout.strip() == str({mpp: round(float(rows.sum()), 3) for mpp, rows in written.items()})
     file.write_bytes(file.read_bytes()[:-1])
-    python(site, read, tmp_path / "store", status=1)
+    assert forked(_sums, site, tmp_path / "store").status == 1
 
 
 def test_a_head_of_another_package_is_evaluated_fitted_and_predicts(

@@ -2,10 +2,9 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,12 +29,12 @@ from parfocal.cohort import Cohort, CohortColumns, Fold, Outcome, make_splits, r
 from parfocal.errors import ConfigError, MismatchError, ParfocalError, StoreError
 from parfocal.evaluate import EvaluateSettings, evaluate_arms
 from parfocal.evaluate.arms import all_arms, read_arm_bags
-from parfocal.evaluate.fitting import Bags
+from parfocal.evaluate.fitting import Bags, FitsWhere, each_fit
 from parfocal.evaluate.held_out import HeldOut
-from parfocal.heads import FittedProbe, ProbeSettings
-from parfocal.heads.registry import HEADS
+from parfocal.heads import ProbeSettings
 from parfocal.lab.synthetic import FeatureModel, IidSettings, draw_cohort, write_cohort
 from parfocal.run.cache import StepCache
+from parfocal.run.processes import Death
 from parfocal.store import EmbeddingSet, open_set
 from parfocal.store.files import SlideOrigin
 from parfocal.store.layout import BUDGET, POLICY
@@ -47,7 +46,7 @@ MODEL = FeatureModel(dim=32, separation_a=5.0, shift_c=1.5)
 COHORT = IidSettings(n_slides=60, n_regions=24, a=0.15, kappa=0.06, model=MODEL)
 PROBES = ProbeSettings(components=(8, 16), lifted=(), inner_folds=3, attention_steps=8, growth=1)
 QUICK = BudgetSettings(
-    policies=("contrast", "contrast-tiles", "random-regions", "oracle"),
+    policies=("contrast", "random-regions"),
     budgets=(0.125, 0.5),
     folds=3,
     repeats=1,
@@ -72,7 +71,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Written:
 def few(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """A cohort for a run of which it does not matter what it finds."""
     root = tmp_path_factory.mktemp("few")
-    law = COHORT.model_copy(update={"n_slides": 24, "n_regions": 8})
+    law = COHORT.model_copy(update={"n_slides": 16, "n_regions": 6})
     return Written(write_cohort(draw_cohort(law), root), root / "labels.csv")
 
 
@@ -97,7 +96,7 @@ def test_where_contrast_looks_an_eighth_tells_more_than_an_eighth_at_random(resu
 def test_a_head_of_means_is_told_nothing_and_of_its_budgets_nothing_is_said(result: BudgetResult) -> None:
     own = [one for one in result.curves if one.head.id == "concat"]
 
-    assert [one.policy for one in own] == ["contrast", "contrast-tiles", "random-regions"]  # the oracle asks contrast
+    assert [one.policy for one in own] == ["contrast", "random-regions"]
     assert all(one.least is None and one.least_of_best is None for one in own)
     assert any("the head concat" in text and "not shown to tell the label" in text for text in result.sentences)
 
@@ -118,28 +117,6 @@ def test_every_tile_that_is_read_is_counted_and_coarse_ones_too(result: BudgetRe
     costs = {one.budget: (one.share, one.encodings) for one in result.curves[0].points}
 
     assert costs == {0: (0, 120), 0.125: (0.125, 120 + 48), 0.5: (0.5, 120 + 192), 1: (1, 120 + 384)}
-
-
-def test_the_page_begins_with_the_answer_and_every_file_is_there(result: BudgetResult) -> None:
-    written = json.loads((result.out / "budget.json").read_text())
-    with (result.out / "results.csv").open() as file:
-        rows = list(csv.DictReader(file))
-
-    assert written["sentences"] == list(result.sentences)
-    assert written["parfocal_version"]
-    assert written["settings"]["probes"]["seed"] == 0
-    assert len(rows) == (4 + 3) * 4
-    assert sum(row["against_whole_bound"] == "" for row in rows) == 4 + 3  # everything against itself
-    assert all(row["flops"] == row["seconds"] == "" for row in rows)
-    page = result.report.read_text()
-    assert page.count("data:image/png") == 3 * 4  # what four policies read of three slides
-    assert page.count("does not say how its encoder") == 1
-    assert page.count("--timed SLIDES embeds a few slides") == 2
-    assert "Seconds per slide" not in page
-    assert page.index(result.sentences[0][:40]) < page.index("<svg")
-    assert {path.name for path in result.out.iterdir()} == {
-        "budget.json", "readers.csv", "report.html", "results.csv", "splits.csv",
-    }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +143,11 @@ def opened(cohort: Written) -> Opened:
     bags = read_arm_bags(heads, [source], own.slides, most_instances=1024, seed=0)
     folds = make_splits(own, folds=3, repeats=1, seed=0).folds(own, inner=3, seed=0)
     return Opened(source, own, bags, folds, Asked(heads, None, ("contrast", "stride"), (0.0, 0.25), 0))
+
+
+@pytest.fixture(scope="module")
+def scores(opened: Opened) -> BudgetScores:
+    return opened.scores(opened.cohort.outcome)
 
 
 def test_fine_values_that_are_not_read_change_nothing(opened: Opened) -> None:
@@ -223,25 +205,24 @@ def test_the_region_that_the_oracle_reads_first_moves_the_score_most(opened: Ope
     assert moved(oracle, 1.0) == pytest.approx(moved(from_region(0), 1.0))
 
 
-def test_labels_of_held_out_slides_reach_nothing(opened: Opened) -> None:
+def test_labels_of_held_out_slides_reach_nothing(opened: Opened, scores: BudgetScores) -> None:
     outcome, fold = opened.cohort.outcome, opened.folds[0]
     value = outcome.value.copy()
     value[fold.test] = 1 - value[fold.test]
 
-    before = opened.scores(outcome)
     after = opened.scores(replace(outcome, value=value))
 
-    assert np.array_equal(before.part[0], after.part[0])
-    assert not np.array_equal(before.part[1], after.part[1])  # there the same slides are training ones
+    assert np.array_equal(scores.part[0], after.part[0])
+    assert not np.array_equal(scores.part[1], after.part[1])  # there the same slides are training ones
 
 
 def test_a_policy_that_cannot_say_where_to_read_reads_a_stride_and_has_no_curve_where_it_never_can(
-    opened: Opened,
+    opened: Opened, scores: BudgetScores
 ) -> None:
     def nowhere(_: Glance) -> TileOrder:
         raise ConfigError("the head pairs nothing")
 
-    asked, scores = opened.asked, opened.scores(opened.cohort.outcome)
+    asked = opened.asked
     probe = asked.heads[1].pool(
         [opened.bags[key] for key in asked.heads[1].bags], opened.cohort.outcome, opened.folds[:1], PROBES
     )[0]
@@ -275,14 +256,60 @@ def test_a_slide_of_which_nothing_is_read_has_the_usual_mean_and_no_region(opene
     assert len(bag.region_present) == 24
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(few: Written, tmp_path: Path) -> None:
-    settings = QUICK.model_copy(update={"policies": ("stride",), "executor": "serial"})
-    kept, stays = tmp_path / "stopped" / "kept", set[str]()
+FEW = QUICK.model_copy(
+    update={
+        "policies": ("contrast", "oracle"),
+        "folds": 2,
+        "repeats": 2,
+        "probes": PROBES.model_copy(update={"components": (4,), "inner_folds": 2}),
+    }
+)
 
-    def run(out: str, on_event: Callable[[object], None]) -> BudgetResult:
-        return measure_budgets(
-            few.tiles, few.labels, "label", tmp_path / out, settings, columns=PATIENTS, on_event=on_event
-        )
+
+def measure_few(few: Written, out: Path, on_event: Callable[[object], None], **changed: object) -> BudgetResult:
+    settings = FEW.model_copy(update=changed)
+    return measure_budgets(few.tiles, few.labels, "label", out, settings, columns=PATIENTS, on_event=on_event)
+
+
+@pytest.fixture(scope="module")
+def whole(few: Written, tmp_path_factory: pytest.TempPathFactory) -> BudgetResult:
+    """Two repeats measured in threads of this process, in one go."""
+    return measure_few(few, tmp_path_factory.mktemp("whole"), lambda _: None)
+
+
+def test_the_page_begins_with_the_answer_and_every_file_is_there(whole: BudgetResult) -> None:
+    written = json.loads((whole.out / "budget.json").read_text())
+    with (whole.out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+
+    assert written["sentences"] == list(whole.sentences)
+    assert written["parfocal_version"]
+    assert written["settings"]["probes"]["seed"] == 0
+    assert [(row["head"], row["policy"]) for row in rows[::4]] == [
+        ("contrast", "contrast"), ("contrast", "oracle"), ("concat", "contrast"),
+    ]  # fmt: skip
+    assert len(rows) == 3 * 4
+    assert sum(row["against_whole_bound"] == "" for row in rows) == 3  # everything against itself
+    assert all(row["flops"] == row["seconds"] == "" for row in rows)
+    page = whole.report.read_text()
+    assert page.count("data:image/png") == 3 * 2  # what two policies read of three slides
+    assert page.count("does not say how its encoder") == 1
+    assert page.count("--timed SLIDES embeds a few slides") == 2
+    assert "Seconds per slide" not in page
+    assert page.index(whole.sentences[0][:40]) < page.index("<svg")
+    assert {path.name for path in whole.out.iterdir()} == {
+        "budget.json", "readers.csv", "report.html", "results.csv", "splits.csv",
+    }  # fmt: skip
+
+
+def assert_same(one: BudgetResult, other: BudgetResult) -> None:
+    assert one.sentences == other.sentences
+    for name in ("results.csv", "readers.csv", "budget.json"):
+        assert (one.out / name).read_bytes() == (other.out / name).read_bytes()
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(few: Written, whole: BudgetResult, tmp_path: Path) -> None:
+    kept, stays = tmp_path / "kept", set[str]()
 
     def stop(event: object) -> None:
         if "fold 2 of repeat 1" in str(event):
@@ -292,49 +319,43 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(few: Written, tmp_path: Pat
         stays.update(path.name for path in kept.iterdir() if before.get(path.name) == path.stat().st_mtime_ns)
 
     with pytest.raises(KeyboardInterrupt):
-        run("stopped", stop)
+        measure_few(few, tmp_path, stop, executor="serial")
     before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
-    assert len(before) == 4 + 2  # the fits of four arms, and two of three folds
-    again, whole = run("stopped", look), run("whole", lambda _: None)
+    assert len(before) == 4 * 2 + 2  # the fits of four arms in two repeats, and two of four folds
+    again = measure_few(few, tmp_path, look, executor="serial")
 
     assert stays == set(before)
     assert not kept.exists()
-    assert again.sentences == whole.sentences
-    assert (again.out / "results.csv").read_bytes() == (whole.out / "results.csv").read_bytes()
+    assert_same(again, whole)
 
 
 @pytest.mark.parametrize("executor", ["processes", "ray"])
-def test_fits_and_readings_elsewhere_give_what_they_give_here(few: Written, tmp_path: Path, executor: str) -> None:
+def test_fits_and_readings_elsewhere_give_what_they_give_here(
+    few: Written, whole: BudgetResult, tmp_path: Path, executor: str
+) -> None:
     if executor == "ray":
         pytest.importorskip("ray")
-    settings = QUICK.model_copy(update={"policies": ("contrast", "oracle"), "repeats": 2})
-    elsewhere = settings.model_copy(update={"executor": executor, "hold_gib": 0.0})
 
-    def run(out: str, settings: BudgetSettings) -> BudgetResult:
-        return measure_budgets(few.tiles, few.labels, "label", tmp_path / out, settings, columns=PATIENTS)
+    there = measure_few(few, tmp_path, lambda _: None, executor=executor, hold_gib=0.0, arms_at_a_time=1)
 
-    here, there = run("here", settings), run("there", elsewhere)
-
-    assert there.sentences == here.sentences
-    for name in ("results.csv", "readers.csv", "budget.json"):
-        assert (there.out / name).read_bytes() == (here.out / name).read_bytes()
+    assert_same(there, whole)
 
 
 def test_a_fit_that_takes_its_process_with_it_is_one_line_and_what_was_done_is_kept(
     few: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = QUICK.model_copy(update={"policies": ("stride",), "executor": "processes", "arms_at_a_time": 1})
-    monkeypatch.setitem(HEADS.ours, "attention", replace(HEADS.get("attention"), fit=killed))
+    def deadly(
+        tasks: Sequence[tuple[int, int]], work: Callable[[tuple[int, int]], object], where: FitsWhere
+    ) -> Generator[tuple[tuple[int, int], object]]:
+        """Give what a crew gives of a process that died in the last fit, when all others are done."""
+        yield from each_fit(tasks[:-1], work, where)
+        yield tasks[-1], Death(-signal.SIGKILL)
 
+    monkeypatch.setattr("parfocal.budget.reading.each_fit", deadly)
     with pytest.raises(ParfocalError, match=r"gated attention: its process died twice.*SIGKILL.*same command again"):
-        measure_budgets(few.tiles, few.labels, "label", tmp_path, settings, columns=PATIENTS)
+        measure_few(few, tmp_path, lambda _: None, repeats=1)
 
     assert len(list((tmp_path / "kept").iterdir())) == 3  # the fits of the other arms
-
-
-def killed(*_: object) -> list[FittedProbe]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return []
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(cohort: Written, tmp_path: Path) -> None:
@@ -394,22 +415,23 @@ def test_a_wrong_budget_is_one_line_of_the_command(capsys: pytest.CaptureFixture
 
 
 def test_the_command_prints_the_answer_and_writes_the_page(
-    cohort: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    few: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = [
-        "budget", str(cohort.tiles), "--labels", str(cohort.labels), "--target", "label", "--group", "patient",
-        "-o", str(tmp_path), "--policies", "attention", "--budgets", "0.25", "--margin", "0.2", "--folds", "3",
+        "budget", str(few.tiles), "--labels", str(few.labels), "--target", "label", "--group", "patient",
+        "-o", str(tmp_path), "--policies", "attention", "--budgets", "0.25", "--margin", "0.2", "--folds", "2",
         "--repeats", "1", "--components", "8", "--attention-steps", "8", "--growth", "1", "--inner-folds", "2",
     ]  # fmt: skip
 
     assert main(argv) == 0
     out, err = capsys.readouterr()
     assert "5x (2 mpp): gated attention" in out
-    assert "for label" in out.splitlines()[-5]
+    written = json.loads((tmp_path / "budget.json").read_text())
+    assert out.splitlines()[-len(written["sentences"]) :] == written["sentences"]
     assert f"report: {tmp_path / 'report.html'}" in err
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 4
-    assert json.loads((tmp_path / "budget.json").read_text())["settings"]["margin"] == 0.2
+    assert written["settings"]["margin"] == 0.2
     assert main([*argv, "--splits", str(tmp_path / "splits.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         key: value

@@ -32,10 +32,11 @@ def store(workplace: Path, real_data: Path) -> Path:
     """The three real slides, embedded in one call; the one without a resolution is given it in a second call."""
     spec = f"python:{workplace / 'colours.py'}:colours"
     out = workplace / "store"
-    assert main(["embed", str(real_data / "slides"), "-o", str(out), "--encoder", spec, "--workers", "0"]) == 3
+    how = ["-o", str(out), "--encoder", spec, "--mpps", "2", "1", "--workers", "0"]
+    assert main(["embed", str(real_data / "slides"), *how]) == 3
     tcga = real_data / "slides" / "tcga-cr-7395-01a-01-ts1.svs"
     assert (out / "failures.csv").read_text().count("--slide-mpp") == 1
-    assert main(["embed", str(tcga), "-o", str(out), "--encoder", spec, "--slide-mpp", "0.5"]) == 0
+    assert main(["embed", str(tcga), *how, "--slide-mpp", "0.5"]) == 0
     return out
 
 
@@ -71,7 +72,7 @@ def test_pretrain_and_represent_run_on_real_slides(
 def test_inspect_describes_all_slides_and_says_what_is_missing(
     real_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(["inspect", str(real_data / "slides"), "--json"])
+    status = main(["inspect", str(real_data / "slides"), "--json", "--workers", "0"])
     cmu, colon, tcga = json.loads(capsys.readouterr().out)
 
     assert status == 3

@@ -70,7 +70,7 @@ def run(*arguments: str, **how: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["encoders"], ["encoders", "--json"], ["embed", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["encoders"], ["embed", "--help"]])
 def test_a_reader_that_goes_away_is_no_event(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -81,7 +81,7 @@ def test_a_reader_that_goes_away_is_no_event(arguments: list[str]) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device is full here")
-@pytest.mark.parametrize("arguments", [["--help"], ["encoders"], ["encoders", "--json"], ["embed", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["encoders", "--json"], ["embed", "--help"]])
 def test_a_full_disk_below_stdout_is_named(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = run(*arguments, stdout=full)
@@ -116,15 +116,15 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, ""])
-def test_help_imports_nothing_that_takes_time(name: str) -> None:
-    call = [*([name] if name else []), "--help"]
+def test_help_imports_nothing_that_takes_time() -> None:
+    calls = [["--help"], *([name, "--help"] for name in COMMANDS)]
+    code = f"from parfocal.cli import main\nfor call in {calls}:\n    assert main(call) == 0, call"
 
-    assert not modules_after(f"from parfocal.cli import main\nassert main({call}) == 0") & set(HEAVY)
+    assert not modules_after(code) & set(HEAVY)
 
 
 def test_the_rule_of_quick_help_can_fail() -> None:
-    assert {"numpy", "pydantic", "tyro"} <= modules_after("import parfocal.cli.slides")
+    assert {"numpy", "tyro"} <= modules_after("import parfocal.cli.encoders")
 
 
 def test_a_fault_of_ours_is_one_line_and_its_place_on_request(

@@ -40,9 +40,11 @@ def encoder_that_hangs(tmp_path: Path, settings: EmbedSettings, **more: object) 
 @pytest.fixture
 def slides(tmp_path: Path, make_slide) -> list[Path]:
     paths = [make_slide(f"slide-{number}.tif", seed=number) for number in range(2)]
-    paths.insert(0, make_slide("hangs.tif", color=(230, 20, 220)))
-    paths.insert(2, make_slide("crashes.tif", color=(230, 20, 60)))
-    return paths
+    return [
+        make_slide("hangs.tif", color=(230, 20, 220)),
+        *paths,
+        make_slide("crashes.tif", color=(230, 20, 60)),
+    ]
 
 
 def check_that_the_others_are_done(slides: list[Path], tmp_path: Path, settings: EmbedSettings, content) -> None:

@@ -289,7 +289,7 @@ SPOILT: dict[str, Callable[[Path], None]] = {
 
 
 @example(kind="no features", which=0, power=20)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(kind=st.sampled_from(sorted(SPOILT)), which=st.integers(0, 2), power=st.sampled_from(sorted(SMALL)))
 def test_a_slide_that_cannot_be_used_is_named_and_the_others_are_indexed(
     tmp_path_factory: pytest.TempPathFactory, kind: str, which: int, power: int

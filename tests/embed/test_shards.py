@@ -49,20 +49,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SHARD = textwrap.dedent(
+# The runs are forks of one process, which has imported everything before they begin; it prints their statuses.
+SHARDS = textwrap.dedent(
     """
     import os, signal, sys, warnings
     from pathlib import Path
     from parfocal.embed import EmbedSettings, embed_slides
     from parfocal.store.write import SlideWriter
 
-    scans, store, shard, settings, dies = sys.argv[1:]
+    scans, store, settings, killed = sys.argv[1:]
     warnings.simplefilter("ignore")
-    if dies == "dies":
+    waiting, go = os.pipe()
+    shards = {}
+    for number in range(4):
+        if not (shard := os.fork()):
+            break
+        shards[shard] = number
+    else:
+        os.close(waiting)
+        os.close(go)  # all of them are there, and begin at once
+        ended = dict(os.wait() for _ in shards)
+        print(*(os.waitstatus_to_exitcode(ended[shard]) for shard in shards))
+        raise SystemExit(0)
+    os.close(go)
+    os.read(waiting, 1)
+    if number == int(killed):
         SlideWriter.append = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    settings = EmbedSettings.model_validate_json(settings).model_copy(update={"shard": shard})
-    print("ready", flush=True)
-    sys.stdin.readline()
+    settings = EmbedSettings.model_validate_json(settings).model_copy(update={"shard": f"{number}/4"})
     embed_slides([Path(scans)], Path(store), settings)
     """
 )
@@ -72,21 +85,9 @@ def test_four_shards_at_once_of_which_one_is_killed_and_a_rerun_make_the_store_o
     folder: Path, tmp_path: Path, content: Callable[[Path], dict[str, object]]
 ) -> None:
     store, killed = tmp_path / "store", next(n for n in range(4) if sum(map(Shard(n, 4).holds, NAMES)) >= 2)
-    runs = []
-    for number in range(4):
-        call = [sys.executable, "-c", SHARD, str(folder / "scans"), str(store), f"{number}/4"]
-        call += [SETTINGS.model_dump_json(), "dies" if number == killed else "lives"]
-        runs.append(subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    for run in runs:
-        assert run.stdout is not None
-        assert run.stdout.readline() == "ready\n"
-    for run in runs:  # all at once
-        assert run.stdin is not None
-        run.stdin.write("\n")
-        run.stdin.flush()
-    for run in runs:
-        run.communicate()
-    assert [run.returncode for run in runs] == [-signal.SIGKILL if n == killed else 0 for n in range(4)]
+    call = [sys.executable, "-c", SHARDS, folder / "scans", store, SETTINGS.model_dump_json(), str(killed)]
+    said = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert said.split() == [str(-signal.SIGKILL) if n == killed else "0" for n in range(4)]
 
     lost = tuple(name for name in NAMES if Shard(killed, 4).holds(name))
     (before,) = read_status(store, [folder / "scans"]).sets

@@ -59,13 +59,11 @@ def test_a_killed_run_is_completed_by_the_next_one(
     process.communicate()
     leftovers = list(store.rglob(".*.partial-*"))
     hold.unlink()
-    draw = random.Random(5)
-    for _ in range(2):  # and at any moment
-        process = start(tmp_path, store, held, workers)
-        wait_for_slides(store, process)
-        time.sleep(draw.uniform(0.0, 0.1))
-        process.kill()
-        process.communicate()
+    process = start(tmp_path, store, held, workers)  # and at any moment
+    wait_for_slides(store, process)
+    time.sleep(random.Random(5).uniform(0.0, 0.1))
+    process.kill()
+    process.communicate()
     whole = embed_slides([tmp_path / "slides"], tmp_path / "whole", settings)
 
     last = embed_slides([tmp_path / "slides"], store, settings)
@@ -108,17 +106,13 @@ def test_worker_processes_write_the_same_store(
 
 DEADLY = '''
 import ctypes
-import os
-import signal
 import numpy as np
 
 
 def encode(tiles):
-    """Die on the tiles of one slide, which is red, in the way that its blue says."""
+    """Die on the tiles of one slide, which is red."""
     if tiles[..., 0].mean() > 200 and tiles[..., 1].mean() < 60:
-        if tiles[..., 2].mean() > 150:
-            ctypes.string_at(0)
-        os.kill(os.getpid(), signal.SIGKILL)
+        ctypes.string_at(0)
     return np.asarray(tiles.mean(axis=(1, 2)), dtype=np.float32)
 '''
 
@@ -128,8 +122,7 @@ def test_a_crash_costs_only_its_slide_now_and_in_the_next_run(
 ) -> None:
     (tmp_path / "deadly_encoder.py").write_text(DEADLY)
     paths = [make_slide(f"slide-{number}.tif", seed=number) for number in range(2)]
-    paths.insert(1, make_slide("killed.tif", color=(230, 20, 60)))
-    paths.insert(0, make_slide("crashed.tif", color=(230, 20, 220)))
+    paths.insert(1, make_slide("crashed.tif", color=(230, 20, 220)))
     settings = small_settings.model_copy(
         update={"encoder": f"python:{tmp_path / 'deadly_encoder.py'}:encode,tile_px=64"}
     )
@@ -137,13 +130,9 @@ def test_a_crash_costs_only_its_slide_now_and_in_the_next_run(
     for workers in (1, 2):  # the same call again does not die there either
         summary = embed_slides(paths, tmp_path / "store", settings.model_copy(update={"workers": workers}))
 
-        assert {failed.slide: failed.error for failed in summary.failed} == {
-            "crashed": "WorkerDied",
-            "killed": "WorkerDied",
-        }
+        assert {failed.slide: failed.error for failed in summary.failed} == {"crashed": "WorkerDied"}
         assert "SIGSEGV" in summary.failed[0].message
-        assert "SIGKILL" in summary.failed[1].message
-        assert {row.slide for row in read_failures(tmp_path / "store")} == {"crashed", "killed"}
+        assert {row.slide for row in read_failures(tmp_path / "store")} == {"crashed"}
         assert open_set(summary.set_path).slides == ("slide-0", "slide-1")
         assert summary.exit_status == 3
         assert not list((tmp_path / "store").rglob(".*"))
@@ -182,9 +171,7 @@ def encode(tiles):
 """
 
 
-@pytest.mark.parametrize(
-    ("how", "said"), [("os.abort()", "SIGABRT"), ("os._exit(3)", "status 3"), ("raise OSError('no card')", "no card")]
-)
+@pytest.mark.parametrize(("how", "said"), [("os.abort()", "SIGABRT"), ("raise OSError('no card')", "no card")])
 def test_an_encoder_that_no_worker_can_load_is_told_once(
     tmp_path: Path, make_slide, small_settings: EmbedSettings, how: str, said: str
 ) -> None:
@@ -198,7 +185,7 @@ def test_an_encoder_that_no_worker_can_load_is_told_once(
     assert read_failures(tmp_path / "store") == []
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_run_ends_its_workers_and_stays_resumable(
     tmp_path: Path, make_slide, small_settings: EmbedSettings, held: str, workers: int
 ) -> None:
@@ -222,7 +209,7 @@ def test_an_interrupted_run_ends_its_workers_and_stays_resumable(
 def test_two_runs_on_the_same_slides_report_no_failure(
     tmp_path: Path, make_slide, small_settings: EmbedSettings, content, held: str
 ) -> None:
-    for number in range(4):
+    for number in range(2):
         make_slide(f"slide-{number}.tif", seed=number)
     store = tmp_path / "store"
     settings = small_settings.model_copy(update={"encoder": held})

@@ -1,4 +1,6 @@
+import json
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from parfocal.encoders import available_encoders
 from parfocal.encoders.loading import encoders_table
+from parfocal.encoders.network import Backbone
 from parfocal.encoders.preset import PRESETS, Preset, find_preset
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.errors import EncoderError
@@ -14,14 +17,20 @@ from parfocal.errors import EncoderError
 OF_TIMM = [preset for preset in PRESETS.values() if preset.architecture]
 
 
-@pytest.mark.parametrize("preset", OF_TIMM, ids=lambda preset: preset.name)
-def test_the_arguments_build_a_network_of_the_published_size(preset: Preset) -> None:
+@cache
+def built(architecture: str, arguments: str, tile_px: int) -> tuple[Backbone, torch.Tensor]:
+    """A network and its features of one tile; some presets share one. Arguments are those of JSON, for the cache."""
     # The meta device computes shapes and holds no memory, so that ViT-g costs nothing.
     with torch.device("meta"):
-        backbone = build_timm(preset.architecture, preset.arguments)
-        images = torch.zeros(1, 3, preset.tile_px, preset.tile_px)
+        backbone = build_timm(architecture, json.loads(arguments))
+        images = torch.zeros(1, 3, tile_px, tile_px)
     with torch.inference_mode():
-        features = backbone.eval().features(images)
+        return backbone, backbone.eval().features(images)
+
+
+@pytest.mark.parametrize("preset", OF_TIMM, ids=lambda preset: preset.name)
+def test_the_arguments_build_a_network_of_the_published_size(preset: Preset) -> None:
+    backbone, features = built(preset.architecture, json.dumps(preset.arguments), preset.tile_px)
     parameters_m = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
 
     width = {"cls+mean": 2 * backbone.width, "cls": backbone.width, "pooled": backbone.width}[preset.readout]

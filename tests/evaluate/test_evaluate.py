@@ -22,10 +22,10 @@ from parfocal.predict.source import find_arm
 from parfocal.report import Reference
 from parfocal.store import SlideRegions, SlideTokens, create_set, open_set, write_regions, write_tokens
 
-N_SLIDES, SIDE, DIM = 48, 4, 40
+N_SLIDES, N_FEW, SIDE, DIM = 48, 24, 4, 40
 N_REGIONS = SIDE * SIDE
 QUICK = EvaluateSettings(
-    folds=4, repeats=2, probes=ProbeSettings(components=(8, 16), attention_steps=8, growth=1, inner_folds=3)
+    folds=3, repeats=2, probes=ProbeSettings(components=(8, 16), attention_steps=4, growth=1, inner_folds=2)
 )
 MEANS = QUICK.model_copy(update={"arms": ("mean",), "folds": 5})
 ARMS = ("mean", "gated-attention", "second-moment", "concat", "late", "union", "contrast")
@@ -110,6 +110,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 @pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Half as many slides, where it is not asked how good an arm is."""
+    return write_cohort(tmp_path_factory.mktemp("few"), n_slides=N_FEW, seed=0)
+
+
+@pytest.fixture(scope="module")
 def result(cohort: Written, tmp_path_factory: pytest.TempPathFactory) -> EvaluateResult:
     return evaluate_arms(
         [cohort.tiles, cohort.regions],
@@ -190,13 +196,13 @@ def test_the_same_splits_and_seed_give_the_same_numbers(
         np.testing.assert_allclose(run.fold_value, before[run.arm.label].fold_value)
 
 
-def test_labels_of_a_test_fold_reach_no_arm(cohort: Written) -> None:
-    sets = [open_set(cohort.tiles)]
-    labels = read_cohort(cohort.labels, "pairing", PATIENTS)
+def test_labels_of_a_test_fold_reach_no_arm(few: Written) -> None:
+    sets = [open_set(few.tiles)]
+    labels = read_cohort(few.labels, "pairing", PATIENTS)
     splits = make_splits(labels, folds=3, repeats=1)
     arms = table_of_arms(sets)
     bags = read_arm_bags(arms, sets, labels.slides, most_instances=1024, seed=0)
-    settings = ProbeSettings(components=(8,), attention_steps=4, mlp_steps=4, bilinear_steps=4, growth=1, inner_folds=3)
+    settings = ProbeSettings(components=(8,), attention_steps=4, mlp_steps=4, bilinear_steps=4, growth=1, inner_folds=2)
     tested = splits.fold[0] == 0
     value = np.where(tested, 1 - labels.outcome.value, labels.outcome.value)
     flipped = replace(labels, outcome=replace(labels.outcome, value=value))
@@ -238,13 +244,13 @@ def test_slides_without_a_label_are_left_out_and_said(cohort: Written, tmp_path:
 
 
 def test_an_arm_by_request_is_fitted_where_it_is_named(
-    cohort: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("parfocal.heads.abmil._EPOCHS", 2)
-    named = MEANS.model_copy(update={"arms": ("0.5/abmil", "0.5/mean"), "repeats": 1, "arms_at_a_time": 1})
+    named = MEANS.model_copy(update={"arms": ("0.5/abmil", "0.5/mean"), "folds": 2, "repeats": 1, "arms_at_a_time": 1})
 
-    found = evaluate_arms([cohort.tiles], cohort.labels, ["gland_type"], tmp_path / "out", named, columns=PATIENTS)
-    chosen, _ = find_arm([open_set(cohort.tiles)], [], "0.5/abmil")  # as `fit` asks for it
+    found = evaluate_arms([few.tiles], few.labels, ["gland_type"], tmp_path / "out", named, columns=PATIENTS)
+    chosen, _ = find_arm([open_set(few.tiles)], [], "0.5/abmil")  # as `fit` asks for it
 
     assert [run.arm.id for run in found.targets["gland_type"].runs] == ["0.5/mean", "0.5/abmil"]
     assert chosen.id == "0.5/abmil"
@@ -282,7 +288,9 @@ def test_every_kind_of_target_goes_the_same_way(
     cohort: Written, tmp_path: Path, target: str, kind: str, event: str | None, order: tuple[str, ...], least: float
 ) -> None:
     asked = Target(name=target, event=event, order=order)
-    settings = QUICK.model_copy(update={"arms": ("2/mean", "0.5/mean", "concat"), "repeats": 1})
+    probes = QUICK.probes.model_copy(update={"inner_folds": 3})
+    arms = ("2/mean", "0.5/mean", "concat")
+    settings = QUICK.model_copy(update={"arms": arms, "folds": 4, "repeats": 1, "probes": probes})
 
     result = evaluate_arms([cohort.tiles], cohort.labels, [asked], tmp_path, settings, columns=PATIENTS).targets[target]
 
@@ -296,7 +304,7 @@ def test_a_test_cohort_is_scored_by_fits_on_all_training_slides(
     cohort: Written, result: EvaluateResult, tmp_path: Path
 ) -> None:
     other = write_cohort(tmp_path / "elsewhere", n_slides=24, seed=5, prefix="other")
-    settings = QUICK.model_copy(update={"arms": ("2/mean", "contrast"), "folds": 3, "repeats": 1})
+    settings = QUICK.model_copy(update={"arms": ("2/mean", "contrast"), "folds": 2, "repeats": 1})
 
     def run(test: Written) -> EvaluateResult:
         return evaluate_arms(
@@ -325,14 +333,14 @@ def test_a_test_cohort_is_scored_by_fits_on_all_training_slides(
         evaluate_arms([cohort.tiles], cohort.labels, ["pairing"], tmp_path, test=[other.tiles])
 
 
-def test_seeds_of_a_network_are_averaged_and_their_spread_is_told_apart(cohort: Written, tmp_path: Path) -> None:
+def test_seeds_of_a_network_are_averaged_and_their_spread_is_told_apart(few: Written, tmp_path: Path) -> None:
     def run(seeds: int, seed: int = 0) -> TargetResult:
         probes = QUICK.probes.model_copy(update={"attention_steps": 4, "seed": seed})
         settings = QUICK.model_copy(
-            update={"arms": ("late", "2/mean"), "folds": 3, "repeats": 1, "seeds": seeds, "probes": probes}
+            update={"arms": ("late", "2/mean"), "folds": 2, "repeats": 1, "seeds": seeds, "probes": probes}
         )
         return evaluate_arms(
-            [cohort.tiles], cohort.labels, ["gland_type"], tmp_path, settings, columns=PATIENTS, keep=tmp_path / "keep"
+            [few.tiles], few.labels, ["gland_type"], tmp_path, settings, columns=PATIENTS, keep=tmp_path / "keep"
         ).targets["gland_type"]
 
     one, two = run(1), run(2)
@@ -352,11 +360,11 @@ def test_seeds_of_a_network_are_averaged_and_their_spread_is_told_apart(cohort: 
     np.testing.assert_array_equal(again.runs[3].predictions[0].score, two.runs[3].predictions[0].score)
 
 
-def test_sites_are_left_out_one_by_one_and_results_shown_by_a_column(cohort: Written, tmp_path: Path) -> None:
+def test_sites_are_left_out_one_by_one_and_results_shown_by_a_column(few: Written, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"arms": ("2/mean",), "scheme": "leave-one-site-out"})
 
     found = evaluate_arms(
-        [cohort.tiles], cohort.labels, ["gland_type"], tmp_path, settings,
+        [few.tiles], few.labels, ["gland_type"], tmp_path, settings,
         columns=CohortColumns(group="patient", site="site", by=("scanner",)),
     ).targets["gland_type"]  # fmt: skip
 
@@ -364,14 +372,14 @@ def test_sites_are_left_out_one_by_one_and_results_shown_by_a_column(cohort: Wri
     assert sites is not None
     assert [{sites[slide] for slide in fold.test} for fold in found.folds] == [{f"site-{n}"} for n in range(4)]
     assert [(one.column, one.value, one.slides) for one in found.subgroups] == [
-        ("scanner", "a", N_SLIDES // 2),
-        ("scanner", "b", N_SLIDES // 2),
+        ("scanner", "a", N_FEW // 2),
+        ("scanner", "b", N_FEW // 2),
     ]
     assert [run.encodings_per_slide for run in found.runs] == [float(N_REGIONS)]
 
 
-def test_a_patient_counts_once_however_many_slides_there_are(cohort: Written, tmp_path: Path) -> None:
-    lines = [line.split(",") for line in cohort.labels.read_text().splitlines()]
+def test_a_patient_counts_once_however_many_slides_there_are(few: Written, tmp_path: Path) -> None:
+    lines = [line.split(",") for line in few.labels.read_text().splitlines()]
     doubled = tmp_path / "labels.csv"
     solid = sorted(row[0] for row in lines[1:] if row[3] == "solid")
     tubular = sorted(row[0] for row in lines[1:] if row[3] == "tubular")
@@ -381,9 +389,9 @@ def test_a_patient_counts_once_however_many_slides_there_are(cohort: Written, tm
     doubled.write_text("slide,patient,t\n" + "".join(",".join(row) + "\n" for row in rows))
     settings = QUICK.model_copy(update={"arms": ("2/mean",), "repeats": 1})
 
-    found = evaluate_arms([cohort.tiles], doubled, ["t"], tmp_path / "out", settings, columns=PATIENTS).targets["t"]
+    found = evaluate_arms([few.tiles], doubled, ["t"], tmp_path / "out", settings, columns=PATIENTS).targets["t"]
 
-    assert found.notes[0].startswith("48 slides come from 24 groups (patients): scores of a group's slides")
+    assert found.notes[0].startswith("24 slides come from 12 groups (patients): scores of a group's slides")
     fold, score = found.folds[0], found.runs[0].predictions[0].score[:, 0]
     joined = {
         patient: score[[found.cohort.groups[slide] == patient for slide in fold.test]].mean()
@@ -395,8 +403,8 @@ def test_a_patient_counts_once_however_many_slides_there_are(cohort: Written, tm
     assert found.runs[0].fold_value[0] == pytest.approx(by_hand)
 
 
-def test_an_arm_costs_the_tiles_that_must_be_embedded_for_it(cohort: Written) -> None:
-    tiles, regions = open_set(cohort.tiles), open_set(cohort.regions)
+def test_an_arm_costs_the_tiles_that_must_be_embedded_for_it(few: Written) -> None:
+    tiles, regions = open_set(few.tiles), open_set(few.regions)
     arms = table_of_arms([tiles, regions])
 
     found = dict(zip([arm.id for arm in arms], encodings_per_slide([tiles, regions], arms, tiles.slides), strict=True))

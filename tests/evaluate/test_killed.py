@@ -49,15 +49,14 @@ def test_arms_that_are_fitted_elsewhere_give_what_they_give_here(tmp_path: Path,
     cohort = write_cohort(tmp_path / "store", n_slides=16, seed=1)
     options = ["--folds", "2", "--repeats", "2", "--arms", "mlp", "second-moment", "--components", "4"]
     options += ["--mlp-steps", "8"]
-    call = ["evaluate", str(cohort.tiles), "--labels", str(cohort.labels), "--target", "gland_type"]
-    call += ["--group", "patient", *options, "--inner-folds", "2", "-o"]
-    here, elsewhere, read_again = tmp_path / "here", tmp_path / "elsewhere", tmp_path / "again"
-    there = ["--executor", executor, "--arms-at-a-time", "2"]
+    call = ["evaluate", str(cohort.regions), str(cohort.tiles), "--labels", str(cohort.labels)]
+    call += ["--target", "gland_type", "--group", "patient", *options, "--inner-folds", "2", "-o"]
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    # Room for 20 kB: vectors of regions are held and travel to the process, which reads those of tiles itself.
+    there = ["--executor", executor, "--arms-at-a-time", "1", "--hold-gib", str(20_000 / 2**30)]
 
     assert main([*call, str(here)]) == 0
     assert main([*call, str(elsewhere), *there]) == 0
-    assert main([*call, str(read_again), *there, "--hold-gib", "0"]) == 0
 
-    for out in (elsewhere, read_again):
-        assert (out / "predictions.csv").read_bytes() == (here / "predictions.csv").read_bytes()
-        assert _numbers(out) == _numbers(here)
+    assert (elsewhere / "predictions.csv").read_bytes() == (here / "predictions.csv").read_bytes()
+    assert _numbers(elsewhere) == _numbers(here)

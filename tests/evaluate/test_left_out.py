@@ -37,8 +37,8 @@ from parfocal.study.plan_tiles import plan_tiles
 from parfocal.study.settings import Study
 from parfocal.study.stages import make_tiles
 
-N_SLIDES = 24
-PROBES = ProbeSettings(components=(4,), inner_folds=3, attention_validation=1, attention_steps=4, growth=1)
+N_SLIDES = 20
+PROBES = ProbeSettings(components=(4,), inner_folds=2, attention_validation=1, attention_steps=4, growth=1)
 TRAIN = PretrainSettings(size="T", steps=2, batch=16, precision="float32", holdout=0.25, read_threads=0)
 LEFT_OUT = pytest.mark.filterwarnings("ignore::parfocal.errors.ParfocalWarning")
 
@@ -78,7 +78,7 @@ SPOIL: dict[str, Callable[[EmbeddingSet, str], None]] = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 24 slides with a label."""
+    """A store of twenty slides with a label."""
     return write_store(tmp_path_factory.mktemp("whole"), N_SLIDES)
 
 
@@ -104,10 +104,10 @@ def tiles_in(root: Path) -> EmbeddingSet:
     return open_set(root)
 
 
-@pytest.fixture
-def spoilt(whole: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def spoilt(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same store; its second slide has a row that is not finite and its ninth one lost a features file."""
-    root = tmp_path / "spoilt"
+    root = tmp_path_factory.mktemp("copy") / "spoilt"
     shutil.copytree(whole, root)
     tiles = tiles_in(root)
     not_finite(tiles, bad_slides(tiles)[0])
@@ -115,10 +115,10 @@ def spoilt(whole: Path, tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def without(whole: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def without(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same store as if these slides had never been in it."""
-    root = tmp_path / "without"
+    root = tmp_path_factory.mktemp("copy") / "without"
     shutil.copytree(whole, root)
     tiles = tiles_in(root)
     for slide in bad_slides(tiles):
@@ -166,7 +166,7 @@ def test_a_row_that_is_not_finite_has_an_error_of_its_own(spoilt: Path) -> None:
 
 
 def test_an_evaluation_is_that_of_the_other_slides(spoilt: Path, without: Path, tmp_path: Path) -> None:
-    quick = EvaluateSettings(repeats=1, folds=3, arms=("mean", "gated-attention"), probes=PROBES)
+    quick = EvaluateSettings(repeats=1, folds=2, arms=("mean", "gated-attention"), probes=PROBES)
     tables = []
     for root in (spoilt, without):
         out = tmp_path / f"out-{root.name}"
@@ -185,14 +185,14 @@ def test_an_evaluation_is_that_of_the_other_slides(spoilt: Path, without: Path, 
 
 @LEFT_OUT
 def test_a_test_cohort_loses_the_slides_too(whole: Path, spoilt: Path, tmp_path: Path) -> None:
-    quick = EvaluateSettings(repeats=1, folds=3, arms=("mean",), probes=PROBES)
+    quick = EvaluateSettings(repeats=1, folds=2, arms=("mean",), probes=PROBES)
 
     tiles, other = tiles_in(whole), tiles_in(spoilt)
 
     evaluate_arms(
-        [replace(tiles, slides=tiles.slides[10:])], whole / "labels.csv", ["pairing"], tmp_path / "out", quick,
+        [replace(tiles, slides=tiles.slides[9:])], whole / "labels.csv", ["pairing"], tmp_path / "out", quick,
         columns=LabelColumns(group="patient"),
-        test=[replace(other, slides=other.slides[:10])], test_labels=spoilt / "labels.csv",
+        test=[replace(other, slides=other.slides[:9])], test_labels=spoilt / "labels.csv",
     )  # fmt: skip
 
     assert all(f"{slide} (" in "\n".join(cohort_notes(tmp_path / "out")) for slide in bad_slides(tiles))
@@ -281,7 +281,7 @@ def test_a_study_and_its_plan_name_the_slides_whose_index_is_damaged(few: Path, 
 @LEFT_OUT
 def test_every_cell_of_an_exploration_leaves_the_same_slides_out(spoilt: Path, tmp_path: Path) -> None:
     design = Design(seeds=(0,), base={"size": "T", "steps": 1, "batch": 16, "precision": "float32"}, axes={})
-    how = ExploreSettings(device=("cpu",), regions=16, folds=3, holdout=0.25, probes=PROBES)
+    how = ExploreSettings(device=("cpu",), regions=16, folds=2, holdout=0.25, probes=PROBES)
 
     result = explore_designs(design, spoilt, tmp_path / "out", how)
 
@@ -294,7 +294,7 @@ def test_every_cell_of_an_exploration_leaves_the_same_slides_out(spoilt: Path, t
 def test_regions_and_predictions_have_a_row_for_each_of_them(whole: Path, spoilt: Path, tmp_path: Path) -> None:
     tiles = tiles_in(spoilt)
     bad = bad_slides(tiles)
-    quick = FitSettings(repeats=1, folds=3, probes=PROBES)
+    quick = FitSettings(repeats=1, folds=2, probes=PROBES)
     made = fit_head([spoilt], spoilt / "labels.csv", "pairing", "concat", tmp_path / "head", quick)
     pretrain_encoder(tiles_in(whole), tmp_path / "model", TRAIN)
 

@@ -21,7 +21,7 @@ QUICK = FitSettings(
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """60 slides of 24 regions in a store, and a head for each label and arm that is asked for."""
+    """Slides in a store, and a head for each label and arm that is asked for."""
 
     folder: Path
     tiles: EmbeddingSet
@@ -30,8 +30,20 @@ class Panel:
 
 @pytest.fixture(scope="session")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Panel:
-    folder = tmp_path_factory.mktemp("panel")
-    law = PanelSettings(n_slides=60, n_regions=24, tau=0.25, omega=20.0, product=False, model=FeatureModel(dim=32))
+    """60 slides of 24 regions: enough for heads to find where the label lies."""
+    return make_panel(tmp_path_factory.mktemp("panel"), 60, 24)
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Panel:
+    """21 slides of 8 regions, for what is true of any head."""
+    return make_panel(tmp_path_factory.mktemp("few"), 21, 8)
+
+
+def make_panel(folder: Path, n_slides: int, n_regions: int) -> Panel:
+    law = PanelSettings(
+        n_slides=n_slides, n_regions=n_regions, tau=0.25, omega=20.0, product=False, model=FeatureModel(dim=32)
+    )
     tiles, fitted = open_set(write_cohort(draw_cohort(law), folder)), dict[tuple[str, str], Head]()
     labels = (folder / "labels.csv").read_text().splitlines()
     three = [f"{line},{'abc'[number % 3]}" for number, line in enumerate(labels[1:])]

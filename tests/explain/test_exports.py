@@ -67,14 +67,14 @@ def renamed(tiles: EmbeddingSet, names: tuple[str, ...], store: Path) -> Embeddi
 
 
 @pytest.fixture(scope="module")
-def hostile(panel: Panel, tmp_path_factory: pytest.TempPathFactory) -> ExplainSummary:
+def hostile(few: Panel, tmp_path_factory: pytest.TempPathFactory) -> ExplainSummary:
     folder = tmp_path_factory.mktemp("hostile")
-    tiles = renamed(panel.tiles, HOSTILE, folder / "store")
+    tiles = renamed(few.tiles, HOSTILE, folder / "store")
     settings = ExplainSettings(ends=2, maps=2, anndata=True)
-    return explain_slides(tiles, panel.head("pairing", "contrast").path, folder / "why", settings)
+    return explain_slides(tiles, few.head("pairing", "contrast").path, folder / "why", settings)
 
 
-def test_slides_of_any_name_have_all_their_files_inside_the_folder(hostile: ExplainSummary, panel: Panel) -> None:
+def test_slides_of_any_name_have_all_their_files_inside_the_folder(hostile: ExplainSummary, few: Panel) -> None:
     import anndata
 
     assert not hostile.failed
@@ -122,27 +122,25 @@ def test_the_page_of_a_slide_has_its_sentence_its_parts_and_its_maps(
     assert path.stat().st_size < 1 << 20
 
 
-def test_without_pictures_there_are_tables_alone(panel: Panel, tmp_path: Path) -> None:
+def test_without_pictures_there_are_tables_alone(few: Panel, tmp_path: Path) -> None:
     settings = ExplainSettings(ends=0, maps=0, pictures=False)
 
-    explain_slides(
-        panel.tiles, panel.head("pairing", "contrast").path, tmp_path, settings, slides=panel.tiles.slides[:1]
-    )
+    explain_slides(few.tiles, few.head("pairing", "contrast").path, tmp_path, settings, slides=few.tiles.slides[:1])
 
     assert {path.name for path in tmp_path.iterdir()} == {
         "explain.json", "files.json", "qupath", "regions", "report.html", "slides.csv", "tiles"
     }  # fmt: skip
 
 
-def test_without_a_resolution_what_counts_in_pixels_is_left_out_and_said(panel: Panel, tmp_path: Path) -> None:
-    path = tmp_path / "store" / panel.tiles.name
+def test_without_a_resolution_what_counts_in_pixels_is_left_out_and_said(few: Panel, tmp_path: Path) -> None:
+    path = tmp_path / "store" / few.tiles.name
     path.mkdir(parents=True)
-    shutil.copy(panel.tiles.path / "settings.json", path)
-    write_tokens(path, replace(panel.tiles.read(panel.tiles.slides[0]), slide_mpp=float("nan")))
+    shutil.copy(few.tiles.path / "settings.json", path)
+    write_tokens(path, replace(few.tiles.read(few.tiles.slides[0]), slide_mpp=float("nan")))
 
     with pytest.warns(ParfocalWarning, match="no file for QuPath and no AnnData, .* resolution is not known"):
         summary = explain_slides(
-            open_set(path), panel.head("pairing", "contrast").path, tmp_path / "why", ExplainSettings(anndata=True)
+            open_set(path), few.head("pairing", "contrast").path, tmp_path / "why", ExplainSettings(anndata=True)
         )
 
     assert len(summary.explained) == 1
@@ -151,12 +149,10 @@ def test_without_a_resolution_what_counts_in_pixels_is_left_out_and_said(panel: 
     assert not {"qupath", "anndata"} & made
 
 
-def test_a_score_that_is_no_sum_over_regions_has_a_page_without_maps(panel: Panel, tmp_path: Path) -> None:
-    slide = panel.tiles.slides[0]
+def test_a_score_that_is_no_sum_over_regions_has_a_page_without_maps(few: Panel, tmp_path: Path) -> None:
+    slide = few.tiles.slides[0]
 
-    explain_slides(
-        panel.tiles, panel.head("fine", "0.5/mlp").path, tmp_path, ExplainSettings(anndata=True), slides=[slide]
-    )
+    explain_slides(few.tiles, few.head("fine", "0.5/mlp").path, tmp_path, ExplainSettings(anndata=True), slides=[slide])
 
     page = Page(tmp_path / "slides" / f"{slide}.html")
     assert "The score is no sum over regions, so there is no map of it." in page.text
@@ -164,23 +160,23 @@ def test_a_score_that_is_no_sum_over_regions_has_a_page_without_maps(panel: Pane
     assert not (tmp_path / "anndata").exists()
 
 
-def test_a_second_run_leaves_no_file_of_the_first_ones_slides(panel: Panel, tmp_path: Path) -> None:
-    head, (first, second) = panel.head("pairing", "contrast").path, panel.tiles.slides[:2]
-    explain_slides(panel.tiles, head, tmp_path, ExplainSettings(maps=0), slides=[first])
+def test_a_second_run_leaves_no_file_of_the_first_ones_slides(few: Panel, tmp_path: Path) -> None:
+    head, (first, second) = few.head("pairing", "contrast").path, few.tiles.slides[:2]
+    explain_slides(few.tiles, head, tmp_path, ExplainSettings(maps=0), slides=[first])
     (tmp_path / "heatmaps" / first / "mine.txt").write_text("mine")
 
-    explain_slides(panel.tiles, head, tmp_path, ExplainSettings(maps=0), slides=[second])
+    explain_slides(few.tiles, head, tmp_path, ExplainSettings(maps=0), slides=[second])
 
     left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if first in str(path)]
     assert left == [f"heatmaps/{first}", f"heatmaps/{first}/mine.txt"]
     assert (tmp_path / "heatmaps" / second / "contribution.png").is_file()
 
 
-def test_anndata_has_regions_where_they_lie_with_their_parts(hostile: ExplainSummary, panel: Panel) -> None:
+def test_anndata_has_regions_where_they_lie_with_their_parts(hostile: ExplainSummary, few: Panel) -> None:
     import anndata
 
     data = anndata.read_h5ad(hostile.out / "anndata" / f"{HOSTILE[2]}.h5ad")
-    tokens, rows = panel.tiles.read(panel.tiles.slides[2]), table(hostile.out / "regions" / f"{HOSTILE[2]}.csv")
+    tokens, rows = few.tiles.read(few.tiles.slides[2]), table(hostile.out / "regions" / f"{HOSTILE[2]}.csv")
 
     assert data.n_obs == len(rows) == tokens.n_regions
     assert np.allclose(data.obs[["x_um", "y_um"]], tokens.region_xy_um)
@@ -199,7 +195,7 @@ def test_anndata_has_regions_where_they_lie_with_their_parts(hostile: ExplainSum
 
 
 def test_without_anndata_one_line_says_what_to_install(
-    panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = builtins.__import__
 
@@ -211,30 +207,28 @@ def test_without_anndata_one_line_says_what_to_install(
     monkeypatch.setattr(builtins, "__import__", without)
 
     with pytest.raises(ConfigError, match=r"pip install 'parfocal\[anndata\]', or leave out --anndata") as raised:
-        explain_slides(
-            panel.tiles, panel.head("pairing", "contrast").path, tmp_path / "why", ExplainSettings(anndata=True)
-        )
+        explain_slides(few.tiles, few.head("pairing", "contrast").path, tmp_path / "why", ExplainSettings(anndata=True))
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "why").exists()
 
 
-def test_scores_of_any_name_are_told_apart_in_every_file(panel: Panel, tmp_path: Path) -> None:
+def test_scores_of_any_name_are_told_apart_in_every_file(few: Panel, tmp_path: Path) -> None:
     import anndata
 
-    scores, mpps = ("<b>a/b</b>", "../c", "=1+1"), panel.tiles.mpps
-    tokens, rng = panel.tiles.read(panel.tiles.slides[0]), np.random.default_rng(0)
+    scores, mpps = ("<b>a/b</b>", "../c", "=1+1"), few.tiles.mpps
+    tokens, rng = few.tiles.read(few.tiles.slides[0]), np.random.default_rng(0)
     shapley, pairs = rng.normal(size=(3, tokens.n_regions, 3)), rng.normal(size=(3, tokens.n_regions, 3))
     none = np.zeros((3, 3))
     parts = SlideParts(tokens.slide, none[0], none[0], none, none, none, {"probability_<b>a/b</b>": 0.5})
     of = RegionParts(shapley.sum(axis=0), shapley, pairs)
     one = SlideExplanation(parts, tokens.region_xy_um, tokens.region_um, tokens.slide_mpp, of, {})
     maps = part_maps(one, scores, mpps)
-    drawn = pictures(one, maps, panel.tiles)
+    drawn = pictures(one, maps, few.tiles)
 
     write_slide(one, scores, mpps, tmp_path)
-    write_heatmaps(one, maps, drawn, panel.tiles, tmp_path / "heatmaps")
+    write_heatmaps(one, maps, drawn, few.tiles, tmp_path / "heatmaps")
     write_anndata(one, maps, scores, tmp_path / "a.h5ad", described={})
-    page = slide_page(panel.head("pairing", "contrast"), parts, scores, [], maps, drawn, settings={}, inputs={})
+    page = slide_page(few.head("pairing", "contrast"), parts, scores, [], maps, drawn, settings={}, inputs={})
     make_report(page, tmp_path / "a.html")
 
     assert {path.name for path in (tmp_path / "heatmaps").glob("*.png")} == {f"{each.key}.png" for each in maps}

@@ -64,7 +64,7 @@ class Parts:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     folder = tmp_path_factory.mktemp("parts")
-    law = PanelSettings(n_slides=24, n_regions=10, tau=0.25, omega=20.0, product=False, model=FeatureModel(dim=32))
+    law = PanelSettings(n_slides=12, n_regions=10, tau=0.25, omega=20.0, product=False, model=FeatureModel(dim=32))
     tiles = open_set(write_cohort(draw_cohort(law), folder))
     path = folder / "store" / tiles.name
     path.mkdir(parents=True)

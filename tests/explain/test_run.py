@@ -148,9 +148,9 @@ def test_one_slide_is_told_in_its_own_numbers(panel: Panel, tmp_path: Path) -> N
     assert "2 with 0.5 mpp" in found.sentences[0]
 
 
-def test_every_class_has_parts_of_its_own(panel: Panel, tmp_path: Path) -> None:
+def test_every_class_has_parts_of_its_own(few: Panel, tmp_path: Path) -> None:
     found = explain_slides(
-        panel.tiles, panel.head("three", "union").path, tmp_path / "why", QUIET, slides=panel.tiles.slides[:4]
+        few.tiles, few.head("three", "union").path, tmp_path / "why", QUIET, slides=few.tiles.slides[:4]
     )
 
     rows = table(tmp_path / "why" / "slides.csv")

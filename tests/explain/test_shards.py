@@ -21,33 +21,33 @@ def files(out: Path) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if ".shard-" not in name and name != "files.json"}
 
 
-def test_shards_joined_are_the_run_without_shards_byte_by_byte(panel: Panel, tmp_path: Path) -> None:
-    head, slides = panel.head("pairing", "contrast").path, [*panel.tiles.slides[:14], panel.tiles.slides[20]]
+def test_shards_joined_are_the_run_without_shards_byte_by_byte(few: Panel, tmp_path: Path) -> None:
+    head, slides = few.head("pairing", "contrast").path, [*few.tiles.slides[:14], few.tiles.slides[20]]
     whole, shared = tmp_path / "whole", tmp_path / "shared"
-    explain_slides(panel.tiles, head, shared, QUIET, slides=panel.tiles.slides[:18])  # a run before, of other slides
+    explain_slides(few.tiles, head, shared, QUIET, slides=few.tiles.slides[:18])  # a run before, of other slides
     count = 3
     for number in (2, 0, 1):
         part = QUIET.model_copy(update={"shard": f"{number}/{count}"})
-        found = explain_slides(panel.tiles, head, shared, part, slides=slides)
+        found = explain_slides(few.tiles, head, shared, part, slides=slides)
         assert [one.slide for one in found.explained] == [one for one in slides if Shard(number, count).holds(one)]
         assert found.report is None
 
-    merge_explanations(panel.tiles, head, shared)
-    explain_slides(panel.tiles, head, whole, QUIET, slides=slides)
+    merge_explanations(few.tiles, head, shared)
+    explain_slides(few.tiles, head, whole, QUIET, slides=slides)
 
     assert files(shared) == files(whole)
-    merge_explanations(panel.tiles, head, shared)  # and once more
+    merge_explanations(few.tiles, head, shared)  # and once more
     assert files(shared) == files(whole)
-    explain_slides(panel.tiles, head, shared, QUIET, slides=slides[:2])
+    explain_slides(few.tiles, head, shared, QUIET, slides=slides[:2])
     assert not list(shared.glob("*.shard-*"))
 
 
 def test_a_shard_takes_the_place_of_itself_alone_and_a_missing_one_is_named(
-    panel: Panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    few: Panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head, out = panel.head("pairing", "contrast").path, tmp_path / "why"
-    own = {number: [one for one in panel.tiles.slides if Shard(number, 20).holds(one)] for number in (3, 7)}
-    call = ["explain", str(panel.tiles.path), "--head", str(head), "-o", str(out), "--no-pictures"]
+    head, out = few.head("pairing", "contrast").path, tmp_path / "why"
+    own = {number: [one for one in few.tiles.slides if Shard(number, 20).holds(one)] for number in (3, 7)}
+    call = ["explain", str(few.tiles.path), "--head", str(head), "-o", str(out), "--no-pictures"]
     for number in (3, 7, 3):
         assert main([*call, "--shard", f"{number}/20"]) == 0
     assert f"{len(own[3])} slides of shard 3/20" in capsys.readouterr().out
@@ -56,17 +56,17 @@ def test_a_shard_takes_the_place_of_itself_alone_and_a_missing_one_is_named(
     assert main([*call, "--merge"]) == 2  # pictures are what the shards were told
     assert "Name only STORE, --head" in capsys.readouterr().err
     with pytest.raises(StoreError, match=r"shards 0/20, 1/20.* are missing or not finished"):
-        merge_explanations(panel.tiles, head, out)
+        merge_explanations(few.tiles, head, out)
 
 
-def test_shards_of_other_settings_are_refused(panel: Panel, tmp_path: Path) -> None:
-    head = panel.head("pairing", "contrast").path
+def test_shards_of_other_settings_are_refused(few: Panel, tmp_path: Path) -> None:
+    head = few.head("pairing", "contrast").path
     for number, ends in ((0, 3), (1, 4)):
         how = QUIET.model_copy(update={"shard": f"{number}/2", "ends": ends})
-        explain_slides(panel.tiles, head, tmp_path / "why", how, slides=panel.tiles.slides[:3])
+        explain_slides(few.tiles, head, tmp_path / "why", how, slides=few.tiles.slides[:3])
 
     with pytest.raises(MismatchError, match="another settings"):
-        merge_explanations(panel.tiles, head, tmp_path / "why")
+        merge_explanations(few.tiles, head, tmp_path / "why")
 
 
 def test_ends_of_shards_are_the_furthest_of_all_and_equal_ones_come_in_the_order_of_slides() -> None:

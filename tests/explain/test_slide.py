@@ -109,8 +109,8 @@ def adds_up(one: SlideExplanation, score: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="module")
-def heads(panel: Panel) -> Mapping[str, Head]:
-    contrast, union = panel.head("pairing", "contrast"), panel.head("fine", "union")
+def heads(few: Panel) -> Mapping[str, Head]:
+    contrast, union = few.head("pairing", "contrast"), few.head("fine", "union")
     return {
         "contrast": contrast,
         "rich contrast": with_probe(contrast, rich(contrast)),
@@ -124,26 +124,24 @@ KINDS = ("contrast", "rich contrast", "union", "abmil")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_and_regions_add_up_to_the_score_before_calibration(
-    panel: Panel, heads: Mapping[str, Head], kind: str
+    few: Panel, heads: Mapping[str, Head], kind: str
 ) -> None:
     head = heads[kind]
-    for slide in panel.tiles.slides[:5]:
-        bags = {
-            (TILES, name): bag_of_slide(panel.tiles.read(slide), mpp) for name, mpp in zip(NAMES, MPPS, strict=True)
-        }
+    for slide in few.tiles.slides[:5]:
+        bags = {(TILES, name): bag_of_slide(few.tiles.read(slide), mpp) for name, mpp in zip(NAMES, MPPS, strict=True)}
 
-        adds_up(explain_slide(head, Sources(panel.tiles), slide), head.score(bags, 0)[0])
+        adds_up(explain_slide(head, Sources(few.tiles), slide), head.score(bags, 0)[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_absent_is_what_the_head_itself_says_of_a_slide_without_these_tiles(
-    panel: Panel, heads: Mapping[str, Head], kind: str
+    few: Panel, heads: Mapping[str, Head], kind: str
 ) -> None:
-    slide = panel.tiles.slides[3]
+    slide = few.tiles.slides[3]
     with np.errstate(invalid="ignore"):
-        worth = worth_by_the_head(heads[kind], panel.tiles, slide)
+        worth = worth_by_the_head(heads[kind], few.tiles, slide)
 
-    parts = explain_slide(heads[kind], Sources(panel.tiles), slide).parts
+    parts = explain_slide(heads[kind], Sources(few.tiles), slide).parts
 
     assert np.allclose(parts.base, worth[0], rtol=0, atol=1e-6)
     assert np.allclose(parts.shapley, shapley_values(worth), rtol=0, atol=1e-6)
@@ -153,9 +151,9 @@ def test_absent_is_what_the_head_itself_says_of_a_slide_without_these_tiles(
 
 
 @pytest.mark.parametrize("kind", ["union", "abmil"])
-def test_tiles_of_attention_add_up_to_their_regions(panel: Panel, heads: Mapping[str, Head], kind: str) -> None:
-    slide = panel.tiles.slides[1]
-    one, tokens = explain_slide(heads[kind], Sources(panel.tiles), slide), panel.tiles.read(slide)
+def test_tiles_of_attention_add_up_to_their_regions(few: Panel, heads: Mapping[str, Head], kind: str) -> None:
+    slide = few.tiles.slides[1]
+    one, tokens = explain_slide(heads[kind], Sources(few.tiles), slide), few.tiles.read(slide)
     total = np.zeros((tokens.n_regions, len(one.parts.score)))
     for mpp, tiles in one.tiles.items():
         np.add.at(total, tokens.region[mpp], tiles.contribution)
@@ -169,13 +167,13 @@ def test_tiles_of_attention_add_up_to_their_regions(panel: Panel, heads: Mapping
     assert np.allclose(total, one.regions.contribution, rtol=0, atol=1e-9)
 
 
-def test_tiles_of_contrast_are_the_part_of_the_slide_means(panel: Panel, heads: Mapping[str, Head]) -> None:
-    head, slide = heads["rich contrast"], panel.tiles.slides[1]
+def test_tiles_of_contrast_are_the_part_of_the_slide_means(few: Panel, heads: Mapping[str, Head]) -> None:
+    head, slide = heads["rich contrast"], few.tiles.slides[1]
     (probe,) = head.probes
     assert isinstance(probe, FittedContrast)
-    bags = [bag_of_slide(panel.tiles.read(slide), mpp) for mpp in MPPS]
+    bags = [bag_of_slide(few.tiles.read(slide), mpp) for mpp in MPPS]
 
-    one = explain_slide(head, Sources(panel.tiles), slide)
+    one = explain_slide(head, Sources(few.tiles), slide)
 
     of_tiles = sum(tiles.contribution.sum() for tiles in one.tiles.values())
     means = probe.means_weight * (probe.means.score(bags, np.array([0]))[0] - probe.means.intercept)
@@ -183,12 +181,12 @@ def test_tiles_of_contrast_are_the_part_of_the_slide_means(panel: Panel, heads: 
 
 
 @pytest.mark.parametrize("arm", ["0.5/mean", "0.5/mlp", "0.5/gated-attention", "0.5/second-moment"])
-def test_of_a_head_of_one_magnification_it_is_all_and_the_others_are_nothing(panel: Panel, arm: str) -> None:
-    head, slide = panel.head("fine", arm), panel.tiles.slides[0]
-    bag = bag_of_slide(panel.tiles.read(slide), 0.5)
+def test_of_a_head_of_one_magnification_it_is_all_and_the_others_are_nothing(few: Panel, arm: str) -> None:
+    head, slide = few.head("fine", arm), few.tiles.slides[0]
+    bag = bag_of_slide(few.tiles.read(slide), 0.5)
     score = head.score({(TILES, "0.5"): bag}, 0)[0]
 
-    one = explain_slide(head, Sources(panel.tiles), slide)
+    one = explain_slide(head, Sources(few.tiles), slide)
 
     assert (one.parts.shapley[:2] == 0).all()
     assert (one.parts.own[:2] == 0).all()
@@ -201,24 +199,22 @@ def test_of_a_head_of_one_magnification_it_is_all_and_the_others_are_nothing(pan
     else:
         adds_up(one, score)
     if arm in ("0.5/mean", "0.5/mlp"):  # nothing is there: the slide mean is that of the training slides
-        usual = replace(
-            bag, mean=np.mean([panel.tiles.read(s).features[0.5].mean(0) for s in panel.tiles.slides], 0)[None]
-        )
+        usual = replace(bag, mean=np.mean([few.tiles.read(s).features[0.5].mean(0) for s in few.tiles.slides], 0)[None])
         assert np.allclose(one.parts.base, head.score({(TILES, "0.5"): usual}, 0)[0], rtol=0, atol=1e-5)
 
 
-def test_averaged_heads_have_the_mean_of_their_parts(panel: Panel) -> None:
-    head, slide = panel.head("fine", "late"), panel.tiles.slides[2]
-    bags = {(TILES, name): bag_of_slide(panel.tiles.read(slide), mpp) for name, mpp in zip(NAMES, MPPS, strict=True)}
+def test_averaged_heads_have_the_mean_of_their_parts(few: Panel) -> None:
+    head, slide = few.head("fine", "late"), few.tiles.slides[2]
+    bags = {(TILES, name): bag_of_slide(few.tiles.read(slide), mpp) for name, mpp in zip(NAMES, MPPS, strict=True)}
 
-    one = explain_slide(head, Sources(panel.tiles), slide)
+    one = explain_slide(head, Sources(few.tiles), slide)
 
     adds_up(one, head.score(bags, 0)[0])
     assert (one.parts.interaction == 0).all()
     for place, probe in enumerate(head.probes):
         alone = probe.score([bags[TILES, NAMES[place]]], np.array([0]))[0]
         nothing = explain_slide(
-            replace(head, probes=(probe,), facts=_only(head, place)), Sources(panel.tiles), slide
+            replace(head, probes=(probe,), facts=_only(head, place)), Sources(few.tiles), slide
         ).parts.base
         assert np.allclose(one.parts.shapley[place], (alone - nothing) / 3, rtol=0, atol=1e-6)
 
@@ -227,7 +223,7 @@ def _only(head: Head, place: int) -> Any:
     return head.facts.model_copy(update={"branches": (head.facts.branches[place],)})
 
 
-def test_the_order_of_magnifications_in_a_head_does_not_matter(panel: Panel, heads: Mapping[str, Head]) -> None:
+def test_the_order_of_magnifications_in_a_head_does_not_matter(few: Panel, heads: Mapping[str, Head]) -> None:
     head, order = heads["rich contrast"], (2, 0, 1)  # place in the turned head -> place before
     (probe,) = head.probes
     assert isinstance(probe, FittedContrast)
@@ -242,12 +238,12 @@ def test_the_order_of_magnifications_in_a_head_does_not_matter(panel: Panel, hea
             coefficient=tuple(probe.means.coefficient[place] for place in order),
         ),
     )
-    tokens = panel.tiles.read(panel.tiles.slides[4])
+    tokens = few.tiles.read(few.tiles.slides[4])
 
-    here = explain_tokens(head, branches_of(head), Sources(panel.tiles), tokens)
+    here = explain_tokens(head, branches_of(head), Sources(few.tiles), tokens)
     names = tuple(NAMES[place] for place in order)
     branch = Branch(turned, tuple((TILES, name) for name in names), order, way_to_ask(turned, names, "head"))
-    there = explain_tokens(head, [branch], Sources(panel.tiles), tokens)
+    there = explain_tokens(head, [branch], Sources(few.tiles), tokens)
 
     assert np.allclose(here.parts.shapley, there.parts.shapley, rtol=0, atol=1e-9)
     assert np.allclose(here.parts.interaction, there.parts.interaction, rtol=0, atol=1e-9)
@@ -256,18 +252,18 @@ def test_the_order_of_magnifications_in_a_head_does_not_matter(panel: Panel, hea
     assert np.allclose(here.regions.shapley, there.regions.shapley, rtol=0, atol=1e-9)
 
 
-def test_of_a_pair_with_one_side_absent_nothing_is_read(panel: Panel, heads: Mapping[str, Head]) -> None:
+def test_of_a_pair_with_one_side_absent_nothing_is_read(few: Panel, heads: Mapping[str, Head]) -> None:
     """The interaction of two magnifications is the sum of their own terms, whatever the third one shows."""
-    head, slide = heads["rich contrast"], panel.tiles.slides[0]
+    head, slide = heads["rich contrast"], few.tiles.slides[0]
     (probe,) = head.probes
     assert isinstance(probe, FittedContrast)
-    bags = [bag_of_slide(panel.tiles.read(slide), mpp) for mpp in MPPS]
+    bags = [bag_of_slide(few.tiles.read(slide), mpp) for mpp in MPPS]
     terms = dict.fromkeys(combinations(range(3), 2), 0.0)
     for term in probe.terms:
         if term.first != term.second:
             terms[term.first, term.second] += float(probe.add_up(term, bags, np.array([0]))[0])
 
-    found = explain_slide(head, Sources(panel.tiles), slide).parts.interaction[:, 0]
+    found = explain_slide(head, Sources(few.tiles), slide).parts.interaction[:, 0]
 
     assert np.allclose(found, list(terms.values()), rtol=0, atol=1e-9)
 
@@ -281,25 +277,25 @@ def test_of_a_pair_with_one_side_absent_nothing_is_read(panel: Panel, heads: Map
         ("parents", "pools 'parents', which are not the tiles of one magnification"),
     ],
 )
-def test_a_head_that_cannot_be_asked_without_a_magnification_is_refused(panel: Panel, arm: str, message: str) -> None:
+def test_a_head_that_cannot_be_asked_without_a_magnification_is_refused(few: Panel, arm: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        explain_slide(panel.head("fine", arm), Sources(panel.tiles), panel.tiles.slides[0])
+        explain_slide(few.head("fine", arm), Sources(few.tiles), few.tiles.slides[0])
 
 
 @pytest.mark.parametrize("readout", ["attention", "decoded"])
 def test_a_readout_with_a_part_for_each_magnification_is_refused(
-    panel: Panel, heads: Mapping[str, Head], readout: str
+    few: Panel, heads: Mapping[str, Head], readout: str
 ) -> None:
     head = heads["contrast"]
     (branch,) = head.facts.branches
     facts = head.facts.model_copy(update={"branches": (branch.model_copy(update={"bags": ((readout, "region"),)}),)})
 
     with pytest.raises(ConfigError, match=f"pools the readout {readout} of a region encoder"):
-        explain_slide(replace(head, facts=facts), Sources(panel.tiles), panel.tiles.slides[0])
+        explain_slide(replace(head, facts=facts), Sources(few.tiles), few.tiles.slides[0])
 
 
-def test_what_is_not_finite_is_refused(panel: Panel, heads: Mapping[str, Head]) -> None:
+def test_what_is_not_finite_is_refused(few: Panel, heads: Mapping[str, Head]) -> None:
     probe = replace(rich(heads["contrast"]), intercept=np.array([np.inf]))
 
     with pytest.raises(StoreError, match="is not finite"):
-        explain_slide(with_probe(heads["contrast"], probe), Sources(panel.tiles), panel.tiles.slides[0])
+        explain_slide(with_probe(heads["contrast"], probe), Sources(few.tiles), few.tiles.slides[0])

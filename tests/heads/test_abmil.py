@@ -59,7 +59,6 @@ def test_every_kind_is_learnt_and_comes_back_from_its_state(
 
     assert score.shape == (len(fold.test), len(outcome.columns))
     np.testing.assert_array_equal(load_probe(fit.state()).score(bags, fold.test), score)
-    np.testing.assert_array_equal(fit_abmil(bags, outcome, [fold], SETTINGS)[0].score(bags, fold.test), score)
     if kind != "multiclass":
         assert auc(truth[fold.test], score[:, 0]) > 0.7
     if kind == "continuous":

@@ -15,7 +15,7 @@ from parfocal.heads.finetune import fit_finetuned
 from parfocal.pretrain.setup import start_weights
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 
-QUICK = ProbeSettings(attention_steps=8, finetune_steps=8, growth=1, attention_rate=0.01, inner_folds=3)
+QUICK = ProbeSettings(attention_steps=4, finetune_steps=4, growth=1, attention_rate=0.01, inner_folds=3)
 OFFSETS = np.array([[-168.0, -56.0], [56.0, -56.0], [-56.0, 56.0], [168.0, 168.0]])
 
 

@@ -13,8 +13,8 @@ from parfocal.heads import Fit, Preparation, ProbeSettings, fit_mlp, fit_region_
 from parfocal.heads.mlp import RegionNetwork
 from parfocal.stats import auc
 
-SETTINGS = ProbeSettings(components=(8,), inner_folds=3)
-QUICK = ProbeSettings(components=(4,), mlp_steps=8)
+SETTINGS = ProbeSettings(components=(8,), inner_folds=3, growth=1)
+QUICK = ProbeSettings(components=(4,), mlp_steps=8, growth=1)
 
 
 def mean_auc(fit: Fit, bags: Sequence[Bag], label: np.ndarray, folds: Sequence[Fold]) -> float:

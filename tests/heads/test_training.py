@@ -20,7 +20,7 @@ from parfocal.heads import (
 )
 
 NETWORKS = [fit_attention, fit_mlp, fit_region_mlp, fit_bilinear]
-QUICK = ProbeSettings(components=(4,), attention_steps=4, mlp_steps=4, bilinear_steps=4)
+QUICK = ProbeSettings(components=(4,), attention_steps=4, mlp_steps=4, bilinear_steps=4, growth=1)
 ALL = np.arange(40)
 
 

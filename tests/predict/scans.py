@@ -9,7 +9,7 @@ from parfocal.config import GridConfig
 from parfocal.heads import ProbeSettings
 from parfocal.predict import FitSettings
 
-N_TRAIN, N_NEW = 24, 10
+N_TRAIN, N_NEW = 16, 6
 SIDE_PX = 112  # of a region at level 0, 0.5 mpp
 GRID = GridConfig(region_um=56.0, mpps=(2.0, 0.5), tile_px=28, min_tissue=0.5)
 QUICK = FitSettings(
@@ -63,7 +63,7 @@ def draw_slide(rng: np.random.Generator, *, is_red: bool, shift: float = 0.0) ->
     own = np.array([170.0, 90.0, 150.0]) + rng.normal(0, 6, 3) + shift
     for row in range(2):
         for column in range(3):
-            colour = own + rng.normal(0, 8, 3) + np.array([24.0 if is_red else 0.0, 0.0, 0.0])
+            colour = own + rng.normal(0, 8, 3) + np.array([60.0 if is_red else 0.0, 0.0, 0.0])
             texture = rng.normal(0, 14, (SIDE_PX, SIDE_PX, 1))
             y, x = row * SIDE_PX, column * SIDE_PX
             picture[y : y + SIDE_PX, x : x + SIDE_PX] = colour + texture

@@ -27,7 +27,7 @@ from .scans import GRID, Scanned
 LEVELS = GridConfig(region_um=GRID.region_um, mpps=(2.0, 1.0, 0.5), tile_px=GRID.tile_px, min_tissue=GRID.min_tissue)
 MIDDLE, FINEST = 1.0, 0.5
 SHARES = (0.5, 0.2)
-N_TRAIN, N_REGIONS = 24, 8
+N_TRAIN, N_REGIONS = 12, 8
 LEAN = FitSettings(
     folds=2,
     repeats=1,
@@ -153,7 +153,16 @@ def test_predict_reads_slides_one_magnification_after_the_other(
     scanned: Scanned, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["predict", str(scanned.new_slides / "n0.tif"), "--head", str(folder / "contrast")]
-    command += ["--encoder", scanned.encoder, "-o", str(tmp_path / "out.csv"), "--store", str(tmp_path / "store")]
+    command += [
+        "--encoder",
+        scanned.encoder,
+        "-o",
+        str(tmp_path / "out.csv"),
+        "--store",
+        str(tmp_path / "store"),
+        "--workers",
+        "0",
+    ]
 
     assert main([*command, "--budget", "0.5", "0.2"]) == 0, capsys.readouterr().err
     found = open_set(tmp_path / "store")

@@ -11,7 +11,7 @@ import pytest
 from parfocal.bags import RepresentSettings, glance_at, read_bags, represent_regions
 from parfocal.cli import main
 from parfocal.cohort import LabelColumns
-from parfocal.embed import EmbedSettings, embed_slides
+from parfocal.embed import EmbedSettings, Zoom, embed_slides
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.evaluate.sources import common_slides
 from parfocal.geometry import format_mpp
@@ -59,11 +59,12 @@ def heads(native: Native, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def embed(scanned: Scanned, out: Path, text: str, budget: float, *, n: int = 10, **changes: int) -> EmbeddingSet:
+def embed(scanned: Scanned, out: Path, by: str | Zoom, budget: float = 0.25, *, n: int = 6) -> EmbeddingSet:
     """The new slides, or the first of them, read in part."""
-    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", **changes)  # type: ignore[arg-type]
+    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32")
     slides = [scanned.new_slides / f"n{number}.tif" for number in range(n)]
-    summary = embed_slides(slides, out, settings, zoom=zoom_by(text, budget, seed=3))
+    zoom = zoom_by(by, budget, seed=3) if isinstance(by, str) else by
+    summary = embed_slides(slides, out, settings, zoom=zoom)
     assert not summary.failed, summary.failed
     return open_set(summary.set_path)
 
@@ -107,12 +108,15 @@ def test_every_kind_of_policy_reads_new_slides_in_part(
         assert n_read == np.floor(0.25 * (n_read + n_unread) + 0.5)
 
 
-def test_a_worker_process_chooses_what_this_one_chooses(scanned: Scanned, heads: Path, tmp_path: Path) -> None:
-    text = str(heads / "contrast")
-    assert pickle.loads(pickle.dumps(zoom_by(text, 0.25))).bound == load_head(heads / "contrast").digest
+def test_a_policy_that_travelled_to_a_worker_process_chooses_what_it_chooses_here(
+    scanned: Scanned, heads: Path, tmp_path: Path
+) -> None:
+    zoom = zoom_by(str(heads / "contrast"), 0.25, seed=3)
+    travelled = pickle.loads(pickle.dumps(zoom))
+    assert travelled.bound == load_head(heads / "contrast").digest
 
-    here = embed(scanned, tmp_path / "here", text, 0.25, n=3)
-    there = embed(scanned, tmp_path / "there", text, 0.25, n=3, workers=1)
+    here = embed(scanned, tmp_path / "here", zoom, n=3)
+    there = embed(scanned, tmp_path / "there", travelled, n=3)
 
     for slide in here.slides:
         ours, theirs = here.read(slide), there.read(slide)
@@ -276,7 +280,7 @@ def test_the_share_of_each_region_that_was_read(scanned: Scanned, tmp_path: Path
 
 def test_slides_that_were_read_in_part_are_told_of_where_they_are_compared(scanned: Scanned, tmp_path: Path) -> None:
     found = embed(scanned, tmp_path / "store", "stride", 0.3)
-    with pytest.warns(ParfocalWarning, match=r"10 slides of .* were read in part at 0\.5 mpp \(stride 0\.3\)"):
+    with pytest.warns(ParfocalWarning, match=r"6 slides of .* were read in part at 0\.5 mpp \(stride 0\.3\)"):
         _, notes = common_slides([found])
     assert len(notes) == 1
 

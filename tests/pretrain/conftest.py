@@ -1,6 +1,7 @@
 """A small set of tile embeddings: four factors of a region, seen by each magnification through its own linear map."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,35 +53,36 @@ def toy_tokens(
     )
 
 
+def write_set(
+    folder: Path,
+    counts: tuple[int, ...],
+    *,
+    dim: int = 8,
+    absent: float = 0.0,
+    noise: float = 0.3,
+    gap: bool = False,
+    mpps: tuple[float, ...] = MPPS,
+    name: str = "toy",
+) -> EmbeddingSet:
+    """Write a set of slides with the given numbers of regions below a folder."""
+    path = create_set(
+        folder / "store",
+        f"{name}-00000000",
+        "tiles",
+        region_um=448.0,
+        dims=dict.fromkeys(mpps, dim),
+        settings={"encoder": name},
+        encoder_digests=dict.fromkeys(mpps, "aa"),
+        tile_px=224,
+    )
+    for number, count in enumerate(counts):
+        write_tokens(
+            path, toy_tokens(f"s{number}", count, dim=dim, seed=number, absent=absent, noise=noise, gap=gap, mpps=mpps)
+        )
+    return open_set(path)
+
+
 @pytest.fixture
 def make_set(tmp_path: Path) -> MakeSet:
-    """Write a set of slides with the given numbers of regions."""
-
-    def make(
-        counts: tuple[int, ...],
-        *,
-        dim: int = 8,
-        absent: float = 0.0,
-        noise: float = 0.3,
-        gap: bool = False,
-        mpps: tuple[float, ...] = MPPS,
-        name: str = "toy",
-    ) -> EmbeddingSet:
-        path = create_set(
-            tmp_path / "store",
-            f"{name}-00000000",
-            "tiles",
-            region_um=448.0,
-            dims=dict.fromkeys(mpps, dim),
-            settings={"encoder": name},
-            encoder_digests=dict.fromkeys(mpps, "aa"),
-            tile_px=224,
-        )
-        for number, count in enumerate(counts):
-            tokens = toy_tokens(
-                f"s{number}", count, dim=dim, seed=number, absent=absent, noise=noise, gap=gap, mpps=mpps
-            )
-            write_tokens(path, tokens)
-        return open_set(path)
-
-    return make
+    """Write a set of slides below the folder of the test."""
+    return partial(write_set, tmp_path)

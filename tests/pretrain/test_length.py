@@ -58,8 +58,8 @@ def test_a_default_pretraining_of_a_small_cohort_warns_and_the_model_remembers(
     make_set: MakeSet, tmp_path: Path
 ) -> None:
     settings = PretrainSettings(size="T", batch=16, precision="float32")
-    with pytest.warns(ParfocalWarning, match="20 epochs of 20 regions of 3 slides are 25 steps of 16 regions"):
-        pretrain_encoder(make_set((6, 9, 5, 7)), tmp_path / "m", settings)
+    with pytest.warns(ParfocalWarning, match="20 epochs of 9 regions of 3 slides are 12 steps of 16 regions"):
+        pretrain_encoder(make_set((3, 4, 2, 3)), tmp_path / "m", settings)
 
     (said,) = read_pretraining(tmp_path / "m")["remarks"]
     assert "short for the cohort" in said

@@ -1,10 +1,7 @@
 """A run learns what is there to learn, can be killed at any time, and is the same on any number of threads."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,45 +14,71 @@ from parfocal.run.events import Event, Notice, Progress
 from parfocal.store import EmbeddingSet
 from parfocal.store.layout import features_path
 
-from .conftest import MakeSet
+from ..run.two_ranks import run_two_ranks
+from .conftest import MakeSet, write_set
 
 SMALL = PretrainSettings(
-    size="T", steps=12, batch=8, log_every=1, monitor_every=6, checkpoint_every=4, precision="float32", warmup=0.9
+    size="T", steps=6, batch=8, log_every=1, monitor_every=3, checkpoint_every=2, precision="float32", warmup=0.9
 )
 CURVE = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "lr", "r2", "r2_whole_0.5", "rank_me_cls")
-RUN = """
+IMPORTS = """
 import os, signal, sys, torch
 from pathlib import Path
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
-from parfocal.run.events import Progress
 from parfocal.store import open_set
-torch.set_num_threads(1)
 
-def on_event(event):
-    if isinstance(event, Progress) and event.result and str(event.done) == os.environ.get("KILLED_AT"):
+def run(settings, out, on_event=lambda event: None):
+    settings = PretrainSettings.model_validate_json(settings)
+    pretrain_encoder(open_set(Path(sys.argv[1])), Path(out), settings, on_event=on_event)
+
+def die(event):
+    if getattr(event, "result", None) and event.done == 4:
         os.kill(os.getpid(), signal.SIGKILL)
 
-settings = PretrainSettings.model_validate_json(sys.argv[3])
-pretrain_encoder(open_set(Path(sys.argv[1])), Path(sys.argv[2]), settings, on_event=on_event)
+alone = os.fork()
+if not alone:
+    for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        del os.environ[name]
+    run(*sys.argv[4:], die)
+assert os.waitstatus_to_exitcode(os.waitpid(alone, 0)[1]) == -signal.SIGKILL
 """
+KILLED = SMALL.model_copy(update={"steps": 9, "log_every": 2, "checkpoint_every": 3, "objective": "cmem"})
+# With contrast and dropped paths, whose draws and negatives are those of a part too.
+OF_TWO = SMALL.model_copy(update={"steps": 4, "batch": 4, "objective": "cmem"})
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Runs that were made in other processes.
+
+    Attributes:
+        tiles: what all of them learn from.
+        killed: a run that was killed at its fourth step.
+        two: a run of two processes.
+    """
+
+    tiles: EmbeddingSet
+    killed: Path
+    two: Path
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    root = tmp_path_factory.mktemp("elsewhere")
+    made = Elsewhere(write_set(root, (6, 9, 5, 7), absent=0.3), root / "killed", root / "two")
+    arguments = (made.two, OF_TWO.model_dump_json(), KILLED.model_dump_json(), made.killed)
+    run_two_ranks(IMPORTS, "run(sys.argv[3], sys.argv[2])", made.tiles.path, *arguments)
+    return made
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
     return [{key: row[key] for key in ("step", *CURVE) if key in row} for row in read_metrics(folder / "metrics.csv")]
 
 
-def start(tiles: EmbeddingSet, out: Path, settings: PretrainSettings, **environment: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", RUN, str(tiles.path), str(out), settings.model_dump_json()],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        stderr=subprocess.PIPE,
-    )
-
-
 def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(make_set: MakeSet, tmp_path: Path) -> None:
-    tiles = make_set((60,) * 12, dim=24, noise=0.1, mpps=(2.0, 1.0))
+    tiles = make_set((30,) * 8, dim=24, noise=0.1, mpps=(2.0, 1.0))
     settings = PretrainSettings(
-        size="T", steps=50, batch=64, lr=2e-3, precision="float32", monitor_every=200, log_every=200, seed=1
+        size="T", steps=60, batch=24, lr=3e-3, precision="float32", monitor_every=200, log_every=200, seed=1
     )
     result = pretrain_encoder(tiles, tmp_path / "model", settings)
 
@@ -63,32 +86,29 @@ def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(make_set: MakeSet
     assert result.metrics["r2_whole_1"] > 0.5
     assert result.metrics["r2_whole"] > 0.5
     assert result.metrics["r2_bottleneck_1"] > 0.5
-    assert result.holdout == "held out: 1 of 12 slides"
+    assert result.holdout == "held out: 1 of 8 slides"
 
 
-def test_a_killed_run_goes_on_to_the_curve_of_one_that_was_not(make_set: MakeSet, tmp_path: Path) -> None:
-    tiles = make_set((6, 9, 5, 7), absent=0.3)
-    settings = SMALL.model_copy(update={"steps": 18, "log_every": 2, "checkpoint_every": 3, "objective": "cmem"})
-    pretrain_encoder(tiles, tmp_path / "whole", settings)
+def test_a_killed_run_goes_on_to_the_curve_of_one_that_was_not(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    pretrain_encoder(elsewhere.tiles, tmp_path / "whole", KILLED)
+    assert (elsewhere.killed / "resume.pt").is_file()
+    pretrain_encoder(elsewhere.tiles, elsewhere.killed, KILLED)
 
-    process = start(tiles, tmp_path / "killed", settings, KILLED_AT="8")
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert (tmp_path / "killed" / "resume.pt").is_file()
-    pretrain_encoder(tiles, tmp_path / "killed", settings)
-
-    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
-    ours, theirs = (RegionEncoder.from_pretrained(tmp_path / name).state_dict() for name in ("killed", "whole"))
+    assert curve(elsewhere.killed) == curve(tmp_path / "whole")
+    ours, theirs = (
+        RegionEncoder.from_pretrained(folder).state_dict() for folder in (elsewhere.killed, tmp_path / "whole")
+    )
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize("changes", [{"read_threads": 0}, {"read_threads": 3, "cache_mib": 0}])
-def test_threads_and_memory_do_not_change_the_curve(make_set: MakeSet, tmp_path: Path, changes: dict[str, int]) -> None:
+def test_threads_and_memory_do_not_change_the_curve(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 9, 5, 7), absent=0.3)
-    pretrain_encoder(tiles, tmp_path / "a", SMALL)
-    pretrain_encoder(tiles, tmp_path / "b", SMALL.model_copy(update=changes))
+    settings = SMALL.model_copy(update={"steps": 4})  # one more than an epoch
+    pretrain_encoder(tiles, tmp_path / "plain", settings)
+    pretrain_encoder(tiles, tmp_path / "none", settings.model_copy(update={"read_threads": 0}))
+    pretrain_encoder(tiles, tmp_path / "read", settings.model_copy(update={"read_threads": 3, "cache_mib": 0}))
 
-    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+    assert curve(tmp_path / "none") == curve(tmp_path / "read") == curve(tmp_path / "plain")
 
 
 def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet, tmp_path: Path) -> None:
@@ -100,7 +120,7 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet
 
     assert (first.was_finished, again.was_finished) == (False, True)
     assert again.metrics == first.metrics
-    assert again.steps == 12
+    assert again.steps == 6
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()} == files
     assert files.keys() == {"model.safetensors", "config.json", "metrics.csv", "run.json"}
     with pytest.raises(MismatchError, match=r"settings lr=0\.0003, now it is 0\.01"):
@@ -108,10 +128,10 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet
 
     assert isinstance(events[0], Notice)
     told = [event for event in events if isinstance(event, Progress)]
-    assert told[0] == Progress("steps", 0, 12)
+    assert told[0] == Progress("steps", 0, 6)
     rows = [event.result for event in told[1:]]
-    assert [row["step"] for row in rows] == list(range(1, 13))
-    assert [row["step"] for row in rows if "r2_whole_0.5" in row] == [6, 12]
+    assert [row["step"] for row in rows] == list(range(1, 7))
+    assert [row["step"] for row in rows if "r2_whole_0.5" in row] == [3, 6]
     kept = json.loads((tmp_path / "m" / "config.json").read_text())["pretraining"]
     assert kept["settings"]["lr"] == 3e-4
     assert kept["set"]["encoder_digests"] == ["aa"] * 3
@@ -130,7 +150,7 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(make_set: MakeSet
 def test_every_objective_trains_what_it_says(
     make_set: MakeSet, tmp_path: Path, changes: dict[str, str], filled: tuple[str, ...], empty: tuple[str, ...]
 ) -> None:
-    settings = SMALL.model_copy(update={"steps": 6, **changes})
+    settings = SMALL.model_copy(update={"steps": 3, **changes})
     before = [parameter.clone() for parameter in torch.get_rng_state()[None]]
     metrics = pretrain_encoder(make_set((6, 9, 5, 7)), tmp_path / "m", settings).metrics
 
@@ -146,7 +166,10 @@ def test_a_collapsed_representation_is_warned_of(
     events: list[Event] = []
     with pytest.warns(ParfocalWarning, match="may be collapsing"):
         pretrain_encoder(
-            make_set((6, 9, 5, 7)), tmp_path / "m", SMALL.model_copy(update={"steps": 6}), on_event=events.append
+            make_set((6, 9, 5, 7)),
+            tmp_path / "m",
+            SMALL.model_copy(update={"steps": 1}),
+            on_event=events.append,
         )
 
     said = [event.text for event in events if isinstance(event, Notice) and event.is_warning]
@@ -157,36 +180,21 @@ def test_a_collapsed_representation_is_warned_of(
 
 def test_regions_with_a_single_tile_are_skipped_and_counted(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 9, 5, 7), absent=0.95)
-    pretrain_encoder(tiles, tmp_path / "m", SMALL)
+    pretrain_encoder(tiles, tmp_path / "m", SMALL.model_copy(update={"steps": 3}))
 
     assert sum(row["skipped_regions"] for row in read_metrics(tmp_path / "m" / "metrics.csv")) > 0
 
 
-def test_two_processes_have_the_curve_of_one_that_draws_from_two_streams(make_set: MakeSet, tmp_path: Path) -> None:
-    tiles = make_set((6, 9, 5, 7), absent=0.3)
-    # With contrast and dropped paths, whose draws and negatives are those of a part too.
-    settings = SMALL.model_copy(update={"batch": 4, "objective": "cmem"})
-    shared = {
-        "TORCHELASTIC_RUN_ID": "test",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(20000 + os.getpid() % 20000),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-    }
-    processes = [
-        start(tiles, tmp_path / "two", settings, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=600)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    pretrain_encoder(tiles, tmp_path / "one", settings.model_copy(update={"batch": 8, "streams": 2}))
-    pretrain_encoder(tiles, tmp_path / "plain", settings.model_copy(update={"batch": 8}))
+def test_two_processes_have_the_curve_of_one_that_draws_from_two_streams(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    pretrain_encoder(elsewhere.tiles, tmp_path / "one", OF_TWO.model_copy(update={"batch": 8, "streams": 2}))
+    pretrain_encoder(elsewhere.tiles, tmp_path / "plain", OF_TWO.model_copy(update={"batch": 8}))
 
-    rows, reference, plain = curve(tmp_path / "two"), curve(tmp_path / "one"), curve(tmp_path / "plain")
-    assert [row["step"] for row in rows] == list(range(1, 13))
+    rows, reference, plain = curve(elsewhere.two), curve(tmp_path / "one"), curve(tmp_path / "plain")
+    assert [row["step"] for row in rows] == list(range(1, 5))
     for own, other in zip(rows, reference, strict=True):
         assert own == pytest.approx(other, rel=1e-4, abs=1e-5)
     assert rows[-1]["loss"] != pytest.approx(plain[-1]["loss"], rel=1e-4)  # of other batches, so the curves can differ
-    assert json.loads((tmp_path / "two" / "config.json").read_text())["pretraining"]["processes"] == 2
+    assert json.loads((elsewhere.two / "config.json").read_text())["pretraining"]["processes"] == 2
 
 
 @pytest.mark.parametrize(
@@ -211,7 +219,7 @@ def test_regions_of_one_tile_are_refused_because_nothing_can_be_hidden(make_set:
 
 def test_a_model_of_one_magnification_never_opens_the_others(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((6, 7, 5))
-    settings = SMALL.model_copy(update={"mpps": (0.5,), "steps": 3})
+    settings = SMALL.model_copy(update={"mpps": (0.5,), "steps": 1})
     pretrain_encoder(tiles, tmp_path / "fine", settings)
     for slide in tiles.slides:
         for mpp in (2.0, 1.0):
@@ -236,7 +244,7 @@ def test_no_step_leaves_random_weights_with_fitted_statistics(make_set: MakeSet,
     nothing = SMALL.model_copy(update={"steps": 0})
 
     result = pretrain_encoder(tiles, tmp_path / "random", nothing)
-    pretrain_encoder(tiles, tmp_path / "trained", SMALL)
+    pretrain_encoder(tiles, tmp_path / "trained", SMALL.model_copy(update={"steps": 1}))
 
     random, trained = (RegionEncoder.from_pretrained(tmp_path / name) for name in ("random", "trained"))
     said = json.loads((tmp_path / "random" / "config.json").read_text())["pretraining"]

@@ -13,26 +13,25 @@ from parfocal.region_encoder.export import DenseEncoder
 
 from .toy import batch_of, model_of
 
-# In processes of their own: the shape checks of the tests would turn traced sizes into constants.
-EXPORT = """
-import sys
-from parfocal.cli import main
-sys.exit(main(["export-model", sys.argv[1], "-o", sys.argv[2]]))
-"""
-RUN = """
-import sys
-sys.modules["parfocal"] = None  # importing it is an error from here on
+# In a process of its own, as the shape checks of the tests would turn traced sizes into constants. It imports what both
+# need, and never parfocal: a child does, which exports.
+SCRIPT = """
+import os, sys
 import pytest
 import torch
-program = torch.export.load(sys.argv[1]).module()
-torch.save([program(*batch) for batch in torch.load(sys.argv[2])], sys.argv[3])
+import torch._dynamo
+child = os.fork()
+if not child:
+    from parfocal.cli import main
+    status = main(["export-model", sys.argv[1], "-o", sys.argv[2]])
+    sys.stdout.flush()
+    os._exit(status)
+assert os.waitpid(child, 0)[1] == 0
+assert "parfocal" not in sys.modules
+sys.modules["parfocal"] = None  # importing it is an error from here on
+program = torch.export.load(sys.argv[2]).module()
+torch.save([program(*batch) for batch in torch.load(sys.argv[3])], sys.argv[4])
 """
-
-
-def run(code: str, *arguments: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_dense_form_is_the_same_function() -> None:
@@ -56,10 +55,10 @@ def test_a_file_that_the_command_exports_gives_the_same_numbers_without_parfocal
     batches = [batch_of(2, absent=0.4), tuple(part[:, :4] for part in batch_of(7, absent=0.2))]
     torch.save(batches, tmp_path / "in.pt")
 
-    printed = run(EXPORT, tmp_path / "model", tmp_path / "encoder.pt2")
-    run(RUN, tmp_path / "encoder.pt2", tmp_path / "in.pt", tmp_path / "out.pt")
-
-    assert encoder.digest in printed
+    files = (tmp_path / name for name in ("model", "encoder.pt2", "in.pt", "out.pt"))
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *map(str, files)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert encoder.digest in done.stdout
     for batch, (cls, registers, tokens, cls_weights) in zip(batches, torch.load(tmp_path / "out.pt"), strict=True):
         expected = encoder.encode(*batch)
         torch.testing.assert_close(cls, expected.cls, atol=1e-5, rtol=1e-5)

@@ -56,9 +56,9 @@ def written(folder: Path, content: Any, name: str = "plain.geojson") -> str:
     return str(path)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
-    mask_width=st.integers(90, 1500),
+    mask_width=st.integers(90, 1000),
     box=st.tuples(st.floats(0.05, 0.4), st.floats(0.05, 0.4), st.floats(0.5, 0.95), st.floats(0.5, 0.95)),
     mode=st.sampled_from(["1", "L", "RGB", "P", "RGBA", "I;16"]),
 )

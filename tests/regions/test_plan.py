@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from parfocal.config import GridConfig
 from parfocal.errors import ParfocalWarning, ResolutionError, SlideError
 from parfocal.geometry import whole_ratio
-from parfocal.regions import RegionPlan, TissueMask, plan_regions
+from parfocal.regions import RegionPlan, TissueMask, find_tissue, plan_regions
 from parfocal.slides import Calibration, Slide, open_slide
 from parfocal.slides.reader import PixelReader, Window
 
@@ -294,7 +294,8 @@ def test_a_magnification_that_the_slide_lacks_is_refused_and_a_near_one_said() -
 
 def test_larger_thresholds_keep_less(colon: Path) -> None:
     with open_slide(colon) as slide:
-        plans = [plan_regions(slide, GridConfig(min_tissue=share)) for share in (0.0, 0.1, 0.5, 1.0)]
+        tissue = find_tissue(slide)
+        plans = [plan_regions(slide, GridConfig(min_tissue=share), tissue=tissue) for share in (0.0, 0.1, 0.5, 1.0)]
 
     for looser, stricter in pairwise(plans):
         assert looser.n_regions > stricter.n_regions

@@ -36,7 +36,7 @@ def pink(width: int, height: int) -> tuple[Slide, PinkReader]:
     return Slide(reader, lambda: reader, Calibration(0.5, "test"), "pink.tif"), reader
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(width=st.integers(180, 9000), height=st.integers(180, 9000))
 def test_a_picture_is_small_and_reads_nothing_again(width: int, height: int) -> None:
     slide, reader = pink(width, height)

@@ -99,7 +99,7 @@ def test_a_crash_costs_one_slide_and_the_order_is_that_of_the_input(
         Image.fromarray(np.full((300, 500, 3), 128, np.uint8)).save(path)
         sources.append(SlideSource(name, path, 0.5))
 
-    reports = inspect_slides(sources, GridConfig(), runs=RunsSlides(workers=2))
+    reports = inspect_slides(sources, GridConfig(), runs=RunsSlides(workers=1))
 
     assert [one.slide for one in reports] == ["a", "fatal", "c"]
     assert [one.width_px for one in reports] == [500, None, 500]

@@ -20,16 +20,25 @@ def failed(slide: str, message: str = "no mpp") -> FailedSlide:
     return FailedSlide(slide, Path(f"/scans/{slide}.svs"), "CalibrationError", message)
 
 
-WRITER = textwrap.dedent(
+# The writers are forks of one process, which has imported everything before they begin.
+WRITERS = textwrap.dedent(
     """
-    import sys
+    import os, sys
     from pathlib import Path
     from parfocal.run import FailedSlide
     from parfocal.run.failures import update_failures
     from parfocal.run.records import RunRecords
-    store, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    print("ready", flush=True)
-    sys.stdin.readline()
+    store, names, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    waiting, go = os.pipe()
+    for name in names:
+        if not os.fork():
+            break
+    else:
+        os.close(waiting)
+        os.close(go)
+        raise SystemExit(any(os.wait()[1] for _ in names))
+    os.close(go)
+    os.read(waiting, 1)  # until all of them are there
     with RunRecords(store / "run.jsonl", command="embed", sets=["set"], settings="") as records:
         for number in range(count):
             failed = FailedSlide(f"{name}{number}", Path("x"), "E", "m")
@@ -42,23 +51,7 @@ WRITER = textwrap.dedent(
 
 def test_of_four_writers_with_thirty_failures_each_no_row_and_no_record_is_lost(tmp_path: Path) -> None:
     count, names = 40, "abcd"  # a quarter of each is mended
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), name, str(count)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in names
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:  # all at once
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [process.wait() for process in processes] == [0] * 4
+    subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path), names, str(count)], check=True)
 
     expected = {f"{name}{number}" for name in names for number in range(count) if number % 4}
     assert {row.slide for row in read_failures(tmp_path)} == expected
@@ -70,8 +63,6 @@ def test_of_four_writers_with_thirty_failures_each_no_row_and_no_record_is_lost(
     found, damaged = read_records(tmp_path / "run.jsonl")
     assert damaged == 0
     assert sorted(one.slide for one in found) == sorted(f"{name}{number}" for name in names for number in range(count))
-    for process in processes:
-        process.communicate()
 
 
 def test_the_table_goes_with_its_last_row(tmp_path: Path) -> None:

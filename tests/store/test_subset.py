@@ -1,5 +1,7 @@
-"""A set with some of its magnifications behaves like one that never had the others."""
+"""A set with some of its magnifications is like one that never had the others; with fewer slides it stays checked."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +50,18 @@ def test_none_and_all_stand_for_the_set_itself(three: EmbeddingSet) -> None:
 def test_a_magnification_that_is_not_there_is_refused(three: EmbeddingSet) -> None:
     with pytest.raises(MismatchError, match=r"no tiles at 0.25 mpp; it has 2, 1, 0.5"):
         only_mpps(three, (0.25, 1.0))
+
+
+def test_a_file_that_was_checked_is_checked_again_through_fewer_slides_only_once_it_has_changed(
+    three: EmbeddingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = three.read("a").features[0.5]
+    digested: list[Path] = []
+    monkeypatch.setattr("parfocal.store.h5.check_seal", lambda path, *_: digested.append(path))
+
+    assert np.array_equal(replace(three, slides=("a",)).read("a").features[0.5], before)
+    assert not digested
+    changed = features_path(three.path, "a", 0.5)
+    os.utime(changed, ns=(1, 1))
+    replace(three, slides=("a",)).read("a")
+    assert digested == [changed]

@@ -45,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A drawn cohort with a label of two classes, and one of three that is the slide's number."""
     root = tmp_path_factory.mktemp("cohort")
     model = FeatureModel(dim=32, separation_a=5.0, shift_c=1.5)
-    tiles = write_cohort(draw_cohort(IidSettings(n_slides=24, n_regions=8, a=0.15, kappa=0.06, model=model)), root)
+    tiles = write_cohort(draw_cohort(IidSettings(n_slides=16, n_regions=8, a=0.15, kappa=0.06, model=model)), root)
     head, *rows = (root / "labels.csv").read_text().splitlines()
     lines = [f"{head},stage", *(f"{row},{'abc'[number % 3]}" for number, row in enumerate(rows))]
     (root / "labels.csv").write_text("\n".join(lines))
@@ -103,9 +103,10 @@ def test_slides_that_are_not_embedded_yet_are_and_some_are_timed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(8):
-        noise = np.random.default_rng(number).integers(-9, 9, (992, 1952, 1))
+        tissue_px = 1792 if number == 3 else 896  # two regions where budgets are timed, else one
+        noise = np.random.default_rng(number).integers(-9, 9, (992, tissue_px + 160, 1))
         rgb = (np.array([180, 110, 165 - 30 * (number % 2)]) + noise).astype(np.uint8)
-        rgb[896:], rgb[:, 1792:] = 240, 240
+        rgb[896:], rgb[:, tissue_px:] = 240, 240
         write_pyramid(tmp_path / "scans" / f"case-{number}.tif", rgb, mpp=0.5, n_levels=3)
     (tmp_path / "labels.csv").write_text(
         "\n".join(["slide,patient,odd", *(f"case-{number},p{number},{number % 2}" for number in range(8))])
@@ -114,7 +115,12 @@ def test_slides_that_are_not_embedded_yet_are_and_some_are_timed(
         "slides": "scans",
         "encoder": "filterbank",
         "labels": {"file": "labels.csv", "group": "patient", "targets": ["odd"]},
-        "evaluation": {**EVALUATION, "repeats": 1, "probes": {**EVALUATION["probes"], "components": [2]}},
+        "evaluation": {
+            **EVALUATION,
+            "repeats": 1,
+            "arms": ["0.5/mean"],
+            "probes": {**EVALUATION["probes"], "components": [2]},
+        },
         "budget": {"policies": ["stride"], "budgets": [0.25]},
         "run": {"workers": 0, "device": "cpu"},
     }

@@ -165,7 +165,17 @@ def test_places_take_the_place_of_labels_and_the_reverse(folder: Path) -> None:
 
 def test_more_can_be_set_of_what_a_flag_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["study", "paper", "--slides", str(folder / "slides"), "--places", str(folder / "spots.csv")]
-    call += ["--target", "level", "-o", str(folder / "nothing"), "--dry-run", "--json", "--set", "run.device=cpu"]
+    call += [
+        "--target",
+        "level",
+        "-o",
+        str(folder / "nothing"),
+        "--dry-run",
+        "--json",
+        "--set",
+        "run.device=cpu",
+        "run.workers=0",
+    ]
     call += ["encoder=filterbank", "slides.slide_mpp=0.5", "places.group=patient", "places.hold_out=[b, c]"]
 
     code = main(call)

@@ -2,13 +2,11 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 from parfocal.errors import ConfigError, ParfocalWarning
 from parfocal.lab.synthetic.rendered import write_pyramid
 from parfocal.predict import fit_study
+from parfocal.run import cache
 from parfocal.run.events import Event, Progress
 from parfocal.study import plan_study, read_study, run_study, stages
 from parfocal.study.run import StudyResult
@@ -42,6 +41,7 @@ QUICK: dict[str, Any] = {
     "pretraining.monitor_regions": 4,
     "pretraining.precision": "float32",
     "run.device": "cpu",
+    "run.workers": 0,
     "evaluation.folds": 2,
     "evaluation.repeats": 1,
     "evaluation.probes": {
@@ -119,6 +119,13 @@ def small(finished: StudyResult) -> dict[str, Any]:
 def whole(finished: StudyResult, place: Path) -> StudyResult:
     """A small study with arms that draw random numbers too, which nothing disturbs."""
     return run_study(the_paper(place, **{**changes_of_small(finished), **FEW}), place / "whole")
+
+
+def begun_as(study: str, out: Path) -> None:
+    """Let a study begin with the models and regions of another one, and nothing evaluated."""
+    for name in ("models", "store"):
+        if (out.parent / study / name).is_dir():
+            shutil.copytree(out.parent / study / name, out / name)
 
 
 def files_of(report: Path) -> dict[str, bytes]:
@@ -224,32 +231,24 @@ def test_a_study_that_is_stopped_in_every_stage_gives_the_report_of_one_that_is_
     assert predictions[0] == predictions[1]
 
 
-def test_a_study_that_is_killed_while_arms_are_fitted_keeps_those_that_are_done(
-    whole: StudyResult, small: dict[str, Any], place: Path
+def test_a_study_that_is_stopped_while_arms_are_fitted_keeps_those_that_are_done(
+    whole: StudyResult, small: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = place / "killed"
-    code = (
-        "import json, os, signal, sys, torch\n"
-        "from contextlib import contextmanager\n"
-        "from pathlib import Path\n"
-        "from parfocal.run import cache\n"
-        "from parfocal.study import read_study, run_study\n"
-        "torch.set_num_threads(1)\n"
-        "plain = cache.writing\n"
-        "@contextmanager\n"
-        "def writing(path):\n"
-        "    with plain(path) as temporary:\n"
-        "        yield temporary\n"
-        "    if len(list(path.parent.glob('[!.]*.npz'))) >= 2:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "cache.writing = writing\n"
-        "run_study(read_study('paper', json.loads(sys.argv[1])), Path(sys.argv[2]))\n"
-    )
-    given = {"labels.file": place / "labels.csv", "labels.targets": ["striped"], **QUICK, **small, **FEW}
-    call = [sys.executable, "-c", code, json.dumps(given, default=str), str(out)]
-    killed = subprocess.Popen(call, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    out, plain = place / "between", cache.writing
+    begun_as("whole", out)
     kept = out / "kept"
-    assert killed.wait() == -signal.SIGKILL, "the study ended before it could be killed"
+
+    @contextmanager
+    def writing(path: Path) -> Iterator[Path]:
+        with plain(path) as temporary:
+            yield temporary
+        if len(list(path.parent.glob("[!.]*.npz"))) >= 2:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "writing", writing)
+        with pytest.raises(Stopped):
+            run_study(the_paper(place, **{**small, **FEW}), out)
     assert not (out / "report" / "report.html").exists()
     before = {path.name: path.read_bytes() for path in kept.glob("[!.]*.npz")}
     result = run_study(the_paper(place, **{**small, **FEW}), out)
@@ -261,15 +260,19 @@ def test_a_study_that_is_killed_while_arms_are_fitted_keeps_those_that_are_done(
     assert len(pages[0]) == len(pages[1])
 
 
-def test_a_changed_setting_makes_another_model_and_leaves_the_old_one(small: dict[str, Any], place: Path) -> None:
-    first = run_study(the_paper(place, **small), place / "changing")
-    weights = (first.models["mem"] / "model.safetensors").read_bytes()
-    second = run_study(the_paper(place, **small, **{"pretraining.lr": 1e-2}), place / "changing")
+def test_a_changed_setting_makes_another_model_and_leaves_the_old_one(
+    whole: StudyResult, small: dict[str, Any], place: Path
+) -> None:
+    out = place / "changing"
+    shutil.copytree(place / "whole", out)
+    old = out / whole.models["mem"].relative_to(place / "whole") / "model.safetensors"
+    weights = old.read_bytes()
+    second = run_study(the_paper(place, **{**small, **FEW, "pretraining.lr": 1e-2}), out)
 
-    assert second.models["mem"] != first.models["mem"]
-    assert (first.models["mem"] / "model.safetensors").read_bytes() == weights
-    assert {one.name for one in second.regions}.isdisjoint(one.name for one in first.regions)
-    arms = [{run.arm.id: run.predictions for run in one.evaluation.targets["striped"].runs} for one in (first, second)]
+    assert second.models["mem"] != old.parent
+    assert old.read_bytes() == weights
+    assert {one.name for one in second.regions}.isdisjoint(one.name for one in whole.regions)
+    arms = [{run.arm.id: run.predictions for run in one.evaluation.targets["striped"].runs} for one in (whole, second)]
     moved = [arm for arm in arms[0] if not np.array_equal(arms[0][arm][0].score, arms[1][arm][0].score)]
     assert moved
     assert all(arm.startswith("mem/") for arm in moved)
@@ -301,6 +304,7 @@ def test_predicted_tiles_of_coarse_ones_are_read_out_where_a_model_can_give_them
         "evaluation.arms": ["2/mean", "cls/mean", "decoded/from-2+1/mean"],
     }
     plan = the_paper(place, **small)
+    shutil.copytree(place / "out" / "models", place / "decoding" / "models")
 
     planned = plan_study(plan, place / "decoding")
     result = run_study(plan, place / "decoding")
@@ -370,10 +374,13 @@ def test_a_slide_that_fails_is_named_on_the_page_and_the_rest_goes_on(
     assert "case-03" in result.report.read_text()
 
 
-def test_a_model_whose_training_diverges_takes_only_its_own_arms_with_it(small: dict[str, Any], place: Path) -> None:
+def test_a_model_whose_training_diverges_takes_only_its_own_arms_with_it(
+    whole: StudyResult, small: dict[str, Any], place: Path
+) -> None:
+    begun_as("whole", place / "diverged")
     changes = {
         **small,
-        "models": {"wild": {"lr": 1e30}, "mem": {}},
+        "models": {"wild": {"lr": 1e30}, **small["models"]},
         "evaluation.arms": ["0.5/gated-attention", "cls/gated-attention"],
     }
     with pytest.warns(ParfocalWarning) as caught:
@@ -395,10 +402,11 @@ def test_a_model_whose_training_diverges_takes_only_its_own_arms_with_it(small: 
     assert "no other arm takes its place" in page
 
 
-def test_the_device_of_a_study_reaches_every_stage(
+def test_the_device_of_a_study_reaches_every_stage_and_its_workers_those_that_embed(
     finished: StudyResult, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, str] = {}
+    workers: list[int] = []
 
     def on_cpu(owner: ModuleType, name: str, place_of_settings: int) -> None:
         real = getattr(owner, name)
@@ -414,7 +422,11 @@ def test_the_device_of_a_study_reaches_every_stage(
             else:
                 several = isinstance(settings.device, tuple)
                 told[name] = settings.device[0] if several else settings.device
-                arguments[place_of_settings] = settings.model_copy(update={"device": ("cpu",) if several else "cpu"})
+                changes: dict[str, Any] = {"device": ("cpu",) if several else "cpu"}
+                if name == "embed_slides":
+                    workers.append(settings.workers)
+                    changes["workers"] = 0
+                arguments[place_of_settings] = settings.model_copy(update=changes)
             return real(*arguments, **named)
 
         monkeypatch.setattr(owner, name, run)
@@ -429,9 +441,11 @@ def test_the_device_of_a_study_reaches_every_stage(
         on_cpu(owner, name, at)
     on_cpu(whole_chain, "evaluate_arms", 4)
     shutil.copytree(place / "out" / "store", place / "placed" / "store")
-    changes = {"models": {"mem": {}}, "readouts": ["cls"], "evaluation.arms": ["2/mean"], "run.device": "cuda:7"}
+    changes = {"models": {"mem": {}}, "readouts": ["cls"], "evaluation.arms": ["2/mean"]}
+    changes |= {"run.device": "cuda:7", "run.workers": 3}
     run_study(the_paper(place, **changes), place / "placed")
     assert told == dict.fromkeys(("embed_slides", "pretrain_encoder", "represent_regions", "evaluate_arms"), "cuda:7")
+    assert workers == [3]
 
     # What the file says of the evaluation's own networks stands.
     changes["evaluation.probes"] = {**QUICK["evaluation.probes"], "device": "cuda:1"}

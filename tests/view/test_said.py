@@ -43,9 +43,9 @@ class Asked:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
-    """24 slides whose label lies in a pairing, a region encoder, and three heads of it."""
+    """12 slides whose label lies in a pairing, a region encoder, and three heads of it."""
     folder = tmp_path_factory.mktemp("asked")
-    law = PanelSettings(n_slides=24, n_regions=10, tau=0.25, omega=20.0, product=False, model=FeatureModel(dim=32))
+    law = PanelSettings(n_slides=12, n_regions=10, tau=0.25, omega=20.0, product=False, model=FeatureModel(dim=32))
     tiles, heads = open_set(write_cohort(draw_cohort(law), folder / "store")), {}
     digests = (tiles.encoder_digest,) * 3
     config = RegionEncoderConfig(
@@ -139,7 +139,7 @@ def test_directions_have_the_ends_that_explain_lists(asked: Asked, tmp_path: Pat
     known = read(asked.app, "/api/directions")
     first = read(asked.app, "/api/directions/0")
 
-    assert known["n_seen"] == known["n_slides"] == 24
+    assert known["n_seen"] == known["n_slides"] == 12
     assert len(known["directions"]) == len({(row["pair"], row["number"], row["mpp"], row["side"]) for row in rows})
     for end in ("top", "bottom"):
         expected = [row for row in rows[:12] if row["end"] == end]

@@ -6,7 +6,7 @@ A set may be read as it would be without some of its magnifications.
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ class EmbeddingSet:
     path: Path
     content: Mapping[str, Any]
     slides: tuple[str, ...]
+    # The files that have been checked, as they were: reading them again, epoch by epoch or through the same set with
+    # fewer slides (`dataclasses.replace`), costs no digest.
+    _checked: set[tuple[Path, int, int, str]] = field(default_factory=set, repr=False)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -407,11 +410,6 @@ class EmbeddingSet:
                 f"cannot use {slide}: {bad} of {len(features)} rows of {path} hold values that are not finite. "
                 "Extract the slide again, or leave it out."
             )
-
-    @cached_property
-    def _checked(self) -> set[tuple[Path, int, int, str]]:
-        """The features that have been checked: reading them again, epoch by epoch, costs no digest."""
-        return set()
 
     @cached_property
     def _unchecked(self) -> set[str]:

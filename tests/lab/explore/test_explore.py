@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +27,16 @@ PATIENTS = LabelColumns(group="patient")
 SETTINGS = ExploreSettings(device=("cpu",), regions=24, folds=2, holdout=0.25, probes=PROBES)
 
 
+def write_slides(root: Path, n: int) -> Path:
+    """So many slides of eight regions, with a label."""
+    model = FeatureModel(dim=32)
+    write_cohort(draw_cohort(StratSettings(n_slides=n, n_types=1, product=False, model=model)), root)
+    return root
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve slides of eight regions, with a label."""
-    root = tmp_path_factory.mktemp("xscale")
-    model = FeatureModel(dim=32)
-    write_cohort(draw_cohort(StratSettings(n_slides=12, n_types=1, product=False, model=model)), root)
-    return root
+    return write_slides(tmp_path_factory.mktemp("xscale"), 8)
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -42,7 +46,10 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Explored:
-    """A finished exploration with labels, killed once after two runs, what was done then, and what was run after it."""
+    """A finished exploration with labels, killed once after two runs, what was done then, and what was run after it.
+
+    It went on in a process of its own; one cell cannot be pretrained, for another run is in its folder.
+    """
 
     out: Path
     result: ExploreResult
@@ -53,8 +60,12 @@ class Explored:
 @pytest.fixture(scope="module")
 def explored(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Explored:
     out = tmp_path_factory.mktemp("explored")
-    design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem", "latent"]})
+    design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem", "latent", "cmem"]})
     (out / "design.yaml").write_text(json.dumps(design.model_dump(mode="json", exclude_defaults=True)))
+    cmem = plan_cells(design).cells[2]
+    spoilt = out / "cells" / f"objective-cmem-{cmem.digest}" / "seed-0" / "model"
+    spoilt.mkdir(parents=True)
+    (spoilt / "run.json").write_text('{"identity": {"settings": {"batch": 77}}}')
     call = ["explore", str(out / "design.yaml"), str(store), "-o", str(out), "--labels", str(store / "labels.csv")]
     call += ["--target", "pairing", "--group", "patient", "--device", "cpu", "--regions", "24", "--folds", "2"]
     call += ["--holdout", "0.25", "--components", "4", "--inner-folds", "2", "--attention-validation", "1"]
@@ -68,20 +79,30 @@ def explored(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Explored:
             runs.append(event.item)
 
     labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "columns": PATIENTS}
-    result = explore_designs(design, store, out, SETTINGS, **labels, on_event=run_done)
+    elsewhere = SETTINGS.model_copy(update={"workers": 1, "executor": "processes"})
+    result = explore_designs(design, store, out, elsewhere, **labels, on_event=run_done)
     return Explored(out, result, kept, runs)
+
+
+@pytest.fixture(scope="module")
+def unlabelled(store: Path, tmp_path_factory: pytest.TempPathFactory) -> ExploreResult:
+    """A finished exploration without labels, in this process; the cells differ in what makes one of them diverge."""
+    design = Design(seeds=(0,), base=BASE, axes={"lr": [3e-4, 1e30]})
+    return explore_designs(design, store, tmp_path_factory.mktemp("unlabelled"), SETTINGS)
 
 
 def test_an_exploration_that_was_killed_keeps_what_is_done_and_goes_on_there(explored: Explored) -> None:
     assert len(explored.kept) == 2
     assert all((explored.out / name).read_bytes() == content for name, content in explored.kept.items())
-    assert explored.runs == ["", "base, seed 0", "objective=latent, seed 0"]
-    assert explored.result.exit_status == 0
+    assert explored.runs[0] == ""
+    ran = {"base, seed 0", "objective=latent, seed 0", "objective=cmem, seed 0 failed"}
+    assert {run.partition(":")[0] for run in explored.runs[1:]} == ran
+    assert len(explored.runs) == 4
 
 
 def test_every_cell_and_its_controls_are_scored_by_the_same_numbers(explored: Explored) -> None:
     rows = {row["cell"]: row for row in rows_of(explored.out / "results.csv")}
-    assert set(rows) == {"base", "objective=latent", "random weights", "no region encoder"}
+    assert set(rows) == {"base", "objective=latent", "objective=cmem", "random weights", "no region encoder"}
     for name in ("base", "objective=latent", "random weights"):
         assert float(rows[name]["r2 whole 0.5"]) < 1
         for pooling in ("mean, linear model", "gated attention", "cross-scale contrast"):
@@ -99,50 +120,49 @@ def test_models_are_kept_and_region_embeddings_are_not(explored: Explored) -> No
     assert "objective=latent" in (explored.out / "report.html").read_text()
 
 
-def test_in_two_processes_a_cell_fails_and_the_rest_comes_out_as_in_one(
-    explored: Explored, store: Path, tmp_path: Path
+def test_in_a_process_of_its_own_a_cell_fails_and_the_rest_comes_out_as_here(
+    explored: Explored, unlabelled: ExploreResult
 ) -> None:
-    design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem", "cmem"]})
-    cmem = plan_cells(design).cells[1]
-    spoilt = tmp_path / "cells" / f"objective-cmem-{cmem.digest}" / "seed-0" / "model"
-    spoilt.mkdir(parents=True)
-    (spoilt / "run.json").write_text('{"identity": {"settings": {"batch": 77}}}')
-    result = explore_designs(design, store, tmp_path, SETTINGS.model_copy(update={"workers": 2}))
-
-    assert result.exit_status == 3
-    assert [one.cell.name for one in result.exploration.cells] == ["base"]
-    (failure,) = rows_of(tmp_path / "failures.csv")
+    assert explored.result.exit_status == 3
+    assert {one.cell.name for one in explored.result.exploration.cells} == {"base", "objective=latent"}
+    (failure,) = rows_of(explored.out / "failures.csv")
     assert (failure["cell"], failure["error"]) == ("objective=cmem", "MismatchError")
-    assert "Runs that failed" in (tmp_path / "report.html").read_text()
+    assert "Runs that failed" in (explored.out / "report.html").read_text()
     # Labels have no say in R2; products in another order may differ in the last digits.
-    one, two = ({row["cell"]: row for row in rows_of(out / "results.csv")} for out in (explored.out, tmp_path))
+    here, elsewhere = (
+        {row["cell"]: row for row in rows_of(out / "results.csv")} for out in (unlabelled.out, explored.out)
+    )
     for name in ("base", "random weights", "no region encoder"):
-        assert float(two[name]["r2"]) == pytest.approx(float(one[name]["r2"]), abs=1e-3)
+        assert float(elsewhere[name]["r2"]) == pytest.approx(float(here[name]["r2"]), abs=1e-3)
 
 
-def test_a_cell_whose_pretraining_diverges_is_a_failed_row_and_the_rest_is_ranked(store: Path, tmp_path: Path) -> None:
-    design = Design(seeds=(0,), base=BASE, axes={"lr": [3e-4, 1e30]})
-    result = explore_designs(design, store, tmp_path, SETTINGS)
-
-    assert result.exit_status == 3
-    (failure,) = rows_of(tmp_path / "failures.csv")
+def test_a_cell_whose_pretraining_diverges_is_a_failed_row_and_the_rest_is_ranked(
+    store: Path, unlabelled: ExploreResult
+) -> None:
+    out = unlabelled.out
+    assert unlabelled.exit_status == 3
+    (failure,) = rows_of(out / "failures.csv")
     assert (failure["cell"], failure["error"]) == ("lr=1e+30", "ParfocalError")
-    rows = {row["cell"]: row for row in rows_of(tmp_path / "results.csv")}
+    rows = {row["cell"]: row for row in rows_of(out / "results.csv")}
     assert "the loss is nan" in rows["lr=1e+30"]["failed"]
     assert rows["lr=1e+30"]["r2"] == rows["base"]["failed"] == ""
-    cells = {row["cell"]: row for row in rows_of(tmp_path / "cells.csv")}
+    cells = {row["cell"]: row for row in rows_of(out / "cells.csv")}
     assert (cells["lr=1e+30"]["seeds"], cells["lr=1e+30"]["failed_seeds"]) == ("0", "1")
     assert cells["base"]["r2_rank"] == "1"
-    assert "No comparison is possible for lr=1e+30" in (tmp_path / "report.html").read_text()
+    assert "No comparison is possible for lr=1e+30" in (out / "report.html").read_text()
+    alone = Design(seeds=(0,), base={**BASE, "lr": 1e30}, axes={"objective": ["mem"]})
     with pytest.raises(ParfocalError, match=r"no cell has a result: base, seed 0: .*the loss is nan"):
-        explore_designs(
-            Design(seeds=(0,), base={**BASE, "lr": 1e30}, axes={"objective": ["mem"]}), store, tmp_path, SETTINGS
-        )
+        explore_designs(alone, store, out, SETTINGS)
 
 
 def test_a_slide_classifier_that_fails_leaves_its_cell_the_other_numbers_until_it_is_tried_again(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    explored: Explored, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(explored.out, out)
+    for slug in ("base", "no-region-encoder"):
+        (found,) = out.glob(f"cells/{slug}-*/seed-0/result.json")
+        found.unlink()
     design = Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]})
     labels: dict[str, Any] = {"labels": store / "labels.csv", "target": "pairing", "columns": PATIENTS}
     # Classifiers run where their cell runs, whatever the settings of classifiers say.
@@ -153,22 +173,23 @@ def test_a_slide_classifier_that_fails_leaves_its_cell_the_other_numbers_until_i
 
     with monkeypatch.context() as patched:
         patched.setitem(HEADS.ours, "contrast", replace(HEADS.get("contrast"), fit=diverging))
-        result = explore_designs(design, store, tmp_path, settings, **labels)
+        result = explore_designs(design, store, out, settings, **labels)
     assert result.exit_status == 3
-    assert {one.cell for one in result.failures} == {"base", "random weights", "no region encoder"}
-    row = next(row for row in rows_of(tmp_path / "results.csv") if row["cell"] == "base")
+    assert {one.cell for one in result.failures} == {"base", "no region encoder"}
+    row = next(row for row in rows_of(out / "results.csv") if row["cell"] == "base")
     assert float(row["r2"]) < 1
     assert float(row["auc contextual tokens: mean, linear model"]) >= 0
     assert row["auc"] == ""  # a mean without the classifier that failed compares with none
     assert "LinAlgError: Singular matrix" in row["failed"]
 
-    again = explore_designs(design, store, tmp_path, settings, **labels)
+    again = explore_designs(design, store, out, settings, **labels)
     assert again.exit_status == 0
-    assert not (tmp_path / "failures.csv").exists()
-    assert all(row["failed"] == "" for row in rows_of(tmp_path / "results.csv"))
+    assert not (out / "failures.csv").exists()
+    assert all(row["failed"] == "" for row in rows_of(out / "results.csv"))
 
 
-def test_no_patient_is_pretrained_on_and_held_out(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_patient_is_pretrained_on_and_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write_slides(tmp_path / "twelve", 12)
     seen: list[CellJob] = []
 
     def look(jobs: list[CellJob], **_: Any) -> list[Any]:
@@ -182,8 +203,8 @@ def test_no_patient_is_pretrained_on_and_held_out(store: Path, tmp_path: Path, m
     (tmp_path / "labels.csv").write_text("\n".join(["slide,patient,pairing", *lines]))
     with pytest.raises(ParfocalError, match="no cell has a result"):
         explore_designs(
-            Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]}), store, tmp_path / "out", SETTINGS,
-            labels=tmp_path / "labels.csv", target="pairing", columns=PATIENTS,
+            Design(seeds=(0,), base=BASE, axes={"objective": ["mem"]}), store, tmp_path / "out",
+            SETTINGS, labels=tmp_path / "labels.csv", target="pairing", columns=PATIENTS,
         )  # fmt: skip
 
     held = seen[-1].settings.holdout_slides

@@ -1,7 +1,10 @@
+import io
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,10 @@ from parfocal.errors import ConfigError, MismatchError
 from parfocal.lab.prove.controls import show
 from parfocal.lab.prove.data import held_out_regions
 from parfocal.lab.prove.layout import Layout, draw_hidden, patterns_of
-from parfocal.lab.prove.result import ProofResult
 from parfocal.lab.prove.run import ProveSettings, prove_encoder
 from parfocal.lab.prove.subject import Predictor, open_subject
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
-from parfocal.region_encoder import RegionEncoderConfig, RegionModel
+from parfocal.region_encoder import SIZES, RegionEncoderConfig, RegionModel
 from parfocal.run.cache import StepCache
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
 
@@ -28,7 +30,7 @@ QUICK = ProveSettings(
     eval_regions=60,
     random_regions=20,
     train_regions=200,
-    network_steps=10,
+    network_steps=5,
     control_steps=2,
     readout_regions=32,
     draws=100,
@@ -72,46 +74,63 @@ def write_store(folder: Path, slides: list[SlideTokens]) -> EmbeddingSet:
     return open_set(path)
 
 
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Size T at a quarter of its width: the mechanics need no more."""
-    sizes = dict(RegionEncoderConfig.of_size("T", dims=(1, 1, 1)))
-    monkeypatch.setitem(
-        __import__("parfocal.region_encoder.config", fromlist=["SIZES"]).SIZES,
-        "T",
-        {"width": 32, "depth": 1, "heads": sizes["heads"]},
-    )
-
-
-Train = Callable[..., tuple[Path, Path]]
-
-
-@pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """A store and a checkpoint trained on it."""
-    tiny(monkeypatch)
-
-    def make(slides: list[SlideTokens], **settings: object) -> tuple[Path, Path]:
-        tiles = write_store(tmp_path / "store", slides)
-        defaults = {"size": "T", "batch": 16, "steps": 6, "log_every": 6, "monitor_every": 6, "monitor_regions": 8}
-        quick = PretrainSettings(**{**defaults, "device": "cpu", "read_threads": 0, "precision": "float32", **settings})
-        return pretrain_encoder(tiles, tmp_path / "model", quick).model, tmp_path / "store"
-
-    return make
-
-
-def slides(n: int = 6) -> list[SlideTokens]:
+def slides(n: int) -> list[SlideTokens]:
     return [toy_slide(f"s{number}", 16, number) for number in range(n)]
 
 
-def test_every_baseline_and_control_is_in_page_and_json(train: Train, tmp_path: Path, capsys) -> None:
-    model, store = train(slides(), holdout=0.4)
-    flags = ["--eval-regions", "60", "--random-regions", "10", "--network-steps", "5", "--control-steps", "2"]
-    status = main(["prove", str(model), str(store), "-o", str(tmp_path / "out"), "--draws", "100", *flags])
-    out = capsys.readouterr().out
-    found = json.loads((tmp_path / "out" / "prove.json").read_text())
-    page = (tmp_path / "out" / "report.html").read_text()
+def train(folder: Path, slides: list[SlideTokens], **settings: object) -> tuple[Path, Path]:
+    """A checkpoint trained on a store, and the store."""
+    tiles = write_store(folder / "store", slides)
+    defaults = {"size": "T", "batch": 16, "steps": 6, "log_every": 6, "monitor_every": 6, "monitor_regions": 8}
+    quick = PretrainSettings(**{**defaults, "device": "cpu", "read_threads": 0, "precision": "float32", **settings})
+    return pretrain_encoder(tiles, folder / "model", quick).model, folder / "store"
 
-    assert status == 0
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny() -> Iterator[None]:
+    """Size T at a quarter of its width: the mechanics need no more."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(SIZES, "T", {**SIZES["T"], "width": 32, "depth": 1})
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, _tiny: None) -> tuple[Path, Path]:
+    """A checkpoint of four slides, two of them held out, and their store."""
+    return train(tmp_path_factory.mktemp("trained"), slides(4), holdout=0.5)
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A proof by the command, with the settings `QUICK`, and what it printed."""
+
+    out: Path
+    status: int
+    printed: str
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return dict(json.loads((self.out / "prove.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def proven(trained: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Proven:
+    out, printed = tmp_path_factory.mktemp("proven"), io.StringIO()
+    flags = [
+        text
+        for name, value in QUICK.model_dump(exclude_defaults=True).items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    with redirect_stdout(printed):
+        status = main(["prove", *map(str, trained), "-o", str(out), *flags])
+    return Proven(out, status, printed.getvalue())
+
+
+def test_every_baseline_and_control_is_in_page_and_json(proven: Proven) -> None:
+    out, found = proven.printed, proven.content
+    page = (proven.out / "report.html").read_text()
+
+    assert proven.status == 0
     rows = {
         "model",
         "B0",
@@ -158,8 +177,8 @@ def test_every_baseline_and_control_is_in_page_and_json(train: Train, tmp_path: 
     assert set(found["calibration"]["whole 0.5, 0.5"]) == {"model", "B9"}
 
 
-def test_one_slide_is_proven_on_fragments_and_says_so(train: Train, tmp_path: Path) -> None:
-    model, store = train([toy_slide("only", 60, 0, gap=True)], holdout=0.3, targets="whitened")
+def test_one_slide_is_proven_on_fragments_and_says_so(tmp_path: Path) -> None:
+    model, store = train(tmp_path, [toy_slide("only", 60, 0, gap=True)], holdout=0.3, targets="whitened")
     result = prove_encoder(model, store, tmp_path / "out", QUICK)
 
     assert result.one_slide
@@ -169,15 +188,8 @@ def test_one_slide_is_proven_on_fragments_and_says_so(train: Train, tmp_path: Pa
     assert any("one slide" in sentence.lower() for sentence in result.sentences)
 
 
-def test_the_same_call_gives_the_same_file(train: Train, tmp_path: Path) -> None:
-    model, store = train(slides(4), holdout=0.5)
-    quick = QUICK.model_copy(update={"control_steps": 0, "network_steps": 2})
-    first, second = (prove_encoder(model, store, tmp_path / name, quick).report.read_bytes() for name in "ab")
-    assert first == second
-
-
-def test_hidden_tiles_never_reach_the_model_and_rows_keep_their_place(train: Train) -> None:
-    model, store = train(slides(4))
+def test_hidden_tiles_never_reach_the_model_and_rows_keep_their_place(trained: tuple[Path, Path]) -> None:
+    model, store = trained
     subject = open_subject(model, open_set(store))
     layout = Layout.of_set(subject.tiles)
     predictor = Predictor(subject.trainee, layout, torch.device("cpu"), batch=5)
@@ -210,21 +222,25 @@ def test_hidden_tiles_never_reach_the_model_and_rows_keep_their_place(train: Tra
     np.testing.assert_allclose(mean[row, slot], alone.mean[0, 0].numpy(), atol=1e-5)
 
 
-def test_held_out_slides_have_no_say_in_the_baselines(train: Train, tmp_path: Path) -> None:
-    model, store = train(slides(), holdout=0.4)
-    quick = QUICK.model_copy(update={"control_steps": 0})
-    first = prove_encoder(model, store, tmp_path / "a", quick)
+def r2_of_b5(proven: Proven) -> float:
+    return float(proven.content["patterns"]["whole 0.5"]["r2"]["B5"]["all"])
+
+
+def test_held_out_slides_have_no_say_in_the_baselines(
+    trained: tuple[Path, Path], proven: Proven, tmp_path: Path
+) -> None:
+    model, store = trained
     held = {part.slide for part in open_subject(model, open_set(store)).split.held_out}
     other = tmp_path / "other"
-    write_store(other, [toy_slide(f"s{n}", 16, 100 + n if f"s{n}" in held else n) for n in range(6)])
-    second = prove_encoder(model, other, tmp_path / "b", quick)
+    write_store(other, [toy_slide(f"s{n}", 16, 100 + n if f"s{n}" in held else n) for n in range(4)])
+    second = prove_encoder(model, other, tmp_path / "b", QUICK)
 
-    assert first.choices == second.choices
-    assert first.scores.r2("B5", "whole 0.5") != second.scores.r2("B5", "whole 0.5")
+    assert second.choices == proven.content["chosen"]
+    assert second.scores.r2("B5", "whole 0.5") != r2_of_b5(proven)
 
 
-def test_what_cannot_be_proven_is_refused_with_a_remedy(train: Train, tmp_path: Path) -> None:
-    model, store = train(slides(4))
+def test_what_cannot_be_proven_is_refused_with_a_remedy(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    model, store = trained
     other = tmp_path / "other"
     write_store(other, slides(3))
     with pytest.raises(MismatchError, match="1 of the 4 slides"):
@@ -233,23 +249,23 @@ def test_what_cannot_be_proven_is_refused_with_a_remedy(train: Train, tmp_path: 
     RegionModel(RegionEncoderConfig(width=16, depth=1, heads=2, dims=(DIM,) * 3)).save_pretrained(untrained)
     with pytest.raises(ConfigError, match="finished `parfocal pretrain`"):
         prove_encoder(untrained, store, tmp_path / "out", QUICK)
-    config = json.loads((model / "config.json").read_text())
+    latent = tmp_path / "latent"
+    shutil.copytree(model, latent)
+    config = json.loads((latent / "config.json").read_text())
     config["pretraining"]["settings"]["targets"] = "latent"
-    (model / "config.json").write_text(json.dumps(config))
+    (latent / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="targets=standardised"):
-        prove_encoder(model, store, tmp_path / "out", QUICK)
+        prove_encoder(latent, store, tmp_path / "out", QUICK)
 
 
-def files(result: ProofResult) -> list[Path]:
-    return [result.report, result.report.parent / "prove.json"]
+def files(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in ("report.html", "prove.json")]
 
 
 def test_a_proof_that_is_killed_goes_on_where_it_was_and_says_the_same(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, Path], proven: Proven, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, store = train(slides(4), holdout=0.5)
-    quick = QUICK.model_copy(update={"network_steps": 2})
-    whole = prove_encoder(model, store, tmp_path / "whole", quick)
+    model, store = trained
     done: list[str] = []
     killed_at: set[str] = {"decoder on random weights", "B5 B6 B9 whole 2", "scores subtree"}
     of_cache = StepCache.step
@@ -268,24 +284,24 @@ def test_a_proof_that_is_killed_goes_on_where_it_was_and_says_the_same(
     monkeypatch.setattr(StepCache, "step", step)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            prove_encoder(model, store, tmp_path / "out", quick)
-    again = [path.read_bytes() for path in files(prove_encoder(model, store, tmp_path / "out", quick))]
-    count = Counter(done)
-    prove_encoder(model, store, tmp_path / "out", quick.model_copy(update={"draws": 120}))
+            prove_encoder(model, store, tmp_path, QUICK)
+    prove_encoder(model, store, tmp_path, QUICK)
+    again, count = files(tmp_path), Counter(done)
+    prove_encoder(model, store, tmp_path, QUICK.model_copy(update={"draws": 120}))
 
     several = {"decoder on random weights": 2, "ridges on tokens": 3}
     assert count == {name: several.get(name, 1) for name in count}
     assert {"second moments", "B4", "B8", "B10", "scores random"} <= set(count)
     assert Counter(done) == count
-    assert again == [path.read_bytes() for path in files(whole)]
+    assert again == files(proven.out)
 
 
-def test_finished_steps_are_not_used_for_other_tiles(train: Train, tmp_path: Path) -> None:
-    model, store = train(slides(4), holdout=0.5)
-    quick = QUICK.model_copy(update={"control_steps": 0, "network_steps": 2})
-    first = prove_encoder(model, store, tmp_path / "out", quick)
-    other = tmp_path / "other"
+def test_finished_steps_are_not_used_for_other_tiles(
+    trained: tuple[Path, Path], proven: Proven, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(proven.out, out)
     write_store(other, [toy_slide(f"s{n}", 16, 50 + n) for n in range(4)])
-    second = prove_encoder(model, other, tmp_path / "out", quick)
+    second = prove_encoder(trained[0], other, out, QUICK)
 
-    assert second.scores.r2("B5", "whole 0.5") != first.scores.r2("B5", "whole 0.5")
+    assert second.scores.r2("B5", "whole 0.5") != r2_of_b5(proven)

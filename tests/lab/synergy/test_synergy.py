@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +21,15 @@ from parfocal.lab.synergy.directions import ends, score_directions
 from parfocal.lab.synergy.labels import study_labels
 from parfocal.lab.synergy.main_effects import main_effects
 from parfocal.lab.synergy.permutation import PairMoments, candidate_statistics, debiased_effect, draw_permutations
-from parfocal.lab.synergy.run import measure_synergy
+from parfocal.lab.synergy.run import SynergyResult, measure_synergy
 from parfocal.stats import auc
 from parfocal.store import EmbeddingSet, SlideOrigin, SlideTokens, create_set, write_tokens
 
-from ...run.killed import kill_after
 from .drawn import MPPS, REGION_UM, draw, draw_slide, each_alone, rows_of
 
 TILE_PX = 28
 FAST = SynergySettings(components=(4, 8), permutations=199, types=(4,), power_permutations=0, main_repeats=0)
+NO_PICTURES = FAST.model_copy(update={"tiles": 0, "maps": 0, "permutations": 99})
 
 
 def analyse(kind: str, seed: int = 0, settings: SynergySettings = FAST) -> LabelResult:
@@ -262,7 +263,7 @@ def write_set(root: Path, slides: list[SlideTokens], origin: SlideOrigin | None 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty slides whose regions lie on one picture, with labels: classes, a number, one value."""
+    """Forty slides whose regions lie on one picture, with labels."""
     root = tmp_path_factory.mktemp("synergy")
     pixels = np.random.default_rng(0).integers(0, 255, (4 * 112 + 20, 6 * 112 + 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / "picture.png")
@@ -270,9 +271,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_set(root, slides, SlideOrigin(path=str(root / "picture.png")))
     with (root / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["slide", "patient", "paired", "dose"])
+        table.writerow(["slide", "patient", "paired"])
         for number, tokens in enumerate(slides):
-            table.writerow([tokens.slide, f"p{number}", int(label[number]), number % 11 + label[number] / 3])
+            table.writerow([tokens.slide, f"p{number}", int(label[number])])
     return root
 
 
@@ -304,25 +305,39 @@ def test_the_command_writes_the_page_and_the_numbers(store: Path, capsys: pytest
 def write_store(root: Path, slides: list[SlideTokens], columns: dict[str, list[str]]) -> list[str]:
     """A store and its labels, and the arguments of a fast `synergy` on them."""
     write_set(root, slides)
+    return write_labels(root, root / "store", columns)
+
+
+def write_labels(root: Path, store: Path, columns: dict[str, list[str]]) -> list[str]:
+    """Labels of the slides of a store, and the arguments of a fast `synergy` on them."""
     with (root / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["slide", *columns])
-        table.writerows(zip([one.slide for one in slides], *columns.values(), strict=True))
+        n = len(next(iter(columns.values())))
+        table.writerows(zip([f"s{number:03d}" for number in range(n)], *columns.values(), strict=True))
     fast = ["--components", "4", "--permutations", "99", "--power-permutations", "0", "--main-repeats", "1"]
     place = ["--labels", str(root / "labels.csv"), "--target", "t", "-o", str(root / "out")]
-    return ["synergy", str(root / "store"), *place, *fast, "--types", "2", "--tiles", "0", "--maps", "0"]
+    return ["synergy", str(store), *place, *fast, "--types", "2", "--tiles", "0", "--maps", "0"]
 
 
-def test_without_a_group_nothing_is_called_a_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    slides, label, _ = draw("none", n=30)
-    classes = ["ab"[int(one)] for one in label]
-    arguments = write_store(tmp_path, slides, {"t": classes, "person": [f"p{n // 2}" for n in range(30)]})
+@pytest.fixture(scope="module")
+def unpaired(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of twenty slides, of which every other one is of class b, and nothing goes with the class."""
+    root = tmp_path_factory.mktemp("unpaired")
+    write_set(root, draw("none", n=20)[0])
+    return root / "store"
+
+
+def test_without_a_group_nothing_is_called_a_patient(
+    unpaired: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = write_labels(tmp_path, unpaired, {"t": ["a", "b"] * 10, "person": [f"p{n // 2}" for n in range(20)]})
 
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text()
     for text in (printed, page):
-        assert "30 slides, taken as independent" in text
+        assert "20 slides, taken as independent" in text
         assert "call pairing too often" in text
         known = ("from one patient (--group COLUMN, --patient-of REGEX)", "patient_of", "decisions about a patient")
         for words in known:
@@ -333,14 +348,13 @@ def test_without_a_group_nothing_is_called_a_patient(tmp_path: Path, capsys: pyt
 def test_the_answer_names_what_the_classes_differ_in_and_slides_that_are_there_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slides, label, _ = draw("none", n=30)
-    slides[7] = replace(slides[2], slide="s007")
+    slides, label, _ = draw("none", n=24)
     world = np.random.default_rng(1)
     for number in np.flatnonzero(label):
         noise = {m: 2 * world.standard_normal(x.shape).astype(np.float32) for m, x in slides[number].features.items()}
         slides[number] = replace(slides[number], features={m: x + noise[m] for m, x in slides[number].features.items()})
     slides[7] = replace(slides[2], slide="s007")
-    patients = [f"p{number}" for number in range(30)]
+    patients = [f"p{number}" for number in range(24)]
     arguments = write_store(tmp_path, slides, {"t": ["ab"[int(y)] for y in label], "patient": patients})
 
     assert main([*arguments, "--group", "patient"]) == 0
@@ -368,9 +382,9 @@ def first_regions(one: SlideTokens, n: int) -> SlideTokens:
 def test_slides_of_one_region_are_refused_and_can_be_centred_within_patients(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slides, _, _ = draw("none", n=40)
-    classes = ["ab"[(number // 2) % 2] for number in range(40)]
-    patients = [f"p{number // 2}" for number in range(40)]
+    slides, _, _ = draw("none", n=36)
+    classes = ["ab"[(number // 2) % 2] for number in range(36)]
+    patients = [f"p{number // 2}" for number in range(36)]
     arguments = write_store(tmp_path, [first_regions(one, 1) for one in slides], {"t": classes, "patient": patients})
 
     assert main([*arguments, "--group", "patient"]) == 2
@@ -379,15 +393,15 @@ def test_slides_of_one_region_are_refused_and_can_be_centred_within_patients(
     assert "name --within patient" in error
     assert len([line for line in error.splitlines() if "Warning" in line or "Error" in line]) <= 1
     assert main([*arguments, "--group", "patient", "--within", "patient"]) == 0
-    assert "40 slides of 20 patients" in (tmp_path / "out" / "report.html").read_text()
+    assert "36 slides of 18 patients" in (tmp_path / "out" / "report.html").read_text()
     assert main([*arguments, "--within", "tma"]) == 2
     assert "no column 'tma'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flat", ["all", "some"])
 def test_identical_rows_are_refused_or_left_out(flat: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    slides, label, _ = draw("none", n=30)
-    for number in range(30 if flat == "all" else 4):
+    slides, label, _ = draw("none", n=22)
+    for number in range(22 if flat == "all" else 4):
         same = {m: np.tile(x[:1], (len(x), 1)) for m, x in slides[number].features.items()}
         slides[number] = replace(slides[number], features=same)
     arguments = write_store(tmp_path, slides, {"t": ["ab"[int(y)] for y in label]})
@@ -398,25 +412,25 @@ def test_identical_rows_are_refused_or_left_out(flat: str, tmp_path: Path, capsy
     else:
         assert main(arguments) == 0
         printed = capsys.readouterr()
-        assert "4 of 30 slides have regions that are all the same at 2 and 0.5 um per pixel" in printed.err
-        assert "26 slides, taken as independent" in printed.out
+        assert "4 of 22 slides have regions that are all the same at 2 and 0.5 um per pixel" in printed.err
+        assert "18 slides, taken as independent" in printed.out
 
 
 def test_one_slide_under_every_patient_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    slides, label, _ = draw("none", n=30)
+    slides, label, _ = draw("none", n=20)
     arguments = write_store(
         tmp_path, [replace(slides[0], slide=one.slide) for one in slides], {"t": ["ab"[int(y)] for y in label]}
     )
 
     assert main(arguments) == 2
-    assert "the slides of 30 slides are nearly the same: 1 of them are different, and 17" in capsys.readouterr().err
+    assert "the slides of 20 slides are nearly the same: 1 of them are different, and 17" in capsys.readouterr().err
 
 
 def test_slides_left_out_and_misalignment_that_go_with_the_label_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slides, label, _ = draw("none", n=60)
-    lost = np.flatnonzero(label)[:15]
+    slides, label, _ = draw("none", n=40)
+    lost = np.flatnonzero(label)[:10]
     slides = [first_regions(one, 1) if number in lost else one for number, one in enumerate(slides)]
     arguments = write_store(tmp_path, slides, {"t": ["ab"[int(y)] for y in label]})
     apart = {one.slide: 0.1 * (1 + y) + 0.001 * n for n, (one, y) in enumerate(zip(slides, label, strict=True))}
@@ -432,60 +446,66 @@ def test_slides_left_out_and_misalignment_that_go_with_the_label_are_told(
     assert "allows for more noise and for smaller or fewer slides, but not for a selection" in printed
 
 
-def test_finished_labels_are_kept(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = FAST.model_copy(update={"tiles": 0, "maps": 0, "permutations": 99})
-    first = measure_synergy(store / "store", store / "labels.csv", "paired", store / "kept", settings)
+@pytest.fixture(scope="module")
+def dosed(unpaired: Path, tmp_path_factory: pytest.TempPathFactory) -> SynergyResult:
+    """The test of a number, without pictures; its labels lie beside its page."""
+    out = tmp_path_factory.mktemp("dosed")
+    write_labels(out, unpaired, {"dose": [str(number % 11 + number % 2 / 3) for number in range(20)]})
+    return measure_synergy(unpaired, out / "labels.csv", "dose", out, NO_PICTURES)
+
+
+def test_finished_labels_are_kept(dosed: SynergyResult, unpaired: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, out = dosed.report.read_bytes(), dosed.report.parent
     monkeypatch.setattr("parfocal.lab.synergy.analysis.pairing_test", None)
-    again = measure_synergy(store / "store", store / "labels.csv", "paired", store / "kept", settings)
+    again = measure_synergy(unpaired, out / "labels.csv", "dose", out, NO_PICTURES)
 
-    assert again.describe() == first.describe()
-    assert again.report.read_bytes() == first.report.read_bytes()
-    other = settings.model_copy(update={"seed": 1})
+    assert again.describe() == dosed.describe()
+    assert again.report.read_bytes() == first
+    other = NO_PICTURES.model_copy(update={"seed": 1})
     with pytest.raises(TypeError):
-        measure_synergy(store / "store", store / "labels.csv", "paired", store / "kept", other)
+        measure_synergy(unpaired, out / "labels.csv", "dose", out, other)
 
 
-def test_a_test_that_is_killed_between_two_labels_keeps_the_first_and_says_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_test_that_is_stopped_between_two_labels_keeps_the_first_and_says_the_same(
+    unpaired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slides, _, _ = draw("pairing", n=36)
-    call = write_store(tmp_path, slides, {"t": ["abc"[number % 3] for number in range(len(slides))]})
+    call = write_labels(tmp_path, unpaired, {"t": ["abc"[number % 3] for number in range(20)]})
     out, whole = tmp_path / "out", tmp_path / "whole"
-
-    kept = kill_after(1, out / "kept", call)
-    assert not (out / "synergy.json").exists()
     tested: list[str] = []
     plain = analysis._analyse
-    monkeypatch.setattr(
-        analysis, "_analyse", lambda name, *rest, **how: tested.append(name) or plain(name, *rest, **how)
-    )
+
+    def analyse(name: str, *rest: Any, **how: Any) -> LabelResult:
+        tested.append(name)
+        if tested == ["a", "b"]:
+            raise KeyboardInterrupt
+        return plain(name, *rest, **how)
+
+    monkeypatch.setattr(analysis, "_analyse", analyse)
+    assert main(call) == 130
+    assert not (out / "synergy.json").exists()
+    kept = {path: path.read_bytes() for path in (out / "kept").glob("[!.]*.npz")}
     assert main(call) == 0
     assert main([*call, "-o", str(whole)]) == 0
 
     assert len(kept) == 1
-    assert tested == ["b", "c", "a", "b", "c"]
-    assert all((out / "kept" / name).read_bytes() == content for name, content in kept.items())
+    assert tested == ["a", "b", "b", "c", "a", "b", "c"]
+    assert all(path.read_bytes() == content for path, content in kept.items())
     assert (out / "synergy.json").read_bytes() == (whole / "synergy.json").read_bytes()
     assert (out / "report.html").read_bytes() == (whole / "report.html").read_bytes()
 
 
-def test_sites_that_know_the_label_leave_nothing_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    slides, label, _ = draw("none", n=30)
-    classes = ["ab"[int(one)] for one in label]
-    arguments = write_store(tmp_path, slides, {"t": classes, "site": [f"of {one}" for one in classes]})
+def test_sites_that_know_the_label_leave_nothing_to_test(
+    unpaired: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = write_labels(tmp_path, unpaired, {"t": ["a", "b"] * 10, "site": ["of a", "of b"] * 10})
 
     assert main([*arguments, "--site", "site"]) == 2
     assert "a test within sites needs sites that have more than one value" in capsys.readouterr().err
 
 
-def test_a_number_is_tested_without_pictures(store: Path) -> None:
-    settings = FAST.model_copy(update={"tiles": 0, "maps": 0, "permutations": 99})
-    result = measure_synergy(store / "store", store / "labels.csv", "dose", store / "dose", settings)
-
-    assert [one.is_class for one in result.results] == [False]
-    assert "data:image/png" not in result.report.read_text()
-    again = measure_synergy(store / "store", store / "labels.csv", "dose", store / "dose2", settings)
-    assert again.report.read_bytes() == result.report.read_bytes()
+def test_a_number_is_tested_without_pictures(dosed: SynergyResult) -> None:
+    assert [one.is_class for one in dosed.results] == [False]
+    assert "data:image/png" not in dosed.report.read_text()
 
 
 def test_what_cannot_be_paired_is_refused(store: Path) -> None:

@@ -101,7 +101,7 @@ def measure_synergy(
     used = _magnifications(source, mpps)
     left_out = LeftOut()
     readable = with_readable_index(source, left_out)
-    empty = [slide for slide in readable.slides if not all(readable.n_tiles(slide)[mpp] for mpp in used)]
+    empty = [slide for slide in readable.slides if not all(map(readable.n_tiles(slide).get, used))]
     notes = []
     if empty:
         listed = ", ".join(empty[:3])
