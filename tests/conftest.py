@@ -61,8 +61,8 @@ def _check_types(checked: Any = None, *, typechecker: Any) -> Any:
     """Check shapes where annotations speak of them; types alone are mypy's.
 
     Arguments and result are checked once, and the axes that they name belong to that one call. What jaxtyping makes of
-    a function checks arguments twice and binds all of them to names first, for longer messages, which takes twice as
-    long; it is left to annotations in words, which it can read, and to generators. Functions inside functions are not
+    a function checks arguments twice and binds all of them to names first, for longer messages, which takes
+    longer; it is left to annotations in words, which it can read, and to generators. Functions inside functions are not
     checked: they are made, and their checks would be compiled, at each call of those around them.
     """
     if checked is None:
@@ -75,18 +75,16 @@ def _check_types(checked: Any = None, *, typechecker: Any) -> Any:
     if "<locals>" in checked.__qualname__ and checked.__name__ != "__init__":
         return checked
     annotations = [repr(one) for one in checked.__annotations__.values()]
-    if any(map(_IN_WORDS.search, annotations)):
-        every_call = _checks_shapes(checked, typechecker=typechecker)
-    elif any(map(_A_SHAPE.search, annotations)):
-        every_call = _with_axes(checked, typechecker)
-    else:
+    in_words = any(map(_IN_WORDS.search, annotations))
+    if not in_words and not any(map(_A_SHAPE.search, annotations)):
         return checked
-    return every_call if isgeneratorfunction(checked) else _sampled(checked, every_call)
+    if isgeneratorfunction(checked):
+        return _checks_shapes(checked, typechecker=typechecker)
+    every_call = _checks_shapes(checked, typechecker=typechecker) if in_words else _with_axes(checked, typechecker)
+    return _sampled(checked, every_call)
 
 
 def _with_axes(checked: Any, typechecker: Any) -> Any:
-    if isgeneratorfunction(checked):
-        return _checks_shapes(checked, typechecker=typechecker)
     inner = typechecker(checked)
 
     @wraps(checked)

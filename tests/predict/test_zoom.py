@@ -11,7 +11,7 @@ import pytest
 from parfocal.bags import RepresentSettings, glance_at, read_bags, represent_regions
 from parfocal.cli import main
 from parfocal.cohort import LabelColumns
-from parfocal.embed import EmbedSettings, Zoom, embed_slides
+from parfocal.embed import EmbedSettings, embed_slides
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.evaluate.sources import common_slides
 from parfocal.geometry import format_mpp
@@ -59,12 +59,11 @@ def heads(native: Native, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def embed(scanned: Scanned, out: Path, by: str | Zoom, budget: float = 0.25, *, n: int = 6) -> EmbeddingSet:
+def embed(scanned: Scanned, out: Path, text: str, budget: float, *, n: int = 6, **changes: int) -> EmbeddingSet:
     """The new slides, or the first of them, read in part."""
-    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32")
+    settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", **changes)  # type: ignore[arg-type]
     slides = [scanned.new_slides / f"n{number}.tif" for number in range(n)]
-    zoom = zoom_by(by, budget, seed=3) if isinstance(by, str) else by
-    summary = embed_slides(slides, out, settings, zoom=zoom)
+    summary = embed_slides(slides, out, settings, zoom=zoom_by(text, budget, seed=3))
     assert not summary.failed, summary.failed
     return open_set(summary.set_path)
 
@@ -108,15 +107,12 @@ def test_every_kind_of_policy_reads_new_slides_in_part(
         assert n_read == np.floor(0.25 * (n_read + n_unread) + 0.5)
 
 
-def test_a_policy_that_travelled_to_a_worker_process_chooses_what_it_chooses_here(
-    scanned: Scanned, heads: Path, tmp_path: Path
-) -> None:
-    zoom = zoom_by(str(heads / "contrast"), 0.25, seed=3)
-    travelled = pickle.loads(pickle.dumps(zoom))
-    assert travelled.bound == load_head(heads / "contrast").digest
+def test_a_worker_process_chooses_what_this_one_chooses(scanned: Scanned, heads: Path, tmp_path: Path) -> None:
+    text = str(heads / "contrast")
+    assert pickle.loads(pickle.dumps(zoom_by(text, 0.25))).bound == load_head(heads / "contrast").digest
 
-    here = embed(scanned, tmp_path / "here", zoom, n=3)
-    there = embed(scanned, tmp_path / "there", travelled, n=3)
+    here = embed(scanned, tmp_path / "here", text, 0.25, n=3)
+    there = embed(scanned, tmp_path / "there", text, 0.25, n=3, workers=1)
 
     for slide in here.slides:
         ours, theirs = here.read(slide), there.read(slide)

@@ -215,7 +215,7 @@ def _plain(values: np.ndarray) -> np.ndarray:
 def _refuse_elsewhere(file: h5py.File, path: Path, n_bytes: int, remedy: str) -> None:
     """Refuse what lies in other files, and what no file of this size holds; only hard links are followed here.
 
-    By h5py's low-level functions: its objects for people take five times as long, for every slide that is read.
+    By h5py's low-level functions: by its objects for people looking takes two and a half times as long, at every file.
     """
     most = max(_ALWAYS_FINE_BYTES, _MAX_EXPANSION * n_bytes)
     met = 0
