@@ -1,6 +1,6 @@
 """What becomes of damaged slides and damaged stores: counts of right, absent, refused and wrong answers.
 
-Run: python benchmarks/malformed.py [--seed 0] [--each 25] [--only WORD] [--slide FILE ...]
+Run: python benchmarks/malformed.py [--seed 0] [--each 25] [--only WORD] [--side 1500 1132] [--slide FILE ...]
 Small slides of many encodings (and the named ones) are damaged in one place each, put in folders of a hundred
 and embedded by the command line, as a user would. The tile encoder averages blocks of 16 x 16 pixels, so that any
 change of a pixel shows; every row is compared with the row that the whole slide has at the same place. A row that
@@ -11,6 +11,7 @@ a traceback, a hang, a batch that ended, a peak above 1 GiB, or a wrong row that
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -37,7 +38,6 @@ import tifffile
 from parfocal.errors import ParfocalError
 from parfocal.store import open_set
 
-SIDE_PX = (1500, 1132)
 MPPS = (1.0, 0.5)
 REGION_UM = 112.0
 TILE_PX = 112
@@ -101,6 +101,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--each", type=int, default=25, help="damages of each kind to each slide")
     parser.add_argument("--only", default="", help="kinds and slides whose names hold this")
+    parser.add_argument("--side", type=int, nargs=2, default=(1500, 1132), help="width and height of slides, in pixels")
     parser.add_argument("--slide", type=Path, nargs="*", default=[], help="real slides, damaged as well")
     parser.add_argument("--keep", type=Path, help="a folder for slides whose outcome misses a bar")
     arguments = parser.parse_args()
@@ -110,7 +111,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "blocks.py").write_text(ENCODER)
-        bases = [*made_slides(folder, rng), *(base_of(path.name, path) for path in arguments.slide)]
+        bases = [*made_slides(folder, rng, *arguments.side), *(base_of(path.name, path) for path in arguments.slide)]
         chosen = [
             (kind, base)
             for kind in KINDS
@@ -146,9 +147,9 @@ def table(outcomes: list[tuple[str, str, str]], by: int) -> str:
 # Slides
 
 
-def made_slides(folder: Path, rng: np.random.Generator) -> Iterator[Base]:
+def made_slides(folder: Path, rng: np.random.Generator, width: int, height: int) -> Iterator[Base]:
     """Drawn tissue in the encodings that slides have."""
-    pixels = tissue(rng)
+    pixels = tissue(rng, width, height)
     ways: dict[str, dict[str, Any]] = {
         "JPEG": {"compression": "jpeg", "compressionargs": {"level": 85}, "photometric": "ycbcr"},
         "JPEG, RGB": {"compression": "jpeg", "compressionargs": {"level": 85, "outcolorspace": "rgb"}},
@@ -161,7 +162,7 @@ def made_slides(folder: Path, rng: np.random.Generator) -> Iterator[Base]:
         path = folder / f"{name}.tif"
         with tifffile.TiffWriter(path) as tiff:
             for level in range(2):
-                size = (SIDE_PX[0] // 4**level, SIDE_PX[1] // 4**level)
+                size = (width // 4**level, height // 4**level)
                 shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
                 per_cm = 20_000 / 4**level
                 tiff.write(
@@ -177,9 +178,8 @@ def made_slides(folder: Path, rng: np.random.Generator) -> Iterator[Base]:
         path.unlink()
 
 
-def tissue(rng: np.random.Generator) -> np.ndarray:
+def tissue(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Stained blobs on glass, uint8 (y, x, 3), its level-0 tiles partly glass."""
-    width, height = SIDE_PX
     y, x = np.mgrid[:height, :width]
     inside = (x / width - 0.45) ** 2 + (y / height - 0.5) ** 2 < 0.15
     grain = rng.normal(0, 12, (height, width, 3)) + 25 * np.sin(x / 7.0)[..., None] * np.cos(y / 9.0)[..., None]
@@ -347,13 +347,13 @@ def damaged_slides(
     return outcomes
 
 
-def embed(folder: Path, slides: Path, store: Path, run: Run) -> dict[str, dict[str, Any]]:
+def embed(folder: Path, slides: Path, store: Path, run: Run, *more: str) -> dict[str, dict[str, Any]]:
     """What the command says of each slide."""
     # fmt: off
     command = [
         sys.executable, "-m", "parfocal", "embed", str(slides), "-o", str(store), "--encoder", ENCODER_SPEC,
         "--mpps", *map(str, MPPS), "--region-um", str(REGION_UM), "--tile-px", str(TILE_PX), "--dtype", "float32",
-        "--max-absent", "1", "--json",
+        "--max-absent", "1", "--json", *more,
     ]
     # fmt: on
     status, out, err = watched(command, folder, run)
@@ -396,7 +396,8 @@ def watched(command: list[str], folder: Path, run: Run) -> tuple[int, str, str]:
                 run.faults.append(f"nothing was said for {SILENCE_SECONDS:.0f} s, after {busy:.0f} s of computing")
                 for one in [*children_of(mine), mine]:
                     one.kill()
-            time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
         for file in (out, err):
             file.seek(0)
         return process.returncode, out.read(), err.read()
@@ -416,7 +417,7 @@ def rows_of_whole(folder: Path, bases: dict[str, Base]) -> dict[str, Rows]:
     files = {f"{number:03d}": name for number, name in enumerate(bases)}
     for file, name in files.items():
         (slides / f"{file}.tif").write_bytes(bases[name].data)
-    said = embed(folder, slides, store, Run()) if files else {}
+    said = embed(folder, slides, store, Run(), "--workers", "0") if files else {}
     for file, name in files.items():
         if said[file]["status"] != "done":
             raise SystemExit(f"the whole slide {name} is not embedded: {said[file]}")
@@ -490,7 +491,7 @@ def damaged_stores(
     slides, store = folder / "slides", folder / "store"
     slides.mkdir()
     (slides / "whole.tif").write_bytes(base.data)
-    embed(folder, slides, store, run)
+    embed(folder, slides, store, run, "--workers", "0")
     whole = read_apart(store)
     files = sorted(store.rglob("whole.h5"))
     outcomes = []

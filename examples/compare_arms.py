@@ -21,7 +21,7 @@ def main(out: Path) -> None:
         folds=2,
         repeats=1,
         probes=ProbeSettings(
-            components=(8,), inner_folds=2, attention_steps=10, mlp_steps=10, bilinear_steps=10, growth=1
+            components=(8,), inner_folds=2, lifted=(), attention_steps=10, mlp_steps=10, bilinear_steps=10, growth=1
         ),
     )
     patients = CohortColumns(group="patient")

@@ -13,9 +13,9 @@ from parfocal.predict import FitSettings, fit_head, predict_slides
 
 
 def main(out: Path) -> None:
-    """Fit contrast on a drawn cohort, and apply it to another one."""
+    """Fit contrast on a drawn cohort, with few candidates to be quick, and apply it to another one."""
     store, new = draw(out / "tiles"), draw(out / "new", n_slides=8)
-    settings = FitSettings(folds=2, repeats=1, probes=ProbeSettings(inner_folds=2))
+    settings = FitSettings(folds=2, repeats=1, probes=ProbeSettings(components=(8,), inner_folds=2, lifted=()))
     fit_head([store], out / "tiles" / "labels.csv", "pairing", "contrast", out / "head", settings)
 
     summary = predict_slides([new], out / "head", out / "predictions.csv")

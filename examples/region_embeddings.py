@@ -16,7 +16,7 @@ from parfocal.pretrain import pretrain_encoder
 
 def main(out: Path) -> None:
     """A tiny model and a few steps: enough to see every step, not to learn much."""
-    tiles = open_set(draw(out / "tiles", n_slides=6))
+    tiles = open_set(draw(out / "tiles", n_slides=4))
     result = pretrain_encoder(tiles, out / "model", PretrainSettings(size="T", steps=6, batch=16, monitor_every=3))
     print(f"model: {result.model}")
 

@@ -24,6 +24,10 @@ from threadpoolctl import threadpool_limits
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 threadpool_limits(1)
 
+# Memory that was freed stays with the processes that start from here on: to get the pages of large arrays anew takes up
+# to a tenth of the time of a test. A test that is about memory starts its process without these.
+os.environ |= {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
+
 # Where Lightning is loaded, torch looks for a GPU's driver at every step of an optimiser, for a third of the step.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -53,7 +57,7 @@ _A_SHAPE = re.compile(r"(Float|Int|UInt|Bool|Num|Shaped|Inexact|Real|Complex|Key
 
 # A few functions that are called for every tile or step make nearly all calls, and checking all of these took a quarter
 # of the tests' time: in each test a function's first calls are checked, and one of so many that follow.
-_CHECKED_FIRST, _CHECKED_THEN = 50, 16
+_CHECKED_FIRST, _CHECKED_THEN = 16, 32
 _test_number = 0
 
 
@@ -117,9 +121,22 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C, which a shell's background jobs ignore, and the processes that tests start and stop with them."""
+    """Take Ctrl-C, which a shell's background jobs ignore, and the processes that tests start and stop with them.
+
+    What is spawned in this process comes from a server of the libraries, which begins with the variables of now.
+    """
+    from .run.fresh import ZYGOTE
+
+    ZYGOTE.serve_spawn()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """The server ends with the tests."""
+    from .run.fresh import ZYGOTE
+
+    ZYGOTE.end()
 
 
 def pytest_runtest_setup() -> None:
@@ -130,7 +147,6 @@ def pytest_runtest_setup() -> None:
 
 def pytest_collection_finish() -> None:
     """From here on garbage is collected, but not looked for among what the imports have made."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 
@@ -155,6 +171,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process spawns begins as with a user: as an interpreter that imports all that it needs."""
+    from .run.fresh import START_INTERPRETER
+
+    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", START_INTERPRETER)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_of_a_function_that_is_called_again_and_again_a_wrong_shape_is_still_ref
 
     call(1000, n_rows=2)
     with pytest.raises(BeartypeCallHintParamViolation):
-        call(16, n_rows=3)
+        call(32, n_rows=3)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Names of before still work, and each says what it is called now."""
 
 import importlib
-import subprocess
 import sys
 
 import pytest
 
 import parfocal
 from parfocal.errors import ParfocalDeprecationWarning
+
+from .run import fresh
 
 
 @pytest.mark.parametrize(("former", "now"), [("represent", "represent_regions"), ("demo", "run_demo")])
@@ -87,4 +88,4 @@ def test_what_never_was_is_no_name() -> None:
 
 def test_a_new_name_says_nothing() -> None:
     code = "import parfocal; parfocal.evaluate_arms; import parfocal.evaluate; parfocal.open_set"
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+    fresh.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -64,7 +64,7 @@ def test_a_tile_encoder_of_another_package_embeds(site: Path, tmp_path: Path) ->
     pixels = np.random.default_rng(0).integers(0, 200, (1000, 1100, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "slide.png")
 
-    how = ("--encoder", "stain-means", "--slide-mpp", "0.5", "--mpps", "1", "0.5", "--tissue", "none")
+    how = ("--encoder", "stain-means", "--slide-mpp", "0.5", "--mpps", "1", "0.5", "--tissue", "none", "--workers", "1")
     embed = ("embed", tmp_path / "slide.png", "-o", tmp_path / "store", *how)
     said = parfocal(site, ("encoders", "--json"), embed).stdout
 

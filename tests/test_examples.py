@@ -2,11 +2,16 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from parfocal.lab import synthetic
+from parfocal.lab.synthetic import RenderSettings, render_slide
+from parfocal.lab.synthetic.rendered import SlideDesign
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
@@ -17,6 +22,19 @@ SAME_OUT = {"features_of_trident": "embed_and_read"}
 @pytest.fixture(scope="module")
 def outs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("outs")
+
+
+@pytest.fixture(autouse=True)
+def _each_slide_is_rendered_once(outs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several begin with the same slide, which is copied from the first of them: a design has one picture."""
+
+    def rendered(design: SlideDesign, settings: RenderSettings, path: Path) -> None:
+        kept = outs / f"rendered-{hash((design, settings))}.tif"
+        if not kept.exists():
+            render_slide(design, settings, kept)
+        shutil.copy(kept, path)
+
+    monkeypatch.setattr(synthetic, "render_slide", rendered)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -93,6 +93,27 @@ def test_a_number_of_a_process_that_is_used_again_is_not_taken_for_the_writer(tm
         assert reused.exists() == (birth == "0")
 
 
+FORKED = """
+import os, time
+from parfocal.files import writer_name
+print(writer_name(), flush=True)
+time.sleep(0.1)
+if os.fork() == 0:
+    print(writer_name(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_fork_of_a_process_that_has_written_is_a_writer_of_its_own() -> None:
+    said = subprocess.run([sys.executable, "-c", FORKED], stdout=subprocess.PIPE, text=True, check=True).stdout
+    (machine, pid, birth), (same_machine, own_pid, own_birth) = (name.split("-") for name in said.split())
+
+    assert machine == same_machine
+    assert pid != own_pid
+    assert int(own_birth) > int(birth) or own_birth == birth == "0"
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=60))
 def test_any_name_of_a_file_can_be_written(tmp_path: Path, name: str) -> None:

@@ -5,7 +5,6 @@ Tables are for people with a spreadsheet: a cell of text stays text there, and r
 
 import csv
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -197,7 +196,10 @@ def file_of(folder: Path, name: str, suffix: str) -> Path:
 
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that dead writers of `path` left beside it; those of a living writer are its own."""
-    _remove_dead(path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*{glob.escape(path.suffix)}"))
+    prefix, names = _temporary_prefix(path), list[str]()
+    with suppress(OSError):  # nobody has left anything where there is no folder
+        names = os.listdir(path.parent)
+    _remove_dead(path.parent / name for name in names if name.startswith(prefix) and name.endswith(path.suffix))
 
 
 def sweep_leftovers(folder: Path) -> None:
@@ -207,7 +209,7 @@ def sweep_leftovers(folder: Path) -> None:
 
 def writer_name() -> str:
     """This process, as part of a file's name: no other process, of this machine or of another one, has the same."""
-    return f"{_machine()}-{os.getpid()}-{_birth(os.getpid()) or 0}"
+    return f"{_machine()}-{os.getpid()}-{_own_birth(os.getpid())}"
 
 
 def _temporary_prefix(path: Path) -> str:
@@ -274,6 +276,16 @@ def _birth(pid: int) -> int | None:
     # The name, in brackets, may hold anything; the times come after it.
     state, *numbers = text.rpartition(")")[2].split()
     return None if state in {"Z", "X"} else int(numbers[18])
+
+
+@cache
+def _own_birth(pid: int) -> int:
+    """When this process began; a fork has another number and asks again, as a number may have been another's."""
+    return _birth(pid) or 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_own_birth.cache_clear)
 
 
 # What a spreadsheet takes for a formula; an apostrophe before it makes it text there. Apostrophes that stand there

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from parfocal.bags import RowsAsNeeded
-from parfocal.bags.rows import Recent
 from parfocal.run.cache import content_digest
 
 COUNTS = (3, 0, 5, 1)
@@ -84,15 +83,3 @@ def test_their_digest_is_that_of_what_decides_them_and_reads_nothing() -> None:
     assert content_digest(rows(asked)) == content_digest(rows())
     assert content_digest(rows(asked).of_slides([0, 2])) != content_digest(rows(asked).of_slides([2, 0]))
     assert asked == []
-
-
-def test_what_was_made_last_is_not_made_again_and_what_was_not_asked_for_longest_is() -> None:
-    made: list[int] = []
-    recent = Recent[int]()
-
-    def ask(number: int) -> int:
-        return recent.get(number, lambda: made.append(number) or number)  # type: ignore[func-returns-value]
-
-    assert [ask(one) for one in (*range(8), 0, 8, 0, 1)] == [*range(8), 0, 8, 0, 1]
-    assert made == [*range(9), 1]
-    assert len(recent.parts) == 8

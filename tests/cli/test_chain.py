@@ -32,7 +32,7 @@ def store(workplace: Path, real_data: Path) -> Path:
     """The three real slides, embedded in one call; the one without a resolution is given it in a second call."""
     spec = f"python:{workplace / 'colours.py'}:colours"
     out = workplace / "store"
-    how = ["-o", str(out), "--encoder", spec, "--mpps", "2", "1", "--workers", "0"]
+    how = ["-o", str(out), "--encoder", spec, "--mpps", "4", "2", "--region-um", "896", "--workers", "0"]
     assert main(["embed", str(real_data / "slides"), *how]) == 3
     tcga = real_data / "slides" / "tcga-cr-7395-01a-01-ts1.svs"
     assert (out / "failures.csv").read_text().count("--slide-mpp") == 1

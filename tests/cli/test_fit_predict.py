@@ -15,9 +15,9 @@ QUICK = ["--repeats", "1", "--folds", "3", "--inner-folds", "2", "--components",
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 slides in feature space, with a label that the mean of a magnification shows."""
+    """16 slides in feature space, with a label that the mean of a magnification shows."""
     folder = tmp_path_factory.mktemp("cohort")
-    settings = StratSettings(n_slides=24, n_types=1, product=False, model=FeatureModel(dim=32))
+    settings = StratSettings(n_slides=16, n_types=1, product=False, model=FeatureModel(dim=32))
     write_cohort(draw_cohort(settings), folder)
     return folder
 
@@ -27,11 +27,11 @@ def test_a_head_is_fitted_and_used(cohort: Path, tmp_path: Path, capsys: pytest.
     labels = ["--labels", str(cohort / "labels.csv"), "--target", "pairing", "--group", "patient"]
 
     assert main(["fit", str(cohort), *labels, "--arm", "contrast", "-o", str(head), *QUICK]) == 0
-    assert "fitted on 24 slides of 24 patients" in capsys.readouterr().out
+    assert "fitted on 16 slides of 16 patients" in capsys.readouterr().out
     assert main(["predict", str(cohort), "--head", str(head), "-o", str(table)]) == 0
     printed = capsys.readouterr()
 
-    assert printed.out == f"{table}: 24 slides\n"
+    assert printed.out == f"{table}: 16 slides\n"
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     probability = np.array([float(row["probability_1"]) for row in rows])

@@ -41,7 +41,7 @@ def patients(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    [["evaluate", "--arms", "mean", *FAST], ["fit", "--arm", "contrast", *FAST], ["synergy", "--permutations", "99"]],
+    [["evaluate", "--arms", "mean", *FAST], ["fit", "--arm", "2/mean", *FAST], ["synergy", "--permutations", "99"]],
     ids=lambda command: command[0],
 )
 def test_a_workbook_of_patients_is_read_and_told(

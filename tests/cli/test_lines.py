@@ -15,6 +15,8 @@ import parfocal.cli.encoders
 from parfocal.cli import COMMANDS, main
 from parfocal.cli.reference import completion_script, help_of
 
+from ..run import fresh
+
 CLI = Path(parfocal.cli.encoders.__file__).parent
 EVIL = "a\x1b[2J\x1b]0;owned\x07\nb"
 
@@ -65,9 +67,7 @@ def test_commands_print_through_the_one_place_that_makes_text_harmless() -> None
 
 
 def run(*arguments: str, **how: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "parfocal", *arguments], text=True, stderr=subprocess.PIPE, check=False, **how
-    )
+    return fresh.run([sys.executable, "-m", "parfocal", *arguments], text=True, stderr=subprocess.PIPE, **how)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["encoders"], ["embed", "--help"]])

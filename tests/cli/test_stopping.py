@@ -16,6 +16,7 @@ from parfocal import cli
 from parfocal.signals import raised
 
 from ..embed.held import held_encoder, wait_for_slides
+from ..run import fresh
 
 
 def make_slide(path: Path) -> Path:
@@ -33,24 +34,24 @@ def make_slide(path: Path) -> Path:
 
 # A worker does not hear Ctrl-C and ends at SIGTERM, whether it comes from the terminal or from its run.
 @pytest.mark.parametrize(
-    ("number", "workers", "to_all"),
+    ("number", "workers", "to_all", "start"),
     [
-        (signal.SIGINT, "0", False),
-        (signal.SIGTERM, "0", False),
-        (signal.SIGTERM, "1", False),
-        (signal.SIGINT, "1", True),
-        (signal.SIGTERM, "1", True),
+        (signal.SIGINT, "0", False, fresh.Popen),
+        (signal.SIGTERM, "0", False, fresh.Popen),
+        (signal.SIGTERM, "1", False, fresh.Popen),
+        (signal.SIGINT, "1", True, subprocess.Popen),  # as users start it, and its worker
+        (signal.SIGTERM, "1", True, fresh.Popen),
     ],
 )
 def test_a_signal_ends_a_run_with_its_status_and_leaves_no_temporary_file(
-    tmp_path: Path, number: signal.Signals, workers: str, to_all: bool
+    tmp_path: Path, number: signal.Signals, workers: str, to_all: bool, start: type[subprocess.Popen]
 ) -> None:
     for name in "ab":
         make_slide(tmp_path / "scans" / f"{name}.tif")
     store = tmp_path / "store"
     call = ["embed", str(tmp_path / "scans"), "-o", str(store), "--region-um", "128", "--tile-px", "64"]
     call += ["--encoder", held_encoder(tmp_path), "--workers", workers]
-    process = subprocess.Popen(
+    process = start(
         [sys.executable, "-m", "parfocal", *call], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     wait_for_slides(store, process, max(1, int(workers)))

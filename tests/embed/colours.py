@@ -1,14 +1,20 @@
 """A tile encoder of little work, for tests of everything around it."""
 
+import cv2
 import numpy as np
 
 
 def colours(tiles: np.ndarray) -> np.ndarray:
     """How light each sixteenth of a tile is in red, green and blue, and their spread over all of it.
 
-    Whole numbers are summed, so that the other tiles of a batch have no say.
+    Each tile is looked at by itself, so that the others of a batch have no say.
     """
-    n, side = tiles.shape[:2]
-    parts = tiles.reshape(n, 4, side // 4, 4, side // 4, 3).sum((2, 4), dtype=np.int64)
-    squares = np.square(tiles, dtype=np.int64).sum((1, 2))
-    return np.concatenate([parts.reshape(n, -1) / side, squares / side**2], axis=1).astype(np.float32)
+    return np.stack([_colours(tile) for tile in tiles]) if len(tiles) else np.empty((0, 51), np.float32)
+
+
+def _colours(tile: np.ndarray) -> np.ndarray:
+    side = tile.shape[0]
+    parts = cv2.resize(tile.astype(np.float32), (4, 4), interpolation=cv2.INTER_AREA)
+    mean, deviation = cv2.meanStdDev(tile)
+    squares = np.square(mean) + np.square(deviation)
+    return np.concatenate([parts.ravel() * (side / 16), squares.ravel()]).astype(np.float32)

@@ -101,7 +101,7 @@ def whole_slide(
     return path, grid, *embed(path, "whole", grid=grid)
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     corners=st.lists(st.tuples(st.integers(0, 1800), st.integers(0, 1100)), min_size=1, max_size=4),
     side=st.sampled_from([1, 40, 300]),

@@ -11,6 +11,8 @@ import pytest
 
 from parfocal.store import open_set
 
+from ..run import fresh
+
 FULL = textwrap.dedent(
     """
     import resource, sys, warnings
@@ -49,7 +51,7 @@ def run_full(tmp_path: Path, store: Path, workers: int, kind: str) -> tuple[list
     script = tmp_path / "full.py"
     script.write_text(FULL)
     command = [sys.executable, str(script), str(tmp_path / "slides"), str(store), str(workers), kind]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = fresh.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout.splitlines(), done.stderr
@@ -130,7 +132,7 @@ MANY = textwrap.dedent(
 
 
 def test_no_size_of_a_file_crashes_where_no_space_is_left() -> None:
-    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True)
+    done = fresh.run([sys.executable, "-c", MANY], capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

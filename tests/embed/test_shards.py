@@ -1,7 +1,6 @@
 """Several runs share a folder of slides and write to one store, and it becomes that of one run."""
 
 import signal
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -19,6 +18,8 @@ from parfocal.embed import EmbedSettings, Zoom, embed_slides
 from parfocal.errors import ConfigError, StoreError
 from parfocal.run.records import read_records
 from parfocal.run.shards import Shard
+
+from ..run import fresh
 
 NAMES = [f"s{number}" for number in range(7)]
 SETTINGS = EmbedSettings(
@@ -86,7 +87,7 @@ def test_four_shards_at_once_of_which_one_is_killed_and_a_rerun_make_the_store_o
 ) -> None:
     store, killed = tmp_path / "store", next(n for n in range(4) if sum(map(Shard(n, 4).holds, NAMES)) >= 2)
     call = [sys.executable, "-c", SHARDS, folder / "scans", store, SETTINGS.model_dump_json(), str(killed)]
-    said = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
+    said = fresh.run(call, capture_output=True, text=True, check=True).stdout
     assert said.split() == [str(-signal.SIGKILL) if n == killed else "0" for n in range(4)]
 
     lost = tuple(name for name in NAMES if Shard(killed, 4).holds(name))

@@ -90,9 +90,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three slides with levels of their own, of unlike sizes."""
     folder = tmp_path_factory.mktemp("total") / "slides"
     for name, seed, wider in (("a", 1, 0), ("b", 2, 0), ("c", 3, 224)):
-        pixels = tifffile.imread(BytesIO(slide_bytes(seed)))[:, :1000]
+        pixels = tifffile.imread(BytesIO(slide_bytes(seed)))[:796, :700]
         write_pyramid(
-            folder / f"{name}.tif", np.pad(pixels, ((0, 2), (0, wider), (0, 0)), mode="edge"), mpp=0.4985, n_levels=3
+            folder / f"{name}.tif", np.pad(pixels, ((0, 0), (0, wider), (0, 0)), mode="edge"), mpp=0.4985, n_levels=3
         )
     return folder
 
@@ -231,7 +231,7 @@ def test_a_total_of_one_gives_the_whole_store_but_for_what_tiles_are_worth(
         assert all(one.kept for one in run(scans, tmp_path / folder, native, None).done)
 
 
-@pytest.mark.parametrize("die_at", [2, 4, 5])
+@pytest.mark.parametrize("die_at", [2, 5])
 def test_a_killed_run_is_gone_on_with(
     scans: Path,
     tmp_path: Path,
@@ -241,7 +241,7 @@ def test_a_killed_run_is_gone_on_with(
     monkeypatch: pytest.MonkeyPatch,
     die_at: int,
 ) -> None:
-    """In the coarse pass between two slides, and when the first or the second of two slides is read further."""
+    """In the coarse pass between two slides, and when the second of two slides is read further."""
 
     class Killed(BaseException):
         pass

@@ -1,6 +1,5 @@
 """Whatever ends a process of a run, or the run: it costs at most the slide under way, and the next one completes it."""
 
-import os
 import random
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from parfocal.run import read_failures
 from parfocal.run.events import Progress
 from parfocal.store import open_set
 
+from ..run import fresh
 from .held import held_encoder, wait_for_slides
 
 SCRIPT = textwrap.dedent(
@@ -43,7 +43,7 @@ def start(tmp_path: Path, store: Path, encoder: str, workers: int) -> subprocess
     script = tmp_path / "embed.py"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(tmp_path / "slides"), str(store), str(workers), encoder]
-    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    return fresh.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

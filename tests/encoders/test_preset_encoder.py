@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from parfocal.encoders import check_trained_mpps, load_tile_encoder, symmetries_of_square
+from parfocal.encoders import TileEncoder, check_trained_mpps, load_tile_encoder, symmetries_of_square
 from parfocal.encoders.preset import PRESETS
 from parfocal.encoders.timm_encoder import build_timm
 from parfocal.errors import EncoderError
@@ -22,14 +22,28 @@ Tiles = Callable[..., np.ndarray]
 @pytest.fixture(scope="module")
 def lunit_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest preset's network with random weights, saved as its owners would save it."""
-    torch.manual_seed(3)
     preset = PRESETS["kaiko-vits16"]
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_file(build_timm(preset.architecture, preset.arguments).network.state_dict(), path)
+    save_file(build_timm(preset.architecture, preset.arguments, seed=3).network.state_dict(), path)
     return path
 
 
-def test_the_real_network_knows_the_cat() -> None:
+@pytest.fixture(scope="module")
+def lite0() -> TileEncoder:
+    return load_tile_encoder("efficientnet-lite0", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def lite0_grid() -> TileEncoder:
+    return load_tile_encoder("efficientnet-lite0+grid2", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def lite0_half() -> TileEncoder:
+    return load_tile_encoder("efficientnet-lite0", dtype="bfloat16")
+
+
+def test_the_real_network_knows_the_cat(lite0: TileEncoder) -> None:
     # Independent of our own encode: the classifier of the same tensors calls the picture an Egyptian cat (class 285).
     import skimage.data
     import timm
@@ -42,8 +56,7 @@ def test_the_real_network_knows_the_cat() -> None:
     image = torch.from_numpy(picture).permute(2, 0, 1)[None]
     with torch.inference_mode():
         share = network((image.float() - 127) / 128).softmax(dim=1)[0]
-    encoder = load_tile_encoder("efficientnet-lite0", dtype="float32")
-    row = torch.from_numpy(encoder.encode(picture[None]))
+    row = torch.from_numpy(lite0.encode(picture[None]))
     ours = (row @ network.classifier.weight.T + network.classifier.bias).softmax(dim=1)[0]
 
     assert int(share.argmax()) == 285
@@ -52,9 +65,8 @@ def test_the_real_network_knows_the_cat() -> None:
     torch.testing.assert_close(ours, share, atol=1e-4, rtol=1e-3)
 
 
-def test_half_precision_stays_close_to_full(tiles: Tiles) -> None:
-    full = load_tile_encoder("efficientnet-lite0", dtype="float32").encode(tiles(4))
-    half = load_tile_encoder("efficientnet-lite0", dtype="bfloat16").encode(tiles(4))
+def test_half_precision_stays_close_to_full(lite0: TileEncoder, lite0_half: TileEncoder, tiles: Tiles) -> None:
+    full, half = lite0.encode(tiles(4)), lite0_half.encode(tiles(4))
 
     cosine = (full * half).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
     # bfloat16 keeps 8 bits: a relative error near 1/256 for each product, averaged down.
@@ -62,27 +74,23 @@ def test_half_precision_stays_close_to_full(tiles: Tiles) -> None:
     assert full.dtype == half.dtype == np.float32
 
 
-def test_precision_and_readout_are_part_of_the_digest() -> None:
-    digests = {
-        load_tile_encoder("efficientnet-lite0", dtype="float32").digest,
-        load_tile_encoder("efficientnet-lite0", dtype="bfloat16").digest,
-        load_tile_encoder("efficientnet-lite0+grid2", dtype="float32").digest,
-    }
-
-    assert len(digests) == 3
+def test_precision_and_readout_are_part_of_the_digest(
+    lite0: TileEncoder, lite0_half: TileEncoder, lite0_grid: TileEncoder
+) -> None:
+    assert len({lite0.digest, lite0_half.digest, lite0_grid.digest}) == 3
 
 
-def test_grid_readout_sees_where_and_the_pooled_one_does_not(tiles: Tiles) -> None:
-    spec = "efficientnet-lite0"
+def test_grid_readout_sees_where_and_the_pooled_one_does_not(
+    lite0: TileEncoder, lite0_grid: TileEncoder, tiles: Tiles
+) -> None:
     tile = np.full((1, 224, 224, 3), 230, dtype=np.uint8)
     tile[:, 16:96, 16:96] = tiles(1, 80)[:, :80, :80]
-    encoder = load_tile_encoder(f"{spec}+grid2", dtype="float32")
-    blank = encoder.encode(np.full((1, 224, 224, 3), 230, dtype=np.uint8)).reshape(4, -1)
+    blank = lite0_grid.encode(np.full((1, 224, 224, 3), 230, dtype=np.uint8)).reshape(4, -1)
 
-    cells = encoder.encode(tile).reshape(4, -1)
+    cells = lite0_grid.encode(tile).reshape(4, -1)
     changed = np.linalg.norm(cells - blank, axis=1)
 
-    assert encoder.dim == 4 * load_tile_encoder(spec).dim
+    assert lite0_grid.dim == 4 * lite0.dim
     assert int(changed.argmax()) == 0
     # The receptive field spreads over the whole tile, so the far corner changes too, but less.
     assert changed[0] > 2 * changed[3]

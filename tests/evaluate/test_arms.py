@@ -205,7 +205,9 @@ def test_parents_know_the_pairing_and_stand_ins_for_coarse_tiles_do_not(tiles: E
     outcome = Outcome.binary(label)
     cohort = Cohort(tiles.slides, tiles.slides, outcome)
     folds = make_splits(cohort, folds=2, repeats=2).folds(cohort, inner=3, seed=0)
-    settings = ProbeSettings(components=(4,), attention_steps=40, attention_rate=0.01, inner_folds=3)
+    settings = ProbeSettings(
+        components=(4,), lifted=(), sharpen=False, attention_steps=80, attention_rate=0.01, growth=1, inner_folds=3
+    )
 
     def mean_auc(arm: Arm) -> float:
         assert arm.pool is not None

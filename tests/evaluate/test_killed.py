@@ -17,7 +17,7 @@ def test_an_evaluation_that_is_killed_between_two_arms_keeps_those_that_are_done
 ) -> None:
     cohort = write_cohort(tmp_path / "store", n_slides=16, seed=1)
     out, whole = tmp_path / "report", tmp_path / "whole"
-    options = ["--folds", "2", "--repeats", "2", "--arms", "mean", "concat", "--components", "4"]
+    options = ["--folds", "2", "--repeats", "1", "--arms", "mean", "concat", "--components", "4"]
     call = ["evaluate", str(cohort.tiles), "--labels", str(cohort.labels), "--target", "gland_type"]
     call += ["--group", "patient", *options, "--inner-folds", "2", "--arms-at-a-time", "1", "-o"]
 
@@ -47,8 +47,8 @@ def test_arms_that_are_fitted_elsewhere_give_what_they_give_here(tmp_path: Path,
     if executor == "ray":
         pytest.importorskip("ray")
     cohort = write_cohort(tmp_path / "store", n_slides=16, seed=1)
-    options = ["--folds", "2", "--repeats", "2", "--arms", "mlp", "second-moment", "--components", "4"]
-    options += ["--mlp-steps", "8"]
+    options = ["--folds", "2", "--repeats", "1", "--components", "4", "--mlp-steps", "8", "--lifted", "2"]
+    options += ["--arms", "0.5/mlp", "0.5/second-moment", "oracle/cls/second-moment"]
     call = ["evaluate", str(cohort.regions), str(cohort.tiles), "--labels", str(cohort.labels)]
     call += ["--target", "gland_type", "--group", "patient", *options, "--inner-folds", "2", "-o"]
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"

@@ -317,8 +317,9 @@ def test_a_prediction_that_is_not_finite_is_a_row_with_the_reason(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit_head(
-        [whole], whole / "labels.csv", "pairing", "concat", tmp_path / "head", FitSettings(repeats=1, probes=PROBES)
-    )
+        [whole], whole / "labels.csv", "pairing", "concat", tmp_path / "head",
+        FitSettings(repeats=1, folds=2, probes=PROBES),
+    )  # fmt: skip
     scores = iter([float("nan"), float("inf"), -float("inf")])
     monkeypatch.setattr("parfocal.predict.head.Head.score", lambda *_: np.array([[next(scores, 0.5)]]))
 

@@ -19,7 +19,12 @@ from parfocal.store import SlideTokens, create_set, write_tokens
 
 WORLDS = ("areas", "coarse", "pairing", "spread")
 N_SLIDES, N_REGIONS, DIM, MPPS = 40, 12, 6, (2.0, 0.5)
-QUICK = EvaluateSettings(folds=3, repeats=1, arms=("split",), probes=ProbeSettings(components=(4,), inner_folds=3))
+QUICK = EvaluateSettings(
+    folds=3,
+    repeats=1,
+    arms=("split",),
+    probes=ProbeSettings(components=(4,), lifted=(), sharpen=False, inner_folds=3),
+)
 
 
 def write_worlds(root: Path) -> tuple[Path, Path]:

@@ -13,9 +13,17 @@ from parfocal.predict import FitSettings, Head, fit_head
 from parfocal.store import EmbeddingSet, open_set
 
 QUICK = FitSettings(
-    folds=3,
+    folds=2,
     repeats=1,
-    probes=ProbeSettings(components=(6,), lifted=(), attention_steps=16, mlp_steps=8, growth=1, inner_folds=3),
+    probes=ProbeSettings(
+        components=(6,), lifted=(), attention_steps=8, attention_validation=1, mlp_steps=8, growth=1, inner_folds=3
+    ),
+)
+# For heads that only have to be there.
+LEAN = QUICK.model_copy(
+    update={
+        "probes": QUICK.probes.model_copy(update={"sharpen": False, "attention_steps": 4, "inner_folds": 2}),
+    }
 )
 
 
@@ -31,16 +39,16 @@ class Panel:
 @pytest.fixture(scope="session")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Panel:
     """60 slides of 24 regions: enough for heads to find where the label lies."""
-    return make_panel(tmp_path_factory.mktemp("panel"), 60, 24)
+    return make_panel(tmp_path_factory.mktemp("panel"), 60, 24, QUICK)
 
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Panel:
-    """21 slides of 8 regions, for what is true of any head."""
-    return make_panel(tmp_path_factory.mktemp("few"), 21, 8)
+    """15 slides of 8 regions, for what is true of any head."""
+    return make_panel(tmp_path_factory.mktemp("few"), 15, 8, LEAN)
 
 
-def make_panel(folder: Path, n_slides: int, n_regions: int) -> Panel:
+def make_panel(folder: Path, n_slides: int, n_regions: int, how: FitSettings) -> Panel:
     law = PanelSettings(
         n_slides=n_slides, n_regions=n_regions, tau=0.25, omega=20.0, product=False, model=FeatureModel(dim=32)
     )
@@ -54,7 +62,7 @@ def make_panel(folder: Path, n_slides: int, n_regions: int) -> Panel:
             out = folder / "heads" / f"{label}-{arm.replace('/', '-')}"
             columns = LabelColumns(group="patient")
             fitted[label, arm] = fit_head(
-                [tiles], folder / "labels.csv", Target(name=label), arm, out, QUICK, columns=columns
+                [tiles], folder / "labels.csv", Target(name=label), arm, out, how, columns=columns
             )
         return fitted[label, arm]
 

@@ -30,7 +30,7 @@ from .test_run import numbers, table
 MPPS = (2.0, 1.0, 0.5)
 KEYS = tuple((0, format_mpp(mpp)) for mpp in MPPS)
 ARMS = ("concat", "concat-mlp")
-DROPPED = QUICK.model_copy(update={"folds": 2, "drop_magnifications": 0.5})
+DROPPED = QUICK.model_copy(update={"drop_magnifications": 0.5})
 COLUMNS = LabelColumns(group="patient")
 
 

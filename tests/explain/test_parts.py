@@ -14,17 +14,17 @@ from parfocal.cohort import LabelColumns, Target
 from parfocal.errors import ParfocalWarning
 from parfocal.explain import ExplainSettings, Sources, explain_slide, explain_slides, interactions, shapley_values
 from parfocal.geometry import format_mpp
-from parfocal.heads import ProbeSettings
 from parfocal.heads.contrast.fit import FittedContrast
 from parfocal.heads.contrast.partly import score_partly_read
 from parfocal.heads.network import FittedNetwork
 from parfocal.lab.synthetic import FeatureModel, PanelSettings, draw_cohort, write_cohort
-from parfocal.predict import FitSettings, Head, fit_head, predict_slides
+from parfocal.predict import Head, fit_head, predict_slides
 from parfocal.predict.head import TILES
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
 from parfocal.store import EmbeddingSet, SlideTokens, open_set, write_tokens
 from parfocal.store.write import SlideWriter
 
+from .conftest import LEAN
 from .test_run import numbers, table
 
 MPPS = (2.0, 1.0, 0.5)
@@ -32,13 +32,6 @@ FINEST = MPPS[-1]
 WHOLE, PART, NONE = "whole", "part", "none"
 QUIET = ExplainSettings(ends=2, maps=0, pictures=False)
 FIRST = np.array([0])
-LEAN = FitSettings(
-    folds=2,
-    repeats=1,
-    probes=ProbeSettings(
-        components=(6,), lifted=(), sharpen=False, attention_steps=8, mlp_steps=8, growth=1, inner_folds=2
-    ),
-)
 
 
 def write_part(path: Path, tokens: SlideTokens, budget: float) -> None:

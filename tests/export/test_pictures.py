@@ -22,8 +22,8 @@ from parfocal.store import EmbeddingSet, create_set
 SPEC = "filterbank,tile_px=64"
 
 
-def embed(folder: Path, **grid: object) -> EmbeddingSet:
-    (folder / "one.tif").write_bytes(slide_bytes(0, 0.4985))
+def embed(folder: Path, *, width: int = 1900, **grid: object) -> EmbeddingSet:
+    (folder / "one.tif").write_bytes(slide_bytes(0, 0.4985, width=width))
     settings = EmbedSettings(
         grid=GridConfig(**{"region_um": 128.0, "tile_px": 64, **grid}), encoder=SPEC, dtype="float32"
     )
@@ -84,7 +84,7 @@ def test_shards_hold_the_pixels_that_the_encoder_was_given(tiles: EmbeddingSet, 
 def test_tiles_that_overlapping_regions_share_are_one_picture_with_the_pixels_that_were_encoded(
     tmp_path: Path,
 ) -> None:
-    shared = embed(tmp_path, stride_um=96.0, mpps=(2.0, 0.5))
+    shared = embed(tmp_path, width=900, stride_um=96.0, mpps=(2.0, 0.5))
 
     export_pictures(shared, tmp_path / "out", PictureSettings())
 

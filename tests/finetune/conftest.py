@@ -1,6 +1,7 @@
 """A small cohort of slides with what is known of them, for all tests of this folder."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from parfocal.config import GridConfig
 from parfocal.lab.synthetic.rendered import write_pyramid
+
+from ..region_encoder.toy import tiny_models
 
 TILE_PX = 32
 GRID = GridConfig(region_um=64.0, mpps=(2.0, 1.0), tile_px=TILE_PX, min_tissue=0.5)
@@ -58,3 +61,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
         with (folder / file).open("w", newline="") as table:
             csv.writer(table).writerows([header, *rows])
     return Drawn(folder / "slides", folder / "labels.csv", folder / "places.csv")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny() -> Iterator[None]:
+    with tiny_models():
+        yield

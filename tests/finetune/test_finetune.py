@@ -1,7 +1,6 @@
 """From pixels to a tuned encoder that the other commands take; killed and rerun, refused where it cannot be."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,14 @@ from parfocal.pretrain.metrics import read_metrics
 from parfocal.region_encoder import RegionEncoder
 from parfocal.run.events import Event, Notice, Progress
 
+from ..run import fresh
 from .conftest import GRID, NAMES, TILE_PX, Drawn
 
 CNN = f"timm:test_efficientnet,tile_px={TILE_PX},random=0"
 VIT = f"timm:test_vit,tile_px={TILE_PX},random=0"
 QUICK = FinetuneSettings(
     encoder=CNN, tune="last-stages:2", grid=GRID, slides_per_step=2, regions_per_slide=4, steps=4, head_steps=20,
-    head_decay=0.01, lr=0.01, tile_lr=1e-3, chunk=7, log_every=1, checkpoint_every=1, precision="float32",
+    head_decay=0.01, lr=0.01, tile_lr=1e-3, chunk=16, log_every=1, checkpoint_every=1, precision="float32",
     encoder_dtype="float32",
     device=("cpu",), holdout_slides=("a", "b"),
 )  # fmt: skip
@@ -152,7 +152,7 @@ def test_the_head_knows_absolute_values_too(drawn: Drawn, tmp_path: Path, readou
 @pytest.mark.parametrize("head", ["linear", "attention", "abmilx"])
 def test_labels_of_slides_are_learnt(drawn: Drawn, tmp_path: Path, head: str) -> None:
     settings = QUICK.model_copy(
-        update={"head": head, "steps": 20, "readout": "cls+mixed", "head_steps": 0, "checkpoint_every": 50}
+        update={"head": head, "steps": 20, "readout": "cls+mixed", "head_steps": 0, "checkpoint_every": 50, "chunk": 64}
     )
     result = tune_slides(drawn, tmp_path / "slides", settings)
     losses = [row["loss"] for row in read_metrics(result.out / "metrics.csv") if "loss" in row]
@@ -377,7 +377,7 @@ def test_several_processes_train_one_model(drawn: Drawn, tmp_path: Path) -> None
         "--device", "cpu", "--precision", "float32", "--log-every", 1, "--slides-per-step", 1,
     ]  # fmt: skip
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "parfocal"]
-    done = subprocess.run([sys.executable, *torchrun, *map(str, words)], check=True, capture_output=True, text=True)
+    done = fresh.run([sys.executable, *torchrun, *map(str, words)], check=True, capture_output=True, text=True)
     rows = read_metrics(tmp_path / "out" / "metrics.csv")
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert done.stdout.count("represent with") == 2  # each process answers, and the first has written

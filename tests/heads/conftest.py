@@ -34,19 +34,21 @@ def bag_of(name: str, regions: list[list[np.ndarray]]) -> Bag:
     """A bag from the rows of each region of each slide; a region without rows is absent."""
     slides = tuple(f"s{number:02d}" for number in range(len(regions)))
     rows = [np.concatenate(slide) for slide in regions]
-    dim = rows[0].shape[1]
-    absent = np.full(dim, np.nan)
-    means = [[one.mean(axis=0) if len(one) else absent for one in slide] for slide in regions]
+    counts = np.array([len(one) for slide in regions for one in slide])
+    together, there = np.concatenate(rows), counts > 0
+    region_mean = np.full((len(counts), together.shape[1]), np.nan)
+    begin = (np.cumsum(counts) - counts)[there]
+    region_mean[there] = np.add.reduceat(together, begin, axis=0) / counts[there, None]
     return Bag(
         name=name,
         slides=slides,
-        rows=np.concatenate(rows).astype(np.float32),
+        rows=together.astype(np.float32),
         start=np.cumsum([0, *map(len, rows)]).astype(np.int64),
         n_instances=np.array([len(one) for one in rows], dtype=np.int64),
         mean=np.stack([one.mean(axis=0) for one in rows]).astype(np.float32),
-        region_mean=np.concatenate([np.stack(slide) for slide in means]).astype(np.float32),
+        region_mean=region_mean.astype(np.float32),
         region_start=np.cumsum([0, *map(len, regions)]).astype(np.int64),
-        region_present=np.concatenate([[len(one) > 0 for one in slide] for slide in regions]),
+        region_present=there,
     )
 
 

@@ -1,5 +1,6 @@
 """An encoder that is trained on in a fold learns from that fold's training slides and from nothing else."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from parfocal.heads.finetune import fit_finetuned
 from parfocal.pretrain.setup import start_weights
 from parfocal.region_encoder import RegionEncoder, RegionEncoderConfig
 
-QUICK = ProbeSettings(attention_steps=4, finetune_steps=4, growth=1, attention_rate=0.01, inner_folds=3)
+QUICK = ProbeSettings(
+    attention_steps=4, finetune_steps=4, growth=1, attention_rate=0.01, inner_folds=3, attention_validation=1
+)
 OFFSETS = np.array([[-168.0, -56.0], [56.0, -56.0], [-56.0, 56.0], [168.0, 168.0]])
 
 
@@ -53,6 +56,12 @@ def write_model(folder: Path, dim: int, mpps: tuple[float, ...] = (2.0, 0.5)) ->
 
 
 @pytest.fixture(scope="module")
+def numbers(draw_numbers: Callable[..., Any]) -> Any:
+    """Fewer slides: every step looks at all tiles of each."""
+    return draw_numbers(n=24)
+
+
+@pytest.fixture(scope="module")
 def bag(numbers: Any) -> Bag:
     return in_place(numbers)
 
@@ -76,7 +85,7 @@ def test_training_on_lowers_the_training_loss(bag: Bag, model: Path, numbers: An
     fold = folds_of(bag, outcome)[0]
 
     (few,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"finetune_steps": 4}))
-    (many,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"finetune_steps": 24}))
+    (many,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"finetune_steps": 16}))
 
     losses = [log_loss(one.score([bag], fold.train)[:, 0], numbers.kind[fold.train]) for one in (few, many)]
     assert losses[1] < losses[0] < np.log(2)
@@ -132,7 +141,7 @@ def test_every_kind_of_outcome_is_learnt(bag: Bag, model: Path, numbers: Any) ->
     ]
     fold = folds_of(bag, Outcome.binary(kind))[0]
     for outcome in outcomes:
-        (fit,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"finetune_steps": 12}))
+        (fit,) = fit_finetuned(model)([bag], outcome, [fold], QUICK.model_copy(update={"finetune_steps": 8}))
 
         score = fit.score([bag], fold.train)
 

@@ -12,7 +12,7 @@ from parfocal.heads import FoldPrediction, ProbeSettings, fit_contrast, fit_mean
 from parfocal.heads.regression import column_weight, held_out_loss
 from parfocal.stats import auc
 
-SETTINGS = ProbeSettings(components=(4, 8), inner_folds=3)
+SETTINGS = ProbeSettings(components=(4, 8), lifted=(), inner_folds=3)
 # Where it is asked what a fit depends on, and not how good it is.
 QUICK = SETTINGS.model_copy(update={"components": (4,)})
 KINDS = ("multiclass", "ordinal", "continuous", "survival")

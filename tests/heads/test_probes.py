@@ -23,9 +23,10 @@ from parfocal.heads import (
 )
 from parfocal.stats import auc
 
-SETTINGS = ProbeSettings(components=(4, 8), inner_folds=3, attention_steps=24, growth=1)
+SETTINGS = ProbeSettings(components=(4, 8), lifted=(), inner_folds=3, attention_steps=24, growth=1)
 # Where it is asked what a fit depends on, and not how good it is.
-QUICK = SETTINGS.model_copy(update={"attention_steps": 4})
+QUICK = SETTINGS.model_copy(update={"attention_steps": 4, "lifted": (6, 8)})
+ONE_WIDTH = SETTINGS.model_copy(update={"components": (8,)})
 PROBES = [fit_mean, fit_attention, fit_contrast]
 
 
@@ -94,7 +95,8 @@ def test_permuted_labels_teach_nothing(probe: Fit, numbers: Any) -> None:
     found = []
     for _ in range(6 if probe is not fit_attention else 4):
         label = rng.permutation(numbers.pairing)
-        found.append(mean_auc(probe, [numbers.coarse, numbers.fine], label, numbers.folds(label, folds=2)))
+        folds = numbers.folds(label, folds=2)
+        found.append(mean_auc(probe, [numbers.coarse, numbers.fine], label, folds, ONE_WIDTH))
 
     # The mean of four or more AUCs over 40 slides has a standard error of about .05 (Hanley and McNeil: .09 each).
     assert abs(np.mean(found) - 0.5) < 0.15
@@ -113,7 +115,7 @@ def test_a_fold_does_not_depend_on_which_folds_it_is_fitted_with(probe: Fit, num
 
 
 def test_only_contrast_finds_what_only_the_pairing_knows(numbers: Any) -> None:
-    folds, both = numbers.folds(numbers.pairing, repeats=2), [numbers.coarse, numbers.fine]
+    folds, both = numbers.folds(numbers.pairing), [numbers.coarse, numbers.fine]
 
     assert mean_auc(fit_contrast, both, numbers.pairing, folds) > 0.95
     # Half the standard range of an AUC over 20 against 20 slides.
@@ -130,8 +132,8 @@ def test_main_effects_are_found_by_means_and_kept_by_contrast(numbers: Any) -> N
 
     assert alone > 0.9
     assert mean_auc(fit_contrast, both, numbers.kind, folds) > alone - 0.1
-    longer = SETTINGS.model_copy(update={"attention_steps": 96})
-    assert mean_auc(fit_attention, [numbers.fine], numbers.kind, folds, longer) > 0.75
+    longer = ONE_WIDTH.model_copy(update={"attention_steps": 96})
+    assert mean_auc(fit_attention, [numbers.fine], numbers.kind, folds[:2], longer) > 0.75
 
 
 def test_late_fusion_is_the_mean_of_scores() -> None:

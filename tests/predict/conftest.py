@@ -18,7 +18,7 @@ from .scans import ENCODER, GRID, N_NEW, N_TRAIN, Native, Scanned, draw_slide
 
 @pytest.fixture(scope="session")
 def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
-    """16 slides of 8 patients in a store, labelled red (1) or not (0), and six new ones as files only."""
+    """16 slides of 8 patients in a store, labelled red (1) or not (0), and four new ones as files only."""
     folder = tmp_path_factory.mktemp("head")
     (folder / "quick.py").write_text(ENCODER)
     encoder = f"python:{folder / 'quick.py'}:quick,tile_px={GRID.tile_px}"

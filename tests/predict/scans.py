@@ -9,11 +9,23 @@ from parfocal.config import GridConfig
 from parfocal.heads import ProbeSettings
 from parfocal.predict import FitSettings
 
-N_TRAIN, N_NEW = 16, 6
+N_TRAIN, N_NEW = 16, 4
 SIDE_PX = 112  # of a region at level 0, 0.5 mpp
 GRID = GridConfig(region_um=56.0, mpps=(2.0, 0.5), tile_px=28, min_tissue=0.5)
 QUICK = FitSettings(
-    folds=3, repeats=2, probes=ProbeSettings(components=(2, 3), attention_steps=8, growth=1, inner_folds=3)
+    folds=3,
+    repeats=2,
+    probes=ProbeSettings(
+        components=(2,), lifted=(), attention_steps=8, attention_validation=1, mlp_steps=8, growth=1, inner_folds=3
+    ),
+)
+# For heads of which no number is asked.
+LEAN = QUICK.model_copy(
+    update={
+        "folds": 2,
+        "repeats": 1,
+        "probes": QUICK.probes.model_copy(update={"sharpen": False, "inner_folds": 2, "attention_steps": 4}),
+    }
 )
 
 ENCODER = '''

@@ -17,7 +17,7 @@ from parfocal.stats import auc
 from parfocal.store import open_set
 from parfocal.store.layout import features_path
 
-from .scans import GRID, QUICK, Scanned
+from .scans import GRID, LEAN, Scanned
 
 ARM = "both/decoded/from-2/mean"
 
@@ -42,7 +42,7 @@ def head(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
     represent_regions(scanned.store, folder / "both", folder / "regions", settings)
     inputs, columns = [scanned.store, folder / "regions"], LabelColumns(group="patient")
     return fit_head(
-        inputs, scanned.labels, "red", ARM, folder / "head", QUICK, columns=columns, models=[folder / "both"]
+        inputs, scanned.labels, "red", ARM, folder / "head", LEAN, columns=columns, models=[folder / "both"]
     ).path
 
 

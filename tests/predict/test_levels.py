@@ -31,7 +31,9 @@ N_TRAIN, N_REGIONS = 12, 8
 LEAN = FitSettings(
     folds=2,
     repeats=1,
-    probes=ProbeSettings(components=(2, 3), attention_steps=8, growth=1, inner_folds=2, sharpen=False, lifted=()),
+    probes=ProbeSettings(
+        components=(2,), attention_steps=4, attention_validation=1, growth=1, inner_folds=2, sharpen=False, lifted=()
+    ),
 )
 COLUMNS = LabelColumns(group="patient")
 ARMS = {"contrast": "contrast", "attention": "union", "means": "concat", "middle": "1/mean", "first": "2/mean"}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,7 @@ def test_slides_are_embedded_around_the_places_that_are_asked(scanned: Scanned, 
     summary = predict_places([scanned.new_slides], head, tmp_path / "out.csv", how, places=new, on_event=ignore)
 
     # A slide without a place fails in its own line, and the rest goes on.
-    assert {one.slide for one in summary.failed} == {f"n{number}" for number in range(2, 6)}
+    assert {one.slide for one in summary.failed} == {f"n{number}" for number in range(2, 4)}
     assert summary.exit_status == 3
     assert [one.xy_um.tolist() for one in summary.predicted] == [
         [[50.25, 60], [71, 40.5], [90, 50]], [[60, 60], [61, 62]],
@@ -313,9 +314,7 @@ def test_slides_are_embedded_around_the_places_that_are_asked(scanned: Scanned, 
         predict_places([scanned.new_slides], head, tmp_path / "out.csv", places=new)
 
 
-@pytest.mark.parametrize(
-    ("readout", "beside"), [("cls", "+mixed"), ("cls", "+mixed+context"), ("tokens", ""), ("tokens", "+mixed+context")]
-)
+@pytest.mark.parametrize(("readout", "beside"), [("cls", "+mixed"), ("tokens", ""), ("tokens", "+mixed+context")])
 def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: Path, readout: str, beside: str) -> None:
     [tiles] = [open_set(path.parent) for path in scanned.store.glob("*/settings.json")]
     lines = ["slide,x_um,y_um,t"]
@@ -332,13 +331,15 @@ def test_an_arm_of_a_region_encoder_takes_it_along(scanned: Scanned, tmp_path: P
     head = fit_places([tiles, made], spots, ["t"], arm, tmp_path / "head", models=[scanned.model], on_event=ignore)
 
     new = predict_places([scanned.new_store], head.path, tmp_path / "out.csv", on_event=ignore)
-    again = predict_places([tiles], head.path, tmp_path / "again.csv", maps=0, on_event=ignore)
+    some = replace(tiles, slides=tiles.slides[:3])
+    again = predict_places([some], head.path, tmp_path / "again.csv", maps=0, on_event=ignore)
 
     assert head.readouts == (readout,)
-    assert len(new.predicted) == 6
+    assert len(new.predicted) == 4
     assert not new.failed
     # What the head's own copy of the model makes of training slides is what it was fitted on.
-    for one in again.predicted[:3]:
+    assert len(again.predicted) == 3
+    for one in again.predicted:
         tokens = tiles.read(one.slide)
         known = [(all_model_blocks(made, tiles), read_made(made, one.slide))]
         rows = rows_at(tokens, tiles.tile_um_of(tokens), known, one.xy_um)

@@ -19,13 +19,13 @@ from parfocal.predict import PredictSettings, fit_head, load_head, predict_slide
 from parfocal.predict.given import check_named
 from parfocal.predict.source import embed_settings
 
-from .scans import ENCODER, GRID, QUICK, Scanned
+from .scans import ENCODER, GRID, LEAN, Scanned
 
 
 @pytest.fixture(scope="module")
 def head(scanned: Scanned, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("heads") / "head"
-    return fit_head([scanned.store], scanned.labels, "red", "2/mean", out, QUICK).path
+    return fit_head([scanned.store], scanned.labels, "red", "2/mean", out, LEAN).path
 
 
 def test_an_input_that_is_not_there_is_refused_at_once_and_an_address_is_asked_later(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_an_arm_whose_fit_fails_is_one_line_and_no_head(
 
     monkeypatch.setitem(HEADS.ours, "mean", replace(HEADS.get("mean"), fit=diverging))
     with pytest.raises(ParfocalError, match=r"cannot fit 5x \(2 mpp\): .* on 'red': LinAlgError: Singular matrix"):
-        fit_head([scanned.store], scanned.labels, "red", "2/mean", tmp_path / "head", QUICK)
+        fit_head([scanned.store], scanned.labels, "red", "2/mean", tmp_path / "head", LEAN)
     assert not (tmp_path / "head").exists()
 
 
@@ -102,7 +102,7 @@ def test_what_is_not_there_and_a_folder_in_the_tables_place_are_named(
 
 def test_an_encoder_that_cannot_be_loaded_is_asked_for(scanned: Scanned, tmp_path: Path) -> None:
     out = tmp_path / "head"
-    fit_head([scanned.store], scanned.labels, "red", "2/mean", out, QUICK, encoder="file:gone.onnx,tile_px=28")
+    fit_head([scanned.store], scanned.labels, "red", "2/mean", out, LEAN, encoder="file:gone.onnx,tile_px=28")
 
     with pytest.raises(ConfigError, match=r"cannot be loaded as 'file:gone\.onnx.*--encoder SPEC"):
         predict_slides([scanned.new_slides], out, tmp_path / "out.csv")
@@ -181,7 +181,7 @@ def test_a_head_with_another_region_encoder_in_it_is_refused(scanned: Scanned, t
     from parfocal.region_encoder import RegionEncoder
 
     inputs, out = [scanned.store, scanned.regions], tmp_path / "head"
-    fit_head(inputs, scanned.labels, "red", "mem/cls/mean", out, QUICK, models=[scanned.model])
+    fit_head(inputs, scanned.labels, "red", "mem/cls/mean", out, LEAN, models=[scanned.model])
     encoder = RegionEncoder.from_pretrained(scanned.model)
     RegionEncoder(encoder.config).save_pretrained(out / "model")  # other random weights
 
@@ -193,13 +193,13 @@ def test_a_head_is_replaced_as_a_whole_and_nothing_else_is(scanned: Scanned, hea
     out = tmp_path / "head"
     shutil.copytree(head, out)
     (out / "left over").write_text("from before")
-    fit_head([scanned.store], scanned.labels, "red", "0.5/mean", out, QUICK)
+    fit_head([scanned.store], scanned.labels, "red", "0.5/mean", out, LEAN)
 
     assert sorted(path.name for path in out.iterdir()) == ["head.html", "head.json", "head.safetensors"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["head"]
     assert load_head(out).facts.arm == "0.5/mean"
     with pytest.raises(ConfigError, match="is no head"):
-        fit_head([scanned.store], scanned.labels, "red", "2/mean", scanned.folder / "slides", QUICK)
+        fit_head([scanned.store], scanned.labels, "red", "2/mean", scanned.folder / "slides", LEAN)
 
 
 def test_a_head_of_tiles_that_another_program_has_cut_asks_for_an_index(head: Path) -> None:

@@ -14,7 +14,7 @@ from parfocal.predict import PredictSettings, fit_head, merge_predictions, predi
 from parfocal.predict.shards import mark_done, table_of
 from parfocal.run.shards import Shard
 
-from .scans import GRID, QUICK, Scanned
+from .scans import GRID, LEAN, Scanned
 
 SLIDES = ["b/1", "a", "=c", "d", "e"]
 ABOUT = {"head": "h", "tiles": "t", "opening": {}, "zoom": None, "places": None, "version": "1"}
@@ -94,10 +94,10 @@ def test_shards_of_slide_files_are_joined_to_the_table_of_one_run(
     scanned: Scanned, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     head = tmp_path / "head"
-    fit_head([scanned.store], scanned.labels, "red", "late", head, QUICK, columns=LabelColumns(group="patient"))
+    fit_head([scanned.store], scanned.labels, "red", "late", head, LEAN, columns=LabelColumns(group="patient"))
     scans = tmp_path / "scans"
     scans.mkdir()
-    for path in sorted(scanned.new_slides.glob("n[0-4].tif")):
+    for path in sorted(scanned.new_slides.glob("n[0-3].tif")):
         (scans / path.name).symlink_to(path)
     (scans / "odd.svs").write_bytes(b"no slide")
     embed_slides([scans], tmp_path / "store", EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32"))
@@ -112,6 +112,6 @@ def test_shards_of_slide_files_are_joined_to_the_table_of_one_run(
     assert "shard 1/2 is missing or not finished" in capsys.readouterr().err
     assert out.read_bytes() == single.read_bytes()
     (status,) = read_status(out, [scans]).sets
-    assert (len(status.done), status.n_failed, status.missing) == (5, 1, ())
+    assert (len(status.done), status.n_failed, status.missing) == (4, 1, ())
     assert cli.main(["predict", str(scans), "--head", str(head), "-o", str(out), "--merge"]) == 2
     assert "Name only --head and --output" in capsys.readouterr().err

@@ -33,7 +33,7 @@ from parfocal.predict.stopping import Stopping, calls_of, fit_stopping
 from parfocal.store import EmbeddingSet, open_set
 from parfocal.zoom import POLICIES, HeadOfBags, scores_by_share
 
-from .scans import GRID, QUICK, Native, Scanned
+from .scans import GRID, LEAN, Native, Scanned
 from .test_zoom import pairing
 
 FINEST = min(GRID.mpps)
@@ -163,7 +163,7 @@ def stops(native: Native, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fit(folder: Path, name: str, *, arm: str = "contrast", store: str = "store", **changes: object) -> Head:
-    how = QUICK.model_copy(update=changes)
+    how = LEAN.model_copy(update=changes)
     columns = LabelColumns(group="patient")
     return fit_head([folder / store], folder / "labels.csv", "red", arm, folder / name, how, columns=columns)
 
@@ -245,7 +245,7 @@ def test_predict_reads_until_settled_by_itself(
     assert settled
     assert all(float(row["share_read"]) < 1 for row in settled)
     assert all(row["share_read"] == "1" for row in rows if row not in settled)
-    assert f"{len(settled)} of 6 slides were settled" in said.err + said.out
+    assert f"{len(settled)} of 4 slides were settled" in said.err + said.out
     command[1] = str(scanned.new_slides / "n0.tif")
     assert main([*command, "-o", str(tmp_path / "all.csv"), "--whole"]) == 0
     assert {row["share_read"] for row in rows_of(tmp_path / "all.csv")} == {"1"}
@@ -311,7 +311,7 @@ def test_words_about_stopping_need_a_rate() -> None:
 
 
 def test_coarse_tiles_that_are_made_of_fine_ones_say_nothing_of_stopping(scanned: Scanned, tmp_path: Path) -> None:
-    how, columns = QUICK.model_copy(update={"stop_rate": 0.4}), LabelColumns(group="patient")
+    how, columns = LEAN.model_copy(update={"stop_rate": 0.4}), LabelColumns(group="patient")
     with pytest.raises(ConfigError, match="Embed with --coarse native"):
         fit_head([scanned.store], scanned.labels, "red", "contrast", tmp_path / "head", how, columns=columns)
 

@@ -21,7 +21,7 @@ from parfocal.predict import fit_head, load_head, predict_slides, zoom_by
 from parfocal.predict.head import write_head
 from parfocal.store import EmbeddingSet, Reading, SlideTokens, open_set
 
-from .scans import GRID, QUICK, Native, Scanned
+from .scans import GRID, LEAN, Native, Scanned
 
 FINEST = min(GRID.mpps)
 
@@ -48,7 +48,7 @@ def heads(native: Native, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.csv").write_text("\n".join(["slide,patient,red", *rows]) + "\n")
     columns = LabelColumns(group="patient")
     for name, arm in (("contrast", "contrast"), ("attention", "union"), ("linear", "concat")):
-        fit_head([tiles], folder / "labels.csv", "red", arm, folder / name, QUICK, columns=columns)
+        fit_head([tiles], folder / "labels.csv", "red", arm, folder / name, LEAN, columns=columns)
     head = load_head(folder / "contrast")
     (probe,) = head.probes
     assert isinstance(probe, FittedContrast)
@@ -59,7 +59,7 @@ def heads(native: Native, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def embed(scanned: Scanned, out: Path, text: str, budget: float, *, n: int = 6, **changes: int) -> EmbeddingSet:
+def embed(scanned: Scanned, out: Path, text: str, budget: float, *, n: int = 4, **changes: int) -> EmbeddingSet:
     """The new slides, or the first of them, read in part."""
     settings = EmbedSettings(encoder=scanned.encoder, grid=GRID, dtype="float32", **changes)  # type: ignore[arg-type]
     slides = [scanned.new_slides / f"n{number}.tif" for number in range(n)]
@@ -276,7 +276,7 @@ def test_the_share_of_each_region_that_was_read(scanned: Scanned, tmp_path: Path
 
 def test_slides_that_were_read_in_part_are_told_of_where_they_are_compared(scanned: Scanned, tmp_path: Path) -> None:
     found = embed(scanned, tmp_path / "store", "stride", 0.3)
-    with pytest.warns(ParfocalWarning, match=r"6 slides of .* were read in part at 0\.5 mpp \(stride 0\.3\)"):
+    with pytest.warns(ParfocalWarning, match=r"4 slides of .* were read in part at 0\.5 mpp \(stride 0\.3\)"):
         _, notes = common_slides([found])
     assert len(notes) == 1
 
@@ -308,7 +308,7 @@ def test_predict_looks_where_its_head_would(
 
 def test_a_head_of_derived_coarse_tiles_reads_no_slide_in_part(scanned: Scanned, tmp_path: Path) -> None:
     columns = LabelColumns(group="patient")
-    fit_head([scanned.store], scanned.labels, "red", "2/mean", tmp_path / "head", QUICK, columns=columns)
+    fit_head([scanned.store], scanned.labels, "red", "2/mean", tmp_path / "head", LEAN, columns=columns)
     with pytest.raises(ConfigError, match="averaged from fine ones, so slides cannot be read in part"):
         predict_slides([scanned.new_slides], tmp_path / "head", tmp_path / "no.csv", zoom=zoom_by("stride", 0.1))
 

@@ -1,6 +1,6 @@
 """A small set of tile embeddings: four factors of a region, seen by each magnification through its own linear map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
+
+from ..region_encoder.toy import tiny_models
 
 MakeSet = Callable[..., EmbeddingSet]
 MPPS = (2.0, 1.0, 0.5)
@@ -86,3 +88,9 @@ def write_set(
 def make_set(tmp_path: Path) -> MakeSet:
     """Write a set of slides below the folder of the test."""
     return partial(write_set, tmp_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny() -> Iterator[None]:
+    with tiny_models():
+        yield

@@ -9,11 +9,12 @@ import torch
 
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.pretrain import PretrainSettings, pretrain_encoder, read_metrics
-from parfocal.region_encoder import RegionEncoder, collate_regions
+from parfocal.region_encoder import SIZES, RegionEncoder, collate_regions
 from parfocal.run.events import Event, Notice, Progress
 from parfocal.store import EmbeddingSet
 from parfocal.store.layout import features_path
 
+from ..region_encoder.toy import TINY
 from ..run.two_ranks import run_two_ranks
 from .conftest import MakeSet, write_set
 
@@ -21,11 +22,14 @@ SMALL = PretrainSettings(
     size="T", steps=6, batch=8, log_every=1, monitor_every=3, checkpoint_every=2, precision="float32", warmup=0.9
 )
 CURVE = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "lr", "r2", "r2_whole_0.5", "rank_me_cls")
-IMPORTS = """
+IMPORTS = f"""
 import os, signal, sys, torch
 from pathlib import Path
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
+from parfocal.region_encoder import SIZES
 from parfocal.store import open_set
+
+SIZES["T"] = {TINY}
 
 def run(settings, out, on_event=lambda event: None):
     settings = PretrainSettings.model_validate_json(settings)
@@ -75,10 +79,13 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return [{key: row[key] for key in ("step", *CURVE) if key in row} for row in read_metrics(folder / "metrics.csv")]
 
 
-def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(make_set: MakeSet, tmp_path: Path) -> None:
+def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(
+    make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SIZES, "T", TINY | {"width": 64})
     tiles = make_set((30,) * 8, dim=24, noise=0.1, mpps=(2.0, 1.0))
     settings = PretrainSettings(
-        size="T", steps=60, batch=24, lr=3e-3, precision="float32", monitor_every=200, log_every=200, seed=1
+        size="T", steps=60, batch=24, lr=7e-3, precision="float32", monitor_every=200, log_every=200, seed=1
     )
     result = pretrain_encoder(tiles, tmp_path / "model", settings)
 

@@ -160,7 +160,7 @@ def test_a_run_with_muon_learns_and_resumes_exactly(make_set: MakeSet, tmp_path:
         size="T",
         steps=8,
         batch=8,
-        lr=4e-3,
+        lr=2e-2,
         optimizer="muon",
         precision="float32",
         monitor_regions=8,

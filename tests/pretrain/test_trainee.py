@@ -118,6 +118,24 @@ def test_targets_are_the_standardised_hidden_tokens() -> None:
     assert torch.bincount(found.level, minlength=3).tolist() == counts
 
 
+def test_what_is_said_of_a_region_does_not_depend_on_the_regions_asked_about_with_it() -> None:
+    trainee, regions = trainee_of(), some_regions(70)
+    hidden, visible = masks_of(regions, 3)
+    encoded = trainee.encode(regions, visible)
+    found = trainee.predict(regions, encoded, visible, hidden, bottleneck=False)
+
+    assert len({int(count) for count in hidden.sum(dim=1)}) > 5
+    assert sorted(found.region.tolist()) == hidden.nonzero()[:, 0].tolist()
+    for own in range(0, 70, 9):
+        alone = torch.tensor([own])
+        only = trainee.predict(
+            regions.take(alone), encoded.take(alone), visible[alone], hidden[alone], bottleneck=False
+        )
+        mine = found.region == own
+        assert torch.equal(found.target[mine], only.target)
+        assert torch.allclose(found.predicted[mine], only.predicted, atol=1e-5)
+
+
 def test_whitened_targets_come_back_to_standardised_ones() -> None:
     trainee, regions = trainee_of(targets="whitened"), some_regions()
     rng = np.random.default_rng(0)

@@ -1,6 +1,5 @@
 """The exported file: the same numbers, for any number of regions and tokens, where parfocal cannot be imported."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from parfocal.errors import ConfigError
 from parfocal.region_encoder import RegionEncoder, export_model
 from parfocal.region_encoder.export import DenseEncoder
 
+from ..run import fresh
 from .toy import batch_of, model_of
 
 # In a process of its own, as the shape checks of the tests would turn traced sizes into constants. It imports what both
@@ -56,7 +56,7 @@ def test_a_file_that_the_command_exports_gives_the_same_numbers_without_parfocal
     torch.save(batches, tmp_path / "in.pt")
 
     files = (tmp_path / name for name in ("model", "encoder.pt2", "in.pt", "out.pt"))
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *map(str, files)], capture_output=True, text=True)
+    done = fresh.run([sys.executable, "-c", SCRIPT, *map(str, files)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert encoder.digest in done.stdout
     for batch, (cls, registers, tokens, cls_weights) in zip(batches, torch.load(tmp_path / "out.pt"), strict=True):

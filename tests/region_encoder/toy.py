@@ -1,14 +1,26 @@
-"""Small encoders and batches for the tests of this folder."""
+"""Small encoders and batches for tests."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from parfocal.region_encoder import RegionEncoderConfig, RegionModel
+from parfocal.region_encoder import SIZES, RegionEncoderConfig, RegionModel
 
 MPPS = (2.0, 1.0, 0.5)
 DIM = 24
+TINY = {"width": 32, "depth": 2, "heads": 4}
+
+
+@contextmanager
+def tiny_models() -> Iterator[None]:
+    """Here size T has a quarter of its width and half of its depth: the mechanics of a training need no more."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(SIZES, "T", TINY)
+        yield
 
 
 def raster(region_um: float = 448.0, mpps: tuple[float, ...] = MPPS, tile_px: int = 224) -> tuple[Tensor, Tensor]:

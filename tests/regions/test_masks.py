@@ -28,7 +28,7 @@ class PlainReader(PixelReader):
     def __init__(self, colour: tuple[int, int, int]) -> None:
         self.path = Path("plain.tif")
         self.format = "plain"
-        self.level_sizes = ((WIDTH, HEIGHT),)
+        self.level_sizes = ((WIDTH, HEIGHT), (WIDTH // 4, HEIGHT // 4))
         self.mpp_claim = None
         self.objective_power = None
         self.colour = colour
@@ -279,7 +279,7 @@ def test_otsu_splits_the_saturation() -> None:
     class Halves(PlainReader):
         def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
             window = super().read(level, x, y, width, height).pixels
-            window[:, max(1000 - x, 0) :] = (240, 225, 236)
+            window[:, max(1000 // 4**level - x, 0) :] = (240, 225, 236)
             return Window(window)
 
     reader = Halves((243, 243, 243))

@@ -18,7 +18,7 @@ class PinkReader(PixelReader):
     def __init__(self, width: int, height: int) -> None:
         self.path = Path("pink.tif")
         self.format = "pink"
-        self.level_sizes = ((width, height),)
+        self.level_sizes = ((width, height), (-(-width // 4), -(-height // 4)))
         self.mpp_claim = None
         self.objective_power = None
         self.n_reads = 0

@@ -107,7 +107,7 @@ def wrong(kind: str, factor: int) -> np.ndarray:
         case "mirrored":
             return np.ascontiguousarray(coarse[:, ::-1])
         case "another":
-            return shrunk(section(4096, 3072, (2100, 1400, 900)), factor)
+            return shrunk(section(1024, 768, (525, 350, 225)), factor // 4)
         case _:
             # The whole slide squeezed into a part of the level, as where ratios are not what they seem.
             squeezed = np.full_like(coarse, 243)

@@ -1,4 +1,4 @@
-"""A function in a process of its own that is ready at once: a server imports the libraries, and forks."""
+"""A function in a process of its own, which has imported nothing of parfocal before."""
 
 import multiprocessing
 import os
@@ -7,10 +7,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-# Without them a process that fits anything begins with four seconds of imports.
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["parfocal.evaluate", "parfocal.predict", "torch._dynamo"])
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,7 @@ class Ended:
 def forked(function: Callable[..., int | None], *given: Any) -> Ended:
     """Run a function of a module elsewhere, with arguments that can be pickled; what it gives back is the status."""
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        process = _SERVER.Process(target=_run, args=(out.name, err.name, function, *given))
+        process = multiprocessing.get_context("spawn").Process(target=_run, args=(out.name, err.name, function, *given))
         process.start()
         process.join()
         return Ended(process.exitcode, out.read(), err.read())

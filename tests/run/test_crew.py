@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from parfocal.run.processes import CannotStartError, Death, run_crew
 
+from . import fresh
+
 TASKS = """
 import ctypes
 import os
@@ -250,7 +252,7 @@ def script(folder: Path, given_tasks: str, *, guarded: bool) -> Path:
 def test_a_script_without_a_main_guard_is_told_so(tasks: ModuleType, tmp_path: Path) -> None:
     path = script(tmp_path, "'ok:1', 'ok:2'", guarded=False)
 
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True)
+    done = fresh.run([sys.executable, str(path)], capture_output=True, text=True)
 
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1
@@ -271,7 +273,8 @@ def test_processes_end_with_the_run_that_started_them_and_say_nothing(
     tasks: ModuleType, tmp_path: Path, number: signal.Signals
 ) -> None:
     path = script(tmp_path, "'wait:1', 'wait:2', 'wait:3'", guarded=True)
-    process = subprocess.Popen(
+    # Of the three, one begins as a user's does, and its processes with it.
+    process = (subprocess.Popen if number == signal.SIGINT else fresh.Popen)(
         [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     begun = [int(one.name.partition("-")[2]) for one in wait_for("begun-*", tmp_path, 2)]

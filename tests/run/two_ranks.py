@@ -2,8 +2,9 @@
 
 import os
 import socket
-import subprocess
 import sys
+
+from . import fresh
 
 _PART = """
 import os, sys, torch
@@ -41,6 +42,6 @@ def run_two_ranks(imports: str, code: str, *arguments: object) -> str:
     }
     script = _PART.format(imports=imports, code=code)
     call = [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)]
-    done = subprocess.run(call, env=os.environ | torchrun, capture_output=True, text=True, check=False, timeout=600)
+    done = fresh.run(call, env=os.environ | torchrun, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -10,9 +10,10 @@ import pytest
 import tifffile
 
 from parfocal.errors import ClosedSlideError, UnreadableSlideError
-from parfocal.slides import open_slide
+from parfocal.slides import open_slide, tiled_tiff
 from parfocal.slides.openslide_reader import OpenSlideReader
 from parfocal.slides.tiff_file import read_tiff
+from parfocal.slides.tiff_level import TiffLevel
 from parfocal.slides.tiled_tiff import TiledTiffReader
 
 Write = Callable[..., Path]
@@ -52,8 +53,12 @@ def test_a_window_over_the_edge_is_white_outside(write_tiff: Write, pixels: np.n
             np.testing.assert_array_equal(slide.read_level(0, x, y, width, height), expected)
 
 
-def test_any_order_of_windows_gives_the_same_pixels(write_tiff: Write, pixels: np.ndarray) -> None:
+@pytest.mark.parametrize("small_bytes", [0, tiled_tiff._SMALL_BYTES])
+def test_any_order_of_windows_gives_the_same_pixels(
+    write_tiff: Write, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
     """Tiles that are remembered between windows must never show up in another place."""
+    monkeypatch.setattr(tiled_tiff, "_SMALL_BYTES", small_bytes)
     random = np.random.default_rng(3)
     with open_slide(write_tiff(pixels, levels=2, compression="deflate")) as slide:
         for _ in range(200):
@@ -65,6 +70,26 @@ def test_any_order_of_windows_gives_the_same_pixels(write_tiff: Write, pixels: n
             )
             got = slide.read_level(level, x, y, width, height)
             np.testing.assert_array_equal(got, whole[y : y + height, x : x + width])
+
+
+@pytest.mark.parametrize("is_small", [False, True])
+def test_a_small_picture_is_decoded_once_and_of_a_large_one_little_stays(
+    write_tiff: Write, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, is_small: bool
+) -> None:
+    path = write_tiff(pixels, levels=2, compression="deflate")
+    n_tiles, tile_bytes = 5 * 6 + 3 * 3, 48 * 64 * 3
+    monkeypatch.setattr(tiled_tiff, "_SMALL_BYTES", n_tiles * tile_bytes - (not is_small))
+    decoded = []
+    decode = TiffLevel.decode
+    monkeypatch.setattr(TiffLevel, "decode", lambda *given: decoded.append(given[1]) or decode(*given))
+
+    with open_slide(path) as slide:
+        for _ in range(3):
+            for level in (1, 0):
+                slide.read_level(level, 0, 0, slide.levels[level].width_px, slide.levels[level].height_px)
+
+    # Of the large one those at the lower and right edge stay, which end outside the window.
+    assert len(decoded) == n_tiles + (0 if is_small else 2 * (4 * 5 + 2 * 2))
 
 
 def test_threads_share_a_slide(write_tiff: Write, pixels: np.ndarray) -> None:

@@ -10,6 +10,8 @@ from parfocal.stats import balanced_accuracy, explained_variance, quadratic_kapp
 def test_balanced_accuracy_counts_every_class_alike() -> None:
     # 3 of 4 and 0 of 1; the plain share would be 3 of 5.
     assert balanced_accuracy(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 0])) == pytest.approx(0.375)
+    # 0 of 1 and 1 of 2; a class that is only said, not there, is no share.
+    assert balanced_accuracy(np.array([0, 2, 2]), np.array([1, 2, 0])) == pytest.approx(0.25)
 
 
 def test_with_two_classes_quadratic_kappa_is_cohens_in_a_textbook_example() -> None:

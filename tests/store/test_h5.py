@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from parfocal.errors import StoreError
 from parfocal.store.disk import new_file
-from parfocal.store.h5 import SEAL_BYTES, check_seal, count_not_finite, file_digest, opened_h5, read_rows
+from parfocal.store.h5 import (
+    SEAL_BYTES,
+    attributes_of,
+    check_seal,
+    count_not_finite,
+    file_digest,
+    opened_h5,
+    read_rows,
+    values_of,
+)
 
 REMEDY = "Put it back."
 
@@ -134,6 +143,44 @@ def test_links_inside_the_file_are_followed(tmp_path: Path) -> None:
         features, coords = read_rows(file)
 
     assert (features.shape, coords.shape) == ((2, 3), (2, 2))
+
+
+KINDS = {
+    "number": 1.5,
+    "whole": np.uint8(3),
+    "yes": True,
+    "text": "\u00fc",
+    "ascii": np.array("q", h5py.string_dtype("ascii")),
+    "bytes": np.bytes_(b"abc"),
+    "broken": np.array(b"\xff", h5py.string_dtype()),
+    "texts": ["a", "b"],
+    "rows": np.ones((2, 3), np.float16),
+    "none": np.zeros((0, 2)),
+    "others": np.arange(3, dtype=">f4"),
+    "complex": np.array([1 + 2j]),
+    "empty": h5py.Empty("f"),
+}
+
+
+def test_attributes_and_values_of_all_kinds_are_those_that_h5py_gives(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        for name, value in KINDS.items():
+            file[name] = file.attrs[name] = value
+        file.create_dataset("unwritten", (3,), "f4", chunks=(2,))
+
+        attributes = attributes_of(file)
+        assert list(attributes) == list(file.attrs)
+        assert list(attributes_of(file, ("absent", "text", "none"))) == ["text", "none"]
+        for name, value in attributes.items():
+            expected = file.attrs[name]
+            expected = expected.item() if isinstance(expected, np.generic) else expected
+            assert type(value) is type(expected)
+            assert np.array_equal(value, expected) or name == "empty"
+        for name in file:
+            expected = file[name][...]
+            assert type(values_of(file, name)) is type(expected)
+            assert name == "empty" or values_of(file, name).dtype == expected.dtype
+            assert name == "empty" or np.array_equal(values_of(file, name), expected)
 
 
 def sealed(folder: Path, *, seed: int = 0, name: str = "s.h5") -> tuple[Path, str]:

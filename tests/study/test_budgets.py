@@ -18,9 +18,17 @@ from parfocal.study.settings import Study
 
 EVALUATION = {
     "folds": 2,
-    "repeats": 2,
+    "repeats": 1,
     "arms": ["contrast", "0.5/mean"],
-    "probes": {"components": [8], "lifted": [], "inner_folds": 2, "attention_steps": 4, "growth": 1, "seed": 3},
+    "probes": {
+        "components": [8],
+        "lifted": [],
+        "sharpen": False,
+        "inner_folds": 2,
+        "attention_steps": 4,
+        "growth": 1,
+        "seed": 3,
+    },
 }
 
 
@@ -61,7 +69,7 @@ def test_the_folds_are_those_of_the_evaluation_and_the_study_measures_what_the_c
     planned = plan_study(plan, tmp_path / "whole")
     whole, alone = run_study(plan, tmp_path / "whole"), budget_study(plan, tmp_path / "alone")
 
-    assert planned.budget_fits == len(whole.budgets["label"].readers) * 2 * 2
+    assert planned.budget_fits == len(whole.budgets["label"].readers) * 2
     assert list(whole.budgets) == list(alone.targets) == ["label"]  # stage has three classes
     of_study, of_command = whole.budgets["label"], alone.targets["label"]
     assert of_study.out == tmp_path / "whole" / "budget" / "label"
@@ -72,7 +80,7 @@ def test_the_folds_are_those_of_the_evaluation_and_the_study_measures_what_the_c
     ]
     assert (of_study.out / "splits.csv").read_text().splitlines() == dealt
     settings = json.loads((of_study.out / "budget.json").read_text())["settings"]
-    assert (settings["margin"], settings["repeats"], settings["probes"]["seed"]) == (0.1, 2, 3)
+    assert (settings["margin"], settings["repeats"], settings["probes"]["seed"]) == (0.1, 1, 3)
     assert not (tmp_path / "alone" / "report").exists()
 
 
@@ -117,7 +125,6 @@ def test_slides_that_are_not_embedded_yet_are_and_some_are_timed(
         "labels": {"file": "labels.csv", "group": "patient", "targets": ["odd"]},
         "evaluation": {
             **EVALUATION,
-            "repeats": 1,
             "arms": ["0.5/mean"],
             "probes": {**EVALUATION["probes"], "components": [2]},
         },

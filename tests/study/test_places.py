@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:this pretraining is short:parfoc
 SLIDES, SIDE_PX = ("a1", "a2", "b1", "c1"), 1500
 FILE = """\
 slides: slides
-grid: {mpps: [2.0, 0.5]}
+grid: {mpps: [2.0, 1.0]}
 encoder: filterbank
 pretraining: {size: T, steps: 2, batch: 8, monitor_regions: 4, precision: float32, checkpoint_every: 1}
 models:
@@ -89,7 +89,7 @@ def test_a_dry_run_counts_what_the_run_will_find_and_writes_nothing(finished: St
 
     assert isinstance(finished.evaluation, PlacesResult)
     assert not (folder / "nothing").exists()
-    for mpp, name in ((2.0, "2"), (0.5, "0.5")):
+    for mpp, name in ((2.0, "2"), (1.0, "1")):
         assert plan.tiles.tiles[name] == sum(finished.tiles.n_tiles(slide)[mpp] for slide in SLIDES)
     assert plan.arms == done.arms == tuple(one.arm.id for one in finished.evaluation.arms)
     assert (plan.folds, plan.fits) == (3, 3 * len(plan.arms))
@@ -197,7 +197,7 @@ def test_more_can_be_set_of_what_a_flag_names(folder: Path, capsys: pytest.Captu
         ({"evaluation.probes": {"sharpen": False}}, "evaluation.probes.sharpen is about labels of slides"),
         ({"finetune": ["mem"]}, "finetune is about labels of slides"),
         ({"places.file": None}, "places.file"),
-        ({"grid.stride_um": 112.0}, "so grid.stride_um would do nothing. Leave it out"),
+        ({"grid.stride_um": 224.0}, "so grid.stride_um would do nothing. Leave it out"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(

@@ -23,8 +23,9 @@ from parfocal.study import plan_study, read_study, run_study, stages
 from parfocal.study.run import StudyResult
 from parfocal.study.settings import Study
 
-N_SLIDES, REGION_PX = 10, 896
-# One epoch of some thirty regions is what makes these studies quick, and what every one of them is warned of.
+N_SLIDES, REGION_PX = 8, 896
+N_WHOLE = 12  # regions that are not the strip
+# One epoch of some twenty regions is what makes these studies quick, and what every one of them is warned of.
 # Beside each slide's last region lies a strip of tissue that fine tiles mostly fit into and coarse ones do not.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:this pretraining is short:parfocal.errors.ParfocalWarning"),
@@ -46,6 +47,8 @@ QUICK: dict[str, Any] = {
     "evaluation.repeats": 1,
     "evaluation.probes": {
         "components": [4],
+        "lifted": [],
+        "sharpen": False,
         "inner_folds": 2,
         "attention_steps": 4,
         "attention_instances": 4,
@@ -59,18 +62,22 @@ QUICK: dict[str, Any] = {
 FEW = {"evaluation.arms": ["mean", "0.5/gated-attention", "mem/cls/gated-attention"]}
 
 
+def whole_regions(number: int) -> int:
+    """Two of every other pair of slides, which an arm needs that compares the regions of a slide."""
+    return 1 + number // 2 % 2
+
+
 def write_slides(root: Path, numbers: range) -> Path:
-    """Slides of two regions and a strip, one of whose classes is striped, with their labels, whose path comes back.
+    """Slides of one or two regions and a strip, every other one striped, with their labels, whose path comes back.
 
     The strip is 160 px wide: 71 % of a tile at 0.5 mpp, which is kept, and 36 % of one at 1 mpp, which is not.
     """
     for number in numbers:
         rng = np.random.default_rng([5, number])
-        rgb = np.full((REGION_PX + 96, 2 * REGION_PX + 160, 3), 240, np.uint8)
+        width_px = whole_regions(number) * REGION_PX + 160
+        rgb = np.full((REGION_PX + 96, width_px, 3), 240, np.uint8)
         rows = np.arange(REGION_PX)[:, None] // 8 % 2 if number % 2 else np.zeros((REGION_PX, 1), np.int64)
-        tissue = (
-            np.array([180, 110, 165]) - 40 * rows[..., None] + rng.integers(-9, 9, (REGION_PX, 2 * REGION_PX + 160, 1))
-        )
+        tissue = np.array([180, 110, 165]) - 40 * rows[..., None] + rng.integers(-9, 9, (REGION_PX, width_px, 1))
         rgb[:REGION_PX] = tissue
         write_pyramid(root / "slides" / f"case-{number:02d}.tif", rgb, mpp=0.5, n_levels=3)
     with (root / "labels.csv").open("w", newline="") as file:
@@ -185,11 +192,11 @@ def test_a_dry_run_counts_what_the_run_will_find_and_writes_nothing(finished: St
     assert (plan.tiles.slides, plan.tiles.done, done.tiles.done) == (N_SLIDES, 0, N_SLIDES)
     for mpp, name in zip(tiles.mpps, ("2", "1", "0.5"), strict=True):
         assert plan.tiles.tiles[name] == sum(tiles.n_tiles(slide)[mpp] for slide in tiles.slides)
-    assert sum(plan.tiles.to_encode.values()) == (21 * 2 + 4) * N_SLIDES
+    assert sum(plan.tiles.to_encode.values()) == 21 * N_WHOLE + 4 * N_SLIDES
     assert plan.arms == done.arms == tuple(run.arm.id for run in finished.evaluation.targets["striped"].runs)
     assert plan.fits == len(plan.arms) * 2
-    # Nine of ten slides, with three regions each, the strip among them, by eights.
-    assert [one.steps for one in plan.models] == [one.steps for one in done.models] == [4, 4, 0, 4]
+    # Seven of eight slides, with two or three regions each, the strip among them, by eights.
+    assert [one.steps for one in plan.models] == [one.steps for one in done.models] == [3, 3, 0, 3]
     assert [one.folder for one in done.models] == [str(folder) for folder in finished.models.values()]
     assert not any(one.done for one in plan.models)
     assert all(one.done for one in done.models)
@@ -198,9 +205,9 @@ def test_a_dry_run_counts_what_the_run_will_find_and_writes_nothing(finished: St
 def test_tiles_are_counted_where_the_encoder_cannot_be_loaded(place: Path) -> None:
     plan = plan_study(the_paper(place, encoder="virchow2,checkpoint=absent.bin"), place / "nothing")
 
-    # Two whole regions a slide, and four fine tiles on the strip.
-    assert plan.tiles.tiles == {"2": 2 * N_SLIDES, "1": 8 * N_SLIDES, "0.5": 36 * N_SLIDES}
-    assert plan.tiles.gib == pytest.approx((21 * 2 + 4) * N_SLIDES * 2560 * 2 / 2**30, abs=1e-4)
+    # And four fine tiles on the strip of each slide.
+    assert plan.tiles.tiles == {"2": N_WHOLE, "1": 4 * N_WHOLE, "0.5": 16 * N_WHOLE + 4 * N_SLIDES}
+    assert plan.tiles.gib == pytest.approx((21 * N_WHOLE + 4 * N_SLIDES) * 2560 * 2 / 2**30, abs=1e-4)
     assert "absent.bin" in plan.tiles.note
 
 
@@ -289,7 +296,7 @@ def test_features_in_tridents_layout_are_a_source_too(
     counted = plan_study(plan, place / "indexed").tiles
     result = run_study(plan, place / "indexed")
 
-    assert (counted.source, counted.slides, counted.regions) == ("features", N_SLIDES, 2 * N_SLIDES)
+    assert (counted.source, counted.slides, counted.regions) == ("features", N_SLIDES, N_WHOLE)
     assert result.tiles.mpps == (2.0, 0.5)
     assert result.tiles.slides == finished.tiles.slides
 
@@ -316,15 +323,15 @@ def test_predicted_tiles_of_coarse_ones_are_read_out_where_a_model_can_give_them
     assert (decoded.mpps, decoded.settings["predict_mpp"]) == ((2.0, 1.0), 0.5)
     sizes = {one.name: one.gib for one in planned.models}
     row = 2 * result.tiles.dims[0.5]
-    assert sizes["mem"] - sizes["mem-20x"] == pytest.approx(3 * N_SLIDES * row / 2**30, abs=1e-4)
+    assert sizes["mem"] - sizes["mem-20x"] == pytest.approx((N_WHOLE + N_SLIDES) * row / 2**30, abs=1e-4)
 
 
 def test_an_external_cohort_is_embedded_represented_and_tested(small: dict[str, Any], place: Path) -> None:
     theirs = place / "theirs"
     labels = write_slides(theirs, range(20, 26))
+    small |= {"encoder": "filterbank", "models": {"mem": {}}}
     small.pop("store")
-    small["encoder"] = "filterbank"
-    shutil.copytree(place / "out" / "store", place / "external" / "store")
+    begun_as("out", place / "external")
     result = run_study(
         the_paper(place, **small, test={"slides": str(theirs / "slides"), "labels": str(labels)}), place / "external"
     )
@@ -340,7 +347,8 @@ def test_a_slide_that_the_file_no_longer_names_is_no_part_of_the_study(
     finished: StudyResult, small: dict[str, Any], place: Path
 ) -> None:
     shutil.copytree(place / "out" / "store", place / "fewer" / "store")
-    small |= {"models": {}, "encoder": "filterbank", "slides": sorted((place / "slides").iterdir())[:-2]}
+    slides = sorted((place / "slides").iterdir())[:-2]
+    small |= {"models": {}, "encoder": "filterbank", "slides": slides, "evaluation.folds": 3}
     small.pop("store")
     with pytest.warns(ParfocalWarning, match="2 slides with a label have no embeddings"):
         result = run_study(the_paper(place, **small), place / "fewer")
@@ -362,7 +370,7 @@ def test_a_slide_that_fails_is_named_on_the_page_and_the_rest_goes_on(
     shutil.copytree(place / "out" / "store", broken / "out" / "store")
     (index,) = (broken / "out" / "store").rglob("index/case-03.h5")
     index.unlink()
-    small |= {"models": {}}
+    small |= {"models": {}, "evaluation.folds": 3}
     small.pop("store")
     with pytest.warns(ParfocalWarning, match="case-03"):
         result = run_study(

@@ -51,8 +51,8 @@ def show_cohort(folder: Path) -> Iterator[Shown]:
     drawn = draw_cohort(law)
     cohort = replace(drawn, slides=(HOSTILE, *drawn.slides[1:]))
     tiles = open_set(write_cohort(cohort, folder / "store"))
-    probes = ProbeSettings(components=(6,), lifted=(), inner_folds=3)
-    how = FitSettings(folds=3, repeats=1, probes=probes)
+    probes = ProbeSettings(components=(6,), lifted=(), sharpen=False, inner_folds=2)
+    how = FitSettings(folds=2, repeats=1, probes=probes)
     labels = folder / "store" / "labels.csv"
     fit_head([tiles], labels, "pairing", "contrast", folder / "head", how, columns=LabelColumns(group="patient"))
 

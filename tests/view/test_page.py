@@ -24,10 +24,11 @@ from .browsing import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Route
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 REGION_UM = 448.0
 WAIT_MS = 10_000  # a state that does not come by then never comes
+USUAL: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"}
 Open = Callable[..., "Page"]
 
 
@@ -37,19 +38,24 @@ def shown(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield shown
 
 
+@pytest.fixture(scope="module")
+def context(browser: "Browser") -> Iterator["BrowserContext"]:
+    """What most pages are opened in, one after the other."""
+    with browser.new_context(**USUAL) as context:
+        yield context
+
+
 @pytest.fixture
-def open_page(browser: "Browser", shown: Shown) -> Iterator[Open]:
+def open_page(browser: "Browser", context: "BrowserContext", shown: Shown) -> Iterator[Open]:
     """Opens the page and waits for its slide; at the end nothing was refused by the policy and no script has failed."""
-    contexts, failures = [], list[str]()
+    opened, failures = [], list[str]()
 
     def open_page(
         fragment: str = f"#slide={shown.ids[1]}", *, routes: dict[str, Any] | None = None, **how: Any
     ) -> "Page":
-        settings = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **how}
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        context.set_default_timeout(WAIT_MS)
-        page = context.new_page()
+        page = browser.new_page(**USUAL | how) if how else context.new_page()
+        opened.append(page)
+        page.set_default_timeout(WAIT_MS)
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.on("console", lambda said: failures.append(said.text) if "Content Security Policy" in said.text else None)
         for pattern, answer in (routes or {}).items():
@@ -59,8 +65,8 @@ def open_page(browser: "Browser", shown: Shown) -> Iterator[Open]:
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in opened:
+        page.close()
     assert failures == []
 
 

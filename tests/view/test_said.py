@@ -28,7 +28,7 @@ from parfocal.view.said import HeadOpinions
 
 from .stores import TOKEN, read, refused, write_part
 
-QUICK = FitSettings(folds=3, repeats=1, probes=ProbeSettings(components=(6,), lifted=(), inner_folds=3))
+QUICK = FitSettings(folds=2, repeats=1, probes=ProbeSettings(components=(6,), lifted=(), sharpen=False, inner_folds=2))
 
 
 @dataclass(frozen=True)

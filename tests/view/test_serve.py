@@ -16,6 +16,7 @@ from parfocal.cli import main
 from parfocal.errors import ConfigError
 from parfocal.view import open_viewer, view_store
 
+from ..run import fresh
 from .stores import empty_set, tokens, write_store
 
 PLACES = [(0.0, 0.0), (56.0, 0.0)]
@@ -26,7 +27,7 @@ class Served:
 
     def __init__(self, store: Path) -> None:
         call = [sys.executable, "-m", "parfocal", "view", str(store), "--no-browser"]
-        self.process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = fresh.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
         host, self.token = self.address.removeprefix("http://").strip("/").split("/")

@@ -10,14 +10,17 @@ from jaxtyping import Bool, Float32
 
 from parfocal.bags.bag import Bag, bounds
 from parfocal.bags.derived import ONE_BY_ONE, PARENTS, Derived, derive, derived_names, mpps_behind
-from parfocal.bags.rows import Recent, Rows, RowsAsNeeded
+from parfocal.bags.rows import Rows, RowsAsNeeded
 from parfocal.errors import ParfocalWarning, StoreError
 from parfocal.geometry import format_mpp
 from parfocal.run.cache import content_digest
 from parfocal.store import EmbeddingSet, LeftOut, SlideRegions, SlideTokens
+from parfocal.store.recent import Recent
 
 MOST_BYTES = 2 << 30
 """What the vectors of a cohort may take in memory where nothing else is asked for."""
+
+_RECENT = 8
 
 
 def own_names(source: EmbeddingSet) -> tuple[str, ...]:
@@ -76,7 +79,7 @@ def read_bags(
         raise ValueError(f"{source.name} has no bag {unknown[0]!r}; it has {', '.join(known)}")
     names = own_names(source) if names is None else tuple(dict.fromkeys(names))
     wanted = dict.fromkeys(name.removesuffix(ONE_BY_ONE) for name in names)
-    recent = Recent[_Part]()
+    recent = Recent[_Part](_RECENT)
     makers = {name: _Maker(source, name, most_instances, (seed, 3), known.index(name), recent) for name in wanted}
     vectors = _Vectors(wanted, None if seen_as is not None else most_bytes)
     facts: dict[str, list[_Facts]] = {name: [] for name in wanted}

@@ -4,44 +4,14 @@ A cohort of a thousand slides has more vectors than fit into memory, and no head
 random part, a few slides at a time, or all of them prepared to a few numbers each.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
-from threading import Lock
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from parfocal.run.cache import KnowsContent
-
-Part = TypeVar("Part")
-
-_RECENT = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Recent(Generic[Part]):
-    """What was made last, under its key: of many slides never more than a few, whoever asks."""
-
-    parts: dict[Hashable, Part] = field(default_factory=dict)
-    lock: Lock = field(default_factory=Lock)
-
-    def __reduce__(self) -> tuple[type["Recent[Part]"], tuple[()]]:
-        return Recent, ()  # another process begins with none of them
-
-    def get(self, key: Hashable, make: Callable[[], Part]) -> Part:
-        """What is there, or else what `make` gives; what was not asked for longest makes room."""
-        with self.lock:
-            found = self.parts.pop(key, None)
-            if found is not None:
-                self.parts[key] = found
-                return found
-        made = make()
-        with self.lock:
-            self.parts[key] = made
-            while len(self.parts) > _RECENT:
-                del self.parts[next(iter(self.parts))]
-        return made
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,9 +64,10 @@ class Splits:
             raise ConfigError(f"the splits do not name {len(absent)} slides of the cohort: {some_of(absent)}.")
         fold = self.fold[:, [place[slide] for slide in cohort.slides]]
         groups = cohort.group_numbers()
+        _, first, member = np.unique(groups, return_index=True, return_inverse=True)
         result = []
         for repeat, of_slide in enumerate(fold):
-            torn = [group for group in np.unique(groups) if len(np.unique(of_slide[groups == group])) > 1]
+            torn = np.unique(groups[of_slide != of_slide[first][member]]).tolist()
             if torn:
                 names = sorted({cohort.groups[int(np.flatnonzero(groups == group)[0])] for group in torn})
                 raise ConfigError(f"the splits tear {len(names)} groups apart in repeat {repeat}: {some_of(names)}.")
@@ -111,21 +112,28 @@ def deal_folds(
     member = member.reshape(-1)
     counts = np.zeros((len(names), max(2, int(stratum.max()) + 1)))
     np.add.at(counts, (member, stratum.astype(int)), 1)
-    total = np.maximum(counts.sum(axis=0), 1)
+    total = np.maximum(counts.sum(axis=0), 1).tolist()
     order = rng.permutation(len(names))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    filled = np.zeros((folds, counts.shape[1]))
+    # In plain numbers, of the strata that the group has: arrays of a few folds and classes take far longer.
+    own = [[(of, more) for of, more in enumerate(row) if more] for row in counts.tolist()]
+    filled, slides = [[0.0] * len(total) for _ in range(folds)], [0.0] * folds
     fold_of_group = np.zeros(len(names), dtype=np.int64)
-    for group in order:
+    for group in order.tolist():
         # The sum of squares of the strata's shares is least where they are even; ties are broken at random, else the
         # first fold would always be the largest.
-        after = ((filled + counts[group]) / total) ** 2 - (filled / total) ** 2
-        cost = after.sum(axis=1)
-        best = np.flatnonzero(cost <= cost.min() + 1e-12)
-        slides = filled[best].sum(axis=1)
-        best = best[slides == slides.min()]
-        choice = int(rng.choice(best))
-        filled[choice] += counts[group]
+        cost = [
+            sum([((fold[of] + more) / total[of]) ** 2 - (fold[of] / total[of]) ** 2 for of, more in own[group]])
+            for fold in filled
+        ]
+        even = min(cost) + 1e-12
+        best = [number for number, one in enumerate(cost) if one <= even]
+        fewest = min([slides[number] for number in best])
+        best = [number for number in best if slides[number] == fewest]
+        choice = best[int(rng.integers(len(best)))]
+        for of, more in own[group]:
+            filled[choice][of] += more
+            slides[choice] += more
         fold_of_group[group] = choice
     return fold_of_group[member]
 

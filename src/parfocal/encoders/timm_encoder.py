@@ -39,15 +39,26 @@ class TimmBackbone(Backbone):
 def build_timm(
     architecture: str, arguments: dict[str, Any], *, pretrained: bool = False, seed: int | None = None
 ) -> TimmBackbone:
-    """Build a network of timm; the names of layers among the arguments become the layers."""
-    if seed is not None:
-        # timm draws from torch's global generator; what it was is put back.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return build_timm(architecture, arguments)
+    """Build a network of timm; the names of layers among the arguments become the layers.
+
+    Args:
+        architecture: its name in timm.
+        arguments: of its constructor.
+        pretrained: whether timm loads its weights.
+        seed: of random weights. With neither, the weights are to be loaded and are not drawn where that can be left
+            out: for a large transformer drawing takes longer than loading.
+    """
     layers = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
     named = {key: layers.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
-    return TimmBackbone(timm.create_model(architecture, pretrained=pretrained, **named))
+    if seed is None:
+        maker = timm.model_entrypoint(architecture.partition(".")[0])
+        if not pretrained and maker.__module__ == timm.models.vision_transformer.__name__:
+            named["weight_init"] = "skip"
+        return TimmBackbone(timm.create_model(architecture, pretrained=pretrained, **named))
+    # timm draws from torch's global generator; what it was is put back.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TimmBackbone(timm.create_model(architecture, pretrained=pretrained, **named))
 
 
 def load_timm_encoder(spec: EncoderSpec, *, device: str, dtype: str) -> TileEncoder:

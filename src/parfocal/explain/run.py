@@ -100,14 +100,15 @@ def explain_slides(
         store, asked_tiles = out / EMBEDDINGS, replace(tiles, slides=tuple(asked))
         sources, failed = sources_of(fitted, asked_tiles, store, settings, tell) if asked else (Sources(tiles), {})
         run = _Run(fitted, branches, columns, sources, fresh, settings, ends, described, inputs)
-        for number, slide in enumerate(asked):
-            tell(Progress("explain", number, len(asked)))
-            job = partial(run.explain, slide)
-            with own_warnings() as caught, threadpool_limits(1):
-                outcomes.append(
-                    failed[slide] if slide in failed else attempt_slide(SlideSource(slide, tiles.path), job)
-                )
-            warned += [str(one.message) for one in caught[:1]]
+        with threadpool_limits(1):
+            for number, slide in enumerate(asked):
+                tell(Progress("explain", number, len(asked)))
+                job = partial(run.explain, slide)
+                with own_warnings() as caught:
+                    outcomes.append(
+                        failed[slide] if slide in failed else attempt_slide(SlideSource(slide, tiles.path), job)
+                    )
+                warned += [str(one.message) for one in caught[:1]]
         tell(Progress("explain", len(asked), len(asked)))
         summary = ExplainSummary(out, None, fitted, tiles, columns, tuple(outcomes), (), all_ends(ends), ())
         if part is None:

@@ -92,7 +92,7 @@ class AttentionNetwork(Network):
         hidden = []
         for number, table in enumerate(rows, first):
             product = by_fold(table.flatten(1, 2), parameters[f"projection {number}"])
-            one = (product + parameters[f"projection bias {number}"]).relu()
+            one = (product + parameters[f"projection bias {number}"]).relu_()
             hidden.append(one.view(n_models, n_slides, -1, one.shape[2]))
         return hidden
 
@@ -101,8 +101,9 @@ class AttentionNetwork(Network):
     ) -> Float[Tensor, "model row one"]:
         """How strongly each instance is looked at, before shares are made of it."""
         gates = torch.baddbmm(parameters["gate bias"], hidden.flatten(1, 2), parameters["gate"])
-        # Not two slices: the gradient of each would be a whole tensor of zeros first.
-        value, gate = gates.chunk(2, dim=2)
+        # Not two slices: the gradient of each would be a whole tensor of zeros first. And copies of them, because a
+        # sigmoid over a few numbers at a time takes up to nine times as long.
+        value, gate = (one.contiguous() for one in gates.chunk(2, dim=2))
         return torch.bmm(torch.tanh(value) * torch.sigmoid(gate), parameters["attention"])
 
     def shares(self, one: FittedColumn, bag: Bag, number: int) -> Float64[np.ndarray, " instance"]:

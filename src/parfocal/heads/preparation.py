@@ -162,7 +162,8 @@ def gather(bag: Bag, slides: Slides) -> tuple[Float32[np.ndarray, "row dim"], np
 
 def joined(start: Int64[np.ndarray, " bound"], slides: Slides) -> Int64[np.ndarray, " row"]:
     """The numbers of all rows of some slides."""
-    return np.concatenate([np.arange(start[slide], start[slide + 1]) for slide in slides])
+    first, counts = start[slides], np.diff(start)[slides]
+    return np.asarray(np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum()))
 
 
 def bounds_of(counts: Int64[np.ndarray, " slide"]) -> Int64[np.ndarray, " bound"]:

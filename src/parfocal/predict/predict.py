@@ -190,7 +190,7 @@ def predict_slides(
     outcomes: list[SlidePrediction | FailedSlide] = []
     warned: list[str] = []
     table = table_of(out, settings.part)
-    with prediction_records(out, table, about, settings) as records:
+    with prediction_records(out, table, about, settings) as records, threadpool_limits(1):
         for number, slide in enumerate(slides):
             tell(Progress("predict", number, len(slides)))
             started = time.monotonic()
@@ -254,7 +254,7 @@ def sources_for(
 
 def predict_slide(head: Head, sources: PredictSources, slide: str, warned: list[str]) -> SlidePrediction | FailedSlide:
     """What a head says about one slide, or why it says nothing; the first warning, if there is one, joins `warned`."""
-    with own_warnings() as caught, threadpool_limits(1):
+    with own_warnings() as caught:
         outcome = attempt_slide(
             SlideSource(slide, sources.tiles.path), partial(_predict, head, sources.sets, slide, sources.filler)
         )

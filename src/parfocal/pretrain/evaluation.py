@@ -19,7 +19,7 @@ from parfocal.pretrain.monitors import (
     ridge_r2,
     slide_probe,
 )
-from parfocal.pretrain.trainee import Trainee
+from parfocal.pretrain.trainee import HiddenTokens, Trainee
 from parfocal.region_encoder.batch import RegionBatch, TokenMask
 from parfocal.store import LeftOut
 
@@ -93,8 +93,7 @@ def look(
     sums, through_cls = R2Sums(about_own_mean=is_latent), R2Sums(about_own_mean=is_latent)
     seen: dict[str, list[Tensor]] = {name: [] for name in ("cls", "tokens", "view", "given")}
     regions = held_out.regions
-    for start in range(0, len(regions), _BATCH):
-        rows = torch.arange(start, min(start + _BATCH, len(regions)))
+    for rows in torch.split(torch.arange(len(regions)), _BATCH):
         some = regions.take(rows).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             encoded = trainee.encode(some, some.present)
@@ -104,32 +103,38 @@ def look(
             if trainee.settings.contrasts:
                 visible = some.present & ~held_out.hidden["random"][rows].to(device)
                 seen["view"].append(trainee.encode(some, visible).cls.float().cpu())
-        if not trainee.settings.predicts_tokens:
-            continue
-        for pattern, all_hidden in held_out.hidden.items():
-            hidden = all_hidden[rows].to(device)
-            chosen = hidden.any(dim=1).nonzero().flatten()
-            if not len(chosen):
-                continue
-            asked, hidden = some.take(chosen), hidden[chosen]
+    if trainee.settings.predicts_tokens:
+        patterns, masks = list(held_out.hidden), torch.stack(list(held_out.hidden.values()))
+        # Each case is a region with what a pattern hides in it; a few regions of all patterns are asked about at once.
+        for cases in torch.split(masks.any(dim=2).nonzero(), _BATCH):
+            pattern, rows = cases.unbind(dim=1)
+            some, hidden = regions.take(rows).to(device), masks[pattern, rows].to(device)
+            visible = some.present & ~hidden
+            whole = (pattern == patterns.index("whole")).nonzero().flatten().to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                visible = asked.present & ~hidden
-                encoded = trainee.encode(asked, visible)
-                outcomes = [(sums, trainee.predict(asked, encoded, visible, hidden, bottleneck=False))]
-                if pattern == "whole":
-                    outcomes.append((through_cls, trainee.predict(asked, encoded, visible, hidden, bottleneck=True)))
-            for into, tokens in outcomes:
-                predicted, target = trainee.in_standard_space(tokens)
-                for k, mpp in enumerate(trainee.mpps):
-                    mine = tokens.level == k
-                    if mine.any():
-                        dims = trainee.used[k] if predicted.shape[1] == trainee.used.shape[1] else slice(None)
-                        into.add(pattern, mpp, predicted[mine][:, dims], target[mine][:, dims])
+                encoded = trainee.encode(some, visible)
+                found = trainee.predict(some, encoded, visible, hidden, bottleneck=False)
+                _count(sums, trainee, found, [patterns[k] for k in pattern.tolist()])
+                if len(whole):
+                    asked = some.take(whole), encoded.take(whole), visible[whole], hidden[whole]
+                    _count(through_cls, trainee, trainee.predict(*asked, bottleneck=True), ["whole"] * len(whole))
     trainee.train(was_training)
     values = _r2_columns(sums, through_cls, trainee.mpps)
     joined = {name: torch.cat(parts) for name, parts in seen.items() if parts}
     more, most = _monitor_columns(joined, regions, trainee, seed)
     return values | more, most
+
+
+def _count(into: R2Sums, trainee: Trainee, found: HiddenTokens, pattern: Sequence[str]) -> None:
+    """Add what was said of hidden tokens; `pattern` is that of each region."""
+    predicted, target = trainee.in_standard_space(found)
+    for name in dict.fromkeys(pattern):
+        own = torch.tensor([one == name for one in pattern], device=found.region.device)[found.region]
+        for k, mpp in enumerate(trainee.mpps):
+            mine = own & (found.level == k)
+            if mine.any():
+                dims = trainee.used[k] if predicted.shape[1] == trainee.used.shape[1] else slice(None)
+                into.add(name, mpp, predicted[mine][:, dims], target[mine][:, dims])
 
 
 def _r2_columns(sums: R2Sums, through_cls: R2Sums, mpps: Sequence[float]) -> dict[str, float]:

@@ -84,7 +84,7 @@ LOSS_PARTS = ("loss", "loss_tokens", "loss_variance", "loss_contrast", "loss_gua
 """The columns that a step fills, in the order of what `Trainee.forward` returns."""
 
 GUARD_WEIGHT = 0.1
-_QUERY_GROUPS = 4
+_QUERY_GROUPS, _GROUP_REGIONS = 4, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +96,14 @@ class HiddenTokens:
         log_variance: its logarithm of the variance of each number.
         target: what there was.
         level: magnification of each row, as a place in `Trainee.mpps`.
+        region: the region of each row, as a place in the batch.
     """
 
     predicted: Float[Tensor, "token dim"]
     log_variance: Float[Tensor, "token dim"]
     target: Float[Tensor, "token dim"]
     level: Int[Tensor, " token"]
+    region: Int[Tensor, " token"]
 
 
 class Trainee(nn.Module):
@@ -175,10 +177,12 @@ class Trainee(nn.Module):
         else:
             latent = self.teacher(regions.tokens.float(), regions.xy_um, regions.mpp, regions.present)
         # The hidden tokens of a region side by side. Regions with about as many are asked together: a quarter of the
-        # batch each, since with one width for all nearly half of the queries would be filling.
+        # batch each, since with one width for all nearly half of the queries would be filling. Of a few regions that is
+        # cheaper than asking four times.
         count = hidden.sum(dim=1)
         found: list[HiddenTokens] = []
-        for rows in count.argsort(descending=True, stable=True).chunk(_QUERY_GROUPS):
+        together = max(_GROUP_REGIONS, math.ceil(len(count) / _QUERY_GROUPS))
+        for rows in torch.split(count.argsort(descending=True, stable=True), together):
             n_queries = int(count[rows[0]])
             if n_queries == 0 and found:
                 break
@@ -195,9 +199,10 @@ class Trainee(nn.Module):
             at = rows[:, None].expand_as(place)[asked], place[asked]
             if latent is not None and self.to_latent is not None:
                 target = latent[at]
-                found.append(HiddenTokens(self.to_latent(predicted), torch.zeros_like(target), target, level))
+                found.append(HiddenTokens(self.to_latent(predicted), torch.zeros_like(target), target, level, at[0]))
             elif standardised is not None:
-                found.append(HiddenTokens(predicted, log_variance, self._as_target(standardised[at], level), level))
+                target = self._as_target(standardised[at], level)
+                found.append(HiddenTokens(predicted, log_variance, target, level, at[0]))
         return HiddenTokens(*(torch.cat(parts) for parts in zip(*(vars(one).values() for one in found), strict=True)))
 
     def in_standard_space(self, tokens: HiddenTokens) -> tuple[Float[Tensor, "token dim"], Float[Tensor, "token dim"]]:

@@ -120,15 +120,21 @@ def _peaks(rgb: UInt8[np.ndarray, "y x 3"]) -> list[_Peak]:
         if cube[place] < least / 2:
             break
         centre = np.array(place) * 4 + 1.5
-        near = (np.abs(colours.astype(np.int16) - centre) <= _PEAK).all(axis=1)
-        colour = colours[near].mean(axis=0)
-        near = (np.abs(colours - colour) <= _PEAK).all(axis=1)
-        share = float(near.sum()) / everything
+        colour = colours[_near(colours, centre)].mean(axis=0)
+        nearest = colours[_near(colours, colour)]
+        share = len(nearest) / everything
         if share >= _COMMON:
-            found.append(_Peak(colours[near].mean(axis=0), share, _is_fill(rgb, colours[near])))
+            found.append(_Peak(nearest.mean(axis=0), share, _is_fill(rgb, nearest)))
         low = [max(at - 3, 0) for at in place]
         cube[tuple(slice(start, at + 4) for start, at in zip(low, place, strict=True))] = 0
     return sorted(found, key=lambda peak: -peak.share)
+
+
+def _near(colours: UInt8[np.ndarray, "n 3"], colour: Float[np.ndarray, "3"]) -> Bool[np.ndarray, "n"]:
+    """Which of the colours differ from one by no more than half the width of a peak, each of the three."""
+    # OpenCV rounds bounds to whole grey levels, so they are made whole first.
+    found = cv2.inRange(colours[:, None], np.ceil(colour - _PEAK), np.floor(colour + _PEAK))
+    return np.asarray(found)[:, 0] > 0
 
 
 def _uneven_glass(rgb: UInt8[np.ndarray, "y x 3"]) -> Float[np.ndarray, "3"] | None:
@@ -166,19 +172,22 @@ def _is_flat(rgb: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x"]:
 def _box3(cube: Float[np.ndarray, "r g b"]) -> Float[np.ndarray, "r g b"]:
     """Sums of 3 x 3 x 3 neighbours."""
     for axis in range(3):
-        padded = np.pad(cube, [(1, 1) if axis == own else (0, 0) for own in range(3)])
-        n = cube.shape[axis]
-        cube = sum(np.take(padded, range(start, start + n), axis=axis) for start in range(3))  # type: ignore[assignment]
+        sums = cube.copy()
+        along, total = np.moveaxis(cube, axis, 0), np.moveaxis(sums, axis, 0)
+        total[1:] += along[:-1]
+        total[:-1] += along[1:]
+        cube = sums
     return cube
 
 
 def _is_fill(rgb: UInt8[np.ndarray, "y x 3"], colours: UInt8[np.ndarray, "n 3"]) -> bool:
     """Whether a flat colour is one exact colour for the most part, and its edges run along rows and columns."""
     codes = (colours.astype(np.int32) << np.array([16, 8, 0])).sum(axis=1)
-    values, counts = np.unique(codes, return_counts=True)
-    if counts.max() < 0.9 * len(codes):
+    half = len(codes) // 2
+    commonest = int(np.partition(codes, half)[half])  # the middle one, where one is so common
+    if np.count_nonzero(codes == commonest) < 0.9 * len(codes):
         return False
-    exact = np.array([values[counts.argmax()] >> shift & 255 for shift in (16, 8, 0)], np.uint8)
+    exact = np.array([commonest >> shift & 255 for shift in (16, 8, 0)], np.uint8)
     mask = np.asarray(cv2.inRange(rgb, exact, exact)) // 255
     mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)))
     steps = straight = 0

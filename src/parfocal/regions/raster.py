@@ -226,5 +226,5 @@ def _range_of_means(
 ) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
     """The lowest and the highest mean of windows of the size in it, colour by colour."""
     size_y, size_x = min(size, pixels.shape[0]), min(size, pixels.shape[1])
-    means = ndimage.uniform_filter(pixels.astype(np.float32), (size_y, size_x, 1), mode="nearest")
-    return means.min(axis=(0, 1)), means.max(axis=(0, 1))
+    means = cv2.boxFilter(pixels, cv2.CV_32F, (size_x, size_y), borderType=cv2.BORDER_REPLICATE).reshape(-1, 3)
+    return means.min(axis=0), means.max(axis=0)

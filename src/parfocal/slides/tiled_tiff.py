@@ -21,6 +21,8 @@ from parfocal.slides.tiff_level import BrokenTileError
 
 # Of compressed tiles that are asked for together, where they lie on no disk; more than that would push each other out.
 _AHEAD_BYTES = 32 << 20
+# What has no more than this in all of its levels stays decoded: the tissue is looked for in most of its tiles.
+_SMALL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class TiledTiffReader(PixelReader):
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
+        self._is_small = sum(len(one.is_absent) * one.tile_bytes for one in facts.levels) <= _SMALL_BYTES
         # Arrays that wait for the next tile: the one used last comes first, while it is warm.
         self._spare: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._last_y: dict[int, int] = {}
@@ -80,7 +83,7 @@ class TiledTiffReader(PixelReader):
                 window[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
                 # Regions come left to right and top to bottom: a tile that ends inside the window is done with.
                 keep = left + page.tile_width > x + width or top + page.tile_height > y + height
-                self._give_back(key, tile, keep=keep)
+                self._give_back(key, tile, keep=keep or self._is_small)
         return Window(window, join_gaps(missing, level))
 
     def close(self) -> None:
@@ -146,7 +149,7 @@ class TiledTiffReader(PixelReader):
         with self._lock:
             before = self._last_y.get(level)
             self._last_y[level] = y
-            if before is None or before == y:
+            if before is None or before == y or self._is_small:
                 return
             page = self._levels[level]
             first = y // page.tile_height * page.across

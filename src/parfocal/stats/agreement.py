@@ -13,9 +13,8 @@ from parfocal.stats.interval import Interval
 
 def balanced_accuracy(label: Int64[np.ndarray, " case"], predicted: Int64[np.ndarray, " case"]) -> float:
     """The mean over the classes that are there of the share of their cases that is called right."""
-    from sklearn import metrics
-
-    return float(metrics.recall_score(label, predicted, labels=np.unique(label), average="macro", zero_division=0))
+    _, of_case, counts = np.unique(label, return_inverse=True, return_counts=True)
+    return float((np.bincount(of_case, weights=label == predicted) / counts).mean())
 
 
 def quadratic_kappa(label: Int64[np.ndarray, " case"], predicted: Int64[np.ndarray, " case"], n_classes: int) -> float:
@@ -142,9 +141,8 @@ def calibration_line(is_positive: Shaped[np.ndarray, "case"], log_odds: Shaped[n
 
 def brier_score(is_positive: Shaped[np.ndarray, "case"], probability: Shaped[np.ndarray, "case"]) -> float:
     """The mean squared distance of the probability from what happened; .25 for always saying one half."""
-    from sklearn import metrics
-
-    return float(metrics.brier_score_loss(*_checked(is_positive, probability), pos_label=1))
+    truth, predicted = _checked(is_positive, probability)
+    return float(((predicted - truth) ** 2).mean())
 
 
 def wilson_interval(n_yes: int, n: int, level: float = 0.95) -> Interval:
@@ -155,10 +153,14 @@ def wilson_interval(n_yes: int, n: int, level: float = 0.95) -> Interval:
     """
     if not 0 <= n_yes <= n or n < 1:
         raise ValueError(f"a share needs 0 <= yes <= cases and a case, got {n_yes} of {n}")
-    low, high = stats.binomtest(n_yes, n).proportion_ci(level, method="wilson")
+    # Scipy's has the test of one half before it, which takes a hundred times as long.
+    share, z = n_yes / n, float(special.ndtri(0.5 + level / 2))
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     # At 0 and n of n the end is the estimate itself; rounding may put it a hair beyond.
-    share = n_yes / n
-    return Interval(share, min(float(low), share), max(float(high), share), level, "Wilson")
+    low = 0.0 if n_yes == 0 else min(float(middle - reach), share)
+    high = 1.0 if n_yes == n else max(float(middle + reach), share)
+    return Interval(share, low, high, level, "Wilson")
 
 
 def _checked(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
-from scipy import stats
+from scipy import special
 
 from parfocal.stats.interval import Interval
 
@@ -41,14 +41,17 @@ def patient_bootstrap(
         ValueError: fewer than two patients, or fewer than 100 draws.
     """
     of_case, pools, spared = _pools(patients, strata, draws)
-    order = np.argsort(of_case, kind="stable")
-    cases = np.split(order, np.cumsum(np.bincount(of_case))[:-1])
+    order, counts = np.argsort(of_case, kind="stable"), np.bincount(of_case)
+    first = np.cumsum(counts) - counts
 
     estimate = float(statistic(np.arange(len(of_case))))
     drawn = np.empty(draws)
     for draw in range(draws):
-        chosen = np.concatenate([rng.choice(pool, len(pool)) for pool in pools])
-        drawn[draw] = statistic(np.concatenate([cases[patient] for patient in chosen]))
+        chosen = np.concatenate([pool[rng.integers(len(pool), size=len(pool))] for pool in pools])
+        # The cases of one patient after the other, each patient's in their order.
+        n_cases = counts[chosen]
+        before = np.cumsum(n_cases) - n_cases
+        drawn[draw] = statistic(order[np.repeat(first[chosen] - before, n_cases) + np.arange(n_cases.sum())])
     left_out = np.array([statistic(np.flatnonzero(of_case != patient)) for patient in spared])
     return _bca(estimate, drawn, left_out, level)
 
@@ -138,14 +141,14 @@ def _bca(
     # value. Kept off 0 and 1, where z is infinite.
     is_tie = np.isclose(drawn, estimate, rtol=1e-9, atol=1e-12)
     below = (~is_tie & (drawn < estimate)).mean() + is_tie.mean() / 2
-    bias = float(stats.norm.ppf(np.clip(below, 1 / (len(drawn) + 1), len(drawn) / (len(drawn) + 1))))
+    bias = float(special.ndtri(np.clip(below, 1 / (len(drawn) + 1), len(drawn) / (len(drawn) + 1))))
     pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
     spread = float((pull**2).sum())
     acceleration = float((pull**3).sum() / (6 * spread**1.5)) if spread > 0 else 0.0
     ends = []
     for tail in ((1 - level) / 2, (1 + level) / 2):
-        z = bias + float(stats.norm.ppf(tail))
-        ends.append(float(stats.norm.cdf(bias + z / (1 - acceleration * z))))
+        z = bias + float(special.ndtri(tail))
+        ends.append(float(special.ndtr(bias + z / (1 - acceleration * z))))
     low, high = np.quantile(drawn, ends).tolist()
     method = f"patient bootstrap, BCa, {len(drawn)} draws"
     return Interval(estimate, min(low, estimate), max(high, estimate), level, method)

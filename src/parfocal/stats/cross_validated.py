@@ -18,6 +18,7 @@ features say nothing, since both halves are then equal, and rarely more. docs/ev
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -292,14 +293,20 @@ def detectable_difference(
 
     # The noncentral t as a normal over an independent chi, averaged over the chi's quantiles: scipy's own gives NaN for
     # one degree of freedom.
-    quantiles = (np.arange(_CHI_POINTS) + 0.5) / _CHI_POINTS
-    threshold = critical * np.sqrt(stats.chi2.ppf(quantiles, degrees) / degrees)
+    threshold = critical * _chi_over_its_degrees(degrees)
 
     def missing(noncentrality: float) -> float:
-        shown = stats.norm.sf(threshold - noncentrality) + stats.norm.cdf(-threshold - noncentrality)
+        shown = special.ndtr(noncentrality - threshold) + special.ndtr(-threshold - noncentrality)
         return float(shown.mean() - power)
 
     reach = critical + float(stats.norm.ppf(power)) + 1
     while missing(reach) < 0:
         reach *= 1.5
     return se * float(optimize.brentq(missing, 1e-6, reach, xtol=1e-6))
+
+
+@lru_cache(maxsize=16)  # the arms of one comparison mostly have as many
+def _chi_over_its_degrees(degrees: float) -> Float64[np.ndarray, " slice"]:
+    """The quantiles of a chi in the middle of equal slices of probability, over the root of its degrees of freedom."""
+    quantiles = (np.arange(_CHI_POINTS) + 0.5) / _CHI_POINTS
+    return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, degrees) / degrees))

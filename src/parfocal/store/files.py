@@ -29,6 +29,7 @@ from parfocal.store.layout import (
 from parfocal.store.tokens import SlidePlaces
 
 SCAN, PLACES = "slide_scan", "places_digest"
+_FAR_PX = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,11 @@ def write_layout(
 
 def _overlap_px(coords_l0px: Int64[np.ndarray, "tile 2"], side_l0px: float, tile_px: int) -> int:
     """The most pixels by which a tile reaches into its neighbour; 0 where tiles lie side by side, as rounded."""
-    places = np.unique(coords_l0px, axis=0)
-    if len(places) < 2:
+    # Where columns and rows lie far enough apart, as on nearly every lattice, no two places are near each other, and to
+    # look for the nearest of each would take a hundred times as long.
+    if all(np.diff(np.unique(axis)).min(initial=_FAR_PX) > side_l0px - 2 for axis in coords_l0px.T):
         return 0
+    places = np.unique(coords_l0px, axis=0)
     nearest = float(cKDTree(places).query(places, k=2, p=np.inf)[0][:, 1].min())
     return 0 if nearest > side_l0px - 2 else round(tile_px * (1 - nearest / side_l0px))
 
@@ -214,12 +217,13 @@ def write_index(
         file.create_dataset("region_xy_um", data=places.region_xy_um)
         for mpp in sorted(places.region, reverse=True):
             group = file.create_group(format_mpp(mpp))
-            group.attrs["mpp"] = mpp
+            says: dict[str, Any] = {"mpp": mpp}
             if foreign is not None and mpp in foreign:
-                known = {name: value for name, value in vars(foreign[mpp]).items() if value is not None}
-                set_attributes(group, {f"features_{name}": value for name, value in known.items()})
+                known = vars(foreign[mpp]).items()
+                says |= {f"features_{name}": value for name, value in known if value is not None}
             if mpp in digests:
-                group.attrs[FILE_DIGEST] = digests[mpp]
+                says[FILE_DIGEST] = digests[mpp]
+            set_attributes(group, says)
             group.create_dataset("region", data=places.region[mpp])
             group.create_dataset("center_um", data=places.center_um[mpp])
             if mpp in places.tissue:

@@ -8,11 +8,13 @@ index names it; it is no signature, as anyone can write one.
 
 import hashlib
 import math
+import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -156,10 +158,8 @@ def opened_h5(path: Path, remedy: str = "", *, digest: str | None = None, checke
     Raises:
         StoreError: it is absent, may not be read, is damaged, or is not what it should be.
     """
-    try:
-        if not path.exists():
-            fetch(path)
-        status = path.stat()
+    with read_from(path, remedy):
+        status = _status(path)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"cannot read {path}: it is no regular file. {remedy}".strip())
         if not checked:
@@ -168,6 +168,17 @@ def opened_h5(path: Path, remedy: str = "", *, digest: str | None = None, checke
             if not checked:
                 _refuse_elsewhere(file, path, status.st_size, remedy)
             yield file
+
+
+@contextmanager
+def read_from(path: Path, remedy: str) -> Iterator[None]:
+    """Whatever goes wrong in the block, in which nothing is done but reading from a file, is one StoreError.
+
+    Raises:
+        StoreError: the file is absent, may not be read, is damaged, or is not what it should be.
+    """
+    try:
+        yield
     except FileNotFoundError as error:
         raise StoreError(f"cannot read {path}: it is absent. {remedy}".strip()) from error
     except _FOREIGN as error:
@@ -178,6 +189,50 @@ def opened_h5(path: Path, remedy: str = "", *, digest: str | None = None, checke
         ) from error
 
 
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        fetch(path)
+        return path.stat()
+
+
+def attributes_of(thing: h5py.HLObject, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The attributes of a file, a group or a dataset, or those of `names` that it has, numbers as Python's own.
+
+    By h5py's low-level functions where one is a text or a number, as nearly all are: its mapping takes twice as long.
+    """
+    place = thing["/"] if isinstance(thing, h5py.File) else thing
+    asked = place.attrs if names is None else [name for name in names if h5py.h5a.exists(place.id, name.encode())]
+    return {name: _attribute(place, name) for name in asked}
+
+
+def _attribute(place: h5py.HLObject, name: str) -> Any:
+    found = h5py.h5a.open(place.id, name.encode())
+    dtype = found.dtype
+    text = h5py.h5t.check_string_dtype(dtype)
+    if found.shape != () or not (dtype.kind in "iuf" or (text and text.length is None)):
+        value = place.attrs[name]
+        return value.item() if isinstance(value, np.generic) else value
+    value = np.zeros((), dtype)
+    found.read(value)
+    value = value.item()
+    return value.decode(errors="surrogateescape") if text else value
+
+
+def values_of(group: h5py.Group, name: str) -> np.ndarray:
+    """The values of one of a group's datasets; by low-level functions too, for numbers in a third of the time."""
+    dataset = h5py.h5d.open(group.id, name.encode())
+    shape, dtype = dataset.shape, dataset.dtype
+    values: np.ndarray
+    if shape is None or dtype.kind not in "iuf":
+        values = h5py.Dataset(dataset)[...]
+    else:
+        values = np.zeros(shape, dtype)  # what a file has no bytes of is left as it is
+        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    return values
+
+
 def read_rows(file: h5py.File) -> tuple[Float[np.ndarray, "tile dim"], np.ndarray]:
     """Features and coords of a file in TRIDENT's layout, to be called where `opened_h5` holds it.
 
@@ -186,7 +241,7 @@ def read_rows(file: h5py.File) -> tuple[Float[np.ndarray, "tile dim"], np.ndarra
     Raises:
         ValueError: they are no such arrays.
     """
-    features, coords = (_plain(file[name][...]) for name in ("features", "coords"))
+    features, coords = (_plain(values_of(file, name)) for name in ("features", "coords"))
     if features.ndim != 2 or features.dtype.kind != "f" or features.dtype.itemsize > 8:
         raise ValueError(f"features are {features.dtype} of shape {features.shape}; expected are floats (N, D)")
     if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iuf":

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
+from h5py import h5a, h5s, h5t
 from jaxtyping import Float64
 
 from parfocal.errors import FormatVersionError, MismatchError, StoreError
@@ -38,6 +39,8 @@ _SETTINGS: dict[str, type | tuple[type, ...]] = {
 }
 
 VERSION_ATTRIBUTE = "parfocal_format"
+# What a file says of itself, which `check_version` and `check_belongs` ask.
+SAYS_WHOSE = (VERSION_ATTRIBUTE, "slide", "parfocal_settings", "mpp")
 FILE_DIGEST = "file_digest"
 # How a slide was read in part.
 READING = (
@@ -56,6 +59,13 @@ _SEAL = "digest"
 INDEX_FOLDER = "index"
 REGION_FOLDER = "region"
 CHUNK_BYTES = 1 << 20
+
+# How a text and a number are stored, and how they are given.
+_PLAIN = {
+    dtype: (h5t.py_create(dtype, logical=True), h5t.py_create(dtype))
+    for dtype in map(np.dtype, (h5py.string_dtype(), int, float))
+}
+_ONE = h5s.create(h5s.SCALAR)
 
 
 def index_path(set_path: Path, slide: str) -> Path:
@@ -276,9 +286,20 @@ def file_attributes(*, settings: Any, **ours: Any) -> dict[str, Any]:
 
 
 def set_attributes(target: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
-    """Write attributes onto a file, group or dataset."""
+    """Write attributes onto a file, group or dataset.
+
+    Texts and numbers, which nearly all are, by h5py's low-level functions: its mapping finds out anew for each how it
+    is stored, and for each of a file what its root is, which takes longer than to write it.
+    """
+    place = target["/"] if isinstance(target, h5py.File) else target
     for key, value in attributes.items():
-        target.attrs[key] = value
+        is_plain = type(value) in (str, int, float) and not h5a.exists(place.id, key.encode())
+        data = np.asarray(value, object if isinstance(value, str) else None) if is_plain else None
+        if data is None or data.dtype not in _PLAIN:
+            place.attrs[key] = value
+        else:
+            stored, given = _PLAIN[data.dtype]
+            h5a.create(place.id, key.encode(), stored, _ONE).write(data, mtype=given)
 
 
 def _whole(value: float) -> float | int:

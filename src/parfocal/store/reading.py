@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import h5py
 import numpy as np
 from jaxtyping import Float32, Int32
 from scipy.spatial import KDTree
 
 from parfocal.geometry import format_mpp, lattice_um
 from parfocal.store.layout import BUDGET, COARSER, POLICY
+from parfocal.store.slide_index import SlideIndex
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def shares_text(budget: float, coarser: Sequence[float]) -> str:
 
 
 def unread_tiles(
-    index: h5py.File, mpp: float, tile_px: int
+    index: SlideIndex, mpp: float, tile_px: int
 ) -> tuple[Int32[np.ndarray, " tile"], Float32[np.ndarray, "tile 2"]]:
     """The planned tiles of a magnification that were not read by choice, from the index of a slide.
 
     Args:
-        index: open.
+        index: of the slide.
         mpp: of the tiles.
         tile_px: their side.
 
@@ -59,9 +59,9 @@ def unread_tiles(
         the number of each one's region, never falling, and its centre about its region's centre in micrometres. Of
         regions of which nothing was read, which are not in the set, no tile is named.
     """
-    group, xy_um = index[format_mpp(mpp)], np.asarray(index["region_xy_um"][...], np.float64)
+    xy_um = np.asarray(index.values["region_xy_um"], np.float64)
     slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
-    unread = np.asarray(group["unread_coords"][...] if "unread_coords" in group else np.zeros((0, 2)))
+    unread = index.groups[format_mpp(mpp)].values.get("unread_coords", np.zeros((0, 2)))
     if not len(xy_um) or not len(unread):
         return np.zeros(0, np.int32), np.zeros((0, 2), np.float32)
     side_um = mpp * tile_px

@@ -4,11 +4,11 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from parfocal.store.files import ForeignRows
 from parfocal.store.layout import FILE_DIGEST
+from parfocal.store.slide_index import SlideIndex
 
 _FOREIGN = ("features_file", "features_part", "features_format")
 
@@ -44,10 +44,10 @@ class RowSource:
         return ForeignRows(file) if self.foreign is None else replace(self.foreign, file=file)
 
     @classmethod
-    def of(cls, group: h5py.Group, count: int, folder: Path, own: Path) -> "RowSource":
+    def of(cls, group: SlideIndex, count: int, folder: Path, own: Path) -> "RowSource":
         """What a group of an index says of `count` rows; those of the set itself are in `own`."""
         file, part, name, digest = (
             None if value is None else str(value) for value in map(group.attrs.get, (*_FOREIGN, FILE_DIGEST))
         )
-        row = group["row"][...] if "row" in group else None
-        return cls(count, row, None if file is None else ForeignRows(file, part or "", name), digest, folder, own)
+        foreign = None if file is None else ForeignRows(file, part or "", name)
+        return cls(count, group.values.get("row"), foreign, digest, folder, own)

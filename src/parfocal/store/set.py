@@ -3,6 +3,7 @@
 A set may be read as it would be without some of its magnifications.
 """
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32
 
@@ -20,9 +20,10 @@ from parfocal.errors import MismatchError, NotFiniteError, ParfocalWarning, Stor
 from parfocal.geometry import format_mpp
 from parfocal.store.files import ForeignRows
 from parfocal.store.formats.format import FORMATS, FeatureSource
-from parfocal.store.h5 import count_not_finite, opened_h5, read_rows, tree_digest
+from parfocal.store.h5 import attributes_of, count_not_finite, opened_h5, read_from, read_rows, tree_digest
 from parfocal.store.layout import (
     INDEX_FOLDER,
+    SAYS_WHOSE,
     SETTINGS_FILE,
     VERSION_ATTRIBUTE,
     Kind,
@@ -36,8 +37,14 @@ from parfocal.store.layout import (
 )
 from parfocal.store.mirror import fetch, on_disk
 from parfocal.store.reading import Reading, unread_tiles
+from parfocal.store.recent import Recent
 from parfocal.store.row_source import RowSource
+from parfocal.store.slide_index import SlideIndex
 from parfocal.store.tokens import SlidePlaces, SlideRegions, SlideTokens
+
+# What indexes of a set, each of a megabyte where a slide has thousands of regions, may take in memory.
+_RECENT_BYTES = 1 << 25
+_NOWHERE = (-1, -1, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +60,11 @@ class EmbeddingSet:
     path: Path
     content: Mapping[str, Any]
     slides: tuple[str, ...]
-    # The files that have been checked, as they were: reading them again, epoch by epoch or through the same set with
-    # fewer slides (`dataclasses.replace`), costs no digest.
-    _checked: set[tuple[Path, int, int, str]] = field(default_factory=set, repr=False)
+    # The files that have been checked, as they were, each with the part of it that is another tool's: reading them
+    # again, epoch by epoch or through the same set with fewer slides (`dataclasses.replace`), costs no digest.
+    _checked: set[tuple[Path, int, int, int, str | None]] = field(default_factory=set, repr=False)
+    # What their indexes said, as they were: one question after the other about a slide opens its index once.
+    _recent: Recent[SlideIndex] = field(default_factory=lambda: Recent(_RECENT_BYTES, SlideIndex.n_bytes), repr=False)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -160,12 +169,12 @@ class EmbeddingSet:
     def n_regions(self, slide: str) -> int:
         """How many regions a slide has; only its index is opened."""
         with self._open_index(slide) as index:
-            return int(index["region_xy_um"].shape[0])
+            return len(index.values["region_xy_um"])
 
     def region_xy_um(self, slide: str) -> Float64[np.ndarray, "region 2"]:
         """The top left of each region of a slide, in micrometres; only its index is opened."""
         with self._open_index(slide) as index:
-            return np.asarray(index["region_xy_um"][...], np.float64)
+            return np.array(index.values["region_xy_um"], np.float64)
 
     def side_um(self, slide: str) -> float:
         """Side of a slide's regions, in micrometres, which is not exactly the set's in an indexed one."""
@@ -178,28 +187,25 @@ class EmbeddingSet:
         """
         self._must_be("tiles")
         with self._open_index(slide) as index:
-            return {mpp: int(index[format_mpp(mpp)]["region"].shape[0]) for mpp in self.mpps}
+            return {mpp: len(index.groups[format_mpp(mpp)].values["region"]) for mpp in self.mpps}
 
     def n_rows(self, slide: str) -> dict[float, int]:
         """How many tiles were embedded, per magnification; one that several regions share counts once."""
         self._must_be("tiles")
         with self._open_index(slide) as index:
-            return {mpp: stored_rows(index[format_mpp(mpp)]) for mpp in self.mpps}
+            return {mpp: stored_rows(index.groups[format_mpp(mpp)].values) for mpp in self.mpps}
 
     def n_absent(self, slide: str) -> dict[float, int]:
         """How many planned tiles the slide's file had no pixels for, per magnification; only its index is opened."""
         self._must_be("tiles")
         with self._open_index(slide) as index:
-            groups = {mpp: index[format_mpp(mpp)] for mpp in self.mpps}
-            return {
-                mpp: len(group["absent_coords"]) if "absent_coords" in group else 0 for mpp, group in groups.items()
-            }
+            return {mpp: len(index.groups[format_mpp(mpp)].values.get("absent_coords", ())) for mpp in self.mpps}
 
     def n_unread(self, slide: str) -> dict[float, int]:
         """How many planned tiles were not read by choice, per magnification; only the slide's index is opened."""
         self._must_be("tiles")
         with self._open_index(slide) as index:
-            return {mpp: len(index[format_mpp(mpp)].get("unread_coords", ())) for mpp in self.mpps}
+            return {mpp: len(index.groups[format_mpp(mpp)].values.get("unread_coords", ())) for mpp in self.mpps}
 
     def reading(self, slide: str) -> Reading | None:
         """By which policy and with which shares a slide was read; None where all of it was."""
@@ -209,7 +215,7 @@ class EmbeddingSet:
         """Whether the index of a slide keeps how much of each finest tile is tissue; older versions did not."""
         self._must_be("tiles")
         with self._open_index(slide) as index:
-            return "tissue" in index[format_mpp(min(self.mpps))]
+            return "tissue" in index.groups[format_mpp(min(self.mpps))].values
 
     def share_read(self, slide: str, mpp: float | None = None) -> Float64[np.ndarray, " region"]:
         """Of each region, the share of its planned tiles that has been read; 1 where none was planned.
@@ -221,8 +227,8 @@ class EmbeddingSet:
         self._must_be("tiles")
         mpp = min(self.mpps) if mpp is None else mpp
         with self._open_index(slide) as index:
-            n_regions = len(index["region_xy_um"])
-            read = np.bincount(index[format_mpp(mpp)]["region"][...], minlength=n_regions)
+            n_regions = len(index.values["region_xy_um"])
+            read = np.bincount(index.groups[format_mpp(mpp)].values["region"], minlength=n_regions)
         others = np.bincount(self.unread_tiles(slide, mpp)[0], minlength=n_regions)
         return np.asarray(np.where(read + others > 0, read / np.maximum(read + others, 1), 1.0))
 
@@ -246,7 +252,7 @@ class EmbeddingSet:
     def attributes(self, slide: str) -> dict[str, Any]:
         """The attributes of a slide's index: fingerprint, path, mpp and what else is known of it."""
         with self._open_index(slide) as index:
-            return {key: value.item() if isinstance(value, np.generic) else value for key, value in index.attrs.items()}
+            return dict(index.attrs)
 
     def read(self, slide: str, mpps: Sequence[float] | None = None) -> SlideTokens:
         """The tile embeddings of a slide, of all magnifications or of those of its set that are named.
@@ -291,9 +297,9 @@ class EmbeddingSet:
         with self._open_index(slide) as index:
             return self._row_sources(slide, index, self._tile_places(slide, index, self.mpps))
 
-    def _row_sources(self, slide: str, index: h5py.File, places: SlidePlaces) -> dict[float, RowSource]:
+    def _row_sources(self, slide: str, index: SlideIndex, places: SlidePlaces) -> dict[float, RowSource]:
         return {
-            mpp: RowSource.of(index[format_mpp(mpp)], len(own), self.path, features_path(self.path, slide, mpp))
+            mpp: RowSource.of(index.groups[format_mpp(mpp)], len(own), self.path, features_path(self.path, slide, mpp))
             for mpp, own in places.region.items()
         }
 
@@ -302,13 +308,13 @@ class EmbeddingSet:
 
         Size and time of change; of one that cannot be asked, whoever reads the slide says why.
         """
-        return _state(index_path(self.path, slide))[1:]
+        return _state(index_path(self.path, slide))[1:3]
 
-    def _tile_places(self, slide: str, index: h5py.File, mpps: Sequence[float]) -> SlidePlaces:
-        groups = {mpp: index[format_mpp(mpp)] for mpp in mpps}
-        region = {mpp: group["region"][...] for mpp, group in groups.items()}
-        center_um = {mpp: group["center_um"][...] for mpp, group in groups.items()}
-        tissue = {mpp: group["tissue"][...] for mpp, group in groups.items() if "tissue" in group}
+    def _tile_places(self, slide: str, index: SlideIndex, mpps: Sequence[float]) -> SlidePlaces:
+        groups = {mpp: index.groups[format_mpp(mpp)].values for mpp in mpps}
+        region = {mpp: group["region"].copy() for mpp, group in groups.items()}
+        center_um = {mpp: group["center_um"].copy() for mpp, group in groups.items()}
+        tissue = {mpp: group["tissue"].copy() for mpp, group in groups.items() if "tissue" in group}
         places = replace(_places(slide, index, region, center_um), tissue=tissue)
         if not all(np.isfinite(values).all() for values in (places.region_xy_um, *center_um.values())):
             raise ValueError("a place is not finite")
@@ -335,17 +341,21 @@ class EmbeddingSet:
             raise StoreError(f"{self.path} is a set of {self.kind}; a set of {kind} is needed here.")
 
     @contextmanager
-    def _open_index(self, slide: str) -> Iterator[h5py.File]:
-        path = index_path(self.path, slide)
-        if not path.exists():
+    def _open_index(self, slide: str) -> Iterator[SlideIndex]:
+        path, remedy = index_path(self.path, slide), _index_remedy(slide)
+        state = _state(path)
+        if state[1:] == _NOWHERE and not path.exists():
             raise StoreError(f"{slide} is not done in {self.path}: {path} is absent. Embed it first.")
-        remedy = _index_remedy(slide)
-        state = (*_state(path), "")
-        with opened_h5(path, remedy, checked=state in self._checked) as file:
-            check_version(file.attrs.get(VERSION_ATTRIBUTE), path)
-            check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"])
-            self._checked.add(state)
-            yield file
+        with read_from(path, remedy):
+            yield self._recent.get((state, self.mpps), lambda: self._read_index(slide, path, state, remedy))
+
+    def _read_index(self, slide: str, path: Path, state: tuple[Path, int, int, int], remedy: str) -> SlideIndex:
+        with opened_h5(path, remedy, checked=(*state, None) in self._checked) as file:
+            attributes = attributes_of(file)
+            check_version(attributes.get(VERSION_ATTRIBUTE), path)
+            check_belongs(attributes, path, remedy, slide=slide, settings=self.content["settings"])
+            self._checked.add((*state, None))
+            return SlideIndex.read(file, attributes, map(format_mpp, self.mpps if self.kind == "tiles" else ()))
 
     def _read_features(self, slide: str, mpp: float | None, group: RowSource) -> Float[np.ndarray, "tile dim"]:
         path = group.path
@@ -353,7 +363,7 @@ class EmbeddingSet:
         remedy = repair_advice(self.path, slide)
         if not path.exists():  # or its state would be that of all files that are absent
             fetch(path)
-        state = (*_state(path), "" if group.foreign is None else group.foreign.part)
+        state = (*_state(path), None if group.foreign is None else group.foreign.part)
         checked = state in self._checked
         values = self._values(slide, mpp, path, group, checked=checked)
         rows, features = group.row, values
@@ -382,10 +392,11 @@ class EmbeddingSet:
         if group.foreign is not None and group.foreign.format is not None:
             return _foreign_rows(path, group.foreign, remedy, None if checked else group.digest)
         with opened_h5(path, remedy, digest=group.digest, checked=checked) as file:
-            if file.attrs.get(VERSION_ATTRIBUTE) is not None:
-                check_version(file.attrs[VERSION_ATTRIBUTE], path)
+            attributes = {} if checked else attributes_of(file, SAYS_WHOSE)
+            if attributes.get(VERSION_ATTRIBUTE) is not None:
+                check_version(attributes[VERSION_ATTRIBUTE], path)
                 if own:
-                    check_belongs(file.attrs, path, remedy, slide=slide, settings=self.content["settings"], mpp=mpp)
+                    check_belongs(attributes, path, remedy, slide=slide, settings=self.content["settings"], mpp=mpp)
             values, coords = read_rows(file)
         if len(values) != len(coords):
             raise StoreError(f"cannot use {path}: it has {len(values)} features and {len(coords)} coords. {remedy}")
@@ -469,16 +480,18 @@ def open_set(source: Source) -> EmbeddingSet:
 
 def done_slides(set_path: Path) -> tuple[str, ...]:
     """The ids of the slides whose index is there, sorted; temporary files of killed runs do not count."""
-    folder = set_path / INDEX_FOLDER
-    files = (file.relative_to(folder) for file in folder.rglob("*.h5") if not file.name.startswith("."))
-    return tuple(sorted(file.as_posix().removesuffix(".h5") for file in files))
+    folder = os.path.join(set_path, INDEX_FOLDER)
+    # As texts: with a path for each it takes eight times as long.
+    files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names if name[0] != ".")
+    found = (file[len(folder) + 1 :].removesuffix(".h5") for file in files if file.endswith(".h5"))
+    return tuple(sorted(slide.replace(os.sep, "/") for slide in found))
 
 
 def _open(path: Path) -> EmbeddingSet:
     return EmbeddingSet(path=path, content=read_settings(path), slides=done_slides(path))
 
 
-def stored_rows(group: h5py.Group) -> int:
+def stored_rows(group: Mapping[str, Any]) -> int:
     """How many rows a group of an index names; one that several regions share counts once."""
     return len(np.unique(group["row"][...])) if "row" in group else int(group["region"].shape[0])
 
@@ -495,19 +508,19 @@ def _foreign_rows(path: Path, foreign: ForeignRows, remedy: str, digest: str | N
 
 
 def _places(
-    slide: str, index: h5py.File, region: Mapping[float, np.ndarray], center_um: Mapping[float, np.ndarray]
+    slide: str, index: SlideIndex, region: Mapping[float, np.ndarray], center_um: Mapping[float, np.ndarray]
 ) -> SlidePlaces:
     slide_mpp, region_um = float(index.attrs["slide_mpp"]), float(index.attrs["region_um"])
-    return SlidePlaces(slide, region_um, slide_mpp, index["region_xy_um"][...], region, center_um)
+    return SlidePlaces(slide, region_um, slide_mpp, index.values["region_xy_um"].copy(), region, center_um)
 
 
-def _state(path: Path) -> tuple[Path, int, int]:
+def _state(path: Path) -> tuple[Path, int, int, int]:
     """What tells that a file is still the same; of one that cannot be asked, whoever opens it says why."""
     try:
         status = path.stat()
     except OSError:
-        return path, -1, -1
-    return path, status.st_size, status.st_mtime_ns
+        return path, *_NOWHERE
+    return path, status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _index_remedy(slide: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
+from threadpoolctl import threadpool_limits
 
 from parfocal.errors import ConfigError, ParfocalError, SlideError
 from parfocal.explain.directions import Direction, EndRegion
@@ -110,7 +111,8 @@ class HeadOpinions:
         one = replace(self.tiles, slides=(slide,))
         sources, failed = sources_for(self.head, one, self.scratch, PredictSettings(), _no_event)
         doubts = list[str]()
-        said = failed.get(slide) or predict_slide(self.head, sources, slide, doubts)
+        with threadpool_limits(1):
+            said = failed.get(slide) or predict_slide(self.head, sources, slide, doubts)
         if isinstance(said, FailedSlide):
             return None, said.message
         return self._plain(said, doubts[0] if doubts else None), None

@@ -75,7 +75,7 @@ def write_store(folder: Path, slides: list[SlideTokens]) -> EmbeddingSet:
 
 
 def slides(n: int) -> list[SlideTokens]:
-    return [toy_slide(f"s{number}", 16, number) for number in range(n)]
+    return [toy_slide(f"s{number}", 5, number) for number in range(n)]
 
 
 def train(folder: Path, slides: list[SlideTokens], **settings: object) -> tuple[Path, Path]:
@@ -179,13 +179,16 @@ def test_every_baseline_and_control_is_in_page_and_json(proven: Proven) -> None:
 
 def test_one_slide_is_proven_on_fragments_and_says_so(tmp_path: Path) -> None:
     model, store = train(tmp_path, [toy_slide("only", 60, 0, gap=True)], holdout=0.3, targets="whitened")
-    result = prove_encoder(model, store, tmp_path / "out", QUICK)
+    result = prove_encoder(model, store, tmp_path / "out", QUICK.model_copy(update={"control_steps": 0}))
 
     assert result.one_slide
     assert result.clusters == "tissue fragments of the only slide"
     assert "C2" not in result.scores.methods()
     assert "What one slide can show" in result.report.read_text()
     assert any("one slide" in sentence.lower() for sentence in result.sentences)
+    # No step for the controls: those that learn a decoder are not there, and the reader is told.
+    assert not {"B10", "C3", "C3s"} & set(result.scores.methods())
+    assert "C3s are left out, as asked" in result.report.read_text()
 
 
 def test_hidden_tiles_never_reach_the_model_and_rows_keep_their_place(trained: tuple[Path, Path]) -> None:
@@ -232,7 +235,7 @@ def test_held_out_slides_have_no_say_in_the_baselines(
     model, store = trained
     held = {part.slide for part in open_subject(model, open_set(store)).split.held_out}
     other = tmp_path / "other"
-    write_store(other, [toy_slide(f"s{n}", 16, 100 + n if f"s{n}" in held else n) for n in range(4)])
+    write_store(other, [toy_slide(f"s{n}", 5, 100 + n if f"s{n}" in held else n) for n in range(4)])
     second = prove_encoder(model, other, tmp_path / "b", QUICK)
 
     assert second.choices == proven.content["chosen"]
@@ -301,7 +304,7 @@ def test_finished_steps_are_not_used_for_other_tiles(
 ) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
     shutil.copytree(proven.out, out)
-    write_store(other, [toy_slide(f"s{n}", 16, 50 + n) for n in range(4)])
+    write_store(other, [toy_slide(f"s{n}", 5, 50 + n) for n in range(4)])
     second = prove_encoder(trained[0], other, out, QUICK)
 
     assert second.scores.r2("B5", "whole 0.5") != r2_of_b5(proven)

@@ -7,6 +7,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy import stats
 
 from parfocal.lab.prove.layout import Layout, Regions, Slots, Tiles
 from parfocal.report.writer import pick
-from parfocal.stats import Interval, patient_bootstrap
+from parfocal.stats import Interval, PatientDraws
 
 
 def squared_sums(
@@ -122,16 +123,23 @@ class ScoreTable:
         asked = spread.sum(axis=1) > 0
         error, spread = error[asked], spread[asked]
         constant = 1.0 - len(minus)
-        return patient_bootstrap(
+        return _drawn_clusters(len(used), draws, seed).interval(
             # A draw may lack a magnification that few clusters have: then it has no error either.
-            lambda drawn: (
-                constant
-                - float((error[:, drawn].sum(axis=1) / np.maximum(spread[:, drawn].sum(axis=1), 1e-300)).mean())
-            ),
-            used,
-            rng=np.random.default_rng(seed),
-            draws=draws,
+            lambda weight: constant - ((weight @ error.T) / np.maximum(weight @ spread.T, 1e-300)).mean(axis=1)
         )
+
+
+@lru_cache(maxsize=4)
+def _drawn_clusters(n_clusters: int, draws: int, seed: int) -> PatientDraws:
+    """How often each cluster is there in every draw: the same for all methods and patterns, which ask again and again.
+
+    The draws are those of `patient_bootstrap`.
+    """
+    chosen = np.random.default_rng(seed).integers(n_clusters, size=(draws, n_clusters))
+    place = chosen + n_clusters * np.arange(draws)[:, None]
+    count = np.bincount(place.ravel(), minlength=draws * n_clusters).reshape(draws, n_clusters)
+    every = np.arange(n_clusters)
+    return PatientDraws(count.astype(np.float32), every, every)
 
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)

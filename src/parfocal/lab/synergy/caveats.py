@@ -15,6 +15,7 @@ like in its copy, in whatever order, and nowhere else.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -155,6 +156,11 @@ def near_identical(rows: CohortRows, unit: Int64[np.ndarray, " slide"], *, seed:
     sizes = np.array([len(one) for one in regions])
     rng = np.random.default_rng([seed, 29])
     sample = [rng.permutation(one)[:_REGIONS] for one in regions]
+
+    @cache
+    def nearest(i: int, j: int) -> float:
+        return float(np.median(cdist(sample[i], regions[j], "sqeuclidean").min(axis=1)))
+
     pairs = []
     for i, j in sorted(_candidates(rows, unit, k)):
         if min(sizes[i], sizes[j]) == 0:
@@ -165,9 +171,9 @@ def near_identical(rows: CohortRows, unit: Int64[np.ndarray, " slide"], *, seed:
         others = others[np.argsort(np.abs(sizes[others] - sizes[j]), kind="stable")][:_CONTROLS]
         if not len(others):
             continue
-        usual = max(np.median([_nearest(sample[i], regions[one]) for one in others]), _apart(regions[j]) / 2)
+        usual = max(np.median([nearest(i, one) for one in others.tolist()]), _apart(regions[j]) / 2)
         volume = min(_VOLUME, _VOLUME_OF_ALL ** (1 / sizes[i]))
-        if _nearest(sample[i], regions[j]) < min(_NEAREST, volume ** (2 / joint.shape[1])) * usual:
+        if nearest(i, j) < min(_NEAREST, volume ** (2 / joint.shape[1])) * usual:
             pairs.append((min(i, j), max(i, j)))
     return sorted(set(pairs)) if len(rows.slides) > 2 else []
 
@@ -202,10 +208,6 @@ def _candidates(rows: CohortRows, unit: np.ndarray, k: int) -> set[tuple[int, in
         for i, near in enumerate(np.argsort(distance, axis=1, kind="stable")[:, :_NEIGHBOURS]):
             pairs |= {(min(i, int(j)), max(i, int(j))) for j in near if np.isfinite(distance[i, j])}
     return pairs
-
-
-def _nearest(sample: Float64[np.ndarray, "region value"], among: Float64[np.ndarray, "other value"]) -> float:
-    return float(np.median(cdist(sample, among, "sqeuclidean").min(axis=1)))
 
 
 def _apart(regions: Float64[np.ndarray, "region value"]) -> float:

@@ -233,7 +233,7 @@ def _held_out(
     mean = cross[train].mean(axis=0)
     along = np.stack(
         [
-            np.einsum("a,iab,b->i", left, moments, right, optimize=True)
+            np.tensordot(moments, right, axes=1) @ left
             for left, moments, right in (
                 (u, cross, v),
                 (u, first, u),

@@ -6,11 +6,13 @@ the *same* regions, by Fisher's non-central hypergeometric law with odds omega (
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 
+@lru_cache(maxsize=64)
 def overlap_law(size: int, n_a: int, n_c: int, omega: float) -> Float[np.ndarray, "overlap"]:
     """Probability of each overlap 0..min(n_a, n_c) of two sets in a stratum, under odds `omega`.
 
@@ -33,6 +35,8 @@ def overlap_law(size: int, n_a: int, n_c: int, omega: float) -> Float[np.ndarray
     else:
         law[possible] = ways[possible] * omega ** (possible - possible[0]).astype(float)
         law /= law.sum()
+    # One law serves every stratum of every slide.
+    law.flags.writeable = False
     return law
 
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from parfocal.lab.synthetic.rendered import SlideDesign
-from parfocal.stats.auc import auc
+from parfocal.stats.auc import auc, weighted_auc
 from parfocal.store import SlideTokens
 
 Unit = Literal["region", "tile"]
@@ -156,10 +156,9 @@ def _interval(
     rng: np.random.Generator,
 ) -> tuple[float, float]:
     """Percentile interval of the AUC with slides, not regions, as what is resampled."""
-    members = [np.flatnonzero(group == number) for number in np.unique(group)]
-    values = []
-    for _ in range(_N_BOOTSTRAP):
-        drawn = np.concatenate([members[number] for number in rng.integers(0, len(members), len(members))])
-        values.append(auc(truth[drawn], scores[drawn]))
+    slides, member = np.unique(group, return_inverse=True)
+    drawn = rng.integers(0, len(slides), (_N_BOOTSTRAP, len(slides)))
+    times = (drawn[:, :, None] == np.arange(len(slides))).sum(axis=1)  # (draw, slide)
+    values = weighted_auc(truth, scores, times[:, member].astype(np.float32))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

@@ -148,11 +148,11 @@ def _paint(
 
     # Whole cells of the 2 x 2 lattice only, and room for the pattern on both sides of the grey scale, so that nothing
     # is clipped: each cell keeps its sum.
-    inside = np.repeat(np.repeat(nuclei > 0.6, 2, axis=0), 2, axis=1)
-    pattern = np.tile(_CHECKERBOARD if checkerboard else _COLUMN_STRIPES, (REGION_PX // 2, REGION_PX // 2))
-    values = np.clip(rgb[inside], chromatin, 255 - chromatin).astype(np.int16)
-    rgb[inside] = (values + chromatin * pattern[inside][:, None]).astype(np.uint8)
-    return rgb
+    inside = cv2.resize((nuclei > 0.6).astype(np.uint8), full, interpolation=cv2.INTER_NEAREST)
+    cell = (chromatin * (_CHECKERBOARD if checkerboard else _COLUMN_STRIPES)).astype(np.uint8)
+    # In bytes, which is ten times faster: what is taken away is added round the end of the scale.
+    added = np.tile(cell, (REGION_PX // 2, REGION_PX // 2))
+    return np.asarray(cv2.copyTo(np.clip(rgb, chromatin, 255 - chromatin) + cv2.merge([added] * 3), inside, rgb))
 
 
 def _draw_block(
