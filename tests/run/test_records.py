@@ -3,6 +3,7 @@
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from parfocal.errors import StoreError
 from parfocal.files import read_csv
-from parfocal.run import FailedSlide, read_failures
+from parfocal.run import FailedSlide, failures, read_failures
 from parfocal.run.failures import RunLog, update_failures
 from parfocal.run.records import read_records
 
@@ -64,6 +65,23 @@ def test_of_four_writers_with_fifteen_failures_each_no_row_and_no_record_is_lost
     found, damaged = read_records(tmp_path / "run.jsonl")
     assert damaged == 0
     assert sorted(one.slide for one in found) == sorted(f"{name}{number}" for name in names for number in range(count))
+
+
+def test_what_another_writer_reports_while_the_table_is_made_stays_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, write = ["b", "c"], failures.write_csv
+
+    def write_late(*given: Any) -> None:
+        if others:
+            update_failures(tmp_path, "set", [failed(others.pop())], [])
+        write(*given)
+
+    monkeypatch.setattr(failures, "write_csv", write_late)
+    update_failures(tmp_path, "set", [failed("a")], [])
+
+    _, *rows = read_csv(tmp_path / "failures.csv")
+    assert {row[0] for row in rows} == {"a", "b", "c"}
 
 
 def test_the_table_goes_with_its_last_row(tmp_path: Path) -> None:
