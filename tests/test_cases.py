@@ -5,10 +5,8 @@ made with drawn parameters by the tests of the stages, which need no file.
 """
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from parfocal.errors import ConfigError, ParfocalWarning, SlideError
 from parfocal.regions import inspect_slide, plan_regions
 from parfocal.slides import find_slides, open_slide
 from parfocal.store import index_features, open_set
+
+from .run.memory import needs_peak, run_measured
 
 SMALL = GridConfig(region_um=448, mpps=(2.0, 1.0, 0.5))
 
@@ -41,18 +41,12 @@ def cases(real_data: Path) -> Path:
 def parfocal_with_peak(*calls: tuple[object, ...]) -> tuple[subprocess.CompletedProcess[str], list[int], int]:
     """Commands in one process of their own, their exit status, and the most memory in MiB that the process had."""
     code = (
-        "import json, re, sys\n"
-        "from pathlib import Path\n"
+        "import json, sys\n"
         "from parfocal.cli import main\n"
         "status = [main(call) for call in json.loads(sys.argv[1])]\n"
-        "peak = re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())\n"
-        "print(*status, int(peak[1]) // 1024, file=sys.stderr)\n"
+        "print(*status, peak_kib() // 1024, file=sys.stderr)\n"
     )
-    if not Path("/proc/self/status").is_file():
-        pytest.skip("this system does not say how much memory a process had at most")
-    command = [sys.executable, "-c", code, json.dumps([[str(word) for word in call] for call in calls])]
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+    answer = run_measured(code, json.dumps([[str(word) for word in call] for call in calls]))
     *status, mib = map(int, answer.stderr.splitlines()[-1].split())
     return answer, status, mib
 
@@ -68,6 +62,7 @@ def one_line(text: str | None) -> str:
     return text
 
 
+@needs_peak
 def test_every_slide_of_all_cases_is_described_in_one_call_and_a_sparse_one_embedded_flat_in_memory(
     cases: Path, tmp_path: Path
 ) -> None:

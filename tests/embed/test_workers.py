@@ -83,7 +83,7 @@ def assert_no_leftovers(store: Path) -> None:
 
 
 def test_worker_processes_write_the_same_store(
-    tmp_path: Path, make_slide, small_settings: EmbedSettings, content
+    tmp_path: Path, make_slide, small_settings: EmbedSettings, content, interpreters: None
 ) -> None:
     for number in range(3):
         make_slide(f"slide-{number}.tif", seed=number)

@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from parfocal.lab.synergy.run import measure_synergy
 from parfocal.lab.synthetic import FeatureModel, StratSettings, draw_cohort, write_cohort
 from parfocal.predict import FitSettings, fit_head, predict_slides
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
-from parfocal.region_encoder.config import SIZES
 from parfocal.run.events import Progress
 from parfocal.store import EmbeddingSet, LeftOut, open_set
 from parfocal.store.h5 import write_seal
@@ -36,6 +35,8 @@ from parfocal.store.layout import FILE_DIGEST, features_path, index_path
 from parfocal.study.plan_tiles import plan_tiles
 from parfocal.study.settings import Study
 from parfocal.study.stages import make_tiles
+
+from ..region_encoder.toy import tiny_models
 
 N_SLIDES = 20
 PROBES = ProbeSettings(components=(4,), inner_folds=2, attention_validation=1, attention_steps=4, growth=1)
@@ -89,9 +90,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Size T at a quarter of its width: the mechanics need no more."""
-    monkeypatch.setitem(SIZES, "T", SIZES["T"] | {"width": 32, "depth": 1})
+def _tiny() -> Iterator[None]:
+    with tiny_models(depth=1):
+        yield
 
 
 def write_store(root: Path, n_slides: int) -> Path:

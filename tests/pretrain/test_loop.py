@@ -9,12 +9,12 @@ import torch
 
 from parfocal.errors import ConfigError, MismatchError, ParfocalWarning
 from parfocal.pretrain import PretrainSettings, pretrain_encoder, read_metrics
-from parfocal.region_encoder import SIZES, RegionEncoder, collate_regions
+from parfocal.region_encoder import RegionEncoder, collate_regions
 from parfocal.run.events import Event, Notice, Progress
 from parfocal.store import EmbeddingSet
 from parfocal.store.layout import features_path
 
-from ..region_encoder.toy import TINY
+from ..region_encoder.toy import TINY, tiny_models
 from ..run.two_ranks import run_two_ranks
 from .conftest import MakeSet, write_set
 
@@ -79,15 +79,13 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return [{key: row[key] for key in ("step", *CURVE) if key in row} for row in read_metrics(folder / "metrics.csv")]
 
 
-def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(
-    make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(SIZES, "T", TINY | {"width": 64})
+def test_what_the_coarse_tile_knows_of_the_fine_ones_is_learnt(make_set: MakeSet, tmp_path: Path) -> None:
     tiles = make_set((30,) * 8, dim=24, noise=0.1, mpps=(2.0, 1.0))
     settings = PretrainSettings(
         size="T", steps=60, batch=24, lr=7e-3, precision="float32", monitor_every=200, log_every=200, seed=1
     )
-    result = pretrain_encoder(tiles, tmp_path / "model", settings)
+    with tiny_models(width=64):
+        result = pretrain_encoder(tiles, tmp_path / "model", settings)
 
     # Noise of .1 in every tile leaves 1 / 1.01 of the variance to explain; the training mean scores 0.
     assert result.metrics["r2_whole_1"] > 0.5

@@ -16,10 +16,10 @@ TINY = {"width": 32, "depth": 2, "heads": 4}
 
 
 @contextmanager
-def tiny_models() -> Iterator[None]:
-    """Here size T has a quarter of its width and half of its depth: the mechanics of a training need no more."""
+def tiny_models(**changes: int) -> Iterator[None]:
+    """Here size T is `TINY`, with changes, a quarter as wide as it is: the mechanics of a training need no more."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(SIZES, "T", TINY)
+        patched.setitem(SIZES, "T", TINY | changes)
         yield
 
 

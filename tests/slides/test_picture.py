@@ -1,7 +1,4 @@
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ from PIL import Image
 
 from parfocal.errors import CalibrationError, UnreadableSlideError
 from parfocal.slides import open_slide, picture
+
+from ..run.memory import needs_peak, run_measured
 
 
 def test_a_png_is_a_slide_of_one_level(tmp_path: Path, pixels: np.ndarray) -> None:
@@ -220,23 +219,17 @@ def test_inks_and_deep_colours_are_refused(tmp_path: Path, pixels: np.ndarray) -
         open_slide(tmp_path / "deep.png", slide_mpp=1.0)
 
 
-# The most memory of the process itself: `ru_maxrss` of a new process begins with that of the one which started it.
 MEASURE = """
-import re, sys
-from pathlib import Path
+import sys
 from parfocal.slides import open_slide, picture
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
-before = peak()
+before = peak_kib()
 with open_slide(sys.argv[1], slide_mpp=1.0) as slide:
     pass
-print((peak() - before) * 1024 / (slide.width_px * slide.height_px))
+print((peak_kib() - before) * 1024 / (slide.width_px * slide.height_px))
 """
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/status").is_file(), reason="this system does not say how much memory a process had at most"
-)
+@needs_peak
 @pytest.mark.parametrize(
     ("mode", "suffix", "how"),
     [
@@ -252,9 +245,7 @@ def test_a_picture_takes_little_more_memory_than_its_pixels(
     path = tmp_path / f"large.{suffix}"
     Image.effect_noise((64, 64), 50).resize((3001, 2503)).convert(mode).save(path, **how)
 
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    command = [sys.executable, "-c", MEASURE, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+    done = run_measured(MEASURE, path)
     # Three bytes a pixel are RGB. Twice that, one for what the process takes besides, and Pillow's four.
     assert float(done.stdout) < 8
 

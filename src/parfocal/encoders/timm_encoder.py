@@ -46,7 +46,7 @@ def build_timm(
         arguments: of its constructor.
         pretrained: whether timm loads its weights.
         seed: of random weights. With neither, the weights are to be loaded and are not drawn where that can be left
-            out: for a large transformer drawing takes longer than loading.
+            out: for a large transformer that is half of the time in which it is built.
     """
     layers = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
     named = {key: layers.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}

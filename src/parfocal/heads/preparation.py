@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from parfocal.bags import Bag, RowsAsNeeded
 from parfocal.heads.base import Bags, ProbeSettings, Slides
+from parfocal.region_encoder.batch import number_ranges
 from parfocal.stats.whitening import AffineMap, Whitening, fit_whitening
 
 # Rows that a map is fitted on, at least; and numbers in them, at most where that is more rows.
@@ -162,8 +163,7 @@ def gather(bag: Bag, slides: Slides) -> tuple[Float32[np.ndarray, "row dim"], np
 
 def joined(start: Int64[np.ndarray, " bound"], slides: Slides) -> Int64[np.ndarray, " row"]:
     """The numbers of all rows of some slides."""
-    first, counts = start[slides], np.diff(start)[slides]
-    return np.asarray(np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum()))
+    return number_ranges(start[slides], np.diff(start)[slides])
 
 
 def bounds_of(counts: Int64[np.ndarray, " slide"]) -> Int64[np.ndarray, " bound"]:

@@ -41,17 +41,14 @@ def patient_bootstrap(
         ValueError: fewer than two patients, or fewer than 100 draws.
     """
     of_case, pools, spared = _pools(patients, strata, draws)
-    order, counts = np.argsort(of_case, kind="stable"), np.bincount(of_case)
-    first = np.cumsum(counts) - counts
+    order = np.argsort(of_case, kind="stable")
+    cases = np.split(order, np.cumsum(np.bincount(of_case))[:-1])
 
     estimate = float(statistic(np.arange(len(of_case))))
     drawn = np.empty(draws)
     for draw in range(draws):
-        chosen = np.concatenate([pool[rng.integers(len(pool), size=len(pool))] for pool in pools])
-        # The cases of one patient after the other, each patient's in their order.
-        n_cases = counts[chosen]
-        before = np.cumsum(n_cases) - n_cases
-        drawn[draw] = statistic(order[np.repeat(first[chosen] - before, n_cases) + np.arange(n_cases.sum())])
+        chosen = np.concatenate([rng.choice(pool, len(pool)) for pool in pools])
+        drawn[draw] = statistic(np.concatenate([cases[patient] for patient in chosen]))
     left_out = np.array([statistic(np.flatnonzero(of_case != patient)) for patient in spared])
     return _bca(estimate, drawn, left_out, level)
 

@@ -20,9 +20,11 @@ from parfocal.lab.prove.layout import Layout, draw_hidden, patterns_of
 from parfocal.lab.prove.run import ProveSettings, prove_encoder
 from parfocal.lab.prove.subject import Predictor, open_subject
 from parfocal.pretrain import PretrainSettings, pretrain_encoder
-from parfocal.region_encoder import SIZES, RegionEncoderConfig, RegionModel
+from parfocal.region_encoder import RegionEncoderConfig, RegionModel
 from parfocal.run.cache import StepCache
 from parfocal.store import EmbeddingSet, SlideTokens, create_set, open_set, write_tokens
+
+from ...region_encoder.toy import tiny_models
 
 MPPS = (2.0, 1.0, 0.5)
 DIM = 8
@@ -88,9 +90,7 @@ def train(folder: Path, slides: list[SlideTokens], **settings: object) -> tuple[
 
 @pytest.fixture(scope="module", autouse=True)
 def _tiny() -> Iterator[None]:
-    """Size T at a quarter of its width: the mechanics need no more."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(SIZES, "T", {**SIZES["T"], "width": 32, "depth": 1})
+    with tiny_models(depth=1):
         yield
 
 
